@@ -1,0 +1,1 @@
+"""The runtime: sockets, clocks, disks, brokers, HTTP and the command line."""

@@ -1,0 +1,1 @@
+"""What an app is written with, and the apps that come with Covey."""

@@ -1,0 +1,76 @@
+"""A reading: one measured value, the unit of everything that telemetry carries.
+
+A reading is *drafted* by an app or a command, and becomes *accepted* when the agent has it on
+disk under an id. The draft is what this file describes; ids are given by the outbox.
+"""
+
+import math
+import re
+
+import msgspec
+
+SENSOR_CHARACTERS_MAX = 128
+UNIT_CHARACTERS_MAX = 32
+TAGS_MAX = 16
+TAG_CHARACTERS_MAX = 64
+TEXT_VALUE_CHARACTERS_MAX = 1024
+INTEGER_MAX = 2**63 - 1
+
+# A sensor's name becomes levels of an MQTT topic: no wildcards, no blanks, no empty level.
+SENSOR_PATTERN = re.compile(r"[^\s+#/\x00-\x1f\x7f]+(/[^\s+#/\x00-\x1f\x7f]+)*")
+
+Value = float | int | bool | str
+
+
+class BadReading(ValueError):
+    """A reading that cannot be accepted; the message says what to change."""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """One measured value.
+
+    ``sensor`` names what was measured, in levels divided by ``/``; ``value`` is a number, a
+    truth value or a short text; ``unit`` is free text such as ``C`` or ``%``; ``time_ns`` is
+    Unix time in nanoseconds, 0 for "when the agent accepts it"; ``tags`` are short texts.
+    """
+
+    sensor: str
+    value: Value
+    unit: str = ""
+    time_ns: int = 0
+    tags: dict[str, str] = {}
+
+
+def check(reading: Reading) -> Reading:
+    """Return the reading if an outbox may accept it. Raises BadReading, naming the field."""
+    if len(reading.sensor) > SENSOR_CHARACTERS_MAX or not SENSOR_PATTERN.fullmatch(reading.sensor):
+        raise BadReading(
+            f"sensor {reading.sensor[:40]!r}: use 1 to {SENSOR_CHARACTERS_MAX} characters in "
+            "levels divided by '/', without blanks, '+' or '#'"
+        )
+    _check_value(reading.sensor, reading.value)
+    if len(reading.unit) > UNIT_CHARACTERS_MAX:
+        raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
+    if not 0 <= reading.time_ns <= INTEGER_MAX:
+        raise BadReading(f"time of {reading.sensor}: nanoseconds since 1970, up to the year 2262")
+    _check_tags(reading.sensor, reading.tags)
+    return reading
+
+
+def _check_value(sensor: str, value: Value) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadReading(f"value of {sensor}: {value} is no measurement; leave the reading out")
+    if isinstance(value, int) and abs(value) > INTEGER_MAX:
+        raise BadReading(f"value of {sensor}: whole numbers have at most 64 bits")
+    if isinstance(value, str) and len(value) > TEXT_VALUE_CHARACTERS_MAX:
+        raise BadReading(f"value of {sensor}: texts have at most {TEXT_VALUE_CHARACTERS_MAX} "
+                         "characters")
+
+
+def _check_tags(sensor: str, tags: dict[str, str]) -> None:
+    if len(tags) > TAGS_MAX:
+        raise BadReading(f"tags of {sensor}: at most {TAGS_MAX}")
+    for name, text in tags.items():
+        if not name or len(name) > TAG_CHARACTERS_MAX or len(text) > TAG_CHARACTERS_MAX:
+            raise BadReading(f"tag {name[:40]!r} of {sensor}: name and value have 1 to "
+                             f"{TAG_CHARACTERS_MAX} characters")

@@ -1,0 +1,1 @@
+"""The protocols of Covey, as pure state machines."""
