@@ -1,1 +1,48 @@
-"""What an app is written with, and the apps that come with Covey."""
+"""What an app is written with, and the apps that come with Covey.
+
+    from edge_apps import App, Context
+
+    app = App("greenhouse")
+
+    @app.every("5s")
+    def sample(context: Context) -> None:
+        context.publish("greenhouse/temperature", 21.5, unit="C")
+
+The names below are the whole SDK; ``docs/apps.md`` is its tutorial. They are imported when
+first used, because the command line imports ``edge_apps.client`` on its way to every answer
+and has no use for the rest.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
+    from edge_apps.reading import BadReading, Reading
+    from edge_apps.sdk import App, Context, Kv
+
+__all__ = [
+    "AgentTimedOut",
+    "AgentUnreachable",
+    "ApiError",
+    "App",
+    "BadReading",
+    "Client",
+    "ClientError",
+    "Context",
+    "Kv",
+    "Reading",
+]
+
+_HOMES = {
+    "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
+    "edge_apps.reading": {"BadReading", "Reading"},
+    "edge_apps.sdk": {"App", "Context", "Kv"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'edge_apps' has no attribute {name!r}")

@@ -63,8 +63,9 @@ def _check_value(sensor: str, value: Value) -> None:
     if isinstance(value, int) and abs(value) > INTEGER_MAX:
         raise BadReading(f"value of {sensor}: whole numbers have at most 64 bits")
     if isinstance(value, str) and len(value) > TEXT_VALUE_CHARACTERS_MAX:
-        raise BadReading(f"value of {sensor}: texts have at most {TEXT_VALUE_CHARACTERS_MAX} "
-                         "characters")
+        raise BadReading(
+            f"value of {sensor}: texts have at most {TEXT_VALUE_CHARACTERS_MAX} characters"
+        )
 
 
 def _check_tags(sensor: str, tags: dict[str, str]) -> None:
@@ -72,5 +73,7 @@ def _check_tags(sensor: str, tags: dict[str, str]) -> None:
         raise BadReading(f"tags of {sensor}: at most {TAGS_MAX}")
     for name, text in tags.items():
         if not name or len(name) > TAG_CHARACTERS_MAX or len(text) > TAG_CHARACTERS_MAX:
-            raise BadReading(f"tag {name[:40]!r} of {sensor}: name and value have 1 to "
-                             f"{TAG_CHARACTERS_MAX} characters")
+            raise BadReading(
+                f"tag {name[:40]!r} of {sensor}: name and value have 1 to "
+                f"{TAG_CHARACTERS_MAX} characters"
+            )

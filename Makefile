@@ -1,0 +1,100 @@
+# One command for each thing a newcomer wants to do. `make` alone lists them.
+#
+# Everything is installed into .venv, nothing into the system's Python. A stamp file per set of
+# packages remembers what is there, so only the first call takes its time.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check -qq
+STAMPS := .venv/.stamps
+
+# What the tests with real processes use: name of a program, and the Debian package it is in.
+PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
+            systemd-analyze:systemd bash:bash zsh:zsh fish:fish
+BENCH_PROGRAMS := ip:iproute2 mosquitto:mosquitto serf:serf
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format soak clean debian bench \
+        bench-idle bench-cli bench-seal bench-telemetry
+
+help:  ## list what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# --- set-up -------------------------------------------------------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Covey needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
+	    echo "the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PIP) install --upgrade 'pip>=25.1'
+
+$(STAMPS)/demo: $(BIN)/python pyproject.toml
+	@echo "installing covey and the demo's broker into .venv"
+	@$(PIP) install --editable '.[demo]'
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/test: $(BIN)/python pyproject.toml
+	@echo "installing covey and the test tools into .venv"
+	@$(PIP) install --editable '.[demo]' --group test --group lint
+	@mkdir -p $(STAMPS) && touch $@
+
+# As root, fetch the Debian packages that are missing; otherwise say which tests will skip.
+# RUNLEVEL=1 keeps a package from starting its service: the tests start their own brokers.
+debian:
+	@missing=""; for pair in $(PROGRAMS); do \
+	    PATH="$$PATH:/usr/sbin:/sbin" command -v "$${pair%%:*}" >/dev/null \
+	        || missing="$$missing $${pair##*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "not here:$$missing - the tests that need them will skip" >&2; exit 0; fi; \
+	echo "installing Debian packages:$$missing"; \
+	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+# --- use ----------------------------------------------------------------------------------
+
+demo: $(STAMPS)/demo  ## three agents, a broker, a live screen; CHECK=1 runs it unattended
+	@$(BIN)/covey demo $(if $(CHECK),--check)
+
+# --- development --------------------------------------------------------------------------
+
+lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+check: lint  ## lint and the fast tests, under two minutes
+	@$(BIN)/pytest -q -m 'not live and not slow'
+
+test: lint debian  ## everything, with real processes, brokers and network namespaces
+	@$(BIN)/pytest -q
+
+format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+soak: $(STAMPS)/test  ## many simulator seeds; SEEDS=1000 sets how many
+	@$(BIN)/python -m tests.sim.campaign $(if $(SEEDS),--seeds $(SEEDS))
+
+bench: PROGRAMS := $(BENCH_PROGRAMS)
+bench: $(STAMPS)/test debian  ## measure everything; docs/BENCHMARKS.md explains the figures
+	@$(BIN)/python -m bench.all
+
+bench-idle: PROGRAMS := $(BENCH_PROGRAMS)
+bench-idle: $(STAMPS)/test debian  ## memory, CPU and traffic of ten idle agents, beside Serf
+	@$(BIN)/python -m bench.idle
+
+bench-cli: $(STAMPS)/test  ## cold start of the command line
+	@$(BIN)/python -m bench.cli
+
+bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
+	@$(BIN)/python -m bench.seal
+
+bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
+	@$(BIN)/python -m bench.telemetry
+
+clean:  ## remove .venv and every cache
+	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""``python -m agent`` is ``covey``."""
+
+from agent.cli import main
+
+main()

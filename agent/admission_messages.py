@@ -1,0 +1,124 @@
+"""What a device and a covey say to each other while the device is let in.
+
+::
+
+    device                           member                           issuer
+      │  TLS 1.3, no certificate yet    │                                │
+      │── Greeting ────────────────────▶│                                │
+      │◀──────────────────── Welcome ───│  the authority's certificate   │
+      │  checks: fingerprint as in the token, member's certificate signed by it, same covey;
+      │  only now does the secret leave the device
+      │── Admission ───────────────────▶│── Ask(Admission) ─────────────▶│  one transaction:
+      │                                 │                                │  token, name, registry
+      │◀──────────── Granted, Refused ──│◀────────────── Answer(…) ──────│
+
+A member that holds the authority's key answers by itself; any other passes the question on. The
+frames between members go over their mutual streams, with the number of the question. Tags: see
+``gossip/wire.py``; the field order is the format, new fields go to the end with a default.
+"""
+
+import msgspec
+
+from gossip.ids import ClusterId, NodeId
+from gossip.machine import Address
+from gossip.wire import Codec
+
+TAGS = range(80, 112)
+FRAME_BYTES_MAX = 256 * 1024
+"""Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
+GREETING_BYTES_MAX = 16 * 1024
+"""What a member reads from a device that it knows nothing about."""
+SECRET_BYTES_MAX = 64
+NAME_CHARACTERS_MAX = 63
+
+
+class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=80):
+    """The device looks for a member of this covey."""
+
+    cluster_id: ClusterId
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=81):
+    """The member shows which covey it belongs to, right or wrong."""
+
+    cluster_id: ClusterId
+    authority: bytes
+
+
+class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
+    """The device asks to be let in: the token's secret and a signing request (DER)."""
+
+    token_id: bytes
+    secret: bytes
+    request: bytes
+    clock_ms: int
+    weight: float
+    zone: str
+
+    def __repr__(self) -> str:
+        return f"Admission(token {self.token_id.hex()})"
+
+
+class KnownPeer(msgspec.Struct, frozen=True, array_like=True):
+    """A member that the device may try first."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[Address, ...]
+
+
+class Granted(msgspec.Struct, frozen=True, array_like=True, tag=83):
+    """Everything that the device needs to run."""
+
+    cluster_name: str
+    certificate: bytes
+    keyring: bytes
+    registry: bytes
+    peers: tuple[KnownPeer, ...]
+
+    def __repr__(self) -> str:
+        return f"Granted({self.cluster_name})"
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=84):
+    """No; the status of ``agent/exits.py`` and the sentences for the person."""
+
+    status: int
+    message: str
+    hint: str
+
+
+class TokenOrder(msgspec.Struct, frozen=True, array_like=True, tag=85):
+    """A member asks the issuer for a token on behalf of its user."""
+
+    ttl_s: float
+    uses: int
+
+
+class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
+    """The issuer's answer."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "TokenMade()"
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, tag=88):
+    """A member passes a question on to an issuer."""
+
+    number: int
+    question: Admission | TokenOrder
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
+    """The issuer's answer to the question with that number."""
+
+    number: int
+    answer: Granted | Refused | TokenMade
+
+
+Verdict = Granted | Refused
+GUEST_CODEC: Codec[Greeting | Admission] = Codec(Greeting | Admission)
+MEMBER_CODEC: Codec[Welcome | Granted | Refused] = Codec(Welcome | Granted | Refused)
+RELAY_CODEC: Codec[Ask | Answer] = Codec(Ask | Answer)

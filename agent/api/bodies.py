@@ -1,0 +1,87 @@
+"""Reads what comes in with a request: bodies with a limit, and the values after the ``?``.
+
+The limit is enforced while reading, because ``Content-Length`` may be missing or a lie. All
+complaints are ``BadRequest`` and say how the value is written.
+"""
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+
+from agent.api.errors import BadRequest, TooLarge
+
+JSON_BYTES_MAX = 64 * 1024
+# What a value may have (gossip's limit on values is checked by the state plane, which names it),
+# with room to say so: a value that is a little too large gets the precise complaint.
+VALUE_BYTES_MAX = 512 * 1024
+READINGS_BYTES_MAX = 8 * 1024 * 1024
+
+TRUE_WORDS = frozenset({"1", "true", "yes"})
+FALSE_WORDS = frozenset({"", "0", "false", "no"})
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """Return the body. Raises TooLarge as soon as it is."""
+    if int(request.headers.get("content-length", "0")) > limit_bytes:
+        raise TooLarge(limit_bytes)
+    parts: list[bytes] = []
+    size_bytes = 0
+    async for part in request.stream():
+        size_bytes += len(part)
+        if size_bytes > limit_bytes:
+            raise TooLarge(limit_bytes)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def read_object(request: Request, known: frozenset[str]) -> dict[str, Any]:
+    """Return a JSON object with no other than the known keys; an empty body is ``{}``."""
+    body = await read_body(request, JSON_BYTES_MAX)
+    try:
+        value = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}", "send an object in UTF-8") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the body is not a JSON object", f"its keys are {_listed(known)}")
+    if unknown := set(value) - known:
+        raise BadRequest(f"unknown: {_listed(unknown)}", f"the keys are {_listed(known)}")
+    return value
+
+
+def integer(
+    request: Request, name: str, *, least: int = 1, most: int = 2**31, default: int | None = None
+) -> int | None:
+    """Return the whole number ``?name=``; the default when it is missing."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
+        raise BadRequest(f"{name}={text[:40]}: a whole number from {least} to {most} is needed")
+    return int(text)
+
+
+def number(request: Request, name: str, *, most: float, default: float) -> float:
+    """Return the positive number ``?name=``; the default when it is missing."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= most:
+        raise BadRequest(f"{name}={text[:40]}: a number above 0, at most {most:g}, is needed")
+    return value
+
+
+def flag(request: Request, name: str) -> bool:
+    """Return the truth value ``?name=``; false when it is missing."""
+    text = request.query_params.get(name, "").lower()
+    if text not in TRUE_WORDS | FALSE_WORDS:
+        raise BadRequest(f"{name}={text[:40]}: write 1 or 0")
+    return text in TRUE_WORDS
+
+
+def _listed(names: "frozenset[str] | set[str]") -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,74 @@
+"""What the owner wants: which apps are to run, kept over restarts of the agent.
+
+The configuration says where an app begins (``enabled``). ``covey app start`` and ``stop`` are
+wishes that come later and win; they are kept in ``<data>/apps.json``, written to the side, synced
+and renamed, so that a power cut leaves the old wishes or the new ones.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.exits import AgentError
+
+log = logging.getLogger(__name__)
+
+
+class DesiredApps:
+    """The wishes in one file: name to True (run) or False (do not)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wishes = _read(path)
+
+    def names(self) -> set[str]:
+        """Return the apps that somebody asked to run, known to the configuration or not."""
+        return {name for name, runs in self._wishes.items() if runs}
+
+    def runs(self, name: str, *, enabled: bool) -> bool:
+        """Say whether the app is to run; ``enabled`` decides where nobody asked."""
+        return self._wishes.get(name, enabled)
+
+    def wish(self, name: str, *, runs: bool) -> None:
+        """Keep a wish. Raises AgentError when it cannot be written; the old wish then stays."""
+        if self._wishes.get(name) == runs:
+            return
+        wishes = {**self._wishes, name: runs}
+        try:
+            _write(self._path, wishes)
+        except OSError as error:
+            verb = "start" if runs else "stop"
+            raise AgentError(
+                f"did not {verb} {name}: cannot write {self._path}: {error}",
+                "free some disk space or make the directory writable, then repeat the command",
+            ) from error
+        self._wishes = wishes
+
+
+def _read(path: Path) -> dict[str, bool]:
+    try:
+        wishes = json.loads(path.read_bytes())
+        return {str(name): bool(runs) for name, runs in wishes.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        # An agent that does not come up because of this would be worse than one app too many.
+        log.error("cannot read %s (%s): apps run as the configuration says", path, error)  # noqa: TRY400
+        return {}
+
+
+def _write(path: Path, wishes: Mapping[str, bool]) -> None:
+    beside = path.with_name(f"{path.name}.new")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            json.dump(dict(sorted(wishes.items())), file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise

@@ -1,0 +1,174 @@
+"""All apps of this agent, behind the verbs of the API: list, start, stop, log.
+
+An app is known when the configuration names it, when it comes with Covey or with an installed
+package, or when somebody started it. Its process is ``python -m edge_apps NAME`` with the same
+interpreter as the agent, and is told two things through its environment: the socket where the
+agent listens, and its table of the configuration.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.apps.desired import DesiredApps
+from agent.apps.log import AppLog
+from agent.apps.states import AppState
+from agent.apps.supervisor import Launch, RestartTuning, Supervisor
+from agent.exits import NOT_FOUND, AgentError
+from agent.settings import AppSettings
+from edge_apps.finding import available
+
+# Names for files and environment variables are made of an app's name.
+NAME_CHARACTERS_MAX = 64
+COVEY_PREFIX = "COVEY_"
+
+
+class AppStatus(msgspec.Struct, frozen=True):
+    """One line of ``covey app list``.
+
+    ``state`` is a word of ``AppState``, ``desired`` is ``started`` or ``stopped``; ``changed_at`` is
+    the Unix time at which the state began; ``last_end`` says how the process ended last.
+    """
+
+    name: str
+    state: str
+    desired: str
+    pid: int | None
+    restarts: int
+    changed_at: float
+    last_end: str
+
+
+class AppHost:
+    """Runs the apps. ``open`` starts those that are to run, ``close`` ends them all.
+
+    ``logs`` is the directory of what they print, ``wishes`` the file of what the owner wants.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, AppSettings],
+        socket: Path,
+        logs: Path,
+        wishes: Path,
+        tuning: RestartTuning | None = None,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings = settings
+        self._socket = socket
+        self._logs = logs
+        self._desired = DesiredApps(wishes)
+        self._tuning = tuning
+        self._known: set[str] = {*settings, *self._desired.names()}
+        self._supervisors: dict[str, Supervisor] = {}
+        self._app_logs: dict[str, AppLog] = {}
+
+    async def open(self) -> None:
+        """Start the apps that are to run. One that fails to start does not keep the others."""
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
+        # Looks at every installed package: too slow for the loop's thread on a small device.
+        self._known |= set(await asyncio.to_thread(available))
+        due = [name for name in sorted(self._known) if self._is_wanted(name)]
+        await asyncio.gather(*(self._supervisor(name).start() for name in due))
+
+    async def close(self) -> None:
+        """End all processes; what the owner wants stays as it is."""
+        await asyncio.gather(*(app.stop() for app in self._supervisors.values()))
+
+    async def list(self) -> list[AppStatus]:
+        """Return all known apps, by name."""
+        return [self._status(name) for name in sorted(self._known)]
+
+    async def start(self, name: str) -> AppStatus:
+        """Run the app, now and after each start of the agent. Raises AgentError."""
+        self._check_known(name)
+        self._desired.wish(name, runs=True)
+        await self._supervisor(name).start()
+        return self._status(name)
+
+    async def stop(self, name: str) -> AppStatus:
+        """End the app, and do not start it again with the agent. Raises AgentError."""
+        self._check_known(name)
+        self._desired.wish(name, runs=False)
+        if name in self._supervisors:
+            await self._supervisors[name].stop()
+        return self._status(name)
+
+    def log(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncIterator[str]:
+        """Return the app's last lines, and with ``follow`` each new one as it comes.
+
+        Raises AgentError, at once and not with the first line.
+        """
+        self._check_known(name)
+        app_log = self._app_log(name)
+        return app_log.follow(lines) if follow else _each(app_log.tail(lines))
+
+    def _check_known(self, name: str) -> None:
+        if name not in self._known:
+            raise AgentError(
+                f"no app is called {name!r}; nothing was changed",
+                f"known are {', '.join(sorted(self._known))}; others need a table [apps.NAME]",
+                NOT_FOUND,
+            )
+
+    def _is_wanted(self, name: str) -> bool:
+        settings = self._settings.get(name)
+        return self._desired.runs(name, enabled=settings is not None and settings.enabled)
+
+    def _status(self, name: str) -> AppStatus:
+        desired = "started" if self._is_wanted(name) else "stopped"
+        app = self._supervisors.get(name)
+        if app is None:
+            return AppStatus(name, AppState.STOPPED.value, desired, None, 0, 0.0, "")
+        return AppStatus(
+            name, app.state.value, desired, app.pid, app.restarts, app.changed_at, app.last_end
+        )
+
+    def _supervisor(self, name: str) -> Supervisor:
+        if name not in self._supervisors:
+            self._supervisors[name] = Supervisor(
+                self._launch(name), self._app_log(name), self.counts, self._tuning
+            )
+        return self._supervisors[name]
+
+    def _app_log(self, name: str) -> AppLog:
+        if name not in self._app_logs:
+            self._app_logs[name] = AppLog(self._logs / f"{name}.log", self.counts, time.time)
+        return self._app_logs[name]
+
+    def _launch(self, name: str) -> Launch:
+        # -P: the working directory is no place to import from.
+        command = (sys.executable, "-P", "-m", "edge_apps", name)
+        return Launch(command, self._environment(name), self._logs)
+
+    def _environment(self, name: str) -> dict[str, str]:
+        """Return the agent's environment without the agent's own settings."""
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(COVEY_PREFIX)
+        }
+        return inherited | {
+            "COVEY_SOCKET": str(self._socket),
+            "COVEY_APP_OPTIONS": json.dumps(self._options(name)),
+            "COVEY_APP_GUARD": "1",
+            "PYTHONUNBUFFERED": "1",  # what an app prints is in the log when it prints it
+        }
+
+    def _options(self, name: str) -> dict[str, Any]:
+        settings = self._settings.get(name)
+        if settings is None:
+            return {}
+        every = {"every": settings.every} if settings.every else {}
+        return {**settings.options, **every}
+
+
+async def _each(lines: list[str]) -> AsyncIterator[str]:
+    for line in lines:
+        yield line

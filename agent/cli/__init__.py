@@ -1,0 +1,18 @@
+"""The command line: one command per file, each a thin client of the agent's HTTP API.
+
+``covey`` is typed often and on slow devices, so a command imports what it needs and nothing
+more: the root group (``root.py``) knows the names and the one-line helps of all commands and
+loads the one that is called. ``tests/unit/test_imports.py`` keeps it so.
+
+Results go to stdout, everything else to stderr; statuses are those of ``agent/exits.py``.
+"""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line of this process, and end the process with its status."""
+    from agent.cli.failures import run_to_status
+    from agent.cli.root import root
+
+    sys.exit(run_to_status(root))

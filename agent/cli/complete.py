@@ -1,0 +1,32 @@
+"""Completes names by asking the agent: quickly, or not at all.
+
+A shell waits for this while somebody types. An agent that does not answer within a tenth of a
+second, or does not run, simply completes nothing.
+"""
+
+import click
+
+from agent.cli.session import Session
+from edge_apps.client import ClientError
+
+TIMEOUT_S = 0.1
+
+
+def member_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the members' names that begin like this."""
+    return _names(ctx, "members", begun)
+
+
+def app_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the apps' names that begin like this."""
+    return _names(ctx, "apps", begun)
+
+
+def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
+    session = ctx.find_object(Session) or Session(ctx.find_root().params.get("directory"))
+    try:
+        answer = session.client().request("GET", f"/api/v1/{collection}", timeout_s=TIMEOUT_S)
+        names = [item["name"] for item in answer.json()[collection]]
+    except (ClientError, ValueError, KeyError):
+        return []
+    return sorted(name for name in names if name.startswith(begun))

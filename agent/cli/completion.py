@@ -1,0 +1,22 @@
+"""``covey completion``: the script that teaches a shell to complete ``covey``."""
+
+import click
+
+from agent.cli.root import root
+
+INSTALL = {
+    "bash": 'eval "$(covey completion bash)"   # in ~/.bashrc',
+    "zsh": 'eval "$(covey completion zsh)"   # in ~/.zshrc',
+    "fish": "covey completion fish > ~/.config/fish/completions/covey.fish",
+}
+
+
+@click.command(epilog="\b\n" + "\n".join(INSTALL.values()))
+@click.argument("shell", type=click.Choice(list(INSTALL)))
+def completion(shell: str) -> None:
+    """Print a shell's completion script."""
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None, "the choices are shells that click knows"
+    click.echo(kind(root, {}, "covey", "_COVEY_COMPLETE").source())

@@ -1,0 +1,86 @@
+"""How a command ends: every exception becomes a sentence, a hint and an exit status.
+
+::
+
+    error: no agent listens on /run/covey/covey.sock
+    hint: start one with `covey run`, or name its directory with --dir or COVEY_DIR
+
+What nobody foresaw keeps its stack trace: hiding it would only make the report worse.
+"""
+
+import os
+import sys
+
+import click
+
+from agent import exits
+from agent.exits import AgentError
+from agent.paths import SYSTEM_SOCKET
+from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, ClientError
+from gossip.errors import CoveyError
+
+
+def run_to_status(command: click.Command, arguments: list[str] | None = None) -> int:
+    """Run a command; return its exit status after saying what went wrong, if anything did."""
+    try:
+        result = command.main(arguments, prog_name="covey", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return exits.BROKEN_PIPE
+    except click.UsageError as error:
+        return _tell(error.format_message(), _usage_hint(error), exits.USAGE)
+    except click.ClickException as error:
+        return _tell(error.format_message(), "", error.exit_code)
+    except CoveyError as error:
+        return _tell(str(error), getattr(error, "hint", "") + _service_hint(error), _status(error))
+    # Without standalone mode, click returns the code that ctx.exit() was given.
+    return result if isinstance(result, int) else exits.YES
+
+
+def _status(error: CoveyError) -> int:
+    if isinstance(error, AgentError):
+        return error.status
+    if isinstance(error, ApiError):
+        return exits.STATUSES.get(error.code, exits.NO)
+    if isinstance(error, AgentTimedOut):
+        return exits.TIMED_OUT
+    return exits.UNREACHABLE if isinstance(error, ClientError) else exits.NO
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    path = error.ctx.command_path if error.ctx else "covey"
+    return f"`{path} --help` explains it"
+
+
+def _service_hint(error: CoveyError) -> str:
+    """Point to the system's agent, which a user without rights would not find."""
+    unreached = isinstance(error, AgentUnreachable) and not isinstance(error, AgentTimedOut)
+    if unreached and os.geteuid() != 0 and SYSTEM_SOCKET.exists():
+        return f"; an agent runs as a service on this machine ({SYSTEM_SOCKET}): try `sudo covey`"
+    return ""
+
+
+def _tell(message: str, hint: str, status: int) -> int:
+    click.echo(click.style("error: ", fg="red") + message, err=True, color=colour_wish())
+    if hint:
+        click.echo(click.style("hint: ", fg="cyan") + hint, err=True, color=colour_wish())
+    return status
+
+
+def colour_wish() -> bool | None:
+    """Return what NO_COLOR and FORCE_COLOR ask for; None leaves it to whether it is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None
+
+
+def _forget_stdout() -> None:
+    """Keep Python from writing the rest at exit, where it would complain a second time."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,112 @@
+"""The root of the command line: the names of all commands, and nothing of what they import.
+
+The pattern is the lazy group of click's documentation, with one addition: the one-line helps
+stand in the table too, so that ``covey --help`` has to load no command at all.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from agent.cli.failures import colour_wish
+from agent.cli.session import Session
+
+
+class Entry(NamedTuple):
+    """Where a command is defined, and its help in one line."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+# In the order in which a newcomer meets them.
+COMMANDS: dict[str, Entry] = {
+    "demo": Entry("agent.demo.command", "demo", "Watch three agents form a covey on this machine."),
+    "init": Entry("agent.cli.cluster", "init", "Found a covey with this node as its first."),
+    "token": Entry("agent.cli.cluster", "token", "Let other nodes in: make join tokens."),
+    "join": Entry("agent.cli.cluster", "join", "Make this node part of a covey."),
+    "run": Entry("agent.cli.run", "run", "Run the agent in the foreground."),
+    "leave": Entry("agent.cli.cluster", "leave", "Stop the agent after saying goodbye."),
+    "status": Entry("agent.cli.status", "status", "Show how the agent is."),
+    "members": Entry("agent.cli.members", "members", "Show who is there."),
+    "kv": Entry("agent.cli.kv", "kv", "Read and write the covey's shared keys."),
+    "ring": Entry("agent.cli.ring", "ring", "Show which nodes own which keys."),
+    "publish": Entry("agent.cli.publish", "publish", "Hand readings to the agent for delivery."),
+    "readings": Entry("agent.cli.readings", "readings", "Show readings that the agent accepted."),
+    "outbox": Entry("agent.cli.readings", "outbox", "Show what waits for the broker."),
+    "app": Entry("agent.cli.apps", "app", "Run, stop and watch the agent's apps."),
+    "config": Entry("agent.cli.configuration", "config", "Show and check the configuration."),
+    "completion": Entry("agent.cli.completion", "completion", "Print a shell's completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = getattr(import_module(entry.module), entry.attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
+    """Print the versions that a bug report needs."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    import platform
+    import sqlite3
+
+    from agent._version import __version__
+    from gossip.envelope import VERSION
+
+    click.echo(
+        f"covey {__version__}, Python {platform.python_version()}, "
+        f"SQLite {sqlite3.sqlite_version}, wire protocol {VERSION}"
+    )
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Keep all of this agent, configuration, data and socket, under PATH (or COVEY_DIR).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing on stderr but errors.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the versions of Covey, Python, SQLite and the wire protocol.",
+)
+@click.pass_context
+def root(ctx: click.Context, directory: Path | None, *, verbose: bool, quiet: bool) -> None:
+    """Covey turns devices on a flaky network into one system.
+
+    Start here: `covey demo` shows it on this machine. For real: `covey init` on the first
+    device, `covey run`, `covey token create`, and `covey join TOKEN` on the others.
+    """
+    if verbose and quiet:
+        raise click.UsageError("--verbose and --quiet contradict each other")
+    ctx.color = colour_wish()
+    ctx.obj = Session(directory, verbose=verbose, quiet=quiet)

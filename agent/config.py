@@ -1,0 +1,279 @@
+"""Reads the configuration: one TOML file, overridden by environment variables.
+
+Three layers, the later wins: the defaults in ``agent/settings.py``, the file, and variables
+named ``COVEY_SECTION__KEY`` (``COVEY_NETWORK__PORT=7800``). For each value, the layer it came
+from is kept, so that ``covey config show --origin`` can answer "why is this 7800?".
+
+A typing mistake must not become a default: unknown tables and keys are errors that name the
+file, the line where it can be found, and the name that was probably meant. Secrets never stand
+in the file or in a variable; settings that end in ``_file`` say where they are, and
+``read_secret`` insists that only the owner may read them.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import msgspec
+
+from agent.exits import BAD_CONFIG, AgentError
+from agent.paths import Paths
+from agent.settings import (
+    SECTIONS,
+    ApiSettings,
+    AppSettings,
+    GossipSettings,
+    LogSettings,
+    NetworkSettings,
+    NodeSettings,
+    Section,
+    TelemetrySettings,
+    UplinkSettings,
+)
+
+ENVIRONMENT_PREFIX = "COVEY_"
+ENVIRONMENT_SEPARATOR = "__"
+APPS = "apps"
+DEFAULT_ORIGIN = "default"
+CONFIG_BYTES_MAX = 1024 * 1024
+SECRET_BYTES_MAX = 64 * 1024
+
+Tables = dict[str, Any]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything an agent is told. ``origins`` maps ``section.key`` to where it was set."""
+
+    node: NodeSettings = NodeSettings()
+    network: NetworkSettings = NetworkSettings()
+    gossip: GossipSettings = GossipSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+    uplink: UplinkSettings = UplinkSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    apps: dict[str, AppSettings] = {}
+    origins: dict[str, str] = {}
+
+    def values(self) -> dict[str, Any]:
+        """Return each setting under ``section.key``, in the order of the documentation."""
+        flat = {
+            f"{section}.{key}": value
+            for section in SECTIONS
+            for key, value in msgspec.to_builtins(getattr(self, section)).items()
+        }
+        for name, app in sorted(self.apps.items()):
+            own = {"enabled": app.enabled, "every": app.every, **app.options}
+            flat |= {f"{APPS}.{name}.{key}": value for key, value in own.items()}
+        return flat
+
+    def origin(self, setting: str) -> str:
+        """Say where ``section.key`` was set: a file with its line, a variable, or default."""
+        return self.origins.get(setting, DEFAULT_ORIGIN)
+
+
+def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
+    """Read the configuration; a missing file means defaults.
+
+    Raises AgentError with status BAD_CONFIG; nothing is ever half applied.
+    """
+    environ = os.environ if environ is None else environ
+    text = _read(paths.config_file)
+    tables = _parse(text, paths.config_file)
+    source = _Source(paths.config_file, text)
+    _check_names(tables, source)
+    _override(tables, environ, source)
+    sections = {
+        name: _convert(tables.get(name, {}), kind, name, source) for name, kind in SECTIONS.items()
+    }
+    apps = {name: _app(name, table, source) for name, table in tables.get(APPS, {}).items()}
+    return Config(**sections, apps=apps, origins=source.origins)
+
+
+def read_secret(path: Path) -> str:
+    """Return a secret's text without the newline at its end.
+
+    Raises AgentError when the file cannot be read, or others than its owner and group may.
+    """
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()[:SECRET_BYTES_MAX]
+        text = data.decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError(
+            f"cannot read the secret in {path}: {error}",
+            "check the path, and that the agent's user may read the file",
+            BAD_CONFIG,
+        ) from None
+    if mode & stat.S_IRWXO:
+        raise AgentError(
+            f"everybody may read the secret in {path}; it was not used",
+            f"chmod 600 {path}, and change the secret if strangers use this machine",
+            BAD_CONFIG,
+        )
+    return text
+
+
+class _Source:
+    """The file's text, for line numbers, and what is known about each value's origin."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.origins: dict[str, str] = {}
+        self._lines = _lines_of_keys(text)
+
+    def place(self, setting: str) -> str:
+        """Say where a setting or a table stands."""
+        if setting in self.origins and not self.origins[setting].startswith(str(self.path)):
+            return self.origins[setting]
+        line = self._lines.get(setting)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+def _lines_of_keys(text: str) -> dict[str, int]:
+    """Find the line of each table and key by their plain look; unusual spellings have none."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\s*([\w.\"'-]+)\s*\]", line):
+            table = header[1].replace('"', "").replace("'", "")
+            lines.setdefault(table, number)
+        elif key := re.match(r"\s*[\"']?([\w.-]+)[\"']?\s*=", line):
+            lines.setdefault(f"{table}.{key[1]}" if table else key[1], number)
+    return lines
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if len(data) > CONFIG_BYTES_MAX:
+            raise AgentError(f"{path} is larger than a configuration can be", "", BAD_CONFIG)
+        return data.decode()
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError(
+            f"cannot read {path}: {error}",
+            "it has to be a UTF-8 file that you may read",
+            BAD_CONFIG,
+        ) from None
+
+
+def _parse(text: str, path: Path) -> Tables:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        place = f"{path}:{line[1]}" if line else str(path)
+        raise AgentError(
+            f"{place}: not TOML: {error}",
+            'texts stand in "quotes", tables begin with [name]; see https://toml.io',
+            BAD_CONFIG,
+        ) from None
+
+
+def _check_names(tables: Tables, source: _Source) -> None:
+    """Refuse unknown tables and keys, and note the origin of those that are known."""
+    for name, table in tables.items():
+        _check_known(name, (*SECTIONS, APPS), source.place(name))
+        if not isinstance(table, dict):
+            raise _bad(source.place(name), f"{name} is a table", f"write [{name}] above its keys")
+        for key, value in table.items():
+            setting = f"{name}.{key}"
+            if name != APPS:
+                _check_known(key, _keys(SECTIONS[name]), source.place(setting), name)
+                source.origins[setting] = source.place(setting)
+            elif isinstance(value, dict):
+                for option in value:
+                    source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
+            else:
+                raise _bad(source.place(setting), f"{setting} is a table", "write [apps.NAME]")
+
+
+def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -> None:
+    """Refuse an unknown table, or an unknown key of ``table``."""
+    known = tuple(known)
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f'did you mean "{close[0]}"?' if close else f"known are: {', '.join(sorted(known))}"
+    what = f'unknown key "{name}" in [{table}]' if table else f'unknown table "{name}"'
+    raise _bad(place, what, hint)
+
+
+def _keys(kind: type[Section]) -> tuple[str, ...]:
+    return kind.__struct_fields__
+
+
+def _override(tables: Tables, environ: Mapping[str, str], source: _Source) -> None:
+    """Lay ``COVEY_SECTION__KEY`` variables over the tables."""
+    for variable in sorted(environ):
+        name = variable.removeprefix(ENVIRONMENT_PREFIX)
+        if name == variable or ENVIRONMENT_SEPARATOR not in name:
+            continue  # COVEY_DIR and other people's variables
+        section, key = name.lower().split(ENVIRONMENT_SEPARATOR, 1)
+        place = f"environment variable {variable}"
+        _check_known(section, (*SECTIONS, APPS), place)
+        if section == APPS:
+            app, separator, key = key.partition(ENVIRONMENT_SEPARATOR)
+            if not separator or not key:
+                raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
+            tables.setdefault(APPS, {}).setdefault(app, {})[key] = _literal(environ[variable])
+            source.origins[f"{APPS}.{app}.{key}"] = place
+        else:
+            _check_known(key, _keys(SECTIONS[section]), place, section)
+            hint = get_type_hints(SECTIONS[section])[key]
+            tables.setdefault(section, {})[key] = _typed(environ[variable], hint)
+            source.origins[f"{section}.{key}"] = place
+
+
+def _typed(text: str, hint: Any) -> Any:
+    """Read a variable for a setting of this type; what does not fit is found by ``_convert``."""
+    if hint is str:
+        return text
+    literal = _literal(text)
+    if get_origin(hint) is list and isinstance(literal, str):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    if get_origin(hint) is dict and isinstance(literal, str):
+        return dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
+    try:
+        return msgspec.convert(text, hint, strict=False)
+    except msgspec.ValidationError:
+        return literal
+
+
+def _literal(text: str) -> Any:
+    """Read a TOML value; what is none is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _app(name: str, table: Tables, source: _Source) -> AppSettings:
+    known: Tables = {key: table[key] for key in ("enabled", "every") if key in table}
+    options = {key: value for key, value in table.items() if key not in known}
+    setting = f"{APPS}.{name}"
+    app: AppSettings = _convert({**known, "options": options}, AppSettings, setting, source)
+    return app
+
+
+def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> Any:
+    """Fill a struct. Raises AgentError that names the setting and where it was set."""
+    try:
+        return msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$")
+        key = re.match(r"\.?([\w-]+)", where.rstrip("`"))
+        setting = f"{name}.{key[1]}" if key else name
+        what = what[:1].lower() + what[1:].replace("`", "")
+        hint = "docs/configuration.md lists what each setting takes"
+        raise _bad(source.place(setting), f"{setting}: {what}", hint) from None
+
+
+def _bad(place: str, message: str, hint: str) -> AgentError:
+    return AgentError(f"{place}: {message}", hint, BAD_CONFIG)

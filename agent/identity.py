@@ -1,0 +1,329 @@
+"""Who this node is, and the covey it belongs to: the contents of the identity directory.
+
+::
+
+    identity/           0700, put in place whole by one rename
+      identity.json     ids and names, the authority's public key, the certificate's dates
+      node.key          this node's private key (Ed25519, PKCS #8): never leaves the device
+      node.pem          its certificate
+      authority.pem     the covey's certificate authority
+      authority.key     the authority's private key: on issuers only
+      keyring.json      the shared secrets of the datagrams
+      registry          the signed registry at the moment of founding or joining
+      peers.json        members to try first
+
+``covey init`` founds a covey and makes all of it; ``covey join`` receives the covey's part from
+a member (``agent/joining.py``). Afterwards the directory is only read. What changes while the
+agent runs, a newer registry and a longer list of peers, lives in ``control.db``.
+
+Two rules for secrets: they are read when they are used and not kept, and no ``repr``, message or
+log line shows one.
+"""
+
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from agent import exits
+from agent.exits import AgentError
+from agent.keyring import DEFAULT_CIPHER, Keyring, load_keyring, new_keyring
+from agent.private_files import staged_directory, write_private
+from gossip.ids import (
+    CLUSTER_ID_BYTES,
+    ClusterId,
+    NodeId,
+    format_cluster_id,
+    format_node_id,
+    new_node_id,
+    parse_node_id,
+)
+from gossip.machine import Address
+from gossip.state import registry as registries
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+REGISTRY_CONTEXT = b"covey registry v1\x00"
+"""Put before what the authority signs: it also signs certificates, and a signature for one
+purpose must never pass for another."""
+
+
+class IdentityFile(msgspec.Struct, frozen=True):
+    """The public facts, as ``identity.json`` holds them."""
+
+    cluster_id: str
+    cluster_name: str
+    node_id: str
+    node_name: str
+    authority_key: bytes
+    valid_from: float
+    valid_until: float
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A node and where it was reached: an entry of the peer book."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[Address, ...]
+    seen_at: float = 0.0
+    """Unix time at which it was last known to be alive; 0 when nobody knows."""
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """What a covey gives to a node that it admits, and to its founder."""
+
+    cluster_id: ClusterId
+    cluster_name: str
+    certificate: bytes
+    authority: bytes
+    keyring: bytes
+    registry: bytes
+    peers: tuple[Peer, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.cluster_name})"
+
+
+class Identity:
+    """A loaded identity directory."""
+
+    def __init__(self, directory: Path, facts: IdentityFile) -> None:
+        self.directory = directory
+        self.cluster_id: ClusterId = bytes.fromhex(facts.cluster_id)
+        self.cluster_name = facts.cluster_name
+        self.node_id: NodeId = parse_node_id(facts.node_id)
+        self.node_name = facts.node_name
+        self.valid_from, self.valid_until = facts.valid_from, facts.valid_until
+        self._authority_key = Ed25519PublicKey.from_public_bytes(facts.authority_key)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.node_name} {format_node_id(self.node_id)} of {self.cluster_name})"
+
+    @property
+    def key_file(self) -> Path:
+        """This node's private key."""
+        return self.directory / "node.key"
+
+    @property
+    def certificate_file(self) -> Path:
+        """This node's certificate."""
+        return self.directory / "node.pem"
+
+    @property
+    def authority_file(self) -> Path:
+        """The certificate of the covey's authority."""
+        return self.directory / "authority.pem"
+
+    @property
+    def authority_key_file(self) -> Path:
+        """The authority's private key; exists on issuers only."""
+        return self.directory / "authority.key"
+
+    @property
+    def is_issuer(self) -> bool:
+        """Whether this node can admit others by itself."""
+        return self.authority_key_file.exists()
+
+    def keyring(self) -> Keyring:
+        """Load the keys of the datagrams. Raises AgentError."""
+        return load_keyring(self.directory / "keyring.json", self.cluster_id)
+
+    def keyring_bytes(self) -> bytes:
+        """Return the keyring as it is handed to a node that is admitted."""
+        return (self.directory / "keyring.json").read_bytes()
+
+    def first_registry(self) -> bytes:
+        """Return the signed registry that came with the credentials."""
+        return (self.directory / "registry").read_bytes()
+
+    def first_peers(self) -> list[Peer]:
+        """Return the members that were known when this node was admitted."""
+        return msgspec.json.decode((self.directory / "peers.json").read_bytes(), type=list[Peer])
+
+    def verify(self, payload: bytes, signature: bytes) -> bool:
+        """Tell whether the covey's authority signed this registry."""
+        try:
+            self._authority_key.verify(signature, REGISTRY_CONTEXT + payload)
+        except InvalidSignature:
+            return False
+        return True
+
+    def sign(self, payload: bytes) -> bytes:
+        """Sign a registry with the authority's key. Issuers only."""
+        return self.authority_private_key().sign(REGISTRY_CONTEXT + payload)
+
+    def authority_private_key(self) -> Ed25519PrivateKey:
+        """Load the authority's key, for signing certificates. Issuers only."""
+        return read_private_key(self.authority_key_file)
+
+    def check_clock(self, now_s: float | None = None) -> None:
+        """Raise AgentError when, by this device's clock, its certificate is not valid.
+
+        Without this, a wrong clock shows as streams that nobody accepts.
+        """
+        now_s = time.time() if now_s is None else now_s
+        if self.valid_from <= now_s <= self.valid_until:
+            return
+        late = now_s > self.valid_until
+        raise AgentError(
+            f"this device's clock says {_date(now_s)}, but its certificate is valid from "
+            f"{_date(self.valid_from)} to {_date(self.valid_until)}; nothing was started.",
+            hint="Set the clock (NTP: `timedatectl set-ntp true`), then start again."
+            + (" If the clock is right, the certificate is too old: join again." if late else ""),
+            status=exits.CLOCK_OFF,
+        )
+
+
+def check_name(name: str, what: str) -> str:
+    """Return the name if a covey or node may have it. Raises AgentError."""
+    if NAME_PATTERN.fullmatch(name):
+        return name
+    raise AgentError(
+        f"{name[:80]!r} cannot be the name of a {what}; nothing was changed.",
+        hint="Use 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends.",
+        status=exits.USAGE,
+    )
+
+
+def check_absent(directory: Path) -> None:
+    """Raise AgentError when there is an identity already: two would be one too many."""
+    if not directory.exists():
+        return
+    try:
+        owner = f"node {load(directory).node_name} of covey {load(directory).cluster_name}"
+    except AgentError:
+        owner = "an identity that cannot be read"
+    raise AgentError(
+        f"{directory} already holds {owner}; nothing was changed.",
+        hint="Start it with `covey run`. To give it up, stop the agent and move its whole data "
+        "directory away; to run a second agent here, give it its own with --dir PATH.",
+        status=exits.NO,
+    )
+
+
+def found(
+    identity_dir: Path,
+    cluster_name: str,
+    node_name: str,
+    *,
+    weight: float = 1.0,
+    zone: str = "",
+    cipher: str = DEFAULT_CIPHER,
+) -> Identity:
+    """Found a covey with this node as its first member and issuer.
+
+    Makes ``identity_dir`` whole or not at all. Raises AgentError when there is an identity
+    already, a name cannot be used, or the file system refuses.
+    """
+    from agent import certificates  # 3 MiB that a running agent rarely needs
+
+    check_name(cluster_name, "covey")
+    check_name(node_name, "node")
+    check_absent(identity_dir)
+    cluster_id, node_id = secrets.token_bytes(CLUSTER_ID_BYTES), new_id()
+    authority_key, node_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    public = node_key.public_key().public_bytes_raw()
+    authority = certificates.make_authority(authority_key, cluster_id, cluster_name)
+    subject = certificates.Subject(cluster_id, node_id, node_name)
+    founder = registries.Admitted(
+        id=node_id, name=node_name, key=public, weight=weight, zone=zone, issuer=True
+    )
+    payload = registries.found(cluster_id, founder).encode()
+    signature = authority_key.sign(REGISTRY_CONTEXT + payload)
+    credentials = Credentials(
+        cluster_id=cluster_id,
+        cluster_name=cluster_name,
+        certificate=certificates.issue(authority_key, authority, subject, public),
+        authority=authority,
+        keyring=new_keyring(cipher),
+        registry=registries.SignedRegistry(payload, signature).encode(),
+    )
+    with staged_directory(identity_dir) as staged:
+        write_private(staged / "node.key", private_pem(node_key))
+        write_private(staged / "authority.key", private_pem(authority_key))
+        write_credentials(staged, credentials)
+    return load(identity_dir)
+
+
+def write_credentials(staged: Path, credentials: Credentials) -> None:
+    """Write all but the private keys into a directory that is not yet in place."""
+    from agent import certificates
+
+    subject, _ = certificates.check_issued(credentials.certificate, credentials.authority)
+    valid_from, valid_until = certificates.validity_of(credentials.certificate)
+    facts = IdentityFile(
+        cluster_id=format_cluster_id(credentials.cluster_id),
+        cluster_name=credentials.cluster_name,
+        node_id=format_node_id(subject.node_id),
+        node_name=subject.name,
+        authority_key=certificates.authority_key_of(credentials.authority),
+        valid_from=valid_from,
+        valid_until=valid_until,
+    )
+    write_private(staged / "node.pem", certificates.to_pem(credentials.certificate))
+    write_private(staged / "authority.pem", certificates.to_pem(credentials.authority))
+    write_private(staged / "keyring.json", credentials.keyring)
+    write_private(staged / "registry", credentials.registry)
+    write_private(staged / "peers.json", msgspec.json.encode(credentials.peers))
+    text = msgspec.json.format(msgspec.json.encode(facts), indent=2)
+    write_private(staged / "identity.json", text + b"\n")
+
+
+def load(identity_dir: Path) -> Identity:
+    """Read the identity directory. Raises AgentError when there is none or it is damaged."""
+    try:
+        facts = msgspec.json.decode(
+            (identity_dir / "identity.json").read_bytes(), type=IdentityFile
+        )
+        return Identity(identity_dir, facts)
+    except FileNotFoundError:
+        raise AgentError(
+            f"this node belongs to no covey yet: there is no identity in {identity_dir}.",
+            hint="Found a covey with `covey init`, or join one with `covey join TOKEN`.",
+            status=exits.NOT_FOUND,
+        ) from None
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise AgentError(
+            f"the identity in {identity_dir} cannot be read: {error}; nothing was changed.",
+            hint="Run as the user who made it, or restore the directory from a backup.",
+            status=exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.BAD_CONFIG,
+        ) from None
+
+
+def new_id() -> NodeId:
+    """Draw a node id from the system's generator."""
+    return new_node_id(secrets.SystemRandom())
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return a private key as its file holds it."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def read_private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key's file. Raises AgentError; its message shows nothing of the content."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise AgentError(
+            f"the key {path} cannot be used ({type(error).__name__}); nothing was changed.",
+            hint="Run as the user who made it, or restore the identity directory from a backup.",
+            status=exits.NOT_PERMITTED,
+        ) from None
+    assert isinstance(key, Ed25519PrivateKey), "we write no other kind"
+    return key
+
+
+def _date(unix_s: float) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")

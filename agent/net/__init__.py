@@ -1,0 +1,1 @@
+"""Sockets: datagrams, streams, and finding out where the others are."""

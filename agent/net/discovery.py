@@ -1,0 +1,130 @@
+"""Finding the others, for ever: mDNS, seeds and the book of known peers.
+
+All three only ever say "somebody may be there": the addresses go to the node, which knocks with a
+sealed Hello and lets the answer decide. They are told again every minute, because a hint that came
+to nothing an hour ago may be right now, and because the sockets, interfaces and names behind them
+change while the agent runs. The node keeps its own slow list of whom to try, so telling it twice
+costs nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from agent.net.interfaces import choose, multicast_handles, own_addresses, scan
+from agent.net.limits import QuietLog
+from agent.net.mdns import Announcement, Mdns, Sighting
+from agent.net.seeds import Seed, parse_seeds, resolve
+from gossip.ids import ClusterId, NodeId
+from gossip.machine import Address
+
+RESCAN_S = 60.0
+SEEDS_S = 60.0
+SEEDS_AT_FIRST_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Plan(NamedTuple):
+    """Where to look and where to be found; the fields are those of ``[network]``."""
+
+    bind: Sequence[str]
+    port: int
+    """The number that is really bound, never 0."""
+    advertise: Sequence[str] = ()
+    seeds: Sequence[str] = ()
+    mdns: bool = True
+    interfaces: Sequence[str] = ()
+
+
+def present_addresses(plan: Plan) -> tuple[Address, ...]:
+    """Return where this node is reached at this moment."""
+    return own_addresses(choose(scan(), plan.interfaces), plan.bind, plan.port, plan.advertise)
+
+
+class Discovery:
+    """Looks for members until it is stopped."""
+
+    def __init__(
+        self,
+        cluster_id: ClusterId,
+        node_id: NodeId,
+        plan: Plan,
+        *,
+        on_found: Callable[[Iterable[Address]], None],
+        on_moved: Callable[[tuple[Address, ...]], None],
+        counts: Counter[str],
+        book: Iterable[Address] = (),
+    ) -> None:
+        """Prepare; ``start`` begins.
+
+        ``on_found`` gets addresses where a member may be; ``on_moved`` gets this node's own
+        addresses when they have changed; ``book`` is where members were in earlier lives.
+        """
+        self.counts = counts
+        self._cluster_id, self._node_id, self._plan = cluster_id, node_id, plan
+        self._on_found, self._on_moved = on_found, on_moved
+        self._book = list(book)
+        self._seeds: list[Seed] = parse_seeds(plan.seeds, plan.port)
+        self._addresses = present_addresses(plan)
+        self._mdns = Mdns(self._on_sighting, counts)
+        self._quiet = QuietLog(log)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Knock at all doors of the book and begin to look for more."""
+        if self._book:
+            self._on_found(self._book)
+        self._tasks = [asyncio.create_task(self._rescan(), name="discovery-rescan")]
+        if self._seeds:
+            self._tasks.append(asyncio.create_task(self._resolve(), name="discovery-seeds"))
+
+    async def stop(self) -> None:
+        """Stop looking, and tell the LAN that we are gone."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._mdns.stop()
+
+    async def _rescan(self) -> None:
+        while True:
+            chosen = choose(scan(), self._plan.interfaces)
+            self._note_addresses(present_addresses(self._plan))
+            if self._plan.mdns:
+                me = Announcement(self._cluster_id, self._node_id, self._addresses)
+                await self._mdns.update(multicast_handles(chosen), me)
+            await asyncio.sleep(RESCAN_S)
+            for sighting in tuple(self._mdns.sightings.values()):
+                self._on_sighting(sighting)
+
+    def _note_addresses(self, present: tuple[Address, ...]) -> None:
+        if present and present != self._addresses:
+            log.info("this node is now reached at %s", ", ".join(map(str, present)))
+            self._addresses = present
+            self._on_moved(present)
+
+    def _on_sighting(self, sighting: Sighting) -> None:
+        if sighting.cluster_id != self._cluster_id:
+            self.counts["discovery/other_covey"] += 1
+            log.debug("another covey, %s, is near", sighting.cluster_id.hex())
+        elif sighting.node_id != self._node_id:
+            self._on_found(sighting.addresses)
+
+    async def _resolve(self) -> None:
+        """Look all seeds up, at first often, then every minute, for ever."""
+        pause_s = SEEDS_AT_FIRST_S
+        while True:
+            for seed in self._seeds:
+                try:
+                    self._on_found(await resolve(seed))
+                except OSError as error:
+                    self.counts["discovery/seed_failed"] += 1
+                    reason = str(error) or "no answer in time"
+                    self._quiet.warning(seed[0], "cannot look up the seed %s: %s", seed[0], reason)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, SEEDS_S)

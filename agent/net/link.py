@@ -1,0 +1,178 @@
+"""Frames on their way to one node.
+
+A link dials when there is something to send, keeps the connection while it is used, and closes
+it after a minute of silence. Frames travel on the connection that the sender dialled, so two
+nodes that talk have two connections, and neither has to decide which of them survives.
+
+    IDLE ──send──▶ DIALLING ──▶ OPEN ──silence──▶ IDLE
+                       └─fails─┐  └─breaks─┐
+                               ▼           ▼
+                             COOLING ──1 s──▶ IDLE
+
+Whatever was waiting when a link fails is dropped, and the node's machine hears of it: it knows
+best whether to ask somebody else. While a link cools, sending fails at once instead of queueing
+behind one hopeless dial after another. TCP's own patience is some 15 minutes;
+``TCP_USER_TIMEOUT`` (RFC 5482) makes it ten seconds.
+"""
+
+import asyncio
+import contextlib
+import enum
+import socket
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+
+from agent.net.frames import framed
+from gossip.errors import LimitExceeded, RemoteError
+from gossip.ids import NodeId
+
+IDLE_S = 60.0
+COOLING_S = 1.0
+WAITING_BYTES_MAX = 8 * 1024 * 1024
+USER_TIMEOUT_MS = 10_000
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class LinkState(enum.Enum):
+    """Where a link is in the picture above."""
+
+    IDLE = "idle"
+    DIALLING = "dialling"
+    OPEN = "open"
+    COOLING = "cooling"
+
+
+NEXT_STATES: dict[LinkState, frozenset[LinkState]] = {
+    LinkState.IDLE: frozenset({LinkState.DIALLING}),
+    LinkState.DIALLING: frozenset({LinkState.OPEN, LinkState.COOLING}),
+    LinkState.OPEN: frozenset({LinkState.IDLE, LinkState.COOLING}),
+    LinkState.COOLING: frozenset({LinkState.IDLE}),
+}
+
+
+class Link:
+    """The sending side of the streams to one node."""
+
+    def __init__(
+        self,
+        to: NodeId,
+        dial: Callable[[NodeId], Awaitable[Connection]],
+        on_broken: Callable[[NodeId], None],
+        counts: Counter[str],
+    ) -> None:
+        self.state = LinkState.IDLE
+        self.counts = counts
+        self._to, self._dial, self._on_broken = to, dial, on_broken
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._more = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no connection, and nothing waits for one."""
+        return self.state is LinkState.IDLE
+
+    def send(self, data: bytes) -> None:
+        """Queue a frame, dialling if need be. Never blocks or raises."""
+        try:
+            frame = framed(data)
+        except LimitExceeded:
+            self.counts["frames_dropped/too_large"] += 1
+            return
+        if self.state is LinkState.COOLING:
+            self._refuse("cooling")
+        elif self._waiting_bytes + len(frame) > WAITING_BYTES_MAX:
+            self._refuse("queue_full")
+        else:
+            self._waiting.append(frame)
+            self._waiting_bytes += len(frame)
+            self._more.set()
+            if self.state is LinkState.IDLE:
+                self._begin()
+
+    async def stop(self) -> None:
+        """Close the connection and forget what waits."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def _refuse(self, reason: str) -> None:
+        self.counts[f"frames_dropped/{reason}"] += 1
+        # Not from within send(): the machine that we would tell is still being served.
+        asyncio.get_running_loop().call_soon(self._on_broken, self._to)
+
+    def _begin(self) -> None:
+        self._enter(LinkState.DIALLING)
+        self._task = asyncio.create_task(self._run(), name=f"link-{self._to:016x}")
+
+    def _enter(self, state: LinkState) -> None:
+        assert state in NEXT_STATES[self.state], f"{self.state} does not lead to {state}"
+        self.state = state
+
+    async def _run(self) -> None:
+        try:
+            reader, writer = await self._dial(self._to)
+        except (OSError, RemoteError):  # TimeoutError and ssl.SSLError are OSErrors
+            self.counts["streams/dial_failed"] += 1
+            return await self._cool()
+        self._enter(LinkState.OPEN)
+        self.counts["streams/dialled"] += 1
+        _bound_patience(writer)
+        # Nothing ever arrives on a connection that we dialled, but its end does.
+        ending = asyncio.create_task(reader.read(1), name="link-end")
+        try:
+            await self._pump(writer, ending)
+        except OSError:
+            self.counts["streams/broken"] += 1
+            return await self._cool()
+        finally:
+            ending.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await ending
+            writer.close()
+        self._enter(LinkState.IDLE)
+        if self._waiting:  # queued while the connection was being closed
+            self._begin()
+        return None
+
+    async def _pump(self, writer: asyncio.StreamWriter, ending: asyncio.Task[bytes]) -> None:
+        """Write what waits until a minute passes without any. Raises OSError when it breaks."""
+        while True:
+            while self._waiting:
+                frame = self._waiting.popleft()
+                self._waiting_bytes -= len(frame)
+                writer.write(frame)
+                self.counts["frames/sent"] += 1
+                await writer.drain()
+            self._more.clear()
+            more = asyncio.create_task(self._more.wait(), name="link-more")
+            try:
+                await asyncio.wait(
+                    (more, ending), timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                more.cancel()
+            if ending.done():
+                ending.result()  # raises what ended it
+                raise ConnectionResetError("the other side closed the stream")
+            if not self._waiting:
+                return
+
+    async def _cool(self) -> None:
+        """Drop what waits, say so, and take no more for a second."""
+        self.counts["frames_dropped/unreachable"] += len(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._enter(LinkState.COOLING)
+        self._on_broken(self._to)
+        await asyncio.sleep(COOLING_S)
+        self._enter(LinkState.IDLE)
+
+
+def _bound_patience(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

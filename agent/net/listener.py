@@ -1,0 +1,192 @@
+"""Connections that others dial: members with a certificate, and guests without.
+
+Connections are accepted by hand, one ``sock_accept`` at a time, because asyncio's server would
+run the TLS handshake before anybody could count. Here a connection first has to find a *place*:
+sixteen for each address, sixty-four in all. It gives the place back when its handshake has shown
+that it is a member; a guest keeps it, and has half a minute for all that it may do. So a thousand
+half-open or silent connections cost sixty-four small buffers, and the members that are already
+connected notice nothing.
+"""
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+from agent.net.frames import read_frame
+from agent.net.limits import Places, QuietLog
+from agent.net.tls import HANDSHAKE_TIMEOUT_S, peer_of
+from gossip.errors import RemoteError
+from gossip.ids import ClusterId, NodeId, format_node_id
+
+PLACES_EACH, PLACES_TOGETHER = 16, 64
+MEMBER_CONNECTIONS_MAX = 1024
+GUEST_S = 30.0
+SHUTDOWN_S = 2.0
+MEMBER_SILENCE_S = 300.0
+"""Longer than a dialling node's own patience (``agent/net/link.py``), which thus closes first."""
+OUT_OF_FILES_PAUSE_S = 0.5
+READ_BUFFER_BYTES = 32 * 1024
+
+OnFrame = Callable[[bytes, NodeId], None]
+OnGuest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Accepts streams on all bound sockets and reads frames from members."""
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        context: ssl.SSLContext,
+        cluster_id: ClusterId,
+        me: NodeId,
+        counts: Counter[str],
+    ) -> None:
+        self.counts = counts
+        self.places = Places(PLACES_EACH, PLACES_TOGETHER)
+        self._sockets, self._context = sockets, context
+        self._cluster_id, self._me = cluster_id, me
+        self._quiet = QuietLog(log)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._members: dict[NodeId, asyncio.StreamWriter] = {}
+        self._on_frame: OnFrame
+        self._on_guest: OnGuest
+
+    def start(self, on_frame: OnFrame, on_guest: OnGuest) -> None:
+        """Begin to accept; frames of members go to ``on_frame``, guests to ``on_guest``."""
+        self._on_frame, self._on_guest = on_frame, on_guest
+        for each in self._sockets:
+            self._spawn(self._accept(each), "stream-accept")
+
+    async def stop(self) -> None:
+        """Accept no more and close all connections."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Awaitable[None], name: str) -> None:
+        task = asyncio.ensure_future(work)
+        task.set_name(name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(listening)
+            except OSError as error:
+                # No file descriptors or memory left, or a client that is gone already.
+                self.counts["streams/accept_failed"] += 1
+                self._quiet.warning("accept", "cannot accept a connection: %s", error)
+                await asyncio.sleep(OUT_OF_FILES_PAUSE_S)
+                continue
+            host = address[0]
+            if not self.places.take(host):
+                accepted.close()
+                self.counts["streams_refused/no_place"] += 1
+                self._quiet.warning("place", "too many unproven connections, refused %s", host)
+                continue
+            self._spawn(self._serve(accepted, host), "stream-serve")
+
+    async def _serve(self, accepted: socket.socket, host: str) -> None:
+        """Serve one connection until it ends; whatever it does wrong ends it."""
+        place = Place(self.places, host)
+        writer: asyncio.StreamWriter | None = None
+        try:
+            reader, writer = await self._shake_hands(accepted)
+            peer = peer_of(writer.get_extra_info("ssl_object"), self._cluster_id)
+            if peer is None:
+                async with asyncio.timeout(GUEST_S):
+                    await self._on_guest(reader, writer)
+            else:
+                await self._serve_member(peer, place, reader, writer)
+        except RemoteError as error:
+            self.counts[f"streams_refused/{type(error).__name__.lower()}"] += 1
+            self._quiet.warning("peer", "closed a stream from %s: %s", host, error)
+        except (ssl.SSLError, TimeoutError, ConnectionAbortedError) as error:
+            stage = "handshake" if writer is None else "stream"
+            self.counts[f"streams_refused/{stage}_failed"] += 1
+            self._quiet.warning(stage, "%s from %s failed: %s", stage, host, _reason(error))
+        except (OSError, asyncio.IncompleteReadError):
+            self.counts["streams/ended"] += 1
+        finally:
+            place.give_back()
+            if writer is None:
+                accepted.close()
+            else:
+                writer.close()
+
+    async def _shake_hands(
+        self, accepted: socket.socket
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=READ_BUFFER_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        transport, _ = await loop.connect_accepted_socket(
+            lambda: protocol,
+            accepted,
+            ssl=self._context,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            ssl_shutdown_timeout=SHUTDOWN_S,
+        )
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    async def _serve_member(
+        self,
+        peer: NodeId,
+        place: "Place",
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Hand on frames until the member closes or falls silent."""
+        if peer == self._me or len(self._members) >= MEMBER_CONNECTIONS_MAX:
+            kind = "own_identity" if peer == self._me else "no_place"
+            self.counts[f"streams_refused/{kind}"] += 1
+            self._quiet.warning(kind, "refused a stream of %s: %s", format_node_id(peer), kind)
+            return
+        place.give_back()
+        self.counts["streams/accepted"] += 1
+        former = self._members.get(peer)
+        self._members[peer] = writer
+        if former is not None:  # a node dials once; the older connection is a dead one
+            former.transport.abort()
+        try:
+            while True:
+                async with asyncio.timeout(MEMBER_SILENCE_S):
+                    frame = await read_frame(reader)
+                self.counts["frames/received"] += 1
+                self._on_frame(frame, peer)
+        finally:
+            if self._members.get(peer) is writer:
+                del self._members[peer]
+
+
+class Place:
+    """A place that was taken, given back at most once."""
+
+    def __init__(self, places: Places, host: str) -> None:
+        self._places: Places | None = places
+        self._host = host
+
+    def give_back(self) -> None:
+        """Free the place; harmless when that was done before."""
+        if self._places is not None:
+            self._places.give_back(self._host)
+        self._places = None
+
+
+def _reason(error: Exception) -> str:
+    """Return what failed, in OpenSSL's short words, which name expired certificates and clocks."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{error.verify_message}; check the clocks of both devices"
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "TLS error"
+    return str(error) or type(error).__name__

@@ -1,0 +1,171 @@
+"""Multicast DNS: saying "here I am", and hearing others say it (RFC 6762, RFC 6763).
+
+Each agent announces ``<node id>._covey._udp.local.`` with its port, its addresses and, as TXT, its
+covey's id, its own id and the version of this format. What is heard is a *hint*: nothing is believed
+until a sealed datagram or a certificate has proved it, and no silence means that anybody is gone.
+Wi-Fi sends multicast at the lowest rate and without acknowledgement, so misses are normal.
+
+zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself is
+to notice interfaces that come later: ``update`` hands it the present list every minute.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zeroconf import ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from agent.net.limits import QuietLog
+from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
+from gossip.machine import Address
+
+SERVICE_TYPE = "_covey._udp.local."
+FORMAT_VERSION = "1"
+RESOLVE_MS = 3000
+SIGHTINGS_MAX = 1024
+RESOLVING_MAX = 64
+ADDRESSES_MAX = 8
+
+log = logging.getLogger(__name__)
+
+
+class Sighting(NamedTuple):
+    """Somebody who says to be a member of some covey."""
+
+    cluster_id: ClusterId
+    node_id: NodeId
+    addresses: tuple[Address, ...]
+
+
+class Announcement(NamedTuple):
+    """What we say about ourselves."""
+
+    cluster_id: ClusterId
+    node_id: NodeId
+    addresses: tuple[Address, ...]
+    """All with the same port: a service has one."""
+
+
+class Mdns:
+    """One listener, and at most one announcement, on a changing set of interfaces."""
+
+    def __init__(self, on_sighting: Callable[[Sighting], None], counts: Counter[str]) -> None:
+        self.counts = counts
+        self.sightings: dict[str, Sighting] = {}
+        self._on_sighting = on_sighting
+        self._quiet = QuietLog(log)
+        self._zeroconf: AsyncZeroconf | None = None
+        self._browser: AsyncServiceBrowser | None = None
+        self._announced: AsyncServiceInfo | None = None
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+
+    async def update(
+        self, interfaces: list[str | int], announcement: Announcement | None = None
+    ) -> None:
+        """Be heard and hear on these interfaces (``multicast_handles``), starting if need be.
+
+        Never raises for the network's sake: what does not work now may work in a minute.
+        """
+        try:
+            await self._update_interfaces(interfaces)
+            if announcement is not None and announcement.addresses and self._zeroconf is not None:
+                await self._announce(self._zeroconf, announcement)
+        except (OSError, RuntimeError) as error:
+            self.counts["discovery/mdns_failed"] += 1
+            self._quiet.warning("mdns", "mDNS does not work now: %s; trying again", error)
+
+    async def stop(self) -> None:
+        """Say goodbye and close the sockets."""
+        for task in self._resolving.values():
+            task.cancel()
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        if self._zeroconf is not None:
+            await self._zeroconf.async_unregister_all_services()
+            await self._zeroconf.async_close()
+        self._browser = self._zeroconf = self._announced = None
+
+    async def _update_interfaces(self, interfaces: list[str | int]) -> None:
+        if self._zeroconf is not None:
+            if interfaces:
+                await self._zeroconf.async_update_interfaces(interfaces)
+            return
+        if interfaces:
+            self._zeroconf = AsyncZeroconf(interfaces=interfaces)
+            self._browser = AsyncServiceBrowser(
+                self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change]
+            )
+
+    async def _announce(self, zeroconf: AsyncZeroconf, what: Announcement) -> None:
+        info = service_info(what)
+        if self._announced is None:
+            # Node ids are unique, so there is no name to defend by probing first.
+            await zeroconf.async_register_service(info, cooperating_responders=True)
+        elif info != self._announced or info.text != self._announced.text:
+            await zeroconf.async_update_service(info)
+        self._announced = info
+
+    def _on_change(
+        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        """Called by zeroconf, with these very parameter names, for each service of our type."""
+        if state_change is ServiceStateChange.Removed:
+            self.sightings.pop(name, None)
+            return
+        known = name in self.sightings or name in self._resolving
+        if not known and len(self.sightings) + len(self._resolving) >= SIGHTINGS_MAX:
+            self.counts["discovery/too_many_services"] += 1
+            return
+        if name not in self._resolving and len(self._resolving) < RESOLVING_MAX:
+            task = asyncio.create_task(self._resolve(zeroconf, service_type, name), name="mdns")
+            self._resolving[name] = task
+            task.add_done_callback(lambda _: self._resolving.pop(name, None))
+
+    async def _resolve(self, zeroconf: Zeroconf, service_type: str, name: str) -> None:
+        info = AsyncServiceInfo(service_type, name)
+        try:
+            answered = await info.async_request(zeroconf, RESOLVE_MS)
+            sighting = parse_service(info) if answered else None
+        except Exception as error:  # noqa: BLE001 - the library meets arbitrary packets here
+            self._quiet.warning("resolve", "cannot read the mDNS service %s: %s", name, error)
+            sighting = None
+        if sighting is None:
+            self.counts["discovery/unreadable"] += 1
+            return
+        self.counts["discovery/sightings"] += 1
+        self.sightings[name] = sighting
+        self._on_sighting(sighting)
+
+
+def service_info(what: Announcement) -> AsyncServiceInfo:
+    """Return our announcement as zeroconf wants it."""
+    node = format_node_id(what.node_id)
+    return AsyncServiceInfo(
+        SERVICE_TYPE,
+        f"{node}.{SERVICE_TYPE}",
+        port=what.addresses[0].port,
+        parsed_addresses=[address.host for address in what.addresses],
+        properties={
+            "cluster": format_cluster_id(what.cluster_id),
+            "node": node,
+            "version": FORMAT_VERSION,
+        },
+        server=f"covey-{node}.local.",
+    )
+
+
+def parse_service(info: AsyncServiceInfo) -> Sighting | None:
+    """Read somebody's announcement; None when it is not one of this format."""
+    facts = info.decoded_properties
+    try:
+        cluster_id = bytes.fromhex(facts.get("cluster") or "")
+        node_id = parse_node_id(facts.get("node") or "")
+    except ValueError:
+        return None
+    hosts = info.parsed_scoped_addresses()[:ADDRESSES_MAX]
+    if not hosts or not info.port:
+        return None
+    return Sighting(cluster_id, node_id, tuple(Address(host, info.port) for host in hosts))

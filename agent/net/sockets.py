@@ -1,0 +1,125 @@
+"""One port number for datagrams and streams, on every address that we were told to bind.
+
+UDP and TCP share the number, so that one firewall rule and one advertised address are enough.
+IPv4 and IPv6 get sockets of their own (``IPV6_V6ONLY``): mapped addresses would make one peer
+look like two. A machine without IPv6 is no error as long as something could be bound.
+"""
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import socket
+from collections.abc import Sequence
+
+from agent import exits
+from agent.exits import AgentError
+
+ATTEMPTS_MAX = 32
+BACKLOG = 128
+RECEIVE_BUFFER_BYTES = 1024 * 1024
+"""Some 700 full datagrams: what arrives while the process is paused is heard afterwards. The
+kernel silently gives less where ``net.core.rmem_max`` says so."""
+NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.EPROTONOSUPPORT}
+
+log = logging.getLogger(__name__)
+
+
+class Sockets:
+    """Bound, non-blocking sockets; ``port`` is the number that all of them have."""
+
+    def __init__(self, datagram: list[socket.socket], stream: list[socket.socket]) -> None:
+        assert datagram, "open_sockets raises rather than bind nothing"
+        self.datagram, self.stream = datagram, stream
+        self.port: int = datagram[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for each in (*self.datagram, *self.stream):
+            each.close()
+
+
+def open_sockets(bind: Sequence[str], port: int) -> Sockets:
+    """Bind UDP and TCP on all addresses; port 0 picks a number that is free for both.
+
+    Raises AgentError when the port is in use, not permitted, or no address exists.
+    """
+    for _ in range(ATTEMPTS_MAX if port == 0 else 1):
+        try:
+            return _bind_all(bind, port)
+        except OSError as error:
+            failure = error
+    raise _explain(failure, bind, port)
+
+
+def _bind_all(bind: Sequence[str], port: int) -> Sockets:
+    """Bind all that exist to one number. Raises OSError, with nothing left open."""
+    with contextlib.ExitStack() as opened:
+        datagram: list[socket.socket] = []
+        stream: list[socket.socket] = []
+        for host in bind:
+            try:
+                datagram.append(opened.enter_context(_bound(host, port, socket.SOCK_DGRAM)))
+            except OSError as error:
+                if error.errno not in NO_SUCH_ADDRESS:
+                    raise
+                log.warning("cannot bind %s (%s): going on without it", host, error.strerror)
+                missing = error
+                continue
+            port = datagram[-1].getsockname()[1]
+            stream.append(opened.enter_context(_bound(host, port, socket.SOCK_STREAM)))
+        if not datagram:
+            raise missing
+        opened.pop_all()
+        return Sockets(datagram, stream)
+
+
+def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    family = family_of(host)
+    if family is None:
+        raise AgentError(
+            f"cannot bind {host!r}: it is not an IP address; nothing was started.",
+            hint="Write addresses, not names, into [network] bind.",
+            status=exits.BAD_CONFIG,
+        )
+    fresh = socket.socket(family, kind)
+    try:
+        fresh.setblocking(False)
+        if family == socket.AF_INET6:
+            fresh.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            fresh.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        fresh.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            fresh.listen(BACKLOG)
+    except BaseException:
+        fresh.close()
+        raise
+    return fresh
+
+
+def family_of(host: str) -> socket.AddressFamily | None:
+    """Return the family of a literal address, with or without zone; None for anything else."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _explain(error: OSError, bind: Sequence[str], port: int) -> AgentError:
+    where = f"port {port} on {', '.join(bind)}"
+    if error.errno == errno.EADDRINUSE:
+        return AgentError(
+            f"{where} is in use by another process; nothing was started.",
+            hint="Is an agent running already? See `ss -ulpn`; or choose another [network] port.",
+            status=exits.BAD_CONFIG,
+        )
+    return AgentError(
+        f"cannot bind {where}: {error.strerror}; nothing was started.",
+        hint="Check [network] bind and port: addresses must be this machine's own, and ports "
+        "below 1024 need a privilege.",
+        status=exits.BAD_CONFIG,
+    )

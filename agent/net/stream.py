@@ -1,0 +1,107 @@
+"""Streams between members: frames go out on what we dial, and come in on what we accept.
+
+This is the half of the network that does not lose anything silently: what a node sends to
+another arrives in order, or the node is told that it did not. ``link.py`` is one direction to one
+node, ``listener.py`` all that comes in.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from agent.identity import Identity
+from agent.net.link import Connection, Link
+from agent.net.listener import Listener, OnFrame, OnGuest
+from agent.net.sockets import Sockets, family_of
+from agent.net.tls import dialling_context, listening_context, peer_of
+from gossip.errors import Forged, RemoteError
+from gossip.ids import NodeId, format_node_id
+from gossip.machine import Address
+
+ADDRESSES_TRIED_MAX = 4
+DIAL_S = 3.0
+LINKS_MAX = 1024
+
+log = logging.getLogger(__name__)
+
+
+class Streams:
+    """All streams of one agent."""
+
+    def __init__(self, identity: Identity, sockets: Sockets, counts: Counter[str]) -> None:
+        self.counts = counts
+        self._identity = identity
+        self._context = dialling_context(identity)
+        listening = listening_context(identity)
+        self._listener = Listener(
+            sockets.stream, listening, identity.cluster_id, identity.node_id, counts
+        )
+        self._links: dict[NodeId, Link] = {}
+        self._on_unreachable: Callable[[NodeId], None]
+        self._addresses_of: Callable[[NodeId], Iterable[Address]]
+
+    def start(
+        self,
+        *,
+        on_frame: OnFrame,
+        on_unreachable: Callable[[NodeId], None],
+        addresses_of: Callable[[NodeId], Iterable[Address]],
+        on_guest: OnGuest,
+    ) -> None:
+        """Begin to accept and to dial.
+
+        ``on_frame(data, peer)`` gets what members send; ``on_unreachable(peer)`` hears of frames
+        that could not be delivered, never from within ``send``; ``addresses_of(node)`` says where
+        to dial, best first; ``on_guest(reader, writer)`` serves a device without certificate.
+        """
+        self._on_unreachable, self._addresses_of = on_unreachable, addresses_of
+        self._listener.start(on_frame, on_guest)
+
+    async def stop(self) -> None:
+        """Close everything; what waits is forgotten."""
+        await self._listener.stop()
+        await asyncio.gather(*(link.stop() for link in self._links.values()))
+        self._links.clear()
+
+    def send(self, data: bytes, to: NodeId) -> None:
+        """Queue a frame for a node, dialling if need be. Never blocks or raises."""
+        link = self._links.get(to)
+        if link is None:
+            if len(self._links) >= LINKS_MAX:
+                self._forget_idle()
+            link = self._links[to] = Link(to, self._dial, self._on_unreachable, self.counts)
+        link.send(data)
+
+    def _forget_idle(self) -> None:
+        for to in [to for to, link in self._links.items() if link.is_idle]:
+            del self._links[to]
+
+    async def _dial(self, to: NodeId) -> Connection:
+        """Connect to a node at the first of its addresses that answers. Raises OSError, RemoteError."""
+        failure: OSError | RemoteError = OSError(f"no address of {format_node_id(to)} is known")
+        for address in list(self._addresses_of(to))[:ADDRESSES_TRIED_MAX]:
+            if family_of(address.host) is None:
+                continue
+            try:
+                return await self._dial_address(to, address)
+            except (OSError, RemoteError) as error:
+                failure = error
+                log.debug("cannot reach %s at %s: %s", format_node_id(to), address, error)
+        raise failure
+
+    async def _dial_address(self, to: NodeId, address: Address) -> Connection:
+        async with asyncio.timeout(DIAL_S):
+            # The empty name keeps asyncio from sending and checking a host name.
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=self._context, server_hostname=""
+            )
+        try:
+            peer = peer_of(writer.get_extra_info("ssl_object"), self._identity.cluster_id)
+            if peer != to:
+                raise Forged(f"{address} is not {format_node_id(to)}")
+        except RemoteError:
+            writer.transport.abort()
+            self.counts["streams/wrong_node"] += 1
+            raise
+        return reader, writer

@@ -1,0 +1,83 @@
+"""TLS 1.3 between agents: both sides show a certificate of the covey's own authority.
+
+OpenSSL checks the chain and the dates; what remains for us is to read which node it is from the
+certificate's name (``agent/certificates.py``) and to see that it is the node that we meant to
+dial. Host names play no part.
+
+The listening side makes the client's certificate optional, because a device that is about to join
+has none yet. Such a *guest* may speak the few messages of admission and nothing else.
+"""
+
+import ssl
+from typing import Any
+
+from agent import exits
+from agent.exits import AgentError
+from agent.identity import Identity
+from agent.node_uri import parse_node_uri
+from gossip.errors import Forged
+from gossip.ids import ClusterId, NodeId
+
+HANDSHAKE_TIMEOUT_S = 10.0
+
+
+def listening_context(identity: Identity) -> ssl.SSLContext:
+    """Return the context for accepted connections: members and guests."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # Sessions would be resumed without looking at the certificate again, and cost memory.
+    context.num_tickets = 0
+    return context
+
+
+def dialling_context(identity: Identity) -> ssl.SSLContext:
+    """Return the context for connections to members."""
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, identity)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def guest_context() -> ssl.SSLContext:
+    """Return the context of a device that joins: it has no certificate, and checks the
+    member's by the fingerprint in its token once it has seen it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def peer_of(connection: Any, cluster_id: ClusterId) -> NodeId | None:
+    """Return which node of this covey is at the other end; None for a guest.
+
+    ``connection`` is the transport's ``ssl_object``. Raises Forged when the certificate, though
+    signed by the authority, is for another covey, and
+    Malformed when it names no node.
+    """
+    certificate = connection.getpeercert()
+    if not certificate:
+        return None
+    names = [text for kind, text in certificate.get("subjectAltName", ()) if kind == "URI"]
+    if len(names) != 1:
+        raise Forged("the certificate does not name exactly one node")
+    covey, node = parse_node_uri(names[0])
+    if covey != cluster_id:
+        raise Forged("the certificate is for another covey")
+    return node
+
+
+def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.load_cert_chain(identity.certificate_file, identity.key_file)
+        context.load_verify_locations(identity.authority_file)
+    except OSError as error:
+        raise AgentError(
+            f"the certificates in {identity.directory} cannot be used: {error}.",
+            hint="Nothing was started. Restore the identity directory from a backup, or move it "
+            "away and join again.",
+            status=exits.BAD_CONFIG,
+        ) from None
+    return context

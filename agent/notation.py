@@ -1,0 +1,83 @@
+"""How people write durations and endpoints, in files, variables and on the command line.
+
+A duration is a number and a unit without a blank: ``500ms``, ``10s``, ``1h``, ``2d``; several
+may follow each other, largest first (``1h30m``). A bare number is refused, because half of all
+readers would take it for milliseconds.
+
+An endpoint is a host and a port: ``pi.local:7747``, ``10.0.0.7``, ``[fe80::1%eth0]:7747``. An
+IPv6 address with a port needs its brackets (RFC 3986, section 3.2.2); without a port it may
+stand bare.
+"""
+
+import re
+
+UNITS_S: dict[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+PORT_MAX = 65535
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that a duration such as ``1h30m`` stands for.
+
+    Raises ValueError, saying how durations are written.
+
+    >>> parse_duration("500ms"), parse_duration("1h30m")
+    (0.5, 5400.0)
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is no duration; write 500ms, 10s, 5m, 1h or 2d")
+    return sum(float(number) * UNITS_S[unit] for number, unit in _PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration for people, in its two largest units.
+
+    >>> format_duration(0.25), format_duration(5400), format_duration(90061)
+    ('250ms', '1h30m', '1d1h')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.3g}s"
+    rest = int(seconds)
+    parts = []
+    for unit in ("d", "h", "m", "s"):
+        count, rest = divmod(rest, int(UNITS_S[unit]))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts[:2])
+
+
+def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """Split an endpoint into host and port.
+
+    Raises ValueError for a port that is missing without default, or out of range.
+
+    >>> parse_endpoint("[fe80::1]:80"), parse_endpoint("pi.local", 7747)
+    (('fe80::1', 80), ('pi.local', 7747))
+    """
+    host, port_text = _split(text.strip())
+    if not host:
+        raise ValueError(f"{text!r} names no host; write HOST:PORT")
+    if not port_text:
+        if default_port is None:
+            raise ValueError(f"{text!r} names no port; write HOST:PORT")
+        return host, default_port
+    if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) <= PORT_MAX):
+        raise ValueError(f"{text!r}: a port is a number from 1 to {PORT_MAX}")
+    return host, int(port_text)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return host and the port's digits, which are empty when there is no port."""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r}: write an IPv6 address with a port as [ADDRESS]:PORT")
+        return host, rest[1:]
+    if text.count(":") > 1:  # a bare IPv6 address
+        return text, ""
+    host, _, port = text.partition(":")
+    return host, port

@@ -1,0 +1,133 @@
+"""Where one agent keeps its files: its configuration, its data and its socket.
+
+Three kinds of places, because they live differently long: the configuration is written by
+people, the data must survive everything, and the runtime directory vanishes at reboot. They
+are found in this order, the first that applies:
+
+1. ``--dir PATH`` or ``COVEY_DIR``: all under one folder, so that many agents share a machine;
+2. what systemd hands its services (``STATE_DIRECTORY`` and its siblings, systemd.exec(5));
+3. for root: ``/etc/covey``, ``/var/lib/covey``, ``/run/covey``, the same that the unit uses;
+4. for everybody else: the XDG base directories.
+
+The standard library is enough for this, and it is imported by every command: keep it light.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.exits import NOT_PERMITTED, AgentError
+
+CONFIG_NAME = "covey.toml"
+PRIVATE_DIRECTORY_MODE = 0o700
+# sockaddr_un.sun_path has 108 bytes on Linux, with the closing zero (unix(7)).
+SOCKET_PATH_BYTES_MAX = 107
+SYSTEM_SOCKET = Path("/run/covey/covey.sock")
+
+
+class Paths(NamedTuple):
+    """The three places of one agent, and the files in them."""
+
+    config_file: Path
+    data: Path
+    runtime: Path
+
+    @staticmethod
+    def find(
+        directory: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        user_id: int | None = None,
+    ) -> "Paths":
+        """Return the places; nothing is created. ``directory`` is what ``--dir`` said.
+
+        ``environ`` and ``user_id`` are those of the process unless given.
+        """
+        environ = os.environ if environ is None else environ
+        user_id = os.geteuid() if user_id is None else user_id
+        chosen = directory or _path(environ.get("COVEY_DIR"))
+        if chosen is not None:
+            chosen = chosen.expanduser().absolute()
+            return Paths(chosen / CONFIG_NAME, chosen / "data", chosen)
+        usual = _for_root() if user_id == 0 else _for_user(environ)
+        config = _path(environ.get("CONFIGURATION_DIRECTORY"))
+        return Paths(
+            config_file=config / CONFIG_NAME if config else usual.config_file,
+            data=_path(environ.get("STATE_DIRECTORY")) or usual.data,
+            runtime=_path(environ.get("RUNTIME_DIRECTORY")) or usual.runtime,
+        )
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the HTTP API."""
+        return self.runtime / "covey.sock"
+
+    @property
+    def lock(self) -> Path:
+        """The file that a running agent holds locked, so that there is only one."""
+        return self.data / "lock"
+
+    @property
+    def identity(self) -> Path:
+        """The directory of the node's key, certificate and cluster credentials."""
+        return self.data / "identity"
+
+    @property
+    def control_db(self) -> Path:
+        """What must never be lost: registry, tokens, starts, peer book."""
+        return self.data / "control.db"
+
+    @property
+    def data_db(self) -> Path:
+        """The records of the partitions that this node owns."""
+        return self.data / "data.db"
+
+    @property
+    def telemetry_db(self) -> Path:
+        """The outbox of readings."""
+        return self.data / "telemetry.db"
+
+    @property
+    def app_logs(self) -> Path:
+        """The directory of what apps print."""
+        return self.data / "app-logs"
+
+    @property
+    def api_token(self) -> Path:
+        """The bearer token of the TCP API, unless the configuration names another file."""
+        return self.data / "api-token"
+
+    def create(self) -> None:
+        """Make the data and runtime directories, for this user only where they are new.
+
+        Raises AgentError when the file system refuses.
+        """
+        for directory in (self.data, self.runtime):
+            try:
+                directory.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+            except OSError as error:
+                raise AgentError(
+                    f"cannot make the directory {directory}: {error.strerror}; nothing was changed",
+                    "choose another place with --dir PATH or COVEY_DIR, or run as a user who "
+                    "may write there",
+                    NOT_PERMITTED,
+                ) from None
+
+
+def _path(text: str | None) -> Path | None:
+    """Read a directory variable. systemd joins several with colons; the first is ours."""
+    first = (text or "").split(":", 1)[0]
+    return Path(first) if first else None
+
+
+def _for_root() -> Paths:
+    return Paths(Path("/etc/covey") / CONFIG_NAME, Path("/var/lib/covey"), SYSTEM_SOCKET.parent)
+
+
+def _for_user(environ: Mapping[str, str]) -> Paths:
+    """Return the XDG places; without a runtime directory, the data directory serves."""
+    home = _path(environ.get("HOME")) or Path.home()
+    config = _path(environ.get("XDG_CONFIG_HOME")) or home / ".config"
+    data = (_path(environ.get("XDG_DATA_HOME")) or home / ".local" / "share") / "covey"
+    runtime = _path(environ.get("XDG_RUNTIME_DIR"))
+    return Paths(config / "covey" / CONFIG_NAME, data, runtime / "covey" if runtime else data)

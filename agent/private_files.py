@@ -1,0 +1,91 @@
+"""Directories of secrets that are there whole, or not at all.
+
+An identity is several files that only make sense together: a key without its certificate is a
+riddle for whoever finds it after a power cut. So they are written into a sibling directory,
+synced, and put in place by one rename, which the file system does entirely or not at all.
+Whatever is in here is for the owner's eyes: directories 0700, files 0600, and created that way
+rather than changed afterwards, so that there is no moment in between.
+"""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent import exits
+from agent.exits import AgentError
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Create a file that only its owner can read, and wait until it is on the disk.
+
+    Raises FileExistsError rather than follow or overwrite what is there.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Replace a private file in one step: a reader sees the old or the new, never a part."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    write_private(fresh, data)
+    fresh.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: a rename is not, until its directory is synced."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner can enter; its parents get the usual mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=DIRECTORY_MODE)
+
+
+def put_in_place(staged: Path, target: Path) -> None:
+    """Rename a finished directory to its final name. Raises OSError when that name is taken."""
+    sync_directory(staged)
+    staged.rename(target)
+    sync_directory(target.parent)
+
+
+@contextmanager
+def staged_directory(target: Path) -> Iterator[Path]:
+    """Yield a new private directory beside ``target``; it becomes ``target`` on success.
+
+    When the block raises, or the rename does, nothing of it is left. Raises AgentError when the
+    file system refuses.
+    """
+    staged = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        make_private_directory(staged)
+        yield staged
+        put_in_place(staged, target)
+    except OSError as error:
+        raise cannot_make(target, error) from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def cannot_make(directory: Path, error: OSError) -> AgentError:
+    """Return the error for a directory of secrets that could not be made."""
+    return AgentError(
+        f"cannot make {directory}: {error.strerror}; nothing was left behind.",
+        hint="Check that the disk has space and that this user may write there, or choose "
+        "another place with --dir PATH.",
+        status=exits.NOT_PERMITTED,
+    )

@@ -1,0 +1,37 @@
+"""The running covey as the admission desk sees it: a few questions to the driver and its node."""
+
+from collections.abc import Iterable
+
+from agent.admission_messages import KnownPeer
+from agent.driver import Driver
+from gossip.ids import NodeId
+from gossip.node import Node
+
+PEERS_MAX = 32
+
+
+class RunningCovey:
+    """Implements the desk's ``Covey`` on a driver and the node that it runs."""
+
+    def __init__(self, driver: Driver, node: Node) -> None:
+        self._driver, self._node = driver, node
+
+    def issuers(self) -> list[NodeId]:
+        """Return the other members that can issue, best to reach first."""
+        me = self._node.settings.me
+        registry = self._node.state.registry
+        issuers = [entry.id for entry in registry.nodes if entry.issuer and entry.id != me]
+        return self._node.swim.reachable_first(issuers)
+
+    def known_peers(self) -> Iterable[KnownPeer]:
+        """Return members that a new node may try first, this one among them."""
+        live = [member for member in self._node.swim.members if member.is_live]
+        return [KnownPeer(each.id, each.name, each.addresses) for each in live[:PEERS_MAX]]
+
+    def adopt(self, signed: bytes) -> None:
+        """Follow this registry from now on; the node lets the others know."""
+        self._driver.call(lambda now: self._node.adopt_registry(signed, now))
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        """Send a frame to a member."""
+        self._driver.send_frame(data, to)

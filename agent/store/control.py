@@ -1,0 +1,247 @@
+"""``control.db``: what a node must never lose, and never get half of.
+
+The count of starts (a boot must grow, or the others take this life for the last one), the newest
+signed registry, the tokens and admissions of an issuer, and the book of all peers ever known, so
+that a device that reboots alone finds the others again. Every commit is synced: these are
+few and each of them matters.
+
+The database carries the ids of the covey and the node that it was made for. A data directory in
+which somebody put another identity is refused: its registry and its starts belong to a node that
+no longer exists.
+"""
+
+import enum
+import sqlite3
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+from sqlite_utils import Database as SchemaDatabase
+from sqlite_utils.migrations import Migrations
+
+from agent import exits
+from agent.exits import AgentError
+from agent.identity import Peer
+from agent.store.database import Database
+from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
+from gossip.machine import Address
+
+PEERS_MAX = 4096
+TOKENS_REMEMBERED_S = 30 * 86400.0
+"""How long an expired token is still told apart from one that never was."""
+
+migrations = Migrations("control")
+
+
+@migrations()
+def create(schema: SchemaDatabase) -> None:
+    """Make the tables of the first version."""
+    facts = {"name": str, "value": bytes}
+    schema["facts"].create(facts, pk="name", not_null={"value"})
+    peers = {"id": str, "name": str, "addresses": bytes, "seen_at": float}
+    schema["peers"].create(peers, pk="id", not_null={"name", "addresses", "seen_at"})
+    tokens = {"id": bytes, "secret_hash": bytes, "expires_at": float, "uses_left": int}
+    schema["tokens"].create(tokens, pk="id", not_null={"secret_hash", "expires_at", "uses_left"})
+    admissions = {"token_id": bytes, "key": bytes, "node_id": str, "admitted_at": float}
+    schema["admissions"].create(admissions, pk=("token_id", "key"), not_null={"node_id"})
+
+
+class TokenState(enum.Enum):
+    """What an issuer finds when somebody shows a token."""
+
+    VALID = "valid"
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    USED_UP = "used up"
+
+
+class TokenRefused(AgentError):
+    """The token lets nobody in; nothing was changed."""
+
+    def __init__(self, state: TokenState) -> None:
+        message, status = TOKEN_REFUSALS[state]
+        hint = "Make a new one with `covey token create` on a member."
+        super().__init__(message, hint, status)
+
+
+TOKEN_REFUSALS = {
+    TokenState.UNKNOWN: ("the covey does not know this token.", exits.TOKEN_UNKNOWN),
+    TokenState.EXPIRED: ("this token has expired.", exits.TOKEN_EXPIRED),
+    TokenState.USED_UP: ("this token was used as often as it allowed.", exits.TOKEN_USED_UP),
+}
+
+
+class ControlStore:
+    """The tables of ``control.db``. Times are Unix seconds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":
+        """Open or create the file. Raises AgentError when it belongs to another identity."""
+        database = await Database.open(path, migrations, synchronous="FULL")
+        owner = f"{format_cluster_id(cluster_id)}/{format_node_id(node_id)}".encode()
+        found = await database.write(lambda rows: _fact_or(rows, "owner", owner))
+        if found != owner:
+            await database.close()
+            raise AgentError(
+                f"{path} belongs to another identity ({found.decode()}); nothing was changed.",
+                hint="Put the identity back that this data directory was made with, or move the "
+                "whole data directory away before joining again.",
+                status=exits.BAD_CONFIG,
+            )
+        return cls(database)
+
+    async def close(self) -> None:
+        """Commit and close the file."""
+        await self._database.close()
+
+    async def count_start(self) -> int:
+        """Count this start and return its number, 1 for the first."""
+        return await self._database.write(_count_start)
+
+    def registry(self) -> tuple[int, bytes] | None:
+        """Return epoch and bytes of the newest signed registry; None before the first."""
+        return self._database.read(_registry)
+
+    async def save_registry(self, epoch: int, signed: bytes) -> bool:
+        """Keep a signed registry unless a newer one is there; tell whether it was kept."""
+        return await self._database.write(lambda rows: _save_registry(rows, epoch, signed))
+
+    def peers(self) -> list[Peer]:
+        """Return the peer book, last seen first."""
+        query = "SELECT id, name, addresses, seen_at FROM peers ORDER BY seen_at DESC"
+        return [_peer(*row) for row in self._database.read(lambda r: r.execute(query).fetchall())]
+
+    async def save_peers(self, peers: Iterable[Peer]) -> None:
+        """Add or update entries of the peer book, which keeps the 4,096 seen last."""
+        await self._database.write(lambda rows, peers=tuple(peers): _save_peers(rows, peers))
+
+    async def add_token(
+        self, token_id: bytes, secret_hash: bytes, expires_at: float, uses: int, now_s: float
+    ) -> None:
+        """Let a token in; forget those that expired long ago."""
+        row = (token_id, secret_hash, expires_at, uses)
+
+        def add(rows: sqlite3.Connection) -> None:
+            long_ago = now_s - TOKENS_REMEMBERED_S
+            rows.execute("DELETE FROM tokens WHERE expires_at < ?", (long_ago,))
+            rows.execute("DELETE FROM admissions WHERE token_id NOT IN (SELECT id FROM tokens)")
+            rows.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", row)
+
+        await self._database.write(add)
+
+    async def redeem(
+        self,
+        token_id: bytes,
+        secret_hash: bytes,
+        key: bytes,
+        now_s: float,
+        admit: "Admit",
+    ) -> "NewRegistry":
+        """Use a token once for the node with this public key, in one transaction.
+
+        ``admit`` gets the newest signed registry, and whether this very key was admitted with this
+        token before; it returns the registry that has the node. When it raises, the token is as
+        good as before. A node that asks again, because the answer was lost, is not counted
+        again, even if the token has expired or run out meanwhile.
+        Raises TokenRefused.
+        """
+
+        def use(rows: sqlite3.Connection) -> NewRegistry:
+            again = _was_admitted(rows, token_id, secret_hash, key)
+            state = _token_state(rows, token_id, secret_hash, now_s)
+            if state is not TokenState.VALID and not again:
+                raise TokenRefused(state)
+            kept = _registry(rows)
+            fresh = admit(kept[1] if kept else None, again)
+            if not again:
+                query = "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?"
+                rows.execute(query, (token_id,))
+                admission = (token_id, key, format_node_id(fresh.node_id), now_s)
+                rows.execute("INSERT INTO admissions VALUES (?, ?, ?, ?)", admission)
+            _save_registry(rows, fresh.epoch, fresh.signed)
+            return fresh
+
+        return await self._database.write(use)
+
+
+class NewRegistry(msgspec.Struct, frozen=True):
+    """A registry that an issuer has just signed, and the node on whose account."""
+
+    epoch: int
+    signed: bytes
+    node_id: NodeId
+
+
+Admit = Callable[[bytes | None, bool], NewRegistry]
+
+
+def _fact_or(rows: sqlite3.Connection, name: str, default: bytes) -> bytes:
+    """Return a fact; when there is none, make the default the fact."""
+    rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
+    found = rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return bytes(found[0])
+
+
+def _set_fact(rows: sqlite3.Connection, name: str, value: bytes) -> None:
+    rows.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+
+def _count_start(rows: sqlite3.Connection) -> int:
+    starts = int(_fact_or(rows, "starts", b"0")) + 1
+    _set_fact(rows, "starts", str(starts).encode())
+    return starts
+
+
+def _registry(rows: sqlite3.Connection) -> tuple[int, bytes] | None:
+    found = rows.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+    return msgspec.msgpack.decode(found[0], type=tuple[int, bytes]) if found else None
+
+
+def _save_registry(rows: sqlite3.Connection, epoch: int, signed: bytes) -> bool:
+    kept = _registry(rows)
+    if kept is not None and kept[0] >= epoch:
+        return False
+    _set_fact(rows, "registry", msgspec.msgpack.encode((epoch, signed)))
+    return True
+
+
+def _peer(node_id: str, name: str, addresses: bytes, seen_at: float) -> Peer:
+    where = msgspec.msgpack.decode(addresses, type=tuple[Address, ...])
+    return Peer(parse_node_id(node_id), name, where, seen_at)
+
+
+def _save_peers(rows: sqlite3.Connection, peers: tuple[Peer, ...]) -> None:
+    rows.executemany(
+        "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)",
+        [
+            (format_node_id(peer.id), peer.name, msgspec.msgpack.encode(peer.addresses), peer.seen_at)
+            for peer in peers
+        ],
+    )
+    rows.execute(
+        "DELETE FROM peers WHERE id NOT IN (SELECT id FROM peers ORDER BY seen_at DESC LIMIT ?)",
+        (PEERS_MAX,),
+    )
+
+
+def _was_admitted(rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, key: bytes) -> bool:
+    query = (
+        "SELECT 1 FROM admissions JOIN tokens ON tokens.id = admissions.token_id "
+        "WHERE token_id = ? AND key = ? AND secret_hash = ?"
+    )
+    return rows.execute(query, (token_id, key, secret_hash)).fetchone() is not None
+
+
+def _token_state(
+    rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, now_s: float
+) -> TokenState:
+    query = "SELECT expires_at, uses_left FROM tokens WHERE id = ? AND secret_hash = ?"
+    found = rows.execute(query, (token_id, secret_hash)).fetchone()
+    if found is None:
+        return TokenState.UNKNOWN
+    if found[0] <= now_s:
+        return TokenState.EXPIRED
+    return TokenState.VALID if found[1] > 0 else TokenState.USED_UP

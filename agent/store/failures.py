@@ -1,0 +1,129 @@
+"""What goes wrong with a disk, said so that somebody can act on it.
+
+SQLite reports an error code and three English words; the kernel an errno. Both are looked up
+in one table each and become a ``StorageError``: what happened, what was kept, what to do next.
+Errors that are not the disk's (a constraint, a wrong statement) are our own and pass unchanged.
+"""
+
+import errno
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from agent import exits
+from agent.exits import AgentError
+
+PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
+
+FULL = "the disk is full"
+READ_ONLY = "it cannot be written"
+ABSENT = "it cannot be opened"
+BROKEN = "its content is damaged"
+FAILING = "the disk reports an error"
+BUSY = "another process holds it"
+
+KIND_OF_CODE = {
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_READONLY: READ_ONLY,
+    sqlite3.SQLITE_PERM: READ_ONLY,
+    sqlite3.SQLITE_CANTOPEN: ABSENT,
+    sqlite3.SQLITE_CORRUPT: BROKEN,
+    sqlite3.SQLITE_NOTADB: BROKEN,
+    sqlite3.SQLITE_IOERR: FAILING,
+    sqlite3.SQLITE_BUSY: BUSY,
+    sqlite3.SQLITE_LOCKED: BUSY,
+}
+
+KIND_OF_ERRNO = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: READ_ONLY,
+    errno.EPERM: READ_ONLY,
+    errno.ENOENT: ABSENT,
+    errno.ENOTDIR: ABSENT,
+    errno.EISDIR: ABSENT,
+}
+
+
+class Advice(NamedTuple):
+    """What to do about a kind of error, and the exit status that tells a script."""
+
+    hint: str
+    status: int
+
+
+ADVICE = {
+    FULL: Advice(
+        "Nothing of this write was kept; what was accepted before is safe. "
+        "Free some space on that file system, then try again.",
+        exits.UNHEALTHY,
+    ),
+    READ_ONLY: Advice(
+        "Nothing of this write was kept. Check who owns the directory and that it is not mounted "
+        "read-only: a worn SD card turns read-only to protect what it still has.",
+        exits.NOT_PERMITTED,
+    ),
+    ABSENT: Advice(
+        "Check that its directory exists and that this user may enter and write it.",
+        exits.NOT_PERMITTED,
+    ),
+    BROKEN: Advice(
+        "Stop the agent, keep a copy of the file, and restore a backup or save what can be read "
+        "with: sqlite3 FILE .recover",
+        exits.UNHEALTHY,
+    ),
+    FAILING: Advice(
+        "Nothing of this write was kept. See `dmesg` for the disk's own words; replace the card "
+        "if they repeat, then restart the agent.",
+        exits.UNHEALTHY,
+    ),
+    BUSY: Advice(
+        "Nothing of this write was kept. Only one agent may use a data directory: stop the other "
+        "one, or close the tool that has the file open.",
+        exits.UNHEALTHY,
+    ),
+}
+
+
+class StorageError(AgentError):
+    """A database could not be opened, read or written; the hint says what to do."""
+
+
+class NewerSchemaError(StorageError):
+    """A later version of Covey has changed this database in ways that we do not know."""
+
+    def __init__(self, path: Path, unknown: list[str]) -> None:
+        super().__init__(
+            f"{path} was written by a newer version of Covey (it has: {', '.join(unknown)}).",
+            hint="Nothing was changed. Install that version again, or restore the data directory "
+            "that this version used.",
+            status=exits.BAD_CONFIG,
+        )
+
+
+def translate(error: Exception, path: Path) -> Exception:
+    """Return the StorageError that explains an error of the disk; any other error unchanged."""
+    kind = _kind_of(error)
+    if kind is None:
+        return error
+    advice = ADVICE[kind]
+    return StorageError(f"{path}: {kind} ({error}).", hint=advice.hint, status=advice.status)
+
+
+def closed(path: Path) -> StorageError:
+    """Return the error of a call that came after ``close``."""
+    return StorageError(
+        f"{path} is closed: the agent is stopping.",
+        hint="Nothing of this write was kept. Try again when the agent runs.",
+        status=exits.UNREACHABLE,
+    )
+
+
+def _kind_of(error: Exception) -> str | None:
+    if isinstance(error, OSError):
+        return KIND_OF_ERRNO.get(error.errno or 0, FAILING)
+    if isinstance(error, sqlite3.Error):
+        code: int = getattr(error, "sqlite_errorcode", 0)
+        return KIND_OF_CODE.get(code & PRIMARY_CODE_MASK)
+    return None

@@ -1,0 +1,41 @@
+"""The tables of ``telemetry.db``, as migrations: append new ones, never change an old one.
+
+A reading is written once and deleted once; in between, nothing rewrites its row. What has been
+delivered stands in the single row of ``progress``: everything up to ``cursor``, and the few
+positions ``beyond`` it that were acknowledged out of order. On flash, this is the difference
+between one small page now and then, and every page twice.
+
+Positions count readings over the whole life of the file, without gaps. A row of ``boots`` says
+at which position a life of this node began, so that neither the boot nor the sequence number
+needs to be stored with each reading.
+"""
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+OUTBOX_MIGRATIONS = Migrations("outbox")
+
+
+@OUTBOX_MIGRATIONS()
+def readings_and_progress(db: Database) -> None:
+    """Create the readings, the lives they belong to, and how far delivery has come."""
+    db.execute(
+        "CREATE TABLE readings (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL,"
+        " sensor TEXT NOT NULL, body BLOB NOT NULL)"
+    )
+    db.execute("CREATE TABLE boots (first_position INTEGER PRIMARY KEY, boot INTEGER NOT NULL)")
+    db.execute(
+        "CREATE TABLE progress (id INTEGER PRIMARY KEY CHECK (id = 1),"
+        " cursor INTEGER NOT NULL, beyond BLOB NOT NULL)"
+    )
+    db.execute("INSERT INTO progress VALUES (1, 0, x'90')")  # x'90': msgpack's empty array
+
+
+@OUTBOX_MIGRATIONS()
+def dead_letters(db: Database) -> None:
+    """Create the place for readings that no broker would take; numbers are never reused."""
+    db.execute(
+        "CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, reading_id TEXT"
+        " NOT NULL, time_ns INTEGER NOT NULL, sensor TEXT NOT NULL, body BLOB NOT NULL,"
+        " reason TEXT NOT NULL, buried_at_ns INTEGER NOT NULL)"
+    )

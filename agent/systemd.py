@@ -1,0 +1,89 @@
+"""What the agent tells systemd about itself: ready, still alive, stopping.
+
+The protocol is a datagram of ``NAME=value`` lines to the socket in ``NOTIFY_SOCKET``
+(sd_notify(3)); without the variable nothing is sent. The watchdog's message is sent by a task
+on the event loop, never by a thread: it then proves that the loop still turns, which is what
+the agent lives by. A caller can add a condition, so that a loop that turns without getting
+anywhere is restarted too.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+logger = logging.getLogger(__name__)
+
+ABSTRACT_MARK = "@"
+MICROSECONDS = 1_000_000
+# sd_watchdog_enabled(3) recommends to speak at half of the interval after which systemd kills.
+WATCHDOG_SHARE = 0.5
+
+
+class Notifier:
+    """Sends state changes to the service manager; does nothing when there is none."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        environ = os.environ if environ is None else environ
+        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self.watchdog_s = _watchdog_s(environ)
+
+    def ready(self, status: str) -> None:
+        """Say that the agent serves; ``systemctl start`` returns now."""
+        self._send(f"READY=1\nSTATUS={_one_line(status)}")
+
+    def status(self, text: str) -> None:
+        """Set the line that ``systemctl status`` shows."""
+        self._send(f"STATUS={_one_line(text)}")
+
+    def stopping(self) -> None:
+        """Say that the agent has begun to stop."""
+        self._send("STOPPING=1\nSTATUS=leaving the covey")
+
+    def alive(self) -> None:
+        """Reset the watchdog."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, message: str) -> None:
+        """Send one datagram. A manager that does not listen must not stop us: logged, no more."""
+        if self._address is None:
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            try:
+                channel.connect(self._address)
+                channel.sendall(message.encode())
+            except OSError as error:
+                logger.debug("the service manager did not take %r: %s", message, error)
+
+
+def _address(text: str) -> str | None:
+    """Return the socket's address; one that begins with ``@`` is in the abstract namespace."""
+    if text.startswith(ABSTRACT_MARK):
+        return "\0" + text[1:]
+    return text or None
+
+
+def _watchdog_s(environ: Mapping[str, str]) -> float | None:
+    """Return the seconds after which a silent service is killed; None without a watchdog."""
+    if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None  # meant for another process of the service
+    interval = environ.get("WATCHDOG_USEC", "")
+    return int(interval) / MICROSECONDS if interval.isdigit() and int(interval) else None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+async def keep_alive(notifier: Notifier, is_well: Callable[[], bool] = lambda: True) -> None:
+    """Reset the watchdog for as long as the event loop turns and ``is_well`` says yes.
+
+    Returns at once when systemd set no watchdog; otherwise runs until cancelled.
+    """
+    while notifier.watchdog_s is not None:
+        if is_well():
+            notifier.alive()
+        else:
+            logger.error("the agent does not get on; the watchdog will restart it")
+        await asyncio.sleep(notifier.watchdog_s * WATCHDOG_SHARE)

@@ -1,0 +1,81 @@
+"""The token: one string that lets a device into a covey.
+
+``covey1-`` and then, in base64url, what both sides need to trust each other before they have
+met: the covey's id (to find a member of this covey and no other), the fingerprint of its
+certificate authority (so that the device can tell a member from somebody who poses as one,
+before it says anything), the token's own id, and a secret (so that the covey can tell the
+device from a stranger).
+
+The issuer keeps only a hash of the secret. 160 random bits need no slow hash: there is nothing
+to guess. Whoever has the string may join until it expires or is used up, so treat it like a
+password; it is never logged.
+"""
+
+import base64
+import binascii
+import hashlib
+import secrets
+
+import msgspec
+
+from agent import exits
+from agent.exits import AgentError
+from gossip.ids import CLUSTER_ID_BYTES, ClusterId
+
+PREFIX = "covey1-"
+TOKEN_ID_BYTES = 8
+SECRET_BYTES = 20
+FINGERPRINT_BYTES = 32
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the string says."""
+
+    cluster_id: ClusterId
+    fingerprint: bytes
+    token_id: bytes
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"Token({self.token_id.hex()})"
+
+    def encode(self) -> str:
+        """Return the string that is handed to the device."""
+        body = base64.urlsafe_b64encode(msgspec.msgpack.encode(self))
+        return PREFIX + body.decode().rstrip("=")
+
+
+def new_token(cluster_id: ClusterId, fingerprint: bytes) -> Token:
+    """Draw a token for the covey whose authority has this fingerprint."""
+    token_id, secret = secrets.token_bytes(TOKEN_ID_BYTES), secrets.token_bytes(SECRET_BYTES)
+    return Token(cluster_id, fingerprint, token_id, secret)
+
+
+def parse_token(text: str) -> Token:
+    """Read the string. Raises AgentError (TOKEN_UNKNOWN) when it is not one, or not all of one."""
+    try:
+        body = text.strip().removeprefix(PREFIX)
+        if not text.strip().startswith(PREFIX):
+            raise ValueError("it does not begin with " + PREFIX)
+        data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+        token = msgspec.msgpack.decode(data, type=Token)
+        if _sizes(token) != (CLUSTER_ID_BYTES, FINGERPRINT_BYTES, TOKEN_ID_BYTES, SECRET_BYTES):
+            raise ValueError("its parts have the wrong sizes")
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise AgentError(
+            "this is not a token, or a part of it is missing; nothing was changed.",
+            hint=f"Copy the whole line that `covey token create` printed; it begins with {PREFIX}",
+            status=exits.TOKEN_UNKNOWN,
+        ) from None
+    return token
+
+
+def hash_secret(token_id: bytes, secret: bytes) -> bytes:
+    """Return what the issuer keeps in place of the secret."""
+    return hashlib.blake2b(secret, digest_size=32, key=token_id, person=b"covey token v1").digest()
+
+
+def _sizes(token: Token) -> tuple[int, int, int, int]:
+    return (
+        len(token.cluster_id), len(token.fingerprint), len(token.token_id), len(token.secret)
+    )  # fmt: skip

@@ -1,0 +1,315 @@
+"""A link by way of paho-mqtt, driven by the agent's event loop.
+
+Paho has a loop of its own, a queue of its own and reconnects on its own. None of them is used.
+Its queue lives in memory and, after an outage, writes all of itself to a broker that allowed
+twenty; so a message is handed to paho only when it may be sent at once, and every connection
+gets a new paho client, which cannot remember anything.
+
+What blocks (name lookup, TCP and TLS handshakes) runs in an executor; after that, the socket
+belongs to the event loop: paho reads when it is readable, writes when it is writable, and is
+asked once a second whether a ping is due. Files with certificates and passwords are read at
+every connection, so that a renewed one counts without a restart.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+from paho.mqtt import client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.exits import BAD_CONFIG, AgentError
+from agent.settings import UplinkSettings
+from agent.uplink import reasons
+from agent.uplink.link import ConnectError, Listener, Session
+from agent.uplink.template import Message
+from agent.uplink.versions import Version
+
+CONNECT_TIMEOUT_S = 10.0
+MISC_INTERVAL_S = 1.0
+GOODBYE_TIMEOUT_S = 1.0
+CLEAN_SESSION_EXPIRY_S = 0
+
+PROTOCOLS = {"5": mqtt.MQTTv5, "3.1.1": mqtt.MQTTv311}
+
+
+class PahoLink:
+    """A ``Link`` to the broker of ``[uplink]``. Raises AgentError for files that do not fit."""
+
+    def __init__(self, settings: UplinkSettings, client_id: str) -> None:
+        self._settings = settings
+        self._client_id = client_id
+        self._connection: _Connection | None = None
+        _tls_context(settings)
+        _password(settings)
+
+    async def connect(self, version: Version, listener: Listener) -> Session:
+        """Connect anew, with a clean session. Raises ConnectError."""
+        self.abort()
+        client = self._new_client(version)
+        connection = _Connection(client, version, listener)
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(None, self._open, client, version)
+        try:
+            await asyncio.shield(opening)
+            self._connection = connection
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await connection.greeted()
+        except TimeoutError:
+            self.abort()
+            raise ConnectError("the broker did not answer the CONNECT in time") from None
+        except asyncio.CancelledError:
+            opening.add_done_callback(lambda _: client.disconnect())
+            self.abort()
+            raise
+        except (OSError, ValueError) as error:
+            raise ConnectError(_explain(error), reasons.UNREACHABLE) from error
+
+    def publish(self, token: int, message: Message, qos: int) -> None:
+        """Send now; the listener hears of it under ``token``."""
+        if self._connection is not None:
+            self._connection.publish(token, message, qos)
+
+    async def disconnect(self) -> None:
+        """Say goodbye and close."""
+        if self._connection is not None:
+            await self._connection.say_goodbye()
+        self.abort()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _new_client(self, version: Version) -> "_Client":
+        settings = self._settings
+        client = _Client(
+            mqtt.CallbackAPIVersion.VERSION2,
+            self._client_id,
+            protocol=PROTOCOLS[version],
+            clean_session=None if version == "5" else True,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(0)  # the pump keeps the window
+        try:
+            context = _tls_context(settings)
+            password = _password(settings)
+        except AgentError as error:
+            raise ConnectError(error.message, reasons.BAD_CREDENTIALS) from error
+        if context is not None:
+            client.tls_set_context(context)
+        if settings.username:
+            client.username_pw_set(settings.username, password)
+        return client
+
+    def _open(self, client: "_Client", version: Version) -> None:
+        """Connect the socket and write the CONNECT. Blocks; runs in an executor."""
+        keepalive = max(1, round(self._settings.keepalive_s))
+        address = (self._settings.host, self._settings.broker_port, keepalive)
+        if version != "5":
+            client.connect(*address)
+            return
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = CLEAN_SESSION_EXPIRY_S
+        client.connect(*address, clean_start=True, properties=properties)
+
+
+class _Client(mqtt.Client):
+    """Paho's client, and what it does not do: it confirms a QoS 2 message that was refused."""
+
+    def _handle_pubrec(self) -> mqtt.MQTTErrorCode:
+        """Take a PUBREC with a reason from 0x80 on as the end of its message.
+
+        That is what it is (MQTT 5, section 4.3.3); paho would go on to PUBREL, and some brokers
+        answer that with a success.
+        """
+        packet = self._in_packet["packet"]
+        if len(packet) > 2 and not reasons.is_good(packet[2]) and self.on_publish is not None:
+            message_id = int.from_bytes(packet[:2])
+            self._out_messages.pop(message_id, None)
+            reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+            self.on_publish(self, None, message_id, reason, Properties(PacketTypes.PUBREC))
+            return mqtt.MQTT_ERR_SUCCESS
+        return super()._handle_pubrec()
+
+
+class _Connection:
+    """One connection: a paho client whose socket is served by the event loop."""
+
+    def __init__(self, client: _Client, version: Version, listener: Listener) -> None:
+        self._client = client
+        self._version = version
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._greeting: asyncio.Future[Session] = self._loop.create_future()
+        self._tokens: dict[int, int] = {}  # packet identifier: token
+        self._socket: socket.socket | None = None
+        self._misc: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self._silent = False  # we closed it ourselves: nobody wants to hear of its end
+
+    async def greeted(self) -> Session:
+        """Serve the socket until the broker's CONNACK. Raises ConnectError."""
+        client = self._client
+        opened = client.socket()
+        if opened is None:
+            raise ConnectError("the connection ended at once")
+        self._socket = opened
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_socket_close = lambda *_: self._forget_socket()
+        client.on_socket_register_write = lambda *_: self._watch_writes()
+        client.on_socket_unregister_write = lambda *_: self._unwatch_writes()
+        self._loop.add_reader(opened, self._readable)
+        if client.want_write():
+            self._watch_writes()
+        self._misc = self._loop.call_later(MISC_INTERVAL_S, self._tick)
+        return await self._greeting
+
+    def publish(self, token: int, message: Message, qos: int) -> None:
+        info = self._client.publish(message.topic, message.payload, qos)
+        self._tokens[info.mid] = token
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            self._loop.call_soon(self._end, reasons.SILENCE)
+
+    async def say_goodbye(self) -> None:
+        """Send DISCONNECT, and wait a moment until it is written."""
+        self._silent = True
+        if self._socket is not None:
+            self._client.disconnect()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), GOODBYE_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Close the socket; safe in any state."""
+        self._silent = True
+        opened = self._socket
+        self._forget_socket()
+        if opened is not None:
+            opened.close()
+        if not self._greeting.done():
+            self._greeting.cancel()
+
+    # ---- the event loop ---------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        self._client.loop_read()
+        # Bytes that TLS has already decrypted do not make the socket readable again.
+        while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            self._client.loop_read()
+
+    def _tick(self) -> None:
+        self._client.loop_misc()
+        if self._socket is not None:
+            self._misc = self._loop.call_later(MISC_INTERVAL_S, self._tick)
+
+    def _watch_writes(self) -> None:
+        if self._socket is not None:
+            self._loop.add_writer(self._socket, self._client.loop_write)
+
+    def _unwatch_writes(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_writer(self._socket)
+
+    def _forget_socket(self) -> None:
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._socket = None
+        if self._misc is not None:
+            self._misc.cancel()
+
+    # ---- paho's callbacks -------------------------------------------------------------------
+
+    def _on_connect(
+        self, _client: Any, _userdata: Any, _flags: Any, reason: Any, properties: Any
+    ) -> None:
+        if self._greeting.done():
+            return
+        if not reasons.is_good(reason.value):
+            self._greeting.set_exception(ConnectError(reasons.name_of(reason.value), reason.value))
+            return
+        limits = {
+            name: getattr(properties, property_name)
+            for name, property_name in LIMITS.items()
+            if hasattr(properties, property_name)
+        }
+        self._greeting.set_result(Session(self._version, **limits))
+
+    def _on_disconnect(
+        self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any
+    ) -> None:
+        said = flags.is_disconnect_packet_from_server
+        self._end(reason.value if said else reasons.SILENCE)
+
+    def _on_publish(
+        self, _client: Any, _userdata: Any, message_id: int, reason: Any, _properties: Any
+    ) -> None:
+        token = self._tokens.pop(message_id, None)
+        if token is not None and not self._silent:
+            self._listener.acknowledged(token, reason.value)
+
+    def _end(self, code: int) -> None:
+        """Tell whoever waits that the connection is over; once."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        if not self._greeting.done():
+            self._greeting.set_exception(ConnectError(reasons.name_of(code), code))
+        elif not self._silent:
+            self._silent = True
+            self._listener.lost(code)
+
+
+LIMITS = {
+    "receive_maximum": "ReceiveMaximum",
+    "packet_bytes_max": "MaximumPacketSize",
+    "qos_max": "MaximumQoS",
+}
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the broker's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, socket.gaierror):
+        return "the broker's name cannot be resolved"
+    return str(error) or type(error).__name__
+
+
+def _tls_context(settings: UplinkSettings) -> ssl.SSLContext | None:
+    """Build the TLS context, or None without TLS. Raises AgentError for files that do not fit."""
+    if not settings.tls:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        if settings.certificate_file:
+            context.load_cert_chain(settings.certificate_file, settings.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise AgentError(
+            f"The uplink's TLS files cannot be used: {error}.",
+            hint="Check ca_file, certificate_file and key_file in [uplink].",
+            status=BAD_CONFIG,
+        ) from error
+    return context
+
+
+def _password(settings: UplinkSettings) -> str | None:
+    """Return the password, without the newline that editors add. Raises AgentError."""
+    if not settings.password_file:
+        return None
+    try:
+        return Path(settings.password_file).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise AgentError(
+            f"The uplink's password file cannot be read: {error}.",
+            hint="Check password_file in [uplink] and who may read it.",
+            status=BAD_CONFIG,
+        ) from error

@@ -1,0 +1,309 @@
+"""The pump: takes readings from the outbox and sees them through to the broker.
+
+It connects, fills the window, and refills it as the broker answers; nothing is sent while there
+is no connection, and nothing is kept but the positions in flight. What the broker acknowledged
+with a good reason code is settled in the outbox. After the end of a connection, the pump starts
+over at the oldest reading that is not settled.
+
+    connect ──► fill window ──► answers ──► settle, fill ──► ...
+       ▲                           │ a refusal: stop filling, let the window drain,
+       └────── wait, longer ◄──────┴ end of the connection: forget what was in flight
+
+**Order.** Readings are published in the order of their acceptance, and MQTT keeps the order of a
+publisher's messages on a topic (MQTT 5, section 4.6). After a reconnection some may arrive a
+second time, in order again. Only a reading that the broker refused alone arrives after its
+successors that were already in flight.
+
+**What "delivered" means** is the broker's word: with QoS 1 and 2, that it took responsibility;
+with QoS 0, nothing more than that the bytes went into our socket. Version 3.1.1 has no reason
+codes, and brokers acknowledge with it what they then drop.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+
+from agent.settings import UplinkSettings
+from agent.store.failures import StorageError
+from agent.store.outbox import Accepted, Outbox
+from agent.uplink import reasons
+from agent.uplink.backoff import Backoff
+from agent.uplink.link import ConnectError, Link, Session, publish_bytes
+from agent.uplink.quarantine import Burials, Quarantine
+from agent.uplink.status import UplinkStatus
+from agent.uplink.template import Message, Template
+from agent.uplink.versions import VersionChoice
+from agent.uplink.window import Window
+
+BACKOFF_BASE_S, BACKOFF_CAP_S = 1.0, 60.0
+# A broker that holds back its answers for so long has forgotten us, whatever TCP says.
+ANSWER_TIMEOUT_S = 30.0
+READ_AHEAD = 256
+
+log = logging.getLogger(__name__)
+
+
+class Pump:
+    """Delivers the readings of an outbox over a link; ``run`` until cancelled."""
+
+    def __init__(
+        self,
+        settings: UplinkSettings,
+        outbox: Outbox,
+        link: Link,
+        template: Template,
+        *,
+        rng: random.Random,
+        backoff: Backoff | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        wall_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._settings = settings
+        self._outbox = outbox
+        self._link = link
+        self._template = template
+        self._backoff = backoff or Backoff(rng, BACKOFF_BASE_S, BACKOFF_CAP_S)
+        self._answer_timeout_s = answer_timeout_s
+        self._wall_s = wall_s
+        self._versions = VersionChoice(settings.version)
+        self._quarantine = Quarantine()
+        self._window = Window()
+        self._ready: deque[Accepted] = deque()  # read from the outbox, not yet sent
+        self._read_to = 0  # the position up to which the outbox was read
+        self._acknowledged: list[int] = []  # good answers, not yet told to the outbox
+        self._burials: Burials = []
+        self._session: Session | None = None
+        self._lost_code: int | None = None  # why the connection ended
+        self._refusal: int | None = None  # why filling stopped
+        self._something = asyncio.Event()
+        self._state, self._since_s = "connecting", wall_s()
+        self._last_error, self._last_code = "", reasons.SUCCESS
+
+    async def run(self) -> None:
+        """Deliver until cancelled, then say goodbye to the broker."""
+        stop_listening = self._outbox.subscribe(lambda *_: self._something.set())
+        try:
+            while True:
+                delay_s = await self._one_connection()
+                self._become("waiting")
+                await asyncio.sleep(delay_s)
+        finally:
+            stop_listening()
+            await self._link.disconnect()
+            self._settle()
+            self._become("off")
+
+    def status(self) -> UplinkStatus:
+        """Return one look at the uplink."""
+        stats = self._outbox.stats()
+        session = self._session
+        return UplinkStatus(
+            state=self._state,
+            since_s=self._since_s,
+            host=self._settings.host,
+            port=self._settings.broker_port,
+            version=self._versions.current,
+            fell_back=self._versions.fell_back,
+            window=self._size(session) if session else 0,
+            in_flight=len(self._window),
+            waiting=stats.waiting,
+            delivered=stats.delivered,
+            dead_letters=stats.dead_letters,
+            last_error=self._last_error,
+            hint=reasons.HINTS.get(self._last_code, ""),
+        )
+
+    # ---- one connection -------------------------------------------------------------------------
+
+    async def _one_connection(self) -> float:
+        """Connect and deliver until the connection ends; return how long to wait then."""
+        self._become("connecting")
+        self._start_over()
+        try:
+            session = await self._link.connect(self._versions.current, self)
+        except ConnectError as error:
+            return self._note_failure(error)
+        self._versions.connected()
+        self.counts["uplink_connections/opened"] += 1
+        log.info("Connected to %s with MQTT %s.", self._settings.host, session.version)
+        self._session = session
+        self._become("connected")
+        try:
+            await self._deliver(session)
+        finally:
+            self._session = None
+            self._settle()
+        return await self._note_loss()
+
+    async def _deliver(self, session: Session) -> None:
+        """Send and settle until the connection is lost."""
+        while self._lost_code is None:
+            self._something.clear()
+            self._settle()
+            if self._burials:
+                await self._bury()
+            if self._refusal is not None and not self._window:
+                await self._pause()
+            self._fill(session)
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait for an answer, a new reading or the end; look at the clock while in flight."""
+        if self._something.is_set():
+            await asyncio.sleep(0)
+            return
+        try:
+            timeout_s = self._answer_timeout_s / 4 if self._window else None
+            await asyncio.wait_for(self._something.wait(), timeout_s)
+        except TimeoutError:
+            now = asyncio.get_running_loop().time()
+            if self._window.oldest_age_s(now) > self._answer_timeout_s:
+                self.counts["uplink_connections/stalled"] += 1
+                self._link.abort()
+                self._fail("The broker stopped answering", reasons.SILENCE)
+                self._lost_code = reasons.SILENCE
+
+    def _size(self, session: Session) -> int:
+        return self._quarantine.window(min(self._settings.window, session.receive_maximum))
+
+    def _fill(self, session: Session) -> None:
+        """Send until the window is full or nothing waits."""
+        now = asyncio.get_running_loop().time()
+        qos = min(self._settings.qos, session.qos_max)
+        while self._refusal is None and len(self._window) < self._size(session):
+            accepted = self._next()
+            if accepted is None:
+                return
+            message = self._template.message(accepted)
+            if self._is_too_large(message, qos, session):
+                limit = f"larger than the broker's limit of {session.packet_bytes_max} bytes"
+                self._burials.append((accepted.position, limit))
+                self._something.set()
+                continue
+            self._window.add(accepted.position, now)
+            self._link.publish(accepted.position, message, qos)
+
+    def _is_too_large(self, message: Message, qos: int, session: Session) -> bool:
+        return publish_bytes(message, qos, session.version) > session.packet_bytes_max
+
+    def _next(self) -> Accepted | None:
+        """Return the next reading to send, in order; None when nothing waits."""
+        while True:
+            if not self._ready:
+                self._ready.extend(self._outbox.batch(READ_AHEAD, self._read_to))
+                if not self._ready:
+                    return self._retry_aside()
+                self._read_to = self._ready[-1].position
+            accepted = self._ready.popleft()
+            if accepted.position not in self._quarantine.aside:
+                return accepted
+
+    def _retry_aside(self) -> None:
+        """Behind the readings set aside there are none left to try: take those up again."""
+        if self._quarantine.aside and not self._window:
+            self._quarantine.begin_anew()
+            self._rewind()
+
+    def _rewind(self) -> None:
+        """Read the outbox from its oldest unsettled reading again, once the window is empty."""
+        self._ready.clear()
+        self._read_to = 0
+        self._something.set()
+
+    def _start_over(self) -> None:
+        self._window.clear()
+        self._lost_code = self._refusal = None
+        self._rewind()
+
+    # ---- what the link says ---------------------------------------------------------------------
+
+    def acknowledged(self, token: int, code: int) -> None:
+        """Take in the broker's answer for one reading."""
+        if not self._window.remove(token):
+            return
+        self._something.set()
+        if reasons.is_good(code):
+            self._acknowledged.append(token)
+            if self._quarantine.delivered(token):
+                self._rewind()
+            return
+        self.counts[f"uplink_refusals/{reasons.label_of(code)}"] += 1
+        self._burials += self._quarantine.refused(token, code)
+        self._refusal = code
+        self._fail("The broker refused a reading", code)
+
+    def lost(self, code: int) -> None:
+        """Take in the end of the connection."""
+        self._lost_code = code
+        self._something.set()
+
+    # ---- consequences ---------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Tell the outbox what the broker has taken."""
+        if self._acknowledged:
+            self._outbox.delivered(self._acknowledged)
+            self._acknowledged = []
+            self._backoff.reset()
+
+    async def _bury(self) -> None:
+        burials, self._burials = self._burials, []
+        for position, reason in burials:
+            log.warning("Giving up reading %s: %s.", self._outbox.id_of(position), reason)
+            try:
+                await self._outbox.bury(position, reason)
+            except StorageError as error:
+                log.warning("It goes on waiting, as it cannot be set aside: %s", error)
+
+    async def _pause(self) -> None:
+        """After a refusal, with nothing in flight: wait, then start at the oldest again."""
+        delay_s = self._backoff.next_s()
+        try:
+            await asyncio.wait_for(self._until_lost(), delay_s)
+        except TimeoutError:
+            self._refusal = None
+            self._rewind()
+
+    async def _until_lost(self) -> None:
+        while self._lost_code is None:
+            self._something.clear()
+            await self._something.wait()
+
+    async def _note_loss(self) -> float:
+        """Draw the consequences of a lost connection; return how long to wait."""
+        code = reasons.SILENCE if self._lost_code is None else self._lost_code
+        self.counts[f"uplink_losses/{reasons.label_of(code)}"] += 1
+        self._fail("The connection ended", code)
+        self._burials += self._quarantine.lost(self._window.clear(), code)
+        await self._bury()
+        return self._delay_s(code)
+
+    def _note_failure(self, error: ConnectError) -> float:
+        self.counts[f"uplink_connects_failed/{reasons.label_of(error.code)}"] += 1
+        self._fail("Cannot connect", error.code, str(error))
+        before = self._versions.current
+        if self._versions.failed(error.code):
+            now = self._versions.current
+            log.warning("The broker does not take MQTT %s; trying MQTT %s.", before, now)
+            if error.code == reasons.UNSUPPORTED_VERSION:
+                return 0.0
+        return self._delay_s(error.code)
+
+    def _delay_s(self, code: int) -> float:
+        if code in reasons.NEEDS_A_PERSON:
+            return self._backoff.slow_s()
+        return self._backoff.next_s()
+
+    def _fail(self, what: str, code: int, detail: str = "") -> None:
+        """Remember the error for the status; log it when it is a new one."""
+        sentence = f"{what}: {detail or reasons.name_of(code)}"
+        if sentence != self._last_error:
+            log.warning("%s. %s", sentence, reasons.HINTS.get(code, "Readings wait in the outbox."))
+        self._last_error, self._last_code = sentence, code
+
+    def _become(self, state: str) -> None:
+        self._state, self._since_s = state, self._wall_s()

@@ -1,0 +1,92 @@
+"""What a broker's reason codes mean for us: tables, so that each code has one meaning.
+
+MQTT 5 answers with a byte: below 0x80 it worked, from there on it did not (MQTT 5, section
+2.4). Only that byte decides whether a reading was delivered. MQTT 3.1.1 acknowledges whatever it
+reads, also what it then throws away; with it, an acknowledgement proves less.
+"""
+
+FAILED = 0x80
+
+SUCCESS = 0x00
+MALFORMED_PACKET = 0x81
+PROTOCOL_ERROR = 0x82
+UNSUPPORTED_VERSION = 0x84
+CLIENT_ID_REFUSED = 0x85
+BAD_CREDENTIALS = 0x86
+NOT_AUTHORIZED = 0x87
+BANNED = 0x8A
+TAKEN_OVER = 0x8E
+TOPIC_NAME_INVALID = 0x90
+RECEIVE_MAXIMUM_EXCEEDED = 0x93
+PACKET_TOO_LARGE = 0x95
+QUOTA_EXCEEDED = 0x97
+PAYLOAD_INVALID = 0x99
+SERVER_MOVED = 0x9D
+# Not from the broker: it could not be reached, or the connection ended without a word.
+UNREACHABLE = 0xFE
+SILENCE = 0xFF
+
+NAMES = {
+    0x80: "unspecified error",
+    MALFORMED_PACKET: "malformed packet",
+    PROTOCOL_ERROR: "protocol error",
+    0x83: "implementation-specific error",
+    UNSUPPORTED_VERSION: "unsupported protocol version",
+    CLIENT_ID_REFUSED: "client id not valid",
+    BAD_CREDENTIALS: "bad user name or password",
+    NOT_AUTHORIZED: "not authorized",
+    0x88: "broker unavailable",
+    0x89: "broker busy",
+    BANNED: "banned",
+    0x8B: "broker shutting down",
+    0x8C: "bad authentication method",
+    0x8D: "keep-alive timeout",
+    TAKEN_OVER: "session taken over",
+    TOPIC_NAME_INVALID: "topic name invalid",
+    RECEIVE_MAXIMUM_EXCEEDED: "receive maximum exceeded",
+    PACKET_TOO_LARGE: "packet too large",
+    0x96: "message rate too high",
+    QUOTA_EXCEEDED: "quota exceeded",
+    0x98: "administrative action",
+    PAYLOAD_INVALID: "payload format invalid",
+    0x9A: "retain not supported",
+    0x9B: "QoS not supported",
+    0x9C: "use another broker",
+    SERVER_MOVED: "broker moved",
+    0x9F: "connection rate exceeded",
+    UNREACHABLE: "broker not reachable",
+    SILENCE: "connection closed without a reason",
+}
+
+# The message itself is at fault: sending it again changes nothing.
+BLAMES_MESSAGE = frozenset(
+    {MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_NAME_INVALID, PACKET_TOO_LARGE, PAYLOAD_INVALID}
+)
+# A person has to act first: asking often only fills the broker's log, or, where two clients
+# share an id, makes them throw each other out without end.
+NEEDS_A_PERSON = frozenset(
+    {CLIENT_ID_REFUSED, BAD_CREDENTIALS, NOT_AUTHORIZED, BANNED, 0x8C, TAKEN_OVER, SERVER_MOVED}
+)
+
+HINTS = {
+    CLIENT_ID_REFUSED: "Set client_id in [uplink] to a name that the broker accepts.",
+    BAD_CREDENTIALS: "Check username and password_file in [uplink].",
+    NOT_AUTHORIZED: "Check the broker's access list for this user, client id and topic.",
+    TAKEN_OVER: "Another client uses the same client id; give each its own in [uplink].",
+    QUOTA_EXCEEDED: "The broker limits this client; readings wait here until it takes them.",
+}
+
+
+def name_of(code: int) -> str:
+    """Return what a reason code says, in words."""
+    return NAMES.get(code, f"reason code 0x{code:02x}")
+
+
+def label_of(code: int) -> str:
+    """Return the code's name as a label for a counter."""
+    return name_of(code).replace(" ", "_").replace("-", "_")
+
+
+def is_good(code: int) -> bool:
+    """Tell whether the broker has taken responsibility."""
+    return code < FAILED

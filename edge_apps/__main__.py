@@ -1,0 +1,70 @@
+"""Runs one app: ``python -m edge_apps NAME``; this is what the agent starts.
+
+With ``--print``, readings go to stdout instead of an agent, and shared keys live in memory:
+the way to look at an app while writing it. ``--options '{"bay": "2"}'`` stands in for its table
+of the configuration.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+
+import msgspec
+
+from edge_apps import running
+from edge_apps.finding import AppNotFound, find
+from edge_apps.reading import Reading
+from edge_apps.sdk import App, Context
+from edge_apps.testing import MemoryKv
+
+USAGE = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the app that the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m edge_apps", description="Run one app.")
+    parser.add_argument("name", metavar="NAME", help="a built-in, installed or configured app")
+    parser.add_argument("--print", action="store_true", help="print readings, use no agent")
+    parser.add_argument("--options", metavar="JSON", help="the app's options")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
+    try:
+        text = given.options
+        options = running.options_from(
+            {running.OPTIONS_VARIABLE: text} if text is not None else os.environ
+        )
+        app = find(given.name, options)
+        app.periods(options)  # a wrong `every` is the caller's mistake: say so before starting
+    except (AppNotFound, ValueError) as error:
+        parser.exit(USAGE, f"{error}\n")
+    return _run(app, options, prints=given.print)
+
+
+def _run(app: App, options: dict[str, object], *, prints: bool) -> int:
+    try:
+        if prints:
+            context = Context(app.name, options, _print, MemoryKv(), time.time)
+            running.serve(app, context, running.stopped_by_signals())
+        else:
+            running.run(app, options)
+    except Exception:
+        logging.getLogger(app.name).exception("the app failed")
+        return 1
+    return 0
+
+
+def _print(reading: Reading) -> None:
+    sys.stdout.write(msgspec.json.encode(reading).decode() + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    status = main()
+    if os.environ.get(running.GUARD_VARIABLE):
+        # Processes that the app started go with it; we are leaving already.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        running.end_group(signal.SIGTERM)
+    sys.exit(status)

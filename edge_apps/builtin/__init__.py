@@ -1,0 +1,1 @@
+"""The apps that come with Covey; each is also an example of how to write one."""

@@ -1,0 +1,132 @@
+"""What an app is made of: an ``App``, functions that are due every so often, and a ``Context``.
+
+An app is a module with one ``App`` in it. Its functions take a context, through which they
+publish readings and use the covey's shared keys; they never see the agent. That is why the
+same app runs under the agent as a process of its own (``edge_apps/running.py``), on a
+developer's terminal (``python -m edge_apps NAME --print``) and in a test, in virtual time
+(``edge_apps/testing.py``).
+
+Functions are plain functions and run one after the other, in one thread. An app that must
+wait for two slow devices at once is two apps.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from edge_apps.durations import parse_duration
+from edge_apps.reading import Reading, Value, check
+
+EVERY_OPTION = "every"
+NANOSECONDS = 1_000_000_000
+
+
+class Kv(Protocol):
+    """The covey's shared keys. Each call may raise AgentUnreachable or ApiError."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the newest value; None when the key does not exist."""
+
+    def put(self, key: str, value: bytes | str) -> None:
+        """Write a value in place of all that the key holds now; text travels as UTF-8."""
+
+    def delete(self, key: str) -> None:
+        """Delete the key; it is no error when it does not exist."""
+
+
+class Context:
+    """What a function of an app gets.
+
+    ``options`` is the app's table of the configuration (``[apps.NAME]``), ``log`` goes to
+    ``covey app log NAME``, ``kv`` are the shared keys, and ``scratch`` holds whatever the app
+    wants to find again at its next call; it is gone when the app ends.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        accept: Callable[[Reading], None],
+        kv: Kv,
+        clock: Callable[[], float],
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.kv = kv
+        self.log = logging.getLogger(name)
+        self.scratch: dict[str, Any] = {}
+        self._accept = accept
+        self._clock = clock
+
+    def time(self) -> float:
+        """Return Unix time in seconds; a test's harness decides what it is."""
+        return self._clock()
+
+    def publish(
+        self,
+        sensor: str,
+        value: Value,
+        *,
+        unit: str = "",
+        tags: Mapping[str, str] | None = None,
+        time_s: float | None = None,
+    ) -> None:
+        """Hand a measured value to the agent, stamped with ``time_s`` or with the time now.
+
+        Returns at once; the reading is sent with others, a second later at most, and waits in
+        a bounded buffer while the agent is away. Raises BadReading for what no agent accepts.
+        """
+        moment = self._clock() if time_s is None else time_s
+        reading = Reading(sensor, value, unit, int(moment * NANOSECONDS), dict(tags or {}))
+        self._accept(check(reading))
+
+
+Function = Callable[[Context], None]
+
+
+class App:
+    """A named set of functions, each with its period.
+
+    Example::
+
+        app = App("greenhouse")
+
+        @app.every("5s")
+        def sample(context: Context) -> None:
+            context.publish("greenhouse/temperature", 21.5, unit="C")
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._periods: list[tuple[Function, float]] = []
+
+    def every(self, period: str) -> Callable[[Function], Function]:
+        """Register a function to be called at the start and then every ``period`` ("5s").
+
+        Raises ValueError for what is no duration.
+        """
+        every_s = parse_duration(period)
+
+        def register(function: Function) -> Function:
+            self._periods.append((function, every_s))
+            return function
+
+        return register
+
+    def periods(self, options: Mapping[str, Any]) -> list[tuple[Function, float]]:
+        """Return the functions and their periods in seconds.
+
+        ``every`` in the configuration replaces the period of all functions. Raises ValueError
+        for an ``every`` that is no duration, and for an app without functions.
+        """
+        if not self._periods:
+            raise ValueError(f"app {self.name} has no function; decorate one with @app.every")
+        if not (every := options.get(EVERY_OPTION)):
+            return list(self._periods)
+        return [(function, parse_duration(str(every))) for function, _ in self._periods]
+
+    def run(self) -> None:
+        """Run in this process until SIGTERM or Ctrl-C; see ``edge_apps/running.py``."""
+        from edge_apps.running import run  # late: a test of an app needs no threads or signals
+
+        run(self)

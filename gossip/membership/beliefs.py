@@ -1,0 +1,313 @@
+"""What we believe about every member, and how what is said changes it.
+
+Three kinds of evidence arrive. The *header* of any opened packet proves that its sender lived at
+that boot and incarnation. A *claim* is a rumour; the precedence of ``members.py`` decides whether
+it holds. *Hearsay* from an exchange of full states (``exchange.py``) brings lives and descriptions,
+but neither accuses nor kills.
+
+Four rules keep false deaths away and heal what went wrong:
+
+* Whoever is talked about answers: a claim that we are suspect, dead or gone is refuted by an
+  incarnation above it, and an outdated one is answered with our latest words again.
+* Whoever says something outdated and harmful is told directly what we know.
+* Whoever sends a packet while we hold it for suspect or dead is told so, and can refute.
+* A packet's header alone clears its sender, when its incarnation is above the accusation.
+"""
+
+import msgspec
+
+from gossip.ids import Boot, NodeId
+from gossip.machine import Address, Instant
+from gossip.membership.addresses import only_gossiped
+from gossip.membership.awareness import REFUTED, Awareness
+from gossip.membership.contacts import Contacts
+from gossip.membership.local import LocalMember
+from gossip.membership.members import Member, MemberState, Precedence, precedence
+from gossip.membership.messages import (
+    ALIVE_BYTES_MAX,
+    DATAGRAMS,
+    Alive,
+    Claim,
+    Dead,
+    Left,
+    Suspect,
+)
+from gossip.membership.plausible import follows, follows_incarnation
+from gossip.membership.post import Post
+from gossip.membership.probe import ProbeOrder
+from gossip.membership.roll import Roll
+from gossip.membership.suspicion import Suspicion
+from gossip.membership.throttle import Throttle
+from gossip.tuning import Tuning
+
+TOLD_MAX = 1024
+
+STATE_OF: dict[type[Claim], MemberState] = {
+    Alive: MemberState.ALIVE,
+    Suspect: MemberState.SUSPECT,
+    Dead: MemberState.DEAD,
+    Left: MemberState.LEFT,
+}
+
+HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
+    {
+        (MemberState.ALIVE, MemberState.SUSPECT),
+        (MemberState.ALIVE, MemberState.DEAD),
+        (MemberState.ALIVE, MemberState.LEFT),
+        (MemberState.SUSPECT, MemberState.DEAD),
+        (MemberState.DEAD, MemberState.ALIVE),
+        (MemberState.DEAD, MemberState.SUSPECT),
+        (MemberState.LEFT, MemberState.ALIVE),
+        (MemberState.LEFT, MemberState.SUSPECT),
+        (MemberState.LEFT, MemberState.DEAD),
+    }
+)
+"""(what we believe, what somebody still says): outdated claims that are worth an answer."""
+
+
+class IdentityOutrun(msgspec.Struct, frozen=True):
+    """Told to the application when others know a later life of us than this one.
+
+    Either another device runs with a copy of our identity, or our count of starts was set back
+    (a restored backup). Nobody will believe this life; start anew with a boot above ``boot``.
+    """
+
+    boot: Boot
+
+
+class Beliefs:
+    """Takes evidence in; changes the roll of members, and sees to it that news spread."""
+
+    def __init__(
+        self,
+        local: LocalMember,
+        roll: Roll,
+        post: Post,
+        awareness: Awareness,
+        order: ProbeOrder,
+        contacts: Contacts,
+        tuning: Tuning,
+    ) -> None:
+        self.suspicions: dict[NodeId, Suspicion] = {}
+        self._local = local
+        self._roll = roll
+        self._members = roll.members
+        self._post = post
+        self._counts = post.counts
+        self._awareness = awareness
+        self._order = order
+        self._contacts = contacts
+        self._tuning = tuning
+        self._told = Throttle(tuning.gossip_interval_s, TOLD_MAX)
+        self._outrun_by: Boot = local.boot
+
+    # Evidence: headers, claims, and the passing of time.
+
+    def hear(
+        self, sender: NodeId, boot: Boot, incarnation: int, source: Address, now: Instant
+    ) -> bool:
+        """Take the header of an opened packet as evidence; say whether to read the packet."""
+        member = self._members.get(sender)
+        if member is None:
+            return True
+        if not follows(member, boot, incarnation):
+            self._counts["claims_ignored/implausible"] += 1
+            return False
+        if boot < member.boot:
+            self._counts["datagrams_dropped/former life"] += 1
+            self._tell(source, member, now)
+            return False
+        path = self._contacts.heard(sender, source, now)
+        if path != member.path:
+            self._roll.put(msgspec.structs.replace(member, path=path), now)
+        self.lived(sender, boot, incarnation, now)
+        member = self._members[sender]
+        if member.state in (MemberState.SUSPECT, MemberState.DEAD):
+            self._tell(source, member, now)
+        return True
+
+    def lived(self, node: NodeId, boot: Boot, incarnation: int, now: Instant) -> None:
+        """Believe that a listed member lived at this boot and incarnation, if that is news.
+
+        Its words may be outdated then; ``Member.described`` says so until they arrive.
+        """
+        member = self._members[node]
+        if not follows(member, boot, incarnation):
+            self._counts["claims_ignored/implausible"] += 1
+            return
+        if precedence(boot, incarnation, MemberState.ALIVE) <= member.precedence:
+            return
+        if not member.is_live or member.state is MemberState.SUSPECT:
+            self._post.rumours.drop(node)
+        self._stand(member, MemberState.ALIVE, boot, incarnation, now)
+
+    def claim(self, claim: Claim, source: Address | None, now: Instant) -> None:
+        """Take in a claim that somebody at ``source`` passed on; None when nobody can be told."""
+        if claim.member == self._local.id:
+            self._about_us(claim, source, now)
+            return
+        member = self._members.get(claim.member)
+        if not follows(member, claim.boot, claim.incarnation):
+            self._counts["claims_ignored/implausible"] += 1
+        elif isinstance(claim, Alive):
+            self._alive(member, claim, source, now)
+        elif member is None:
+            # Without a name and an address there is nothing to list.
+            self._counts["claims_ignored/unknown member"] += 1
+        elif _precedence(claim) > member.precedence:
+            self._worse(member, claim, now)
+        elif _precedence(claim) == member.precedence and isinstance(claim, Suspect):
+            self._confirm(claim)
+        else:
+            self._correct(member, claim, source, now)
+
+    def expire(self, now: Instant) -> None:
+        """Declare dead whoever did not refute in time."""
+        due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
+        for node in sorted(due):
+            member = self._members[node]
+            self._counts["deaths/declared"] += 1
+            self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next suspicion becomes a death."""
+        return min((trial.deadline for trial in self.suspicions.values()), default=None)
+
+    def postpone(self, pause_s: float) -> None:
+        """Give the suspects back the time during which we could not hear them."""
+        for trial in self.suspicions.values():
+            trial.postpone(pause_s)
+
+    def claim_of(self, member: Member) -> Claim | None:
+        """Return what we believe about a member as a claim; None while its words are unknown."""
+        life = (member.id, member.boot, member.incarnation)
+        if member.state is MemberState.LEFT:
+            return Left(*life)
+        if member.state is MemberState.DEAD:
+            return Dead(*life, accuser=self._local.id)
+        if member.state is MemberState.SUSPECT:
+            return Suspect(*life, accuser=next(iter(self.suspicions[member.id].accusers)))
+        if member.described != member.incarnation:
+            return None
+        return Alive(*life, member.name, member.addresses, member.tags)
+
+    # Ourselves.
+
+    def announce(self, now: Instant) -> None:
+        """Put our latest words about ourselves on the list and on their way."""
+        alive = self._local.alive
+        self._roll.describe(alive, now)
+        self._post.rumours.put(alive.member, DATAGRAMS.encode(alive))
+
+    def _about_us(self, claim: Claim, source: Address | None, now: Instant) -> None:
+        local = self._local
+        if claim.boot > local.boot:
+            self._outrun(claim.boot)
+            return
+        is_praise = isinstance(claim, Alive) and claim.incarnation <= local.incarnation
+        if claim.boot < local.boot or is_praise or self._post.farewell is not None:
+            return
+        if not follows_incarnation(claim.incarnation, local.incarnation):
+            self._counts["claims_ignored/implausible"] += 1
+            return
+        if claim.incarnation >= local.incarnation:
+            self._counts["refutations/new"] += 1
+            self._awareness.note(REFUTED)
+            local.rise_above(claim.incarnation)
+        else:
+            self._counts["refutations/repeated"] += 1
+        self.announce(now)
+        if source is not None and self._told.allows((source, local.id), now):
+            self._post.send(source, local.alive)
+
+    def _outrun(self, boot: Boot) -> None:
+        self._counts["claims_ignored/later life of ours"] += 1
+        if boot > self._outrun_by:
+            self._outrun_by = boot
+            self._post.emit(IdentityOutrun(boot))
+
+    # Others.
+
+    def _alive(
+        self, member: Member | None, alive: Alive, source: Address | None, now: Instant
+    ) -> None:
+        alive = msgspec.structs.replace(alive, addresses=only_gossiped(alive.addresses))
+        data = DATAGRAMS.encode(alive)
+        if len(data) > ALIVE_BYTES_MAX:
+            self._counts["claims_ignored/too large"] += 1
+        elif member is None:
+            if self._roll.has_room_for(alive.member):
+                self._roll.describe(alive, now)
+                self._order.insert(alive.member)
+                self._post.rumours.put(alive.member, data)
+        elif _precedence(alive) > member.precedence:
+            self.suspicions.pop(alive.member, None)
+            self._roll.describe(alive, now)
+            self._post.rumours.put(alive.member, data)
+        elif alive.boot == member.boot and alive.incarnation > member.described:
+            self._roll.describe(alive, now)
+            if member.state is MemberState.ALIVE:
+                self._post.rumours.put(alive.member, data)
+        else:
+            self._correct(member, alive, source, now)
+
+    def _worse(self, member: Member, claim: Suspect | Dead | Left, now: Instant) -> None:
+        self._stand(member, STATE_OF[type(claim)], claim.boot, claim.incarnation, now)
+        if isinstance(claim, Suspect):
+            self._try(claim, now)
+        else:
+            self._post.rumours.put(member.id, DATAGRAMS.encode(claim))
+
+    def _stand(
+        self, member: Member, state: MemberState, boot: Boot, incarnation: int, now: Instant
+    ) -> None:
+        """Believe in a new standing of a member, and end its trial if there was one."""
+        self.suspicions.pop(member.id, None)
+        described = member.described if boot == member.boot else 0
+        changed = msgspec.structs.replace(
+            member, state=state, boot=boot, incarnation=incarnation, described=described
+        )
+        self._roll.put(changed, now)
+
+    def _try(self, claim: Suspect, now: Instant) -> None:
+        """Begin the trial of a suspect."""
+        size = len(self._members.live)
+        trial = self.suspicions[claim.member] = Suspicion(
+            now,
+            needed=self._tuning.confirmations(size),
+            minimum_s=self._tuning.suspicion_min_s(size),
+            maximum_s=self._tuning.suspicion_max_s(size),
+        )
+        trial.accuse(claim.accuser)
+        self._counts["suspicions/begun"] += 1
+        self._post.rumours.put_accusation(
+            claim.member, claim.accuser, DATAGRAMS.encode(claim), first=True
+        )
+        if claim.accuser != self._local.id:
+            self._order.urge_by_chance(claim.member, size)
+
+    def _confirm(self, claim: Suspect) -> None:
+        if self.suspicions[claim.member].accuse(claim.accuser):
+            self._counts["suspicions/confirmed"] += 1
+            self._post.rumours.put_accusation(
+                claim.member, claim.accuser, DATAGRAMS.encode(claim), first=False
+            )
+
+    # Telling others what we know.
+
+    def _correct(self, member: Member, claim: Claim, source: Address | None, now: Instant) -> None:
+        """Answer an outdated claim, if whoever believes it is worse off."""
+        self._counts["claims_ignored/outdated"] += 1
+        if source is not None and (member.state, STATE_OF[type(claim)]) in HARMFUL:
+            self._tell(source, member, now)
+
+    def _tell(self, source: Address, member: Member, now: Instant) -> None:
+        """Send what we believe about a member, but not all the time."""
+        claim = self.claim_of(member)
+        if claim is not None and self._told.allows((source, member.id), now):
+            self._counts["claims_told/directly"] += 1
+            self._post.send(source, claim)
+
+
+def _precedence(claim: Claim) -> Precedence:
+    return precedence(claim.boot, claim.incarnation, STATE_OF[type(claim)])

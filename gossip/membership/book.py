@@ -1,0 +1,59 @@
+"""The address book of those who died long ago: kept for ever, so that no split is for ever.
+
+A dead member is taken off the list in the end, but its addresses stay here and are greeted, slowly
+and without end (``introductions.py``). Systems that forget instead never heal a split that lasts
+longer than their memory. Whoever said goodbye is not in the book.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from gossip.ids import NodeId
+from gossip.machine import Address, Instant
+from gossip.membership.members import Member
+
+
+class Forgotten(msgspec.Struct, frozen=True):
+    """A peer that is no longer listed."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[Address, ...]
+    since: Instant
+
+
+class Book:
+    """At most ``limit`` forgotten peers; the longest forgotten makes room for a new one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._peers: dict[NodeId, Forgotten] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[Forgotten]:
+        return iter(self._peers.values())
+
+    def get(self, node: NodeId) -> Forgotten | None:
+        """Return the peer; None when it is not in the book."""
+        return self._peers.get(node)
+
+    def write_down(self, member: Member, now: Instant) -> None:
+        """Keep where the member could be reached."""
+        self.strike(member.id)
+        self._peers[member.id] = Forgotten(member.id, member.name, addresses_of(member), now)
+        if len(self._peers) > self._limit:
+            del self._peers[next(iter(self._peers))]
+
+    def strike(self, node: NodeId) -> None:
+        """Drop a peer: it is listed again, or does not belong to the covey any more."""
+        self._peers.pop(node, None)
+
+
+def addresses_of(member: Member) -> tuple[Address, ...]:
+    """Return the member's addresses, best first: where it was heard from, then what it says."""
+    if member.path is None:
+        return member.addresses
+    return (member.path, *(address for address in member.addresses if address != member.path))

@@ -1,0 +1,76 @@
+"""Puts messages and rumours into packets, and keeps all effects in their order.
+
+Whatever goes to somebody takes along as many rumours as still fit: that is how SWIM spreads news
+without packets of their own while there is other traffic.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+
+from gossip.ids import NodeId
+from gossip.machine import Address, Effect, Emit, SendDatagram, SendFrame
+from gossip.membership.members import MemberTable
+from gossip.membership.messages import DATAGRAMS, Datagram
+from gossip.membership.rumours import Rumours
+from gossip.tuning import BODY_BYTES_MAX, Tuning
+from gossip.wire import LENGTH_BYTES, pack
+
+
+class Post:
+    """The way out of the membership machine."""
+
+    def __init__(self, members: MemberTable, tuning: Tuning) -> None:
+        self.rumours = Rumours(tuning.rumours_max)
+        self.counts: Counter[str] = Counter()
+        self.farewell: Datagram | None = None
+        """What stands first in every packet: our goodbye, once we are leaving."""
+        self._members = members
+        self._tuning = tuning
+        self._effects: deque[Effect] = deque()
+
+    def send(self, to: Address, *messages: Datagram, fill: Sequence[Datagram] = ()) -> None:
+        """Send the messages in one packet, then rumours, then of ``fill`` what still fits."""
+        first = () if self.farewell is None else (self.farewell,)
+        items = [self._encode(message) for message in (*first, *messages)]
+        room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
+        assert room_bytes >= 0, "what is sent together fits into a packet"
+        told = self.rumours.take(room_bytes, self._tuning.tellings(len(self._members.live)))
+        self.counts["rumours/told"] += len(told)
+        items += told
+        items += self._fitting(fill, room_bytes - _packed_bytes(told))
+        if items:
+            self._effects.append(SendDatagram(pack(items), to))
+
+    def send_plain(self, to: Address, *messages: Datagram) -> None:
+        """Send the messages without rumours: to one of whom we do not know whether it is there."""
+        items = [self._encode(message) for message in messages]
+        self._effects.append(SendDatagram(pack(items), to))
+
+    def send_frame(self, to: NodeId, data: bytes) -> None:
+        """Send a frame over a stream."""
+        self._effects.append(SendFrame(data, to))
+
+    def emit(self, event: object) -> None:
+        """Tell the application."""
+        self._effects.append(Emit(event))
+
+    def drain(self) -> Iterator[Effect]:
+        """Yield what is to be done, in order."""
+        while self._effects:
+            yield self._effects.popleft()
+
+    def _encode(self, message: Datagram) -> bytes:
+        self.counts[f"messages_sent/{type(message).__name__}"] += 1
+        return DATAGRAMS.encode(message)
+
+    def _fitting(self, fill: Sequence[Datagram], room_bytes: int) -> Iterator[bytes]:
+        for message in fill:
+            data = DATAGRAMS.encode(message)
+            room_bytes -= LENGTH_BYTES + len(data)
+            if room_bytes < 0:
+                return
+            yield data
+
+
+def _packed_bytes(items: Sequence[bytes]) -> int:
+    return sum(LENGTH_BYTES + len(item) for item in items)

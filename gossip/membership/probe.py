@@ -1,0 +1,152 @@
+"""One probe of one member, and the order in which members are probed.
+
+A probe is a small machine::
+
+    ASKED ──time──▶ ASKED_AGAIN ──time──▶ RELAYED ──time──▶ LOST
+      └──answer──┐      └──answer──┐         └──answer──┐
+                 ▼                 ▼                    ▼
+                            ANSWERED
+
+The direct ping is repeated once before others are asked to help: at 10 % loss that alone turns one
+failed round trip in five into one in twenty-eight, and it goes to another address of the target if
+there is one.
+
+Members are probed in a random order, all of them once before any again (SWIM section 4.3), except
+that some jump the queue: members that others suspect, and members whose stream just broke. Each
+member decides by chance whether it checks a new suspect, so that about ``probe_checkers`` do:
+enough to confirm a death within two periods, or to carry the accusation to a living one.
+"""
+
+import enum
+import random
+from collections.abc import Sequence
+
+from gossip.ids import Boot, NodeId
+from gossip.machine import Instant
+from gossip.membership.members import Member
+from gossip.tuning import Tuning
+
+RETRY_SHARE = 0.4
+"""When the direct ping is repeated, as a share of the timeout; above a healthy round trip."""
+
+
+class ProbeState(enum.Enum):
+    """How far a probe has come."""
+
+    ASKED = "asked"
+    ASKED_AGAIN = "asked again"
+    RELAYED = "relayed"
+    ANSWERED = "answered"
+    LOST = "lost"
+
+
+class ProbeEvent(enum.Enum):
+    """What moves a probe on."""
+
+    TIME = "time"
+    ANSWER = "answer"
+
+
+TRANSITIONS: dict[tuple[ProbeState, ProbeEvent], ProbeState] = {
+    (ProbeState.ASKED, ProbeEvent.TIME): ProbeState.ASKED_AGAIN,
+    (ProbeState.ASKED_AGAIN, ProbeEvent.TIME): ProbeState.RELAYED,
+    (ProbeState.RELAYED, ProbeEvent.TIME): ProbeState.LOST,
+    (ProbeState.ASKED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.ASKED_AGAIN, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.RELAYED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+}
+"""What is not in the table does not move: ANSWERED and LOST are final."""
+
+
+class Probe:
+    """One probe; lasts one period, in whose course it is answered or lost."""
+
+    def __init__(
+        self, number: int, target: NodeId, boot: Boot, incarnation: int, now: Instant
+    ) -> None:
+        self.number = number
+        self.target = target
+        self.boot = boot
+        self.incarnation = incarnation
+        self.started_at = now
+        self.state = ProbeState.ASKED
+        self.nacks: dict[NodeId, bool] = {}
+        """The relays that were asked, and whether each said nack."""
+        self._due_at: dict[ProbeState, Instant] = {}
+
+    def schedule(self, timeout_s: float, period_s: float) -> None:
+        """Fix the times at which the probe goes on without an answer."""
+        end = self.started_at + period_s
+        self._due_at = {
+            ProbeState.ASKED: self.started_at + RETRY_SHARE * timeout_s,
+            ProbeState.ASKED_AGAIN: self.started_at + timeout_s,
+            ProbeState.RELAYED: end,
+            ProbeState.ANSWERED: end,
+            ProbeState.LOST: end,
+        }
+
+    @property
+    def due_at(self) -> Instant:
+        """When time next moves this probe, or its period ends."""
+        return self._due_at[self.state]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing moves it any more; it still lasts until ``due_at``."""
+        return self.state in (ProbeState.ANSWERED, ProbeState.LOST)
+
+    def move(self, event: ProbeEvent) -> bool:
+        """Take the event in; say whether it moved the probe."""
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            return False
+        self.state = following
+        return True
+
+    def expects_answer_from(self, sender: NodeId) -> bool:
+        """Say whether an ack by this sender answers the probe."""
+        return sender == self.target or sender in self.nacks
+
+
+class ProbeOrder:
+    """Whom to probe next."""
+
+    def __init__(self, tuning: Tuning, rng: random.Random) -> None:
+        self._tuning = tuning
+        self._rng = rng
+        self._pass: list[NodeId] = []
+        self._urgent: dict[NodeId, None] = {}
+
+    def insert(self, node: NodeId) -> None:
+        """Give a new member a random place among those that this pass has yet to visit."""
+        if node not in self._pass:
+            self._pass.insert(self._rng.randrange(len(self._pass) + 1), node)
+
+    def urge(self, node: NodeId) -> None:
+        """Probe this member next."""
+        self._urgent[node] = None
+
+    def urge_by_chance(self, node: NodeId, members: int) -> None:
+        """Probe a new suspect next, if chance makes us one of its checkers."""
+        if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
+            self.urge(node)
+
+    def take(self, others: Sequence[Member]) -> Member | None:
+        """Return whom of the others to probe; None when there is nobody."""
+        by_id = {member.id: member for member in others}
+        for waiting in (self._take_urgent, self._take_in_turn):
+            while (node := waiting()) is not None:
+                if node in by_id:
+                    return by_id[node]
+        self._pass = [member.id for member in others]
+        self._rng.shuffle(self._pass)
+        return by_id[self._pass.pop()] if self._pass else None
+
+    def _take_urgent(self) -> NodeId | None:
+        for node in self._urgent:
+            del self._urgent[node]
+            return node
+        return None
+
+    def _take_in_turn(self) -> NodeId | None:
+        return self._pass.pop() if self._pass else None

@@ -1,0 +1,173 @@
+"""The roll: the member list with its bounds, and every change of it told to the application.
+
+Alive and suspect members stay as long as they are. Those that died or left stay for a time, so that
+people see what happened and late rumours find an answer, then go: the dead into the address book.
+When the list is full, the longest departed goes first, and without any departed one a newcomer is
+refused and counted. A covey's registry may lag behind a join, so members that it does not know
+are listed too, but only ``strangers_max`` of them.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.membership.addresses import only_gossiped
+from gossip.membership.book import Book
+from gossip.membership.contacts import Contacts
+from gossip.membership.members import (
+    FORGOTTEN,
+    REASONS,
+    RESTARTED,
+    Member,
+    MemberChanged,
+    MemberState,
+    MemberTable,
+    precedence,
+)
+from gossip.membership.messages import Alive, Entry
+from gossip.tuning import Tuning
+
+REAP_INTERVAL_S = 60.0
+
+
+class Roll:
+    """Lists members; nobody else writes into the table."""
+
+    def __init__(
+        self,
+        members: MemberTable,
+        contacts: Contacts,
+        tuning: Tuning,
+        emit: Callable[[MemberChanged], None],
+        counts: Counter[str],
+    ) -> None:
+        self.members = members
+        self.book = Book(tuning.forgotten_max)
+        self.admitted: frozenset[NodeId] | None = None
+        """Who is in the registry; None as long as nobody told us."""
+        self._contacts = contacts
+        self._tuning = tuning
+        self._emit = emit
+        self._counts = counts
+
+    def describe(self, alive: Alive, now: Instant) -> None:
+        """Believe what a member says about itself; the caller has judged that it is newer."""
+        known = self.members.get(alive.member)
+        life = precedence(alive.boot, alive.incarnation, MemberState.ALIVE)
+        if known is not None and life < known.precedence:
+            # Its words arrive after the news of its latest incarnation, which stands.
+            self.put(
+                msgspec.structs.replace(
+                    known,
+                    name=alive.name,
+                    addresses=alive.addresses,
+                    tags=alive.tags,
+                    described=alive.incarnation,
+                ),
+                now,
+            )
+            return
+        self.put(
+            Member(
+                id=alive.member,
+                name=alive.name,
+                addresses=alive.addresses,
+                tags=alive.tags,
+                state=MemberState.ALIVE,
+                boot=alive.boot,
+                incarnation=alive.incarnation,
+                changed_at=now,
+                described=alive.incarnation,
+                path=known.path if known else None,
+            ),
+            now,
+        )
+
+    def put(self, member: Member, now: Instant) -> None:
+        """Believe this about a member, and tell the application what is new in it."""
+        known = self.members.get(member.id)
+        if known is not None and _same_standing(known, member):
+            member = msgspec.structs.replace(member, changed_at=known.changed_at)
+        else:
+            member = msgspec.structs.replace(member, changed_at=now)
+        self.members.put(member)
+        if member.is_live:
+            self.book.strike(member.id)
+        if known is None or not _same_standing(known, member) or not _same_words(known, member):
+            self._tell(member, known)
+
+    def has_room_for(self, node: NodeId) -> bool:
+        """Say whether a newcomer may be listed, if need be in the place of a departed member."""
+        if self.admitted is not None and node not in self.admitted:
+            strangers = sum(member.id not in self.admitted for member in self.members)
+            if strangers >= self._tuning.strangers_max:
+                self._counts["members_refused/not in the registry"] += 1
+                return False
+        if len(self.members) < self._tuning.members_max:
+            return True
+        departed = [member for member in self.members if not member.is_live]
+        if not departed:
+            self._counts["members_refused/list full"] += 1
+            return False
+        longest = min(departed, key=lambda member: member.changed_at)
+        self._unlist(longest, longest.changed_at)
+        return True
+
+    def list_departed(self, entry: Entry, now: Instant) -> None:
+        """List somebody who died or left before we heard of it, as of then."""
+        since = now - entry.age_s
+        if entry.age_s >= self._keep_s(entry.state) or not self.has_room_for(entry.member):
+            return
+        known = self.members.get(entry.member)
+        member = Member(
+            id=entry.member,
+            name=entry.name,
+            addresses=only_gossiped(entry.addresses),
+            tags=entry.tags,
+            state=entry.state,
+            boot=entry.boot,
+            incarnation=entry.incarnation,
+            changed_at=since,
+            described=entry.described,
+        )
+        self.members.put(member)
+        self._tell(member, known)
+
+    def reap(self, now: Instant) -> None:
+        """Take off the list who departed long enough ago."""
+        for member in self.members.in_state(MemberState.DEAD, MemberState.LEFT):
+            if now - member.changed_at >= self._keep_s(member.state):
+                self._unlist(member, now)
+
+    def _unlist(self, member: Member, now: Instant) -> None:
+        self.members.remove(member.id)
+        self._contacts.forget(member.id)
+        belongs = self.admitted is None or member.id in self.admitted
+        if member.state is MemberState.DEAD and belongs:
+            self.book.write_down(member, now)
+        self._counts["members_unlisted/" + member.state] += 1
+        self._emit(MemberChanged(member, member.state, FORGOTTEN))
+
+    def _keep_s(self, state: MemberState) -> float:
+        left = state is MemberState.LEFT
+        return self._tuning.left_keep_s if left else self._tuning.dead_keep_s
+
+    def _tell(self, member: Member, known: Member | None) -> None:
+        before = known.state if known else None
+        restarted = known is not None and known.boot != member.boot and member.is_live
+        reason = RESTARTED if restarted else REASONS[before, member.state]
+        self._counts["members_changed/" + member.state] += 1
+        self._emit(MemberChanged(member, before, reason))
+
+
+def _same_standing(one: Member, other: Member) -> bool:
+    return (one.state, one.boot) == (other.state, other.boot)
+
+
+def _same_words(one: Member, other: Member) -> bool:
+    same_name = (one.name, one.addresses) == (other.name, other.addresses)
+    return same_name and one.tags == other.tags
+

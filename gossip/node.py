@@ -1,0 +1,213 @@
+"""A whole node, wired: this file is the map, the planes are the territory.
+
+::
+
+    datagram ── Envelope.open ──▶ Swim ──▶ Envelope.seal ──▶ datagram
+    frame ───── by its tag ──┬──▶ Swim ──▶ frame
+                             └──▶ StatePlane ──▶ frame, Persist, Emit
+    registry adopted ──▶ Swim: who belongs, which epoch to tell in exchanges
+    epoch heard in an exchange, member alive ──▶ StatePlane: who may know more, who is back
+
+The arrows between the planes carry hints alone. No replica list, quorum or epoch is computed from
+the member list: a wrong view of who is alive may cost a request some time, and never its data.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from gossip.envelope import CipherSuite, Envelope
+from gossip.errors import Forged, Malformed, RemoteError, Replayed
+from gossip.ids import Boot, ClusterId, NodeId
+from gossip.machine import Address, Effect, Emit, Instant, SendDatagram
+from gossip.membership.members import MemberChanged, MemberState
+from gossip.membership.swim import Swim
+from gossip.state.plane import StatePlane
+from gossip.state.registry import Registry
+from gossip.state.requests import RegistryAdopted, Request
+from gossip.state.storage import Storage
+from gossip.tuning import Tuning
+from gossip.wire import tag_of
+
+MEMBERSHIP_FRAMES = range(32, 48)
+STATE_FRAMES = range(48, 80)
+
+DROPPED: dict[type[RemoteError], str] = {
+    Malformed: "datagrams_dropped/malformed",
+    Forged: "datagrams_dropped/forged",
+    Replayed: "datagrams_dropped/replayed",
+}
+
+
+class NodeSettings(msgspec.Struct, frozen=True):
+    """What distinguishes one life of one node from all others."""
+
+    me: NodeId
+    boot: Boot
+    name: str
+    addresses: tuple[Address, ...]
+    tags: dict[str, str]
+    tuning: Tuning
+    cluster_id: ClusterId
+    actor: int
+    """Random per process start: writes coordinated by this life are counted under it."""
+
+
+class Node:
+    """One member of a covey, as a machine (see ``gossip/machine.py`` for the contract)."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        suite: CipherSuite,
+        signed_registry: bytes,
+        verify: Callable[[bytes, bytes], bool],
+        storage: Storage,
+        rng: random.Random,
+        wall_ms: Callable[[Instant], int],
+        now: Instant,
+    ) -> None:
+        me, boot, tuning = settings.me, settings.boot, settings.tuning
+        self.settings = settings
+        self.swim = Swim(
+            me, boot, settings.name, settings.addresses, settings.tags, tuning, rng, now
+        )
+        order = self.swim.reachable_first
+        self.state = StatePlane(
+            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, order, now
+        )
+        self._envelope = Envelope(settings.cluster_id, me, boot, suite)
+        self._counts: Counter[str] = Counter()
+        self._effects: deque[Effect] = deque()
+        self._heed(self.state.registry)
+        self._settle(now)
+
+    # ------------------------------------------------------------------ inputs
+
+    def receive(self, data: bytes, source: Address, now: Instant) -> None:
+        """Take in one datagram. What is not from a member of this covey is counted, no more."""
+        try:
+            opened = self._envelope.open(data)
+        except RemoteError as error:
+            self._counts[DROPPED[type(error)]] += 1
+            return
+        sender, boot, incarnation = opened.sender, opened.boot, opened.incarnation
+        self.swim.receive(opened.body, sender, boot, incarnation, source, now)
+        self._settle(now)
+
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in one frame from an authenticated peer."""
+        try:
+            tag = tag_of(data)
+        except Malformed:
+            self._counts["frames_dropped/malformed"] += 1
+            return
+        if tag in MEMBERSHIP_FRAMES:
+            self.swim.receive_frame(data, peer, now)
+        elif tag in STATE_FRAMES:
+            self.state.receive_frame(data, peer, now)
+        else:
+            self._counts["frames_skipped/unknown"] += 1
+        self._settle(now)
+
+    def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
+        """Take note that frames to a peer could not be sent, or were lost."""
+        self.swim.peer_unreachable(peer, now)
+        self.state.peer_unreachable(peer, now)
+        self._settle(now)
+
+    def discovered(self, addresses: Iterable[Address], now: Instant) -> None:
+        """Take a hint that somebody may be at these addresses."""
+        self.swim.discovered(addresses, now)
+        self._settle(now)
+
+    def persisted(self, token: int, now: Instant) -> None:
+        """Take note that the changes of this Persist are durable."""
+        self.state.persisted(token, now)
+        self._settle(now)
+
+    def submit(self, request: Request, now: Instant) -> int:
+        """Begin a request; return its number, under which ``Completed`` will come."""
+        number = self.state.submit(request, now)
+        self._settle(now)
+        return number
+
+    def cancel(self, request: int, now: Instant) -> None:
+        """Forget a request, or end a watch."""
+        self.state.cancel(request, now)
+        self._settle(now)
+
+    def adopt_registry(self, signed: bytes, now: Instant) -> bool:
+        """Offer a signed registry; return whether it was newer and is now in force."""
+        adopted = self.state.adopt(signed, now)
+        self._settle(now)
+        return adopted
+
+    def set_tags(self, tags: dict[str, str], now: Instant) -> None:
+        """Describe this node anew to all others."""
+        self.swim.set_tags(tags, now)
+        self._settle(now)
+
+    def set_addresses(self, addresses: tuple[Address, ...], now: Instant) -> None:
+        """Tell all others that this node is reached elsewhere now."""
+        self.swim.set_addresses(addresses, now)
+        self._settle(now)
+
+    def leave(self, now: Instant) -> None:
+        """Say goodbye; ``swim.left`` becomes true when it was said often enough."""
+        self.swim.leave(now)
+        self._settle(now)
+
+    def wake(self, now: Instant) -> None:
+        """Let due timers act; harmless when called early."""
+        self.swim.wake(now)
+        self.state.wake(now)
+        self._settle(now)
+
+    # ------------------------------------------------------------------ outputs
+
+    def deadline(self) -> Instant | None:
+        """Return when ``wake`` is next due."""
+        due = [at for at in (self.swim.deadline(), self.state.deadline()) if at is not None]
+        return min(due, default=None)
+
+    def effects(self) -> Iterator[Effect]:
+        """Drain what is to be done, in order."""
+        while self._effects:
+            yield self._effects.popleft()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What was counted in all planes together."""
+        return self._counts + self.swim.counts + self.state.counts
+
+    def addresses_of(self, node: NodeId) -> list[Address]:
+        """Return where a node may be reached, best first."""
+        return self.swim.addresses_of(node)
+
+    # ------------------------------------------------------------------ between the planes
+
+    def _settle(self, now: Instant) -> None:
+        """Gather the effects of both planes until neither has moved the other any more."""
+        while fresh := [*self.swim.effects(), *self.state.effects()]:
+            for effect in fresh:
+                if isinstance(effect, SendDatagram):
+                    sealed = self._envelope.seal(effect.data, self.swim.incarnation)
+                    self._effects.append(SendDatagram(sealed, effect.to))
+                    continue
+                self._effects.append(effect)
+                if isinstance(effect, Emit):
+                    self._pass_on(effect.event, now)
+
+    def _pass_on(self, event: object, now: Instant) -> None:
+        """Tell one plane what the other has learnt."""
+        if isinstance(event, RegistryAdopted):
+            self._heed(event.registry)
+        elif isinstance(event, MemberChanged) and event.member.state is MemberState.ALIVE:
+            self.state.peer_alive(event.member.id, now)
+
+    def _heed(self, registry: Registry) -> None:
+        self.swim.epoch = registry.epoch
+        self.swim.admitted = frozenset(registry.ids())

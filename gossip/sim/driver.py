@@ -1,0 +1,196 @@
+"""What the asyncio driver does for one node on real sockets, done for all hosts in virtual time.
+
+The rules are the same: after any input, perform all effects in order, then re-arm the one timer;
+deliver what has arrived before firing timers; commit changes in the order of their emission and
+report afterwards. The simulated disk is nastier than most: commit and report are two moments, so
+a crash can fall before the commit (the changes are gone), or between the two (they are there and
+nobody ever said so).
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from gossip.ids import NodeId
+from gossip.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.node import Node
+from gossip.sim.host import INBOX_ITEMS_MAX, Host, HostState
+from gossip.sim.network import Network
+from gossip.sim.schedule import Schedule
+from gossip.sim.seeds import stream
+from gossip.sim.streams import Streams
+
+# A dial that finds nobody at any address fails after about this long.
+DIAL_FAILS_S = 0.05
+
+
+class Audience(Protocol):
+    """Who wants to hear what happens on the hosts."""
+
+    def emitted(self, host: Host, event: object) -> None:
+        """A node told its application something."""
+
+    def stepped(self, host: Host) -> None:
+        """A node took in one input and all its effects were performed."""
+
+
+class SimulatedDriver:
+    """Moves datagrams, frames, changes and timers between hosts."""
+
+    def __init__(self, seed: int, network: Network, audience: Audience) -> None:
+        self.schedule = Schedule()
+        self.network = network
+        self.streams = Streams(self.schedule, network, stream(seed, "streams"), self)
+        self.counts: Counter[str] = Counter()
+        self._audience = audience
+        self._disk: random.Random = stream(seed, "disks")
+        self._by_address: dict[Address, Host] = {}
+        self._by_id: dict[NodeId, Host] = {}
+        self._perform: dict[type[Effect], Callable[[Host, Effect], None]] = {
+            SendDatagram: self._send_datagram,
+            SendFrame: self._send_frame,
+            Persist: self._persist,
+            Emit: self._emit,
+        }
+
+    def plug_in(self, host: Host) -> None:
+        """Let a host be reached under its id and its present address."""
+        self._by_id[host.id] = host
+        self._by_address[host.address] = host
+
+    def unplug(self, address: Address) -> None:
+        """Let nobody be reached under this address any more."""
+        del self._by_address[address]
+
+    def start(self, host: Host, node: Node) -> None:
+        """Let a node run on a host."""
+        host.boot_up(node)
+        self._settle(host)
+
+    def resume(self, host: Host) -> None:
+        """Let a paused process go on: first it reads what has arrived, then its timer fires."""
+        assert host.state is HostState.PAUSED, f"{host.name} is not paused"
+        host.state = HostState.UP
+        while host.inbox:
+            host.inbox.popleft()()
+            self._settle(host)
+        host.wake_at = None
+        self._arm(host)
+
+    def call(self, host: Host, action: Callable[[Node, Instant], None]) -> None:
+        """Let a running node take in something, then perform its effects.
+
+        A paused process takes it in when it goes on, as it reads its sockets then.
+        """
+        if host.state is HostState.UP:
+            action(host.node, host.local(self.schedule.now))
+            self._settle(host)
+        elif host.state is HostState.PAUSED:
+            host.inbox.append(lambda: action(host.node, host.local(self.schedule.now)))
+
+    # ------------------------------------------------------------------ effects
+
+    def _settle(self, host: Host) -> None:
+        life = host.life
+        for effect in host.node.effects():
+            self._perform[type(effect)](host, effect)
+        if host.life == life and host.is_up:
+            self._arm(host)
+            self._audience.stepped(host)
+
+    def _arm(self, host: Host) -> None:
+        """Re-arm the timer. One that is set too early stays: it finds nothing due and re-arms."""
+        deadline = host.node.deadline()
+        if deadline is None:
+            return
+        due = max(host.world_time(deadline), self.schedule.now)
+        if host.wake_at is None or due < host.wake_at:
+            host.wake_at = due
+            self.schedule.at(due, self._wake, host, host.life, due)
+
+    def _wake(self, host: Host, life: int, due: Instant) -> None:
+        if host.life != life or host.wake_at != due or not host.is_up:
+            return
+        host.wake_at = None
+        now = host.local(self.schedule.now)
+        deadline = host.node.deadline()
+        if deadline is not None and deadline <= now:
+            host.node.wake(now)
+            self._settle(host)
+        else:
+            self._arm(host)
+
+    def _send_datagram(self, host: Host, effect: Effect) -> None:
+        assert isinstance(effect, SendDatagram), "the table of effects says so"
+        target = self._by_address.get(effect.to)
+        if target is None:
+            self.counts["datagrams/nobody_there"] += 1
+            return
+        for delay_s in self.network.datagram_delays(host.name, target.name, self.schedule.now):
+            self.schedule.after(
+                delay_s, self._datagram_arrives, effect.to, effect.data, host.address, host.name
+            )
+
+    def _datagram_arrives(self, to: Address, data: bytes, source: Address, sender: str) -> None:
+        receiver = self._by_address.get(to)
+        if receiver is None or receiver.is_down:
+            self.counts["datagrams/nobody_there"] += 1
+        elif not self.network.hears(sender, receiver.name):
+            self.counts["datagrams/cut_under_way"] += 1
+        elif receiver.state is HostState.PAUSED and len(receiver.inbox) >= INBOX_ITEMS_MAX:
+            self.counts["datagrams/buffer_full"] += 1
+        else:
+            self.call(receiver, lambda node, now: node.receive(data, source, now))
+
+    def _send_frame(self, host: Host, effect: Effect) -> None:
+        assert isinstance(effect, SendFrame), "the table of effects says so"
+        target = self._by_id.get(effect.to)
+        known = host.node.addresses_of(effect.to)
+        if target is not None and target.address in known:
+            self.streams.send(host, target, effect.data)
+            return
+        self.counts["frames/nobody_there"] += 1
+        self.schedule.after(DIAL_FAILS_S, self._unreachable, host, host.life, effect.to)
+
+    def frame_arrived(self, receiver: Host, data: bytes, sender: Host) -> None:
+        """Hand a frame to the node on receiver."""
+        self.call(receiver, lambda node, now: node.receive_frame(data, sender.id, now))
+
+    def stream_broke(self, sender: Host, receiver: Host) -> None:
+        """Tell the node on sender that frames to receiver were lost."""
+        self._unreachable(sender, sender.life, receiver.id)
+
+    def _unreachable(self, host: Host, life: int, peer: NodeId) -> None:
+        if host.life == life:
+            self.call(host, lambda node, now: node.peer_unreachable(peer, now))
+
+    # ------------------------------------------------------------------ disks
+
+    def _persist(self, host: Host, effect: Effect) -> None:
+        assert isinstance(effect, Persist), "the table of effects says so"
+        start = max(self.schedule.now, host.disk_free_at)
+        host.disk_free_at = start + host.disk_delay_s * self._disk.uniform(0.5, 1.5)
+        self.schedule.at(host.disk_free_at, self._commit, host, host.life, effect)
+
+    def _commit(self, host: Host, life: int, effect: Persist) -> None:
+        if host.life != life:
+            self.counts["disks/writes_lost"] += 1
+            return
+        host.storage.apply(effect.changes)
+        self.counts["disks/writes"] += 1
+        lag_s = host.disk_delay_s * self._disk.uniform(0.0, 0.5)
+        host.disk_reports_at = max(host.disk_reports_at, self.schedule.now + lag_s)
+        self.schedule.at(host.disk_reports_at, self._report, host, life, effect.token)
+
+    def _report(self, host: Host, life: int, token: int) -> None:
+        if host.life == life:
+            self.call(host, lambda node, now: node.persisted(token, now))
+        else:
+            self.counts["disks/reports_lost"] += 1
+
+    # ------------------------------------------------------------------ events
+
+    def _emit(self, host: Host, effect: Effect) -> None:
+        assert isinstance(effect, Emit), "the table of effects says so"
+        self._audience.emitted(host, effect.event)

@@ -1,0 +1,143 @@
+"""Trouble, drawn from a seed: what will go wrong in a run, decided before it begins.
+
+Each class of fault draws from a stream of its own, and draws whether or not it is switched on.
+So one class can be masked without moving the others, which is how a failing schedule is made
+smaller. The plan is a list of moments; at each of them something happens to the world if it still
+makes sense then (nobody crashes twice).
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gossip.machine import Instant
+from gossip.sim.host import HostState
+from gossip.sim.network import Conditions
+from gossip.sim.seeds import stream
+
+if TYPE_CHECKING:
+    from gossip.sim.world import World
+
+# More than half the seeds have a given class at all, so that quiet combinations occur too.
+CLASS_CHANCE = 0.6
+
+Draw = Callable[[random.Random, list[str], float], "Iterator[Fault]"]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that goes wrong, or right again, at a moment."""
+
+    at: Instant
+    verb: str
+    objects: tuple[object, ...] = ()
+
+
+def plan(seed: int, names: list[str], span_s: float, without: frozenset[str]) -> list[Fault]:
+    """Return what goes wrong during the first ``span_s`` seconds, in order of time."""
+    unknown = without - set(CLASSES)
+    assert not unknown, f"no such class of faults: {sorted(unknown)}"
+    faults: list[Fault] = []
+    for name, draw in CLASSES.items():
+        rng = stream(seed, "faults", name)
+        present, drawn = rng.random() < CLASS_CHANCE, list(draw(rng, names, span_s))
+        if present and name not in without:
+            faults.extend(drawn)
+    return sorted(faults, key=lambda fault: fault.at)
+
+
+def strike(world: "World", fault: Fault) -> None:
+    """Let a fault happen, if it still makes sense: nobody crashes twice."""
+    if fault.verb in ON_A_HOST:
+        (name,) = fault.objects
+        assert isinstance(name, str), "faults of this kind name one host"
+        state = world.hosts[name].state
+        if state in ON_A_HOST[fault.verb]:
+            getattr(world, fault.verb)(name)
+    else:
+        getattr(world, fault.verb)(*fault.objects)
+
+
+# In which states of a host each of these is possible.
+ON_A_HOST: dict[str, tuple[HostState, ...]] = {
+    "crash": (HostState.UP, HostState.PAUSED),
+    "restart": (HostState.DOWN,),
+    "pause": (HostState.UP,),
+    "resume": (HostState.PAUSED,),
+}
+
+
+def _moments(rng: random.Random, span_s: float, most: int) -> list[Instant]:
+    return sorted(rng.uniform(0.0, span_s) for _ in range(rng.randint(1, most)))
+
+
+def _length_s(rng: random.Random, mean_s: float) -> float:
+    return min(4 * mean_s, rng.expovariate(1 / mean_s))
+
+
+def _weather(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    del names
+    for at in [0.0, *_moments(rng, span_s, 4)]:
+        conditions = Conditions(
+            loss=rng.choice((0.0, 0.05, 0.1, 0.3, 0.6)),
+            burst=rng.choice((0.0, 0.005, 0.02)),
+            delay_s=rng.choice((0.0002, 0.001, 0.02, 0.1)),
+            jitter_s=rng.choice((0.0, 0.001, 0.02, 0.1)),
+            duplicate=rng.choice((0.0, 0.05, 0.2)),
+            late=rng.choice((0.0, 0.01, 0.05)),
+        )
+        yield Fault(at, "weather", (conditions,))
+
+
+def _crashes(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 5):
+        name, length_s = rng.choice(names), _length_s(rng, 15.0)
+        yield Fault(at, "crash", (name,))
+        yield Fault(at + length_s, "restart", (name,))
+
+
+def _pauses(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 4):
+        name, length_s = rng.choice(names), _length_s(rng, 6.0)
+        yield Fault(at, "pause", (name,))
+        yield Fault(at + length_s, "resume", (name,))
+
+
+def _partitions(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 3):
+        mixed, length_s = rng.sample(names, len(names)), _length_s(rng, 20.0)
+        where = rng.randint(1, len(names) - 1)
+        yield Fault(at, "partition", (mixed[:where], mixed[where:]))
+        yield Fault(at + length_s, "join_sides")
+
+
+def _cuts(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 6):
+        (source, target), length_s = rng.sample(names, 2), _length_s(rng, 15.0)
+        yield Fault(at, "cut", (source, target))
+        yield Fault(at + length_s, "mend", (source, target))
+
+
+def _clocks(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 4):
+        error_s = rng.choice((-1.8e9, -3600.0, -1.0, 0.5, 30.0, 7200.0, 2.3e9))
+        yield Fault(at, "skew", (rng.choice(names), error_s))
+
+
+def _disks(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 4):
+        delay_s = rng.choice((0.0005, 0.05, 0.5, 2.0))
+        yield Fault(at, "slow_disk", (rng.choice(names), delay_s))
+
+
+CLASSES: dict[str, Draw] = {
+    "weather": _weather,
+    "crashes": _crashes,
+    "pauses": _pauses,
+    "partitions": _partitions,
+    "cuts": _cuts,
+    "clocks": _clocks,
+    "disks": _disks,
+}
+"""The classes of faults; each can be masked by its name."""

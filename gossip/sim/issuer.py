@@ -1,0 +1,53 @@
+"""The simulated issuer: says who belongs, as the device that holds the CA key does.
+
+In production the registry is signed by the issuer's agent and spreads from there. Here the world
+itself holds the key, so that a test can admit and remove nodes at any moment; how the signed
+registry then reaches everybody is the nodes' own business, and is what gets tested.
+"""
+
+from gossip.ids import CLUSTER_ID_BYTES, ClusterId
+from gossip.sim.host import Host
+from gossip.sim.suite import toy_sign, toy_verify
+from gossip.state.registry import Admitted, Registry, SignedRegistry, admit, found, remove
+
+
+class Issuer:
+    """Keeps the newest registry and signs it."""
+
+    def __init__(self, cluster_id: ClusterId, secret: bytes) -> None:
+        assert len(cluster_id) == CLUSTER_ID_BYTES, "cluster ids have 16 bytes"
+        self.cluster_id = cluster_id
+        self._newest: Registry | None = None
+        self._secret = secret
+
+    @property
+    def newest(self) -> Registry:
+        """The registry that was signed last."""
+        assert self._newest is not None, "nobody was admitted yet"
+        return self._newest
+
+    def admit(self, host: Host, *, weight: float = 1.0, zone: str = "") -> None:
+        """Let a host belong; the first one founds the covey."""
+        node = Admitted(
+            id=host.id,
+            name=host.name,
+            key=host.id.to_bytes(32),
+            weight=weight,
+            zone=zone,
+            issuer=self._newest is None,
+        )
+        before = self._newest
+        self._newest = admit(before, node) if before else found(self.cluster_id, node)
+
+    def remove(self, host: Host) -> None:
+        """Let a host no longer belong."""
+        self._newest = remove(self.newest, host.id)
+
+    def signed(self) -> bytes:
+        """Return the newest registry as it travels."""
+        payload = self.newest.encode()
+        return SignedRegistry(payload, toy_sign(self._secret, payload)).encode()
+
+    def verify(self, payload: bytes, signature: bytes) -> bool:
+        """Tell whether this issuer signed that payload."""
+        return toy_verify(self._secret, payload, signature)

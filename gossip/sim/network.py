@@ -1,0 +1,138 @@
+"""The air between the nodes: what is lost, late, doubled, and who cannot hear whom.
+
+A network decides; it moves nothing. For each datagram it returns the delays after which copies
+of it arrive: none when it is lost, two when it is doubled. Reordering needs no rule of its own,
+it follows from jitter. Cuts are directed, because real links fail in one direction more often
+than textbooks admit: a full transmit queue, a firewall, an antenna.
+
+Every chance is drawn for every datagram, also when its probability is zero. So masking one kind
+of trouble leaves all the other draws where they were.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from gossip.machine import Instant
+
+# What TCP does about a lost segment takes about this long, again for each further loss.
+RETRANSMISSION_S = 0.2
+RETRANSMISSIONS_MAX = 16
+EVERYBODY_ELSE = -1
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """What the links are like. Probabilities are per datagram and per direction."""
+
+    loss: float = 0.0
+    """Chance that a datagram vanishes."""
+    burst: float = 0.0
+    """Chance that a datagram begins a silence of its link: loss comes in clumps on Wi-Fi."""
+    burst_s: float = 0.5
+    """Mean length of such a silence."""
+    delay_s: float = 0.001
+    """Least time from sender to receiver."""
+    jitter_s: float = 0.001
+    """Mean of what comes on top of it, exponentially distributed."""
+    duplicate: float = 0.0
+    """Chance that a second copy arrives on its own way."""
+    late: float = 0.0
+    """Chance that a copy is held up for up to ``late_s``."""
+    late_s: float = 5.0
+
+
+CALM = Conditions()
+
+
+class Network:
+    """Links between hosts, known by name. Counts what it does to traffic."""
+
+    def __init__(self, rng: random.Random, conditions: Conditions = CALM) -> None:
+        self.conditions = conditions
+        self.counts: Counter[str] = Counter()
+        self._rng = rng
+        self._cuts: set[tuple[str, str]] = set()
+        self._sides: dict[str, int] = {}
+        self._silent_until: dict[tuple[str, str], Instant] = {}
+
+    def cut(self, source: str, target: str) -> None:
+        """Let nothing pass from source to target any more; the way back stays open."""
+        self._cuts.add((source, target))
+
+    def mend(self, source: str, target: str) -> None:
+        """Undo ``cut``."""
+        self._cuts.discard((source, target))
+
+    def partition(self, sides: Iterable[Iterable[str]]) -> None:
+        """Split the hosts into sides that do not hear each other.
+
+        Hosts that no side names form one more side together.
+        """
+        self._sides = {name: number for number, side in enumerate(sides) for name in side}
+
+    def join_sides(self) -> None:
+        """Undo ``partition``; one-way cuts stay."""
+        self._sides = {}
+
+    def heal(self) -> None:
+        """Undo every cut and partition and end every silence; the conditions stay."""
+        self._cuts.clear()
+        self._silent_until.clear()
+        self.join_sides()
+
+    def hears(self, source: str, target: str) -> bool:
+        """Tell whether anything sent by source can reach target."""
+        sides = self._sides
+        if sides and sides.get(source, EVERYBODY_ELSE) != sides.get(target, EVERYBODY_ELSE):
+            return False
+        return (source, target) not in self._cuts
+
+    def connected(self, one: str, other: str) -> bool:
+        """Tell whether a stream between the two can move: that takes both directions."""
+        return self.hears(one, other) and self.hears(other, one)
+
+    def datagram_delays(self, source: str, target: str, now: Instant) -> list[float]:
+        """Return after how many seconds each copy of a datagram arrives."""
+        self.counts["datagrams/sent"] += 1
+        lost, doubled = self._is_lost(source, target, now), self._doubles()
+        delays = [self._delay(), self._delay()]
+        if lost is not None:
+            self.counts[f"datagrams/{lost}"] += 1
+            return []
+        if not doubled:
+            return delays[:1]
+        self.counts["datagrams/duplicated"] += 1
+        return delays
+
+    def frame_delay(self) -> float:
+        """Return how long a frame travels; loss shows as retransmission, never as a gap."""
+        delay = self.conditions.delay_s + self._rng.expovariate(1.0) * self.conditions.jitter_s
+        for _ in range(RETRANSMISSIONS_MAX):
+            if self._rng.random() >= self.conditions.loss:
+                break
+            delay += RETRANSMISSION_S
+        return delay
+
+    def _is_lost(self, source: str, target: str, now: Instant) -> str | None:
+        """Return the reason for which a datagram is lost; None when it passes."""
+        rng, air, link = self._rng, self.conditions, (source, target)
+        vanishes, silence = rng.random() < air.loss, rng.random() < air.burst
+        length_s = rng.expovariate(1.0) * air.burst_s
+        if not self.hears(source, target):
+            return "cut"
+        if silence:
+            self._silent_until[link] = now + length_s
+        if self._silent_until and self._silent_until.get(link, now) > now:
+            return "lost_in_burst"
+        return "lost" if vanishes else None
+
+    def _doubles(self) -> bool:
+        return self._rng.random() < self.conditions.duplicate
+
+    def _delay(self) -> float:
+        rng, air = self._rng, self.conditions
+        held, held_s = rng.random() < air.late, rng.random() * air.late_s
+        delay = air.delay_s + rng.expovariate(1.0) * air.jitter_s
+        return delay + held_s if held else delay

@@ -1,0 +1,125 @@
+"""Streams between hosts: ordered, silent about loss, and breakable.
+
+A stream carries frames from the process that dialled to the process that answered, in order. A
+cut link stalls it, as TCP would: the frames wait, and go on if the link comes back in time. When
+that takes too long, or the other process has ended, the stream breaks: what had not arrived is
+lost, and the sender alone is told. A process that dies takes its own unsent frames with it, and
+nobody hears of those.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from gossip.machine import Instant
+from gossip.sim.host import INBOX_ITEMS_MAX, Host
+from gossip.sim.network import Network
+from gossip.sim.schedule import Schedule
+
+# How often a stalled stream tries again, and how long a sender waits before it gives up.
+RETRY_S = 0.25
+GIVE_UP_MIN_S, GIVE_UP_MAX_S = 4.0, 12.0
+
+
+class StreamEnds(Protocol):
+    """What the streams tell the world."""
+
+    def frame_arrived(self, receiver: Host, data: bytes, sender: Host) -> None:
+        """Hand a frame to the process on receiver."""
+
+    def stream_broke(self, sender: Host, receiver: Host) -> None:
+        """Tell the process on sender that frames to receiver were lost."""
+
+
+class Stream:
+    """Frames under way between two lives of two hosts."""
+
+    def __init__(self, sender: Host, receiver: Host, ready_at: Instant) -> None:
+        self.sender, self.receiver = sender, receiver
+        self.lives = sender.life, receiver.life
+        self.waiting: deque[tuple[Instant, bytes]] = deque()
+        self.ready_at = ready_at
+        self.gives_up_at: Instant | None = None
+        self.broken = False
+
+    @property
+    def sender_lives(self) -> bool:
+        """Whether the process that dialled is still there to send."""
+        return self.lives[0] == self.sender.life and not self.sender.is_down
+
+    @property
+    def receiver_lives(self) -> bool:
+        """Whether the process that answered is still there to receive."""
+        return self.lives[1] == self.receiver.life and not self.receiver.is_down
+
+
+class Streams:
+    """All streams of a world, at most one for each direction between two hosts."""
+
+    def __init__(
+        self, schedule: Schedule, network: Network, rng: random.Random, ends: StreamEnds
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self._schedule, self._network, self._rng, self._ends = schedule, network, rng, ends
+        self._open: dict[tuple[str, str], Stream] = {}
+
+    def send(self, sender: Host, receiver: Host, data: bytes) -> None:
+        """Put a frame on the stream between two hosts, dialling if there is none."""
+        self.counts["frames/sent"] += 1
+        now = self._schedule.now
+        stream = self._open.get((sender.name, receiver.name))
+        if stream is None or stream.broken or not stream.sender_lives:
+            round_trip_s = 2 * self._network.frame_delay()
+            stream = Stream(sender, receiver, now + round_trip_s)
+            self._open[sender.name, receiver.name] = stream
+        stream.ready_at = max(stream.ready_at, now + self._network.frame_delay())
+        stream.waiting.append((stream.ready_at, data))
+        if len(stream.waiting) == 1:
+            self._schedule.at(stream.ready_at, self._move, stream)
+
+    def _move(self, stream: Stream) -> None:
+        """Deliver the frame at the head, or find out why that cannot be done."""
+        if not stream.sender_lives:
+            self._drop(stream)
+        elif not stream.receiver_lives:
+            self._break(stream)
+        elif self._is_stalled(stream):
+            self._stall(stream)
+        else:
+            stream.gives_up_at = None
+            _, data = stream.waiting.popleft()
+            self._after_one(stream, self._ends.frame_arrived, stream.receiver, data, stream.sender)
+
+    def _after_one(self, stream: Stream, action: Callable[..., None], *arguments: object) -> None:
+        # The next frame is scheduled first: the action may send on this very stream.
+        if stream.waiting:
+            self._schedule.at(stream.waiting[0][0], self._move, stream)
+        action(*arguments)
+
+    def _is_stalled(self, stream: Stream) -> bool:
+        full = len(stream.receiver.inbox) >= INBOX_ITEMS_MAX
+        return full or not self._network.connected(stream.sender.name, stream.receiver.name)
+
+    def _stall(self, stream: Stream) -> None:
+        now = self._schedule.now
+        patience_s = self._rng.uniform(GIVE_UP_MIN_S, GIVE_UP_MAX_S)
+        if stream.gives_up_at is None:
+            self.counts["streams/stalled"] += 1
+            stream.gives_up_at = now + patience_s
+        if now >= stream.gives_up_at:
+            self._break(stream)
+        else:
+            self._schedule.after(RETRY_S, self._move, stream)
+
+    def _break(self, stream: Stream) -> None:
+        self.counts["streams/broken"] += 1
+        self._drop(stream)
+        self._ends.stream_broke(stream.sender, stream.receiver)
+
+    def _drop(self, stream: Stream) -> None:
+        self.counts["frames/lost"] += len(stream.waiting)
+        stream.waiting.clear()
+        stream.broken = True
+        if self._open.get((stream.sender.name, stream.receiver.name)) is stream:
+            del self._open[stream.sender.name, stream.receiver.name]

@@ -1,0 +1,373 @@
+"""A covey in a box: whole nodes, virtual time, and a hand that breaks things.
+
+    world = World(seed=7)
+    world.add("a", "b", "c")
+    world.run(10)
+    world.partition(["a"], ["b", "c"])
+    write = world.put("b", "greeting", b"hello")
+    world.run(5)
+    world.heal()
+    world.run_until(world.is_whole, within_s=60)
+
+A world is decided by its seed and the calls made on it: the same again gives the same story, byte
+for byte. Its nodes are the real ones; the world stands in for devices, cables, disks, clocks and
+clients, and shows every transition to its checkers while it happens.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from gossip.ids import CLUSTER_ID_BYTES, NodeId, next_boot
+from gossip.machine import Instant
+from gossip.membership.members import MemberChanged, MemberState
+from gossip.node import Node, NodeSettings
+from gossip.sim.checkers import Checker
+from gossip.sim.driver import SimulatedDriver
+from gossip.sim.host import DISK_DELAY_S, Host, HostState, addresses_of
+from gossip.sim.issuer import Issuer
+from gossip.sim.network import CALM, Conditions, Network
+from gossip.sim.operations import Operation
+from gossip.sim.seeds import stream
+from gossip.sim.story import Story
+from gossip.sim.suite import ToySuite
+from gossip.state.requests import Completed, Delete, Get, List, Put, RegistryAdopted, Request
+from gossip.tuning import LAN, Tuning
+
+# How often run_until looks: its results are multiples of this.
+LOOK_EVERY_S = 0.125
+SECRET = b"the secret of a simulated covey"
+
+
+class World:
+    """Hosts, the air between them, and time. All names are names of hosts."""
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        conditions: Conditions = CALM,
+        tuning: Tuning = LAN,
+        checkers: Iterable[Checker] = (),
+        story: Story | None = None,
+    ) -> None:
+        self.seed = seed
+        self.tuning = tuning
+        self.network = Network(stream(seed, "network"), conditions)
+        self.driver = SimulatedDriver(seed, self.network, self)
+        self.issuer = Issuer(stream(seed, "cluster").randbytes(CLUSTER_ID_BYTES), SECRET)
+        self.hosts: dict[str, Host] = {}
+        self.names: dict[NodeId, str] = {}
+        self.operations: list[Operation] = []
+        self.checkers = list(checkers)
+        self.story = story or Story()
+        self._open: dict[tuple[str, int, int], Operation] = {}
+        self._suite = ToySuite(SECRET)
+        self._identities = stream(seed, "identities")
+        self._node_counts: Counter[str] = Counter()
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def now(self) -> Instant:
+        """Seconds since the world began."""
+        return self.driver.schedule.now
+
+    def run(self, seconds: float) -> None:
+        """Let that much time pass."""
+        self.driver.schedule.run_to(self.now + seconds)
+
+    def run_until(self, true: Callable[[], bool], *, within_s: float) -> float | None:
+        """Let time pass until something is true; return how many seconds that took, or None."""
+        start = self.now
+        while not true():
+            if self.now >= start + within_s:
+                return None
+            self.run(LOOK_EVERY_S)
+        return self.now - start
+
+    def tell(self, name: str, text: str) -> None:
+        """Add a line to the story, which is what a failure shows."""
+        self.story.tell(self.now, name, text)
+
+    # ------------------------------------------------------------------ devices
+
+    def add(self, *names: str, zone: str = "", weight: float = 1.0) -> None:
+        """Admit devices, hand them the registry, switch them on."""
+        for name in names:
+            host = Host(name, len(self.hosts), self._identities)
+            self.hosts[name], self.names[host.id] = host, name
+            self.driver.plug_in(host)
+            self.issuer.admit(host, weight=weight, zone=zone)
+        self._publish_registry(names)
+        for name in names:
+            self.restart(name)
+
+    def remove(self, name: str) -> None:
+        """Let a device no longer belong; the registry that says so is handed to one other."""
+        self.tell(name, "is removed from the registry")
+        self.issuer.remove(self.hosts[name])
+        self._publish_registry(())
+
+    def restart(self, *names: str) -> None:
+        """Start a process on devices on which none runs."""
+        for name in names:
+            host = self.hosts[name]
+            host.starts += 1
+            node = self._new_node(host)
+            self.tell(name, f"starts for the {host.starts}. time")
+            for checker in self.checkers:
+                checker.started(self, host, node)
+            self.driver.start(host, node)
+            others = [other for other in self.hosts.values() if other is not host]
+            known = addresses_of(others)
+            self.driver.call(host, lambda node, now, known=known: node.discovered(known, now))
+
+    def crash(self, *names: str) -> None:
+        """End processes at once, as kill -9 does; the disk keeps what was committed."""
+        for name in names:
+            self.tell(name, "crashes")
+            host = self.hosts[name]
+            self._node_counts.update(host.node.counts)
+            host.end()
+            self._lose_operations(name)
+
+    def pause(self, *names: str) -> None:
+        """Let processes stand still, as SIGSTOP or a starved machine does."""
+        for name in names:
+            assert self.hosts[name].is_up, f"{name} is not up"
+            self.tell(name, "pauses")
+            self.hosts[name].state = HostState.PAUSED
+
+    def resume(self, *names: str) -> None:
+        """Let paused processes go on."""
+        for name in names:
+            self.tell(name, "goes on")
+            self.driver.resume(self.hosts[name])
+
+    def leave(self, name: str) -> None:
+        """Let a node take its leave; its process ends a moment later."""
+        self.tell(name, "leaves")
+        host = self.hosts[name]
+        self.driver.call(host, lambda node, now: node.leave(now))
+        self.driver.schedule.after(1.0, self._end_life, host, host.life)
+
+    def skew(self, name: str, error_s: float) -> None:
+        """Set how wrong a device's wall clock is."""
+        self.tell(name, f"has its wall clock {error_s:+.0f} s off")
+        self.hosts[name].wall_error_ms = int(error_s * 1000)
+
+    def slow_disk(self, name: str, delay_s: float) -> None:
+        """Set how long a device's disk takes for one transaction."""
+        self.tell(name, f"needs {delay_s} s to write")
+        self.hosts[name].disk_delay_s = delay_s
+
+    # ------------------------------------------------------------------ the air
+
+    def partition(self, *sides: Iterable[str]) -> None:
+        """Split the hosts; those that no side names form one more side."""
+        listed = [list(side) for side in sides]
+        self.tell("air", "splits into " + " | ".join(" ".join(side) for side in listed))
+        self.network.partition(listed)
+
+    def cut(self, source: str, target: str) -> None:
+        """Let target no longer hear source, while source still hears target."""
+        self.tell("air", f"carries nothing from {source} to {target}")
+        self.network.cut(source, target)
+
+    def mend(self, source: str, target: str) -> None:
+        """Undo ``cut``."""
+        self.network.mend(source, target)
+
+    def join_sides(self) -> None:
+        """Undo ``partition``; one-way cuts stay."""
+        self.tell("air", "joins its sides again")
+        self.network.join_sides()
+
+    def heal(self) -> None:
+        """Undo all cuts and partitions."""
+        self.tell("air", "heals")
+        self.network.heal()
+
+    def weather(self, conditions: Conditions) -> None:
+        """Change what all links are like."""
+        self.tell("air", f"becomes {conditions}")
+        self.network.conditions = conditions
+
+    def peace(self, conditions: Conditions) -> None:
+        """End all trouble: heal the air, switch everything on, set clocks and disks right."""
+        self.weather(conditions)
+        self.heal()
+        for host in self.hosts.values():
+            host.wall_error_ms, host.disk_delay_s = 0, DISK_DELAY_S
+            if host.is_paused:
+                self.resume(host.name)
+            elif host.is_down:
+                self.restart(host.name)
+
+    # ------------------------------------------------------------------ clients
+
+    def put(
+        self,
+        name: str,
+        key: str,
+        value: bytes,
+        *,
+        after: Operation | None = None,
+        w: int | None = None,
+    ) -> Operation:
+        """Ask a node to store a value; ``after`` is the get whose values it replaces."""
+        return self.submit(name, Put(key=key, value=value, w=w, context=_context(after)), after)
+
+    def delete(
+        self, name: str, key: str, *, after: Operation | None = None, w: int | None = None
+    ) -> Operation:
+        """Ask a node to delete what is there, or what the get ``after`` returned."""
+        return self.submit(name, Delete(key=key, w=w, context=_context(after)), after)
+
+    def get(self, name: str, key: str, *, r: int | None = None) -> Operation:
+        """Ask a node for the values of a key."""
+        return self.submit(name, Get(key=key, r=r))
+
+    def list_keys(self, name: str, prefix: str) -> Operation:
+        """Ask a node for the keys that begin with a prefix."""
+        return self.submit(name, List(prefix=prefix))
+
+    def submit(self, name: str, request: Request, read: Operation | None = None) -> Operation:
+        """Send a request to the node on a host that is up."""
+        host = self.hosts[name]
+        operation = Operation(len(self.operations), name, request, self.now)
+        operation.read = read
+        self.operations.append(operation)
+        if host.is_down:
+            operation.lose()
+        else:
+            self.driver.call(host, lambda node, now: self._hand_in(host, node, operation, now))
+        return operation
+
+    # ------------------------------------------------------------------ views
+
+    def up(self) -> list[str]:
+        """Return the names of the hosts whose process runs and is not paused."""
+        return [name for name, host in self.hosts.items() if host.is_up]
+
+    def members(self, name: str) -> dict[str, MemberState]:
+        """Return what a node thinks of whom."""
+        members = self.hosts[name].node.swim.members
+        return {self.names[member.id]: member.state for member in members}
+
+    def alive(self, name: str) -> set[str]:
+        """Return whom a node takes for alive."""
+        states = self.members(name)
+        return {other for other, state in states.items() if state is MemberState.ALIVE}
+
+    def is_whole(self) -> bool:
+        """Whether every running node takes exactly the running nodes for alive."""
+        up = set(self.up())
+        return all(self.alive(name) == up for name in up)
+
+    def owners(self, key: str) -> list[str]:
+        """Return who owns a key by the newest registry."""
+        return [self.names[owner] for owner in self.issuer.newest.owners_of(key)]
+
+    def stored(self, name: str, key: str) -> frozenset[bytes]:
+        """Return the values of a key on a device's own disk."""
+        partition = self.issuer.newest.partition_of(key)
+        record = self.hosts[name].storage.load(partition, key)
+        return frozenset(version.value for version in record.live) if record else frozenset()
+
+    def replicas_agree(self) -> bool:
+        """Whether all owners of each key that was ever written hold the same values."""
+        keys = {operation.key for operation in self.operations if operation.is_write}
+        return all(len({self.stored(name, key) for name in self.owners(key)}) == 1 for key in keys)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What all nodes, past and present, and the world around them have counted."""
+        total = Counter(self._node_counts)
+        for host in self.hosts.values():
+            if not host.is_down:
+                total.update(host.node.counts)
+        for counts in (self.network.counts, self.driver.counts, self.driver.streams.counts):
+            total.update({f"world/{label}": count for label, count in counts.items()})
+        return total
+
+    # ------------------------------------------------------------------ audience
+
+    def emitted(self, host: Host, event: object) -> None:
+        """Show checkers and clients what a node said."""
+        if isinstance(event, MemberChanged):
+            self._tell_change(host, event)
+            for checker in self.checkers:
+                checker.member_changed(self, host, event)
+        elif isinstance(event, Completed):
+            operation = self._open.pop((host.name, host.life, event.request))
+            operation.answer(event.result, self.now)
+            for checker in self.checkers:
+                checker.answered(self, operation)
+        elif isinstance(event, RegistryAdopted):
+            host.signed_registry = event.signed
+            self.tell(host.name, f"follows epoch {event.registry.epoch}")
+
+    def stepped(self, host: Host) -> None:
+        """Let the checkers look at a node behind each step."""
+        for checker in self.checkers:
+            checker.stepped(self, host)
+
+    # ------------------------------------------------------------------ inside
+
+    def _new_node(self, host: Host) -> Node:
+        rng = stream(self.seed, "node", host.name, host.starts)
+        settings = NodeSettings(
+            me=host.id,
+            boot=next_boot(host.starts, rng),
+            name=host.name,
+            addresses=(host.address,),
+            tags={},
+            tuning=self.tuning,
+            cluster_id=self.issuer.cluster_id,
+            actor=rng.getrandbits(64),
+        )
+        return Node(
+            settings,
+            suite=self._suite,
+            signed_registry=host.signed_registry,
+            verify=self.issuer.verify,
+            storage=host.storage,
+            rng=rng,
+            wall_ms=host.wall_ms,
+            now=host.local(self.now),
+        )
+
+    def _publish_registry(self, newcomers: Iterable[str]) -> None:
+        """Hand the newest registry to the newcomers and to one node that runs."""
+        signed = self.issuer.signed()
+        for name in newcomers:
+            self.hosts[name].signed_registry = signed
+        for name in self.up()[:1]:
+            self.driver.call(self.hosts[name], lambda node, now: node.adopt_registry(signed, now))
+
+    def _hand_in(self, host: Host, node: Node, operation: Operation, now: Instant) -> None:
+        number = node.submit(operation.request, now)
+        self._open[host.name, host.life, number] = operation
+
+    def _end_life(self, host: Host, life: int) -> None:
+        if host.life == life and not host.is_down:
+            self.crash(host.name)
+
+    def _lose_operations(self, name: str) -> None:
+        for operation in self.operations:
+            if operation.host == name:
+                operation.lose()
+        self._open = {where: open_ for where, open_ in self._open.items() if where[0] != name}
+
+    def _tell_change(self, host: Host, change: MemberChanged) -> None:
+        member = change.member
+        before = change.before.name.lower() if change.before else "unknown"
+        about = self.names.get(member.id, "a stranger")
+        what = f"{about} {before} -> {member.state.name.lower()}"
+        self.tell(host.name, f"{what} (incarnation {member.incarnation}, {change.reason})")
+
+
+def _context(read: Operation | None) -> bytes | None:
+    """Return what a client that has read must send with its next write."""
+    return getattr(read.result, "context", None) if read is not None else None

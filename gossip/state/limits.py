@@ -1,0 +1,60 @@
+"""Every bound and interval of the state plane.
+
+A limit exists so that a peer's mistake, or a guest's greed, costs a counted refusal instead of
+memory. Sizes follow from one number that is not ours: a frame has at most 1 MiB.
+"""
+
+FRAME_BYTES_MAX = 1024 * 1024
+
+KEY_BYTES_MAX = 512
+VALUE_BYTES_MAX = 256 * 1024
+"""Bound of all values that live under one key when it is written. Three coordinators at once
+can thus leave three times this much, which still fits a frame."""
+
+CONTEXT_BYTES_MAX = 16 * 1024
+CONTEXT_ACTORS_MAX = 16
+"""From here on, a record forgets context that its partition's clock covers without a gap."""
+
+PARTITIONS = 256
+REPLICAS = 3
+
+REQUEST_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S_MAX = 300.0
+COORDINATOR_SHARE = 0.8
+"""A forwarded write gets this part of the caller's patience, so that its answer arrives in time."""
+
+READY_TIMEOUT_S = 0.5
+"""How long a forwarder waits for a sign of life before it tries the next owner."""
+HEARD_FRESH_S = 1.0
+"""A peer that spoke this recently needs no such sign."""
+HEDGE_S = 0.25
+"""A read asks further owners when the first have not answered in this time."""
+REFUSALS_MAX = 8
+"""How often one request follows a newer placement before it lets its time run out."""
+
+LIST_ENTRIES_MAX = 1000
+PAGE_BYTES_MAX = 256 * 1024
+PAGE_ENTRIES_MAX = 512
+
+REQUESTS_MAX = 10_000
+PARKED_FRAMES_MAX = 1_000
+ASK_INTERVAL_S = 1.0
+"""At most one request for a registry to one peer in this time."""
+
+LEASE_S = 30.0
+LEASE_RENEWAL_S = 10.0
+SUBSCRIPTIONS_MAX = 1_000
+WATCH_MEMORY_DOTS = 8_192
+"""How many dots a watch remembers, to tell an owner's echo from news."""
+
+SURVEY_INTERVAL_S = 30.0
+"""One other owner is compared with in this time; jittered by a quarter."""
+SURVEY_PARTITIONS_MAX = 64
+SESSIONS_MAX = 8
+SESSION_TIMEOUT_S = 10.0
+RETRY_S = 1.0
+"""How often unfinished hand-overs look for a partner."""
+
+assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
+assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S
+assert LEASE_RENEWAL_S * 2 < LEASE_S, "a lease survives one lost renewal"

@@ -1,0 +1,245 @@
+"""Every frame of the state plane.
+
+Frames travel over authenticated streams: who sent one is known, and those from one peer arrive
+in order or not at all. ``number`` ties an answer to its question; it is chosen by the asker
+and unlike any that an earlier life of the asker used. Each question about data carries the
+placement ``epoch`` of the asker. A holder that knows of a change of that partition's owners
+since then sends its registry and refuses; one that is itself behind asks for the registry, and
+answers afterwards.
+
+The bytes of each message are pinned in ``tests/vectors/state-v1.json``.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from gossip.state.dots import Coverage, Dot
+from gossip.state.limits import VALUE_BYTES_MAX
+from gossip.state.records import KeyState, Version
+from gossip.state.requests import Key
+from gossip.wire import Codec
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Epoch = Annotated[int, msgspec.Meta(ge=0)]
+Partition = Annotated[int, msgspec.Meta(ge=0)]
+Mark = int
+Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
+Prefix = str
+
+STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY = range(6)
+"""Why a question was refused; nothing was changed by it."""
+
+
+class RegistryOffer(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """Here is a signed registry; newer than yours, I believe."""
+
+    signed: bytes
+
+
+class RegistryAsk(msgspec.Struct, frozen=True, array_like=True, tag=49):
+    """Mine is of this epoch; send me yours if it is newer."""
+
+    epoch: Epoch
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=50):
+    """Are you there? Asked before a write is forwarded, which must not go to two owners."""
+
+    number: Number
+
+
+class ReadyReply(msgspec.Struct, frozen=True, array_like=True, tag=51):
+    """I am."""
+
+    number: Number
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=52):
+    """Coordinate this write. ``value`` None deletes; ``w`` and ``context`` None: the default."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    value: Bytes | None
+    w: int | None
+    context: tuple[Dot, ...] | None
+    timeout_s: float
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
+    """How the write that you forwarded ended; ``ok`` False is indeterminate."""
+
+    number: Number
+    ok: bool
+    acks: int
+    needed: int
+    context: bytes
+
+
+class Store(msgspec.Struct, frozen=True, array_like=True, tag=54):
+    """Merge this state of a key."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    state: KeyState
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, tag=55):
+    """Merged, and on disk."""
+
+    number: Number
+
+
+class Fetch(msgspec.Struct, frozen=True, array_like=True, tag=56):
+    """What do you have under this key, and which of these dots have you seen?"""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    asked: tuple[Dot, ...] = ()
+
+
+class Fetched(msgspec.Struct, frozen=True, array_like=True, tag=57):
+    """This is what I have on disk."""
+
+    number: Number
+    state: KeyState
+
+
+class Scan(msgspec.Struct, frozen=True, array_like=True, tag=58):
+    """What do you have with this prefix, after this key, in these partitions?"""
+
+    number: Number
+    epoch: Epoch
+    partitions: tuple[Partition, ...]
+    prefix: Prefix
+    after: Prefix
+    limit: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Scanned(msgspec.Struct, frozen=True, array_like=True, tag=59):
+    """These, for these of the partitions; complete up to ``horizon``, or to the end if empty."""
+
+    number: Number
+    partitions: tuple[Partition, ...]
+    entries: tuple[tuple[Key, tuple[Version, ...]], ...]
+    horizon: str
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """I did not do what you asked, and nothing was changed. ``epoch`` is mine."""
+
+    number: Number
+    epoch: Epoch
+    reason: int
+
+
+class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
+    """Tell me of changes for the length of a lease. Repeat it to renew."""
+
+    number: Number
+    text: str
+    is_prefix: bool
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
+    """No more, thank you."""
+
+    number: Number
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=63):
+    """A watched key changed here: these versions came, these dots went, ``left`` still live."""
+
+    number: Number
+    key: Key
+    came: tuple[Version, ...]
+    went: tuple[Dot, ...]
+    left: int
+
+
+class Survey(msgspec.Struct, frozen=True, array_like=True, tag=64):
+    """Digest and clock mark of each of these partitions, as I hold them."""
+
+    number: Number
+    epoch: Epoch
+    marks: tuple[tuple[Partition, Mark, Mark], ...]
+
+
+class Surveyed(msgspec.Struct, frozen=True, array_like=True, tag=65):
+    """In these partitions I hold something else."""
+
+    number: Number
+    partitions: tuple[Partition, ...]
+
+
+class Compare(msgspec.Struct, frozen=True, array_like=True, tag=66):
+    """Let us compare a partition. This is my digest."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    digest: Mark
+
+
+class Compared(msgspec.Struct, frozen=True, array_like=True, tag=67):
+    """Whether mine is the same, whether I am complete for owners of now or before, my clock."""
+
+    number: Number
+    same: bool
+    complete: bool
+    coverage: Coverage
+
+
+class Page(msgspec.Struct, frozen=True, array_like=True, tag=68):
+    """Name your keys after this one, with their live dots."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    after: str
+
+
+class Paged(msgspec.Struct, frozen=True, array_like=True, tag=69):
+    """These, in order; complete up to ``horizon``, or to the end if empty."""
+
+    number: Number
+    entries: tuple[tuple[Key, tuple[Dot, ...]], ...]
+    horizon: str
+
+
+class Exchange(msgspec.Struct, frozen=True, array_like=True, tag=70):
+    """Merge these, and tell me yours of the same keys."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    states: tuple[tuple[Key, KeyState], ...]
+
+
+class Exchanged(msgspec.Struct, frozen=True, array_like=True, tag=71):
+    """Merged and on disk; these are mine. Fewer than you sent if they did not fit."""
+
+    number: Number
+    states: tuple[tuple[Key, KeyState], ...]
+
+
+Question = Forward | Store | Fetch | Scan | Survey | Compare | Page | Exchange
+Answer = (
+    ReadyReply
+    | Forwarded
+    | Stored
+    | Fetched
+    | Scanned
+    | Refused
+    | Surveyed
+    | Compared
+    | Paged
+    | Exchanged
+)
+Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed
+Message = Question | Answer | Notice
+
+CODEC: Codec[Message] = Codec(Message)

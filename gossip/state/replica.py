@@ -1,0 +1,255 @@
+"""This node's copy of its partitions: unsaved changes laid over what is stored.
+
+Records stay on disk. In memory are the changes of batches that are not yet saved, and for each
+partition that was touched its clock and its digest, which are loaded at first touch, when
+nothing of that partition can be unsaved, and kept up to date from then on.
+
+Every change gets the token of the batch it will be saved with; whoever reveals a partition's
+state sends its frame after ``token(partition)``. A crash between the two loses only what
+nobody has heard of.
+"""
+
+from collections.abc import Callable, Iterable
+
+from gossip.clock import HybridClock
+from gossip.ids import NodeId
+from gossip.machine import Instant, Persist
+from gossip.state.dots import Actor, Coverage, Dot, PartitionClock
+from gossip.state.records import (
+    NOTHING,
+    KeyState,
+    Record,
+    Version,
+    answer,
+    coverage,
+    delete,
+    merge,
+    put,
+    record_mark,
+    settle,
+)
+from gossip.state.registry import Registry
+from gossip.state.storage import Change, ClockChange, HoldingChange, RecordChange, Storage
+
+Listener = Callable[[str, Record, Record, int], None]
+"""(key, record before, record after, token): called for each change of live versions."""
+
+
+class Partition:
+    """What is kept in memory of one partition."""
+
+    def __init__(self, storage: Storage, number: int) -> None:
+        self.clock = PartitionClock(storage.clock(number))
+        self.digest = storage.digest(number)
+        self.token = 0
+        self.issued = 0
+        self.bare = bool(storage.bare(number))
+
+
+class Replica:
+    """Reads and changes of this node's copy."""
+
+    def __init__(self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock) -> None:
+        self.me = me
+        self.listener: Listener = lambda _key, _before, _after, _token: None
+        self.holdings = storage.holdings()
+        self._actor = actor
+        self._storage = storage
+        self._clock = clock
+        self._partitions: dict[int, Partition] = {}
+        self._overlay: dict[tuple[int, str], tuple[int, Record | None]] = {}
+        self._batch: dict[object, Change] = {}
+        self._token = 1
+        self._saved = 0
+
+    # Reading
+
+    def _partition(self, partition: int) -> Partition:
+        found = self._partitions.get(partition)
+        if found is None:
+            found = self._partitions[partition] = Partition(self._storage, partition)
+        return found
+
+    def record(self, partition: int, key: str) -> Record:
+        """Return a key's record, with changes that are not saved yet."""
+        unsaved = self._overlay.get((partition, key))
+        found = unsaved[1] if unsaved else self._storage.load(partition, key)
+        return found or NOTHING
+
+    def token(self, partition: int) -> int:
+        """Return the batch after which all that is here of a partition is on disk."""
+        return self._partition(partition).token
+
+    def answer(self, partition: int, key: str, asked: Iterable[Dot]) -> KeyState:
+        """Return the state of a key, vouching for those of the asked dots that were seen."""
+        return answer(self.record(partition, key), self._partition(partition).clock, asked)
+
+    def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
+        """Return live records with this prefix after this key, in order; fewer than ``limit``
+        only at the end."""
+        unsaved = {
+            key: record
+            for (of, key), (_, record) in self._overlay.items()
+            if of == partition and key > after and key.startswith(prefix)
+        }
+        found: dict[str, Record | None] = {}
+        at = after
+        while True:
+            page = self._storage.scan(partition, prefix, at, limit)
+            found.update(page)
+            ended = len(page) < limit
+            at = page[-1][0] if page else at
+            in_reach = {key: r for key, r in unsaved.items() if ended or key <= at}
+            merged = sorted((found | in_reach).items())
+            live = [(key, record) for key, record in merged if record and record.live]
+            if ended or len(live) >= limit:
+                return live[:limit]
+
+    def digest(self, partition: int) -> int:
+        """Return the digest of all live dots of a partition."""
+        return self._partition(partition).digest
+
+    def clock_mark(self, partition: int) -> int:
+        """Return the hash of a partition's clock."""
+        return self._partition(partition).clock.mark()
+
+    def coverage(self, partition: int) -> Coverage:
+        """Return a partition's clock."""
+        return self._partition(partition).clock.coverage()
+
+    def occupied(self) -> set[int]:
+        """Return the partitions of which there are records, saved or not."""
+        return self._storage.partitions() | {partition for partition, _ in self._overlay}
+
+    # Changing
+
+    def write(
+        self, partition: int, key: str, value: bytes | None, replaced: Iterable[Dot] | None,
+        now: Instant,
+    ) -> tuple[KeyState, Dot | None]:
+        """Put a value, or delete if it is None; ``replaced`` None replaces all that is here.
+
+        Returns what to tell the other owners, and the new dot.
+        """
+        before = self.record(partition, key)
+        gone = before.dots() if replaced is None else replaced
+        if value is None:
+            after, state = delete(before, gone)
+            dot = None
+        else:
+            version = self._version(partition, value, now)
+            after, state = put(before, version, gone)
+            dot = version.dot
+        self._commit(partition, key, before, after, coverage(state))
+        return state, dot
+
+    def _version(self, partition: int, value: bytes, now: Instant) -> Version:
+        """Make a version under the next dot of this process in this partition."""
+        held = self._partition(partition)
+        held.issued += 1
+        return Version(self._actor, held.issued, self._clock.tick(now), value)
+
+    def merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
+        """Merge what another node told of a key."""
+        for version in state.live:
+            self._clock.merge(version.stamp, now)
+        before = self.record(partition, key)
+        after = merge(before, self._partition(partition).clock, state)
+        self._commit(partition, key, before, after, coverage(state))
+
+    def _commit(
+        self, partition: int, key: str, before: Record, after: Record, dots: Iterable[Dot]
+    ) -> None:
+        held = self._partition(partition)
+        self._cover(partition, held, held.clock.add(dots))
+        kept = settle(after, held.clock)
+        if (kept or NOTHING) == before:
+            return
+        held.bare = held.bare or (kept is not None and not kept.live)
+        held.digest ^= record_mark(key, before.dots()) ^ record_mark(key, after.dots())
+        self._overlay[partition, key] = (self._token, kept)
+        self._change(held, ("record", partition, key), RecordChange(partition, key, kept))
+        if before.dots() != after.dots():
+            self.listener(key, before, after, self._token)
+
+    def _cover(self, partition: int, held: Partition, actors: Iterable[Actor]) -> None:
+        for actor in actors:
+            change = ClockChange(partition, actor, held.clock.intervals(actor))
+            self._change(held, ("clock", partition, actor), change)
+
+    def _change(self, held: Partition, name: object, change: Change) -> None:
+        """Add to the batch under way. A later change of the same thing takes its place."""
+        self._batch[name] = change
+        held.token = self._token
+
+    def absorb(self, partition: int, clock: Coverage) -> None:
+        """Take in the clock of a replica whose every record has been merged here since."""
+        held = self._partition(partition)
+        self._cover(partition, held, held.clock.absorb(clock))
+        if held.bare:
+            self._sweep(partition, held)
+
+    def _sweep(self, partition: int, held: Partition) -> None:
+        """Let go of bare contexts whose gap has been filled."""
+        bare = dict(self._storage.bare(partition))
+        bare |= {key: r or NOTHING for (of, key), (_, r) in self._overlay.items() if of == partition}
+        left = False
+        for key in bare:
+            record = self.record(partition, key)
+            if not record.live and record.context:
+                self._commit(partition, key, record, record, ())
+                left = left or bool(self.record(partition, key).context)
+        held.bare = left
+
+    def hold(self, partition: int, since: int | None) -> None:
+        """Note for which era of its owners a partition is complete here; None for none."""
+        if self.holdings.get(partition) == since:
+            return
+        if since is None:
+            del self.holdings[partition]
+        else:
+            self.holdings[partition] = since
+        change = HoldingChange(partition, since)
+        self._change(self._partition(partition), ("holding", partition), change)
+
+    def is_complete(self, partition: int, registry: Registry) -> bool:
+        """Tell whether reads of a partition may be answered here."""
+        since = registry.since[partition]
+        return self.me in registry.owners[partition] and self.holdings.get(partition) == since
+
+    def is_source(self, partition: int, registry: Registry) -> bool:
+        """Tell whether new owners may count this copy among the former owners' complete ones."""
+        eras = (registry.since[partition], registry.former_since[partition])
+        return self.holdings.get(partition) in eras
+
+    def drop(self, partition: int, limit: int) -> bool:
+        """Remove up to ``limit`` records; True when none is left. The clock stays."""
+        held = self._partition(partition)
+        keys = [key for key, _ in self._storage.scan(partition, "", "", limit)]
+        keys += [key for (of, key) in self._overlay if of == partition]
+        for key in dict.fromkeys(keys):
+            record = self.record(partition, key)
+            if record == NOTHING:
+                continue
+            held.digest ^= record_mark(key, record.dots())
+            self._overlay[partition, key] = (self._token, None)
+            self._change(held, ("record", partition, key), RecordChange(partition, key, None))
+        return len(keys) < limit
+
+    # Saving
+
+    def flush(self) -> Persist | None:
+        """Return the batch under way, if there is one, and begin the next."""
+        if not self._batch:
+            return None
+        persist = Persist(self._token, tuple(self._batch.values()))
+        self._batch = {}
+        self._token += 1
+        return persist
+
+    def saved(self, token: int) -> None:
+        """Forget unsaved changes up to this batch: they are in the storage now."""
+        self._saved = max(self._saved, token)
+        done = [name for name, (of, _) in self._overlay.items() if of <= self._saved]
+        for name in done:
+            del self._overlay[name]

@@ -1,0 +1,46 @@
+"""Rules for every test: nothing skips unseen in CI, and Hypothesis never judges by the clock.
+
+A skipped test is a promise nobody looked at. On a laptop without root that is fine, and pytest
+says so in its summary. In continuous integration (``CI=true``) it is a failure, with the reason.
+"""
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+IN_CI = os.environ.get("CI") == "true"
+
+# A slow machine is no counterexample, so there are no deadlines. In CI the examples are the
+# same each time; on a developer's machine each run looks at new ones.
+settings.register_profile(
+    "covey", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", settings.get_profile("covey"), derandomize=True)
+settings.load_profile("ci" if IN_CI else "covey")
+
+
+def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure that names its reason; an expected failure is no skip."""
+    if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"with CI=true nothing may be skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Look at the report of each phase of each test."""
+    report = yield
+    _forbid_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Look at each module too: ``importorskip`` at the top hides a whole file."""
+    report = yield
+    _forbid_skip(report)
+    return report

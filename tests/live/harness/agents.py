@@ -1,0 +1,208 @@
+"""Agents as a person has them: a directory, the ``covey`` command, a process that can be killed."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from edge_apps.client import Client
+from tests.live.harness.network import Host
+from tests.live.harness.waiting import PATIENCE
+
+COVEY = Path(sys.executable).with_name("covey")
+READY_WITHIN_S = 20.0
+STOPPED_WITHIN_S = 15.0
+LOG_LINES_SHOWN = 60
+
+
+class Outcome(NamedTuple):
+    """What a command did: its exit status and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        """Return what was printed, as JSON."""
+        return json.loads(self.stdout)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """Return a clean environment: nothing of the developer's own agent leaks in."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("COVEY_")}
+    return {**kept, "HOME": str(home), "NO_COLOR": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+class AgentProcess:
+    """One agent: its directory, and its process while it runs."""
+
+    def __init__(self, name: str, directory: Path, host: Host | None = None) -> None:
+        self.name = name
+        self.directory = directory
+        self.host = host
+        self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []
+        directory.mkdir(parents=True, exist_ok=True)
+
+    # --- commands -----------------------------------------------------------------------------
+
+    def _words(self, *arguments: str) -> list[str]:
+        enter = self.host.enter() if self.host else []
+        return [*enter, *self.prefix, str(COVEY), "--dir", str(self.directory), *arguments]
+
+    def covey(self, *arguments: str, stdin: str = "", timeout_s: float = 60) -> Outcome:
+        """Run a command of this agent to its end, on its host, and return what it did."""
+        done = subprocess.run(
+            self._words(*arguments), input=stdin, capture_output=True, text=True, check=False,
+            timeout=timeout_s, env=environment(self.directory),
+        )  # fmt: skip
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def must(self, *arguments: str, stdin: str = "", timeout_s: float = 60) -> Outcome:
+        """Run a command that has to succeed."""
+        outcome = self.covey(*arguments, stdin=stdin, timeout_s=timeout_s)
+        assert outcome.status == 0, f"{self.name}: covey {' '.join(arguments)}: {outcome}"
+        return outcome
+
+    def configure(self, text: str) -> None:
+        """Write the agent's configuration."""
+        (self.directory / "covey.toml").write_text(text)
+
+    # --- the process --------------------------------------------------------------------------
+
+    @property
+    def log_file(self) -> Path:
+        """Where the agent's stderr goes, over all its lives."""
+        return self.directory / "agent.log"
+
+    @property
+    def log(self) -> str:
+        """What the agent has said so far."""
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running agent."""
+        assert self.process, f"{self.name} does not run"
+        return self.process.pid
+
+    def launch(self) -> None:
+        """Start the agent and return at once."""
+        assert self.process is None, f"{self.name} runs already"
+        notify = self._notify_path()
+        notify.unlink(missing_ok=True)
+        self._notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._notified.bind(str(notify))
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._words("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**environment(self.directory), "NOTIFY_SOCKET": str(notify)},
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _notify_path(self) -> Path:
+        return self.directory / "notify.sock"
+
+    def wait_ready(self) -> None:
+        """Wait until the agent tells systemd, here played by us, that it is ready."""
+        assert self.process, f"{self.name} was not launched"
+        give_up = time.monotonic() + READY_WITHIN_S * PATIENCE
+        self._notified.settimeout(0.2)
+        while time.monotonic() < give_up:
+            assert self.process.poll() is None, f"{self.name} ended:\n{self.log_tail()}"
+            try:
+                if b"READY=1" in self._notified.recv(4096):
+                    return
+            except TimeoutError:
+                continue
+        raise AssertionError(f"{self.name} did not become ready:\n{self.log_tail()}")
+
+    def start(self) -> None:
+        """Start the agent and wait until it is ready."""
+        self.launch()
+        self.wait_ready()
+
+    def kill(self) -> None:
+        """End the agent as a power cut would: SIGKILL, no good-bye."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ask the agent to leave (SIGTERM), and return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Freeze the agent, as a device does that swaps."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen agent go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def _end(self, with_signal: signal.Signals) -> int:
+        assert self.process, f"{self.name} does not run"
+        self.process.send_signal(with_signal)
+        status = self.process.wait(STOPPED_WITHIN_S * PATIENCE)
+        self.process = None
+        self._notified.close()
+        return status
+
+    def close(self) -> None:
+        """End the agent if it runs; its apps end with their session."""
+        if self.process:
+            with_session = os.getpgid(self.process.pid) == self.process.pid
+            if with_session and self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(STOPPED_WITHIN_S)
+            self.process = None
+            self._notified.close()
+
+    def log_tail(self) -> str:
+        """Return the end of the agent's log, for a failure message."""
+        return "\n".join(self.log.splitlines()[-LOG_LINES_SHOWN:])
+
+    # --- looking inside -----------------------------------------------------------------------
+
+    @property
+    def api(self) -> Client:
+        """The agent's API; quicker than a command, for what is asked again and again."""
+        return Client(self.directory / "covey.sock", timeout_s=5.0)
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return the agent's member list."""
+        found: list[dict[str, Any]] = self.api.get("/api/v1/members")["members"]
+        return found
+
+    def states(self) -> dict[str, str]:
+        """Return name and state of each member that the agent knows."""
+        return {member["name"]: member["state"] for member in self.members()}
+
+    def me(self) -> dict[str, Any]:
+        """Return the agent's own entry."""
+        return next(member for member in self.members() if member["self"])
+
+    def rss_bytes(self) -> int:
+        """Return the memory that the agent's process holds, apps not included."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        found = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert found, status
+        return int(found.group(1)) * 1024
+
+    def counters(self) -> dict[str, float]:
+        """Return the samples of /metrics by name with labels."""
+        text = self.api.request("GET", "/metrics").body.decode()
+        lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and line[0] != "#"]
+        return {name: float(value) for name, value in lines}
+
+    def refused(self) -> float:
+        """Return how many datagrams, connections and frames the agent has refused so far."""
+        return sum(
+            value
+            for name, value in self.counters().items()
+            if re.search(r"_total\{", name) and re.search(r"dropped|refused|rejected", name)
+        )

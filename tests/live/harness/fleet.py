@@ -1,0 +1,99 @@
+"""A fleet: several agents on a network of their own, from ``covey init`` to the last clean-up."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Self
+
+from tests.live.harness.agents import AgentProcess
+from tests.live.harness.network import Network, Side
+from tests.live.harness.waiting import eventually
+
+FORMED_WITHIN_S = 5.0
+
+LAN_TOML = '[gossip]\nprofile = "lan"\n'
+
+
+class Fleet:
+    """Agents by name, each on a host of its own; use it as a context manager.
+
+    Directories are made directly under the system's temporary folder, because the path of a
+    Unix socket has at most 107 bytes.
+    """
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="covey-"))
+        self._own_network = network is None
+        self.network = network or Network()
+        self.agents: dict[str, AgentProcess] = {}
+
+    def add(self, name: str, side: Side = "west", toml: str = LAN_TOML) -> AgentProcess:
+        """Give a new device a host and a directory; it belongs to no covey yet."""
+        host = self.network.add_host(side)
+        agent = AgentProcess(name, self.folder / name, host)
+        agent.configure(toml)
+        self.agents[name] = agent
+        return agent
+
+    def found(self, agent: AgentProcess, covey: str = "test") -> None:
+        """Make a covey on this device and start it."""
+        agent.must("init", covey, "--name", agent.name)
+        agent.start()
+
+    def token(self, issuer: AgentProcess, *options: str) -> str:
+        """Have a token made."""
+        return issuer.must("token", "create", *options).stdout.strip()
+
+    def form(self, *names: str, east: tuple[str, ...] = (), toml: str = LAN_TOML) -> None:
+        """Make a covey of these devices: the first founds it, all others have only a token."""
+        first, *others = [
+            self.add(name, "east" if name in east else "west", toml) for name in names
+        ]
+        self.found(first)
+        token = self.token(first, "--uses", str(max(1, len(others))))
+        for agent in others:
+            agent.must("join", token, "--name", agent.name)
+        for agent in others:
+            agent.launch()
+        self.wait_formed(FORMED_WITHIN_S)
+
+    def running(self) -> list[AgentProcess]:
+        """Return the agents whose process runs."""
+        return [agent for agent in self.agents.values() if agent.process]
+
+    def wait_states(self, expected: dict[str, str], within_s: float, what: str) -> None:
+        """Wait until every running agent sees exactly these states."""
+
+        def look() -> dict[str, dict[str, str]]:
+            return {agent.name: agent.states() for agent in self.running()}
+
+        eventually(look, lambda seen: all(s == expected for s in seen.values()), within_s, what)
+
+    def wait_formed(self, within_s: float, what: str = "one covey") -> None:
+        """Wait until all running agents see each other alive, and nobody else."""
+        self.wait_states({agent.name: "alive" for agent in self.running()}, within_s, what)
+
+    def logs(self) -> str:
+        """Return the end of each agent's log, for a failure message."""
+        return "\n".join(
+            f"--- {agent.name} {'runs' if agent.process else 'ended'} ---\n{agent.log_tail()}"
+            for agent in self.agents.values()
+        )
+
+    def close(self) -> None:
+        """End all agents, remove the network and the directories."""
+        for agent in self.agents.values():
+            agent.close()
+        if self._own_network:
+            self.network.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Return the fleet itself."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Show the logs when a test failed, and clean up in any case."""
+        if kind is not None:
+            print(self.logs())
+        self.close()

@@ -1,0 +1,150 @@
+"""A network of our own: hosts are namespaces, cables are veth pairs, the switch can be cut in two.
+
+        h1 h2 h3         h4 h5
+         │  │  │          │  │
+        ═╧══╧══╧═ ───────═╧══╧═        one namespace holds both bridges and the cable between
+          west     joint  east
+
+Nothing touches the machine's own network: the bridges live in a namespace as well. Names carry
+the process id, so that what a crashed test run left behind is found and removed by the next one.
+Needs root and iproute2; loss also needs nftables.
+"""
+
+import atexit
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+Side = Literal["west", "east"]
+SIDES: tuple[Side, ...] = ("west", "east")
+NAMESPACES = Path("/run/netns")
+NAME = re.compile(r"cv([0-9]+)-[0-9a-f]+-")
+GATEWAY = "10.77.0.254"
+
+can_make_networks = os.geteuid() == 0 and shutil.which("ip") is not None
+
+
+def run(*command: str) -> str:
+    """Run a command and return its output. Raises RuntimeError with what it complained about."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+class Host(NamedTuple):
+    """One namespace with a cable to the switch."""
+
+    namespace: str
+    port: str
+    ipv4: str
+    ipv6: str
+
+    def enter(self) -> list[str]:
+        """Return the words to put before a command, so that it runs on this host."""
+        return ["ip", "netns", "exec", self.namespace]
+
+
+class Network:
+    """Namespaces on a switch; remove it with ``close`` or as a context manager."""
+
+    def __init__(self) -> None:
+        _remove_leftovers()
+        self._prefix = f"cv{os.getpid()}-{secrets.token_hex(2)}-"
+        self._switch = f"{self._prefix}sw"
+        self.hosts: list[Host] = []
+        atexit.register(self.close)
+        run("ip", "netns", "add", self._switch)
+        for side in SIDES:
+            self._in_switch("link", "add", side, "type", "bridge")
+            self._in_switch("link", "set", side, "up")
+        self._in_switch("link", "add", "joint", "type", "veth", "peer", "name", "tnioj")
+        for end, side in (("joint", "west"), ("tnioj", "east")):
+            self._in_switch("link", "set", end, "master", side, "up")
+        self._in_switch("address", "add", f"{GATEWAY}/24", "dev", "west")
+
+    def _in_switch(self, *words: str) -> None:
+        run("ip", "-n", self._switch, *words)
+
+    def add_host(self, side: Side = "west") -> Host:
+        """Plug a new host in: an IPv4, an IPv6 and a link-local address, a default route."""
+        number = len(self.hosts) + 1
+        host = Host(f"{self._prefix}h{number}", f"p{number}", f"10.77.0.{number}",
+                    f"fd77::{number:x}")  # fmt: skip
+        run("ip", "netns", "add", host.namespace)
+        self.hosts.append(host)
+        self._in_switch("link", "add", host.port, "type", "veth",
+                        "peer", "name", "eth0", "netns", host.namespace)  # fmt: skip
+        # No duplicate address detection: it would hold back IPv6 for seconds.
+        run(*host.enter(), "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0",
+            "net.ipv6.conf.eth0.accept_dad=0")  # fmt: skip
+        inside = ("ip", "-n", host.namespace)
+        run(*inside, "link", "set", "lo", "up")
+        run(*inside, "link", "set", "eth0", "up")
+        self._in_switch("link", "set", host.port, "master", side, "up")
+        run(*inside, "address", "add", f"{host.ipv4}/24", "dev", "eth0")
+        run(*inside, "address", "add", f"{host.ipv6}/64", "dev", "eth0", "nodad")
+        run(*inside, "route", "add", "default", "via", GATEWAY)
+        return host
+
+    def cut(self) -> None:
+        """Pull the cable between west and east."""
+        self._in_switch("link", "set", "joint", "down")
+
+    def mend(self) -> None:
+        """Plug the cable between west and east in again."""
+        self._in_switch("link", "set", "joint", "up")
+
+    def lose(self, percent: int) -> None:
+        """Drop this share of the frames that pass the switch; 0 for none."""
+        switch = ("ip", "netns", "exec", self._switch, "nft")
+        with contextlib.suppress(RuntimeError):
+            run(*switch, "delete", "table", "bridge", "loss")
+        if percent:
+            run(*switch, "add", "table", "bridge", "loss")
+            run(*switch, "add", "chain", "bridge", "loss", "forward",
+                "{ type filter hook forward priority 0; }")  # fmt: skip
+            run(*switch, "add", "rule", "bridge", "loss", "forward",
+                f"numgen random mod 100 < {percent} drop")  # fmt: skip
+
+    def close(self) -> None:
+        """End whatever still runs on the hosts, and remove them all. May be called twice."""
+        atexit.unregister(self.close)
+        for namespace in [host.namespace for host in self.hosts] + [self._switch]:
+            _remove(namespace)
+        self.hosts.clear()
+
+    def __enter__(self) -> Self:
+        """Return the network itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the network."""
+        self.close()
+
+
+def _remove(namespace: str) -> None:
+    """Kill what lives in one of our namespaces, and delete it."""
+    if not (NAMESPACES / namespace).exists():
+        return
+    for process in run("ip", "netns", "pids", namespace).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process), signal.SIGKILL)
+    with contextlib.suppress(RuntimeError):
+        run("ip", "netns", "delete", namespace)
+
+
+def _remove_leftovers() -> None:
+    """Remove the networks of test runs that are no more."""
+    if not NAMESPACES.exists():
+        return
+    for path in NAMESPACES.iterdir():
+        found = NAME.match(path.name)
+        if found and not Path(f"/proc/{found.group(1)}").exists():
+            _remove(path.name)

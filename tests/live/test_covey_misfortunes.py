@@ -1,0 +1,216 @@
+"""Full disks, read-only disks, wrong configurations, missing brokers: say what, and what to do."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from tests.live.harness.agents import AgentProcess, Outcome
+from tests.live.harness.fleet import Fleet
+from tests.live.harness.network import can_make_networks, run
+from tests.live.harness.waiting import eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(180)]
+
+DISK_MEBIBYTES = 12
+
+# prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), Linux 6.3 and newer; older ones ignore it.
+CAGE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(65, 1, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def disk(networks: None) -> Iterator[Path]:
+    """Give a small disk of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="covey-disk-"))
+    run("mount", "-t", "tmpfs", "-o", f"size={DISK_MEBIBYTES}m", "covey-test", str(folder))
+    yield folder
+    run("umount", "--lazy", str(folder))
+    folder.rmdir()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, fleet: Fleet, toml: str = "") -> Iterator[AgentProcess]:
+    """Give a founded agent in this folder, on a host of its own; it does not run yet."""
+    agent = AgentProcess("ash", folder / "ash", fleet.network.add_host())
+    agent.configure(toml)
+    agent.must("init", "test", "--name", "ash")
+    fleet.agents["ash"] = agent
+    yield agent
+    agent.close()
+
+
+def _explains(outcome: Outcome, status: int, *words: str) -> None:
+    """Check the exit status, and that stderr names the trouble in a few lines for a person."""
+    assert outcome.status == status, outcome
+    told = outcome.stderr.lower()
+    assert "traceback" not in told
+    missing = [word for word in words if word not in told]
+    assert not missing, f"{missing} not in: {outcome.stderr}"
+
+
+# --- the disk -----------------------------------------------------------------------------------
+
+
+def _fill(folder: Path) -> Path:
+    """Leave no byte free."""
+    ballast = folder / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    assert shutil.disk_usage(folder).free < 4096
+    return ballast
+
+
+def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
+    with _alone(disk, fleet) as agent:
+        agent.start()
+        agent.must("publish", "bench/temperature", "21.5")
+        ballast = _fill(disk)
+        lines = "\n".join(f"bench/temperature {number}" for number in range(5000))
+        refused = agent.covey("publish", stdin=lines)
+        assert refused.status != exits.YES, "an accepted reading has to be on disk"
+        _explains(refused, refused.status, "full")
+        assert agent.process
+        assert agent.process.poll() is None, "a full disk does not end the agent"
+        assert agent.must("members", "-o", "json").json()["members"]
+
+        ballast.unlink()
+        eventually(
+            lambda: agent.covey("publish", "bench/temperature", "22").status,
+            lambda status: status == exits.YES,
+            5.0,
+            "readings are accepted again",
+        )
+
+
+def test_start_on_a_full_disk_says_so(disk: Path, fleet: Fleet) -> None:
+    with _alone(disk, fleet) as agent:
+        _fill(disk)
+        _explains(agent.covey("run", timeout_s=30), exits.NO, "full")
+
+
+def test_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
+    with _alone(disk, fleet) as agent:
+        run("mount", "-o", "remount,ro", str(disk))
+        _explains(agent.covey("run", timeout_s=30), exits.NOT_PERMITTED, "read-only")
+
+
+def test_init_in_a_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
+    agent = AgentProcess("ash", disk / "ash", fleet.network.add_host())
+    run("mount", "-o", "remount,ro", str(disk))
+    _explains(agent.covey("init", "test"), exits.NOT_PERMITTED, "read-only")
+
+
+# --- the directory ------------------------------------------------------------------------------
+
+
+def test_second_agent_on_the_same_directory_says_so(fleet: Fleet) -> None:
+    with _alone(fleet.folder, fleet) as agent:
+        agent.start()
+        _explains(agent.covey("run", timeout_s=30), exits.NO, "already", "--dir")
+        assert agent.states() == {"ash": "alive"}, "the first one is untouched"
+
+
+def test_second_init_changes_nothing(fleet: Fleet) -> None:
+    with _alone(fleet.folder, fleet) as agent:
+        identity = agent.directory / "data" / "identity"
+        before = {path: path.read_bytes() for path in identity.iterdir() if path.is_file()}
+        _explains(agent.covey("init", "other"), exits.NO, "already")
+        assert before == {p: p.read_bytes() for p in identity.iterdir() if p.is_file()}
+
+
+def test_run_without_identity_says_what_to_do(fleet: Fleet) -> None:
+    agent = fleet.add("ash")
+    outcome = agent.covey("run", timeout_s=30)
+    assert outcome.status not in (exits.YES, exits.UNREACHABLE)
+    _explains(outcome, outcome.status, "covey init", "covey join")
+
+
+def test_commands_without_an_agent_say_so(fleet: Fleet) -> None:
+    with _alone(fleet.folder, fleet) as agent:
+        for command in (("members",), ("kv", "get", "a"), ("publish", "a", "1"), ("outbox",)):
+            _explains(agent.covey(*command), exits.UNREACHABLE, "covey run")
+
+
+def test_secrets_are_private(fleet: Fleet) -> None:
+    with _alone(fleet.folder, fleet) as agent:
+        agent.start()
+        secrets = [
+            path
+            for path in (agent.directory / "data" / "identity").rglob("*")
+            if path.is_file() and (b"PRIVATE" in path.read_bytes() or "key" in path.name)
+        ]
+        assert secrets
+        for path in secrets:
+            assert path.stat().st_mode & 0o077 == 0, f"{path} is open to others"
+        assert "PRIVATE" not in agent.log
+
+
+# --- the configuration --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ("[network]\nprot = 7747\n", ("prot", "port")),
+        ("[netwrok]\nport = 7747\n", ("netwrok", "network")),
+        ("[network]\nport = 'many'\n", ("port",)),
+        ("[network\nport = 7747\n", ("covey.toml", "line 1")),
+        ("[uplink]\nkeepalive = 'soon'\n", ("keepalive",)),
+    ],
+    ids=["unknown-key", "unknown-table", "wrong-type", "no-toml", "no-duration"],
+)
+def test_broken_configuration_says_where(fleet: Fleet, toml: str, words: tuple[str, ...]) -> None:
+    with _alone(fleet.folder, fleet) as agent:
+        agent.configure(toml)
+        _explains(agent.covey("run", timeout_s=30), exits.BAD_CONFIG, *words)
+
+
+# --- the broker ---------------------------------------------------------------------------------
+
+
+def test_unreachable_broker_is_named_and_readings_wait(fleet: Fleet) -> None:
+    nobody = "10.77.0.200"
+    with _alone(fleet.folder, fleet, f'[uplink]\nhost = "{nobody}"\n') as agent:
+        agent.start()
+        agent.must("publish", "bench/temperature", "21.5", "--unit", "C")
+        outbox = eventually(
+            lambda: agent.must("outbox").stdout + agent.must("outbox").stderr,
+            lambda seen: nobody in seen,
+            10.0,
+            "the outbox says which broker is missing",
+        )
+        assert "1" in outbox
+        assert agent.must("outbox", "-o", "json").json()["waiting"] == 1
+        eventually(lambda: agent.log, lambda log: nobody in log, 10.0, "the log names the broker")
+
+
+# --- the cage -----------------------------------------------------------------------------------
+
+
+def test_agent_runs_without_writable_code(fleet: Fleet) -> None:
+    """The unit sets MemoryDenyWriteExecute; the kernel's own switch for it shows that we can."""
+    with _alone(fleet.folder, fleet) as agent:
+        agent.prefix = [sys.executable, "-c", CAGE]
+        agent.start()
+        agent.must("kv", "put", "a", "1")
+        assert agent.stop() == exits.YES
+
+
+def test_clean_up_leaves_no_mounts() -> None:
+    """The tests themselves leave nothing behind: a disk of an earlier run would show here."""
+    if not can_make_networks:
+        pytest.skip("needs root")
+    mounts = subprocess.run(["findmnt", "-n", "-o", "TARGET"], capture_output=True, text=True,
+                            check=True).stdout  # fmt: skip
+    assert "covey-disk-" not in mounts

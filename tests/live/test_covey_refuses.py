@@ -1,0 +1,147 @@
+"""Tokens that are wrong, old, spent or foreign, names that are taken, clocks that are off.
+
+Each has its own message and exit status, and leaves nothing half-made behind.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from tests.live.harness.agents import AgentProcess, Outcome
+from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
+from tests.live.harness.network import Network
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+
+TEN_YEARS = "3650d"
+
+
+@pytest.fixture(scope="module")
+def covey(networks: None) -> Iterator[Fleet]:
+    """Give a covey of one agent, the issuer."""
+    with Fleet() as fleet:
+        fleet.found(fleet.add("ash"))
+        yield fleet
+
+
+@pytest.fixture
+def newcomer(covey: Fleet, request: pytest.FixtureRequest) -> Iterator[AgentProcess]:
+    """Give a device that belongs to nothing yet."""
+    name = f"new-{len(covey.network.hosts)}"
+    agent = covey.add(name)
+    yield agent
+    agent.close()
+    del covey.agents[name]
+    shutil.rmtree(agent.directory)
+
+
+def _files(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+def _refused(agent: AgentProcess, status: int, *arguments: str) -> Outcome:
+    """Join, and check that it was refused with this status and left nothing behind."""
+    before = _files(agent.directory)
+    outcome = agent.covey("join", *arguments, timeout_s=90)
+    assert outcome.status == status, outcome
+    assert "Traceback" not in outcome.stderr
+    assert len(outcome.stderr.strip()) > 20, "a refusal says why"
+    left = {path for path in _files(agent.directory) - before if path.is_file()}
+    assert not left, f"half-made: {left}"
+    return outcome
+
+
+def _altered(token: str) -> str:
+    """Change the secret's last digit, wherever the token ends."""
+    last = token[-1]
+    return token[:-1] + ("A" if last != "A" else "B")
+
+
+def test_wrong_token(covey: Fleet, newcomer: AgentProcess) -> None:
+    """A token with a typing error is recognised, at the latest by the issuer."""
+    token = covey.token(covey.agents["ash"])
+    outcome = newcomer.covey("join", _altered(token), "--name", newcomer.name, timeout_s=90)
+    assert outcome.status in (exits.TOKEN_UNKNOWN, exits.USAGE), outcome
+    assert not (newcomer.directory / "data" / "identity").exists()
+
+
+def test_nonsense_instead_of_a_token(newcomer: AgentProcess) -> None:
+    outcome = newcomer.covey("join", "please")
+    assert outcome.status in (exits.TOKEN_UNKNOWN, exits.USAGE), outcome
+    assert "token" in outcome.stderr
+
+
+def test_expired_token(covey: Fleet, newcomer: AgentProcess) -> None:
+    token = covey.token(covey.agents["ash"], "--ttl", "1s")
+    time.sleep(2.5)
+    outcome = _refused(newcomer, exits.TOKEN_EXPIRED, token, "--name", newcomer.name)
+    assert "expired" in outcome.stderr
+
+
+def test_used_up_token(covey: Fleet, newcomer: AgentProcess) -> None:
+    token = covey.token(covey.agents["ash"], "--uses", "1")
+    first = covey.add("first")
+    first.must("join", token, "--name", "first")
+    outcome = _refused(newcomer, exits.TOKEN_USED_UP, token, "--name", newcomer.name)
+    assert "used" in outcome.stderr
+    # The refusal cost nobody anything: who was admitted before can come in.
+    first.start()
+    covey.wait_formed(2 * FORMED_WITHIN_S)
+    first.stop()
+
+
+def test_foreign_token(covey: Fleet, newcomer: AgentProcess) -> None:
+    """A token of another covey, sent to ours by its address."""
+    with Network() as network, Fleet(network) as others:
+        stranger = others.add("stranger")
+        others.found(stranger, "other")
+        token = others.token(stranger)
+    ash = covey.agents["ash"]
+    assert ash.host
+    _refused(newcomer, exits.TOKEN_FOREIGN, token, "--name", newcomer.name, "--seed", ash.host.ipv4)
+
+
+def test_taken_name(covey: Fleet, newcomer: AgentProcess) -> None:
+    token = covey.token(covey.agents["ash"])
+    outcome = _refused(newcomer, exits.NAME_TAKEN, token, "--name", "ash")
+    assert "ash" in outcome.stderr
+    # The token is still good: a refusal does not use it up.
+    newcomer.must("join", token, "--name", newcomer.name)
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs Debian's faketime")
+@pytest.mark.parametrize("offset", [f"-{TEN_YEARS}", f"+{2 * 3650}d"], ids=["past", "future"])
+def test_clock_that_is_off(covey: Fleet, newcomer: AgentProcess, offset: str) -> None:
+    token = covey.token(covey.agents["ash"])
+    newcomer.prefix = ["env", "DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset]
+    outcome = _refused(newcomer, exits.CLOCK_OFF, token, "--name", newcomer.name)
+    assert "clock" in outcome.stderr
+    newcomer.prefix = []
+    newcomer.must("join", token, "--name", newcomer.name)
+
+
+def test_nobody_there(newcomer: AgentProcess, covey: Fleet) -> None:
+    """A token, but no member that could be found: say how to name one."""
+    token = covey.token(covey.agents["ash"])
+    lonely = Network()
+    try:
+        newcomer.host = lonely.add_host()
+        outcome = newcomer.covey("join", token, "--name", newcomer.name, timeout_s=120)
+        assert outcome.status in (exits.TIMED_OUT, exits.UNREACHABLE), outcome
+        assert "--seed" in outcome.stderr
+        assert not (newcomer.directory / "data" / "identity").exists()
+    finally:
+        lonely.close()
+
+
+def test_refusals_are_remembered(covey: Fleet) -> None:
+    """The issuer is none the worse for it, and no secret of a token is in its log."""
+    ash = covey.agents["ash"]
+    token = covey.token(ash)
+    assert ash.states()["ash"] == "alive"
+    assert token not in ash.log
+    assert token[-16:] not in ash.log

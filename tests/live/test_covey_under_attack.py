@@ -1,0 +1,85 @@
+"""Garbage at every port: counted, logged at a limited rate; memory and peers stay."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
+from tests.live.harness.network import Host
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).resolve().parents[2]
+PORT = 7747
+OVERHEARD = 30
+MEMORY_GROWTH_BYTES_MAX = 24 * 2**20
+LOG_LINES_MAX = 200
+
+
+def _run_on(host: Host, module: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*host.enter(), sys.executable, "-m", f"tests.live.harness.{module}", *arguments],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _overhear(host: Host, folder: Path) -> Path:
+    """Record real packets of the covey, for the attacker to play with."""
+    heard, _ = _run_on(host, "eavesdropper", str(PORT), str(OVERHEARD)).communicate(timeout=60)
+    assert len(heard.split()) == OVERHEARD, "the covey was silent"
+    path = folder / "overheard.hex"
+    path.write_text(heard)
+    return path
+
+
+def test_garbage_changes_nothing(fleet: Fleet) -> None:
+    fleet.form("ash", "birch", "cedar")
+    ash = fleet.agents["ash"]
+    assert ash.host
+    attacker = fleet.network.add_host()
+    overheard = _overhear(ash.host, fleet.folder)
+    ash.must("kv", "put", "treasure", "gold")
+    memory, refused = ash.rss_bytes(), ash.refused()
+    lines = len(ash.log.splitlines())
+
+    seed = random.randrange(1_000_000)
+    print(f"seed of the attack: {seed}")
+    attack = _run_on(attacker, "attacker", ash.host.ipv4, str(PORT), str(overheard), str(seed))
+    states: set[str] = set()
+    while attack.poll() is None:
+        for agent in fleet.running():
+            states |= set(agent.states().values())
+        assert ash.must("kv", "get", "treasure").stdout.rstrip("\n") == "gold"
+    assert attack.returncode == 0
+
+    assert states == {"alive"}, "the covey lost a member to noise"
+    assert set(ash.states()) == set(fleet.agents), "noise became a member"
+    assert ash.refused() > refused + 1000, "what is refused has to be counted"
+    growth = ash.rss_bytes() - memory
+    print(f"memory grew by {growth / 2**20:.1f} MiB; refused {ash.refused() - refused:.0f}")
+    assert growth < MEMORY_GROWTH_BYTES_MAX
+    assert len(ash.log.splitlines()) - lines < LOG_LINES_MAX, "noise must not fill the disk"
+    assert "Traceback" not in ash.log
+
+
+def test_doors_open_again_after_half_open_connections(fleet: Fleet) -> None:
+    """Who held all the doors is shown out; a device that is entitled to join then can."""
+    fleet.form("ash", "birch")
+    ash = fleet.agents["ash"]
+    assert ash.host
+    attacker = fleet.network.add_host()
+    nothing = fleet.folder / "nothing.hex"
+    nothing.write_text("")
+    attack = _run_on(attacker, "attacker", ash.host.ipv4, str(PORT), str(nothing), "1")
+    cedar = fleet.add("cedar")
+    token = fleet.token(ash)
+    cedar.must("join", token, "--name", "cedar", timeout_s=90)
+    cedar.start()
+    fleet.wait_formed(2 * FORMED_WITHIN_S, "one more, in the middle of an attack")
+    attack.communicate(timeout=60)
+    assert attack.returncode == 0

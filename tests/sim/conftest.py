@@ -1,0 +1,20 @@
+"""Options of the simulation's tests: which seed to replay, and whether to rewrite transcripts."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer ``--seed`` and ``--rewrite`` to ``pytest tests/sim``."""
+    group = parser.getgroup("simulation")
+    group.addoption("--seed", type=int, help="run this seed alone instead of the usual slice")
+    group.addoption("--rewrite", action="store_true", help="record the transcripts anew")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that take a ``campaign_seed`` once for each seed of the slice."""
+    if "campaign_seed" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--seed")
+        metafunc.parametrize("campaign_seed", SLICE if chosen is None else [chosen])
+
+
+SLICE = range(12)

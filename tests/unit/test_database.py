@@ -1,0 +1,311 @@
+"""The database thread: grouping, isolation of failures, errors of the disk, schema versions."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlite_utils import Database as SchemaDatabase
+from sqlite_utils.migrations import Migrations
+
+from agent import exits
+from agent.store.database import Database
+from agent.store.failures import NewerSchemaError, StorageError
+
+
+def make_migrations(*, newer: bool = False) -> Migrations:
+    migrations = Migrations("test")
+
+    @migrations()
+    def notes(db: SchemaDatabase) -> None:
+        db.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT UNIQUE)")
+
+    if newer:
+
+        @migrations()
+        def colours(db: SchemaDatabase) -> None:
+            db.execute("ALTER TABLE notes ADD COLUMN colour TEXT")
+
+    return migrations
+
+
+def insert(text: str) -> Callable[[sqlite3.Connection], int | None]:
+    return lambda c: c.execute("INSERT INTO notes (text) VALUES (?)", (text,)).lastrowid
+
+
+def texts(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT text FROM notes ORDER BY id")]
+
+
+def run(path: Path, scenario: Callable[[Database], Any], **options: Any) -> Any:
+    async def main() -> Any:
+        database = await Database.open(path / "t.db", make_migrations(), **options)
+        try:
+            return await scenario(database)
+        finally:
+            await database.close()
+
+    return asyncio.run(main())
+
+
+def test_write_returns_the_result_and_read_sees_it(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        assert await database.write(insert("a")) == 1
+        assert database.read(texts) == ["a"]
+
+    run(tmp_path, scenario)
+
+
+def test_writes_queued_together_share_one_transaction(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        await asyncio.gather(*(database.write(insert(str(n))) for n in range(100)))
+        assert database.read(texts) == [str(n) for n in range(100)]
+        assert database.counts["database_transactions/committed"] == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_failing_write_is_undone_alone(tmp_path: Path) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        insert("half")(connection)
+        raise ValueError("no")
+
+    async def scenario(database: Database) -> None:
+        outcomes = await asyncio.gather(
+            database.write(insert("before")),
+            database.write(half),
+            database.write(insert("before")),  # breaks UNIQUE: our own error, not the disk's
+            database.write(insert("after")),
+            return_exceptions=True,
+        )
+        assert [type(o) for o in outcomes] == [int, ValueError, sqlite3.IntegrityError, int]
+        assert database.read(texts) == ["before", "after"]
+        assert database.counts["database_writes/failed"] == 2
+
+    run(tmp_path, scenario)
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_committed(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        await database.write(insert("kept"))
+        await database.write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
+        with pytest.raises(StorageError, match="the disk is full") as caught:
+            await database.write(insert("x" * 100_000))
+        assert "Free some space" in (caught.value.hint or "")
+        assert caught.value.status == exits.UNHEALTHY
+        assert database.read(texts) == ["kept"]
+        await database.write(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchone())
+        await database.write(insert("again"))
+        assert database.read(texts) == ["kept", "again"]
+
+    run(tmp_path, scenario)
+
+
+def test_the_reader_cannot_write(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        with pytest.raises(StorageError, match="cannot be written"):
+            database.read(insert("a"))
+
+    run(tmp_path, scenario)
+
+
+def test_a_read_sees_one_snapshot(tmp_path: Path) -> None:
+    other = tmp_path / "t.db"
+
+    def twice(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
+        first = texts(connection)
+        with sqlite3.connect(other) as second:
+            second.execute("INSERT INTO notes (text) VALUES ('meanwhile')")
+        second.close()
+        return first, texts(connection)
+
+    async def scenario(database: Database) -> None:
+        assert database.read(twice) == ([], [])
+        assert database.read(texts) == ["meanwhile"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_missing_directory_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot be opened") as caught:
+        run(tmp_path / "absent", lambda _: asyncio.sleep(0))
+    assert "directory exists" in (caught.value.hint or "")
+
+
+def test_a_damaged_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "t.db").write_bytes(b"SQLite format 3\0" + os.urandom(4096))
+    with pytest.raises(StorageError, match="damaged") as caught:
+        run(tmp_path, lambda _: asyncio.sleep(0))
+    assert "recover" in (caught.value.hint or "")
+
+
+def test_damage_found_while_reading_is_explained(tmp_path: Path) -> None:
+    async def fill(database: Database) -> None:
+        await database.write(insert("a" * 50_000))
+
+    run(tmp_path, fill)
+    path = tmp_path / "t.db"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30_000] + b"\xff" * 30_000)
+
+    async def scenario(database: Database) -> None:
+        with pytest.raises(StorageError, match="damaged"):
+            database.read(texts)
+
+    run(tmp_path, scenario)
+
+
+def test_a_newer_schema_is_refused_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+
+    async def newer() -> None:
+        await (await Database.open(path, make_migrations(newer=True))).close()
+
+    asyncio.run(newer())
+    before = path.read_bytes()
+    with pytest.raises(NewerSchemaError, match=r"newer version of Covey.*colours") as caught:
+        run(tmp_path, lambda _: asyncio.sleep(0))
+    assert caught.value.status == exits.BAD_CONFIG
+    assert path.read_bytes() == before
+
+
+def test_the_schema_is_migrated_in_place(tmp_path: Path) -> None:
+    async def old(database: Database) -> None:
+        await database.write(insert("old"))
+
+    run(tmp_path, old)
+
+    async def main() -> None:
+        database = await Database.open(tmp_path / "t.db", make_migrations(newer=True))
+        rows = database.read(lambda c: c.execute("SELECT text, colour FROM notes").fetchall())
+        assert rows == [("old", None)]
+        await database.close()
+
+    asyncio.run(main())
+
+
+def test_close_commits_what_is_queued_and_refuses_the_rest(tmp_path: Path) -> None:
+    async def main() -> None:
+        database = await Database.open(tmp_path / "t.db", make_migrations())
+        queued = [asyncio.create_task(database.write(insert(str(n)))) for n in range(10)]
+        await asyncio.sleep(0)
+        await database.close()
+        await database.close()
+        await asyncio.gather(*queued)
+        with pytest.raises(StorageError, match="closed"):
+            await database.write(insert("late"))
+        with pytest.raises(StorageError, match="closed"):
+            database.read(texts)
+
+    asyncio.run(main())
+    assert not (tmp_path / "t.db-wal").exists()
+    with sqlite3.connect(tmp_path / "t.db") as connection:
+        assert len(texts(connection)) == 10
+
+
+def test_a_cancelled_caller_does_not_disturb_the_group(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        first = asyncio.create_task(database.write(insert("first")))
+        second = asyncio.create_task(database.write(insert("second")))
+        await asyncio.sleep(0)
+        first.cancel()
+        await second
+        assert database.read(texts) == ["first", "second"]
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
+def test_the_mode_is_what_was_asked_for(tmp_path: Path, synchronous: str) -> None:
+    async def scenario(database: Database) -> None:
+        mode = await database.write(lambda c: c.execute("PRAGMA synchronous").fetchone()[0])
+        assert mode == {"NORMAL": 1, "FULL": 2}[synchronous]
+        assert database.read(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+
+    run(tmp_path, scenario, synchronous=synchronous)
+
+
+def test_many_commits_share_one_timed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.store.database.SYNC_DELAY_S", 0.2)
+
+    async def scenario(database: Database) -> None:
+        for n in range(20):
+            await database.write(insert(str(n)))
+        while not database.counts["database_syncs/done"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        assert database.counts["database_transactions/committed"] == 20
+        assert database.counts["database_syncs/done"] < 20
+
+    run(tmp_path, scenario)
+
+
+def test_full_needs_no_timed_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.store.database.SYNC_DELAY_S", 0.0)
+
+    async def scenario(database: Database) -> None:
+        await database.write(insert("a"))
+        await asyncio.sleep(0.05)
+        assert database.counts["database_syncs/done"] == 0
+
+    run(tmp_path, scenario, synchronous="FULL")
+
+
+def test_after_a_failed_sync_nothing_more_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def scenario(database: Database) -> None:
+        await database.write(insert("a"))
+        monkeypatch.setattr("os.fdatasync", fail)
+        with pytest.raises(StorageError, match="disk reports an error"):
+            await database.sync()
+        monkeypatch.undo()
+        with pytest.raises(StorageError, match="disk reports an error"):
+            await database.write(insert("b"))
+        assert database.counts["database_syncs/failed"] == 1
+
+    run(tmp_path, scenario)
+
+
+def test_the_log_is_cut_back_after_a_burst(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        for n in range(60):
+            await database.write(insert(f"{n}" + "x" * 500_000))
+        await database.write(insert("end"))
+        await database.write(insert("end of the end"))
+        assert (tmp_path / "t.db-wal").stat().st_size <= 12 * 1024 * 1024
+
+    run(tmp_path, scenario)
+
+
+KILLED = """
+import asyncio, os, pathlib, signal, sys
+sys.path.insert(0, sys.argv[2])
+from test_database import Database, insert, make_migrations
+async def main():
+    database = await Database.open(pathlib.Path(sys.argv[1]), make_migrations())
+    for n in range(500):
+        await asyncio.gather(*(database.write(insert(f"{n}.{i}")) for i in range(3)))
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+
+
+def test_kill_9_loses_nothing_that_write_returned(tmp_path: Path) -> None:
+    here = str(Path(__file__).parent)
+    path = str(tmp_path / "t.db")
+    done = subprocess.run([sys.executable, "-c", KILLED, path, here], check=False)
+    assert done.returncode == -signal.SIGKILL
+
+    async def scenario(database: Database) -> None:
+        assert len(database.read(texts)) == 1500
+
+    run(tmp_path, scenario)

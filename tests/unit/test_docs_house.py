@@ -1,0 +1,86 @@
+"""Pages that nobody compiles rot first: links, commands and decisions are checked here."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    page
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("*/*/README.md")]
+    if ".venv" not in page.parts
+)
+DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+DECISION_LINES_MAX = 60
+SECTIONS = ["Context", "Decision", "Cost accepted", "Revisit when"]
+
+
+def _targets() -> set[str]:
+    makefile = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text())
+    broken = [link for link in links if not (page.parent / link).exists()]
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_make_targets_exist(page: Path) -> None:
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", page.read_text(), flags=re.MULTILINE))
+    assert named <= _targets()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_files_exist(page: Path) -> None:
+    """A page may say `gossip/machine.py`: then that file is there."""
+    named = re.findall(
+        r"`((?:agent|gossip|edge_apps|tests|docs|bench|packaging|deploy)/[\w./-]+)`",
+        page.read_text(),
+    )
+    gone = [name for name in named if not (ROOT / name).exists()]
+    assert not gone
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_decision_fits_one_page(page: Path) -> None:
+    text = page.read_text()
+    assert len(text.splitlines()) <= DECISION_LINES_MAX
+    assert text.startswith(f"# {page.name[:4]} ")
+    assert re.findall(r"^## (.+)$", text, flags=re.MULTILINE) == SECTIONS
+
+
+def test_decisions_are_listed() -> None:
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+    assert re.findall(r"\((\d{4}-[\w-]+\.md)\)", index) == [page.name for page in DECISIONS]
+    numbers = [int(page.name[:4]) for page in DECISIONS]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """A decision page says why it is there, by the name that pip knows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    reasons = " ".join(page.read_text() for page in DECISIONS)
+    names = [re.split(r"[<>=\[ ]", text)[0] for text in project["dependencies"]]
+    assert not [name for name in names if name not in reasons]
+
+
+def test_glossary_gives_each_word_once() -> None:
+    words = re.findall(r"^\| \*\*([^*]+)\*\*", (ROOT / "GLOSSARY.md").read_text(), re.MULTILINE)
+    assert len(words) > 20
+    assert words == sorted(set(words), key=str.lower)
+
+
+def test_changelog_has_a_place_for_what_comes() -> None:
+    assert "## Unreleased" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_makefile_explains_each_target() -> None:
+    """`make` alone lists the targets that carry a description; all but two do."""
+    makefile = (ROOT / "Makefile").read_text()
+    described = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
+    assert _targets() - described == {"debian"}

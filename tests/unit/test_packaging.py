@@ -1,0 +1,222 @@
+"""The ways onto a device, checked as far as that goes without systemd running or a container host.
+
+The unit is rated by systemd itself. The container and compose files are read and compared with
+what is in the repository, because a name that is gone is what breaks them in practice; where
+podman and the base image are at hand, the image is built.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from agent.settings import SECTIONS, AppSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+UNIT = ROOT / "packaging" / "systemd" / "covey.service"
+CONTAINERFILE = ROOT / "packaging" / "container" / "Containerfile"
+COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
+EXPOSURE_MAX = 2.0
+BAD_CONFIG = 78
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs Debian's systemd for systemd-analyze"
+)
+
+
+def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+# --- the systemd unit ---------------------------------------------------------------------------
+
+
+def _unit() -> dict[str, list[str]]:
+    """Return the unit's directives; one that stands twice has two values."""
+    directives: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        if "=" in line and not line.startswith(("#", ";")):
+            name, value = line.split("=", 1)
+            directives.setdefault(name, []).append(value)
+    return directives
+
+
+@needs_systemd
+def test_unit_is_hardened() -> None:
+    result = _run("systemd-analyze", "security", "--offline=true", "--no-pager", UNIT)
+    exposure = re.search(r"exposure level for covey\.service: ([\d.]+)", result.stdout)
+    assert exposure, result.stdout + result.stderr
+    assert float(exposure.group(1)) <= EXPOSURE_MAX
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", ["covey.service", "hardware.conf"])
+def test_unit_is_understood(name: str, tmp_path: Path) -> None:
+    """systemd warns about a directive that it does not know, and goes on without it."""
+    unit = UNIT.read_text().replace("/usr/local/bin/covey", "/bin/true")
+    if name != UNIT.name:
+        unit += (UNIT.parent / name).read_text()
+    (tmp_path / UNIT.name).write_text(unit)
+    result = _run("systemd-analyze", "verify", "--man=no", tmp_path / UNIT.name)
+    complaints = [line for line in result.stderr.splitlines() if UNIT.name in line]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_unit_keeps_its_promises() -> None:
+    unit = _unit()
+    assert unit["Type"] == ["notify"]
+    assert unit["ExecStart"] == ["/usr/local/bin/covey run"]
+    assert float(unit["WatchdogSec"][0]) >= 10
+    assert unit["DynamicUser"] == ["yes"]
+    for kind in ("State", "Runtime", "Configuration"):
+        assert unit[f"{kind}Directory"] == ["covey"], "agent/paths.py reads systemd's variables"
+    assert str(BAD_CONFIG) in unit["RestartPreventExitStatus"][0].split()
+
+
+def test_unit_leaves_the_sockets_that_an_agent_needs() -> None:
+    """Netlink lists the interfaces; without AF_UNIX there is neither an API nor sd_notify."""
+    families = _unit()["RestrictAddressFamilies"][0].split()
+    assert set(families) == {"AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"}
+
+
+# --- the container file -------------------------------------------------------------------------
+
+
+def _instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"^#.*\n", "", CONTAINERFILE.read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [
+        (word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines) if word
+    ]
+
+
+def _values(word: str) -> list[str]:
+    return [rest for name, rest in _instructions() if name == word]
+
+
+def test_containerfile_copies_what_is_there() -> None:
+    sources = [
+        source
+        for rest in _values("COPY")
+        if not rest.startswith("--from=")
+        for source in rest.split()[:-1]
+    ]
+    assert {"gossip", "edge_apps", "agent", "pyproject.toml"} <= set(sources)
+    missing = [source for source in sources if not (ROOT / source).exists()]
+    assert not missing
+    kept = CONTAINERFILE.with_name("Containerfile.containerignore").read_text().splitlines()
+    assert {f"!{source}" for source in sources} <= set(kept), "ignored files cannot be copied"
+
+
+def test_containerfile_copies_what_the_build_needs() -> None:
+    """The wheel is built from these alone: what pyproject.toml names has to be among them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    copied = " ".join(_values("COPY"))
+    needed = [
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+        *project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"],
+    ]
+    assert not [name for name in needed if name not in copied]
+
+
+def test_container_runs_without_root() -> None:
+    words = [word for word, _ in _instructions()]
+    assert words[-1] == "CMD"
+    user = _values("USER")[-1]
+    assert user.isdigit(), "Kubernetes' runAsNonRoot can only judge a number"
+    assert int(user) > 0
+    assert words.index("USER") < words.index("ENTRYPOINT")
+
+
+def test_container_starts_the_command_itself() -> None:
+    """The exec form: with a shell in between, SIGTERM would never reach the agent."""
+    assert json.loads(_values("ENTRYPOINT")[-1]) == ["covey"]
+    assert json.loads(_values("CMD")[-1]) == ["run"]
+    health = _values("HEALTHCHECK")[-1]
+    assert json.loads(health[health.index("[") :])[0] == "covey"
+
+
+def test_container_bases_are_pinned() -> None:
+    stages = _values("FROM")
+    assert stages
+    for stage in stages:
+        image = stage.split()[0]
+        assert re.fullmatch(r"[\w.]+(/[\w.-]+)+:\d[\w.-]*", image), f"name host and tag: {image}"
+
+
+def test_container_builds_where_it_can(tmp_path: Path) -> None:
+    """Build with podman when the base image is at hand; else read the file with our own eyes."""
+    base = _values("FROM")[-1].split()[0]
+    if shutil.which("podman") is None or _run("podman", "image", "exists", base).returncode:
+        known = {"FROM", "WORKDIR", "COPY", "RUN", "LABEL", "ENV", "USER", "VOLUME", "EXPOSE",
+                 "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}  # fmt: skip
+        assert {word for word, _ in _instructions()} <= known
+        return
+    result = _run("podman", "build", "--isolation=chroot", "--pull=never",
+                  "--file", CONTAINERFILE, ROOT)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+
+
+# --- compose ------------------------------------------------------------------------------------
+
+
+def _compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return loaded
+
+
+def test_compose_names_files_that_exist() -> None:
+    compose = _compose()
+    for name, service in compose["services"].items():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (COMPOSE.parent / source).is_file(), f"{name} mounts {source}"
+            else:
+                assert source in compose["volumes"], f"{name} mounts an undeclared volume {source}"
+        if "build" in service:
+            context = (COMPOSE.parent / service["build"]["context"]).resolve()
+            assert context == ROOT
+            assert (context / service["build"]["dockerfile"]).is_file()
+
+
+def test_compose_waits_for_services_that_exist() -> None:
+    services = _compose()["services"]
+    for name, service in services.items():
+        assert set(service.get("depends_on", [])) <= set(services), name
+
+
+def test_compose_agents_have_no_privileges() -> None:
+    agents = [s for s in _compose()["services"].values() if s["image"] == "covey"]
+    assert len(agents) == 4, "three agents and the one that sets up"
+    for agent in agents:
+        assert agent["cap_drop"] == ["ALL"]
+        assert agent["read_only"] is True
+
+
+def test_compose_configuration_is_valid() -> None:
+    """An agent refuses unknown keys, so the example must keep up with the settings."""
+    tables = tomllib.loads((COMPOSE.parent / "covey.toml").read_text())
+    for name in tables.pop("apps", {}).values():
+        msgspec.convert(name, AppSettings)
+    for name, table in tables.items():
+        msgspec.convert(table, SECTIONS[name])
+    services = set(_compose()["services"])
+    assert set(tables["network"]["seeds"]) <= services
+    assert tables["uplink"]["host"] in services
+
+
+def test_broker_keeps_what_it_acknowledges() -> None:
+    lines = (COMPOSE.parent / "mosquitto" / "mosquitto.conf").read_text().splitlines()
+    settings = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    assert settings["persistence"] == "true"
+    assert settings["autosave_interval"] == "1"
+    assert settings["max_queued_messages"] == "0"
