@@ -75,7 +75,7 @@ test: lint debian  ## everything, with real processes, brokers and network names
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-soak: $(STAMPS)/test  ## many simulator seeds; SEEDS=1000 sets how many
+soak: $(STAMPS)/test  ## many simulator seeds; SEEDS=0:1000 says which
 	@$(BIN)/python -m tests.sim.campaign $(if $(SEEDS),--seeds $(SEEDS))
 
 bench: PROGRAMS := $(BENCH_PROGRAMS)

@@ -1,8 +1,8 @@
 """The admission desk: where a device without credentials, or a user who wants a token, is served.
 
-Any member may be asked. One that holds the authority's key decides by itself (``agent/issuing.py``);
-any other passes the question to one that does, over their mutual stream, and the answer back. The
-conversation is drawn in ``agent/admission_messages.py``.
+Any member may be asked. One that holds the authority's key decides by itself
+(``agent/issuing.py``); any other passes the question to one that does, over their mutual stream,
+and the answer back. The conversation is drawn in ``agent/admission_messages.py``.
 
 Who stands at this desk is a stranger: each message has a small limit, all of them together have
 half a minute (``agent/net/listener.py``), and nothing that a stranger says reaches the protocols.

@@ -17,11 +17,11 @@ Importing this costs 3 MiB of X.509 code, so only what signs or checks certifica
 founding of a covey, admission and joining. Streams leave it to OpenSSL.
 """
 
-import datetime
+import datetime as dt
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -31,9 +31,19 @@ from agent.node_uri import node_uri, parse_node_uri
 from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
 
-BACKDATED = datetime.timedelta(days=1)
-VALIDITY = datetime.timedelta(days=3653)
+BACKDATED = dt.timedelta(days=1)
+VALIDITY = dt.timedelta(days=3653)
 REQUEST_BYTES_MAX = 4096
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What the library raises for bytes that somebody else wrote."""
 
 
 class Subject(NamedTuple):
@@ -91,7 +101,7 @@ def read_request(der: bytes) -> tuple[Subject, bytes]:
         request = x509.load_der_x509_csr(der)
         authentic = request.is_signature_valid
         subject, key = _subject(request), _raw_key(request)
-    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+    except UNREADABLE as error:
         raise Malformed(f"not a signing request: {error}") from None
     if not authentic:
         raise Forged("the signing request is not signed by its own key")
@@ -134,19 +144,22 @@ def check_issued(certificate: bytes, authority: bytes) -> tuple[Subject, bytes]:
     """
     try:
         leaf = x509.load_der_x509_certificate(certificate)
-        leaf.verify_directly_issued_by(x509.load_der_x509_certificate(authority))
-        return _subject(leaf), _raw_key(leaf)
-    except InvalidSignature:
-        raise Forged("the certificate is not signed by this covey's authority") from None
-    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+        issuer = x509.load_der_x509_certificate(authority)
+        named = _subject(leaf), _raw_key(leaf)
+    except UNREADABLE as error:
         raise Malformed(f"not a node's certificate: {error}") from None
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError, TypeError):  # ValueError: the names do not fit
+        raise Forged("the certificate is not signed by this covey's authority") from None
+    return named
 
 
 def authority_key_of(authority: bytes) -> bytes:
     """Return the raw public key of an authority's certificate (DER). Raises Malformed."""
     try:
         return _raw_key(x509.load_der_x509_certificate(authority))
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise Malformed(f"not an authority's certificate: {error}") from None
 
 
@@ -169,7 +182,7 @@ def fingerprint(certificate: bytes) -> bytes:
 
 
 def _dated(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return builder.not_valid_before(now - BACKDATED).not_valid_after(now + VALIDITY)
 
 

@@ -16,10 +16,11 @@ anything about the protocols.
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from agent import exits
@@ -30,7 +31,8 @@ from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from agent.subscription import Subscription
 from gossip.errors import LocalError, Malformed
 from gossip.ids import NodeId
-from gossip.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.machine import Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.node import Node
 from gossip.state.requests import Completed, Request, Result, Watch, WatchEvent
 from gossip.wire import tag_of
 
@@ -39,21 +41,6 @@ DRAINS_BEFORE_WAKE_MAX = 4
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Drivable(Protocol):
-    """What the driver needs of ``gossip/node.py``."""
-
-    def receive(self, data: bytes, source: Address, now: Instant) -> None: ...
-    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None: ...
-    def peer_unreachable(self, peer: NodeId, now: Instant) -> None: ...
-    def persisted(self, token: int, now: Instant) -> None: ...
-    def submit(self, request: Request, now: Instant) -> int: ...
-    def cancel(self, request: int, now: Instant) -> None: ...
-    def addresses_of(self, node: NodeId) -> list[Address]: ...
-    def wake(self, now: Instant) -> None: ...
-    def deadline(self) -> Instant | None: ...
-    def effects(self) -> Iterator[Effect]: ...
 
 
 class ChangeLog(Protocol):
@@ -68,7 +55,7 @@ class Driver:
 
     def __init__(
         self,
-        node: Drivable,
+        node: Node,
         udp: UdpEndpoint,
         streams: Streams,
         records: ChangeLog,
@@ -87,7 +74,8 @@ class Driver:
         self._saver: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: Instant | None = None
-        self._ended: asyncio.Future[None]
+        self._ended = asyncio.Event()
+        self._failure: AgentError | None = None
         self._is_running = False
 
     # ---- life -----------------------------------------------------------------------------------
@@ -99,7 +87,6 @@ class Driver:
         ``routes`` go to that handler instead of the node.
         """
         self._routes = list(routes)
-        self._ended = asyncio.get_running_loop().create_future()
         self._is_running = True
         self._saver = asyncio.create_task(self._save(), name="driver-save")
         self._streams.start(
@@ -121,12 +108,13 @@ class Driver:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._saver
         await self._streams.stop()
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._ended.set()
 
     async def wait(self) -> None:
         """Return when the driver was stopped. Raises what stopped it, if something went wrong."""
-        await asyncio.shield(self._ended)
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
 
     # ---- what the application does with it ------------------------------------------------------
 
@@ -181,8 +169,10 @@ class Driver:
         return subscription
 
     def listen(self, callback: Callable[[object], None]) -> None:
-        """Call back at once with each event that belongs to no request. It must be quick, and
-        must not make an input call itself."""
+        """Call back at once with each event that belongs to no request.
+
+        It must be quick, must not raise, and must not make an input call itself.
+        """
         self._listeners.append(callback)
 
     # ---- inputs ---------------------------------------------------------------------------------
@@ -283,9 +273,7 @@ class Driver:
     def _unwatch(self, number: int) -> None:
         self._watches.pop(number)
         # A watch may be cut off while its events are being performed: cancel it afterwards.
-        asyncio.get_running_loop().call_soon(
-            self._input, lambda now: self.node.cancel(number, now)
-        )
+        asyncio.get_running_loop().call_soon(self._input, lambda now: self.node.cancel(number, now))
 
     async def _save(self) -> None:
         """Commit what is to be persisted, in order, all that waits at once."""
@@ -299,7 +287,7 @@ class Driver:
                 self._fail(error)
                 return
             self.counts["persists/committed"] += len(batch)
-            self._input(lambda now, batch=batch: self._confirm(batch, now))
+            self._input(functools.partial(self._confirm, batch))
 
     def _confirm(self, batch: list[Persist], now: Instant) -> None:
         for each in batch:
@@ -317,9 +305,9 @@ class Driver:
                 "report the log.",
                 status=exits.UNHEALTHY,
             )
+        self._failure = self._failure or error
         self._halt(error)
-        if not self._ended.done():
-            self._ended.set_exception(error)
+        self._ended.set()
 
     def _halt(self, reason: AgentError) -> None:
         """Take no more inputs; let everybody who waits know why."""
@@ -331,5 +319,7 @@ class Driver:
             if not future.done():
                 future.set_exception(reason)
         self._requests.clear()
-        for subscription in (*self._watches.values(), *self._subscribers):
-            subscription.fail(reason)
+        for watch in tuple(self._watches.values()):
+            watch.fail(reason)
+        for subscriber in tuple(self._subscribers):
+            subscriber.fail(reason)

@@ -50,7 +50,8 @@ from gossip.ids import (
     parse_node_id,
 )
 from gossip.machine import Address
-from gossip.state import registry as registries
+from gossip.state.registry import Admitted, SignedRegistry
+from gossip.state.registry import found as found_registry
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 REGISTRY_CONTEXT = b"covey registry v1\x00"
@@ -236,10 +237,10 @@ def found(
     public = node_key.public_key().public_bytes_raw()
     authority = certificates.make_authority(authority_key, cluster_id, cluster_name)
     subject = certificates.Subject(cluster_id, node_id, node_name)
-    founder = registries.Admitted(
+    founder = Admitted(
         id=node_id, name=node_name, key=public, weight=weight, zone=zone, issuer=True
     )
-    payload = registries.found(cluster_id, founder).encode()
+    payload = found_registry(cluster_id, founder).encode()
     signature = authority_key.sign(REGISTRY_CONTEXT + payload)
     credentials = Credentials(
         cluster_id=cluster_id,
@@ -247,7 +248,7 @@ def found(
         certificate=certificates.issue(authority_key, authority, subject, public),
         authority=authority,
         keyring=new_keyring(cipher),
-        registry=registries.SignedRegistry(payload, signature).encode(),
+        registry=SignedRegistry(payload, signature).encode(),
     )
     with staged_directory(identity_dir) as staged:
         write_private(staged / "node.key", private_pem(node_key))

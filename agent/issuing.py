@@ -19,7 +19,7 @@ from agent import exits
 from agent.admission_messages import Admission, Granted, KnownPeer
 from agent.exits import AgentError
 from agent.identity import Identity, check_name
-from agent.store.control import ControlStore, NewRegistry, TokenRefused, TokenState
+from agent.store.control import ControlStore, NewRegistry, TokenRefusedError, TokenState
 from agent.tokens import hash_secret, new_token
 from gossip.errors import RemoteError
 from gossip.state.registry import Admitted, NameTaken, Registry, SignedRegistry, admit
@@ -129,15 +129,17 @@ class Issuer:
         )
 
     def _next_registry(self, entry: Admitted, kept: bytes | None, *, again: bool) -> NewRegistry:
-        """Return the registry with this node in it. Runs inside the transaction. Raises
-        AgentError."""
+        """Return the registry with this node in it. Raises AgentError.
+
+        Runs inside the transaction, and so in the writer's thread.
+        """
         signed = kept if kept is not None else self._identity.first_registry()
         current = Registry.decode(SignedRegistry.decode(signed).payload)
         known = next((node for node in current.nodes if node.key == entry.key), None)
         if known is not None:
             return NewRegistry(current.epoch, signed, known.id)
         if again:  # it was admitted with this token once, and removed since
-            raise TokenRefused(TokenState.USED_UP)
+            raise TokenRefusedError(TokenState.USED_UP)
         if current.node(entry.id) is not None:
             raise name_taken(f"the node id {entry.id:016x} belongs to another node.")
         try:
@@ -166,7 +168,7 @@ def name_taken(message: str) -> AgentError:
     """Return the refusal of a name or id that somebody else has."""
     return AgentError(
         message + " Nothing was changed, and the token was not used.",
-        hint="Choose another name with --name.",
+        hint="Choose another name with --node-name.",
         status=exits.NAME_TAKEN,
     )
 

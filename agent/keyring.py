@@ -87,8 +87,10 @@ class Keyring:
         return f"Keyring({self.cipher}, {len(self._secrets)} keys)"
 
     def aead(self, key_id: int, sender: NodeId, boot: Boot) -> SealingKey | None:
-        """Return the key that seals what ``sender`` says in this life; None for a key id
-        that is not on the ring."""
+        """Return the key that seals what ``sender`` says in this life.
+
+        None for a key id that is not on the ring.
+        """
         secret = self._secrets.get(key_id)
         if secret is None:
             return None

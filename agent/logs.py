@@ -30,8 +30,13 @@ PRIORITIES = {
 }
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 DIM, RESET = "\x1b[2m", "\x1b[0m"
-# Libraries whose "info" is chatter to somebody who runs an agent.
-QUIET_LOGGERS = ("zeroconf", "asyncio", "uvicorn.access", "uvicorn.error")
+# From which level on the libraries may speak. Their "info" is chatter to somebody who runs an
+# agent; uvicorn's errors are told by agent/api, and its warnings anybody on TCP could cause.
+LIBRARY_LEVELS = {
+    "zeroconf": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "uvicorn.error": logging.CRITICAL,
+}
 LIMITED_INTERVAL_S = 10.0
 LIMITED_KEYS_MAX = 256
 
@@ -45,8 +50,8 @@ def configure(
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(settings, environ, stream))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def _formatter(

@@ -5,16 +5,15 @@ from collections.abc import Iterable
 from agent.admission_messages import KnownPeer
 from agent.driver import Driver
 from gossip.ids import NodeId
-from gossip.node import Node
 
 PEERS_MAX = 32
 
 
 class RunningCovey:
-    """Implements the desk's ``Covey`` on a driver and the node that it runs."""
+    """Implements the desk's ``Covey`` on a driver and its node."""
 
-    def __init__(self, driver: Driver, node: Node) -> None:
-        self._driver, self._node = driver, node
+    def __init__(self, driver: Driver) -> None:
+        self._driver, self._node = driver, driver.node
 
     def issuers(self) -> list[NodeId]:
         """Return the other members that can issue, best to reach first."""

@@ -54,13 +54,7 @@ def new_token(cluster_id: ClusterId, fingerprint: bytes) -> Token:
 def parse_token(text: str) -> Token:
     """Read the string. Raises AgentError (TOKEN_UNKNOWN) when it is not one, or not all of one."""
     try:
-        body = text.strip().removeprefix(PREFIX)
-        if not text.strip().startswith(PREFIX):
-            raise ValueError("it does not begin with " + PREFIX)
-        data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-        token = msgspec.msgpack.decode(data, type=Token)
-        if _sizes(token) != (CLUSTER_ID_BYTES, FINGERPRINT_BYTES, TOKEN_ID_BYTES, SECRET_BYTES):
-            raise ValueError("its parts have the wrong sizes")
+        token = _decode(text.strip())
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise AgentError(
             "this is not a token, or a part of it is missing; nothing was changed.",
@@ -75,7 +69,14 @@ def hash_secret(token_id: bytes, secret: bytes) -> bytes:
     return hashlib.blake2b(secret, digest_size=32, key=token_id, person=b"covey token v1").digest()
 
 
-def _sizes(token: Token) -> tuple[int, int, int, int]:
-    return (
-        len(token.cluster_id), len(token.fingerprint), len(token.token_id), len(token.secret)
-    )  # fmt: skip
+def _decode(text: str) -> Token:
+    """Read a token. Raises ValueError, binascii.Error, msgspec.DecodeError."""
+    if not text.startswith(PREFIX):
+        raise ValueError("it does not begin with " + PREFIX)
+    body = text.removeprefix(PREFIX)
+    data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
+    token = msgspec.msgpack.decode(data, type=Token)
+    sizes = [len(part) for part in msgspec.structs.astuple(token)]
+    if sizes != [CLUSTER_ID_BYTES, FINGERPRINT_BYTES, TOKEN_ID_BYTES, SECRET_BYTES]:
+        raise ValueError("its parts have the wrong sizes")
+    return token

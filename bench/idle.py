@@ -92,7 +92,7 @@ def _start_serf(host: Host, name: str, first: Host) -> "subprocess.Popen[bytes]"
 def _serf_alive(host: Host) -> int:
     listed = subprocess.run([*host.enter(), "serf", "members"], capture_output=True, text=True,
                             check=False)  # fmt: skip
-    return listed.stdout.count(" alive ")
+    return len(re.findall(r"\balive\b", listed.stdout))
 
 
 def _serf(seconds: float) -> Idle:

@@ -44,7 +44,7 @@ LINGER_S = 1.0
 POST_TIMEOUT_S = 5.0
 LAST_FLUSH_TIMEOUT_S = 2.0
 AGENT_GONE_GRACE_S = 5.0
-NOT_FOUND = 404
+OK, NOT_FOUND = 200, 404
 SERVER_ERROR = 500
 
 Stop = SimpleQueue[str]
@@ -66,10 +66,10 @@ class AgentKv:
                 return None
             raise
 
-    def put(self, key: str, value: bytes | str) -> None:
-        """Write a value."""
+    def put(self, key: str, value: bytes | str) -> bool:
+        """Write a value; return whether enough owners acknowledged it."""
         body = value.encode() if isinstance(value, str) else value
-        self._client.request("PUT", f"/api/v1/kv/{key}", body=body)
+        return self._client.request("PUT", f"/api/v1/kv/{key}", body=body).status == OK
 
     def delete(self, key: str) -> None:
         """Delete a key."""

@@ -27,8 +27,12 @@ class Kv(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return the newest value; None when the key does not exist."""
 
-    def put(self, key: str, value: bytes | str) -> None:
-        """Write a value in place of all that the key holds now; text travels as UTF-8."""
+    def put(self, key: str, value: bytes | str) -> bool:
+        """Write a value; text travels as UTF-8.
+
+        Return whether enough owners have it. False is no failure and no success: it may be read
+        later or not; write it again if it matters.
+        """
 
     def delete(self, key: str) -> None:
         """Delete the key; it is no error when it does not exist."""

@@ -30,9 +30,10 @@ class MemoryKv:
         """Return the value, None when there is none."""
         return self.contents.get(key)
 
-    def put(self, key: str, value: bytes | str) -> None:
+    def put(self, key: str, value: bytes | str) -> bool:
         """Keep a value."""
         self.contents[key] = value.encode() if isinstance(value, str) else value
+        return True
 
     def delete(self, key: str) -> None:
         """Forget a value."""

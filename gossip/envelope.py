@@ -46,7 +46,9 @@ NONCE_PREFIX = bytes(4)
 WINDOW_BITS = 1024
 WINDOWS_MAX = 8192
 
-assert HEADER.size + INCARNATION_BYTES + TAG_BYTES == ENVELOPE_BYTES, "the table above is the format"
+assert HEADER.size + INCARNATION_BYTES + TAG_BYTES == ENVELOPE_BYTES, (
+    "the table above is the format"
+)
 
 
 class Aead(Protocol):

@@ -22,7 +22,8 @@ from gossip.envelope import CipherSuite, Envelope
 from gossip.errors import Forged, Malformed, RemoteError, Replayed
 from gossip.ids import Boot, ClusterId, NodeId
 from gossip.machine import Address, Effect, Emit, Instant, SendDatagram
-from gossip.membership.members import MemberChanged, MemberState
+from gossip.membership.exchange import EpochHeard
+from gossip.membership.members import RESTARTED, MemberChanged, MemberState
 from gossip.membership.swim import Swim
 from gossip.state.plane import StatePlane
 from gossip.state.registry import Registry
@@ -81,6 +82,7 @@ class Node:
         self._envelope = Envelope(settings.cluster_id, me, boot, suite)
         self._counts: Counter[str] = Counter()
         self._effects: deque[Effect] = deque()
+        self._due: Instant | None = None
         self._heed(self.state.registry)
         self._settle(now)
 
@@ -139,9 +141,12 @@ class Node:
         self.state.cancel(request, now)
         self._settle(now)
 
-    def adopt_registry(self, signed: bytes, now: Instant) -> bool:
-        """Offer a signed registry; return whether it was newer and is now in force."""
-        adopted = self.state.adopt(signed, now)
+    def adopt_registry(self, signed: bytes, now: Instant, *, announce: bool = False) -> bool:
+        """Follow a signed registry if it is newer; tell whether it was.
+
+        ``announce``: offer it to all its nodes, as the issuer does. Raises Malformed or Forged.
+        """
+        adopted = self.state.adopt(signed, now, announce=announce)
         self._settle(now)
         return adopted
 
@@ -170,8 +175,7 @@ class Node:
 
     def deadline(self) -> Instant | None:
         """Return when ``wake`` is next due."""
-        due = [at for at in (self.swim.deadline(), self.state.deadline()) if at is not None]
-        return min(due, default=None)
+        return self._due
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
@@ -191,23 +195,35 @@ class Node:
 
     def _settle(self, now: Instant) -> None:
         """Gather the effects of both planes until neither has moved the other any more."""
-        while fresh := [*self.swim.effects(), *self.state.effects()]:
+        swim, state = self.swim, self.state
+        while fresh := [*swim.effects(), *state.effects()]:
             for effect in fresh:
                 if isinstance(effect, SendDatagram):
-                    sealed = self._envelope.seal(effect.data, self.swim.incarnation)
+                    sealed = self._envelope.seal(effect.data, swim.incarnation)
                     self._effects.append(SendDatagram(sealed, effect.to))
                     continue
                 self._effects.append(effect)
                 if isinstance(effect, Emit):
                     self._pass_on(effect.event, now)
+        due = [at for at in (swim.deadline(), state.deadline()) if at is not None]
+        self._due = min(due, default=None)
 
     def _pass_on(self, event: object, now: Instant) -> None:
         """Tell one plane what the other has learnt."""
         if isinstance(event, RegistryAdopted):
             self._heed(event.registry)
-        elif isinstance(event, MemberChanged) and event.member.state is MemberState.ALIVE:
+        elif isinstance(event, EpochHeard):
+            self.state.note_epoch(event.peer, event.epoch, now)
+        elif isinstance(event, MemberChanged) and _is_return(event):
             self.state.peer_alive(event.member.id, now)
 
     def _heed(self, registry: Registry) -> None:
         self.swim.epoch = registry.epoch
         self.swim.admitted = frozenset(registry.ids())
+
+
+def _is_return(change: MemberChanged) -> bool:
+    """Tell whether a member is there that was away, or that has started anew meanwhile."""
+    if change.member.state is not MemberState.ALIVE:
+        return False
+    return change.before is not MemberState.ALIVE or change.reason == RESTARTED

@@ -16,12 +16,13 @@ uvicorn serves both. Two of its habits do not fit a guest in somebody else's eve
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import logging
 import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
@@ -64,8 +65,8 @@ class Listeners:
         if tcp is not None:
             token = load_or_make_token(self._token_file())
             self._serve(BearerToken(self._application, token), tcp)
-        while not all(server.started for server in self._servers):
-            await asyncio.sleep(0)
+        for server in self._servers:
+            await server.listening.wait()
 
     async def close(self) -> None:
         """Stop accepting, end the open streams, wait a moment for answers on their way."""
@@ -90,8 +91,10 @@ class Listeners:
         return listener
 
     def _token_file(self) -> Path:
-        return Path(self._settings.token_file) if self._settings.token_file else (
-            self._paths.api_token
+        return (
+            Path(self._settings.token_file)
+            if self._settings.token_file
+            else (self._paths.api_token)
         )
 
 
@@ -116,6 +119,7 @@ class GuestServer(uvicorn.Server):
                 timeout_graceful_shutdown=SHUTDOWN_S,
             )
         )
+        self.listening = asyncio.Event()
         self._stopped = asyncio.Event()
 
     def stop(self) -> None:
@@ -126,6 +130,7 @@ class GuestServer(uvicorn.Server):
     async def main_loop(self) -> None:
         """Wait for ``stop``, asleep."""
         await self.on_tick(0)  # fills in the headers that all answers have
+        self.listening.set()
         await self._stopped.wait()
 
     @contextlib.contextmanager
@@ -215,18 +220,14 @@ def _socket_mode(directory: Path) -> int:
 def open_tcp_socket(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises AgentError, saying which setting asked for it."""
     try:
-        family, _, _, _, address = _addresses(host, port)[0]
-        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise _cannot_listen(f"{host}:{port} ([api] listen)", error) from None
-    if not socket.inet_pton(family, address[0])[0] == 127 and address[0] != "::1":
+    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
         logger.warning("the HTTP API listens on %s without TLS: its token can be overheard", host)
     return listener
-
-
-def _addresses(host: str, port: int) -> Sequence[tuple[int, int, int, str, tuple[str, int]]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    return found  # type: ignore[return-value]  # IPv6 addresses have two more fields
 
 
 def _cannot_listen(where: str, error: OSError) -> AgentError:
@@ -247,7 +248,9 @@ def load_or_make_token(path: Path) -> str:
     except FileExistsError:
         token = read_secret(path)
         if not token:
-            raise AgentError(f"{path} is empty", "delete it: a new token is made", BAD_CONFIG) from None
+            raise AgentError(
+                f"{path} is empty", "delete it: a new token is made", BAD_CONFIG
+            ) from None
         return token
     except OSError as error:
         raise AgentError(

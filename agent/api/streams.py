@@ -1,23 +1,25 @@
 """Answers that do not end: one JSON value a line, until one side hangs up.
 
 A stream ends in one of four ways: the source ends; the client goes away, which Starlette
-notices and turns into a cancellation; the agent stops, for which ``Streams.close`` exists,
-because an HTTP server that waits for its open answers would otherwise never stop; or the source
-fails, and then the last line is the error in the usual form, because the status, 200, has long
-been sent.
+notices; the agent stops, for which ``Streams.close`` exists, because an HTTP server that waits
+for its open answers would otherwise never stop; or the source fails, and then the last line is
+the error in the usual form, because the status, 200, has long been sent. However it ends, the
+source is closed.
 """
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from agent.api.errors import error_of
 
 MEDIA_TYPE = "application/x-ndjson"
+
+_END = object()
 
 
 class Streams:
@@ -27,56 +29,74 @@ class Streams:
         self._closing = asyncio.Event()
 
     def close(self) -> None:
-        """End all streams after the line that they are sending."""
+        """End all streams, and each that is begun from now on."""
         self._closing.set()
 
-    def respond(self, values: AsyncIterator[Any]) -> StreamingResponse:
-        """Return an answer that sends these values, each as one line."""
-        return StreamingResponse(self._lines(values), media_type=MEDIA_TYPE)
+    def respond(
+        self, source: AsyncIterator[Any], describe: Callable[[Any], Any] = lambda value: value
+    ) -> "Lines":
+        """Return an answer that sends what the source yields, each value as one line.
 
-    async def _lines(self, values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
-        """Yield lines; the source is closed however this ends."""
-        closing = asyncio.create_task(self._closing.wait(), name="stream: agent stops")
-        # A first empty line sends the headers at once: the client knows that it is listening.
-        yield b"\n"
+        ``describe`` turns a value into what JSON can hold.
+        """
+        return Lines(source, describe, self._closing)
+
+
+class Lines(StreamingResponse):
+    """One stream. It owns its source."""
+
+    def __init__(
+        self,
+        source: AsyncIterator[Any],
+        describe: Callable[[Any], Any],
+        closing: asyncio.Event,
+    ) -> None:
+        super().__init__(self._lines(), media_type=MEDIA_TYPE)
+        self._source = source
+        self._describe = describe
+        self._closing = closing
+        self._waiting: set[asyncio.Future[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, and clean up after it."""
         try:
-            async for value in self._until(closing, values):
-                yield line(value)
+            await super().__call__(scope, receive, send)
+        finally:
+            for future in self._waiting:
+                future.cancel()
+            await asyncio.gather(*self._waiting, return_exceptions=True)
+            await _close(self._source)
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        closing = asyncio.ensure_future(self._closing.wait())
+        self._waiting.add(closing)
+        try:
+            while (value := await self._next(closing)) is not _END:
+                yield line(self._describe(value))
         except Exception as error:  # noqa: BLE001  whatever it is, the client is told
             yield line(error_of(error))
-        finally:
-            closing.cancel()
-            if isinstance(values, contextlib.AbstractAsyncContextManager) or hasattr(
-                values, "aclose"
-            ):
-                await values.aclose()
 
-    async def _until(
-        self, closing: "asyncio.Task[bool]", values: AsyncIterator[Any]
-    ) -> AsyncIterator[Any]:
-        """Yield from the source until it ends or ``closing`` is done."""
-        while True:
-            following = asyncio.ensure_future(anext(values, _END))
-            try:
-                await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
-                if not following.done():
-                    return
-                value = following.result()
-            finally:
-                await _cancelled(following)
-            if value is _END:
-                return
-            yield value
+    async def _next(self, closing: "asyncio.Future[Any]") -> Any:
+        """Return the next value; ``_END`` after the last one, or when the agent stops."""
+        following = asyncio.ensure_future(_value_or_end(self._source))
+        self._waiting.add(following)
+        await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            return _END
+        self._waiting.discard(following)
+        return following.result()
 
 
-_END = object()
+async def _value_or_end(source: AsyncIterator[Any]) -> Any:
+    return await anext(source, _END)
 
 
-async def _cancelled(task: "asyncio.Future[Any]") -> None:
-    """Cancel a task if it still runs, and see it end: its source may then be closed."""
-    if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def _close(source: Any) -> None:
+    """Close an asynchronous generator, or a subscription, whose ``close`` does not wait."""
+    if hasattr(source, "aclose"):
+        await source.aclose()
+    elif hasattr(source, "close"):
+        source.close()
 
 
 def line(value: Any) -> bytes:

@@ -9,6 +9,7 @@ agent listens, and its table of the configuration.
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -22,20 +23,20 @@ from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
-from agent.exits import NOT_FOUND, AgentError
+from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
 from edge_apps.finding import available
 
-# Names for files and environment variables are made of an app's name.
-NAME_CHARACTERS_MAX = 64
+# An app's name is an argument, a part of a path in the API, and the name of a file.
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 COVEY_PREFIX = "COVEY_"
 
 
 class AppStatus(msgspec.Struct, frozen=True):
     """One line of ``covey app list``.
 
-    ``state`` is a word of ``AppState``, ``desired`` is ``started`` or ``stopped``; ``changed_at`` is
-    the Unix time at which the state began; ``last_end`` says how the process ended last.
+    ``state`` is a word of ``AppState``, ``desired`` is ``started`` or ``stopped``; ``changed_at``
+    is the Unix time at which the state began; ``last_end`` says how the process ended last.
     """
 
     name: str
@@ -51,6 +52,7 @@ class AppHost:
     """Runs the apps. ``open`` starts those that are to run, ``close`` ends them all.
 
     ``logs`` is the directory of what they print, ``wishes`` the file of what the owner wants.
+    Raises AgentError for an app in the configuration whose name cannot be one.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class AppHost:
         wishes: Path,
         tuning: RestartTuning | None = None,
     ) -> None:
+        for name in settings:
+            _check_name(name)
         self.counts: Counter[str] = Counter()
         self._settings = settings
         self._socket = socket
@@ -156,7 +160,8 @@ class AppHost:
         }
         return inherited | {
             "COVEY_SOCKET": str(self._socket),
-            "COVEY_APP_OPTIONS": json.dumps(self._options(name)),
+            # TOML has dates and JSON has not: they become text.
+            "COVEY_APP_OPTIONS": json.dumps(self._options(name), default=str),
             "COVEY_APP_GUARD": "1",
             "PYTHONUNBUFFERED": "1",  # what an app prints is in the log when it prints it
         }
@@ -167,6 +172,15 @@ class AppHost:
             return {}
         every = {"every": settings.every} if settings.every else {}
         return {**settings.options, **every}
+
+
+def _check_name(name: str) -> None:
+    if not NAME_PATTERN.fullmatch(name):
+        raise AgentError(
+            f"[apps.{name}]: this cannot be an app's name",
+            "use up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit",
+            BAD_CONFIG,
+        )
 
 
 async def _each(lines: list[str]) -> AsyncIterator[str]:

@@ -22,6 +22,7 @@ from agent.apps.log import AppLog
 from agent.apps.states import TRANSITIONS, AppEvent, AppState
 
 OUTPUT_BYTES = 64 * 1024
+OUTPUT_BYTES_PER_S_MAX = 1024 * 1024
 OUTPUT_END_S = 1.0  # for the last output of an app whose children still hold the pipe
 
 
@@ -186,6 +187,8 @@ class Supervisor:
         assert process.stdout is not None, "stdout is a pipe"
         while data := await process.stdout.read(OUTPUT_BYTES):
             self._log.feed(data)
+            # An app that prints without end waits for us, and not the agent's loop for it.
+            await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S_MAX)
 
     def _judge(self, status: int | None, ran_s: float, *, stopped: bool) -> AppEvent:
         assert status is not None, "the process was waited for"
@@ -209,7 +212,7 @@ class Supervisor:
 
     def _pause_s(self) -> float:
         doublings = min(self._failures - 1, 30)
-        return min(self._tuning.pause_max_s, self._tuning.pause_first_s * 2**doublings)
+        return min(self._tuning.pause_max_s, self._tuning.pause_first_s * 2.0**doublings)
 
     async def _pause(self) -> bool:
         """Wait until the next start is due; say whether the app was stopped meanwhile."""

@@ -67,6 +67,13 @@ def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         click.echo(_aligned(row, widths))
 
 
+def write_row(row: Sequence[object], widths: Sequence[int]) -> None:
+    """Write one row of a stream, at once; ``widths`` are for the terminal."""
+    cells = [printable(cell) for cell in row]
+    click.echo(_aligned(cells, widths) if is_terminal() else "\t".join(cells))
+    sys.stdout.flush()
+
+
 def write_facts(facts: Mapping[str, object]) -> None:
     """Write names and values, one pair a line."""
     width = max(map(len, facts), default=0)
@@ -84,10 +91,10 @@ def is_terminal() -> bool:
 
 
 def printable(value: object) -> str:
-    """Return a cell's text: None is a dash, control characters are escapes.
+    r"""Return a cell's text: None is a dash, control characters are escapes.
 
-    >>> printable(None), printable("a\\tb"), printable(True), printable({"room": "attic"})
-    ('-', 'a\\\\tb', 'yes', 'room=attic')
+    >>> printable(None), printable(True), printable({"room": "attic"}), len(printable("a\tb"))
+    ('-', 'yes', 'room=attic', 4)
     """
     if value is None or value == "":
         return "-"

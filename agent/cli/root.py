@@ -46,11 +46,11 @@ COMMANDS: dict[str, Entry] = {
 class LazyGroup(click.Group):
     """A group that imports a command when it is called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names, in the order of the table."""
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import and return a command."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(entry.module), entry.attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
@@ -72,11 +72,11 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     import sqlite3
 
     from agent._version import __version__
-    from gossip.envelope import VERSION
+    from gossip.envelope import MAGIC_AND_VERSION
 
     click.echo(
         f"covey {__version__}, Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}, wire protocol {VERSION}"
+        f"SQLite {sqlite3.sqlite_version}, wire protocol {MAGIC_AND_VERSION & 0x0F}"
     )
     ctx.exit()
 

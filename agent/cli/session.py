@@ -16,6 +16,7 @@ class Session:
     ) -> None:
         self.verbose = verbose
         self.quiet = quiet
+        self.directory = directory
         self.paths = Paths.find(directory)
 
     def client(self) -> Client:

@@ -12,7 +12,6 @@ import ifaddr
 
 from agent import exits
 from agent.exits import AgentError
-from agent.net.sockets import family_of
 from agent.notation import parse_endpoint
 from gossip.machine import Address
 
@@ -24,7 +23,8 @@ class Interface(NamedTuple):
     """One interface with its addresses, IPv4 first; a link-local IPv6 one carries its zone."""
 
     name: str
-    index: int
+    number: int
+    """The kernel's index of it."""
     addresses: tuple[str, ...]
 
     @property
@@ -57,13 +57,16 @@ def choose(interfaces: Iterable[Interface], wanted: Sequence[str]) -> list[Inter
 
 
 def multicast_handles(chosen: Iterable[Interface]) -> list[str | int]:
-    """Return what zeroconf joins groups with: each IPv4 address, and the index of each interface
-    that has IPv6. Loopback does IPv4 only."""
+    """Return what zeroconf joins groups with.
+
+    That is each IPv4 address, and the index of each interface that has IPv6. Loopback does IPv4
+    only.
+    """
     handles: list[str | int] = []
     for each in chosen:
         handles += [host for host in each.addresses if _parsed(host).version == 4]
         if not each.is_loopback and any(_parsed(host).version == 6 for host in each.addresses):
-            handles.append(each.index)
+            handles.append(each.number)
     return handles
 
 
@@ -90,8 +93,7 @@ def own_addresses(
 def _advertised(text: str, port: int) -> Address:
     try:
         host, chosen_port = parse_endpoint(text, port)
-        if family_of(host) is None:
-            raise ValueError(f"{host!r} is not an IP address")
+        ipaddress.ip_address(host)
     except ValueError as error:
         raise AgentError(
             f"[network] advertise: {error}; nothing was started.",

@@ -74,7 +74,13 @@ class Listener:
         task = asyncio.ensure_future(work)
         task.set_name(name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.counts["streams/bugs"] += 1
+            log.error("serving a stream failed because of a bug", exc_info=error)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -110,18 +116,23 @@ class Listener:
         except RemoteError as error:
             self.counts[f"streams_refused/{type(error).__name__.lower()}"] += 1
             self._quiet.warning("peer", "closed a stream from %s: %s", host, error)
-        except (ssl.SSLError, TimeoutError, ConnectionAbortedError) as error:
-            stage = "handshake" if writer is None else "stream"
-            self.counts[f"streams_refused/{stage}_failed"] += 1
-            self._quiet.warning(stage, "%s from %s failed: %s", stage, host, _reason(error))
-        except (OSError, asyncio.IncompleteReadError):
-            self.counts["streams/ended"] += 1
+        except (OSError, EOFError) as error:  # TimeoutError and ssl.SSLError are OSErrors
+            self._note_failure(error, host, shaken=writer is not None)
         finally:
             place.give_back()
             if writer is None:
                 accepted.close()
             else:
                 writer.close()
+
+    def _note_failure(self, error: OSError | EOFError, host: str, *, shaken: bool) -> None:
+        """Tell a stream that simply ended from one that went wrong."""
+        if shaken and not isinstance(error, ssl.SSLError | TimeoutError):
+            self.counts["streams/ended"] += 1
+            return
+        stage = "stream" if shaken else "handshake"
+        self.counts[f"streams_refused/{stage}_failed"] += 1
+        self._quiet.warning(stage, "%s with %s failed: %s", stage, host, _reason(error))
 
     async def _shake_hands(
         self, accepted: socket.socket

@@ -1,12 +1,12 @@
 """Multicast DNS: saying "here I am", and hearing others say it (RFC 6762, RFC 6763).
 
 Each agent announces ``<node id>._covey._udp.local.`` with its port, its addresses and, as TXT, its
-covey's id, its own id and the version of this format. What is heard is a *hint*: nothing is believed
-until a sealed datagram or a certificate has proved it, and no silence means that anybody is gone.
-Wi-Fi sends multicast at the lowest rate and without acknowledgement, so misses are normal.
+covey's id, its own id and the version of this format. What is heard is a *hint*: nothing is
+believed until a sealed datagram or a certificate has proved it, and no silence means that anybody
+is gone. Wi-Fi sends multicast at the lowest rate and without acknowledgement: misses are normal.
 
-zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself is
-to notice interfaces that come later: ``update`` hands it the present list every minute.
+zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself
+is to notice interfaces that come later: ``update`` hands it the present list every minute.
 """
 
 import asyncio

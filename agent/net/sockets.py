@@ -84,7 +84,7 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
         )
     fresh = socket.socket(family, kind)
     try:
-        fresh.setblocking(False)
+        fresh.settimeout(0)
         if family == socket.AF_INET6:
             fresh.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:

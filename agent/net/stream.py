@@ -78,7 +78,7 @@ class Streams:
             del self._links[to]
 
     async def _dial(self, to: NodeId) -> Connection:
-        """Connect to a node at the first of its addresses that answers. Raises OSError, RemoteError."""
+        """Connect to a node at the first address that answers. Raises OSError, RemoteError."""
         failure: OSError | RemoteError = OSError(f"no address of {format_node_id(to)} is known")
         for address in list(self._addresses_of(to))[:ADDRESSES_TRIED_MAX]:
             if family_of(address.host) is None:

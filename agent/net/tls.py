@@ -39,8 +39,11 @@ def dialling_context(identity: Identity) -> ssl.SSLContext:
 
 
 def guest_context() -> ssl.SSLContext:
-    """Return the context of a device that joins: it has no certificate, and checks the
-    member's by the fingerprint in its token once it has seen it."""
+    """Return the context of a device that joins.
+
+    It has no certificate, and checks the member's by the fingerprint in its token, once it has
+    seen it.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False

@@ -37,13 +37,15 @@ migrations = Migrations("control")
 def create(schema: SchemaDatabase) -> None:
     """Make the tables of the first version."""
     facts = {"name": str, "value": bytes}
-    schema["facts"].create(facts, pk="name", not_null={"value"})
+    schema.table("facts").create(facts, pk="name", not_null={"value"})
     peers = {"id": str, "name": str, "addresses": bytes, "seen_at": float}
-    schema["peers"].create(peers, pk="id", not_null={"name", "addresses", "seen_at"})
+    schema.table("peers").create(peers, pk="id", not_null={"name", "addresses", "seen_at"})
     tokens = {"id": bytes, "secret_hash": bytes, "expires_at": float, "uses_left": int}
-    schema["tokens"].create(tokens, pk="id", not_null={"secret_hash", "expires_at", "uses_left"})
+    schema.table("tokens").create(
+        tokens, pk="id", not_null={"secret_hash", "expires_at", "uses_left"}
+    )
     admissions = {"token_id": bytes, "key": bytes, "node_id": str, "admitted_at": float}
-    schema["admissions"].create(admissions, pk=("token_id", "key"), not_null={"node_id"})
+    schema.table("admissions").create(admissions, pk=("token_id", "key"), not_null={"node_id"})
 
 
 class TokenState(enum.Enum):
@@ -55,7 +57,7 @@ class TokenState(enum.Enum):
     USED_UP = "used up"
 
 
-class TokenRefused(AgentError):
+class TokenRefusedError(AgentError):
     """The token lets nobody in; nothing was changed."""
 
     def __init__(self, state: TokenState) -> None:
@@ -116,7 +118,8 @@ class ControlStore:
 
     async def save_peers(self, peers: Iterable[Peer]) -> None:
         """Add or update entries of the peer book, which keeps the 4,096 seen last."""
-        await self._database.write(lambda rows, peers=tuple(peers): _save_peers(rows, peers))
+        entries = tuple(peers)
+        await self._database.write(lambda rows: _save_peers(rows, entries))
 
     async def add_token(
         self, token_id: bytes, secret_hash: bytes, expires_at: float, uses: int, now_s: float
@@ -146,14 +149,14 @@ class ControlStore:
         token before; it returns the registry that has the node. When it raises, the token is as
         good as before. A node that asks again, because the answer was lost, is not counted
         again, even if the token has expired or run out meanwhile.
-        Raises TokenRefused.
+        Raises TokenRefusedError.
         """
 
         def use(rows: sqlite3.Connection) -> NewRegistry:
             again = _was_admitted(rows, token_id, secret_hash, key)
             state = _token_state(rows, token_id, secret_hash, now_s)
             if state is not TokenState.VALID and not again:
-                raise TokenRefused(state)
+                raise TokenRefusedError(state)
             kept = _registry(rows)
             fresh = admit(kept[1] if kept else None, again)
             if not again:
@@ -217,7 +220,12 @@ def _save_peers(rows: sqlite3.Connection, peers: tuple[Peer, ...]) -> None:
     rows.executemany(
         "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)",
         [
-            (format_node_id(peer.id), peer.name, msgspec.msgpack.encode(peer.addresses), peer.seen_at)
+            (
+                format_node_id(peer.id),
+                peer.name,
+                msgspec.msgpack.encode(peer.addresses),
+                peer.seen_at,
+            )
             for peer in peers
         ],
     )
@@ -227,7 +235,9 @@ def _save_peers(rows: sqlite3.Connection, peers: tuple[Peer, ...]) -> None:
     )
 
 
-def _was_admitted(rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, key: bytes) -> bool:
+def _was_admitted(
+    rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, key: bytes
+) -> bool:
     query = (
         "SELECT 1 FROM admissions JOIN tokens ON tokens.id = admissions.token_id "
         "WHERE token_id = ? AND key = ? AND secret_hash = ?"

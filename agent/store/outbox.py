@@ -148,7 +148,8 @@ class Outbox:
         if not readings:
             raise BadReading("no readings: send at least one")
         now_ns = self._wall_ns()
-        stored = [rows.row(check(reading), now_ns) for reading in readings]
+        timed = [_with_time(check(reading), now_ns) for reading in readings]
+        stored = [rows.row(reading) for reading in timed]
         if self.waiting + self._accepting + len(stored) > self.waiting_max:
             self.counts["readings_refused/outbox_full"] += len(stored)
             raise OutboxFullError(
@@ -159,7 +160,7 @@ class Outbox:
             )
         self._accepting += len(stored)
         # Whoever waits may give up; the readings are committed, and counted, all the same.
-        first = await asyncio.shield(asyncio.ensure_future(self._store(stored, readings)))
+        first = await asyncio.shield(asyncio.ensure_future(self._store(stored, timed)))
         return Receipt(len(stored), self.id_of(first), self.id_of(first + len(stored) - 1))
 
     async def _store(self, stored: list[rows.Row], readings: Sequence[Reading]) -> int:
@@ -289,3 +290,8 @@ class Outbox:
 
     def _accepted(self, row: rows.StoredRow) -> Accepted:
         return Accepted(row[0], self.id_of(row[0]), rows.reading(row))
+
+
+def _with_time(reading: Reading, now_ns: int) -> Reading:
+    """Give a reading that came without a time that of its acceptance."""
+    return reading if reading.time_ns else msgspec.structs.replace(reading, time_ns=now_ns)

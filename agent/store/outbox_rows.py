@@ -36,10 +36,10 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(tuple[Value, str, dict[str, str]])
 
 
-def row(reading: Reading, now_ns: int) -> Row:
-    """Return a reading as it is stored; one without a time gets the time of its acceptance."""
+def row(reading: Reading) -> Row:
+    """Return a reading as it is stored."""
     body = _ENCODER.encode((reading.value, reading.unit, reading.tags))
-    return (reading.time_ns or now_ns, reading.sensor, body)
+    return (reading.time_ns, reading.sensor, body)
 
 
 def reading(row: StoredRow) -> Reading:

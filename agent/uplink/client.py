@@ -15,13 +15,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from paho.mqtt import client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.exits import BAD_CONFIG, AgentError
 from agent.settings import UplinkSettings
@@ -64,7 +65,8 @@ class PahoLink:
             self.abort()
             raise ConnectError("the broker did not answer the CONNECT in time") from None
         except asyncio.CancelledError:
-            opening.add_done_callback(lambda _: client.disconnect())
+            if not opening.done():  # the executor cannot be stopped: close what it comes back with
+                opening.add_done_callback(lambda done: done.exception() or client.disconnect())
             self.abort()
             raise
         except (OSError, ValueError) as error:
@@ -90,7 +92,7 @@ class PahoLink:
     def _new_client(self, version: Version) -> "_Client":
         settings = self._settings
         client = _Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             self._client_id,
             protocol=PROTOCOLS[version],
             clean_session=None if version == "5" else True,
@@ -116,27 +118,28 @@ class PahoLink:
         if version != "5":
             client.connect(*address)
             return
-        properties = Properties(PacketTypes.CONNECT)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = CLEAN_SESSION_EXPIRY_S
         client.connect(*address, clean_start=True, properties=properties)
 
 
 class _Client(mqtt.Client):
-    """Paho's client, and what it does not do: it confirms a QoS 2 message that was refused."""
+    """Paho's client, and what it leaves out: it confirms a QoS 2 message that was refused."""
 
-    def _handle_pubrec(self) -> mqtt.MQTTErrorCode:
+    on_refused: Callable[[int, int], None] | None = None
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
         """Take a PUBREC with a reason from 0x80 on as the end of its message.
 
         That is what it is (MQTT 5, section 4.3.3); paho would go on to PUBREL, and some brokers
         answer that with a success.
         """
         packet = self._in_packet["packet"]
-        if len(packet) > 2 and not reasons.is_good(packet[2]) and self.on_publish is not None:
+        if len(packet) > 2 and not reasons.is_good(packet[2]) and self.on_refused is not None:
             message_id = int.from_bytes(packet[:2])
             self._out_messages.pop(message_id, None)
-            reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
-            self.on_publish(self, None, message_id, reason, Properties(PacketTypes.PUBREC))
-            return mqtt.MQTT_ERR_SUCCESS
+            self.on_refused(message_id, packet[2])
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
         return super()._handle_pubrec()
 
 
@@ -159,12 +162,13 @@ class _Connection:
         """Serve the socket until the broker's CONNACK. Raises ConnectError."""
         client = self._client
         opened = client.socket()
-        if opened is None:
+        if not isinstance(opened, socket.socket):
             raise ConnectError("the connection ended at once")
         self._socket = opened
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_refused = self._answered
         client.on_socket_close = lambda *_: self._forget_socket()
         client.on_socket_register_write = lambda *_: self._watch_writes()
         client.on_socket_unregister_write = lambda *_: self._unwatch_writes()
@@ -177,7 +181,7 @@ class _Connection:
     def publish(self, token: int, message: Message, qos: int) -> None:
         info = self._client.publish(message.topic, message.payload, qos)
         self._tokens[info.mid] = token
-        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._loop.call_soon(self._end, reasons.SILENCE)
 
     async def say_goodbye(self) -> None:
@@ -253,9 +257,12 @@ class _Connection:
     def _on_publish(
         self, _client: Any, _userdata: Any, message_id: int, reason: Any, _properties: Any
     ) -> None:
+        self._answered(message_id, reason.value)
+
+    def _answered(self, message_id: int, code: int) -> None:
         token = self._tokens.pop(message_id, None)
         if token is not None and not self._silent:
-            self._listener.acknowledged(token, reason.value)
+            self._listener.acknowledged(token, code)
 
     def _end(self, code: int) -> None:
         """Tell whoever waits that the connection is over; once."""

@@ -78,17 +78,24 @@ class Pump:
         self._burials: Burials = []
         self._session: Session | None = None
         self._lost_code: int | None = None  # why the connection ended
-        self._refusal: int | None = None  # why filling stopped
+        self._refused: list[int] = []  # what the broker refused; filling stops until it drained
         self._something = asyncio.Event()
+        self._watch: asyncio.TimerHandle
         self._state, self._since_s = "connecting", wall_s()
         self._last_error, self._last_code = "", reasons.SUCCESS
+        self._told: set[str] = set()  # the errors that were logged since things went well
 
     async def run(self) -> None:
         """Deliver until cancelled, then say goodbye to the broker."""
         stop_listening = self._outbox.subscribe(lambda *_: self._something.set())
         try:
             while True:
-                delay_s = await self._one_connection()
+                try:
+                    delay_s = await self._one_connection()
+                except StorageError as error:
+                    self._link.abort()
+                    self._fail("The outbox cannot be read", reasons.SUCCESS, str(error))
+                    delay_s = self._backoff.slow_s()
                 self._become("waiting")
                 await asyncio.sleep(delay_s)
         finally:
@@ -129,12 +136,15 @@ class Pump:
             return self._note_failure(error)
         self._versions.connected()
         self.counts["uplink_connections/opened"] += 1
-        log.info("Connected to %s with MQTT %s.", self._settings.host, session.version)
+        qos = min(self._settings.qos, session.qos_max)
+        log.info("Connected to %s: MQTT %s, QoS %d.", self._settings.host, session.version, qos)
         self._session = session
         self._become("connected")
+        self._watch_answers()
         try:
             await self._deliver(session)
         finally:
+            self._watch.cancel()
             self._session = None
             self._settle()
         return await self._note_loss()
@@ -146,26 +156,20 @@ class Pump:
             self._settle()
             if self._burials:
                 await self._bury()
-            if self._refusal is not None and not self._window:
+            if self._refused and not self._window:
                 await self._pause()
             self._fill(session)
-            await self._wait()
+            await self._something.wait()
 
-    async def _wait(self) -> None:
-        """Wait for an answer, a new reading or the end; look at the clock while in flight."""
-        if self._something.is_set():
-            await asyncio.sleep(0)
-            return
-        try:
-            timeout_s = self._answer_timeout_s / 4 if self._window else None
-            await asyncio.wait_for(self._something.wait(), timeout_s)
-        except TimeoutError:
-            now = asyncio.get_running_loop().time()
-            if self._window.oldest_age_s(now) > self._answer_timeout_s:
-                self.counts["uplink_connections/stalled"] += 1
-                self._link.abort()
-                self._fail("The broker stopped answering", reasons.SILENCE)
-                self._lost_code = reasons.SILENCE
+    def _watch_answers(self) -> None:
+        """End a connection on which the oldest reading has had no answer for too long."""
+        loop = asyncio.get_running_loop()
+        self._watch = loop.call_later(self._answer_timeout_s / 4, self._watch_answers)
+        if self._window.oldest_age_s(loop.time()) > self._answer_timeout_s:
+            self._watch.cancel()
+            self.counts["uplink_connections/stalled"] += 1
+            self._link.abort()
+            self.lost(reasons.SILENCE)
 
     def _size(self, session: Session) -> int:
         return self._quarantine.window(min(self._settings.window, session.receive_maximum))
@@ -174,7 +178,7 @@ class Pump:
         """Send until the window is full or nothing waits."""
         now = asyncio.get_running_loop().time()
         qos = min(self._settings.qos, session.qos_max)
-        while self._refusal is None and len(self._window) < self._size(session):
+        while not self._refused and len(self._window) < self._size(session):
             accepted = self._next()
             if accepted is None:
                 return
@@ -196,10 +200,12 @@ class Pump:
             if not self._ready:
                 self._ready.extend(self._outbox.batch(READ_AHEAD, self._read_to))
                 if not self._ready:
-                    return self._retry_aside()
+                    self._retry_aside()
+                    return None
                 self._read_to = self._ready[-1].position
             accepted = self._ready.popleft()
-            if accepted.position not in self._quarantine.aside:
+            position = accepted.position
+            if position not in self._quarantine.aside and position not in self._window:
                 return accepted
 
     def _retry_aside(self) -> None:
@@ -209,14 +215,15 @@ class Pump:
             self._rewind()
 
     def _rewind(self) -> None:
-        """Read the outbox from its oldest unsettled reading again, once the window is empty."""
+        """Go on with the oldest reading that is neither settled nor in flight."""
         self._ready.clear()
         self._read_to = 0
         self._something.set()
 
     def _start_over(self) -> None:
         self._window.clear()
-        self._lost_code = self._refusal = None
+        self._refused = []
+        self._lost_code = None
         self._rewind()
 
     # ---- what the link says ---------------------------------------------------------------------
@@ -233,7 +240,7 @@ class Pump:
             return
         self.counts[f"uplink_refusals/{reasons.label_of(code)}"] += 1
         self._burials += self._quarantine.refused(token, code)
-        self._refusal = code
+        self._refused.append(token)
         self._fail("The broker refused a reading", code)
 
     def lost(self, code: int) -> None:
@@ -249,6 +256,7 @@ class Pump:
             self._outbox.delivered(self._acknowledged)
             self._acknowledged = []
             self._backoff.reset()
+            self._told.clear()
 
     async def _bury(self) -> None:
         burials, self._burials = self._burials, []
@@ -265,7 +273,7 @@ class Pump:
         try:
             await asyncio.wait_for(self._until_lost(), delay_s)
         except TimeoutError:
-            self._refusal = None
+            self._refused = []
             self._rewind()
 
     async def _until_lost(self) -> None:
@@ -278,7 +286,9 @@ class Pump:
         code = reasons.SILENCE if self._lost_code is None else self._lost_code
         self.counts[f"uplink_losses/{reasons.label_of(code)}"] += 1
         self._fail("The connection ended", code)
-        self._burials += self._quarantine.lost(self._window.clear(), code)
+        # Some brokers refuse a reading and then end the connection all the same.
+        unsettled = sorted({*self._window.clear(), *self._refused})
+        self._burials += self._quarantine.lost(unsettled, code)
         await self._bury()
         return self._delay_s(code)
 
@@ -299,9 +309,10 @@ class Pump:
         return self._backoff.next_s()
 
     def _fail(self, what: str, code: int, detail: str = "") -> None:
-        """Remember the error for the status; log it when it is a new one."""
+        """Remember the error for the status; log it once between two deliveries."""
         sentence = f"{what}: {detail or reasons.name_of(code)}"
-        if sentence != self._last_error:
+        if sentence not in self._told:
+            self._told.add(sentence)
             log.warning("%s. %s", sentence, reasons.HINTS.get(code, "Readings wait in the outbox."))
         self._last_error, self._last_code = sentence, code
 

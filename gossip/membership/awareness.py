@@ -29,6 +29,7 @@ class Awareness:
         A relay that says nack proves that our own links work; each that kept silent speaks against
         us. Without relays there is no such proof.
         """
+        assert 0 <= nacks <= relays, "only relays that were asked say nack"
         self.note(relays - nacks if relays else PROBE_LOST)
 
     def stretch(self, duration_s: float) -> float:

@@ -117,7 +117,9 @@ class Beliefs:
             self._counts["datagrams_dropped/former life"] += 1
             self._tell(source, member, now)
             return False
-        path = self._contacts.heard(sender, source, now)
+        # Another life may be somewhere else: what we knew of the way to the former one is void.
+        known_path = member.path if boot == member.boot else None
+        path = self._contacts.heard(sender, known_path, source, now)
         if path != member.path:
             self._roll.put(msgspec.structs.replace(member, path=path), now)
         self.lived(sender, boot, incarnation, now)
@@ -166,6 +168,7 @@ class Beliefs:
         due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
         for node in sorted(due):
             member = self._members[node]
+            assert member.state is MemberState.SUSPECT, "only suspects are on trial"
             self._counts["deaths/declared"] += 1
             self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
 
@@ -202,7 +205,7 @@ class Beliefs:
     def _about_us(self, claim: Claim, source: Address | None, now: Instant) -> None:
         local = self._local
         if claim.boot > local.boot:
-            self._outrun(claim.boot)
+            self.meet_other_life(claim.boot)
             return
         is_praise = isinstance(claim, Alive) and claim.incarnation <= local.incarnation
         if claim.boot < local.boot or is_praise or self._post.farewell is not None:
@@ -220,8 +223,9 @@ class Beliefs:
         if source is not None and self._told.allows((source, local.id), now):
             self._post.send(source, local.alive)
 
-    def _outrun(self, boot: Boot) -> None:
-        self._counts["claims_ignored/later life of ours"] += 1
+    def meet_other_life(self, boot: Boot) -> None:
+        """Take in that a life of ours exists which is not this one."""
+        self._counts["claims_ignored/another life of ours"] += 1
         if boot > self._outrun_by:
             self._outrun_by = boot
             self._post.emit(IdentityOutrun(boot))
@@ -248,6 +252,8 @@ class Beliefs:
             self._roll.describe(alive, now)
             if member.state is MemberState.ALIVE:
                 self._post.rumours.put(alive.member, data)
+            else:
+                self._correct(self._members[alive.member], alive, source, now)
         else:
             self._correct(member, alive, source, now)
 
@@ -262,6 +268,7 @@ class Beliefs:
         self, member: Member, state: MemberState, boot: Boot, incarnation: int, now: Instant
     ) -> None:
         """Believe in a new standing of a member, and end its trial if there was one."""
+        assert member.id != self._local.id, "what we are is not for others to say"
         self.suspicions.pop(member.id, None)
         described = member.described if boot == member.boot else 0
         changed = msgspec.structs.replace(
@@ -271,6 +278,7 @@ class Beliefs:
 
     def _try(self, claim: Suspect, now: Instant) -> None:
         """Begin the trial of a suspect."""
+        assert claim.member not in self.suspicions, "one trial at a time"
         size = len(self._members.live)
         trial = self.suspicions[claim.member] = Suspicion(
             now,
@@ -297,6 +305,9 @@ class Beliefs:
 
     def _correct(self, member: Member, claim: Claim, source: Address | None, now: Instant) -> None:
         """Answer an outdated claim, if whoever believes it is worse off."""
+        if _precedence(claim) == member.precedence:
+            self._counts["claims_ignored/known already"] += 1
+            return
         self._counts["claims_ignored/outdated"] += 1
         if source is not None and (member.state, STATE_OF[type(claim)]) in HARMFUL:
             self._tell(source, member, now)

@@ -21,6 +21,7 @@ class Forgotten(msgspec.Struct, frozen=True):
     name: str
     addresses: tuple[Address, ...]
     since: Instant
+    """When it died, on our clock."""
 
 
 class Book:
@@ -40,10 +41,13 @@ class Book:
         """Return the peer; None when it is not in the book."""
         return self._peers.get(node)
 
-    def write_down(self, member: Member, now: Instant) -> None:
+    def write_down(self, member: Member) -> None:
         """Keep where the member could be reached."""
+        assert not member.is_live, "who is listed as being there is not forgotten"
         self.strike(member.id)
-        self._peers[member.id] = Forgotten(member.id, member.name, addresses_of(member), now)
+        self._peers[member.id] = Forgotten(
+            member.id, member.name, addresses_of(member), member.changed_at
+        )
         if len(self._peers) > self._limit:
             del self._peers[next(iter(self._peers))]
 

@@ -13,10 +13,9 @@ PATH_HOLD_S = 5.0
 class Contact:
     """One member, as we met it."""
 
-    __slots__ = ("path", "path_at", "rtt_s")
+    __slots__ = ("path_at", "rtt_s")
 
     def __init__(self) -> None:
-        self.path: Address | None = None
         self.path_at: Instant = 0.0
         self.rtt_s: float | None = None
 
@@ -27,13 +26,13 @@ class Contacts:
     def __init__(self) -> None:
         self._contacts: dict[NodeId, Contact] = {}
 
-    def heard(self, node: NodeId, source: Address, now: Instant) -> Address:
-        """Note where a packet came from; return the path to prefer from now on."""
+    def heard(self, node: NodeId, path: Address | None, source: Address, now: Instant) -> Address:
+        """Note where a packet came from; return the path to prefer from now on to ``path``."""
         contact = self._contacts.setdefault(node, Contact())
-        if contact.path is None or source == contact.path or now - contact.path_at > PATH_HOLD_S:
-            contact.path = source
-            contact.path_at = now
-        return contact.path
+        if path is not None and source != path and now - contact.path_at <= PATH_HOLD_S:
+            return path
+        contact.path_at = now
+        return source
 
     def answered(self, node: NodeId, rtt_s: float) -> None:
         """Note a round trip."""

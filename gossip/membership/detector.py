@@ -75,7 +75,7 @@ class Detector:
         for errand in self._errands.expire(now):
             self._counts["relays/nacked"] += 1
             self._post.send(errand.asker, Nack(errand.asked_number))
-        while self._probe is not None and self._probe.due_at <= now:
+        if self._probe is not None and self._probe.due_at <= now:
             self._move(self._probe, now)
         if self._probe is None and self._next_at <= now:
             self._begin(now)
@@ -86,9 +86,10 @@ class Detector:
         self._next_at = now + self._tuning.probe_interval_s
 
     def _move(self, probe: Probe, now: Instant) -> None:
-        if probe.move(ProbeEvent.TIME) and probe.state in self._on_entry:
+        probe.catch_up(now)
+        if probe.move(ProbeEvent.TIME):
             self._on_entry[probe.state](probe, now)
-        if probe.is_over and probe.due_at <= now:
+        if probe.is_over:
             self._probe = None
             self._next_at = now
 
@@ -108,7 +109,7 @@ class Detector:
         self._probe = probe
         self._ping(probe, attempt=0)
 
-    def _ask_again(self, probe: Probe, now: Instant) -> None:
+    def _ask_again(self, probe: Probe, _now: Instant) -> None:
         self._counts["probes/repeated"] += 1
         self._ping(probe, attempt=1)
 
@@ -123,7 +124,7 @@ class Detector:
             messages.insert(0, accusation)
         self._post.send(addresses[attempt % len(addresses)], *messages)
 
-    def _ask_relays(self, probe: Probe, now: Instant) -> None:
+    def _ask_relays(self, probe: Probe, _now: Instant) -> None:
         target = self._members.get(probe.target)
         relays = [
             member
@@ -135,6 +136,7 @@ class Detector:
         self._counts["probes/relayed"] += 1
         request = PingRequest(probe.number, probe.target, addresses_of(target)[0])
         for relay in self._rng.sample(relays, min(self._tuning.probe_relays, len(relays))):
+            assert relay.id not in (probe.target, self._local.id), "a relay is somebody else"
             probe.nacks[relay.id] = False
             self._post.send(addresses_of(relay)[0], request)
 
@@ -160,11 +162,7 @@ class Detector:
             self._post.send(errand.asker, Ack(errand.asked_number))
             return
         probe = self._probe
-        if (
-            probe is None
-            or probe.number != message.number
-            or not probe.expects_answer_from(sender)
-        ):
+        if probe is None or probe.number != message.number or not probe.expects_answer_from(sender):
             self._counts["acks/unexpected"] += 1
             return
         if probe.state is ProbeState.ASKED:

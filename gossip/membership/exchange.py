@@ -1,14 +1,14 @@
 """Exchanges of full states over streams: what rumours missed is found here.
 
-Regularly, two members tell each other all that they believe about everybody. So a lost packet never
-matters for long, a newcomer knows all at once, and two halves of a split that met again, through one
-single greeting, learn of each other as a whole.
+Regularly, two members tell each other all that they believe about everybody. So a lost packet
+never matters for long, a newcomer knows all at once, and two halves of a split that met again,
+through one single greeting, learn of each other as a whole.
 
 What the other side says is hearsay. Lives and descriptions that are newer than ours we believe. But
-hearsay neither accuses nor kills: after a long split each half holds the other for dead, and taking
-that over would kill the living. Such a belief is passed to the one concerned, who refutes it if
-it can, and we look for ourselves soon; if the member is indeed dead, our own suspicion of it reaches
-somebody who knows, and is answered with the death.
+hearsay neither accuses nor kills: after a long split each half holds the other for dead, and
+taking that over would kill the living. Such a belief is passed to the one concerned, who refutes it
+if it can, and we look for ourselves soon; if the member is indeed dead, our own suspicion of it
+reaches somebody who knows, and is answered with the death.
 """
 
 import random
@@ -22,8 +22,10 @@ from gossip.machine import Instant
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
 from gossip.membership.local import LocalMember
-from gossip.membership.members import LIVE, Member, MemberState, precedence
+from gossip.membership.members import Member, MemberState, precedence
 from gossip.membership.messages import (
+    ALIVE_BYTES_MAX,
+    DATAGRAMS,
     FRAMES,
     Alive,
     Claim,
@@ -80,7 +82,9 @@ class Exchange:
         self._rng = rng
         self._wanted: dict[NodeId, None] = {}
         self._met = Throttle(MEETING_S, MET_MAX)
-        self._regular_at = now + tuning.exchange_interval_s * (0.5 + rng.random() / 2)
+        # A newcomer missed rumours that others heard: its first exchanges follow each other soon.
+        self._pause_s = tuning.exchange_gap_s * (1 + rng.random())
+        self._regular_at = now + self._pause_s
         self._wanted_at = now
 
     # When, and with whom.
@@ -103,7 +107,8 @@ class Exchange:
             self._begin(peer, now)
         if self._regular_at <= now:
             live = self._members.live
-            self._regular_at = now + self._tuning.exchange_s(len(live))
+            self._pause_s = min(2 * self._pause_s, self._tuning.exchange_s(len(live)))
+            self._regular_at = now + self._pause_s
             peers = [member.id for member in live if member.id != self._local.id]
             if peers:
                 self._begin(self._rng.choice(peers), now)
@@ -143,6 +148,7 @@ class Exchange:
             # Too many, or too talkative, for one frame: each time another half of them.
             entries = self._rng.sample(entries, len(entries) // 2)
             data = FRAMES.encode(kind(tuple(entries), self.epoch))
+        assert len(data) <= FRAME_BYTES_MAX, "the loop above ends with what fits"
         self._post.send_frame(peer, data)
 
     # What the other side believes.
@@ -150,11 +156,13 @@ class Exchange:
     def _merge(self, entries: Iterable[Entry], now: Instant) -> None:
         for entry in entries:
             known = self._members.get(entry.member)
-            if entry.member == self._local.id:
+            if not _is_sound(entry):
+                self._counts["claims_ignored/unsound"] += 1
+            elif entry.member == self._local.id:
                 self._beliefs.claim(_claim(entry, self._local.id), None, now)
             elif not follows(known, entry.boot, entry.incarnation):
                 self._counts["claims_ignored/implausible"] += 1
-            elif entry.state not in LIVE and (known is None or not known.is_live):
+            elif not entry.state.is_live and (known is None or not known.is_live):
                 self._merge_departed(known, entry, now)
             elif entry.state is MemberState.LEFT:
                 self._beliefs.claim(_claim(entry, self._local.id), None, now)
@@ -170,16 +178,14 @@ class Exchange:
         """Believe that the member lived then; see to it ourselves whether it still does."""
         described = (entry.boot, entry.described)
         if known is None or described > (known.boot, known.described):
-            alive = Alive(
-                entry.member, *described, entry.name, entry.addresses, entry.tags
-            )
+            alive = Alive(entry.member, *described, entry.name, entry.addresses, entry.tags)
             self._beliefs.claim(alive, None, now)
         if self._members.get(entry.member) is None:
             return
         self._beliefs.lived(entry.member, entry.boot, entry.incarnation, now)
         member = self._members[entry.member]
         standing = precedence(entry.boot, entry.incarnation, entry.state)
-        if member.is_live and standing > member.precedence:
+        if entry.state is not MemberState.ALIVE and standing > member.precedence:
             self._doubt(member, _claim(entry, self._local.id))
 
     def _doubt(self, member: Member, claim: Claim) -> None:
@@ -202,6 +208,14 @@ def _entry(member: Member, now: Instant) -> Entry:
         addresses=member.addresses,
         tags=member.tags,
     )
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Say whether the entry can be passed on: within a packet, and not described by its future."""
+    words = Alive(
+        entry.member, entry.boot, entry.described, entry.name, entry.addresses, entry.tags
+    )
+    return entry.described <= entry.incarnation and len(DATAGRAMS.encode(words)) <= ALIVE_BYTES_MAX
 
 
 def _claim(entry: Entry, accuser: NodeId) -> Claim:

@@ -110,6 +110,7 @@ class Introductions:
         pause_s = self._tuning.hello_first_s * 2 ** min(hint.greeted, 32)
         # Members that were switched on together should not go on greeting together.
         pause_s = min(pause_s, self._tuning.hello_slowest_s) * (0.75 + self._rng.random() / 2)
+        assert pause_s > 0, "greetings are spread over time"
         hint.greeted += 1
         hint.due_at = now + pause_s
         self.hello(address, wants_reply=True)
@@ -132,8 +133,9 @@ class Introductions:
 
     def _greet(self, node: NodeId, address: Address) -> None:
         member = self._roll.members.get(node)
+        belief = None if member is None else self._beliefs.claim_of(member)
         self._post.counts["reconnects/tried"] += 1
-        self.hello(address, wants_reply=True, also=member and self._beliefs.claim_of(member))
+        self.hello(address, wants_reply=True, also=belief)
 
     def _drop_hopeless(self) -> None:
         hopeless = max(self._hints, key=lambda address: self._hints[address].greeted)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from gossip.errors import LimitExceeded
-from gossip.ids import Boot, NodeId
+from gossip.ids import UINT64_MAX, Boot, NodeId
 from gossip.machine import Address
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.messages import ADDRESSES_MAX, ALIVE_BYTES_MAX, DATAGRAMS, Alive
@@ -61,6 +61,7 @@ class LocalMember:
     def rise_above(self, incarnation: int) -> None:
         """Take an incarnation that beats everything said about this one and those before it."""
         following = max(self.incarnation, incarnation) + 1
+        assert following <= UINT64_MAX, "claims about us may not jump; see plausible.py"
         self._alive = msgspec.structs.replace(self._alive, incarnation=following)
 
 

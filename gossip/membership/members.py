@@ -30,6 +30,11 @@ class MemberState(enum.StrEnum):
     DEAD = "dead"
     LEFT = "left"
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a member in this state is probed, told rumours and counted."""
+        return self in (MemberState.ALIVE, MemberState.SUSPECT)
+
 
 RANK: dict[MemberState, int] = {
     MemberState.ALIVE: 0,
@@ -37,9 +42,6 @@ RANK: dict[MemberState, int] = {
     MemberState.DEAD: 2,
     MemberState.LEFT: 3,
 }
-
-LIVE = frozenset({MemberState.ALIVE, MemberState.SUSPECT})
-"""States in which a member is probed, told rumours and counted."""
 
 REASONS: dict[tuple[MemberState | None, MemberState], str] = {
     (None, MemberState.ALIVE): "joined",
@@ -93,7 +95,7 @@ class Member(msgspec.Struct, frozen=True):
     changed_at: Instant
     """When the state last changed, on our own clock."""
     described: int = 0
-    """The incarnation (of this boot) that name, addresses and tags come from; 0: an earlier boot."""
+    """The incarnation that name, addresses and tags come from; 0 when it was an earlier boot."""
     path: Address | None = None
     """Where its packets come from; may differ from what it says of itself."""
 
@@ -105,7 +107,7 @@ class Member(msgspec.Struct, frozen=True):
     @property
     def is_live(self) -> bool:
         """Whether the member counts: alive, or suspected of not being so."""
-        return self.state in LIVE
+        return self.state.is_live
 
 
 class MemberChanged(msgspec.Struct, frozen=True):
@@ -159,6 +161,7 @@ class MemberTable:
 
     def put(self, member: Member) -> None:
         """List the member, or replace what was believed about it."""
+        assert member.described <= member.incarnation, "nobody describes what it is yet to become"
         self._members[member.id] = member
         self._ordered = self._live = None
 

@@ -76,6 +76,7 @@ class Probe:
 
     def schedule(self, timeout_s: float, period_s: float) -> None:
         """Fix the times at which the probe goes on without an answer."""
+        assert timeout_s < period_s, "relays get the rest of the period"
         end = self.started_at + period_s
         self._due_at = {
             ProbeState.ASKED: self.started_at + RETRY_SHARE * timeout_s,
@@ -89,6 +90,12 @@ class Probe:
     def due_at(self) -> Instant:
         """When time next moves this probe, or its period ends."""
         return self._due_at[self.state]
+
+    def catch_up(self, now: Instant) -> None:
+        """Give every later phase its full time, although this one is noticed late."""
+        late_s = now - self.due_at
+        assert late_s >= 0, "a phase is not cut short"
+        self._due_at = {state: due_at + late_s for state, due_at in self._due_at.items()}
 
     @property
     def is_over(self) -> bool:

@@ -43,6 +43,7 @@ class Errands:
         """Take on a ping; say whether there was room for it."""
         if len(self._errands) >= self._tuning.relayed_max:
             return False
+        assert number not in self._errands, "our own numbers do not repeat"
         self._errands[number] = Errand(
             target,
             asker,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from gossip.ids import NodeId
-from gossip.machine import Instant
+from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.book import Book
 from gossip.membership.contacts import Contacts
@@ -81,7 +81,7 @@ class Roll:
                 incarnation=alive.incarnation,
                 changed_at=now,
                 described=alive.incarnation,
-                path=known.path if known else None,
+                path=_path_kept(known, alive),
             ),
             now,
         )
@@ -89,6 +89,7 @@ class Roll:
     def put(self, member: Member, now: Instant) -> None:
         """Believe this about a member, and tell the application what is new in it."""
         known = self.members.get(member.id)
+        assert known is None or member.precedence >= known.precedence, "beliefs only grow"
         if known is not None and _same_standing(known, member):
             member = msgspec.structs.replace(member, changed_at=known.changed_at)
         else:
@@ -113,11 +114,12 @@ class Roll:
             self._counts["members_refused/list full"] += 1
             return False
         longest = min(departed, key=lambda member: member.changed_at)
-        self._unlist(longest, longest.changed_at)
+        self._unlist(longest)
         return True
 
     def list_departed(self, entry: Entry, now: Instant) -> None:
         """List somebody who died or left before we heard of it, as of then."""
+        assert not entry.state.is_live, "the living are described by their own words"
         since = now - entry.age_s
         if entry.age_s >= self._keep_s(entry.state) or not self.has_room_for(entry.member):
             return
@@ -140,14 +142,15 @@ class Roll:
         """Take off the list who departed long enough ago."""
         for member in self.members.in_state(MemberState.DEAD, MemberState.LEFT):
             if now - member.changed_at >= self._keep_s(member.state):
-                self._unlist(member, now)
+                self._unlist(member)
 
-    def _unlist(self, member: Member, now: Instant) -> None:
+    def _unlist(self, member: Member) -> None:
+        assert not member.is_live, "whoever may be there stays listed"
         self.members.remove(member.id)
         self._contacts.forget(member.id)
         belongs = self.admitted is None or member.id in self.admitted
         if member.state is MemberState.DEAD and belongs:
-            self.book.write_down(member, now)
+            self.book.write_down(member)
         self._counts["members_unlisted/" + member.state] += 1
         self._emit(MemberChanged(member, member.state, FORGOTTEN))
 
@@ -163,6 +166,14 @@ class Roll:
         self._emit(MemberChanged(member, before, reason))
 
 
+def _path_kept(known: Member | None, alive: Alive) -> Address | None:
+    """Return the way to the member, unless it says that it is no longer there."""
+    if known is None or known.boot != alive.boot:
+        return None
+    gone = known.path in known.addresses and known.path not in alive.addresses
+    return None if gone else known.path
+
+
 def _same_standing(one: Member, other: Member) -> bool:
     return (one.state, one.boot) == (other.state, other.boot)
 
@@ -170,4 +181,3 @@ def _same_standing(one: Member, other: Member) -> bool:
 def _same_words(one: Member, other: Member) -> bool:
     same_name = (one.name, one.addresses) == (other.name, other.addresses)
     return same_name and one.tags == other.tags
-

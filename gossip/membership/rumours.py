@@ -29,6 +29,7 @@ class Rumours:
     """What is waiting to be told."""
 
     def __init__(self, limit: int) -> None:
+        assert limit > 0, "news need room"
         self._limit = limit
         self._by_subject: dict[NodeId, dict[NodeId, Rumour]] = {}
         self._size = 0
@@ -90,6 +91,7 @@ class Rumours:
             self._forget(self._in_order()[-1])
 
     def _forget(self, rumour: Rumour) -> None:
+        assert self._size > 0, "the size counts every rumour"
         waiting = self._by_subject[rumour.subject]
         del waiting[rumour.accuser]
         self._size -= 1

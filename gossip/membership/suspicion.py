@@ -30,9 +30,7 @@ def timeout_s(confirmations: int, needed: int, minimum_s: float, maximum_s: floa
 class Suspicion:
     """The trial of one member at one incarnation."""
 
-    def __init__(
-        self, now: Instant, *, needed: int, minimum_s: float, maximum_s: float
-    ) -> None:
+    def __init__(self, now: Instant, *, needed: int, minimum_s: float, maximum_s: float) -> None:
         assert 0 < minimum_s <= maximum_s, "an unconfirmed suspicion lasts longest"
         self.accusers: dict[NodeId, None] = {}
         self._started_at = now

@@ -19,7 +19,9 @@ take a new incarnation and tell it before we judge anybody.
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+
+import msgspec
 
 from gossip.errors import Malformed
 from gossip.ids import Boot, NodeId
@@ -37,7 +39,6 @@ from gossip.membership.messages import (
     DATAGRAMS,
     Ack,
     Alive,
-    Claim,
     Datagram,
     Dead,
     Hello,
@@ -58,9 +59,17 @@ ASKED_MAX = 256
 FAREWELLS = 3
 FAREWELL_PEERS_MAX = 64
 FEED_MAX = 16
+MEETING_S = 5.0
+"""An answered greeting is a meeting if the member is new to us, or back, since this long."""
 NEVER = math.inf
-
-Handler = Callable[[Datagram, NodeId, Address, Instant], None]
+RELUCTANCE: dict[MemberState | None, int] = {
+    MemberState.ALIVE: 0,
+    MemberState.SUSPECT: 1,
+    None: 2,
+    MemberState.DEAD: 3,
+    MemberState.LEFT: 3,
+}
+"""In which order to try nodes, by what we believe about them."""
 
 
 class Swim:
@@ -90,9 +99,7 @@ class Swim:
         self._local = LocalMember(me, boot, name, addresses, tags)
         self._post = Post(self.members, tuning)
         self._contacts = Contacts()
-        self._roll = Roll(
-            self.members, self._contacts, tuning, self._post.emit, self._post.counts
-        )
+        self._roll = Roll(self.members, self._contacts, tuning, self._post.emit, self._post.counts)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
         local, post, roll = self._local, self._post, self._roll
@@ -114,21 +121,12 @@ class Swim:
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
         self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
+        self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self._farewell_at = NEVER
         self._farewells = 0
-        self._handlers: dict[type[Datagram], Handler] = {
-            Ping: self._on_ping,
-            Ack: self._on_ack,
-            PingRequest: self._on_ping_request,
-            Nack: self._on_nack,
-            Hello: self._on_hello,
-            Alive: self._on_claim,
-            Suspect: self._on_claim,
-            Dead: self._on_claim,
-            Left: self._on_claim,
-        }
+        self._last_input_at = now
         beliefs.announce(now)
 
     # Inputs.
@@ -148,7 +146,7 @@ class Swim:
         self._introductions.met(source)
         if sender == self._local.id:
             # Not this life: the envelope keeps our own packets from us.
-            self._beliefs.claim(Left(sender, boot, incarnation), None, now)
+            self._beliefs.meet_other_life(boot)
             return
         if self._beliefs.hear(sender, boot, incarnation, source, now):
             self._read(body, sender, source, now)
@@ -169,7 +167,7 @@ class Swim:
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
         """Note that a stream to a member broke, or could not be opened: it is probed next."""
-        if self._enter(now):
+        if self._enter(now) and peer in self.members:
             self._post.counts["streams/broken"] += 1
             self._order.urge(peer)
 
@@ -191,6 +189,7 @@ class Swim:
         """Say goodbye, several times; ``left`` becomes true when it was said often enough."""
         if self.leaving or not self._enter(now):
             return
+        assert self._post.farewell is None, "one goodbye per life"
         self.leaving = True
         # Above everything that is on its way about us, so that nothing brings us back.
         self._local.rise_above(self._local.incarnation)
@@ -247,8 +246,11 @@ class Swim:
     def _enter(self, now: Instant) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
         due = self.deadline()
-        if due is not None and not self.leaving and now - due > self._tuning.pause_s:
-            self._resume(now - due, now)
+        if due is not None and not self.leaving:
+            away_s = now - max(due, self._last_input_at)
+            if away_s > self._tuning.pause_s:
+                self._resume(away_s, now)
+        self._last_input_at = now
         return not self.left
 
     def _resume(self, pause_s: float, now: Instant) -> None:
@@ -308,7 +310,7 @@ class Swim:
                 if message is None:
                     self._post.counts["messages_skipped/unknown kind"] += 1
                 else:
-                    self._handlers[type(message)](message, sender, source, now)
+                    self._act(message, sender, source, now)
         except Malformed:
             self._post.counts["datagrams_dropped/malformed"] += 1
 
@@ -321,10 +323,95 @@ class Swim:
             self._post.counts["introductions/asked for"] += 1
             self._introductions.hello(source, wants_reply=True)
 
-    def _on_ping(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
-        assert isinstance(message, Ping)
-        self._detector.ping(message, source)
+    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
+        match message:
+            case Ping():
+                self._detector.ping(message, source)
+            case Ack():
+                self._detector.ack(message, sender, now)
+            case Alive() | Suspect() | Dead() | Left():
+                self._beliefs.claim(message, source, now)
+            case PingRequest():
+                self._detector.ping_request(message, source, now)
+            case Nack():
+                self._detector.nack(message, sender)
+            case Hello():
+                self._greeted(message, sender, source, now)
 
-    def _on_ack(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
-        assert isinstance(message, Ack)
-        self._detector.ack(message, sender, now)
+    def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
+        """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
+        if hello.wants_reply:
+            if not self.leaving and self._answered.allows(source, now):
+                feed = [self._beliefs.claim_of(member) for member in self._sample(FEED_MAX)]
+                known = [claim for claim in feed if isinstance(claim, Alive)]
+                self._post.send(source, Hello(wants_reply=False), self._local.alive, fill=known)
+            return
+        member = self.members.get(sender)
+        if member is not None and now - member.changed_at < MEETING_S:
+            self._exchange.want(sender, now)
+
+    # What others ask.
+
+    @property
+    def boot(self) -> Boot:
+        """Which life of this node this is."""
+        return self._local.boot
+
+    @property
+    def incarnation(self) -> int:
+        """What every packet's header must carry."""
+        return self._local.incarnation
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened how often, by "family/label"."""
+        return self._post.counts
+
+    @property
+    def health(self) -> int:
+        """Our own health score: 0 well, up to ``Tuning.awareness_max``."""
+        return self._awareness.score
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of our placement, which exchanges carry; set by the node."""
+        return self._exchange.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._exchange.epoch = epoch
+
+    @property
+    def admitted(self) -> frozenset[NodeId] | None:
+        """Who is in the registry; others are listed too, but only a few. Set by the node."""
+        return self._roll.admitted
+
+    @admitted.setter
+    def admitted(self, admitted: frozenset[NodeId] | None) -> None:
+        self._roll.admitted = admitted
+
+    def rtt_s(self, node: NodeId) -> float | None:
+        """Return the smoothed round trip to a member in seconds; None when it is not known."""
+        return self._contacts.rtt_s(node)
+
+    def addresses_of(self, node: NodeId) -> list[Address]:
+        """Return where a node may be reached, best first; empty when nobody knows."""
+        member = self.members.get(node)
+        if member is not None:
+            return list(addresses_of(member))
+        forgotten = self._roll.book.get(node)
+        return list(forgotten.addresses) if forgotten else []
+
+    def reachable_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """Return the nodes in the order in which to try them.
+
+        Ourselves, then the alive by round trip, the suspect, the unknown, and the departed last.
+        """
+        return sorted(nodes, key=self._reluctance)
+
+    def _reluctance(self, node: NodeId) -> tuple[int, float, NodeId]:
+        if node == self._local.id:
+            return -1, 0.0, node
+        member = self.members.get(node)
+        rtt_s = self._contacts.rtt_s(node)
+        return RELUCTANCE[member.state if member else None], rtt_s or NEVER, node

@@ -12,6 +12,8 @@ class Throttle:
     """Allows each key once per interval."""
 
     def __init__(self, interval_s: float, limit: int) -> None:
+        assert interval_s > 0, "what may always be said needs no throttle"
+        assert limit > 0, "a throttle without memory allows everything"
         self._interval_s = interval_s
         self._limit = limit
         self._allowed_at: dict[object, Instant] = {}

@@ -17,6 +17,7 @@ Read in this order:
     world         all of the above under one hand; tests begin here
 
     checkers      rules of the membership, watched at every step
+    sizes         nothing in a node grows for ever
     history       rules of the data plane, judged from the history of operations
     faults        what will go wrong, drawn from a seed
     workload      clients

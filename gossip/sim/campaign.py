@@ -23,6 +23,7 @@ from gossip.sim.faults import plan, strike
 from gossip.sim.history import KeptWrites, QuorumReads
 from gossip.sim.network import Conditions
 from gossip.sim.seeds import stream
+from gossip.sim.sizes import Bounded
 from gossip.sim.workload import KEYS, Clients
 from gossip.sim.world import World
 
@@ -66,6 +67,7 @@ def standard_checkers() -> list[Checker]:
         IncarnationGrows(),
         NothingInvented(),
         SelfAlive(),
+        Bounded(),
         KeptWrites(),
         QuorumReads(),
     ]

@@ -10,6 +10,7 @@ nobody ever said so).
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from gossip.ids import NodeId
@@ -169,28 +170,42 @@ class SimulatedDriver:
 
     def _persist(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, Persist), "the table of effects says so"
-        start = max(self.schedule.now, host.disk_free_at)
-        host.disk_free_at = start + host.disk_delay_s * self._disk.uniform(0.5, 1.5)
-        self.schedule.at(host.disk_free_at, self._commit, host, host.life, effect)
+        host.unwritten.append(effect)
+        if not host.is_writing:
+            self._write(host)
 
-    def _commit(self, host: Host, life: int, effect: Persist) -> None:
+    def _write(self, host: Host) -> None:
+        """Begin a transaction with all that waits: one sync to the disk serves many batches."""
+        host.is_writing = bool(host.unwritten)
+        if host.unwritten:
+            batches, host.unwritten = host.unwritten, []
+            takes_s = host.disk_delay_s * self._disk.uniform(0.5, 1.5)
+            self.schedule.after(takes_s, self._commit, host, host.life, batches)
+
+    def _commit(self, host: Host, life: int, batches: list[Persist]) -> None:
         if host.life != life:
             self.counts["disks/writes_lost"] += 1
             return
-        host.storage.apply(effect.changes)
+        for batch in batches:
+            host.storage.apply(batch.changes)
         self.counts["disks/writes"] += 1
         lag_s = host.disk_delay_s * self._disk.uniform(0.0, 0.5)
-        host.disk_reports_at = max(host.disk_reports_at, self.schedule.now + lag_s)
-        self.schedule.at(host.disk_reports_at, self._report, host, life, effect.token)
+        self.schedule.after(lag_s, self._report, host, life, batches)
 
-    def _report(self, host: Host, life: int, token: int) -> None:
-        if host.life == life:
-            self.call(host, lambda node, now: node.persisted(token, now))
-        else:
+    def _report(self, host: Host, life: int, batches: list[Persist]) -> None:
+        if host.life != life:
             self.counts["disks/reports_lost"] += 1
+            return
+        for batch in batches:
+            self.call(host, partial(_persisted, batch.token))
+        self._write(host)
 
     # ------------------------------------------------------------------ events
 
     def _emit(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, Emit), "the table of effects says so"
         self._audience.emitted(host, effect.event)
+
+
+def _persisted(token: int, node: Node, now: Instant) -> None:
+    node.persisted(token, now)

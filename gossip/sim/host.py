@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from gossip.ids import NodeId, new_node_id
-from gossip.machine import Address, Instant
+from gossip.machine import Address, Instant, Persist
 from gossip.node import Node
 from gossip.sim.schedule import whole_tick
 from gossip.state.storage import MemoryStorage
@@ -50,8 +50,8 @@ class Host:
         self.life = 0
         self.wall_error_ms = 0
         self.disk_delay_s = DISK_DELAY_S
-        self.disk_free_at: Instant = 0.0
-        self.disk_reports_at: Instant = 0.0
+        self.unwritten: list[Persist] = []
+        self.is_writing = False
         self.wake_at: Instant | None = None
         self.inbox: deque[Callable[[], None]] = deque()
         self._clock_offset_s = CLOCK_OFFSET_STEP_S * rng.randrange(1, 1024)
@@ -91,6 +91,8 @@ class Host:
         self.life += 1
         self._node, self.state, self.wake_at = None, HostState.DOWN, None
         self.inbox.clear()
+        self.unwritten.clear()
+        self.is_writing = False
 
     def local(self, world_now: Instant) -> Instant:
         """Read this device's monotonic clock."""

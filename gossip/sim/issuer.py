@@ -14,11 +14,12 @@ from gossip.state.registry import Admitted, Registry, SignedRegistry, admit, fou
 class Issuer:
     """Keeps the newest registry and signs it."""
 
-    def __init__(self, cluster_id: ClusterId, secret: bytes) -> None:
+    def __init__(self, cluster_id: ClusterId, secret: bytes, partitions: int) -> None:
         assert len(cluster_id) == CLUSTER_ID_BYTES, "cluster ids have 16 bytes"
         self.cluster_id = cluster_id
         self._newest: Registry | None = None
         self._secret = secret
+        self._partitions = partitions
 
     @property
     def newest(self) -> Registry:
@@ -36,8 +37,10 @@ class Issuer:
             zone=zone,
             issuer=self._newest is None,
         )
-        before = self._newest
-        self._newest = admit(before, node) if before else found(self.cluster_id, node)
+        if self._newest is None:
+            self._newest = found(self.cluster_id, node, self._partitions)
+        else:
+            self._newest = admit(self._newest, node)
 
     def remove(self, host: Host) -> None:
         """Let a host no longer belong."""

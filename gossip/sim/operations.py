@@ -9,7 +9,17 @@ have had its effect, at any time after it was sent.
 import enum
 
 from gossip.machine import Instant
-from gossip.state.requests import Delete, Get, GetResult, List, Put, Rejected, Request, Result, Watch
+from gossip.state.requests import (
+    Delete,
+    Get,
+    GetResult,
+    List,
+    Put,
+    Rejected,
+    Request,
+    Result,
+    Watch,
+)
 
 
 class Fate(enum.Enum):

@@ -24,7 +24,7 @@ class Story:
 
     def lines(self) -> list[str]:
         """Return what is still known, oldest first."""
-        return [f"{now:11.6f}  {who:<4} {what}" for now, who, what in self._lines]
+        return [f"{now:10.3f}  {who:<4} {what}" for now, who, what in self._lines]
 
     def fresh(self) -> list[str]:
         """Return what was told since this was last asked."""

@@ -9,9 +9,7 @@ A transcript is a text file that tells a story in commands and is read by people
     run 15s
     members a
     ----
-    a alive
-    b alive
-    c dead
+    a: a alive, b alive, c dead
 
 A block is a few commands; what stands between ``----`` and the empty line that ends the block is
 what the simulator answered when the file was last rewritten. When a transcript fails, run pytest
@@ -63,6 +61,7 @@ class Transcript:
             "members": self._members,
             "until": self._until,
             "story": lambda: "\n".join(world.story.fresh()),
+            "skip": self._skip,
         }
 
     def command(self, line: str) -> str:
@@ -98,13 +97,20 @@ class Transcript:
         return operation.outcome
 
     def _members(self, *names: str) -> str:
-        states = [item for name in names for item in sorted(self._world.members(name).items())]
-        return "\n".join(f"{other} {state.value}" for other, state in states)
+        return "\n".join(f"{name}: {self._view_of(name)}" for name in names)
+
+    def _view_of(self, name: str) -> str:
+        states = sorted(self._world.members(name).items())
+        return ", ".join(f"{other} {state.value}" for other, state in states)
+
+    def _skip(self) -> None:
+        """Do not tell the story up to here."""
+        self._world.story.fresh()
 
     def _until(self, goal: str) -> str:
         goals = {"whole": self._world.is_whole, "agreed": self._world.replicas_agree}
         took_s = self._world.run_until(goals[goal], within_s=PATIENCE_S)
-        return "never" if took_s is None else f"after {took_s:.1f} s"
+        return f"{goal}: " + ("never" if took_s is None else f"after {took_s:.1f} s")
 
 
 def replay(text: str) -> str:

@@ -16,9 +16,10 @@ clients, and shows every transition to its checkers while it happens.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 
-from gossip.ids import CLUSTER_ID_BYTES, NodeId, next_boot
-from gossip.machine import Instant
+from gossip.ids import CLUSTER_ID_BYTES, ClusterId, NodeId, next_boot
+from gossip.machine import Address, Instant
 from gossip.membership.members import MemberChanged, MemberState
 from gossip.node import Node, NodeSettings
 from gossip.sim.checkers import Checker
@@ -30,9 +31,21 @@ from gossip.sim.operations import Operation
 from gossip.sim.seeds import stream
 from gossip.sim.story import Story
 from gossip.sim.suite import ToySuite
-from gossip.state.requests import Completed, Delete, Get, List, Put, RegistryAdopted, Request
+from gossip.state.requests import (
+    Completed,
+    Delete,
+    Get,
+    List,
+    Put,
+    RegistryAdopted,
+    Request,
+    Watch,
+    WatchEvent,
+)
 from gossip.tuning import LAN, Tuning
 
+# Fewer than a real covey has, so that a hand-over of all of them is a moment and not the whole run.
+PARTITIONS = 16
 # How often run_until looks: its results are multiples of this.
 LOOK_EVERY_S = 0.125
 SECRET = b"the secret of a simulated covey"
@@ -47,6 +60,7 @@ class World:
         *,
         conditions: Conditions = CALM,
         tuning: Tuning = LAN,
+        partitions: int = PARTITIONS,
         checkers: Iterable[Checker] = (),
         story: Story | None = None,
     ) -> None:
@@ -54,13 +68,14 @@ class World:
         self.tuning = tuning
         self.network = Network(stream(seed, "network"), conditions)
         self.driver = SimulatedDriver(seed, self.network, self)
-        self.issuer = Issuer(stream(seed, "cluster").randbytes(CLUSTER_ID_BYTES), SECRET)
+        self.issuer = Issuer(_cluster_id(seed), SECRET, partitions)
         self.hosts: dict[str, Host] = {}
         self.names: dict[NodeId, str] = {}
         self.operations: list[Operation] = []
         self.checkers = list(checkers)
         self.story = story or Story()
         self._open: dict[tuple[str, int, int], Operation] = {}
+        self._watched: dict[tuple[str, int, int], list[WatchEvent]] = {}
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
         self._node_counts: Counter[str] = Counter()
@@ -114,13 +129,13 @@ class World:
             host = self.hosts[name]
             host.starts += 1
             node = self._new_node(host)
-            self.tell(name, f"starts for the {host.starts}. time")
+            self.tell(name, f"starts, life {host.starts}")
             for checker in self.checkers:
                 checker.started(self, host, node)
             self.driver.start(host, node)
             others = [other for other in self.hosts.values() if other is not host]
             known = addresses_of(others)
-            self.driver.call(host, lambda node, now, known=known: node.discovered(known, now))
+            self.driver.call(host, partial(_discover, known))
 
     def crash(self, *names: str) -> None:
         """End processes at once, as kill -9 does; the disk keeps what was committed."""
@@ -244,6 +259,18 @@ class World:
             self.driver.call(host, lambda node, now: self._hand_in(host, node, operation, now))
         return operation
 
+    def watch(self, name: str, prefix: str) -> list[WatchEvent]:
+        """Watch keys through a node until it ends; return the list to which events are added."""
+        host, events = self.hosts[name], list[WatchEvent]()
+        assert host.is_up, f"{name} is not up"
+
+        def begin(node: Node, now: Instant) -> None:
+            number = node.submit(Watch(prefix=prefix), now)
+            self._watched[name, host.life, number] = events
+
+        self.driver.call(host, begin)
+        return events
+
     # ------------------------------------------------------------------ views
 
     def up(self) -> list[str]:
@@ -296,7 +323,8 @@ class World:
     def emitted(self, host: Host, event: object) -> None:
         """Show checkers and clients what a node said."""
         if isinstance(event, MemberChanged):
-            self._tell_change(host, event)
+            if event.member.id != host.id:
+                self._tell_change(host, event)
             for checker in self.checkers:
                 checker.member_changed(self, host, event)
         elif isinstance(event, Completed):
@@ -304,6 +332,8 @@ class World:
             operation.answer(event.result, self.now)
             for checker in self.checkers:
                 checker.answered(self, operation)
+        elif isinstance(event, WatchEvent):
+            self._watched[host.name, host.life, event.request].append(event)
         elif isinstance(event, RegistryAdopted):
             host.signed_registry = event.signed
             self.tell(host.name, f"follows epoch {event.registry.epoch}")
@@ -344,7 +374,7 @@ class World:
         for name in newcomers:
             self.hosts[name].signed_registry = signed
         for name in self.up()[:1]:
-            self.driver.call(self.hosts[name], lambda node, now: node.adopt_registry(signed, now))
+            self.driver.call(self.hosts[name], partial(_adopt, signed))
 
     def _hand_in(self, host: Host, node: Node, operation: Operation, now: Instant) -> None:
         number = node.submit(operation.request, now)
@@ -366,6 +396,18 @@ class World:
         about = self.names.get(member.id, "a stranger")
         what = f"{about} {before} -> {member.state.name.lower()}"
         self.tell(host.name, f"{what} (incarnation {member.incarnation}, {change.reason})")
+
+
+def _cluster_id(seed: int) -> ClusterId:
+    return stream(seed, "cluster").randbytes(CLUSTER_ID_BYTES)
+
+
+def _discover(addresses: list[Address], node: Node, now: Instant) -> None:
+    node.discovered(addresses, now)
+
+
+def _adopt(signed: bytes, node: Node, now: Instant) -> None:
+    node.adopt_registry(signed, now, announce=True)
 
 
 def _context(read: Operation | None) -> bytes | None:

@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from gossip.state.dots import Coverage, Dot
-from gossip.state.limits import VALUE_BYTES_MAX
+from gossip.state.limits import REQUEST_TIMEOUT_S_MAX, VALUE_BYTES_MAX
 from gossip.state.records import KeyState, Version
 from gossip.state.requests import Key
 from gossip.wire import Codec
@@ -44,7 +44,7 @@ class RegistryAsk(msgspec.Struct, frozen=True, array_like=True, tag=49):
 
 
 class Ready(msgspec.Struct, frozen=True, array_like=True, tag=50):
-    """Are you there? Asked before a write is forwarded, which must not go to two owners."""
+    """A question for a sign of life, before a write is sent that must not go to two owners."""
 
     number: Number
 
@@ -64,7 +64,7 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=52):
     value: Bytes | None
     w: int | None
     context: tuple[Dot, ...] | None
-    timeout_s: float
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
 
 
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
@@ -93,7 +93,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, tag=55):
 
 
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag=56):
-    """What do you have under this key, and which of these dots have you seen?"""
+    """Tell me what you have under this key, and which of these dots you have seen."""
 
     number: Number
     epoch: Epoch
@@ -109,7 +109,7 @@ class Fetched(msgspec.Struct, frozen=True, array_like=True, tag=57):
 
 
 class Scan(msgspec.Struct, frozen=True, array_like=True, tag=58):
-    """What do you have with this prefix, after this key, in these partitions?"""
+    """Tell me what you have with this prefix, after this key, in these partitions."""
 
     number: Number
     epoch: Epoch

@@ -211,21 +211,32 @@ def newest_first(live: Iterable[Version]) -> tuple[Version, ...]:
     return tuple(sorted(live, key=lambda v: (v.stamp, v.dot), reverse=True))
 
 
-_CONTEXT_DECODER = msgspec.msgpack.Decoder(tuple[Dot, ...])
+_CONTEXT_DECODER = msgspec.msgpack.Decoder(tuple[int, tuple[Dot, ...]])
 
 
-def encode_context(dots: Iterable[Dot]) -> bytes:
-    """Return the token that a client hands back to say which versions it has seen."""
-    return msgspec.msgpack.encode(sorted(dots))
+def encode_context(key: str, dots: Iterable[Dot]) -> bytes:
+    """Return the token that a client hands back to say which versions it has seen.
+
+    It is bound to its key: dots of one key that were taken for another's would cover writes
+    which have not arrived yet, and so lose them.
+    """
+    return msgspec.msgpack.encode((_key_mark(key), sorted(dots)))
 
 
-def decode_context(token: bytes) -> tuple[Dot, ...]:
+def decode_context(key: str, token: bytes) -> tuple[Dot, ...]:
     """Read such a token. Raises InvalidRequest."""
     if len(token) > CONTEXT_BYTES_MAX:
         raise InvalidRequest(f"a context has at most {CONTEXT_BYTES_MAX} bytes")
     try:
-        return _CONTEXT_DECODER.decode(token)
+        mark, dots = _CONTEXT_DECODER.decode(token)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidRequest(
             "this context did not come from a get or a put; read the key again"
         ) from None
+    if mark != _key_mark(key):
+        raise InvalidRequest(f"this context is another key's; read {key!r} again")
+    return dots
+
+
+def _key_mark(key: str) -> int:
+    return int.from_bytes(blake2b(key.encode(), digest_size=MARK_BYTES).digest())

@@ -7,8 +7,14 @@ nothing of that partition can be unsaved, and kept up to date from then on.
 Every change gets the token of the batch it will be saved with; whoever reveals a partition's
 state sends its frame after ``token(partition)``. A crash between the two loses only what
 nobody has heard of.
+
+A copy that is no longer wanted is *forgotten*: its records and its clock together. A clock
+without its records would say "seen, and gone" of values that live elsewhere, and delete them
+if this node became an owner again. For the same reason the next copy of that partition writes
+under a new actor: the old one vouched for records that are not here any more.
 """
 
+import random
 from collections.abc import Callable, Iterable
 
 from gossip.clock import HybridClock
@@ -29,7 +35,16 @@ from gossip.state.records import (
     settle,
 )
 from gossip.state.registry import Registry
-from gossip.state.storage import Change, ClockChange, HoldingChange, RecordChange, Storage
+from gossip.state.storage import (
+    Change,
+    ClockChange,
+    Forget,
+    HoldingChange,
+    RecordChange,
+    Storage,
+)
+
+ACTOR_BITS = 64
 
 Listener = Callable[[str, Record, Record, int], None]
 """(key, record before, record after, token): called for each change of live versions."""
@@ -38,24 +53,36 @@ Listener = Callable[[str, Record, Record, int], None]
 class Partition:
     """What is kept in memory of one partition."""
 
-    def __init__(self, storage: Storage, number: int) -> None:
-        self.clock = PartitionClock(storage.clock(number))
-        self.digest = storage.digest(number)
-        self.token = 0
+    def __init__(self, actor: Actor, coverage: Coverage = (), digest: int = 0) -> None:
+        self.actor = actor
         self.issued = 0
-        self.bare = bool(storage.bare(number))
+        self.clock = PartitionClock(coverage)
+        self.digest = digest
+        self.token = 0
+        self.forgotten = 0
+        self.bare = False
+
+    @classmethod
+    def load(cls, storage: Storage, number: int, actor: Actor) -> "Partition":
+        """Return a partition as it is stored."""
+        held = cls(actor, storage.clock(number), storage.digest(number))
+        held.bare = bool(storage.bare(number))
+        return held
 
 
 class Replica:
     """Reads and changes of this node's copy."""
 
-    def __init__(self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock) -> None:
+    def __init__(
+        self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock, rng: random.Random
+    ) -> None:
         self.me = me
         self.listener: Listener = lambda _key, _before, _after, _token: None
         self.holdings = storage.holdings()
         self._actor = actor
         self._storage = storage
         self._clock = clock
+        self._rng = rng
         self._partitions: dict[int, Partition] = {}
         self._overlay: dict[tuple[int, str], tuple[int, Record | None]] = {}
         self._batch: dict[object, Change] = {}
@@ -67,14 +94,24 @@ class Replica:
     def _partition(self, partition: int) -> Partition:
         found = self._partitions.get(partition)
         if found is None:
-            found = self._partitions[partition] = Partition(self._storage, partition)
+            found = self._partitions[partition] = Partition.load(
+                self._storage, partition, self._actor
+            )
         return found
 
     def record(self, partition: int, key: str) -> Record:
         """Return a key's record, with changes that are not saved yet."""
         unsaved = self._overlay.get((partition, key))
-        found = unsaved[1] if unsaved else self._storage.load(partition, key)
-        return found or NOTHING
+        if unsaved:
+            return unsaved[1] or NOTHING
+        if self._is_forgotten(partition):
+            return NOTHING
+        return self._storage.load(partition, key) or NOTHING
+
+    def _is_forgotten(self, partition: int) -> bool:
+        """Tell whether what is stored of a partition is only waiting to be removed."""
+        held = self._partitions.get(partition)
+        return held is not None and held.forgotten > self._saved
 
     def token(self, partition: int) -> int:
         """Return the batch after which all that is here of a partition is on disk."""
@@ -85,8 +122,10 @@ class Replica:
         return answer(self.record(partition, key), self._partition(partition).clock, asked)
 
     def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
-        """Return live records with this prefix after this key, in order; fewer than ``limit``
-        only at the end."""
+        """Return live records with this prefix after this key, in order.
+
+        Fewer than ``limit`` come only at the end.
+        """
         unsaved = {
             key: record
             for (of, key), (_, record) in self._overlay.items()
@@ -95,7 +134,8 @@ class Replica:
         found: dict[str, Record | None] = {}
         at = after
         while True:
-            page = self._storage.scan(partition, prefix, at, limit)
+            stored = not self._is_forgotten(partition)
+            page = self._storage.scan(partition, prefix, at, limit) if stored else []
             found.update(page)
             ended = len(page) < limit
             at = page[-1][0] if page else at
@@ -119,12 +159,17 @@ class Replica:
 
     def occupied(self) -> set[int]:
         """Return the partitions of which there are records, saved or not."""
-        return self._storage.partitions() | {partition for partition, _ in self._overlay}
+        stored = {p for p in self._storage.partitions() if not self._is_forgotten(p)}
+        return stored | {partition for partition, _ in self._overlay}
 
     # Changing
 
     def write(
-        self, partition: int, key: str, value: bytes | None, replaced: Iterable[Dot] | None,
+        self,
+        partition: int,
+        key: str,
+        value: bytes | None,
+        replaced: Iterable[Dot] | None,
         now: Instant,
     ) -> tuple[KeyState, Dot | None]:
         """Put a value, or delete if it is None; ``replaced`` None replaces all that is here.
@@ -147,7 +192,7 @@ class Replica:
         """Make a version under the next dot of this process in this partition."""
         held = self._partition(partition)
         held.issued += 1
-        return Version(self._actor, held.issued, self._clock.tick(now), value)
+        return Version(held.actor, held.issued, self._clock.tick(now), value)
 
     def merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
         """Merge what another node told of a key."""
@@ -191,8 +236,10 @@ class Replica:
 
     def _sweep(self, partition: int, held: Partition) -> None:
         """Let go of bare contexts whose gap has been filled."""
-        bare = dict(self._storage.bare(partition))
-        bare |= {key: r or NOTHING for (of, key), (_, r) in self._overlay.items() if of == partition}
+        bare = {} if self._is_forgotten(partition) else dict(self._storage.bare(partition))
+        bare |= {
+            key: r or NOTHING for (of, key), (_, r) in self._overlay.items() if of == partition
+        }
         left = False
         for key in bare:
             record = self.record(partition, key)
@@ -222,19 +269,15 @@ class Replica:
         eras = (registry.since[partition], registry.former_since[partition])
         return self.holdings.get(partition) in eras
 
-    def drop(self, partition: int, limit: int) -> bool:
-        """Remove up to ``limit`` records; True when none is left. The clock stays."""
-        held = self._partition(partition)
-        keys = [key for key, _ in self._storage.scan(partition, "", "", limit)]
-        keys += [key for (of, key) in self._overlay if of == partition]
-        for key in dict.fromkeys(keys):
-            record = self.record(partition, key)
-            if record == NOTHING:
-                continue
-            held.digest ^= record_mark(key, record.dots())
-            self._overlay[partition, key] = (self._token, None)
-            self._change(held, ("record", partition, key), RecordChange(partition, key, None))
-        return len(keys) < limit
+    def forget(self, partition: int) -> None:
+        """Let go of a whole copy; see the module's text."""
+        self.holdings.pop(partition, None)
+        self._overlay = {name: kept for name, kept in self._overlay.items() if name[0] != partition}
+        self._batch = {name: c for name, c in self._batch.items() if c.partition != partition}
+        held = Partition(self._rng.getrandbits(ACTOR_BITS))
+        held.forgotten = self._token
+        self._partitions[partition] = held
+        self._change(held, ("forget", partition), Forget(partition))
 
     # Saving
 

@@ -30,9 +30,11 @@ Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX)]
 
 
 class Put(msgspec.Struct, frozen=True):
-    """Write a value. ``context`` is what an earlier get or put returned: those versions are
-    replaced, others stay beside the new one. Without it, all that the coordinating owner has
-    is replaced."""
+    """Write a value.
+
+    ``context`` is what an earlier get or put returned: those versions are replaced, others stay
+    beside the new one. Without it, all that the coordinating owner has is replaced.
+    """
 
     key: str
     value: bytes
@@ -117,8 +119,11 @@ class ListEntry(msgspec.Struct, frozen=True):
 
 
 class ListResult(msgspec.Struct, frozen=True):
-    """``next`` is what to pass as ``after`` for more, empty at the end. "ok", or "partial" when
-    some partition had fewer than ``r`` answers, so that keys may be missing."""
+    """One page of keys. ``next`` is what to pass as ``after`` for more, empty at the end.
+
+    ``outcome`` is "ok", or "partial" when some partition had fewer than ``r`` answers, so that
+    keys may be missing.
+    """
 
     entries: tuple[ListEntry, ...]
     next: str
@@ -126,9 +131,14 @@ class ListResult(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """The request was refused before it changed anything; the reason says what to do."""
+    """The request was refused before it changed anything; the reason says what to do.
+
+    ``unreachable``: not because of what it asks, but because no owner of the key answered.
+    """
 
     reason: str
+    unreachable: bool = False
+    outcome: str = "rejected"
 
 
 Result = PutResult | GetResult | ListResult | Rejected
@@ -190,7 +200,7 @@ def check_request(request: Request) -> None:
     if isinstance(request, Put) and len(request.value) > VALUE_BYTES_MAX:
         raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
     if isinstance(request, Put | Delete) and request.context is not None:
-        decode_context(request.context)
+        decode_context(request.key, request.context)
 
 
 def _check_watch(request: Watch) -> None:

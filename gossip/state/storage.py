@@ -4,9 +4,9 @@ The machine reads through ``Storage`` at any time and never writes: it emits ``P
 the changes below, in order, and the driver writes them in one transaction. What was read
 is therefore always a state that some prefix of the batches led to, as after a crash.
 
-Four things are kept: records; the coverage clock of each partition, which stays even when all
-its records went; and *holdings*, which say for which era of its owners a partition is
-complete here, so that a new owner that has not copied everything does not answer reads.
+Three things are kept: records; the coverage clock of each partition, which remembers records
+that are gone; and *holdings*, which say for which era of its owners a partition is complete
+here, so that a new owner that has not copied everything does not answer reads.
 """
 
 from collections.abc import Iterable
@@ -41,7 +41,13 @@ class HoldingChange(msgspec.Struct, frozen=True):
     since: int | None
 
 
-Change = RecordChange | ClockChange | HoldingChange
+class Forget(msgspec.Struct, frozen=True):
+    """Remove all that is kept of a partition: records, clock and holding."""
+
+    partition: int
+
+
+Change = RecordChange | ClockChange | HoldingChange | Forget
 
 
 class Storage(Protocol):
@@ -94,6 +100,9 @@ class MemoryStorage:
                     self.complete.pop(partition, None)
                 case HoldingChange(partition, int() as since):
                     self.complete[partition] = since
+                case Forget(partition):
+                    for kept in (self.records, self.clocks, self.complete):
+                        kept.pop(partition, None)
                 case _:
                     raise AssertionError(f"not a change of the state plane: {change!r}")
 

@@ -43,7 +43,7 @@ def _alone(folder: Path, fleet: Fleet, toml: str = "") -> Iterator[AgentProcess]
     """Give a founded agent in this folder, on a host of its own; it does not run yet."""
     agent = AgentProcess("ash", folder / "ash", fleet.network.add_host())
     agent.configure(toml)
-    agent.must("init", "test", "--name", "ash")
+    agent.must("init", "test", "--node-name", "ash")
     fleet.agents["ash"] = agent
     yield agent
     agent.close()

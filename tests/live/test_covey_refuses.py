@@ -64,7 +64,7 @@ def _altered(token: str) -> str:
 def test_wrong_token(covey: Fleet, newcomer: AgentProcess) -> None:
     """A token with a typing error is recognised, at the latest by the issuer."""
     token = covey.token(covey.agents["ash"])
-    outcome = newcomer.covey("join", _altered(token), "--name", newcomer.name, timeout_s=90)
+    outcome = newcomer.covey("join", _altered(token), "--node-name", newcomer.name, timeout_s=90)
     assert outcome.status in (exits.TOKEN_UNKNOWN, exits.USAGE), outcome
     assert not (newcomer.directory / "data" / "identity").exists()
 
@@ -78,15 +78,15 @@ def test_nonsense_instead_of_a_token(newcomer: AgentProcess) -> None:
 def test_expired_token(covey: Fleet, newcomer: AgentProcess) -> None:
     token = covey.token(covey.agents["ash"], "--ttl", "1s")
     time.sleep(2.5)
-    outcome = _refused(newcomer, exits.TOKEN_EXPIRED, token, "--name", newcomer.name)
+    outcome = _refused(newcomer, exits.TOKEN_EXPIRED, token, "--node-name", newcomer.name)
     assert "expired" in outcome.stderr
 
 
 def test_used_up_token(covey: Fleet, newcomer: AgentProcess) -> None:
     token = covey.token(covey.agents["ash"], "--uses", "1")
     first = covey.add("first")
-    first.must("join", token, "--name", "first")
-    outcome = _refused(newcomer, exits.TOKEN_USED_UP, token, "--name", newcomer.name)
+    first.must("join", token, "--node-name", "first")
+    outcome = _refused(newcomer, exits.TOKEN_USED_UP, token, "--node-name", newcomer.name)
     assert "used" in outcome.stderr
     # The refusal cost nobody anything: who was admitted before can come in.
     first.start()
@@ -102,15 +102,17 @@ def test_foreign_token(covey: Fleet, newcomer: AgentProcess) -> None:
         token = others.token(stranger)
     ash = covey.agents["ash"]
     assert ash.host
-    _refused(newcomer, exits.TOKEN_FOREIGN, token, "--name", newcomer.name, "--seed", ash.host.ipv4)
+    _refused(
+        newcomer, exits.TOKEN_FOREIGN, token, "--node-name", newcomer.name, "--seed", ash.host.ipv4
+    )
 
 
 def test_taken_name(covey: Fleet, newcomer: AgentProcess) -> None:
     token = covey.token(covey.agents["ash"])
-    outcome = _refused(newcomer, exits.NAME_TAKEN, token, "--name", "ash")
+    outcome = _refused(newcomer, exits.NAME_TAKEN, token, "--node-name", "ash")
     assert "ash" in outcome.stderr
     # The token is still good: a refusal does not use it up.
-    newcomer.must("join", token, "--name", newcomer.name)
+    newcomer.must("join", token, "--node-name", newcomer.name)
 
 
 @pytest.mark.skipif(shutil.which("faketime") is None, reason="needs Debian's faketime")
@@ -118,10 +120,10 @@ def test_taken_name(covey: Fleet, newcomer: AgentProcess) -> None:
 def test_clock_that_is_off(covey: Fleet, newcomer: AgentProcess, offset: str) -> None:
     token = covey.token(covey.agents["ash"])
     newcomer.prefix = ["env", "DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset]
-    outcome = _refused(newcomer, exits.CLOCK_OFF, token, "--name", newcomer.name)
+    outcome = _refused(newcomer, exits.CLOCK_OFF, token, "--node-name", newcomer.name)
     assert "clock" in outcome.stderr
     newcomer.prefix = []
-    newcomer.must("join", token, "--name", newcomer.name)
+    newcomer.must("join", token, "--node-name", newcomer.name)
 
 
 def test_nobody_there(newcomer: AgentProcess, covey: Fleet) -> None:
@@ -130,7 +132,7 @@ def test_nobody_there(newcomer: AgentProcess, covey: Fleet) -> None:
     lonely = Network()
     try:
         newcomer.host = lonely.add_host()
-        outcome = newcomer.covey("join", token, "--name", newcomer.name, timeout_s=120)
+        outcome = newcomer.covey("join", token, "--node-name", newcomer.name, timeout_s=120)
         assert outcome.status in (exits.TIMED_OUT, exits.UNREACHABLE), outcome
         assert "--seed" in outcome.stderr
         assert not (newcomer.directory / "data" / "identity").exists()

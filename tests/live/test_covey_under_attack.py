@@ -78,7 +78,7 @@ def test_doors_open_again_after_half_open_connections(fleet: Fleet) -> None:
     attack = _run_on(attacker, "attacker", ash.host.ipv4, str(PORT), str(nothing), "1")
     cedar = fleet.add("cedar")
     token = fleet.token(ash)
-    cedar.must("join", token, "--name", "cedar", timeout_s=90)
+    cedar.must("join", token, "--node-name", "cedar", timeout_s=90)
     cedar.start()
     fleet.wait_formed(2 * FORMED_WITHIN_S, "one more, in the middle of an attack")
     attack.communicate(timeout=60)

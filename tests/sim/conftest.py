@@ -2,6 +2,8 @@
 
 import pytest
 
+SLICE = range(12)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Offer ``--seed`` and ``--rewrite`` to ``pytest tests/sim``."""
@@ -13,8 +15,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that take a ``campaign_seed`` once for each seed of the slice."""
     if "campaign_seed" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--seed")
+        chosen = metafunc.config.getoption("--seed", None)
         metafunc.parametrize("campaign_seed", SLICE if chosen is None else [chosen])
-
-
-SLICE = range(12)

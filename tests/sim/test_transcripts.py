@@ -14,7 +14,7 @@ TRANSCRIPTS = sorted(FOLDER.glob("*.txt"))
 def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
     recorded = path.read_text()
     answered = replay(recorded)
-    if request.config.getoption("--rewrite"):
+    if request.config.getoption("--rewrite", default=False):
         path.write_text(answered)
         return
     assert answered == recorded, "run `pytest tests/sim --rewrite`, then read the difference"

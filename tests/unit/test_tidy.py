@@ -5,6 +5,7 @@ Sizes are the limits, not the aim. A file that grows past them has found a secon
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|X" r"XX|HA" r"CK)\b")
 # Words that GLOSSARY.md gives up in favour of others. `server` is missing from this list because
 # brokers and HTTP have them.
 BANNED_WORDS = re.compile(r"\b(sla" r"ve|mas" r"ter|white" r"list|black" r"list)\b", re.IGNORECASE)
+
+PRAGMA = re.compile(r"\s+# (noqa|type: ignore)\b.*")
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -93,7 +96,7 @@ def test_lines_fit_side_by_side() -> None:
         f"{_name(path)}:{number}"
         for path in _files(*CODE_FOLDERS)
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if len(line) > LINE_CHARACTERS_MAX
+        if len(PRAGMA.sub("", line)) > LINE_CHARACTERS_MAX
     ]
     assert not wide, f"more than {LINE_CHARACTERS_MAX} characters:\n" + "\n".join(wide)
 
@@ -163,12 +166,27 @@ def test_test_files_have_different_names() -> None:
     assert sorted(names) == sorted(set(names))
 
 
+def _lines_of_code(path: Path) -> int:
+    """Count the lines that hold code: no comments, no docstrings, no blank lines."""
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    lines: set[int] = set()
+    at_start = True
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type in nothing or token.type == tokenize.ENCODING:
+                at_start = True
+                continue
+            if not (at_start and token.type == tokenize.STRING):
+                lines.update(range(token.start[0], token.end[0] + 1))
+            at_start = False
+    return len(lines)
+
+
 def test_gossip_states_its_invariants() -> None:
-    lines = asserts = 0
-    for path in _files("gossip"):
-        tree = _parse(path)
-        lines += sum(1 for line in path.read_text().splitlines() if line.strip())
-        asserts += sum(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    """A rule that is asserted is checked in every test and every simulated hour."""
+    files = _files("gossip")
+    lines = sum(_lines_of_code(path) for path in files)
+    asserts = sum(isinstance(node, ast.Assert) for path in files for node in ast.walk(_parse(path)))
     assert 1000 * asserts / lines >= GOSSIP_ASSERTS_PER_1000_LINES_MIN, (
         f"{asserts} asserts in {lines} lines: state what holds, with the reason as the message"
     )

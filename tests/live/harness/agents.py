@@ -1,5 +1,6 @@
 """Agents as a person has them: a directory, the ``covey`` command, a process that can be killed."""
 
+import contextlib
 import json
 import os
 import re
@@ -155,8 +156,7 @@ class AgentProcess:
     def close(self) -> None:
         """End the agent if it runs; its apps end with their session."""
         if self.process:
-            with_session = os.getpgid(self.process.pid) == self.process.pid
-            if with_session and self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(STOPPED_WITHIN_S)
             self.process = None

@@ -28,7 +28,7 @@ persistence_location {folder}/
 autosave_on_changes true
 autosave_interval 1
 max_queued_messages 0
-max_inflight_messages 0
+queue_qos0_messages true
 user root
 """
 

@@ -37,7 +37,7 @@ class Fleet:
 
     def found(self, agent: AgentProcess, covey: str = "test") -> None:
         """Make a covey on this device and start it."""
-        agent.must("init", covey, "--name", agent.name)
+        agent.must("init", covey, "--node-name", agent.name)
         agent.start()
 
     def token(self, issuer: AgentProcess, *options: str) -> str:
@@ -52,7 +52,7 @@ class Fleet:
         self.found(first)
         token = self.token(first, "--uses", str(max(1, len(others))))
         for agent in others:
-            agent.must("join", token, "--name", agent.name)
+            agent.must("join", token, "--node-name", agent.name)
         for agent in others:
             agent.launch()
         self.wait_formed(FORMED_WITHIN_S)

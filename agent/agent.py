@@ -1,0 +1,307 @@
+"""One agent, wired: what is opened, in which order, and who is told of what.
+
+Everything of an agent hangs on the ``AsyncExitStack`` of ``run``: what was opened last is closed
+first, however far the start got. The order is also the order of trust: who we are, what we must
+not lose, the network, the protocols on top of it, and at the end the services that people and
+apps use, so that nobody is answered before there is something to answer with.
+"""
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+
+from agent import api, identity
+from agent.admission import AdmissionDesk
+from agent.admission_messages import TAGS as ADMISSION_TAGS
+from agent.api.listen import Listeners
+from agent.apps.host import AppHost
+from agent.config import Config
+from agent.driver import Driver
+from agent.exits import AgentError
+from agent.gauges import export
+from agent.kv import Kv
+from agent.metrics import Metrics
+from agent.net.discovery import Discovery, Plan, present_addresses
+from agent.net.sockets import open_sockets
+from agent.net.stream import Streams
+from agent.net.udp import UdpEndpoint
+from agent.paths import Paths
+from agent.peer_book import PeerBook
+from agent.running import RunningCovey
+from agent.store.control import ControlStore
+from agent.store.database import Database
+from agent.store.outbox import Outbox
+from agent.store.outbox_schema import OUTBOX_MIGRATIONS
+from agent.store.records import RecordStore
+from agent.systemd import Notifier, keep_alive
+from agent.telemetry import Telemetry
+from agent.uplink.service import Uplink
+from agent.uplink.template import Place
+from gossip.ids import Boot, format_node_id, next_boot
+from gossip.machine import Instant
+from gossip.membership.members import MemberChanged, MemberTable
+from gossip.node import Node, NodeSettings
+from gossip.state.registry import Registry
+from gossip.state.requests import RegistryAdopted
+from gossip.tuning import PROFILES
+
+LEAVE_MARGIN_S = 1.0
+"""How long after its own linger time a goodbye may take before we go without it."""
+ACTOR_BITS = 64
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """An agent on one set of directories; ``run`` once, ``leave`` to end it.
+
+    Between the two it is also the facade of the HTTP API (``agent/api/facade.py``).
+    """
+
+    identity: identity.Identity
+    boot: Boot
+    driver: Driver
+    kv: Kv
+    telemetry: Telemetry
+    uplink: Uplink
+    apps: AppHost
+    admission: AdmissionDesk
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        self.config, self.paths = config, paths
+        self.started_at = time.time()
+        self.metrics = Metrics()
+        self._counts: Counter[str] = Counter()
+        self._rng = random.Random(secrets.randbits(ACTOR_BITS))
+        self._notifier = Notifier()
+        self._stopping = asyncio.Event()
+        self._background: set[asyncio.Future[None]] = set()
+        self._saves: set[asyncio.Future[bool]] = set()
+        self._tuning = PROFILES[config.gossip.profile]
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until ``leave`` was called. Raises AgentError for what stopped it otherwise."""
+        async with AsyncExitStack() as opened:
+            self._open_identity()
+            await self._open_stores(opened)
+            await self._open_network(opened)
+            await self._open_services(opened)
+            self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
+            self._keep_running(keep_alive(self._notifier))
+            await self._until_stopped()
+            self._notifier.stopping()
+
+    async def leave(self) -> None:
+        """Say goodbye to the others and let ``run`` return."""
+        if not self._stopping.is_set() and hasattr(self, "driver"):
+            self.driver.call(self._node.leave)
+            deadline = self.driver.now() + self._tuning.leave_linger_s + LEAVE_MARGIN_S
+            while not self._node.swim.left and self.driver.now() < deadline:
+                await asyncio.sleep(self._tuning.gossip_interval_s)
+        self._stopping.set()
+
+    # ---- what the API asks ----------------------------------------------------------------------
+
+    @property
+    def members(self) -> MemberTable:
+        """Who is there, as this node sees it."""
+        return self._node.swim.members
+
+    @property
+    def registry(self) -> Registry:
+        """Who belongs, and who owns what."""
+        return self._node.state.registry
+
+    def now(self) -> Instant:
+        """Return the instant on the clock of the member table."""
+        return self.driver.now()
+
+    def not_ready(self) -> Sequence[str]:
+        """Return why the agent cannot do its work now; empty when it can."""
+        return ["leaving the covey"] if self._stopping.is_set() else []
+
+    def store_counts(self) -> Counter[str]:
+        """Return what the databases and the outbox counted, added up."""
+        return sum((each.counts for each in self._stores), Counter())
+
+    # ---- opening, from the bottom up ------------------------------------------------------------
+
+    def _open_identity(self) -> None:
+        self.identity = identity.load(self.paths.identity)
+        self.identity.check_clock()
+        log.info(
+            "node %s (%s) of covey %s",
+            self.identity.node_name,
+            format_node_id(self.identity.node_id),
+            self.identity.cluster_name,
+        )
+
+    async def _open_stores(self, opened: AsyncExitStack) -> None:
+        me, cluster = self.identity.node_id, self.identity.cluster_id
+        self._control = await ControlStore.open(self.paths.control_db, cluster, me)
+        opened.push_async_callback(self._control.close)
+        opened.push_async_callback(self._finish_saving)
+        self.boot = next_boot(await self._control.count_start(), self._rng)
+        self._records = await RecordStore.open(self.paths.data_db)
+        opened.push_async_callback(self._records.close)
+        telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
+        opened.push_async_callback(telemetry_db.close)
+        limits = self.config.telemetry
+        self._outbox = await Outbox.open(
+            telemetry_db,
+            me,
+            self.boot,
+            waiting_max=limits.waiting_max,
+            keep_delivered=limits.keep_delivered,
+        )
+        opened.push_async_callback(self._outbox.close)
+
+    async def _open_network(self, opened: AsyncExitStack) -> None:
+        network = self.config.network
+        sockets = open_sockets(network.bind, network.port)
+        opened.callback(sockets.close)
+        plan = Plan(
+            network.bind,
+            sockets.port,
+            network.advertise,
+            network.seeds,
+            network.mdns,
+            network.interfaces,
+        )
+        self._node = self._make_node(plan)
+        streams = Streams(self.identity, sockets, self._counts)
+        udp = UdpEndpoint(sockets.datagram, self._counts)
+        self.driver = Driver(self._node, udp, streams, self._records, self._counts)
+        self.admission = AdmissionDesk(
+            self.identity, self._control, RunningCovey(self.driver), self._counts
+        )
+        opened.push_async_callback(self.admission.stop)
+        book = PeerBook(self._control, self.identity.node_id)
+        await book.start(self.identity.first_peers())
+        opened.push_async_callback(book.stop)
+        self.driver.listen(book.note)
+        self.driver.listen(self._save_registry)
+        self.driver.listen(log_member)
+        await self.driver.start(
+            on_guest=self.admission.serve, routes=[(ADMISSION_TAGS, self.admission.receive_frame)]
+        )
+        opened.push_async_callback(self.driver.stop)
+        discovery = self._make_discovery(plan, book)
+        await discovery.start()
+        opened.push_async_callback(discovery.stop)
+
+    def _make_node(self, plan: Plan) -> Node:
+        settings = NodeSettings(
+            me=self.identity.node_id,
+            boot=self.boot,
+            name=self.identity.node_name,
+            addresses=present_addresses(plan),
+            tags=self.config.node.tags,
+            tuning=self._tuning,
+            cluster_id=self.identity.cluster_id,
+            actor=self._rng.getrandbits(ACTOR_BITS),
+        )
+        saved = self._control.registry()
+        return Node(
+            settings,
+            self.identity.keyring(),
+            saved[1] if saved else self.identity.first_registry(),
+            self.identity.verify,
+            self._records,
+            self._rng,
+            lambda _now: time.time_ns() // 1_000_000,
+            time.clock_gettime(time.CLOCK_BOOTTIME),
+        )
+
+    def _make_discovery(self, plan: Plan, book: PeerBook) -> Discovery:
+        return Discovery(
+            self.identity.cluster_id,
+            self.identity.node_id,
+            plan,
+            on_found=lambda found: self.driver.call(lambda now: self._node.discovered(found, now)),
+            on_moved=lambda here: self.driver.call(lambda now: self._node.set_addresses(here, now)),
+            counts=self._counts,
+            book=book.addresses(),
+        )
+
+    async def _open_services(self, opened: AsyncExitStack) -> None:
+        opened.push_async_callback(self._end_background)
+        self.kv = Kv(self.driver)
+        self.telemetry = Telemetry(self._outbox)
+        place = Place(
+            cluster=self.identity.cluster_name,
+            node=self.identity.node_name,
+            node_id=format_node_id(self.identity.node_id),
+        )
+        self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng)
+        self._keep_running(self.uplink.run())
+        self.apps = AppHost(
+            self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
+        )
+        export(self)
+        listeners = Listeners(api.create(self), self.paths, self.config.api)
+        await listeners.open()
+        opened.push_async_callback(listeners.close)
+        await self.apps.open()
+        opened.push_async_callback(self.apps.close)
+
+    # ---- while it runs --------------------------------------------------------------------------
+
+    async def _until_stopped(self) -> None:
+        """Wait for ``leave``, or for something to break. Raises what broke."""
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        broken = asyncio.ensure_future(self.driver.wait())
+        try:
+            while not stopping.done():
+                done, _ = await asyncio.wait(
+                    {stopping, broken, *self._background}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for each in done:
+                    each.result()
+                if broken in done:
+                    raise AgentError("the agent's driver has stopped.", "Start the agent again.")
+        finally:
+            stopping.cancel()
+            broken.cancel()
+
+    def _keep_running(self, work: Awaitable[None]) -> None:
+        """Run something in the background; when it fails, the agent ends."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _end_background(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    def _save_registry(self, event: object) -> None:
+        if isinstance(event, RegistryAdopted):
+            registry = event.registry
+            log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
+            save = asyncio.ensure_future(self._control.save_registry(registry.epoch, event.signed))
+            self._saves.add(save)
+            save.add_done_callback(self._note_saved)
+
+    def _note_saved(self, save: asyncio.Future[bool]) -> None:
+        """Complain of a registry that was not saved: after a restart, an older one is asked for."""
+        self._saves.discard(save)
+        if not save.cancelled() and (error := save.exception()) is not None:
+            log.error("the registry was not saved: %s", error)
+
+    async def _finish_saving(self) -> None:
+        await asyncio.gather(*self._saves, return_exceptions=True)
+
+
+def log_member(event: object) -> None:
+    """Say in the log who came, who went, and how we know."""
+    if isinstance(event, MemberChanged):
+        member = event.member
+        log.info("%s is %s (%s)", member.name, member.state.value, event.reason)

@@ -1,0 +1,81 @@
+"""Routes about who is there, and about letting others in."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.api.bodies import read_object
+from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
+from agent.exits import NOT_FOUND, AgentError
+from gossip.ids import format_node_id
+from gossip.membership.members import Member, MemberState
+
+TOKEN_TTL_S = 3600.0
+TOKEN_TTL_S_MAX = 366 * 86400.0
+TOKEN_USES_MAX = 10_000
+STATES = tuple(state.value for state in MemberState)
+
+
+async def list_members(request: Request) -> Response:
+    """Answer with the members, in the order of their ids."""
+    agent: AgentFacade = request.app.state.agent
+    state = request.query_params.get("state", "")
+    if state and state not in STATES:
+        raise BadRequest(
+            f"state={state[:40]}: no such state", f"known are {', '.join(STATES)}"
+        )
+    found = [member for member in agent.members if state in ("", member.state.value)]
+    return JSONResponse({"members": [describe(agent, member) for member in found]})
+
+
+async def show_member(request: Request) -> Response:
+    """Answer with one member, by its id or name, and for how long it has been in its state."""
+    agent: AgentFacade = request.app.state.agent
+    wanted = request.path_params["name"]
+    found = [one for one in agent.members if wanted in (format_node_id(one.id), one.name)]
+    if not found:
+        raise AgentError(
+            f"no member is called {wanted[:80]!r}", "`covey members` lists them", NOT_FOUND
+        )
+    changed_s = max(0.0, agent.now() - found[0].changed_at)
+    return JSONResponse({**describe(agent, found[0]), "changed_s": round(changed_s, 3)})
+
+
+async def create_token(request: Request) -> Response:
+    """Make a join token."""
+    agent: AgentFacade = request.app.state.agent
+    asked = await read_object(request, frozenset({"ttl_s", "uses"}))
+    ttl_s, uses = asked.get("ttl_s", TOKEN_TTL_S), asked.get("uses", 1)
+    if not _is_number(ttl_s) or not 1 <= ttl_s <= TOKEN_TTL_S_MAX:
+        raise BadRequest("ttl_s: seconds, from 1 to those of a year")
+    if type(uses) is not int or not 1 <= uses <= TOKEN_USES_MAX:
+        raise BadRequest(f"uses: a whole number from 1 to {TOKEN_USES_MAX}")
+    token = await agent.admission.create_token(float(ttl_s), uses)
+    return JSONResponse({"token": token, "ttl_s": float(ttl_s), "uses": uses}, 201)
+
+
+def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
+    """Return a member as JSON. Ids are hexadecimal: JSON's numbers lose the last digits."""
+    return {
+        "id": format_node_id(member.id),
+        "name": member.name,
+        "addresses": [str(address) for address in member.addresses],
+        "state": member.state.value,
+        "boot": f"{member.boot:016x}",
+        "incarnation": member.incarnation,
+        "tags": member.tags,
+        "self": member.id == agent.identity.node_id,
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+ROUTES = (
+    ("GET", "/api/v1/members", list_members),
+    ("GET", "/api/v1/members/{name}", show_member),
+    ("POST", "/api/v1/tokens", create_token),
+)

@@ -1,0 +1,223 @@
+"""``covey kv``: the covey's shared keys, from the shell.
+
+Values are bytes. ``get`` writes them to stdout exactly as they are, so that
+``covey kv put key --file image && covey kv get key > copy`` gives the same file.
+"""
+
+import base64
+import sys
+from typing import Any, BinaryIO
+
+import click
+
+from agent import exits
+from agent.cli.output import output_option, write_json, write_json_line, write_row, write_table
+from agent.cli.parameters import DURATION
+from agent.cli.session import Session, pass_session
+from agent.cli.streaming import lines_of
+from agent.exits import AgentError
+
+PAGE_KEYS = 500
+# The agent gives up first, and says more than a broken connection would.
+EXTRA_WAIT_S = 5.0
+SHOWN_CHARACTERS_MAX = 60
+WATCH_WIDTHS = (6, 32, 0)
+
+timeout_option = click.option(
+    "--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait."
+)
+write_option = click.option(
+    "-w", "w", type=click.IntRange(min=1), help="Owners that must have it on disk [majority]."
+)
+read_option = click.option(
+    "-r", "r", type=click.IntRange(min=1), help="Owners that must answer [majority]."
+)
+
+
+@click.group()
+def kv() -> None:
+    """Read and write the covey's shared keys."""
+
+
+@kv.command()
+@click.argument("key")
+@click.argument("value", required=False)
+@click.option("--file", "file", type=click.File("rb"), help="Take the value from this file.")
+@click.option("--context", help="Replace only the versions that a get with -o json showed.")
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def put(
+    session: Session,
+    key: str,
+    value: str | None,
+    file: BinaryIO | None,
+    context: str | None,
+    w: int | None,
+    timeout: float,
+    output: str,
+) -> None:
+    """Write VALUE to KEY; `-` reads the value from stdin."""
+    data = _value(value, file)
+    _write(session, "PUT", key, data, context=context, w=w, timeout=timeout, output=output)
+
+
+@kv.command()
+@click.argument("key")
+@read_option
+@timeout_option
+@output_option
+@pass_session
+def get(session: Session, key: str, r: int | None, timeout: float, output: str) -> None:
+    """Write the value of KEY to stdout, as it is.
+
+    Of concurrent versions, the newest; `-o json` shows all.
+    """
+    answer = session.client().request(
+        "GET",
+        f"/api/v1/kv/{key}",
+        query={"r": r, "timeout": timeout},
+        headers={"Accept": "application/json"} if output == "json" else {},
+        timeout_s=timeout + EXTRA_WAIT_S,
+    )
+    if output == "json":
+        write_json(answer.json())
+        return
+    versions = int(answer.headers.get("covey-versions", "1"))
+    if versions > 1:
+        session.say(f"{versions} versions were written at the same time; this is the newest.")
+    sys.stdout.buffer.write(answer.body)
+    sys.stdout.buffer.flush()
+
+
+@kv.command()
+@click.argument("key")
+@click.option("--context", help="Delete only the versions that a get with -o json showed.")
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def delete(
+    session: Session, key: str, context: str | None, w: int | None, timeout: float, output: str
+) -> None:
+    """Delete KEY. It is no error if there is none."""
+    _write(session, "DELETE", key, None, context=context, w=w, timeout=timeout, output=output)
+
+
+@kv.command("list")
+@click.argument("prefix", default="")
+@click.option("--limit", type=click.IntRange(min=1), help="At most this many keys [all].")
+@click.option("--after", default="", help="Only keys behind this one.")
+@read_option
+@output_option
+@pass_session
+def list_(
+    session: Session, prefix: str, limit: int | None, after: str, r: int | None, output: str
+) -> None:
+    """List the keys that begin with PREFIX, with their values."""
+    entries, outcome = _pages(session, prefix, limit, after, r)
+    if output == "json":
+        write_json({"entries": entries, "outcome": outcome})
+    else:
+        rows = [(one["key"], _shown(one["values"][0]), len(one["values"])) for one in entries]
+        write_table(("KEY", "VALUE", "VERSIONS"), rows)
+    if outcome != "ok":
+        raise AgentError(
+            "the list is partial: not enough owners of some keys answered",
+            "see `covey members`; try again when they are back",
+            exits.UNHEALTHY,
+        )
+
+
+@kv.command()
+@click.argument("key", required=False)
+@click.option("--prefix", help="Watch all keys that begin like this; empty for all.")
+@output_option
+@pass_session
+def watch(session: Session, key: str | None, prefix: str | None, output: str) -> None:
+    """Show changes of KEY, or of a --prefix, until Ctrl-C."""
+    if (key is None) == (prefix is None):
+        raise click.UsageError("watch either a KEY or a --prefix")
+    query = {"key": key, "prefix": prefix}
+    for event in lines_of(session.client(), "/api/v1/watch", query):
+        if output == "json":
+            write_json_line(event)
+        else:
+            values = event["values"]
+            shown = _shown(values[0]) if values else ""
+            write_row((event["kind"], event["key"], shown), WATCH_WIDTHS)
+
+
+def _value(value: str | None, file: BinaryIO | None) -> bytes:
+    if (value is None) == (file is None):
+        raise click.UsageError("give either a VALUE, `-` for stdin, or --file")
+    if file is not None:
+        return file.read()
+    assert value is not None, "one of the two was given"
+    if value == "-":
+        return sys.stdin.buffer.read()
+    return value.encode(errors="surrogateescape")  # what the shell passed, byte for byte
+
+
+def _write(
+    session: Session,
+    method: str,
+    key: str,
+    body: bytes | None,
+    *,
+    context: str | None,
+    w: int | None,
+    timeout: float,
+    output: str,
+) -> None:
+    answer = (
+        session.client()
+        .request(
+            method,
+            f"/api/v1/kv/{key}",
+            query={"w": w, "timeout": timeout},
+            body=body,
+            headers={"Covey-Context": context} if context else {},
+            timeout_s=timeout + EXTRA_WAIT_S,
+        )
+        .json()
+    )
+    if output == "json":
+        write_json(answer)
+    if answer["outcome"] != "ok":
+        raise AgentError(
+            f"indeterminate: {answer['acks']} of {answer['needed']} owners are known to have it on "
+            "disk; it may spread, or not",
+            f"read it again with `covey kv get {key}`, or repeat this command: it does no harm",
+            exits.UNHEALTHY,
+        )
+
+
+def _pages(
+    session: Session, prefix: str, limit: int | None, after: str, r: int | None
+) -> tuple[list[dict[str, Any]], str]:
+    """Fetch page after page until ``limit`` or the end."""
+    client = session.client()
+    entries: list[dict[str, Any]] = []
+    outcome = "ok"
+    while limit is None or len(entries) < limit:
+        wanted = PAGE_KEYS if limit is None else min(PAGE_KEYS, limit - len(entries))
+        page = client.get("/api/v1/kv", prefix=prefix, after=after, limit=wanted, r=r)
+        entries += page["entries"]
+        after = page["next"]
+        if page["outcome"] != "ok":
+            outcome = page["outcome"]
+        if not after:
+            break
+    return entries, outcome
+
+
+def _shown(value: dict[str, Any]) -> str:
+    """Return the beginning of a value, for a table."""
+    text = value.get("value")
+    if text is None:
+        size = len(base64.b64decode(value["value_base64"]))
+        return f"({size} bytes)"
+    shortened: str = text[:SHOWN_CHARACTERS_MAX]
+    return shortened + ("..." if len(text) > SHOWN_CHARACTERS_MAX else "")

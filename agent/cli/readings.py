@@ -1,0 +1,89 @@
+"""``covey readings`` and ``covey outbox``: what was measured here, and what still has to go."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from agent.cli.output import (
+    is_terminal,
+    output_option,
+    write_facts,
+    write_json,
+    write_json_line,
+    write_row,
+    write_table,
+)
+from agent.cli.session import Session, pass_session
+from agent.cli.streaming import lines_of
+
+HEADER = ("TIME", "SENSOR", "VALUE", "UNIT", "TAGS")
+FOLLOW_WIDTHS = (24, 32, 12, 6, 0)
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is accepted, until Ctrl-C.")
+@click.option("--sensor", default="*", metavar="GLOB", help="Only sensors like this: 'attic/*'.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), help="How many of the newest [100; following: 0]."
+)
+@output_option
+@pass_session
+def readings(
+    session: Session, *, follow: bool, sensor: str, limit: int | None, output: str
+) -> None:
+    """Show readings that the agent accepted, oldest first."""
+    query = {"sensor": sensor, "limit": limit}
+    if follow:
+        show = write_json_line if output == "json" else _follower(session)
+        for one in lines_of(session.client(), "/api/v1/readings", {**query, "follow": 1}):
+            show(one)
+        return
+    answer = session.client().request("GET", "/api/v1/readings", query=query).json()
+    if output == "json":
+        write_json(answer)
+    else:
+        write_table(HEADER, [_row(one) for one in answer["readings"]])
+
+
+@click.command()
+@output_option
+@pass_session
+def outbox(session: Session, output: str) -> None:
+    """Show what waits for the broker, and how the uplink is."""
+    answer = session.client().get("/api/v1/outbox")
+    if output == "json":
+        write_json(answer)
+        return
+    uplink = answer["uplink"]
+    facts = {
+        "waiting": f"{answer['waiting']} of at most {answer['waiting_max']}",
+        "delivered": answer["delivered"],
+        "dead letters": answer["dead_letters"],
+        "uplink": uplink["state"],
+        "broker": f"{uplink['host']}:{uplink['port']}" if uplink["host"] else None,
+        "MQTT version": uplink["version"],
+        "in flight": f"{uplink['in_flight']} of at most {uplink['window']}",
+        "last error": uplink["last_error"],
+        "hint": uplink["hint"],
+    }
+    write_facts(facts)
+    for letter in answer["newest_dead_letters"]:
+        write_facts({"dead letter": f"{letter['sensor']}: {letter['reason']} ({letter['id']})"})
+
+
+def _follower(session: Session) -> Callable[[dict[str, Any]], None]:
+    if is_terminal():
+        write_row(HEADER, FOLLOW_WIDTHS)
+
+    def show(one: dict[str, Any]) -> None:
+        if "missed" in one:
+            session.say(f"{one['missed']} readings came faster than they could be shown.")
+        else:
+            write_row(_row(one), FOLLOW_WIDTHS)
+
+    return show
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    return one["time"], one["sensor"], one["value"], one["unit"], one["tags"]

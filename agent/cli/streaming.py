@@ -1,0 +1,18 @@
+"""Reads the agent's streams: one JSON value a line, the last of which may be an error."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from agent import exits
+from agent.exits import AgentError
+from edge_apps.client import Client, Query
+
+
+def lines_of(client: Client, path: str, query: Query) -> Iterator[dict[str, Any]]:
+    """Yield a stream's values. Raises AgentError for the error that ends it."""
+    for value in client.stream(path, query=query):
+        error = value.get("error")
+        if isinstance(error, dict):
+            status = exits.STATUSES.get(error["code"], exits.NO)
+            raise AgentError(error["message"], error.get("hint", ""), status)
+        yield value

@@ -1,0 +1,33 @@
+"""What an agent shows to Prometheus: every plane's counters, and the gauges worth a graph."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from agent.api.overview import member_counts
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+
+
+def export(agent: "Agent") -> None:
+    """Register everything that this agent counts or can tell with its ``metrics``."""
+    for source in (
+        lambda: agent.driver.counts,
+        lambda: agent.driver.node.counts,
+        lambda: agent.telemetry.counts,
+        lambda: agent.uplink.counts,
+        lambda: agent.apps.counts,
+        agent.store_counts,
+    ):
+        agent.metrics.count(source)
+    gauge = agent.metrics.gauge
+    gauge("members", "Members in each state.", lambda: _floats(member_counts(agent)), "state")
+    gauge("registry_epoch", "Epoch of the registry in force.", lambda: agent.registry.epoch)
+    gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
+    gauge("outbox_waiting", "Readings not yet delivered.", lambda: agent.telemetry.stats().waiting)
+    gauge("uplink_connected", "1 with a broker.", lambda: float(agent.uplink.status().connected))
+    gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: agent.uplink.status().in_flight)
+
+
+def _floats(counts: "dict[str, int] | Counter[str]") -> dict[str, float]:
+    return {state: float(count) for state, count in counts.items()}

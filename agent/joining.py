@@ -1,0 +1,263 @@
+"""Joining a covey with a token: the device's side of ``agent/admission_messages.py``.
+
+No agent runs yet. The device looks for a member of the token's covey, by mDNS and at the seeds;
+makes sure that it is one, by the authority's fingerprint in the token; and only then shows the
+token's secret. What comes back is checked and put in place as a whole, so that ``covey run`` can
+start right away. When anything fails, the device is as it was before.
+
+One thing is kept on purpose: when the question was sent and the answer got lost, nobody here knows
+whether the covey has let us in. Then the new key stays in a hidden directory beside the identity,
+and the next try with the same token uses it again, so that the covey recognises who is asking and
+the token is not used twice.
+"""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import exits
+from agent.admission_messages import (
+    FRAME_BYTES_MAX,
+    MEMBER_CODEC,
+    Admission,
+    Granted,
+    Greeting,
+    Refused,
+    Welcome,
+)
+from agent.admission_messages import GUEST_CODEC as SENDING
+from agent.exits import AgentError
+from agent.identity import (
+    Credentials,
+    Identity,
+    Peer,
+    check_absent,
+    check_name,
+    load,
+    new_id,
+    private_pem,
+    read_private_key,
+    write_credentials,
+)
+from agent.issuing import foreign_token
+from agent.net.frames import framed, read_frame
+from agent.net.tls import guest_context
+from agent.private_files import staged_directory, write_private
+from agent.search import Search
+from agent.settings import DEFAULT_PORT
+from agent.tokens import Token, parse_token
+from gossip.errors import Forged, Malformed, RemoteError
+from gossip.ids import NodeId, format_node_id, parse_node_id
+from gossip.machine import Address
+
+TIMEOUT_S = 30.0
+ATTEMPT_S = 15.0
+FOREIGN = "answered, but belongs to another covey"
+
+
+class Applicant(msgspec.Struct, frozen=True):
+    """Who asks to be let in: made once for each token, and the same at each try."""
+
+    directory: Path
+    node_id: NodeId
+    name: str
+    weight: float
+    zone: str
+
+    def key(self) -> Ed25519PrivateKey:
+        """Load the private key that will be this node's."""
+        return read_private_key(self.directory / "node.key")
+
+
+class AnswerLost(Exception):
+    """The question was sent, and nobody knows whether it was answered."""
+
+
+async def join(
+    token_text: str,
+    identity_dir: Path,
+    node_name: str,
+    *,
+    seeds: Sequence[str] = (),
+    interfaces: Sequence[str] = (),
+    mdns: bool = True,
+    port: int = DEFAULT_PORT,
+    weight: float = 1.0,
+    zone: str = "",
+    timeout_s: float = TIMEOUT_S,
+) -> Identity:
+    """Join the token's covey and return the identity that is now in ``identity_dir``.
+
+    ``seeds`` are hosts to ask besides those that mDNS finds, with ``port`` unless they name one;
+    ``interfaces`` limits mDNS to these. Raises AgentError; its status tells the reasons apart.
+    """
+    token = parse_token(token_text)
+    check_name(node_name, "node")
+    check_absent(identity_dir)
+    search = Search(token.cluster_id, seeds, port, interfaces, mdns=mdns)
+    applicant = _apply(identity_dir, token, node_name, weight, zone)
+    joining = Joining(token, applicant, search)
+    try:
+        async with asyncio.timeout(timeout_s), search:
+            credentials = await joining.run()
+    except TimeoutError:
+        raise joining.explain_timeout(timeout_s) from None
+    finally:
+        if not joining.answer_lost:
+            shutil.rmtree(applicant.directory, ignore_errors=True)
+    with staged_directory(identity_dir) as staged:
+        write_private(staged / "node.key", private_pem(joining.key))
+        write_credentials(staged, credentials)
+    shutil.rmtree(applicant.directory, ignore_errors=True)
+    return load(identity_dir)
+
+
+class Joining:
+    """One run of ``join``: asks one member after the other until one decides."""
+
+    def __init__(self, token: Token, applicant: Applicant, search: Search) -> None:
+        self.key = applicant.key()
+        self.answer_lost = False
+        self._token, self._applicant, self._search = token, applicant, search
+        self._failures: dict[Address, str] = {}
+        self._refused: AgentError | None = None
+
+    async def run(self) -> Credentials:
+        """Return what the covey gives us. Raises AgentError when it refuses; runs until then."""
+        while True:
+            address = await self._search.next_address()
+            try:
+                async with asyncio.timeout(ATTEMPT_S):
+                    return await self._ask(address)
+            except AnswerLost as error:
+                self.answer_lost = True
+                self._failures[address] = str(error)
+            except AgentError as error:
+                if error.status != exits.UNREACHABLE:
+                    self.answer_lost = False  # the issuer has decided, whatever went before
+                    raise
+                self._refused = error
+            except RemoteError as error:
+                self._failures[address] = str(error)
+            except (OSError, EOFError) as error:
+                self._failures[address] = str(error) or "no answer in time"
+
+    async def _ask(self, address: Address) -> Credentials:
+        """Ask the member at this address. Raises AgentError, RemoteError, OSError, EOFError."""
+        reader, writer = await asyncio.open_connection(
+            address.host, address.port, ssl=guest_context(), server_hostname=""
+        )
+        try:
+            writer.write(framed(SENDING.encode(Greeting(self._token.cluster_id))))
+            welcome = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            self._check_member(welcome, certificate)
+            assert isinstance(welcome, Welcome), "the check has seen to it"
+            writer.write(framed(SENDING.encode(self._admission())))
+            try:
+                verdict = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+            except (OSError, EOFError, asyncio.CancelledError) as error:
+                self.answer_lost = True
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise AnswerLost("the answer was lost") from None
+        finally:
+            writer.transport.abort()
+        return self._accept(verdict, welcome.authority)
+
+    def _check_member(self, welcome: object, certificate: bytes | None) -> None:
+        """Return if a member of the token's covey is at the other end. Raises RemoteError."""
+        from agent import certificates
+
+        if not isinstance(welcome, Welcome) or certificate is None:
+            raise Malformed("it does not speak Covey's admission protocol")
+        if welcome.cluster_id != self._token.cluster_id:
+            raise Forged(FOREIGN)
+        if certificates.fingerprint(welcome.authority) != self._token.fingerprint:
+            raise Forged("its certificate authority is not the one that the token names")
+        subject, _ = certificates.check_issued(certificate, welcome.authority)
+        if subject.cluster_id != self._token.cluster_id:
+            raise Forged(FOREIGN)
+
+    def _admission(self) -> Admission:
+        from agent import certificates
+
+        applicant = self._applicant
+        subject = certificates.Subject(self._token.cluster_id, applicant.node_id, applicant.name)
+        return Admission(
+            token_id=self._token.token_id,
+            secret=self._token.secret,
+            request=certificates.make_request(self.key, subject),
+            clock_ms=int(time.time() * 1000),
+            weight=applicant.weight,
+            zone=applicant.zone,
+        )
+
+    def _accept(self, verdict: object, authority: bytes) -> Credentials:
+        """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""
+        from agent import certificates
+
+        if isinstance(verdict, Refused):
+            raise AgentError(verdict.message, verdict.hint, verdict.status)
+        if not isinstance(verdict, Granted):
+            raise Malformed("it answered with something that is no verdict")
+        subject, key = certificates.check_issued(verdict.certificate, authority)
+        if key != self.key.public_key().public_bytes_raw():
+            raise Forged("it sent a certificate for somebody else's key")
+        return Credentials(
+            cluster_id=subject.cluster_id,
+            cluster_name=verdict.cluster_name,
+            certificate=verdict.certificate,
+            authority=authority,
+            keyring=verdict.keyring,
+            registry=verdict.registry,
+            peers=tuple(Peer(each.id, each.name, each.addresses) for each in verdict.peers),
+        )
+
+    def explain_timeout(self, timeout_s: float) -> AgentError:
+        """Return the error that says best why nobody has let us in."""
+        if self._refused is not None:
+            return self._refused
+        tried = self._search.describe()
+        if self.answer_lost:
+            return AgentError(
+                f"the answer of the covey was lost; it may have let this node in. {tried}",
+                hint="Run the same command again with the same token: that is safe, and does not "
+                "use the token twice.",
+                status=exits.TIMED_OUT,
+            )
+        answered = [f"{address}: {why}" for address, why in list(self._failures.items())[:5]]
+        foreign = FOREIGN in self._failures.values() or self._search.others_seen
+        if foreign and all(why == FOREIGN for why in self._failures.values()):
+            return foreign_token()
+        if answered:
+            return AgentError(
+                f"nobody let this node in within {timeout_s:.0f} s ({'; '.join(answered)}); "
+                f"nothing was changed. {tried}",
+                hint="Is the agent running there, and TCP open on its port? Name a member with "
+                "--seed HOST.",
+                status=exits.UNREACHABLE,
+            )
+        return AgentError(
+            f"no member of the token's covey was found within {timeout_s:.0f} s; nothing was "
+            f"changed. {tried}",
+            hint="Is an agent running on this network? Where multicast is blocked, name a member "
+            "with --seed HOST.",
+            status=exits.UNREACHABLE,
+        )
+
+
+def _apply(identity_dir: Path, token: Token, name: str, weight: float, zone: str) -> Applicant:
+    """Make the key and id that we ask with, or find those of an earlier try with this token."""
+    directory = identity_dir.with_name(f".{identity_dir.name}.joining-{token.token_id.hex()}")
+    if not directory.exists():
+        with staged_directory(directory) as staged:
+            write_private(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
+            write_private(staged / "node.id", format_node_id(new_id()).encode())
+    node_id = parse_node_id((directory / "node.id").read_text())
+    return Applicant(directory, node_id, name, weight, zone)

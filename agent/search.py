@@ -1,0 +1,99 @@
+"""Looking for a member to ask, before there is an agent: mDNS and seeds, one address at a time."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+from agent.net.interfaces import choose, multicast_handles, scan
+from agent.net.mdns import Mdns, Sighting
+from agent.net.seeds import parse_seeds, resolve
+from gossip.ids import ClusterId
+from gossip.machine import Address
+
+AGAIN_S = 2.0
+"""How long an address that did not help is left alone."""
+
+
+class Search:
+    """``async with`` it, then ask for the ``next_address`` again and again."""
+
+    def __init__(
+        self,
+        cluster_id: ClusterId,
+        seeds: Sequence[str],
+        port: int,
+        interfaces: Sequence[str],
+        *,
+        mdns: bool,
+    ) -> None:
+        """Prepare to look. Raises AgentError for a seed that cannot be read."""
+        self.others_seen = False
+        """Whether members of other coveys were seen."""
+        self._cluster_id, self._wanted, self._uses_mdns = cluster_id, interfaces, mdns
+        self._seeds = parse_seeds(seeds, port)
+        self._seed_texts = tuple(seeds)
+        self._found: asyncio.Queue[Address] = asyncio.Queue()
+        self._known: set[Address] = set()
+        self._looked_on: list[str] = []
+        self._mdns = Mdns(self._on_sighting, Counter())
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last: Address | None = None
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._look_up_seeds(), name="search-seeds")]
+        if self._uses_mdns:
+            chosen = choose(scan(), self._wanted)
+            self._looked_on = [each.name for each in chosen]
+            await self._mdns.update(multicast_handles(chosen))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._mdns.stop()
+
+    async def next_address(self) -> Address:
+        """Return somebody to ask, waiting for one. The last one returned comes again later."""
+        if self._last is not None:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._found.put_nowait, self._last)
+        self._last = await self._found.get()
+        return self._last
+
+    def describe(self) -> str:
+        """Say where was looked, for an error message."""
+        where = []
+        if self._uses_mdns:
+            where.append(f"mDNS on {', '.join(self._looked_on) or 'no interface (none is up)'}")
+        if self._seed_texts:
+            where.append(f"seeds {', '.join(self._seed_texts)}")
+        return f"Looked at: {' and '.join(where) or 'nothing (mDNS is off and no seed given)'}."
+
+    def _on_sighting(self, sighting: Sighting) -> None:
+        if sighting.cluster_id == self._cluster_id:
+            self._add(sighting.addresses)
+        else:
+            self.others_seen = True
+
+    def _add(self, addresses: Iterable[Address]) -> None:
+        for address in addresses:
+            if address not in self._known:
+                self._known.add(address)
+                self._found.put_nowait(address)
+
+    async def _look_up_seeds(self) -> None:
+        while True:
+            for seed in self._seeds:
+                with contextlib.suppress(OSError):
+                    self._add(await resolve(seed))
+            await asyncio.sleep(AGAIN_S)

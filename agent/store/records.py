@@ -1,0 +1,146 @@
+"""The state plane's part of ``data.db``: records, coverage clocks, holdings.
+
+This is ``gossip/state/storage.py`` on SQLite. The machine reads on the event loop, one row or
+one page at a time; its changes come as batches from the driver and are applied in the writer
+thread, each batch within one transaction.
+
+A record is one row, its versions and context packed together: they are always read together, and
+a key has one version except after concurrent writes. The hash of its live dots stands beside it
+as a number, so that the digest of a partition is computed without unpacking a single value.
+SQLite's integers are signed: numbers of 64 bits are stored as what they are in two's complement.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+import msgspec
+from sqlite_utils import Database as SchemaDatabase
+from sqlite_utils.migrations import Migrations
+
+from agent.store.database import Database
+from gossip.state.dots import Coverage, Interval
+from gossip.state.records import Record, record_mark
+from gossip.state.storage import ClockChange, Forget, HoldingChange, RecordChange
+
+RECORDS_MIGRATIONS = Migrations("records")
+
+BITS = 64
+LAST_CHARACTER = "\U0010ffff"
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_intervals = msgspec.msgpack.Decoder(tuple[Interval, ...]).decode
+
+
+@RECORDS_MIGRATIONS()
+def records_clocks_holdings(db: SchemaDatabase) -> None:
+    """Create the tables; each is its own index."""
+    db.execute(
+        "CREATE TABLE records (partition INTEGER NOT NULL, key TEXT NOT NULL,"
+        " mark INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (partition, key)) WITHOUT ROWID"
+    )
+    # A digest reads marks alone; beside values of 256 KiB it would read them as well.
+    db.execute("CREATE INDEX marks ON records (partition, mark)")
+    db.execute(
+        "CREATE TABLE clocks (partition INTEGER NOT NULL, actor INTEGER NOT NULL,"
+        " intervals BLOB NOT NULL, PRIMARY KEY (partition, actor)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE holdings (partition INTEGER PRIMARY KEY, since INTEGER NOT NULL)")
+
+
+def _signed(number: int) -> int:
+    return number - 2**BITS if number >= 2 ** (BITS - 1) else number
+
+
+def _unsigned(number: int) -> int:
+    return number % 2**BITS
+
+
+class Records:
+    """Storage of the state plane in a database that has ``RECORDS_MIGRATIONS``."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def save(self, changes: Sequence[object]) -> None:
+        """Commit the changes in this order, in one transaction. Raises StorageError."""
+        await self._db.write(lambda connection: apply(connection, changes))
+
+    def load(self, partition: int, key: str) -> Record | None:
+        """Return a key's record."""
+        query = "SELECT record FROM records WHERE partition = ? AND key = ?"
+        rows = self._rows(query, partition, key)
+        return _decode_record(rows[0][0]) if rows else None
+
+    def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
+        """Return up to ``limit`` records with this prefix after this key, in key order."""
+        # SQLite compares UTF-8 bytes, which sort like code points, which is how Python sorts.
+        query = (
+            "SELECT key, record FROM records"
+            " WHERE partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        )
+        end = prefix + LAST_CHARACTER
+        found = self._rows(query, partition, after, prefix, end, limit)
+        return [(key, _decode_record(record)) for key, record in found]
+
+    def digest(self, partition: int) -> int:
+        """Return the exclusive or of ``record_mark`` over all records of a partition."""
+        digest = 0
+        for (mark,) in self._rows("SELECT mark FROM records WHERE partition = ?", partition):
+            digest ^= mark
+        return _unsigned(digest)
+
+    def bare(self, partition: int) -> list[tuple[str, Record]]:
+        """Return the records that have a context but no live version."""
+        query = "SELECT key, record FROM records WHERE partition = ? AND mark = 0"
+        return [(key, _decode_record(record)) for key, record in self._rows(query, partition)]
+
+    def clock(self, partition: int) -> Coverage:
+        """Return the coverage clock of a partition."""
+        found = self._rows("SELECT actor, intervals FROM clocks WHERE partition = ?", partition)
+        clock = ((_unsigned(actor), _decode_intervals(intervals)) for actor, intervals in found)
+        return tuple(sorted(clock))
+
+    def holdings(self) -> dict[int, int]:
+        """Return for each complete partition the epoch of the owners it is complete for."""
+        return dict(self._rows("SELECT partition, since FROM holdings"))
+
+    def partitions(self) -> set[int]:
+        """Return the partitions that have records."""
+        return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
+
+    def _rows(self, query: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
+        return self._db.read(lambda connection: connection.execute(query, parameters).fetchall())
+
+
+def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
+    """Apply changes, in order, inside the transaction that is open."""
+    for change in changes:
+        match change:
+            case RecordChange():
+                _apply_record(connection, change)
+            case ClockChange(partition, actor, intervals):
+                row = (partition, _signed(actor), _encode(intervals))
+                connection.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?)", row)
+            case HoldingChange(partition, None):
+                connection.execute("DELETE FROM holdings WHERE partition = ?", (partition,))
+            case HoldingChange(partition, since):
+                connection.execute(
+                    "INSERT OR REPLACE INTO holdings VALUES (?, ?)", (partition, since)
+                )
+            case Forget(partition):
+                for table in ("records", "clocks", "holdings"):
+                    query = f"DELETE FROM {table} WHERE partition = ?"  # noqa: S608 - our names
+                    connection.execute(query, (partition,))
+            case _:
+                raise AssertionError(f"not a change of the state plane: {change!r}")
+
+
+def _apply_record(connection: sqlite3.Connection, change: RecordChange) -> None:
+    name = (change.partition, change.key)
+    if change.record is None:
+        connection.execute("DELETE FROM records WHERE partition = ? AND key = ?", name)
+        return
+    mark = _signed(record_mark(change.key, change.record.dots()))
+    row = (*name, mark, _encode(change.record))
+    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", row)

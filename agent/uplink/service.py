@@ -1,0 +1,71 @@
+"""The uplink as the agent sees it: configured or not, running, and able to tell how it fares."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+
+from agent.settings import UplinkSettings
+from agent.store.outbox import Outbox
+from agent.uplink.client import PahoLink
+from agent.uplink.pump import Pump
+from agent.uplink.status import UplinkStatus
+from agent.uplink.template import Place, Template
+
+# A client id names its cluster for whoever reads the broker's log; the node id makes it unique.
+CLUSTER_CHARACTERS = 32
+
+
+class Uplink:
+    """The way to the broker of ``[uplink]``; without a host, readings wait in the outbox.
+
+    Raises AgentError for templates and files that cannot be used.
+    """
+
+    def __init__(
+        self, settings: UplinkSettings, outbox: Outbox, place: Place, rng: random.Random
+    ) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._started_s = time.time()
+        template = Template(settings.topic, settings.payload, place)
+        link = PahoLink(settings, settings.client_id or default_client_id(place))
+        self._pump = Pump(settings, outbox, link, template, rng=rng) if settings.host else None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened, by "family/label"."""
+        return self._pump.counts if self._pump else Counter()
+
+    async def run(self) -> None:
+        """Deliver until cancelled."""
+        if self._pump is None:
+            await asyncio.Event().wait()
+        else:
+            await self._pump.run()
+
+    def status(self) -> UplinkStatus:
+        """Return one look at the uplink."""
+        if self._pump is not None:
+            return self._pump.status()
+        stats = self._outbox.stats()
+        return UplinkStatus(
+            state="off",
+            since_s=self._started_s,
+            host="",
+            port=self._settings.broker_port,
+            version=self._settings.version,
+            fell_back=False,
+            window=0,
+            in_flight=0,
+            waiting=stats.waiting,
+            delivered=stats.delivered,
+            dead_letters=stats.dead_letters,
+            last_error="",
+            hint="Set host in [uplink] to deliver the readings to an MQTT broker.",
+        )
+
+
+def default_client_id(place: Place) -> str:
+    """Return a client id that no other node uses."""
+    return f"covey-{place.cluster[:CLUSTER_CHARACTERS]}-{place.node_id}"

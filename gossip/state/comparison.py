@@ -1,0 +1,226 @@
+"""One pass over one partition with one other node.
+
+::
+
+    me                                        other
+    Compare(digest)             ->
+                                <-  Compared(same, complete, coverage)
+        same: absorb coverage, done
+    Page(after)                 ->
+                                <-  Paged(keys with dots, horizon)
+    Exchange(differing keys)    ->            merges ours
+                                <-  Exchanged(its states)
+        merge; next batch, next page; at the end absorb coverage, done
+
+After a pass, everything that the other held when it began has been merged here, key by key,
+and everything of ours has been merged there. Only then may its clock be added to ours: the clock
+says "all of this I have processed", which is now true of us as well. That holds also while both
+sides take writes in between; those are simply not in the clock that was sent first.
+
+Cheap when equal: one small frame each way.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.state.agenda import Agenda
+from gossip.state.dots import Coverage, Dot
+from gossip.state.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SESSION_TIMEOUT_S
+from gossip.state.messages import Compare, Compared, Exchange, Exchanged, Page, Paged
+from gossip.state.post import Post
+from gossip.state.records import KeyState
+from gossip.state.registrar import Registrar
+from gossip.state.replica import Replica
+
+Finished = Callable[[int, NodeId, "Verdict", Instant], None]
+"""(partition, peer, how it ended, now)"""
+
+
+class Verdict(Enum):
+    """How a pass ended."""
+
+    FAILED = "failed"
+    DONE = "done"
+    DONE_WITH_COMPLETE = "done with a complete copy"
+    """The peer is complete for the owners of now, or for those before."""
+
+
+class Pass:
+    """A pass that is under way."""
+
+    def __init__(self, partition: int, peer: NodeId, epoch: int) -> None:
+        self.partition = partition
+        self.peer = peer
+        self.epoch = epoch
+        self.complete = False
+        self.coverage: Coverage = ()
+        self.after = ""
+        self.horizon = ""
+        self.differing: dict[str, tuple[Dot, ...]] = {}
+
+
+class Comparisons:
+    """All passes that this node has begun."""
+
+    def __init__(self, replica: Replica, registrar: Registrar, post: Post) -> None:
+        self.finished: Finished = lambda _partition, _peer, _verdict, _now: None
+        self._replica = replica
+        self._registrar = registrar
+        self._post = post
+        self._passes: dict[int, Pass] = {}
+        self._agenda: Agenda[int] = Agenda()
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def begin(self, partition: int, peer: NodeId, now: Instant) -> None:
+        """Begin a pass; ``finished`` will be called for it."""
+        epoch = self._registrar.registry.epoch
+        number = self._enter(Pass(partition, peer, epoch), now)
+        digest = self._replica.digest(partition)
+        question = Compare(number, epoch, partition, digest)
+        self._post.send(question, peer, self._replica.token(partition))
+        self._post.counts["comparisons/begun"] += 1
+
+    def _enter(self, run: Pass, now: Instant) -> int:
+        """Await one answer."""
+        number = self._post.number()
+        self._passes[number] = run
+        self._agenda.set(number, now + SESSION_TIMEOUT_S)
+        return number
+
+    def _take(self, number: int, peer: NodeId) -> Pass | None:
+        """Return the pass that awaits this answer, and await it no longer."""
+        run = self._passes.get(number)
+        if run is None or run.peer != peer:
+            self._post.counts["frames_dropped/unexpected_answer"] += 1
+            return None
+        self._agenda.cancel(number)
+        return self._passes.pop(number)
+
+    def compared(self, message: Compared, peer: NodeId, now: Instant) -> None:
+        """The other has looked at our digest."""
+        run = self._take(message.number, peer)
+        if run is None:
+            return
+        run.complete, run.coverage = message.complete, message.coverage
+        if message.same:
+            self._succeed(run, now)
+        else:
+            self._post.counts["comparisons/differing"] += 1
+            self._ask_page(run, now)
+
+    def _ask_page(self, run: Pass, now: Instant) -> None:
+        number = self._enter(run, now)
+        self._post.send(Page(number, run.epoch, run.partition, run.after), run.peer)
+
+    def paged(self, message: Paged, peer: NodeId, now: Instant) -> None:
+        """The other has named keys."""
+        run = self._take(message.number, peer)
+        if run is None:
+            return
+        if message.horizon and message.horizon <= run.after:
+            self._fail(run, now)
+            return
+        theirs = dict(message.entries)
+        ours = self._ours(run, message.horizon)
+        run.horizon = message.horizon
+        run.differing = {
+            key: theirs.get(key, ())
+            for key in sorted(theirs.keys() | ours.keys())
+            if set(theirs.get(key, ())) != ours.get(key, frozenset())
+            and self._registrar.registry.partition_of(key) == run.partition
+        }
+        self._go_on(run, now)
+
+    def _ours(self, run: Pass, horizon: str) -> dict[str, frozenset[Dot]]:
+        """Return the live dots of our keys in the range of a page."""
+        ours: dict[str, frozenset[Dot]] = {}
+        after = run.after
+        while True:
+            page = self._replica.scan(run.partition, "", after, PAGE_ENTRIES_MAX)
+            ours.update((k, r.dots()) for k, r in page if not horizon or k <= horizon)
+            if len(page) < PAGE_ENTRIES_MAX or (horizon and page[-1][0] >= horizon):
+                return ours
+            after = page[-1][0]
+
+    def _go_on(self, run: Pass, now: Instant) -> None:
+        """Exchange what still differs; else turn the page; else be done."""
+        if run.differing:
+            self._exchange(run, now)
+        elif run.horizon:
+            run.after = run.horizon
+            self._ask_page(run, now)
+        else:
+            self._succeed(run, now)
+
+    def _exchange(self, run: Pass, now: Instant) -> None:
+        states: list[tuple[str, KeyState]] = []
+        size = 0
+        for key, dots in run.differing.items():
+            state = self._replica.answer(run.partition, key, dots)
+            size += state.size_bytes()
+            if states and size > PAGE_BYTES_MAX:
+                break
+            states.append((key, state))
+        question = Exchange(self._enter(run, now), run.epoch, run.partition, tuple(states))
+        self._post.send(question, run.peer, self._replica.token(run.partition))
+
+    def exchanged(self, message: Exchanged, peer: NodeId, now: Instant) -> None:
+        """The other has merged some of our states and told its own."""
+        run = self._take(message.number, peer)
+        if run is None:
+            return
+        told = [(key, state) for key, state in message.states if key in run.differing]
+        if not told:
+            self._fail(run, now)
+            return
+        for key, state in told:
+            del run.differing[key]
+            if self._is_owner(run.partition):
+                self._replica.merge(run.partition, key, state, now)
+                self._post.counts["repairs/keys"] += 1
+        self._go_on(run, now)
+
+    def _is_owner(self, partition: int) -> bool:
+        return self._post.me in self._registrar.registry.owners[partition]
+
+    def _succeed(self, run: Pass, now: Instant) -> None:
+        if self._is_owner(run.partition):
+            self._replica.absorb(run.partition, run.coverage)
+        verdict = Verdict.DONE_WITH_COMPLETE if run.complete else Verdict.DONE
+        self.finished(run.partition, run.peer, verdict, now)
+
+    def _fail(self, run: Pass, now: Instant) -> None:
+        self._post.counts["comparisons/failed"] += 1
+        self.finished(run.partition, run.peer, Verdict.FAILED, now)
+
+    def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
+        """A question was refused: give the pass up. False if it was not one of ours."""
+        if number not in self._passes:
+            return False
+        run = self._take(number, peer)
+        if run is not None:
+            self._fail(run, now)
+        return True
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """Give up all passes with this peer."""
+        for number in [n for n, run in self._passes.items() if run.peer == peer]:
+            self.refused(number, peer, now)
+
+    def restart(self, now: Instant) -> None:
+        """Give up all passes: the placement has changed under them."""
+        for number, run in list(self._passes.items()):
+            self.refused(number, run.peer, now)
+
+    def wake(self, now: Instant) -> None:
+        """Give up passes that got no answer."""
+        for number in self._agenda.pop_due(now):
+            self._fail(self._passes.pop(number), now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next pass is to be given up."""
+        return self._agenda.deadline()

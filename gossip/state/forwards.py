@@ -1,0 +1,305 @@
+"""Getting a write to an owner that coordinates it, and to no second one.
+
+A write that two owners coordinated would be two writes. So each step asks: *can it have been
+carried out?* Before it was sent, certainly not, and the next owner may be tried; after it was
+sent, nobody can tell, and if no answer comes the outcome is indeterminate. To make the second
+case rare, a peer that has not been heard in the last second is first asked for a sign of life.
+
+The transitions, by stage and event::
+
+    stage      answered   refused    unreachable      time is over
+    knocking   send it    next       next owner       next owner; at last rejected
+    sent       done       next       indeterminate    indeterminate
+"""
+
+from collections.abc import Callable, Iterable
+
+from gossip.errors import InvalidRequest
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.state.agenda import Agenda
+from gossip.state.dots import Dot
+from gossip.state.limits import (
+    COORDINATOR_SHARE,
+    HEARD_FRESH_S,
+    READY_TIMEOUT_S,
+    REFUSALS_MAX,
+    REQUESTS_MAX,
+)
+from gossip.state.messages import (
+    BUSY,
+    INVALID,
+    NOT_OWNER,
+    TOO_LARGE,
+    Forward,
+    Forwarded,
+    Ready,
+    ReadyReply,
+)
+from gossip.state.post import Post
+from gossip.state.registrar import Registrar
+from gossip.state.replica import Replica
+from gossip.state.requests import PutResult, Rejected, quorum
+from gossip.state.writes import Finish, Writes
+
+Order = Callable[[Iterable[NodeId]], list[NodeId]]
+
+REASONS = {
+    INVALID: "the owner of this key found the request invalid",
+    TOO_LARGE: "the versions under this key would become too large; get it, and put with the "
+    "context of that get",
+    BUSY: "the owner of this key has too many requests; try again later",
+}
+
+
+class Errand:
+    """A write on its way to a coordinator."""
+
+    def __init__(
+        self,
+        key: str,
+        value: bytes | None,
+        w: int | None,
+        replaced: tuple[Dot, ...] | None,
+        until: Instant,
+        finish: Finish,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.w = w
+        self.replaced = replaced
+        self.until = until
+        self.finish = finish
+        self.tried: set[NodeId] = set()
+        self.current: NodeId | None = None
+        self.sent = False
+        self.refusals = 0
+        self.needed = 0
+
+
+class Forwards:
+    """Writes that were asked of this node, until a coordinator has answered for them."""
+
+    def __init__(
+        self, replica: Replica, registrar: Registrar, writes: Writes, post: Post, order: Order
+    ) -> None:
+        self.heard: dict[NodeId, Instant] = {}
+        self._replica = replica
+        self._registrar = registrar
+        self._writes = writes
+        self._post = post
+        self._order = order
+        self._errands: dict[int, Errand] = {}
+        self._agenda: Agenda[int] = Agenda()
+
+    def __len__(self) -> int:
+        return len(self._errands)
+
+    def begin(
+        self,
+        key: str,
+        value: bytes | None,
+        w: int | None,
+        replaced: tuple[Dot, ...] | None,
+        timeout_s: float,
+        finish: Finish,
+        now: Instant,
+    ) -> None:
+        """Bring a put, or a delete if ``value`` is None, to an owner. Raises InvalidRequest."""
+        owners = self._registrar.registry.owners_of(key)
+        errand = Errand(key, value, w, replaced, now + timeout_s, finish)
+        errand.needed = quorum(w, len(owners), "w")
+        self._try_next(errand, now)
+
+    def check(self, key: str, w: int | None) -> None:
+        """Raise InvalidRequest if no owners of this key could satisfy ``w``."""
+        quorum(w, len(self._registrar.registry.owners_of(key)), "w")
+
+    def _candidates(self, errand: Errand) -> list[NodeId]:
+        """Return the owners to try: those complete for longer first, then by reachability."""
+        registry, me = self._registrar.registry, self._post.me
+        partition = registry.partition_of(errand.key)
+        former = set(registry.former[partition])
+
+        def is_young(node: NodeId) -> bool:
+            if node == me:
+                return not self._replica.is_complete(partition, registry)
+            return bool(former) and node not in former
+
+        owners = self._order(node for node in registry.owners[partition] if node != me)
+        if me in registry.owners[partition]:
+            owners.insert(0, me)
+        return sorted((n for n in owners if n not in errand.tried), key=is_young)
+
+    def _try_next(self, errand: Errand, now: Instant) -> None:
+        """Go to the next owner. Only called while nobody can have carried the write out."""
+        candidates = self._candidates(errand)
+        if not candidates:
+            # Every owner was tried once; begin again, a little later, until time is over.
+            errand.tried.clear()
+            errand.current = None
+            self._enter(errand, now, READY_TIMEOUT_S)
+            return
+        errand.current = candidates[0]
+        errand.tried.add(errand.current)
+        if errand.current == self._post.me:
+            self._coordinate(errand, now)
+        elif now - self.heard.get(errand.current, -HEARD_FRESH_S) < HEARD_FRESH_S:
+            self._send(errand, now)
+        else:
+            number = self._enter(errand, now, READY_TIMEOUT_S)
+            self._post.send(Ready(number), errand.current)
+
+    def _coordinate(self, errand: Errand, now: Instant) -> None:
+        """Do it ourselves."""
+        self._writes.begin(
+            errand.key,
+            errand.value,
+            errand.w,
+            errand.replaced,
+            max(0.0, errand.until - now),
+            errand.finish,
+            now,
+        )
+
+    def _enter(self, errand: Errand, now: Instant, wait_s: float) -> int:
+        number = self._post.number()
+        self._errands[number] = errand
+        self._agenda.set(number, min(now + wait_s, errand.until))
+        return number
+
+    def _send(self, errand: Errand, now: Instant) -> None:
+        """Send the write itself. From here on, it may have been carried out."""
+        assert errand.current is not None, "a write is sent to somebody"
+        errand.sent = True
+        left_s = max(0.0, errand.until - now)
+        number = self._enter(errand, now, left_s)
+        epoch = self._registrar.registry.epoch
+        question = Forward(
+            number,
+            epoch,
+            errand.key,
+            errand.value,
+            errand.w,
+            errand.replaced,
+            left_s * COORDINATOR_SHARE,
+        )
+        self._post.send(question, errand.current)
+        self._post.counts["requests/forwarded"] += 1
+
+    def _take(self, number: int, peer: NodeId) -> Errand | None:
+        errand = self._errands.get(number)
+        if errand is None or errand.current != peer:
+            return None
+        del self._errands[number]
+        self._agenda.cancel(number)
+        return errand
+
+    def ready(self, message: ReadyReply, peer: NodeId, now: Instant) -> None:
+        """The owner is there: send the write."""
+        errand = self._take(message.number, peer)
+        if errand is not None:
+            self._send(errand, now)
+
+    def forwarded(self, message: Forwarded, peer: NodeId, now: Instant) -> None:
+        """The coordinator has answered."""
+        errand = self._take(message.number, peer)
+        if errand is None:
+            self._post.counts["frames_dropped/unexpected_answer"] += 1
+            return
+        outcome = "ok" if message.ok else "indeterminate"
+        result = PutResult(outcome, message.acks, message.needed, message.context)
+        errand.finish(result, now)
+
+    def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
+        """The owner has certainly not done it. False if this was no errand of ours."""
+        errand = self._take(number, peer)
+        if errand is None:
+            return False
+        errand.sent = False
+        errand.refusals += 1
+        if reason in REASONS:
+            errand.finish(Rejected(REASONS[reason]), now)
+        elif errand.refusals > REFUSALS_MAX:
+            self._give_up(errand, now)
+        else:
+            self._again(errand, now)
+        return True
+
+    def _again(self, errand: Errand, now: Instant) -> None:
+        try:
+            self._try_next(errand, now)
+        except InvalidRequest as error:
+            # The owners have become fewer than the w that was asked for.
+            errand.finish(Rejected(str(error)), now)
+
+    def _give_up(self, errand: Errand, now: Instant) -> None:
+        """End what is still open."""
+        if errand.sent:
+            result = PutResult("indeterminate", 0, errand.needed, b"")
+            self._post.counts["writes/indeterminate"] += 1
+            errand.finish(result, now)
+            return
+        reason = "no owner of this key could be reached; nothing was written, so try again later"
+        errand.finish(Rejected(reason, unreachable=True), now)
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """Frames to a peer may be lost: go on elsewhere, or admit that we cannot tell."""
+        self.heard.pop(peer, None)
+        for number in [n for n, errand in self._errands.items() if errand.current == peer]:
+            errand = self._take(number, peer)
+            if errand is None:
+                continue
+            if errand.sent:
+                self._give_up(errand, now)
+            else:
+                self._again(errand, now)
+
+    def wake(self, now: Instant) -> None:
+        """Try the next owner where there was no sign of life, while there is time."""
+        for number in self._agenda.pop_due(now):
+            errand = self._errands.pop(number)
+            if errand.sent or now >= errand.until:
+                self._give_up(errand, now)
+            else:
+                self._again(errand, now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next errand needs attention."""
+        return self._agenda.deadline()
+
+    # The other side
+
+    def forward(self, message: Forward, peer: NodeId, now: Instant) -> None:
+        """Coordinate a write for a peer."""
+        registry = self._registrar.registry
+        partition = registry.partition_of(message.key)
+        if not self._registrar.agrees(message, partition, peer, now):
+            return
+        if self._post.me not in registry.owners[partition]:
+            self._registrar.refuse(message, peer, NOT_OWNER)
+            return
+        if len(self._writes) >= REQUESTS_MAX:
+            self._registrar.refuse(message, peer, BUSY)
+            return
+
+        def finish(result: PutResult | Rejected, _now: Instant) -> None:
+            if isinstance(result, Rejected):
+                self._registrar.refuse(message, peer, TOO_LARGE)
+                return
+            ok = result.outcome == "ok"
+            answer = Forwarded(message.number, ok, result.acks, result.needed, result.context)
+            self._post.send(answer, peer)
+
+        try:
+            self._writes.begin(
+                message.key,
+                message.value,
+                message.w,
+                message.context,
+                message.timeout_s,
+                finish,
+                now,
+            )
+        except InvalidRequest:
+            self._registrar.refuse(message, peer, INVALID)

@@ -1,0 +1,105 @@
+"""Keeps the newest registry, and fetches it from whoever has it.
+
+Registries spread by pull: a frame or a membership exchange that mentions a larger epoch makes us
+ask its sender, and a question that was asked under a newer epoch is parked until the answer is
+here. Nothing is pushed, except by the issuer, which offers a new registry to all nodes in it.
+Who hands one over does not matter: the issuer's signature does.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from gossip.errors import Forged, Malformed
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.state.limits import ASK_INTERVAL_S, PARKED_FRAMES_MAX
+from gossip.state.messages import STALE_EPOCH, Question, Refused, RegistryAsk, RegistryOffer
+from gossip.state.post import Post
+from gossip.state.registry import Registry, Verify, open_registry
+from gossip.state.requests import RegistryAdopted
+
+
+class Registrar:
+    """The current registry of one node, ``registry``, and its bytes, ``signed``."""
+
+    def __init__(self, signed: bytes, verify: Verify, post: Post) -> None:
+        self.signed = signed
+        self.registry: Registry = open_registry(signed, verify)
+        self.on_adopted: Callable[[int, Instant], None] = lambda _epoch_before, _now: None
+        self.parked: deque[tuple[Question, NodeId]] = deque()
+        self._verify = verify
+        self._post = post
+        self._asked: dict[NodeId, Instant] = {}
+
+    def adopt(self, signed: bytes, now: Instant, *, announce: bool = False) -> bool:
+        """Follow this registry if it is newer than ours and of our covey.
+
+        False when it is not newer. Raises Malformed or Forged. ``announce``: offer it to all
+        nodes of the registry, as the issuer does with one that it just signed.
+        """
+        registry = open_registry(signed, self._verify)
+        if registry.cluster_id != self.registry.cluster_id:
+            raise Forged("a registry of another covey")
+        if registry.partitions != self.registry.partitions:
+            raise Malformed("a registry that changes the number of partitions")
+        if registry.epoch <= self.registry.epoch:
+            return False
+        before, self.registry, self.signed = self.registry, registry, signed
+        self._asked.clear()
+        self._post.emit(RegistryAdopted(signed, registry))
+        if announce:
+            for node in sorted(set(registry.ids()) - {self._post.me}):
+                self._post.send(RegistryOffer(signed), node)
+        self.on_adopted(before.epoch, now)
+        return True
+
+    def note_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
+        """Somebody mentioned an epoch: ask for its registry if we are behind."""
+        if epoch <= self.registry.epoch or now < self._asked.get(peer, now):
+            return
+        self._asked[peer] = now + ASK_INTERVAL_S
+        self._post.send(RegistryAsk(self.registry.epoch), peer)
+
+    def offered(self, message: RegistryOffer, peer: NodeId, now: Instant) -> None:
+        """A peer sent a registry; if it is older than ours, the peer gets ours."""
+        try:
+            if self.adopt(message.signed, now):
+                return
+        except (Malformed, Forged):
+            self._post.counts["frames_dropped/bad_registry"] += 1
+            return
+        if message.signed != self.signed:
+            self._post.send(RegistryOffer(self.signed), peer)
+
+    def asked(self, message: RegistryAsk, peer: NodeId, now: Instant) -> None:
+        """A peer wants our registry; or is ahead of us after all."""
+        if message.epoch < self.registry.epoch:
+            self._post.send(RegistryOffer(self.signed), peer)
+        self.note_epoch(peer, message.epoch, now)
+
+    def agrees(self, question: Question, partition: int, peer: NodeId, now: Instant) -> bool:
+        """Tell whether a question about a partition may be answered under our registry.
+
+        Otherwise it was refused, or parked until the newer registry is here.
+        """
+        if question.epoch > self.registry.epoch:
+            self.park(question, peer, now)
+            return False
+        if question.epoch < self.registry.since[partition]:
+            self._post.send(RegistryOffer(self.signed), peer)
+            self.refuse(question, peer, STALE_EPOCH)
+            return False
+        return True
+
+    def refuse(self, question: Question, peer: NodeId, reason: int) -> None:
+        """Tell a peer that its question changed nothing."""
+        self._post.counts["requests/refused"] += 1
+        self._post.send(Refused(question.number, self.registry.epoch, reason), peer)
+
+    def park(self, question: Question, peer: NodeId, now: Instant) -> None:
+        """Keep a question that was asked under a newer registry, and ask for that registry."""
+        if len(self.parked) >= PARKED_FRAMES_MAX:
+            self.parked.popleft()
+            self._post.counts["frames_dropped/parked_too_many"] += 1
+        self.parked.append((question, peer))
+        self.note_epoch(peer, question.epoch, now)

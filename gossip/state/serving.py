@@ -1,0 +1,189 @@
+"""Answers what other nodes ask of this replica.
+
+A question is answered only if asker and holder agree on the partition's owners (see
+``Registrar.agrees``), and the answer leaves only when everything that it reveals is on disk.
+Questions of this node to itself take the same way.
+"""
+
+from gossip.errors import RemoteError
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.state.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX
+from gossip.state.messages import (
+    INCOMPLETE,
+    INVALID,
+    NOT_OWNER,
+    Compare,
+    Compared,
+    Exchange,
+    Exchanged,
+    Fetch,
+    Fetched,
+    Page,
+    Paged,
+    Ready,
+    ReadyReply,
+    Scan,
+    Scanned,
+    Store,
+    Stored,
+    Survey,
+    Surveyed,
+)
+from gossip.state.post import Post
+from gossip.state.records import KeyState, Version
+from gossip.state.registrar import Registrar
+from gossip.state.replica import Replica
+
+
+class WrongPartition(RemoteError):
+    """A frame about a partition that cannot be."""
+
+
+class Serving:
+    """The answering side of one node."""
+
+    def __init__(self, replica: Replica, registrar: Registrar, post: Post) -> None:
+        self._replica = replica
+        self._registrar = registrar
+        self._post = post
+
+    def ready(self, message: Ready, peer: NodeId, now: Instant) -> None:
+        """Say that we are there."""
+        del now
+        self._post.send(ReadyReply(message.number), peer)
+
+    def store(self, message: Store, peer: NodeId, now: Instant) -> None:
+        """Merge a key's state; say so when it is on disk."""
+        partition = self._registrar.registry.partition_of(message.key)
+        if not self._registrar.agrees(message, partition, peer, now):
+            return
+        if self._post.me not in self._registrar.registry.owners[partition]:
+            self._registrar.refuse(message, peer, NOT_OWNER)
+            return
+        self._replica.merge(partition, message.key, message.state, now)
+        self._post.send(Stored(message.number), peer, self._replica.token(partition))
+
+    def fetch(self, message: Fetch, peer: NodeId, now: Instant) -> None:
+        """Answer with a key's state, if we are complete."""
+        registry = self._registrar.registry
+        partition = registry.partition_of(message.key)
+        if not self._registrar.agrees(message, partition, peer, now):
+            return
+        if not self._replica.is_complete(partition, registry):
+            self._registrar.refuse(message, peer, INCOMPLETE)
+            return
+        state = self._replica.answer(partition, message.key, message.asked)
+        token = self._replica.token(partition)
+        self._post.send(Fetched(message.number, state), peer, token)
+
+    def scan(self, message: Scan, peer: NodeId, now: Instant) -> None:
+        """Answer with records of many partitions, up to a horizon that fits a frame."""
+        registry = self._registrar.registry
+        if message.epoch > registry.epoch:
+            self._registrar.park(message, peer, now)
+            return
+        answered = tuple(
+            partition
+            for partition in message.partitions
+            if self._known(partition)
+            and message.epoch >= registry.since[partition]
+            and self._replica.is_complete(partition, registry)
+        )
+        limit = min(message.limit, PAGE_ENTRIES_MAX)
+        found: list[tuple[str, tuple[Version, ...]]] = []
+        for partition in answered:
+            page = self._replica.scan(partition, message.prefix, message.after, limit)
+            found.extend((key, record.live) for key, record in page)
+        entries, horizon = _fitting(sorted(found), limit)
+        token = max(map(self._replica.token, answered), default=0)
+        self._post.send(Scanned(message.number, answered, entries, horizon), peer, token)
+
+    def survey(self, message: Survey, peer: NodeId, now: Instant) -> None:
+        """Answer with the partitions that differ here."""
+        registry = self._registrar.registry
+        if message.epoch > registry.epoch:
+            self._registrar.park(message, peer, now)
+            return
+        differing = tuple(
+            partition
+            for partition, digest, clock_mark in message.marks
+            if self._known(partition)
+            and self._post.me in registry.owners[partition]
+            and message.epoch >= registry.since[partition]
+            and (
+                digest != self._replica.digest(partition)
+                or clock_mark != self._replica.clock_mark(partition)
+            )
+        )
+        self._post.send(Surveyed(message.number, differing), peer)
+
+    def compare(self, message: Compare, peer: NodeId, now: Instant) -> None:
+        """Say whether a partition is the same here, and what our clock covers."""
+        if not self._may_compare(message, peer, now):
+            return
+        replica, partition = self._replica, message.partition
+        answer = Compared(
+            message.number,
+            message.digest == replica.digest(partition),
+            replica.is_source(partition, self._registrar.registry),
+            replica.coverage(partition),
+        )
+        self._post.send(answer, peer, replica.token(partition))
+
+    def page(self, message: Page, peer: NodeId, now: Instant) -> None:
+        """Name a partition's keys and live dots, a page at a time."""
+        if not self._may_compare(message, peer, now):
+            return
+        partition = message.partition
+        found = self._replica.scan(partition, "", message.after, PAGE_ENTRIES_MAX)
+        horizon = found[-1][0] if len(found) == PAGE_ENTRIES_MAX else ""
+        entries = tuple((key, tuple(v.dot for v in record.live)) for key, record in found)
+        token = self._replica.token(partition)
+        self._post.send(Paged(message.number, entries, horizon), peer, token)
+
+    def exchange(self, message: Exchange, peer: NodeId, now: Instant) -> None:
+        """Merge states of keys and answer with ours, vouching for what the asker holds."""
+        if not self._may_compare(message, peer, now):
+            return
+        partition = message.partition
+        registry = self._registrar.registry
+        owner = self._post.me in registry.owners[partition]
+        answers: list[tuple[str, KeyState]] = []
+        size = 0
+        for key, state in message.states:
+            if registry.partition_of(key) != partition:
+                raise WrongPartition(f"key {key!r} does not belong to partition {partition}")
+            if owner:
+                self._replica.merge(partition, key, state, now)
+            # A former owner only gives: what it took in now, it would have to hand on again.
+            mine = self._replica.answer(partition, key, state.dots())
+            answers.append((key, mine))
+            size += mine.size_bytes()
+            if size > PAGE_BYTES_MAX:
+                break
+        token = self._replica.token(partition)
+        self._post.send(Exchanged(message.number, tuple(answers)), peer, token)
+
+    def _may_compare(self, message: Compare | Page | Exchange, peer: NodeId, now: Instant) -> bool:
+        """Comparisons are between owners of now and before, under the same placement."""
+        if not self._known(message.partition):
+            self._registrar.refuse(message, peer, INVALID)
+            return False
+        return self._registrar.agrees(message, message.partition, peer, now)
+
+    def _known(self, partition: int) -> bool:
+        return partition < self._registrar.registry.partitions
+
+
+def _fitting(
+    found: list[tuple[str, tuple[Version, ...]]], limit: int
+) -> tuple[tuple[tuple[str, tuple[Version, ...]], ...], str]:
+    """Return as many entries as fit, and the last key if there may be more after it."""
+    size = 0
+    for count, (_, live) in enumerate(found):
+        size += KeyState(live).size_bytes()
+        if count == limit or (count and size > PAGE_BYTES_MAX):
+            return tuple(found[:count]), found[count - 1][0]
+    horizon = found[-1][0] if len(found) >= limit else ""
+    return tuple(found), horizon

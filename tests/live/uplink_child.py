@@ -1,0 +1,52 @@
+"""The process that the live test kills: accepts numbered readings and delivers them."""
+
+import asyncio
+import random
+import sys
+from pathlib import Path
+
+from agent.settings import UplinkSettings
+from agent.store.database import Database
+from agent.store.outbox import Outbox
+from agent.store.outbox_schema import OUTBOX_MIGRATIONS
+from agent.uplink.backoff import Backoff
+from agent.uplink.client import PahoLink
+from agent.uplink.pump import Pump
+from agent.uplink.template import Place, Template
+from edge_apps.reading import Reading
+
+SENSORS = 5
+BATCH = 50
+
+
+async def main(path: Path, port: int, total: int, boot: int) -> None:
+    settings = UplinkSettings(host="127.0.0.1", port=port)
+    database = await Database.open(path, OUTBOX_MIGRATIONS)
+    outbox = await Outbox.open(database, 0xC0FFEE, boot << 32, keep_delivered=100)
+    rng = random.Random(boot)
+    pump = Pump(
+        settings,
+        outbox,
+        PahoLink(settings, "uplink-test"),
+        Template("readings/{sensor}", "{id} {value}", Place("c", "n", "0")),
+        rng=rng,
+        backoff=Backoff(rng, 0.02, 0.2),
+    )
+    task = asyncio.create_task(pump.run())
+    stats = outbox.stats()
+    done = stats.waiting + stats.delivered + stats.dead_letters
+    while done < total:
+        values = range(done, min(done + BATCH, total))
+        await outbox.accept([Reading(f"s{value % SENSORS}", value) for value in values])
+        done = values.stop
+        await asyncio.sleep(0.002)
+    while outbox.waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await outbox.close()
+    await database.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), *map(int, sys.argv[2:5])))

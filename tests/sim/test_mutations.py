@@ -1,0 +1,158 @@
+"""Each checker catches a bug that is planted for it; a kit that cannot fail proves nothing.
+
+A mutation breaks one rule in the code of the protocols; storms of a few seeds must then end with
+the checker that guards the rule. Without mutations the same storms pass.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from gossip.machine import Address, Instant
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.introductions import Introductions
+from gossip.membership.local import LocalMember
+from gossip.membership.members import MemberState
+from gossip.membership.messages import Claim, Suspect
+from gossip.sim import campaign
+from gossip.sim.checkers import (
+    Checker,
+    IncarnationGrows,
+    NoFalseDeath,
+    NoResurrection,
+    NothingInvented,
+    SelfAlive,
+    Violation,
+)
+from gossip.sim.faults import plan, strike
+from gossip.sim.network import Conditions
+from gossip.sim.world import World
+
+SEEDS = range(8)
+STORM_S = 90.0
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def storms(kind: type[Checker], seeds: range = SEEDS) -> None:
+    """Let several storms come, each under a checker of its own."""
+    for seed in seeds:
+        storm(seed, kind())
+
+
+def campaigns(seeds: range = SEEDS) -> None:
+    """Run several seeds of the campaign, with all checkers."""
+    for seed in seeds:
+        campaign.run(seed)
+
+
+def storm(seed: int, checker: Checker) -> None:
+    """Let one seed's faults come over five nodes."""
+    world = World(seed, checkers=[checker])
+    names = list("abcde")
+    world.add(*names)
+    for fault in plan(seed, names, STORM_S, frozenset()):
+        world.driver.schedule.at(fault.at, strike, world, fault)
+    world.run(STORM_S)
+    world.peace(campaign.PEACE)
+    world.run(30)
+
+
+def lossy_day(checker: Checker) -> None:
+    """Let ten nodes live through 10 % loss, and nothing worse, for ten minutes."""
+    world = World(1, conditions=Conditions(loss=0.1), checkers=[checker])
+    world.add(*"abcdefghij")
+    world.run(600)
+
+
+def any_packet_revives(patch: pytest.MonkeyPatch) -> None:
+    """Believe that who sends a packet is alive, also when it is dead at that incarnation."""
+    lived = Beliefs.lived
+
+    def mutant(self: Beliefs, node: int, boot: int, incarnation: int, now: Instant) -> None:
+        member = self._members[node]
+        claim = member.boot, member.incarnation
+        if member.state is MemberState.DEAD and claim == (boot, incarnation):
+            self._roll.put(msgspec.structs.replace(member, state=MemberState.ALIVE), now)
+        lived(self, node, boot, incarnation, now)
+
+    patch.setattr(Beliefs, "lived", mutant)
+
+
+def incarnations_wrap(patch: pytest.MonkeyPatch) -> None:
+    """Begin again at 1 behind the third incarnation, as a number with too few bits would."""
+    rise = LocalMember.rise_above
+
+    def mutant(self: LocalMember, incarnation: int) -> None:
+        rise(self, incarnation)
+        if self.incarnation > 3:
+            self._alive = msgspec.structs.replace(self._alive, incarnation=1)
+
+    patch.setattr(LocalMember, "rise_above", mutant)
+
+
+def accusers_count_on(patch: pytest.MonkeyPatch) -> None:
+    """Accuse the incarnation after the one that did not answer."""
+    hear = Beliefs.claim
+
+    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+        if isinstance(claim, Suspect) and source is None:
+            claim = msgspec.structs.replace(claim, incarnation=claim.incarnation + 1)
+        hear(self, claim, source, now)
+
+    patch.setattr(Beliefs, "claim", mutant)
+
+
+def rumours_about_us_are_believed(patch: pytest.MonkeyPatch) -> None:
+    """List ourselves as others see us."""
+
+    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+        if isinstance(claim, Suspect) and claim.boot == self._local.boot:
+            ourselves = self._members[self._local.id]
+            self._roll.put(msgspec.structs.replace(ourselves, state=MemberState.SUSPECT), now)
+
+    patch.setattr(Beliefs, "_about_us", mutant)
+
+
+def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
+    """Be silent when others call us dead."""
+    patch.setattr(Beliefs, "_about_us", lambda *_: None)
+
+
+def the_dead_are_not_greeted(patch: pytest.MonkeyPatch) -> None:
+    """Look for nobody who was declared dead."""
+    patch.setattr(Introductions, "_reconnect", lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("checker", "plant"),
+    [
+        (NoResurrection, any_packet_revives),
+        (IncarnationGrows, incarnations_wrap),
+        (NothingInvented, accusers_count_on),
+        (SelfAlive, rumours_about_us_are_believed),
+    ],
+)
+def test_a_storm_ends_at_the_checker(
+    checker: type[Checker], plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    with pytest.raises(Violation, match=checker.__name__):
+        storms(checker)
+
+
+@pytest.mark.parametrize("checker", [NoResurrection, IncarnationGrows, NothingInvented, SelfAlive])
+def test_without_a_mutation_storms_pass(checker: type[Checker]) -> None:
+    storms(checker, SEEDS[:3])
+
+
+def test_false_deaths_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody_refutes(monkeypatch)
+    with pytest.raises(Violation, match="NoFalseDeath"):
+        lossy_day(NoFalseDeath())
+
+
+def test_halves_that_never_meet_again_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    the_dead_are_not_greeted(monkeypatch)
+    with pytest.raises(Violation, match="one view of the members"):
+        campaigns()

@@ -1,0 +1,270 @@
+"""An agent for the tests of the API and the command line: real values, no network, no disk.
+
+``serving`` puts it on a real Unix socket in a thread of its own, so that the real client and
+the real commands talk to it, while the test can set what it will answer.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent.api import create
+from agent.api.listen import Listeners
+from agent.apps.host import AppStatus
+from agent.config import Config
+from agent.exits import NOT_FOUND, AgentError
+from agent.metrics import Metrics
+from agent.paths import Paths
+from agent.settings import ApiSettings
+from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
+from agent.telemetry import Overrun
+from agent.uplink.status import UplinkStatus
+from edge_apps.reading import Reading
+from gossip.errors import InvalidRequest
+from gossip.machine import Address
+from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.state import registry as registries
+from gossip.state.registry import Admitted
+from gossip.state.requests import (
+    GetResult,
+    ListEntry,
+    ListResult,
+    PutResult,
+    Value,
+    WatchEvent,
+)
+
+ME, OTHER, GONE = 0xA, 0xB, 0xC
+CLUSTER = bytes(range(16))
+STAMP = 1_700_000_000_000 << 16
+
+
+class Identity:
+    cluster_id = CLUSTER
+    cluster_name = "attic"
+    node_id = ME
+    node_name = "ada"
+    is_issuer = True
+
+
+class FakeKv:
+    """A dictionary with the answers of a quorum."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[bytes]] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.outcome = "ok"
+        self.events: asyncio.Queue[WatchEvent | Exception] = asyncio.Queue()
+        self.watches_open = 0
+
+    async def put(
+        self, key: str, value: bytes, *, w: int | None, context: bytes | None, timeout_s: float
+    ) -> PutResult:
+        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
+        if w is not None and w > 3:
+            raise InvalidRequest(f"w={w}: this key has 3 owners; use 1 to 3")
+        self.values[key] = [value]
+        return PutResult(self.outcome, 2 if self.outcome == "ok" else 1, 2, b"ctx")
+
+    async def get(self, key: str, *, r: int | None, timeout_s: float) -> GetResult:
+        self.asked.append({"r": r, "timeout_s": timeout_s})
+        values = tuple(Value(value, STAMP, (1, 1)) for value in self.values.get(key, []))
+        return GetResult(values, b"ctx\xff", 2 if self.outcome == "ok" else 1, 2, self.outcome)
+
+    async def delete(
+        self, key: str, *, w: int | None, context: bytes | None, timeout_s: float
+    ) -> PutResult:
+        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
+        self.values.pop(key, None)
+        return PutResult(self.outcome, 2, 2, b"")
+
+    async def list(
+        self, prefix: str, *, after: str, limit: int, r: int | None, timeout_s: float
+    ) -> ListResult:
+        found = sorted(key for key in self.values if key.startswith(prefix) and key > after)
+        entries = tuple(
+            ListEntry(key, tuple(Value(value, STAMP, (1, 1)) for value in self.values[key]))
+            for key in found[:limit]
+        )
+        following = found[limit - 1] if len(found) > limit else ""
+        return ListResult(entries, following, "ok" if self.outcome == "ok" else "partial")
+
+    async def watch(self, *, prefix: str | None, key: str | None) -> AsyncIterator[WatchEvent]:
+        self.watches_open += 1
+        try:
+            while True:
+                event = await self.events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            self.watches_open -= 1
+
+
+class FakeTelemetry:
+    """Keeps readings in a list."""
+
+    def __init__(self) -> None:
+        self.accepted: list[Accepted] = []
+        self.refusal: AgentError | None = None
+        self.followers: list[asyncio.Queue[Accepted | Overrun]] = []
+
+    async def accept(self, readings: Sequence[Reading]) -> Receipt:
+        if self.refusal:
+            raise self.refusal
+        first = len(self.accepted) + 1
+        new = [Accepted(n, f"a-1-{n}", reading) for n, reading in enumerate(readings, first)]
+        self.accepted += new
+        for follower in self.followers:
+            for one in new:
+                follower.put_nowait(one)
+        return Receipt(len(new), new[0].id, new[-1].id)
+
+    async def follow(self, pattern: str) -> AsyncIterator[Accepted | Overrun]:
+        follower: asyncio.Queue[Accepted | Overrun] = asyncio.Queue()
+        self.followers.append(follower)
+        try:
+            while True:
+                yield await follower.get()
+        finally:
+            self.followers.remove(follower)
+
+    def recent(self, pattern: str, limit: int) -> list[Accepted]:
+        return self.accepted[-limit:]
+
+    def stats(self) -> OutboxStats:
+        return OutboxStats(len(self.accepted), 1000, 7, 1, None)
+
+    def dead_letters(self, limit: int) -> list[DeadLetter]:
+        return [DeadLetter("a-1-9", Reading("attic/gas", 1), "refused: 0x99", 1_700_000_000 * 10**9)]
+
+
+class FakeUplink:
+    def status(self) -> UplinkStatus:
+        return UplinkStatus(
+            "connected", 0.0, "broker.lan", 1883, "5", False, 20, 3, 4, 7, 1, "", ""
+        )
+
+
+class FakeApps:
+    def __init__(self) -> None:
+        self.state = {"system": "running", "sensor_sim": "stopped"}
+
+    def _status(self, name: str) -> AppStatus:
+        if name not in self.state:
+            raise AgentError(f"no app is called {name!r}; nothing was changed", "", NOT_FOUND)
+        return AppStatus(name, self.state[name], "started", 4711, 2, 0.0, "exit status 1")
+
+    async def list(self) -> list[AppStatus]:
+        return [self._status(name) for name in self.state]
+
+    async def start(self, name: str) -> AppStatus:
+        self._status(name)
+        self.state[name] = "running"
+        return self._status(name)
+
+    async def stop(self, name: str) -> AppStatus:
+        self._status(name)
+        self.state[name] = "stopped"
+        return self._status(name)
+
+    def log(self, name: str, lines: int, *, follow: bool) -> AsyncIterator[str]:
+        self._status(name)
+        return self._lines(lines, follow)
+
+    async def _lines(self, lines: int, follow: bool) -> AsyncIterator[str]:
+        for number in range(lines):
+            yield f"line {number}\x1b[31m"
+        if follow:
+            yield "one more"
+
+
+class FakeAdmission:
+    def __init__(self) -> None:
+        self.asked: tuple[float, int] | None = None
+
+    async def create_token(self, ttl_s: float, uses: int) -> str:
+        self.asked = (ttl_s, uses)
+        return "covey-token-abc"
+
+
+class FakeAgent:
+    """Satisfies ``agent.api.facade.AgentFacade``."""
+
+    def __init__(self) -> None:
+        self.config = Config()
+        self.identity = Identity()
+        self.kv = FakeKv()
+        self.telemetry = FakeTelemetry()
+        self.uplink = FakeUplink()
+        self.apps = FakeApps()
+        self.admission = FakeAdmission()
+        self.metrics = Metrics()
+        self.started_at = time.time() - 90
+        self.boot = 0x1_0000_0001
+        self.members = MemberTable()
+        self.reasons: list[str] = []
+        self.left = threading.Event()
+        address = Address("192.168.1.7", 7747)
+        for node, name, state in (
+            (ME, "ada", MemberState.ALIVE),
+            (OTHER, "bob", MemberState.SUSPECT),
+            (GONE, "cy", MemberState.DEAD),
+        ):
+            tags = {"room": "attic"} if node == ME else {}
+            self.members.put(Member(node, name, (address,), tags, state, 1, 2, changed_at=40.0))
+        registry = registries.found(CLUSTER, Admitted(ME, "ada"))
+        self.registry = registries.admit(registry, Admitted(OTHER, "bob"))
+
+    def now(self) -> float:
+        return 100.0
+
+    def not_ready(self) -> Sequence[str]:
+        return self.reasons
+
+    async def leave(self) -> None:
+        self.left.set()
+
+
+class Served:
+    """A fake agent that listens, and its event loop."""
+
+    def __init__(self, directory: Path, settings: ApiSettings) -> None:
+        self.agent = FakeAgent()
+        self.paths = Paths.find(directory)
+        self.paths.create()
+        self.settings = settings
+        self.loop = asyncio.new_event_loop()
+        self.listeners: Listeners | None = None
+
+    def call(self, coroutine: Any) -> Any:
+        """Run a coroutine on the agent's loop and return its result."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+
+    async def open(self) -> None:
+        self.listeners = Listeners(create(self.agent), self.paths, self.settings)
+        await self.listeners.open()
+
+    async def close(self) -> None:
+        assert self.listeners is not None
+        await self.listeners.close()
+
+
+@contextmanager
+def serving(directory: Path, settings: ApiSettings | None = None) -> Iterator[Served]:
+    """Serve a fake agent under ``directory`` until the block ends."""
+    served = Served(directory, settings or ApiSettings())
+    thread = threading.Thread(target=served.loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        served.call(served.open())
+        yield served
+        served.call(served.close())
+    finally:
+        served.loop.call_soon_threadsafe(served.loop.stop)
+        thread.join(10)
+        served.loop.close()

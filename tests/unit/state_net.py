@@ -1,0 +1,191 @@
+"""State planes joined by streams that a test can cut, over disks that a test can slow.
+
+Frames and saves are events in one queue of virtual time; every run with the same seed is the same.
+"""
+
+import heapq
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from gossip.ids import NodeId
+from gossip.machine import Emit, Persist, SendFrame
+from gossip.state.plane import StatePlane
+from gossip.state.registry import Admitted, Registry, SignedRegistry, admit, found
+from gossip.state.requests import Completed, Request, Result, WatchEvent
+from gossip.state.storage import MemoryStorage
+
+CLUSTER = bytes(range(16))
+SIGNATURE = b"signed by the issuer"
+
+
+def verify(payload: bytes, signature: bytes) -> bool:
+    return bool(payload) and signature == SIGNATURE
+
+
+def sign(registry: Registry) -> bytes:
+    return SignedRegistry(registry.encode(), SIGNATURE).encode()
+
+
+def node(number: int, zone: str = "", weight: float = 1.0) -> Admitted:
+    return Admitted(number, f"node-{number}", weight=weight, zone=zone)
+
+
+def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) -> Registry:
+    """A registry in which all were there from the beginning."""
+    first, *others = numbers
+    registry = found(CLUSTER, node(first), partitions, replicas)
+    for number in others:
+        registry = admit(registry, node(number))
+    none = ((),) * partitions
+    return Registry(
+        CLUSTER,
+        1,
+        partitions,
+        replicas,
+        registry.nodes,
+        registry.owners,
+        none,
+        (1,) * partitions,
+        (0,) * partitions,
+    )
+
+
+class Net:
+    def __init__(self, registry: Registry, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.now = 100.0
+        self.registry = registry
+        self.planes: dict[NodeId, StatePlane] = {}
+        self.storages: dict[NodeId, MemoryStorage] = defaultdict(MemoryStorage)
+        self.results: dict[tuple[NodeId, int], Result] = {}
+        self.watched: list[WatchEvent] = []
+        self.cut: set[frozenset[NodeId]] = set()
+        self.delay_s: Callable[[NodeId, NodeId], float] = lambda _a, _b: 0.001
+        self.save_s: Callable[[NodeId], float] = lambda _node: 0.002
+        self.lives: dict[NodeId, int] = defaultdict(int)
+        self.frames = 0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._arrival: dict[tuple[NodeId, NodeId], float] = {}
+        self._saved_at: dict[NodeId, float] = {}
+        self.actors = random.Random(seed + 1)
+        for member in registry.nodes:
+            self.start(member.id)
+
+    def start(self, number: NodeId, registry: Registry | None = None) -> StatePlane:
+        self.lives[number] += 1
+        actor = self.actors.getrandbits(64)
+        plane = StatePlane(
+            number,
+            actor,
+            sign(registry or self.registry),
+            verify,
+            self.storages[number],
+            random.Random(self.rng.random()),
+            lambda now: 1_800_000_000_000 + int(now * 1000),
+            lambda nodes: sorted(nodes),
+            self.now,
+        )
+        self.planes[number] = plane
+        self.settle(number)
+        return plane
+
+    def crash(self, number: NodeId) -> None:
+        """What was not saved is gone; frames under way may still arrive."""
+        del self.planes[number]
+        self.lives[number] += 1
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (when, self._count, action))
+
+    def settle(self, number: NodeId) -> None:
+        plane = self.planes[number]
+        for effect in list(plane.effects()):
+            match effect:
+                case SendFrame(data, to):
+                    self.send(number, to, data)
+                case Persist():
+                    self.save(number, effect)
+                case Emit(Completed(request, result)):
+                    assert (number, request) not in self.results, "completed twice"
+                    self.results[number, request] = result
+                case Emit(WatchEvent() as event):
+                    self.watched.append(event)
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        self.frames += 1
+        life = self.lives[sender]
+        arrival = max(self.now + self.delay_s(sender, to), self._arrival.get((sender, to), 0.0))
+        self._arrival[sender, to] = arrival
+
+        def arrive() -> None:
+            if frozenset((sender, to)) in self.cut or to not in self.planes:
+                if sender in self.planes and self.lives[sender] == life:
+                    self.planes[sender].peer_unreachable(to, self.now)
+                    self.settle(sender)
+                return
+            self.planes[to].receive_frame(data, sender, self.now)
+            self.settle(to)
+
+        self.at(arrival, arrive)
+
+    def save(self, number: NodeId, batch: Persist) -> None:
+        life = self.lives[number]
+        done = max(self.now + self.save_s(number), self._saved_at.get(number, 0.0))
+        self._saved_at[number] = done
+
+        def saved() -> None:
+            if self.lives[number] == life and number in self.planes:
+                self.storages[number].apply(batch.changes)
+                self.planes[number].persisted(batch.token, self.now)
+                self.settle(number)
+
+        self.at(done, saved)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while True:
+            timers = [(due, n) for n, p in self.planes.items() if (due := p.deadline()) is not None]
+            timer = min(timers, default=(until + 1, 0))
+            event = self._queue[0][0] if self._queue else until + 1
+            if min(timer[0], event) > until:
+                self.now = until
+                return
+            if event <= timer[0]:
+                self.now, _, action = heapq.heappop(self._queue)
+                action()
+            else:
+                self.now = max(self.now, timer[0])
+                self.planes[timer[1]].wake(self.now)
+                self.settle(timer[1])
+
+    def submit(self, number: NodeId, request: Request) -> int:
+        request_id = self.planes[number].submit(request, self.now)
+        self.settle(number)
+        return request_id
+
+    def ask(self, number: NodeId, request: Request, seconds: float = 6.0) -> Result:
+        """Submit, let time pass until it completes, and return the result."""
+        name = (number, self.submit(number, request))
+        until = self.now + seconds
+        while name not in self.results and self.now < until:
+            self.run(0.01)
+        return self.results[name]
+
+    def isolate(self, number: NodeId) -> None:
+        self.cut |= {frozenset((number, other)) for other in self.storages if other != number}
+
+    def heal(self) -> None:
+        self.cut.clear()
+
+    def adopt(self, registry: Registry, *numbers: NodeId) -> None:
+        self.registry = registry
+        for number in numbers or tuple(self.planes):
+            self.planes[number].adopt(sign(registry), self.now)
+            self.settle(number)
+
+    def values(self, result: Result) -> list[bytes]:
+        return [value.data for value in result.values]  # type: ignore[union-attr]

@@ -1,0 +1,352 @@
+"""Admission over real sockets: a desk behind a real listener, and devices that join."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import exits, joining
+from agent.admission import AdmissionDesk
+from agent.admission_messages import KnownPeer
+from agent.exits import AgentError
+from agent.identity import Identity, found, load
+from agent.joining import join
+from agent.net import frames
+from agent.net.listener import Listener
+from agent.net.sockets import Sockets, open_sockets
+from agent.net.tls import listening_context
+from agent.store.control import ControlStore
+from agent.tokens import Token, new_token, parse_token
+from gossip.ids import NodeId
+from gossip.machine import Address
+from gossip.state.registry import open_registry
+
+
+class FakeCovey:
+    """A covey of one: remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.adopted: list[bytes] = []
+        self.others: dict[NodeId, AdmissionDesk] = {}
+        self.me: NodeId = 0
+        self.lose_frames = False
+
+    def issuers(self) -> list[NodeId]:
+        return list(self.others)
+
+    def known_peers(self) -> Iterable[KnownPeer]:
+        return [KnownPeer(9, "first", (Address("192.0.2.1", 7747),))]
+
+    def adopt(self, signed: bytes) -> None:
+        self.adopted.append(signed)
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        if not self.lose_frames:
+            asyncio.get_running_loop().call_soon(self.others[to].receive_frame, data, self.me)
+
+
+class Member:
+    """A member's admission desk on loopback, with the parts of it that tests look at."""
+
+    def __init__(self, identity: Identity, store: ControlStore, sockets: Sockets) -> None:
+        self.identity, self.store = identity, store
+        self.covey = FakeCovey()
+        self.counts: Counter[str] = Counter()
+        self.desk = AdmissionDesk(identity, store, self.covey, self.counts)
+        self.seed = f"127.0.0.1:{sockets.port}"
+        context = listening_context(identity)
+        self.listener = Listener(
+            sockets.stream, context, identity.cluster_id, identity.node_id, self.counts
+        )
+
+    async def join(self, token: str, directory: Path, name: str, timeout_s: float = 20) -> Identity:
+        return await join(
+            token, directory, name, seeds=[self.seed], mdns=False, timeout_s=timeout_s
+        )
+
+
+@asynccontextmanager
+async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
+    path = directory / "control.db"
+    store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
+    sockets = open_sockets(["127.0.0.1"], 0)
+    made = Member(identity, store, sockets)
+    made.listener.start(lambda _data, _peer: None, made.desk.serve)
+    try:
+        yield made
+    finally:
+        await made.desk.stop()
+        await made.listener.stop()
+        sockets.close()
+        await store.close()
+
+
+@asynccontextmanager
+async def issuer(tmp_path: Path) -> AsyncIterator[Member]:
+    identity = found(tmp_path / "a" / "identity", "barn", "pi1")
+    async with member(identity, tmp_path / "a") as made:
+        yield made
+
+
+def leftovers(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.exists() else []
+
+
+async def refusal(made: Member, token: str, directory: Path, name: str = "pi2") -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        await made.join(token, directory / "identity", name)
+    assert leftovers(directory) == [], "nothing may be left half-made"
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_device_joins_with_a_token(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 1)
+            joined = await made.join(token, tmp_path / "b" / "identity", "pi2")
+            again = load(tmp_path / "b" / "identity")
+            assert (again.node_id, again.node_name) == (joined.node_id, "pi2")
+            assert again.cluster_id == made.identity.cluster_id
+            assert not again.is_issuer
+            assert again.keyring().primary == made.identity.keyring().primary
+            registry = open_registry(again.first_registry(), again.verify)
+            assert [node.name for node in registry.nodes] == ["pi1", "pi2"]
+            assert registry.epoch == 2
+            assert made.covey.adopted == [again.first_registry()]
+            assert made.store.registry() == (2, again.first_registry())
+            assert again.first_peers()[0].name == "first"
+            assert leftovers(tmp_path / "b") == ["identity"]
+
+    asyncio.run(scenario())
+
+
+def test_a_used_up_token_is_told_apart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 2)
+            await made.join(token, tmp_path / "b" / "identity", "pi2")
+            await made.join(token, tmp_path / "c" / "identity", "pi3")
+            error = await refusal(made, token, tmp_path / "d", "pi4")
+            assert error.status == exits.TOKEN_USED_UP
+            assert len(made.covey.adopted) == 2
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_token_is_told_apart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            token = await made.desk.create_token(60, 1)
+            made.desk._issuer._wall_clock = lambda: time.time() + 120
+            assert (await refusal(made, token, tmp_path / "b")).status == exits.TOKEN_EXPIRED
+
+    asyncio.run(scenario())
+
+
+def test_a_wrong_secret_is_unknown(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            good = parse_token(await made.desk.create_token(3600, 1))
+            bad = Token(good.cluster_id, good.fingerprint, good.token_id, bytes(20))
+            assert (await refusal(made, bad.encode(), tmp_path / "b")).status == exits.TOKEN_UNKNOWN
+            never = new_token(good.cluster_id, good.fingerprint)
+            error = await refusal(made, never.encode(), tmp_path / "b")
+            assert error.status == exits.TOKEN_UNKNOWN
+            # and the good one still works
+            await made.join(good.encode(), tmp_path / "b" / "identity", "pi2")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("text", ["", "covey1-", "covey1-AAAA", "hello", "covey1-%%%"])
+def test_a_mangled_token_is_refused_before_anything_is_asked(tmp_path: Path, text: str) -> None:
+    with pytest.raises(AgentError, match="not a token") as caught:
+        asyncio.run(join(text, tmp_path / "identity", "pi2"))
+    assert caught.value.status == exits.TOKEN_UNKNOWN
+    assert leftovers(tmp_path) == []
+
+
+def test_every_truncation_of_a_token_is_refused() -> None:
+    text = new_token(bytes(16), bytes(32)).encode()
+    assert parse_token(text + "\n").encode() == text
+    for size in range(len(text)):
+        with pytest.raises(AgentError):
+            parse_token(text[:size])
+
+
+def test_a_token_shows_no_secret() -> None:
+    token = new_token(bytes(16), bytes(32))
+    assert token.secret.hex() not in repr(token)
+    assert repr(token.secret) not in repr(token)
+
+
+def test_a_foreign_token_never_leaves_the_device(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as two:
+            token = await two.desk.create_token(3600, 1)
+            with pytest.raises(AgentError) as caught:
+                await one.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+            assert caught.value.status == exits.TOKEN_FOREIGN
+            assert one.counts["admissions/foreign"] >= 1
+            assert one.counts["admissions/token-unknown"] == 0
+            assert leftovers(tmp_path / "b") == []
+
+    asyncio.run(scenario())
+
+
+def test_somebody_who_poses_as_a_member_learns_no_secret(tmp_path: Path) -> None:
+    """The impostor claims the right covey, with an authority of its own."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as impostor:
+            token = await one.desk.create_token(3600, 1)
+            impostor.identity.cluster_id = one.identity.cluster_id
+            with pytest.raises(AgentError, match="certificate authority is not the one") as caught:
+                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+            assert caught.value.status == exits.UNREACHABLE
+            assert not any(key.startswith("admissions/") for key in impostor.counts)
+
+    asyncio.run(scenario())
+
+
+def test_a_stolen_authority_certificate_is_not_enough(tmp_path: Path) -> None:
+    """The impostor shows the real authority's certificate, which anybody may have seen."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as impostor:
+            token = await one.desk.create_token(3600, 1)
+            impostor.identity.cluster_id = one.identity.cluster_id
+            impostor.desk._authority = one.desk._authority
+            with pytest.raises(AgentError, match="not signed by this covey's authority"):
+                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+            assert not any(key.startswith("admissions/") for key in impostor.counts)
+
+    asyncio.run(scenario())
+
+
+def test_a_clock_that_is_off_is_named_with_both_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 1)
+            assert made.desk._issuer is not None
+            made.desk._issuer._wall_clock = lambda: 1_800_000_000.0
+            error = await refusal(made, token, tmp_path / "b")
+            assert error.status == exits.CLOCK_OFF
+            assert "the covey says 2027-01-15" in error.message
+            made.desk._issuer._wall_clock = time.time
+            await made.join(token, tmp_path / "b" / "identity", "pi2")
+
+    asyncio.run(scenario())
+
+
+def test_a_taken_name_costs_no_use(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 1)
+            assert (await refusal(made, token, tmp_path / "b", "pi1")).status == exits.NAME_TAKEN
+            await made.join(token, tmp_path / "b" / "identity", "pi2")
+
+    asyncio.run(scenario())
+
+
+def test_a_lost_answer_does_not_use_the_token_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 1)
+            read_frame, seen = frames.read_frame, []
+
+            async def lossy(reader: asyncio.StreamReader, bytes_max: int) -> bytes:
+                frame = await read_frame(reader, bytes_max)
+                seen.append(frame)
+                if len(seen) % 2 == 0:  # every answer to an admission
+                    raise ConnectionResetError("cut")
+                return frame
+
+            monkeypatch.setattr(joining, "read_frame", lossy)
+            with pytest.raises(AgentError, match="answer of the covey was lost") as caught:
+                await made.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+            assert caught.value.status == exits.TIMED_OUT
+            assert made.store.registry() is not None, "the covey did admit it"
+            monkeypatch.setattr(joining, "read_frame", read_frame)
+            joined = await made.join(token, tmp_path / "b" / "identity", "pi2")
+            registry = open_registry(joined.first_registry(), joined.verify)
+            assert [node.name for node in registry.nodes] == ["pi1", "pi2"]
+            assert registry.node(joined.node_id) is not None
+            assert leftovers(tmp_path / "b") == ["identity"]
+            error = await refusal(made, token, tmp_path / "c", "pi3")
+            assert error.status == exits.TOKEN_USED_UP
+
+    asyncio.run(scenario())
+
+
+def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(3600, 1)
+            identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            async with member(identity, tmp_path / "b") as second:
+                second.covey.others[first.identity.node_id] = first.desk
+                first.covey.others[identity.node_id] = second.desk
+                second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
+                relayed = await second.desk.create_token(3600, 1)
+                joined = await second.join(relayed, tmp_path / "c" / "identity", "pi3")
+                assert joined.cluster_id == first.identity.cluster_id
+                error = await refusal(second, relayed, tmp_path / "d", "pi4")
+                assert error.status == exits.TOKEN_USED_UP
+                with pytest.raises(AgentError) as caught:
+                    await second.desk.create_token(3600, 0)
+                assert caught.value.status == exits.USAGE
+
+    asyncio.run(scenario())
+
+
+def test_without_any_issuer_the_device_learns_why(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(3600, 2)
+            identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            async with member(identity, tmp_path / "b") as second:
+                with pytest.raises(AgentError, match="can be reached now") as caught:
+                    await second.join(token, tmp_path / "c" / "identity", "pi3", timeout_s=1)
+                assert caught.value.status == exits.UNREACHABLE
+                assert leftovers(tmp_path / "c") == []
+
+    asyncio.run(scenario())
+
+
+def test_nobody_found_says_where_was_looked(tmp_path: Path) -> None:
+    token = new_token(bytes(16), bytes(32)).encode()
+    with pytest.raises(AgentError, match=r"seeds 127\.0\.0\.1:9") as caught:
+        asyncio.run(
+            join(token, tmp_path / "i", "pi", seeds=["127.0.0.1:9"], mdns=False, timeout_s=0.5)
+        )
+    assert caught.value.status == exits.UNREACHABLE
+    assert leftovers(tmp_path) == []
+
+
+def test_a_data_directory_of_another_identity_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "control.db"
+        store = await ControlStore.open(path, bytes(16), 7)
+        assert [await store.count_start() for _ in range(3)] == [1, 2, 3]
+        await store.close()
+        with pytest.raises(AgentError, match="belongs to another identity"):
+            await ControlStore.open(path, bytes(16), 8)
+        store = await ControlStore.open(path, bytes(16), 7)
+        assert await store.count_start() == 4
+        assert await store.save_registry(5, b"five")
+        assert not await store.save_registry(4, b"four")
+        assert store.registry() == (5, b"five")
+        await store.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,184 @@
+"""The API's sockets: who may connect, what is in the way, and how it ends."""
+
+import asyncio
+import http.client
+import os
+import signal
+import socket
+import stat
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.listen import load_or_make_token, open_tcp_socket, open_unix_socket
+from agent.exits import BAD_CONFIG, AgentError
+from agent.settings import ApiSettings
+from edge_apps.client import AgentUnreachable, Client
+from tests.unit.fake_agent import Served, serving
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize(
+    ("directory_mode", "socket_mode"),
+    [(0o700, 0o600), (0o750, 0o660), (0o755, 0o600), (0o711, 0o600)],
+)
+def test_socket_is_as_open_as_its_directory(
+    tmp_path: Path, directory_mode: int, socket_mode: int
+) -> None:
+    tmp_path.chmod(directory_mode)
+    with open_unix_socket(tmp_path / "s"):
+        assert mode(tmp_path / "s") == socket_mode
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    open_unix_socket(path).close()
+    assert path.exists()
+    with open_unix_socket(path), socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(str(path))
+
+
+def test_a_socket_that_answers_is_left_alone(tmp_path: Path) -> None:
+    with open_unix_socket(tmp_path / "s"):
+        with pytest.raises(AgentError, match="already answers"):
+            open_unix_socket(tmp_path / "s")
+        assert (tmp_path / "s").exists()
+
+
+def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("precious")
+    with pytest.raises(AgentError, match="not a socket"):
+        open_unix_socket(tmp_path / "s")
+    assert (tmp_path / "s").read_text() == "precious"
+
+
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="107 bytes") as caught:
+        open_unix_socket(tmp_path / ("x" * 100) / "s")
+    assert caught.value.status == BAD_CONFIG
+    assert "--dir" in caught.value.hint
+
+
+def test_an_address_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AgentError, match=r"\[api\] listen"):
+            open_tcp_socket("127.0.0.1", port)
+
+
+def test_listening_to_the_network_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    with open_tcp_socket("0.0.0.0", free_port()):
+        assert "without TLS" in caplog.text
+    caplog.clear()
+    with open_tcp_socket("127.0.0.1", free_port()):
+        assert caplog.text == ""
+
+
+# ---- TCP ----------------------------------------------------------------------------------------
+
+
+def get(port: int, authorization: str | None) -> tuple[int, str | None]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    headers = {"Authorization": authorization} if authorization is not None else {}
+    connection.request("GET", "/api/v1/members", headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, answer.getheader("WWW-Authenticate")
+
+
+def test_tcp_wants_the_token(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}")) as served:
+        token = served.paths.api_token.read_text().strip()
+        assert mode(served.paths.api_token) == 0o600
+        assert get(port, f"Bearer {token}") == (200, None)
+        for wrong in (None, "", token, f"Bearer {token}x", f"bearer{token}", "Bearer \xff"):
+            assert get(port, wrong) == (401, "Bearer")
+        assert Client(served.paths.socket).get("/healthz")["ready"]
+        assert served.agent.metrics.counts()["api_errors/unauthorized"] == 6
+
+
+def test_token_stays_the_same(tmp_path: Path) -> None:
+    token = load_or_make_token(tmp_path / "token")
+    assert load_or_make_token(tmp_path / "token") == token
+    assert len(token) > 40
+
+
+def test_token_that_everybody_reads_is_refused(tmp_path: Path) -> None:
+    load_or_make_token(tmp_path / "token")
+    (tmp_path / "token").chmod(0o644)
+    with pytest.raises(AgentError, match="everybody may read"):
+        load_or_make_token(tmp_path / "token")
+
+
+def test_empty_token_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / "token").touch(mode=0o600)
+    with pytest.raises(AgentError, match="empty"):
+        load_or_make_token(tmp_path / "token")
+
+
+# ---- the end ------------------------------------------------------------------------------------
+
+
+def test_closing_ends_open_streams_and_removes_the_socket(tmp_path: Path) -> None:
+    ended: list[Any] = []
+
+    def watch(path: Path) -> None:
+        stream = Client(path).stream("/api/v1/watch", query={"prefix": ""})
+        begun.set()
+        ended.extend(stream)
+        ended.append("end")
+
+    begun = threading.Event()
+    with serving(tmp_path) as served:
+        watcher = threading.Thread(target=watch, args=[served.paths.socket], daemon=True)
+        watcher.start()
+        begun.wait(10)
+        served.call(_until_watched(served))
+    watcher.join(10)
+    assert ended == ["end"], "the stream ended in order, not by a broken connection"
+    assert not served.paths.socket.exists()
+    with pytest.raises(AgentUnreachable):
+        Client(served.paths.socket).get("/healthz")
+
+
+async def _until_watched(served: Served) -> None:
+    async with asyncio.timeout(10):
+        while not served.agent.kv.watches_open:
+            await asyncio.sleep(0.01)
+
+
+def test_signals_stay_with_the_agent(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with serving(tmp_path):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_garbage_harms_nobody(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        for garbage in (b"\x00" * 100, os.urandom(5000), b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9999,
+                        b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+                        b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"):
+            with socket.socket(socket.AF_UNIX) as peer:  # fmt: skip
+                peer.connect(str(served.paths.socket))
+                try:
+                    peer.sendall(garbage)
+                    peer.shutdown(socket.SHUT_WR)
+                    peer.settimeout(10)
+                    while peer.recv(4096):
+                        pass
+                except (BrokenPipeError, ConnectionResetError):
+                    pass
+        assert Client(served.paths.socket).get("/healthz")["ready"]

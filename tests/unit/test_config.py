@@ -1,0 +1,194 @@
+"""The configuration: three layers, known origins, and complaints that name the place."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.config import Config, load, read_secret
+from agent.exits import BAD_CONFIG, AgentError
+from agent.notation import format_duration, parse_duration, parse_endpoint
+from agent.paths import Paths
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths.find(tmp_path, {})
+
+
+def written(paths: Paths, text: str, **environ: str) -> Config:
+    paths.config_file.write_text(text)
+    return load(paths, environ)
+
+
+def complaint(paths: Paths, text: str, **environ: str) -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        written(paths, text, **environ)
+    assert caught.value.status == BAD_CONFIG
+    return caught.value
+
+
+def test_no_file_means_defaults(paths: Paths) -> None:
+    config = load(paths, {})
+    assert config == Config()
+    assert {config.origin(name) for name in config.values()} == {"default"}
+
+
+def test_file_over_default_and_variable_over_file(paths: Paths) -> None:
+    text = "[network]\nport = 7000\nmdns = false\n[log]\nlevel = 'debug'\n"
+    config = written(paths, text, COVEY_NETWORK__PORT="7001")
+    assert (config.network.port, config.network.mdns, config.log.level) == (7001, False, "debug")
+    assert config.origin("network.port") == "environment variable COVEY_NETWORK__PORT"
+    assert config.origin("network.mdns") == f"{paths.config_file}:3"
+    assert config.origin("log.level") == f"{paths.config_file}:5"
+    assert config.origin("log.format") == "default"
+
+
+def test_variables_of_every_type(paths: Paths) -> None:
+    config = written(
+        paths,
+        "",
+        COVEY_NETWORK__SEEDS="a:1, b",
+        COVEY_NETWORK__BIND='["::"]',
+        COVEY_NETWORK__MDNS="0",
+        COVEY_NODE__TAGS="room=attic,floor=2",
+        COVEY_NODE__WEIGHT="2",
+        COVEY_UPLINK__VERSION="3.1.1",
+        COVEY_UPLINK__QOS="2",
+        COVEY_UPLINK__USERNAME="1234",
+        COVEY_APPS__SENSOR_SIM__EVERY="2s",
+        COVEY_APPS__SENSOR_SIM__PLANTS="3",
+    )
+    assert config.network.seeds == ["a:1", "b"]
+    assert config.network.bind == ["::"]
+    assert config.network.mdns is False
+    assert config.node.tags == {"room": "attic", "floor": "2"}
+    assert config.node.weight == 2.0
+    assert (config.uplink.version, config.uplink.qos) == ("3.1.1", 2)
+    assert config.uplink.username == "1234"
+    assert config.apps["sensor_sim"].every_s == 2.0
+    assert config.apps["sensor_sim"].options == {"plants": 3}
+
+
+def test_other_variables_are_not_ours(paths: Paths) -> None:
+    load(paths, {"COVEY_DIR": "/x", "COVEY_SOCKET": "/y", "PATH": "/z", "NETWORK__PORT": "x"})
+
+
+def test_apps_take_options_of_their_own(paths: Paths) -> None:
+    text = "[apps.pump]\nenabled = false\nevery = '1m30s'\npins = [4, 5]\n"
+    app = written(paths, text).apps["pump"]
+    assert (app.enabled, app.every_s, app.options) == (False, 90.0, {"pins": [4, 5]})
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told", "hint"),
+    [
+        ("[network]\nprot = 1", 2, 'unknown key "prot" in [network]', 'did you mean "port"?'),
+        ("\n[netwrk]\nport = 1", 2, 'unknown table "netwrk"', 'did you mean "network"?'),
+        ("[zzz]", 1, 'unknown table "zzz"', "known are: api, apps"),
+        ("[uplink]\npassword = 'x'", 2, "password", 'did you mean "password_file"?'),
+        ("[network]\nport = 'x'", 2, "network.port: expected int", ""),
+        ("[network]\nport = 99999", 2, "network.port: expected int <= 65535", ""),
+        ("[network]\nseeds = ['a:0']", 1, "a port is a number from 1", ""),
+        ("[network]\nbind = []", 1, "at least one address", ""),
+        ("[uplink]\nkeepalive = '30'", 1, "no duration; write 500ms", ""),
+        ("[uplink]\nqos = 3", 2, "uplink.qos", ""),
+        ("[uplink]\nkey_file = 'k'", 1, "go together", ""),
+        ("[api]\nlisten = 'localhost'", 1, "names no port", ""),
+        ("[apps]\npump = 3", 2, "apps.pump is a table", "[apps.NAME]"),
+        ("[apps.pump]\nenabled = 3", 2, "apps.pump.enabled", ""),
+        ("network = 3", 1, "network is a table", ""),
+        ("[a\n", 1, "not TOML", "https://toml.io"),
+    ],
+)
+def test_complaints_name_the_place(
+    paths: Paths, text: str, line: int, told: str, hint: str
+) -> None:
+    error = complaint(paths, text)
+    assert error.message.startswith(f"{paths.config_file}:{line}: ")
+    assert told in error.message
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("COVEY_NETWRK__PORT", "1", 'unknown table "netwrk"'),
+        ("COVEY_NETWORK__PROT", "1", 'unknown key "prot"'),
+        ("COVEY_NETWORK__PORT", "many", "network.port"),
+        ("COVEY_APPS__PUMP", "1", "three parts"),
+    ],
+)
+def test_complaints_name_the_variable(
+    paths: Paths, variable: str, value: str, told: str
+) -> None:
+    error = complaint(paths, "", **{variable: value})
+    assert error.message.startswith(f"environment variable {variable}: ")
+    assert told in error.message
+
+
+def test_a_file_that_is_no_text(paths: Paths) -> None:
+    paths.config_file.write_bytes(b"\xff\xfe")
+    with pytest.raises(AgentError, match="UTF-8|codec") as caught:
+        load(paths, {})
+    assert caught.value.status == BAD_CONFIG
+
+
+def test_secret_is_read_without_its_newline(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(" pass word\n")
+    secret.chmod(0o600)
+    assert read_secret(secret) == " pass word"
+
+
+def test_secret_that_everybody_reads_is_refused(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("tell-nobody")
+    secret.chmod(0o644)
+    with pytest.raises(AgentError, match="everybody may read") as caught:
+        read_secret(secret)
+    assert "tell-nobody" not in str(caught.value) + caught.value.hint
+
+
+def test_missing_secret_is_a_bad_configuration(tmp_path: Path) -> None:
+    with pytest.raises(AgentError) as caught:
+        read_secret(tmp_path / "nothing")
+    assert caught.value.status == BAD_CONFIG
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("10s", 10), ("1.5h", 5400), ("2d", 172800), ("1h30m", 5400), ("0s", 0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", "1w", "1h ", "1e3s", "٣s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="no duration"):
+        parse_duration(text)
+
+
+def test_durations_for_people() -> None:
+    texts = [format_duration(seconds) for seconds in (0.05, 1.25, 59, 60, 3661, 90061)]
+    assert texts == ["50ms", "1.25s", "59s", "1m", "1h1m", "1d1h"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pi.local:80", ("pi.local", 80)),
+        ("10.0.0.7", ("10.0.0.7", 7747)),
+        ("[fe80::1%eth0]:80", ("fe80::1%eth0", 80)),
+        ("[::1]", ("::1", 7747)),
+        ("fe80::1", ("fe80::1", 7747)),
+    ],
+)
+def test_endpoints(text: str, expected: tuple[str, int]) -> None:
+    assert parse_endpoint(text, 7747) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":80", "a:0", "a:65536", "a:b", "[::1", "[::1]80", "a:²"])
+def test_what_is_no_endpoint(text: str) -> None:
+    with pytest.raises(ValueError, match="write|port"):
+        parse_endpoint(text, 7747)

@@ -1,0 +1,273 @@
+"""Finding others: interfaces, seeds, the peer book, and mDNS that stays on the loopback."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from agent import exits, peer_book
+from agent.exits import AgentError
+from agent.identity import Peer
+from agent.net import discovery
+from agent.net.discovery import Discovery, Plan
+from agent.net.interfaces import Interface, choose, multicast_handles, own_addresses, scan
+from agent.net.mdns import Announcement, Mdns, Sighting, parse_service, service_info
+from agent.net.seeds import parse_seeds, resolve
+from agent.peer_book import PeerBook
+from agent.store.control import ControlStore
+from gossip.machine import Address
+from gossip.membership.members import Member, MemberChanged, MemberState
+
+LO = Interface("lo", 1, ("127.0.0.1", "::1"))
+ETH = Interface("eth0", 2, ("192.0.2.2", "2001:db8::2", "fe80::2%eth0"))
+WLAN = Interface("wlan0", 3, ("169.254.7.7", "fe80::3%wlan0"))
+EVERY = ["0.0.0.0", "::"]
+BARN, SHED = bytes(range(16)), bytes(16)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds; a hang, not a slow machine, fails the test."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - any condition, not one that tells
+            await asyncio.sleep(0.02)
+
+
+def hosts(addresses: Iterable[Address]) -> list[str]:
+    return [address.host for address in addresses]
+
+
+def test_without_a_choice_it_is_everything_but_the_loopback() -> None:
+    assert choose([LO, ETH, WLAN], []) == [ETH, WLAN]
+    assert choose([LO], []) == [LO]
+
+
+def test_interfaces_are_chosen_by_name_or_address() -> None:
+    assert choose([LO, ETH, WLAN], ["lo"]) == [LO]
+    assert choose([LO, ETH, WLAN], ["127.0.0.1", "wlan0"]) == [LO, WLAN]
+    assert choose([LO, ETH], ["eth1"]) == [], "it may come later; nothing else is taken for it"
+
+
+def test_link_local_addresses_are_never_told() -> None:
+    told = own_addresses([ETH, WLAN], EVERY, 7747)
+    assert hosts(told) == ["192.0.2.2", "2001:db8::2", "169.254.7.7"]
+
+
+def test_only_what_is_bound_is_told() -> None:
+    assert hosts(own_addresses([LO, ETH], ["0.0.0.0"], 1)) == ["127.0.0.1", "192.0.2.2"]
+    assert hosts(own_addresses([LO, ETH], ["127.0.0.1"], 1)) == ["127.0.0.1"]
+
+
+def test_what_is_advertised_replaces_the_rest() -> None:
+    told = own_addresses([ETH], EVERY, 7747, ["203.0.113.5", "[2001:db8::9]:8000"])
+    assert told == (Address("203.0.113.5", 7747), Address("2001:db8::9", 8000))
+    with pytest.raises(AgentError) as caught:
+        own_addresses([ETH], EVERY, 7747, ["pi.local"])
+    assert caught.value.status == exits.BAD_CONFIG
+
+
+def test_handles_for_multicast() -> None:
+    assert multicast_handles([LO, ETH, WLAN]) == ["127.0.0.1", "192.0.2.2", 2, "169.254.7.7", 3]
+
+
+def test_the_loopback_is_found_here() -> None:
+    found = choose(scan(), ["lo"])
+    assert [each.name for each in found] == ["lo"]
+    assert found[0].is_loopback
+
+
+def test_seeds_are_read_and_looked_up() -> None:
+    assert parse_seeds(["pi", "10.0.0.1:80", "[::1]:90"], 7) == [
+        ("pi", 7),
+        ("10.0.0.1", 80),
+        ("::1", 90),
+    ]
+    with pytest.raises(AgentError, match="seed cannot be read"):
+        parse_seeds(["pi:port"], 7)
+    found = asyncio.run(resolve(("localhost", 5)))
+    assert Address("127.0.0.1", 5) in found
+    assert asyncio.run(resolve(("::1", 5))) == [Address("::1", 5)]
+
+
+def test_an_announcement_reads_back() -> None:
+    where = (Address("192.0.2.2", 7000), Address("2001:db8::2", 7000))
+    info = service_info(Announcement(BARN, 0xC0FFEE, where))
+    assert parse_service(info) == Sighting(BARN, 0xC0FFEE, where)
+
+
+@pytest.mark.parametrize("facts", [{}, {"cluster": "zz", "node": "1"}, {"cluster": "00"}])
+def test_other_services_of_our_type_are_ignored(facts: dict[str, str]) -> None:
+    info = service_info(Announcement(BARN, 1, (Address("192.0.2.2", 7000),)))
+    info._set_properties(dict[str | bytes, str | bytes | None](facts.items()))
+    assert parse_service(info) is None
+
+
+class Finder:
+    """A discovery on the loopback, and what it found."""
+
+    def __init__(self, covey: bytes, node: int, port: int, **more: object) -> None:
+        self.found: list[Address] = []
+        self.moved: list[tuple[Address, ...]] = []
+        self.counts: Counter[str] = Counter()
+        plan = Plan(["127.0.0.1"], port, interfaces=["lo"], **more)  # type: ignore[arg-type]
+        self.discovery = Discovery(
+            covey,
+            node,
+            plan,
+            on_found=self.found.extend,
+            on_moved=self.moved.append,
+            counts=self.counts,
+            book=[Address("192.0.2.99", 1)],
+        )
+
+
+def test_two_of_one_covey_find_each_other_and_a_third_stays_apart() -> None:
+    async def scenario() -> None:
+        finders = [Finder(BARN, 1, 7001), Finder(BARN, 2, 7002), Finder(SHED, 3, 7003)]
+        one, two, other = finders
+        for each in finders:
+            await each.discovery.start()
+        await eventually(lambda: Address("127.0.0.1", 7002) in one.found)
+        await eventually(lambda: Address("127.0.0.1", 7001) in two.found)
+        await eventually(lambda: other.counts["discovery/other_covey"] >= 2)
+        await eventually(lambda: one.counts["discovery/other_covey"] >= 1)
+        for each in finders:
+            await each.discovery.stop()
+        assert other.found == [Address("192.0.2.99", 1)], "the book, and nobody else's members"
+        assert Address("127.0.0.1", 7001) not in one.found, "oneself is nobody to find"
+        assert Address("127.0.0.1", 7003) not in one.found
+
+    asyncio.run(scenario())
+
+
+def test_a_goodbye_takes_a_sighting_away() -> None:
+    async def scenario() -> None:
+        seen: list[Sighting] = []
+        listening, speaking = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
+        handles = multicast_handles(choose(scan(), ["lo"]))
+        await listening.update(handles)
+        me = Announcement(BARN, 77, (Address("127.0.0.1", 7005),))
+        await speaking.update(handles, me)
+        await eventually(lambda: any(each.node_id == 77 for each in seen))
+        await speaking.stop()
+        await eventually(lambda: not any("4d" in name for name in listening.sightings))
+        await listening.stop()
+
+    asyncio.run(scenario())
+
+
+def test_without_any_interface_it_waits_for_one() -> None:
+    async def scenario() -> None:
+        seen: list[Sighting] = []
+        mdns, other = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
+        await mdns.update([], Announcement(BARN, 78, ()))
+        assert mdns._zeroconf is None
+        handles = multicast_handles(choose(scan(), ["lo"]))
+        await other.update(handles, Announcement(BARN, 79, (Address("127.0.0.1", 7006),)))
+        await mdns.update(handles, Announcement(BARN, 78, (Address("127.0.0.1", 7007),)))
+        await eventually(lambda: any(each.node_id == 79 for each in seen))
+        await mdns.update(["127.0.0.1", "192.0.2.250"])  # one that is not there harms nothing
+        await mdns.stop()
+        await other.stop()
+
+    asyncio.run(scenario())
+
+
+def test_seeds_are_looked_up_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "SEEDS_AT_FIRST_S", 0.01)
+    answers: list[list[Address] | OSError] = [
+        OSError("no such name"),
+        [Address("192.0.2.5", 7747)],
+        [Address("192.0.2.6", 7747)],
+    ]
+
+    async def changing(seed: tuple[str, int]) -> list[Address]:
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(discovery, "resolve", changing)
+
+    async def scenario() -> None:
+        finder = Finder(BARN, 1, 7001, mdns=False, seeds=["pi.example"])
+        await finder.discovery.start()
+        await eventually(lambda: Address("192.0.2.6", 7747) in finder.found)
+        assert Address("192.0.2.5", 7747) in finder.found
+        assert finder.counts["discovery/seed_failed"] == 1
+        await finder.discovery.stop()
+
+    asyncio.run(scenario())
+
+
+def test_addresses_that_change_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "RESCAN_S", 0.01)
+
+    async def scenario() -> None:
+        finder = Finder(BARN, 1, 7001, mdns=False)
+        await finder.discovery.start()
+        moved = Interface("lo", 1, ("127.0.0.1", "127.0.0.2"))
+        finder.discovery._plan = finder.discovery._plan._replace(bind=EVERY)
+        monkeypatch.setattr(discovery, "scan", lambda: [moved])
+        there = (Address("127.0.0.1", 7001), Address("127.0.0.2", 7001))
+        await eventually(lambda: there in finder.moved)
+        assert finder.moved.count(there) == 1
+        await finder.discovery.stop()
+
+    asyncio.run(scenario())
+
+
+def changed(node: int, *where: Address, path: Address | None = None) -> MemberChanged:
+    member = Member(
+        id=node,
+        name=f"pi{node}",
+        addresses=where,
+        tags={},
+        state=MemberState.ALIVE,
+        boot=1,
+        incarnation=0,
+        changed_at=0.0,
+        path=path,
+    )
+    return MemberChanged(member, None, "joined")
+
+
+def test_the_peer_book_survives_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        book = PeerBook(store, 1, lambda: 1000.0)
+        await book.start([Peer(5, "pi5", (Address("10.0.0.5", 1),))])
+        book.note(changed(2, Address("10.0.0.2", 1), path=Address("10.9.9.9", 1)))
+        book.note(changed(1, Address("10.0.0.1", 1)))
+        book.note("something else")
+        await book.stop()
+        await store.close()
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        again = PeerBook(store, 1)
+        await again.start([Peer(2, "pi2", (Address("10.0.0.222", 1),))])
+        assert hosts(again.addresses()) == ["10.9.9.9", "10.0.0.2", "10.0.0.5"]
+        await again.stop()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_peer_book_writes_many_changes_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peer_book, "WRITE_DELAY_S", 0.05)
+
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        book = PeerBook(store, 1)
+        await book.start([])
+        before = store._database.counts["database_transactions/committed"]
+        for node in range(2, 52):
+            book.note(changed(node, Address("10.0.0.9", node)))
+        await eventually(lambda: len(book.addresses()) == 50)
+        assert store._database.counts["database_transactions/committed"] - before == 1
+        await book.stop()
+        await store.close()
+
+    asyncio.run(scenario())

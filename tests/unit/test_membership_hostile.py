@@ -1,0 +1,222 @@
+"""Hostile input: whatever arrives, it is counted or it decodes, and nothing grows without bound.
+
+What comes here has passed the envelope, so the sender holds the covey's keys; it may still be a
+newer version, a broken build, or a stolen device.
+"""
+
+import random
+
+import msgspec
+import pytest
+
+from gossip.errors import Malformed
+from gossip.machine import Address, SendDatagram
+from gossip.membership.members import MemberState
+from gossip.membership.messages import DATAGRAMS, FRAMES, Alive, Dead, Entry, Left, Suspect
+from gossip.membership.swim import Swim
+from gossip.tuning import BODY_BYTES_MAX, LAN
+from gossip.wire import pack
+from tests.unit.membership_net import Net
+from tests.unit.test_membership_vectors import EXAMPLES, codec_of
+
+ME, BOOT = 1, 5 << 32
+THEM = Address("192.0.2.2", 7747)
+MAX = 2**64 - 1
+
+
+def machine() -> Swim:
+    swim = Swim(ME, BOOT, "me", (Address("192.0.2.1", 7747),), {}, LAN, random.Random(1), 0.0)
+    feed(swim, Alive(2, 1, 1, "two", (THEM,), {}))
+    return swim
+
+
+def feed(swim, *messages, now=0.0, sender=2):
+    body = pack(DATAGRAMS.encode(message) for message in messages)
+    swim.receive(body, sender, 1, 1, THEM, now)
+
+
+def mutations(data):
+    for length in range(len(data)):
+        yield data[:length]
+    for bit in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        yield bytes(flipped)
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_every_truncation_and_bit_flip_decodes_or_is_malformed(name):
+    codec = codec_of(EXAMPLES[name])
+    for data in mutations(codec.encode(EXAMPLES[name])):
+        try:
+            codec.decode(data)
+        except Malformed:
+            pass
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_a_machine_survives_every_mutation_of_every_message(name):
+    codec = codec_of(EXAMPLES[name])
+    swim = machine()
+    now = 0.0
+    for data in mutations(codec.encode(EXAMPLES[name])):
+        now += 0.001
+        if codec is DATAGRAMS:
+            swim.receive(pack([data]), 2, 1, 1, THEM, now)
+            swim.receive(data, 2, 1, 1, THEM, now)
+        else:
+            swim.receive_frame(data, 2, now)
+        swim.wake(now)
+        list(swim.effects())
+    swim.wake(now + 60)
+    list(swim.effects())
+    itself = swim.members[ME]
+    assert itself.state is MemberState.ALIVE
+    assert itself.boot == BOOT
+
+
+def test_random_bytes_are_counted():
+    rng = random.Random(2)
+    swim = machine()
+    for turn in range(3000):
+        junk = rng.randbytes(rng.randrange(1, 200))
+        swim.receive(junk, 2, 1, 1, THEM, turn * 0.001)
+        swim.receive_frame(junk, 2, turn * 0.001)
+    assert swim.counts["datagrams_dropped/malformed"] > 2500
+    assert swim.counts["frames_dropped/malformed"] > 2500
+
+
+def test_unknown_kinds_are_skipped_and_what_follows_is_read():
+    swim = machine()
+    newer = msgspec.msgpack.encode([31, "from", {"the": "future"}])
+    swim.receive(
+        pack([newer, DATAGRAMS.encode(Alive(3, 1, 1, "three", (), {}))]), 2, 1, 1, THEM, 0.0
+    )
+    assert 3 in swim.members
+    assert swim.counts["messages_skipped/unknown kind"] == 1
+    swim.receive_frame(msgspec.msgpack.encode([47, "future"]), 2, 0.0)
+    assert swim.counts["frames_dropped/unknown kind"] == 1
+
+
+# Numbers.
+
+
+@pytest.mark.parametrize("incarnation", [2**33, 2**62, 2**63, MAX])
+def test_our_incarnation_cannot_be_driven_to_its_end(incarnation):
+    swim = machine()
+    for claim in (Suspect, Dead):
+        feed(swim, claim(ME, BOOT, incarnation, 2))
+    feed(swim, Left(ME, BOOT, incarnation))
+    feed(swim, Alive(ME, BOOT, incarnation, "", (), {}))
+    assert swim.incarnation == 1
+    assert swim.counts["claims_ignored/implausible"] == 4
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Dead(2, 1, MAX, 9),
+        Suspect(2, MAX, 1, 9),
+        Left(2, MAX, MAX),
+        Alive(2, MAX, 1, "", (), {}),
+        Alive(2, 1, MAX, "", (), {}),
+    ],
+)
+def test_nobody_else_can_be_driven_to_the_end_either(claim):
+    swim = machine()
+    feed(swim, claim)
+    member = swim.members[2]
+    assert (member.boot, member.incarnation, member.state) == (1, 1, MemberState.ALIVE)
+    assert swim.counts["claims_ignored/implausible"] == 1
+
+
+def test_a_header_cannot_jump():
+    swim = machine()
+    swim.receive(b"", 2, MAX, 1, THEM, 0.0)
+    swim.receive(b"", 2, 1, MAX, THEM, 0.0)
+    assert swim.members[2].precedence == (1, 1, 0)
+
+
+def test_a_stranger_with_impossible_numbers_is_not_listed():
+    swim = machine()
+    feed(swim, Alive(9, 1, MAX, "", (), {}))
+    assert 9 not in swim.members
+
+
+def test_a_member_that_is_pushed_can_still_refute():
+    """The largest step that is believed leaves room for billions more."""
+    net = Net(3)
+    net.join_all()
+    node, boot = net.ids[1], net.swims[1].boot
+    for _ in range(20):
+        incarnation = net.swims[1].incarnation + 2**31
+        body = pack([DATAGRAMS.encode(Dead(node, boot, incarnation, net.ids[2]))])
+        net.swims[0].receive(
+            body, net.ids[2], net.swims[2].boot, 1, net.addresses[2], net.now
+        )
+        net.settle(0)
+        net.run_until(net.agree, within_s=10)
+
+
+# Sizes.
+
+
+def test_addresses_that_are_none_are_not_passed_on():
+    swim = machine()
+    bad = (Address("example.org", 1), Address("224.0.0.1", 1), Address("fe80::1%eth0", 1))
+    feed(swim, Alive(3, 1, 1, "three", (*bad, THEM), {}))
+    assert swim.members[3].addresses == (THEM,)
+
+
+def test_an_oversized_description_is_refused():
+    swim = machine()
+    tags = {str(n): "v" * 200 for n in range(6)}
+    feed(swim, Alive(3, 1, 1, "three", (), tags))
+    assert 3 not in swim.members
+    assert swim.counts["claims_ignored/too large"] == 1
+
+
+def test_a_flood_of_strangers_fills_the_list_and_no_more():
+    tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, rumours_max=80)
+    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
+    for node in range(2, 2000):
+        feed(swim, Alive(node, 1, 1, "", (THEM,), {}))
+    assert len(swim.members) == 100
+    assert len(swim._post.rumours) <= 80
+    assert swim.counts["members_refused/list full"] == 1998 - 99
+
+
+def test_a_flood_of_questions_earns_no_flood_of_answers():
+    swim = machine()
+    list(swim.effects())
+    for turn in range(1000):
+        swim.receive(b"", 1000 + turn, 1, 1, THEM, turn * 1e-6)
+        feed(swim, Suspect(ME, BOOT, 0, 9), now=turn * 1e-6)
+    assert len([e for e in swim.effects() if isinstance(e, SendDatagram)]) < 10
+
+
+def test_every_packet_fits_whatever_is_known():
+    tags = {f"key-{n}": "v" * 100 for n in range(8)}
+    net = Net(12, loss=0.1)
+    for index, swim in net.swims.items():
+        swim.set_tags(tags, net.now)
+        net.settle(index)
+    net.join_all(within_s=30)
+    net.kill(3)
+    net.run(30)
+    assert 1000 < net.largest_bytes <= BODY_BYTES_MAX
+
+
+def test_a_state_too_large_for_a_frame_is_halved_until_it_fits():
+    tuning = msgspec.structs.replace(LAN, members_max=4000)
+    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
+    tags = {f"key-{n}": "v" * 100 for n in range(8)}
+    entries = tuple(
+        Entry(n, 1, 1, MemberState.DEAD, 1, 5, f"n{n}", (THEM,), tags) for n in range(2, 2000)
+    )
+    kind = type(EXAMPLES["exchange request"])
+    swim.receive_frame(FRAMES.encode(kind(entries, 0)), 2, 0.0)
+    swim.receive_frame(FRAMES.encode(kind((), 0)), 2, 0.0)
+    frames = [e.data for e in swim.effects() if hasattr(e, "data") and not hasattr(e.to, "port")]
+    assert len(swim.members) == 1999
+    assert 2**18 < len(frames[-1]) <= 2**20

@@ -1,0 +1,74 @@
+"""Where an agent keeps its files, for each kind of caller."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.exits import NOT_PERMITTED, AgentError
+from agent.paths import Paths
+
+SYSTEMD = {
+    "STATE_DIRECTORY": "/var/lib/private/covey:/var/lib/other",
+    "RUNTIME_DIRECTORY": "/run/covey-1",
+    "CONFIGURATION_DIRECTORY": "/etc/covey-1",
+}
+
+
+def test_one_folder_holds_all(tmp_path: Path) -> None:
+    paths = Paths.find(tmp_path, SYSTEMD, user_id=0)
+    assert paths == Paths(tmp_path / "covey.toml", tmp_path / "data", tmp_path)
+    assert paths.socket == tmp_path / "covey.sock"
+
+
+def test_option_beats_variable(tmp_path: Path) -> None:
+    environ = {"COVEY_DIR": "/elsewhere"}
+    assert Paths.find(tmp_path, environ).runtime == tmp_path
+    assert Paths.find(None, environ).runtime == Path("/elsewhere")
+
+
+def test_relative_folder_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Paths.find(Path("a"), {}).data == tmp_path / "a" / "data"
+
+
+def test_systemd_variables_come_before_the_user(tmp_path: Path) -> None:
+    expected = Paths(
+        Path("/etc/covey-1/covey.toml"), Path("/var/lib/private/covey"), Path("/run/covey-1")
+    )
+    assert Paths.find(None, SYSTEMD, user_id=0) == expected
+    assert Paths.find(None, {**SYSTEMD, "HOME": str(tmp_path)}, user_id=1000) == expected
+
+
+def test_root() -> None:
+    expected = Paths(Path("/etc/covey/covey.toml"), Path("/var/lib/covey"), Path("/run/covey"))
+    assert Paths.find(None, {"HOME": "/root"}, user_id=0) == expected
+
+
+def test_user() -> None:
+    paths = Paths.find(None, {"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/7"}, user_id=7)
+    assert paths == Paths(
+        Path("/home/ada/.config/covey/covey.toml"),
+        Path("/home/ada/.local/share/covey"),
+        Path("/run/user/7/covey"),
+    )
+
+
+def test_user_without_runtime_directory() -> None:
+    environ = {"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/config"}
+    paths = Paths.find(None, {"HOME": "/h", **environ}, user_id=7)
+    assert paths == Paths(Path("/config/covey/covey.toml"), Path("/data/covey"), Path("/data/covey"))
+
+
+def test_made_directories_are_private(tmp_path: Path) -> None:
+    paths = Paths.find(tmp_path / "new", {})
+    paths.create()
+    assert paths.data.stat().st_mode & 0o777 == 0o700
+    paths.create()  # twice does no harm
+
+
+def test_where_nothing_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AgentError) as caught:
+        Paths.find(tmp_path / "file" / "below", {}).create()
+    assert caught.value.status == NOT_PERMITTED
+    assert "--dir" in caught.value.hint

@@ -1,0 +1,246 @@
+"""The SDK: schedule, publisher, context, harness; all in virtual time."""
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+import edge_apps
+from edge_apps import App, BadReading, Context
+from edge_apps.client import AgentUnreachable, ApiError
+from edge_apps.durations import parse_duration
+from edge_apps.publisher import (
+    BATCH_READINGS_MAX,
+    PAUSE_FIRST_S,
+    PAUSE_MAX_S,
+    Publisher,
+)
+from edge_apps.reading import Reading
+from edge_apps.schedule import Schedule
+from edge_apps.testing import START_UNIX_S, AppHarness
+
+LOG = logging.getLogger("test_sdk")
+
+
+class FakeAgent:
+    """Takes batches, or raises what it is told to raise."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Reading]] = []
+        self.calls = 0
+        self.error: Exception | None = None
+
+    def post(self, batch: Sequence[Reading]) -> None:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        self.batches.append(list(batch))
+
+    @property
+    def values(self) -> list[Any]:
+        return [reading.value for batch in self.batches for reading in batch]
+
+
+def make(agent: FakeAgent, buffer_max: int = 10_000) -> Publisher:
+    return Publisher(agent.post, LOG, random.Random(1), buffer_max)
+
+
+def offer(publisher: Publisher, values: range) -> None:
+    for value in values:
+        publisher.offer(Reading("a", value))
+
+
+def test_readings_travel_in_order_and_in_batches() -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+    offer(publisher, range(1_200))
+    publisher.flush(0)
+    assert agent.values == list(range(1_200))
+    assert max(len(batch) for batch in agent.batches) == BATCH_READINGS_MAX
+    assert len(publisher) == 0
+    assert publisher.counts == {"readings/sent": 1_200}
+
+
+@pytest.mark.parametrize(
+    "error", [AgentUnreachable("away"), ApiError(503, "x", "busy"), ApiError(429, "x", "slow")]
+)
+def test_readings_wait_for_an_agent_that_is_away(error: Exception) -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+    agent.error = error
+    offer(publisher, range(3))
+    publisher.flush(10)
+    offer(publisher, range(3, 5))
+    assert len(publisher) == 5
+    publisher.flush(10)  # too early: nobody is asked
+    assert agent.calls == 1
+    agent.error = None
+    publisher.flush(publisher.deadline())
+    assert agent.values == [0, 1, 2, 3, 4]
+
+
+def test_pauses_double_with_jitter_up_to_a_limit() -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+    agent.error = AgentUnreachable("away")
+    offer(publisher, range(1))
+    pauses = []
+    now = 0.0
+    for _ in range(12):
+        publisher.flush(now)
+        pauses.append(publisher.deadline() - now)
+        now = publisher.deadline()
+    for number, pause in enumerate(pauses):
+        full = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**number)
+        assert full / 2 <= pause <= full
+    agent.error = None
+    publisher.flush(now)
+    agent.error = AgentUnreachable("away again")
+    offer(publisher, range(1))
+    publisher.flush(now)
+    assert publisher.deadline() - now <= PAUSE_FIRST_S
+
+
+def test_overflow_drops_the_oldest_and_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    agent = FakeAgent()
+    publisher = make(agent, buffer_max=100)
+    agent.error = AgentUnreachable("away")
+    offer(publisher, range(130))
+    publisher.flush(0)
+    offer(publisher, range(130, 150))
+    assert publisher.counts["readings_dropped/overflow"] == 50
+    assert "dropped the oldest, 30 so far" in caplog.text
+    agent.error = None
+    publisher.flush(publisher.deadline())
+    assert agent.values == list(range(50, 150))
+
+
+def test_a_failed_batch_makes_room_for_what_came_meanwhile() -> None:
+    agent = FakeAgent()
+    publisher = make(agent, buffer_max=10)
+    offer(publisher, range(10))
+
+    class Overtaken(FakeAgent):
+        def post(self, batch: Sequence[Reading]) -> None:
+            offer(publisher, range(10, 14))  # another thread, during the request
+            raise AgentUnreachable("away")
+
+    publisher._post = Overtaken().post
+    publisher.flush(0)
+    assert len(publisher) == 10
+    assert publisher.counts["readings_dropped/overflow"] == 4
+    publisher._post = agent.post
+    publisher.flush(publisher.deadline())
+    assert agent.values == list(range(4, 14))
+
+
+def test_a_refused_batch_does_not_block_the_next(caplog: pytest.LogCaptureFixture) -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+    agent.error = ApiError(400, "bad", "no such unit")
+    offer(publisher, range(2))
+    publisher.flush(0)
+    agent.error = None
+    offer(publisher, range(2, 3))
+    publisher.flush(0)
+    assert agent.values == [2]
+    assert publisher.counts["readings_dropped/refused"] == 2
+    assert "no such unit" in caplog.text
+
+
+def first() -> None:
+    """A function of a schedule."""
+
+
+def second() -> None:
+    """Another one."""
+
+
+def test_a_schedule_keeps_its_distance_and_skips_what_it_missed() -> None:
+    schedule = Schedule([(first, 5.0)], start=100.0)
+    assert schedule.take_due(100.0) is first
+    assert schedule.take_due(104.9) is None
+    assert schedule.take_due(107.0) is first  # late, but the next one is on time
+    assert schedule.deadline() == 110.0
+    assert schedule.take_due(126.0) is first  # 110, 115, 120 and 125 are one sample
+    assert schedule.take_due(126.0) is None
+    assert schedule.deadline() == 130.0
+    assert schedule.skipped == 3
+
+
+def test_a_schedule_takes_the_longest_due_first() -> None:
+    schedule = Schedule([(first, 5.0), (second, 2.0)], start=0.0)
+    taken = [schedule.take_due(0.0), schedule.take_due(0.0), schedule.take_due(0.0)]
+    assert taken == [first, second, None]
+    assert schedule.take_due(6.0) is second  # due since 2, the other since 5
+    assert schedule.take_due(6.0) is first
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("1h30m", 5400.0), ("0.5s", 0.5)])
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["5", "", "s", "5 s", "-5s", "0s", "5sec", "1e3s"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+def counting_app() -> App:
+    app = App("counting")
+
+    @app.every("5s")
+    def sample(context: Context) -> None:
+        count = int(context.kv.get("count") or b"0") + 1
+        context.kv.put("count", str(count))
+        context.publish("counted", count, unit="1", tags={"bay": str(context.options["bay"])})
+
+    return app
+
+
+def test_the_harness_runs_an_app_in_virtual_time() -> None:
+    harness = AppHarness(counting_app(), options={"bay": 2})
+    harness.run(60)
+    assert harness.values("counted") == list(range(1, 13))
+    assert harness.kv.contents == {"count": b"12"}
+    times = [reading.time_ns / 1e9 - START_UNIX_S for reading in harness.published]
+    assert times == [5.0 * n for n in range(12)]
+    assert harness.published[0] == Reading(
+        "counted", 1, "1", int(START_UNIX_S * 1_000_000_000), {"bay": "2"}
+    )
+    harness.run(5)
+    assert len(harness.published) == 13
+
+
+def test_the_configuration_replaces_the_period() -> None:
+    harness = AppHarness(counting_app(), options={"bay": 2, "every": "20s"})
+    harness.run(60)
+    assert len(harness.published) == 3
+
+
+def test_mistakes_of_an_app_are_told_at_once() -> None:
+    app = App("wrong")
+    with pytest.raises(ValueError, match="no function"):
+        app.periods({})
+    with pytest.raises(ValueError, match="5sec"):
+        app.every("5sec")
+
+    @app.every("1s")
+    def sample(context: Context) -> None:
+        context.publish("no blanks", 1)
+
+    with pytest.raises(BadReading, match="no blanks"):
+        AppHarness(app).run(1)
+
+
+def test_every_public_name_exists() -> None:
+    assert {name: getattr(edge_apps, name).__name__ for name in edge_apps.__all__} == {
+        name: name for name in edge_apps.__all__
+    }
+    with pytest.raises(AttributeError):
+        edge_apps.nothing  # noqa: B018

@@ -1,0 +1,338 @@
+"""Streams on loopback: mutual certificates, order, failure told, strangers bounded."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import certificates, identity
+from agent.identity import Identity, found
+from agent.net import link, listener
+from agent.net.frames import FRAME_BYTES_MAX, framed
+from agent.net.limits import Places, QuietLog, origin_of
+from agent.net.sockets import open_sockets
+from agent.net.stream import Streams
+from agent.net.tls import dialling_context, guest_context
+from agent.private_files import staged_directory, write_private
+from gossip.ids import NodeId
+from gossip.machine import Address
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds; a hang, not a slow machine, fails the test."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - any condition, not one that tells
+            await asyncio.sleep(0.01)
+
+
+class End:
+    """One agent's streams, and what was heard on them."""
+
+    def __init__(self, who: Identity) -> None:
+        self.who = who
+        self.counts: Counter[str] = Counter()
+        self.sockets = open_sockets(["127.0.0.1"], 0)
+        self.streams = Streams(who, self.sockets, self.counts)
+        self.frames: list[tuple[NodeId, bytes]] = []
+        self.unreachable: list[NodeId] = []
+        self.where: dict[NodeId, list[Address]] = {}
+        self.guests = 0
+
+    @property
+    def address(self) -> Address:
+        return Address("127.0.0.1", self.sockets.port)
+
+    def address_tuple(self) -> tuple[str, int]:
+        return self.address.host, self.address.port
+
+    def start(self) -> None:
+        self.streams.start(
+            on_frame=lambda data, peer: self.frames.append((peer, data)),
+            on_unreachable=self.unreachable.append,
+            addresses_of=lambda node: self.where.get(node, []),
+            on_guest=self._serve_guest,
+        )
+
+    async def _serve_guest(
+        self, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+    ) -> None:
+        self.guests += 1
+        await reader.read()
+
+    async def stop(self) -> None:
+        await self.streams.stop()
+        self.sockets.close()
+
+
+def admitted(first: Identity, directory: Path, name: str) -> Identity:
+    """Return another member's identity, as admission would make it."""
+    key = Ed25519PrivateKey.generate()
+    authority = ssl.PEM_cert_to_DER_cert(first.authority_file.read_text())
+    subject = certificates.Subject(first.cluster_id, identity.new_id(), name)
+    public = key.public_key().public_bytes_raw()
+    given = identity.Credentials(
+        cluster_id=first.cluster_id,
+        cluster_name=first.cluster_name,
+        certificate=certificates.issue(first.authority_private_key(), authority, subject, public),
+        authority=authority,
+        keyring=first.keyring_bytes(),
+        registry=first.first_registry(),
+    )
+    with staged_directory(directory) as staged:
+        write_private(staged / "node.key", identity.private_pem(key))
+        identity.write_credentials(staged, given)
+    return identity.load(directory)
+
+
+@asynccontextmanager
+async def pair(tmp_path: Path) -> AsyncIterator[tuple[End, End]]:
+    first = found(tmp_path / "a", "barn", "pi1")
+    one, two = End(first), End(admitted(first, tmp_path / "b", "pi2"))
+    for end, other in ((one, two), (two, one)):
+        end.where[other.who.node_id] = [other.address]
+        end.start()
+    try:
+        yield one, two
+    finally:
+        await one.stop()
+        await two.stop()
+
+
+def test_frames_arrive_in_order_both_ways(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            sent = [number.to_bytes(4) for number in range(500)] + [bytes(FRAME_BYTES_MAX)]
+            for frame in sent:
+                one.streams.send(frame, two.who.node_id)
+            two.streams.send(b"back", one.who.node_id)
+            await eventually(lambda: len(two.frames) == len(sent) and one.frames)
+            assert two.frames == [(one.who.node_id, frame) for frame in sent]
+            assert one.frames == [(two.who.node_id, b"back")]
+            assert one.counts["streams/dialled"] == 1
+            assert not one.unreachable
+
+    asyncio.run(scenario())
+
+
+def test_a_node_without_address_is_unreachable_but_not_from_within_send(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, _):
+            one.streams.send(b"x", 12345)
+            assert one.unreachable == []
+            await eventually(lambda: one.unreachable == [12345])
+            one.streams.send(b"y", 12345)  # while it cools: refused at once, but later
+            assert one.unreachable == [12345]
+            await eventually(lambda: one.unreachable == [12345, 12345])
+            assert one.counts["frames_dropped/cooling"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_next_address_is_tried(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.where[two.who.node_id] = [
+                Address("pi.local", 7747),
+                Address("127.0.0.1", 9),
+                one.address,  # answers, but is somebody else
+                two.address,
+            ]
+            one.streams.send(b"x", two.who.node_id)
+            await eventually(lambda: two.frames)
+            assert one.counts["streams/wrong_node"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_peer_that_goes_away_is_told_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "COOLING_S", 0.05)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.send(b"x", two.who.node_id)
+            await eventually(lambda: two.frames)
+            await two.streams.stop()
+            await eventually(lambda: one.unreachable)
+            two.start()
+
+            def arrived() -> bool:
+                one.streams.send(b"again", two.who.node_id)
+                return (one.who.node_id, b"again") in two.frames
+
+            await eventually(arrived)
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_link_closes_without_complaint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "IDLE_S", 0.05)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.send(b"x", two.who.node_id)
+            await eventually(lambda: two.counts["streams/ended"] == 1)
+            one.streams.send(b"y", two.who.node_id)
+            await eventually(lambda: len(two.frames) == 2)
+            assert one.counts["streams/dialled"] == 2
+            assert one.unreachable == []
+
+    asyncio.run(scenario())
+
+
+def test_too_large_a_frame_is_counted_and_harms_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.send(bytes(FRAME_BYTES_MAX + 1), two.who.node_id)
+            one.streams.send(b"", two.who.node_id)
+            one.streams.send(b"fine", two.who.node_id)
+            await eventually(lambda: two.frames)
+            assert one.counts["frames_dropped/too_large"] == 2
+
+    asyncio.run(scenario())
+
+
+def test_a_member_of_another_covey_gets_nowhere(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, _):
+            stranger = End(found(tmp_path / "x", "barn", "pi1"))
+            stranger.start()
+            stranger.where[one.who.node_id] = [one.address]
+            stranger.streams.send(b"let me in", one.who.node_id)
+            await eventually(lambda: stranger.unreachable)
+            await eventually(lambda: one.counts["streams_refused/handshake_failed"])
+            assert one.frames == []
+            assert one.guests == 0
+            await stranger.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_huge_length_ends_the_stream_and_costs_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1",
+                two.address.port,
+                ssl=dialling_context(one.who),
+                server_hostname="",
+            )
+            writer.write(framed(b"good") + b"\xff\xff\xff\xff" + bytes(1000))
+            await eventually(lambda: two.counts["streams_refused/malformed"] == 1)
+            assert two.frames == [(one.who.node_id, b"good")]
+            writer.transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_a_clone_of_this_node_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, _):
+            one.where[one.who.node_id] = [one.address]
+            one.streams.send(b"it is me", one.who.node_id)
+            await eventually(lambda: one.counts["streams_refused/own_identity"])
+            assert one.frames == []
+
+    asyncio.run(scenario())
+
+
+def test_half_open_connections_find_no_more_than_their_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 1.0)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            silent = [socket.create_connection(one.address_tuple()) for _ in range(60)]
+            places = one.streams._listener.places
+            await eventually(lambda: one.counts["streams_refused/no_place"] >= 60 - 16)
+            assert len(places) <= listener.PLACES_EACH
+            silent[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
+            # The handshakes time out, the places come back, and members get through.
+            await eventually(lambda: len(places) == 0)
+            two.streams.send(b"hello", one.who.node_id)
+            await eventually(lambda: one.frames)
+            for each in silent:
+                each.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_guest_has_a_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "GUEST_S", 0.1)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, _):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", one.address.port, ssl=guest_context(), server_hostname=""
+            )
+            await eventually(lambda: one.guests == 1)
+            assert await reader.read() == b""
+            await eventually(lambda: len(one.streams._listener.places) == 0)
+            assert one.counts["streams_refused/stream_failed"] == 1
+            writer.transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_random_bytes_are_refused_and_the_peers_stay(tmp_path: Path) -> None:
+    import random
+
+    rng = random.Random(7)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            two.streams.send(b"before", one.who.node_id)
+            await eventually(lambda: one.frames)
+            for _ in range(50):
+                with socket.create_connection(one.address_tuple()) as noisy:
+                    noisy.sendall(rng.randbytes(rng.randrange(1, 3000)))
+                await asyncio.sleep(0)
+            await eventually(lambda: len(one.streams._listener.places) == 0)
+            two.streams.send(b"after", one.who.node_id)
+            await eventually(lambda: len(one.frames) == 2)
+            assert two.counts["streams/dialled"] == 1, "the connection outlived the noise"
+
+    asyncio.run(scenario())
+
+
+def test_places_are_counted_for_each_address_and_together() -> None:
+    places = Places(each=2, together=3)
+    assert places.take("10.0.0.1")
+    assert places.take("10.0.0.1")
+    assert not places.take("10.0.0.1")
+    assert places.take("10.0.0.2")
+    assert not places.take("10.0.0.3")
+    places.give_back("10.0.0.1")
+    assert places.take("10.0.0.3")
+    assert len(places) == 3
+
+
+def test_an_ipv6_site_counts_as_one_address() -> None:
+    assert origin_of("2001:db8::1") == origin_of("2001:db8::ffff")
+    assert origin_of("2001:db8::1") != origin_of("2001:db8:0:1::1")
+    assert origin_of("fe80::1%eth0") == origin_of("fe80::2%eth0")
+    assert origin_of("10.0.0.1") != origin_of("10.0.0.2")
+
+
+def test_the_quiet_log_says_each_kind_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    now = [0.0]
+    quiet = QuietLog(logging.getLogger("quiet"), lambda: now[0])
+    for _ in range(10):
+        quiet.warning("kind", "bad %s", "peer")
+    quiet.warning("other", "worse")
+    assert [record.getMessage() for record in caplog.records] == ["bad peer", "worse"]
+    now[0] = 61.0
+    quiet.warning("kind", "bad %s", "peer")
+    assert caplog.records[-1].getMessage() == "bad peer (and 9 more like it)"

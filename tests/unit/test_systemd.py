@@ -1,0 +1,92 @@
+"""What systemd is told, over real datagram sockets."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.systemd import Notifier, keep_alive
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(10)
+        yield listener
+
+
+def notifier(manager: socket.socket, **environ: str) -> Notifier:
+    return Notifier({"NOTIFY_SOCKET": manager.getsockname(), **environ})
+
+
+def test_life_in_messages(manager: socket.socket) -> None:
+    told = notifier(manager)
+    told.ready("three members\nalive")
+    told.status("four members")
+    told.alive()
+    told.stopping()
+    messages = [manager.recv(1000).decode() for _ in range(4)]
+    assert messages == [
+        "READY=1\nSTATUS=three members alive",
+        "STATUS=four members",
+        "WATCHDOG=1",
+        "STOPPING=1\nSTATUS=leaving the covey",
+    ]
+
+
+def test_abstract_sockets() -> None:
+    name = f"covey-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind("\0" + name)
+        listener.settimeout(10)
+        Notifier({"NOTIFY_SOCKET": "@" + name}).alive()
+        assert listener.recv(100) == b"WATCHDOG=1"
+
+
+def test_without_a_manager_nothing_happens(tmp_path: Path) -> None:
+    Notifier({}).ready("fine")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("fine")
+
+
+@pytest.mark.parametrize(
+    ("environ", "interval_s"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+    ],
+)
+def test_watchdog_interval(environ: dict[str, str], interval_s: float | None) -> None:
+    assert Notifier(environ).watchdog_s == interval_s
+
+
+def test_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
+    wellness = iter([True, False, True])
+    asked = []
+
+    def is_well() -> bool:
+        asked.append(next(wellness, None))
+        if asked[-1] is None:
+            raise asyncio.CancelledError
+        return asked[-1]
+
+    told = notifier(manager, WATCHDOG_USEC="1000")
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(keep_alive(told, is_well))
+    manager.setblocking(False)
+    messages = []
+    with pytest.raises(BlockingIOError):
+        while True:
+            messages.append(manager.recv(100))
+    assert messages == [b"WATCHDOG=1"] * 2
+
+
+def test_no_watchdog_no_task(manager: socket.socket) -> None:
+    asyncio.run(asyncio.wait_for(keep_alive(notifier(manager)), 10))

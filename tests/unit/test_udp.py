@@ -1,0 +1,175 @@
+"""Datagram sockets: drained whole, never killed, bound together with TCP."""
+
+import asyncio
+import errno
+import socket
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from agent import exits
+from agent.exits import AgentError
+from agent.net.sockets import Sockets, family_of, open_sockets
+from agent.net.udp import DRAIN_MAX, UdpEndpoint
+from gossip.machine import Address
+
+
+@pytest.fixture
+def sockets() -> Iterator[Sockets]:
+    opened = open_sockets(["127.0.0.1", "::1"], 0)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def endpoint(sockets: Sockets) -> UdpEndpoint:
+    return UdpEndpoint(sockets.datagram, Counter())
+
+
+def sender(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    fresh = socket.socket(family, socket.SOCK_DGRAM)
+    fresh.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+    fresh.settimeout(5)
+    return fresh
+
+
+def test_all_sockets_share_one_port(sockets: Sockets) -> None:
+    ports = {each.getsockname()[1] for each in (*sockets.datagram, *sockets.stream)}
+    assert ports == {sockets.port}
+    assert len(sockets.datagram) == len(sockets.stream) == 2
+
+
+def test_a_port_in_use_is_explained(sockets: Sockets) -> None:
+    with pytest.raises(AgentError, match=f"port {sockets.port} .*in use") as caught:
+        open_sockets(["127.0.0.1"], sockets.port)
+    assert caught.value.status == exits.BAD_CONFIG
+    assert caught.value.hint
+
+
+def test_a_port_that_only_tcp_uses_is_in_use_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(AgentError, match="in use"):
+            open_sockets(["127.0.0.1"], other.getsockname()[1])
+        # and the datagram socket that was bound first is closed again
+        with sender() as again:
+            assert again
+
+
+def test_an_address_that_is_not_here_is_skipped_unless_it_is_the_only_one() -> None:
+    opened = open_sockets(["127.0.0.1", "192.0.2.77"], 0)
+    assert len(opened.datagram) == 1
+    opened.close()
+    with pytest.raises(AgentError, match="cannot bind"):
+        open_sockets(["192.0.2.77"], 0)
+    with pytest.raises(AgentError, match="not an IP address"):
+        open_sockets(["localhost"], 0)
+
+
+def test_drain_returns_everything_that_waits(endpoint: UdpEndpoint, sockets: Sockets) -> None:
+    with sender() as one, sender(socket.AF_INET6) as two:
+        for number in range(100):
+            one.sendto(bytes([number]), ("127.0.0.1", sockets.port))
+        two.sendto(b"six", ("::1", sockets.port))
+        waiting = endpoint.drain()
+        assert [data for data, _ in waiting] == [bytes([n]) for n in range(100)] + [b"six"]
+        assert waiting[0][1] == Address("127.0.0.1", one.getsockname()[1])
+        assert waiting[-1][1] == Address("::1", two.getsockname()[1])
+    assert endpoint.drain() == []
+
+
+def test_drain_is_bounded(endpoint: UdpEndpoint, sockets: Sockets) -> None:
+    with sender() as one:
+        for _ in range(DRAIN_MAX + 20):
+            one.sendto(b"x", ("127.0.0.1", sockets.port))
+        assert len(endpoint.drain()) == DRAIN_MAX
+        assert len(endpoint.drain()) == 20
+
+
+def test_it_sends_on_both_families(endpoint: UdpEndpoint, sockets: Sockets) -> None:
+    with sender() as one, sender(socket.AF_INET6) as two:
+        endpoint.send(b"four", Address("127.0.0.1", one.getsockname()[1]))
+        endpoint.send(b"six", Address("::1", two.getsockname()[1]))
+        assert one.recvfrom(100) == (b"four", ("127.0.0.1", sockets.port))
+        assert two.recvfrom(100)[0] == b"six"
+    assert endpoint.counts["datagrams/sent"] == 2
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [
+        (Address("example.org", 7747), "not_an_address"),
+        (Address("", 7747), "not_an_address"),
+        (Address("127.0.0.1", 0), "send_failed"),
+        (Address("127.0.0.1", 70000), "send_failed"),
+        (Address("255.255.255.255", 7747), "send_failed"),
+        (Address("ff02::1%nowhere", 7747), "send_failed"),
+    ],
+)
+def test_what_cannot_be_sent_is_counted(endpoint: UdpEndpoint, to: Address, reason: str) -> None:
+    endpoint.send(b"x", to)
+    assert endpoint.counts[f"datagrams_dropped/{reason}"] == 1
+    endpoint.send(bytes(70_000), Address("127.0.0.1", 7))
+    assert endpoint.counts["datagrams_dropped/send_failed"] >= 1
+
+
+def test_without_a_socket_of_the_family_it_is_counted() -> None:
+    opened = open_sockets(["127.0.0.1"], 0)
+    endpoint = UdpEndpoint(opened.datagram, Counter())
+    endpoint.send(b"x", Address("::1", 7))
+    assert endpoint.counts["datagrams_dropped/no_socket_of_that_family"] == 1
+    opened.close()
+
+
+def test_icmp_errors_do_not_kill_the_socket(endpoint: UdpEndpoint, sockets: Sockets) -> None:
+    """With IP_RECVERR, an unconnected socket hears of "port unreachable", as a connected one."""
+    ip_recverr = 11
+    sockets.datagram[0].setsockopt(socket.IPPROTO_IP, ip_recverr, 1)
+    with sender() as gone:
+        port = gone.getsockname()[1]
+    endpoint.send(b"anybody?", Address("127.0.0.1", port))
+    with sender() as alive:
+        alive.sendto(b"still here", ("127.0.0.1", sockets.port))
+        assert [data for data, _ in endpoint.drain()] == [b"still here"]
+    assert endpoint.counts["datagrams/socket_errors"] == 1
+
+
+def test_a_socket_that_only_fails_does_not_hold_the_loop() -> None:
+    class Broken:
+        family = socket.AF_INET
+        calls = 0
+
+        def recvfrom(self, _size: int) -> tuple[bytes, tuple[str, int]]:
+            self.calls += 1
+            raise OSError(errno.ECONNREFUSED, "refused")
+
+    broken = Broken()
+    endpoint = UdpEndpoint([broken], Counter())  # type: ignore[list-item]
+    assert endpoint.drain() == []
+    assert broken.calls == DRAIN_MAX
+
+
+def test_readers_are_called_until_stopped(endpoint: UdpEndpoint, sockets: Sockets) -> None:
+    async def scenario() -> None:
+        arrived = asyncio.Event()
+        got: list[bytes] = []
+
+        def on_readable() -> None:
+            got.extend(data for data, _ in endpoint.drain())
+            arrived.set()
+
+        endpoint.start(on_readable)
+        with sender() as one:
+            one.sendto(b"x", ("127.0.0.1", sockets.port))
+            await asyncio.wait_for(arrived.wait(), 5)
+        endpoint.stop()
+        endpoint.stop()
+        assert got == [b"x"]
+
+    asyncio.run(scenario())
+
+
+def test_families_of_literals() -> None:
+    assert family_of("127.0.0.1") == socket.AF_INET
+    assert family_of("fe80::1%eth0") == socket.AF_INET6
+    assert family_of("pi.local") is None
