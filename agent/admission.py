@@ -41,6 +41,7 @@ from gossip.errors import Malformed
 from gossip.ids import NodeId, format_node_id
 
 RELAY_S = 10.0
+ASK_AGAIN_S = 1.0
 ISSUERS_ASKED_MAX = 3
 ASKING_MAX = 64
 
@@ -79,7 +80,7 @@ class AdmissionDesk:
         self._authority = authority_of(identity)
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Verdict]]] = {}
-        self._answering: set[asyncio.Task[None]] = set()
+        self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
 
     async def create_token(self, ttl_s: float, uses: int = 1) -> str:
         """Return a new token for ``uses`` nodes, valid for ``ttl_s`` seconds. Raises AgentError."""
@@ -125,10 +126,11 @@ class AdmissionDesk:
 
     async def stop(self) -> None:
         """Give up what is being answered for others."""
-        for task in self._answering:
+        answering = list(self._answering.values())
+        for task in answering:
             task.cancel()
-        if self._answering:
-            await asyncio.wait(self._answering)
+        if answering:
+            await asyncio.wait(answering)
 
     async def _decide(self, question: Question) -> Verdict:
         """Answer a question here or by way of an issuer. Never raises AgentError."""
@@ -154,30 +156,40 @@ class AdmissionDesk:
     async def _relay(self, question: Question) -> Verdict:
         """Ask one issuer after the other until one answers."""
         for issuer in self._covey.issuers()[:ISSUERS_ASKED_MAX]:
-            number = next(self._numbers)
-            future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-            self._asked[number] = issuer, future
             try:
-                self._covey.send_frame(RELAY_CODEC.encode(Ask(number, question)), issuer)
                 async with asyncio.timeout(RELAY_S):
-                    return await future
+                    return await self._ask(issuer, question)
             except TimeoutError:
                 self.counts["admissions/issuer_unreachable"] += 1
-            finally:
-                del self._asked[number]
         return Refused(
             exits.UNREACHABLE,
             "no node that can issue (the one on which `covey init` ran) can be reached now.",
             "Start it or mend the network, then run the same command again: that is safe.",
         )
 
+    async def _ask(self, issuer: NodeId, question: Question) -> Verdict:
+        """Ask one issuer, again every second: a frame may be lost with its stream."""
+        number = next(self._numbers)
+        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        self._asked[number] = issuer, future
+        try:
+            while not future.done():
+                self._covey.send_frame(RELAY_CODEC.encode(Ask(number, question)), issuer)
+                await asyncio.wait([future], timeout=ASK_AGAIN_S)
+            return future.result()
+        finally:
+            del self._asked[number]
+
     def _answer_later(self, ask: Ask, peer: NodeId) -> None:
+        name = peer, ask.number
+        if name in self._answering:  # asked again while we are at it
+            return
         if len(self._answering) >= ASKING_MAX:
             self.counts["admissions/too_many"] += 1
             return
         task = asyncio.create_task(self._answer(ask, peer), name="admission-answer")
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
+        self._answering[name] = task
+        task.add_done_callback(lambda _: self._answering.pop(name))
 
     async def _answer(self, ask: Ask, peer: NodeId) -> None:
         if self._issuer is None:  # the asker's registry is older than ours: do not pass it round

@@ -12,8 +12,9 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
+from typing import Any
 
 from agent import api, identity
 from agent.admission import AdmissionDesk
@@ -22,7 +23,6 @@ from agent.api.listen import Listeners
 from agent.apps.host import AppHost
 from agent.config import Config
 from agent.driver import Driver
-from agent.exits import AgentError
 from agent.gauges import export
 from agent.kv import Kv
 from agent.metrics import Metrics
@@ -50,8 +50,6 @@ from gossip.state.registry import Registry
 from gossip.state.requests import RegistryAdopted
 from gossip.tuning import PROFILES
 
-LEAVE_MARGIN_S = 1.0
-"""How long after its own linger time a goodbye may take before we go without it."""
 ACTOR_BITS = 64
 
 log = logging.getLogger(__name__)
@@ -102,9 +100,7 @@ class Agent:
         """Say goodbye to the others and let ``run`` return."""
         if not self._stopping.is_set() and hasattr(self, "driver"):
             self.driver.call(self._node.leave)
-            deadline = self.driver.now() + self._tuning.leave_linger_s + LEAVE_MARGIN_S
-            while not self._node.swim.left and self.driver.now() < deadline:
-                await asyncio.sleep(self._tuning.gossip_interval_s)
+            await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
         self._stopping.set()
 
     # ---- what the API asks ----------------------------------------------------------------------
@@ -129,7 +125,10 @@ class Agent:
 
     def store_counts(self) -> Counter[str]:
         """Return what the databases and the outbox counted, added up."""
-        return sum((each.counts for each in self._stores), Counter())
+        total: Counter[str] = Counter()
+        for store in (self._control, self._records, self._telemetry_db, self._outbox):
+            total.update(store.counts)
+        return total
 
     # ---- opening, from the bottom up ------------------------------------------------------------
 
@@ -151,11 +150,11 @@ class Agent:
         self.boot = next_boot(await self._control.count_start(), self._rng)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
-        telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
-        opened.push_async_callback(telemetry_db.close)
+        self._telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
+        opened.push_async_callback(self._telemetry_db.close)
         limits = self.config.telemetry
         self._outbox = await Outbox.open(
-            telemetry_db,
+            self._telemetry_db,
             me,
             self.boot,
             waiting_max=limits.waiting_max,
@@ -256,20 +255,16 @@ class Agent:
 
     async def _until_stopped(self) -> None:
         """Wait for ``leave``, or for something to break. Raises what broke."""
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        broken = asyncio.ensure_future(self.driver.wait())
+        self._keep_running(self.driver.wait())
+        stopping = asyncio.create_task(self._stopping.wait(), name="agent: until told to stop")
         try:
             while not stopping.done():
-                done, _ = await asyncio.wait(
-                    {stopping, broken, *self._background}, return_when=asyncio.FIRST_COMPLETED
-                )
+                waiting: set[asyncio.Future[Any]] = {stopping, *self._background}
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     each.result()
-                if broken in done:
-                    raise AgentError("the agent's driver has stopped.", "Start the agent again.")
         finally:
             stopping.cancel()
-            broken.cancel()
 
     def _keep_running(self, work: Awaitable[None]) -> None:
         """Run something in the background; when it fails, the agent ends."""

@@ -61,7 +61,7 @@ def drafts(first: int, count: int) -> list[Reading]:
 async def accept_per_s(folder: Path, batch: int, count: int) -> float:
     """Return accepted readings a second, from many writers at once."""
     async with opened(folder, f"accept-{batch}") as (_, outbox):
-        batches = iter([drafts(first, batch) for first in range(0, count, batch)])
+        batches = (drafts(first, batch) for first in range(0, count, batch))
 
         async def writer() -> None:
             for readings in batches:

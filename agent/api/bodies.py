@@ -7,7 +7,7 @@ complaints are ``BadRequest`` and say how the value is written.
 import json
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from agent.api.errors import BadRequest, TooLarge
 
@@ -27,11 +27,14 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         raise TooLarge(limit_bytes)
     parts: list[bytes] = []
     size_bytes = 0
-    async for part in request.stream():
-        size_bytes += len(part)
-        if size_bytes > limit_bytes:
-            raise TooLarge(limit_bytes)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size_bytes += len(part)
+            if size_bytes > limit_bytes:
+                raise TooLarge(limit_bytes)
+            parts.append(part)
+    except ClientDisconnect:
+        raise BadRequest("the client hung up within its request; nothing was done") from None
     return b"".join(parts)
 
 

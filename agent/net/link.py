@@ -7,7 +7,7 @@ nodes that talk have two connections, and neither has to decide which of them su
     IDLE ──send──▶ DIALLING ──▶ OPEN ──silence──▶ IDLE
                        └─fails─┐  └─breaks─┐
                                ▼           ▼
-                             COOLING ──1 s──▶ IDLE
+                             COOLING ──────▶ IDLE
 
 Whatever was waiting when a link fails is dropped, and the node's machine hears of it: it knows
 best whether to ask somebody else. While a link cools, sending fails at once instead of queueing
@@ -27,7 +27,8 @@ from gossip.errors import LimitExceeded, RemoteError
 from gossip.ids import NodeId
 
 IDLE_S = 60.0
-COOLING_S = 1.0
+COOLING_S = 0.3
+"""Short: right after a start, the address of a node may be learnt a moment after it was needed."""
 WAITING_BYTES_MAX = 8 * 1024 * 1024
 USER_TIMEOUT_MS = 10_000
 
@@ -162,7 +163,7 @@ class Link:
                 return
 
     async def _cool(self) -> None:
-        """Drop what waits, say so, and take no more for a second."""
+        """Drop what waits, say so, and take no more for a moment."""
         self.counts["frames_dropped/unreachable"] += len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0

@@ -78,6 +78,7 @@ class ControlStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.counts = database.counts
 
     @classmethod
     async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":

@@ -12,6 +12,7 @@ SQLite's integers are signed: numbers of 64 bits are stored as what they are in 
 
 import sqlite3
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from sqlite_utils import Database as SchemaDatabase
@@ -19,13 +20,15 @@ from sqlite_utils.migrations import Migrations
 
 from agent.store.database import Database
 from gossip.state.dots import Coverage, Interval
+from gossip.state.limits import KEY_BYTES_MAX
 from gossip.state.records import Record, record_mark
 from gossip.state.storage import ClockChange, Forget, HoldingChange, RecordChange
 
 RECORDS_MIGRATIONS = Migrations("records")
 
 BITS = 64
-LAST_CHARACTER = "\U0010ffff"
+BEYOND = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
+"""Sorts behind everything that can follow a prefix within the length of a key."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(Record).decode
@@ -49,18 +52,28 @@ def records_clocks_holdings(db: SchemaDatabase) -> None:
 
 
 def _signed(number: int) -> int:
-    return number - 2**BITS if number >= 2 ** (BITS - 1) else number
+    return number - (1 << BITS) if number >> (BITS - 1) else number
 
 
 def _unsigned(number: int) -> int:
-    return number % 2**BITS
+    return number % (1 << BITS)
 
 
-class Records:
+class RecordStore:
     """Storage of the state plane in a database that has ``RECORDS_MIGRATIONS``."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self.counts = db.counts
+
+    @classmethod
+    async def open(cls, path: Path) -> "RecordStore":
+        """Open or create the database file. Raises StorageError."""
+        return cls(await Database.open(path, RECORDS_MIGRATIONS, synchronous="NORMAL"))
+
+    async def close(self) -> None:
+        """Commit what is queued, and close the file."""
+        await self._db.close()
 
     async def save(self, changes: Sequence[object]) -> None:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
@@ -79,7 +92,7 @@ class Records:
             "SELECT key, record FROM records"
             " WHERE partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
         )
-        end = prefix + LAST_CHARACTER
+        end = prefix + BEYOND
         found = self._rows(query, partition, after, prefix, end, limit)
         return [(key, _decode_record(record)) for key, record in found]
 

@@ -20,6 +20,7 @@ from gossip.ids import Boot, NodeId
 from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.awareness import REFUTED, Awareness
+from gossip.membership.book import addresses_of
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
 from gossip.membership.members import Member, MemberState, Precedence, precedence
@@ -55,14 +56,16 @@ HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
         (MemberState.ALIVE, MemberState.DEAD),
         (MemberState.ALIVE, MemberState.LEFT),
         (MemberState.SUSPECT, MemberState.DEAD),
-        (MemberState.DEAD, MemberState.ALIVE),
         (MemberState.DEAD, MemberState.SUSPECT),
         (MemberState.LEFT, MemberState.ALIVE),
         (MemberState.LEFT, MemberState.SUSPECT),
         (MemberState.LEFT, MemberState.DEAD),
     }
 )
-"""(what we believe, what somebody still says): outdated claims that are worth an answer."""
+"""(what we believe, what somebody still says): outdated claims that are worth an answer.
+
+Somebody alive to others and dead to us is not among them: see ``Beliefs._correct``.
+"""
 
 
 class IdentityOutrun(msgspec.Struct, frozen=True):
@@ -304,12 +307,20 @@ class Beliefs:
     # Telling others what we know.
 
     def _correct(self, member: Member, claim: Claim, source: Address | None, now: Instant) -> None:
-        """Answer an outdated claim, if whoever believes it is worse off."""
+        """Answer an outdated claim, if whoever believes it is worse off.
+
+        When others hold for alive whom we hold for dead, then either they missed a death, and will
+        find out and ask; or a split has just healed, and our answer would kill the living on their
+        side. So it is the member itself that hears of it, and refutes if it can.
+        """
         if _precedence(claim) == member.precedence:
             self._counts["claims_ignored/known already"] += 1
             return
         self._counts["claims_ignored/outdated"] += 1
-        if source is not None and (member.state, STATE_OF[type(claim)]) in HARMFUL:
+        if member.state is MemberState.DEAD and isinstance(claim, Alive):
+            for address in addresses_of(member)[:1]:
+                self._tell(address, member, now)
+        elif source is not None and (member.state, STATE_OF[type(claim)]) in HARMFUL:
             self._tell(source, member, now)
 
     def _tell(self, source: Address, member: Member, now: Instant) -> None:

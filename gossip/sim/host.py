@@ -25,7 +25,8 @@ PORT = 7747
 INBOX_ITEMS_MAX = 256
 WALL_CLOCK_START_MS = 1_790_000_000_000
 CLOCK_OFFSET_STEP_S = 4096.0
-DISK_DELAY_S = 0.002
+# One transaction on an SD card.
+DISK_DELAY_S = 0.02
 
 
 class HostState(enum.Enum):

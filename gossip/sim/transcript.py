@@ -108,7 +108,11 @@ class Transcript:
         self._world.story.fresh()
 
     def _until(self, goal: str) -> str:
-        goals = {"whole": self._world.is_whole, "agreed": self._world.replicas_agree}
+        goals = {
+            "whole": self._world.is_whole,
+            "settled": self._world.is_settled,
+            "agreed": self._world.replicas_agree,
+        }
         took_s = self._world.run_until(goals[goal], within_s=PATIENCE_S)
         return f"{goal}: " + ("never" if took_s is None else f"after {took_s:.1f} s")
 

@@ -292,6 +292,11 @@ class World:
         up = set(self.up())
         return all(self.alive(name) == up for name in up)
 
+    def is_settled(self) -> bool:
+        """Whether every running node has taken over the partitions that it owns."""
+        nodes = [self.hosts[name].node for name in self.up()]
+        return not any(node.state.handover.unfinished() for node in nodes)
+
     def owners(self, key: str) -> list[str]:
         """Return who owns a key by the newest registry."""
         return [self.names[owner] for owner in self.issuer.newest.owners_of(key)]

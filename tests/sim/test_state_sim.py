@@ -10,7 +10,7 @@ AGREE_S = 120
 def world_of(*names: str, seed: int = 1) -> World:
     world = World(seed, checkers=[KeptWrites(), QuorumReads()])
     world.add(*names)
-    assert world.run_until(world.is_whole, within_s=10) is not None
+    assert world.run_until(world.is_settled, within_s=30) is not None
     return world
 
 

@@ -119,9 +119,7 @@ class Net:
     def agree(self) -> bool:
         """Whether all that run hold each other for alive."""
         alive = MemberState.ALIVE
-        return all(
-            self.state(one, other) is alive for one in self.swims for other in self.swims
-        )
+        return all(self.state(one, other) is alive for one in self.swims for other in self.swims)
 
     def all_say(self, subject: int, *states: MemberState | None) -> bool:
         return all(self.state(i, subject) in states for i in self.swims if i != subject)

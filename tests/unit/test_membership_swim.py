@@ -125,7 +125,9 @@ def test_a_hint_is_greeted_with_growing_pauses_for_ever():
     pauses = [b - a for a, b in zip(at, at[1:], strict=False)]
     assert at[0] < 0.2
     assert pauses[0] < 1
-    assert all(LAN.hello_slowest_s * 0.7 < pause < LAN.hello_slowest_s * 1.3 for pause in pauses[8:])
+    assert all(
+        LAN.hello_slowest_s * 0.7 < pause < LAN.hello_slowest_s * 1.3 for pause in pauses[8:]
+    )
     assert len(at) > 100
 
 
@@ -351,7 +353,6 @@ def test_the_accused_is_not_accused_anew_on_an_old_probe():
     [
         (alive(2, incarnation=5), Suspect(2, 1, 3, 9)),
         (alive(2, incarnation=5), Dead(2, 1, 3, 9)),
-        (Dead(2, 1, 5, 9), alive(2, incarnation=3)),
         (Dead(2, 1, 5, 9), Suspect(2, 1, 5, 9)),
         (Left(2, 1, 5), alive(2, incarnation=5)),
     ],
@@ -362,6 +363,18 @@ def test_whoever_says_something_outdated_is_told_what_we_know(held, outdated):
     solo.drain()
     solo.hear(3, outdated)
     assert type(held) in [type(m) for m in (m for _, m in solo.drain()) if m.member == 2]
+
+
+def test_whoever_is_alive_to_others_and_dead_to_us_hears_of_it_itself():
+    """After a split each half holds the other for dead; answering would kill the living."""
+    for outdated in (alive(2), alive(2, incarnation=3)):
+        solo = Solo(2, 3)
+        solo.hear(3, Dead(2, 1, 5, 9))
+        solo.drain()
+        solo.hear(3, outdated)
+        sent = solo.drain()
+        assert said(sent, Dead, where(2))
+        assert not said(sent, Dead, where(3))
 
 
 # Lives.
@@ -555,7 +568,9 @@ def test_an_entry_may_know_a_life_better_than_its_words():
 def test_unsound_entries_are_counted_and_ignored():
     solo = Solo(2)
     tags = {str(n): "v" * 250 for n in range(30)}
-    exchange(solo, entry(7, described=2), entry(8, tags=tags), entry(9, MemberState.DEAD, tags=tags))
+    exchange(
+        solo, entry(7, described=2), entry(8, tags=tags), entry(9, MemberState.DEAD, tags=tags)
+    )
     assert [solo.state(node) for node in (7, 8, 9)] == [None] * 3
     assert solo.swim.counts["claims_ignored/unsound"] == 3
 
@@ -621,4 +636,3 @@ def test_the_reachable_come_first():
     solo.swim._contacts.answered(5, 0.9)
     solo.swim._contacts.answered(6, 0.1)
     assert solo.swim.reachable_first([4, 77, 3, 2, 5, 6, ME]) == [ME, 6, 5, 2, 3, 77, 4]
-

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.store.database import Database
-from agent.store.records import RECORDS_MIGRATIONS, Records
+from agent.store.records import RecordStore
 from gossip.state.records import Record, Version
 from gossip.state.storage import ClockChange, Forget, HoldingChange, MemoryStorage, RecordChange
 
-KEYS = ["a", "a/b", "a/é", "a\U0010fffe", "b", "ä", "z" * 512]
+KEYS = ["a", "a/b", "a/é", "a\U0010ffff", "a\U0010ffffb", "b", "ä", "z" * 512]
 ACTORS = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
 
 
@@ -41,21 +40,20 @@ def test_same_answers_as_memory(tmp_path: Path, seed: int) -> None:
     memory = MemoryStorage()
 
     async def scenario() -> None:
-        db = await Database.open(tmp_path / "data.db", RECORDS_MIGRATIONS, synchronous="NORMAL")
-        records = Records(db)
+        records = await RecordStore.open(tmp_path / "data.db")
         for _ in range(40):
             batch = [random_change(rng) for _ in range(rng.randrange(1, 6))]
             await records.save(batch)
             memory.apply(batch)
-        await db.close()
-        db = await Database.open(tmp_path / "data.db", RECORDS_MIGRATIONS, synchronous="NORMAL")
-        compare(Records(db), memory)
-        await db.close()
+        await records.close()
+        records = await RecordStore.open(tmp_path / "data.db")
+        compare(records, memory)
+        await records.close()
 
     asyncio.run(scenario())
 
 
-def compare(records: Records, memory: MemoryStorage) -> None:
+def compare(records: RecordStore, memory: MemoryStorage) -> None:
     assert records.holdings() == memory.holdings()
     assert records.partitions() == memory.partitions()
     for partition in range(3):
@@ -72,11 +70,10 @@ def compare(records: Records, memory: MemoryStorage) -> None:
 
 def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        db = await Database.open(tmp_path / "data.db", RECORDS_MIGRATIONS, synchronous="NORMAL")
-        records = Records(db)
+        records = await RecordStore.open(tmp_path / "data.db")
         with pytest.raises(AssertionError):
             await records.save([HoldingChange(1, 1), "not a change"])
         assert records.holdings() == {}
-        await db.close()
+        await records.close()
 
     asyncio.run(scenario())

@@ -1,0 +1,163 @@
+"""`covey run` as a process: one agent per directory, and how signals end it. Broken pipes, Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from agent.exits import AgentError
+from agent.paths import Paths
+from agent.process import locked, serve_until_stopped
+from tests.unit.fake_agent import Served, serving
+
+COVEY = [sys.executable, "-m", "agent"]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths.find(tmp_path, {})
+    found.create()
+    return found
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+def test_a_second_agent_is_kept_away(paths: Paths) -> None:
+    with locked(paths):
+        with pytest.raises(AgentError, match=f"another agent runs .* {os.getpid()}") as caught:
+            with locked(paths):
+                pass
+        assert "--dir" in caught.value.hint
+    with locked(paths):
+        pass
+
+
+def test_the_lock_goes_with_the_process(paths: Paths) -> None:
+    program = (
+        "import sys; from pathlib import Path; from agent.paths import Paths;"
+        "from agent.process import locked\n"
+        f"with locked(Paths.find(Path({str(paths.runtime)!r}), {{}})):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(AgentError, match=str(other.pid)), locked(paths):
+            pass
+        other.kill()
+    with locked(paths):
+        pass
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    paths = Paths.find(tmp_path / "missing", {})
+    with pytest.raises(AgentError) as caught, locked(paths):
+        pass
+    assert caught.value.status == exits.NOT_PERMITTED
+
+
+class Runnable:
+    """Runs until it has left; leaving waits for ``may_go``."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.left = asyncio.Event()
+        self.may_go = asyncio.Event()
+
+    async def run(self) -> None:
+        try:
+            await self.left.wait()
+            self.events.append("returned")
+        except asyncio.CancelledError:
+            self.events.append("cancelled")
+            raise
+
+    async def leave(self) -> None:
+        self.events.append("leaving")
+        await self.may_go.wait()
+        self.left.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_leaves(number: signal.Signals) -> None:
+    async def story() -> list[str]:
+        agent = Runnable()
+        agent.may_go.set()
+        serving = asyncio.create_task(serve_until_stopped(agent))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(serving, 10)
+        return agent.events
+
+    assert asyncio.run(story()) == ["leaving", "returned"]
+
+
+def test_the_second_signal_does_not_wait() -> None:
+    async def story() -> list[str]:
+        agent = Runnable()
+        serving = asyncio.create_task(serve_until_stopped(agent))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not agent.events:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 10)
+        return agent.events
+
+    assert asyncio.run(story()) == ["leaving", "cancelled"]
+
+
+def test_what_stops_the_agent_is_raised() -> None:
+    class Broken(Runnable):
+        async def run(self) -> None:
+            raise AgentError("the disk is full", "make room", exits.UNHEALTHY)
+
+    with pytest.raises(AgentError, match="the disk is full"):
+        asyncio.run(serve_until_stopped(Broken()))
+
+
+def test_run_without_identity_says_what_to_do(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COVEY, "--dir", str(tmp_path), "run"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == exits.NOT_FOUND
+    assert "error: " in done.stderr
+    assert "covey init" in done.stderr
+
+
+def test_a_broken_pipe_is_quiet(served: Served) -> None:
+    served.agent.kv.values = {f"k{n}": [b"v" * 50] for n in range(5000)}
+    directory = str(served.paths.runtime)
+    command = [*COVEY, "--dir", directory, "kv", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == exits.BROKEN_PIPE
+
+
+def test_ctrl_c_ends_a_stream_quietly(served: Served) -> None:
+    directory = str(served.paths.runtime)
+    command = [*COVEY, "--dir", directory, "readings", "--follow", "--limit", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        subprocess.run([*COVEY, "--dir", directory, "publish", "t", "1"], check=True)
+        assert b"\tt\t1\t" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == exits.INTERRUPTED
+        assert b"Traceback" not in following.stderr.read()
