@@ -27,7 +27,6 @@ CLOCK_OFF = 14
 NAME_TAKEN = 15
 BAD_CONFIG = 78
 INTERRUPTED = 130  # 128 + SIGINT, what a shell reports for Ctrl-C
-BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 # status: (the word that the HTTP API and `-o json` use, the meaning as documented)
 MEANINGS: dict[int, tuple[str, str]] = {
@@ -47,7 +46,6 @@ MEANINGS: dict[int, tuple[str, str]] = {
     NAME_TAKEN: ("name-taken", "join: another node of the cluster has this name"),
     BAD_CONFIG: ("bad-config", "the configuration is wrong"),
     INTERRUPTED: ("interrupted", "stopped by Ctrl-C"),
-    BROKEN_PIPE: ("broken-pipe", "whoever read the output went away, as in `covey ring | head`"),
 }
 
 

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.families import FAMILIES
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
@@ -23,9 +25,6 @@ PREFIX = "covey"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Counts = Mapping[str, int]
-
-# What each family of counters counts; docs/api.md lists the same (a test compares them).
-FAMILIES: dict[str, str] = {}
 
 
 class Gauge(NamedTuple):

@@ -10,6 +10,7 @@ on a file keeps the second away; the kernel gives it up when the process ends, h
 """
 
 import asyncio
+import errno
 import faulthandler
 import fcntl
 import importlib.util
@@ -17,7 +18,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -103,15 +104,12 @@ def locked(paths: Paths) -> Iterator[None]:
     try:
         handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise AgentError(
-            f"cannot write in {paths.data}: {error.strerror}; nothing was changed",
-            "run as the directory's owner, or choose another with --dir PATH",
-            NOT_PERMITTED,
-        ) from None
+        raise _cannot_write(paths, error) from None
     try:
         _lock(handle, paths)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a courtesy to whoever comes second; a full disk may refuse it
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(handle)
@@ -123,10 +121,24 @@ def _lock(handle: int, paths: Paths) -> None:
     except BlockingIOError:
         owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
         raise AgentError(
-            f"another agent runs on {paths.data} (process {owner}); it was left alone",
+            f"an agent already runs on {paths.data} (process {owner}); it was left alone",
             "give each agent its own directory with --dir PATH, or stop the other: `covey leave`",
             NO,
         ) from None
+
+
+def _cannot_write(paths: Paths, error: OSError) -> AgentError:
+    if error.errno == errno.ENOSPC:
+        return AgentError(
+            f"the disk of {paths.data} is full; nothing was changed",
+            "make room there, or choose another directory with --dir PATH",
+            NO,
+        )
+    return AgentError(
+        f"cannot write in {paths.data}: {error.strerror}; nothing was changed",
+        "run as the directory's owner, or choose another with --dir PATH",
+        NOT_PERMITTED,
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

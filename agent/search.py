@@ -58,9 +58,7 @@ class Search:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mdns.stop()
 
     async def next_address(self) -> Address:

@@ -60,9 +60,7 @@ def integer(
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
-        raise BadRequest(
-            f"{name}={text[:40]}: a whole number from {least} to {most} is needed"
-        )
+        raise BadRequest(f"{name}={text[:40]}: a whole number from {least} to {most} is needed")
     return int(text)
 
 

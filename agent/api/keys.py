@@ -19,8 +19,15 @@ from agent.api.streams import Streams
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
-from gossip.state.placement import partition_of
-from gossip.state.requests import GetResult, PutResult, Value, WatchEvent
+from gossip.state.requests import (
+    GetResult,
+    PutResult,
+    Value,
+    Watch,
+    WatchEvent,
+    check_key,
+    check_request,
+)
 
 CONTEXT_HEADER = "Covey-Context"
 OUTCOME_HEADER = "Covey-Outcome"
@@ -106,6 +113,7 @@ async def watch_keys(request: Request) -> Response:
     prefix, key = request.query_params.get("prefix"), request.query_params.get("key")
     if (prefix is None) == (key is None):
         raise BadRequest("watch either a key or a prefix", "?key=NAME or ?prefix=BEGINNING")
+    check_request(Watch(prefix, key))  # a stream has no status to refuse with
     events = agent.kv.watch(prefix=prefix, key=key)
     streams: Streams = request.app.state.streams
     return streams.respond(events, _describe_event)
@@ -118,7 +126,8 @@ async def show_ring(request: Request) -> Response:
     key = request.query_params.get("key")
     answer: dict[str, Any] = {"epoch": registry.epoch}
     if key is not None:
-        partition = partition_of(key, registry.partitions)
+        check_key(key)
+        partition = registry.partition_of(key)
         owners = [_node(agent, owner) for owner in registry.owners[partition]]
         return JSONResponse({**answer, "key": key, "partition": partition, "owners": owners})
     copies = sum(map(len, registry.owners))

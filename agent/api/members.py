@@ -23,9 +23,7 @@ async def list_members(request: Request) -> Response:
     agent: AgentFacade = request.app.state.agent
     state = request.query_params.get("state", "")
     if state and state not in STATES:
-        raise BadRequest(
-            f"state={state[:40]}: no such state", f"known are {', '.join(STATES)}"
-        )
+        raise BadRequest(f"state={state[:40]}: no such state", f"known are {', '.join(STATES)}")
     found = [member for member in agent.members if state in ("", member.state.value)]
     return JSONResponse({"members": [describe(agent, member) for member in found]})
 

@@ -29,9 +29,9 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # as click does for what is written before the last flush
         _forget_stdout()
-        return exits.BROKEN_PIPE
+        return exits.NO
     except click.UsageError as error:
         return _tell(error.format_message(), _usage_hint(error), exits.USAGE)
     except click.ClickException as error:

@@ -64,11 +64,12 @@ def publish(
 ) -> None:
     """Hand readings to the agent, which delivers them to the broker.
 
-    Either one reading, SENSOR VALUE, or many from stdin: `covey publish -`. Lines are
-    `NAME VALUE [TIME]`, JSON objects, or InfluxDB line protocol. A reading counts as accepted
+    Either one reading, SENSOR VALUE, or many from a pipe. Lines are `NAME VALUE [TIME]`, JSON
+    objects, or InfluxDB line protocol. A reading counts as accepted
     when it is on the agent's disk.
     """
-    if from_stdin or (sensor == STDIN and value is None):
+    piped = sensor is None and not sys.stdin.isatty()
+    if from_stdin or piped or (sensor == STDIN and value is None):
         publisher = Publisher(session.client())
         publisher.publish_lines(form)
     elif sensor is None or value is None:

@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 
 # In the order in which a newcomer meets them.
 COMMANDS: dict[str, Entry] = {
-    "demo": Entry("agent.demo.command", "demo", "Watch three agents form a covey on this machine."),
+    "demo": Entry("agent.demo.command", "demo", "Watch agents form a covey on this machine."),
     "init": Entry("agent.cli.cluster", "init", "Found a covey with this node as its first."),
     "token": Entry("agent.cli.cluster", "token", "Let other nodes in: make join tokens."),
     "join": Entry("agent.cli.cluster", "join", "Make this node part of a covey."),

@@ -8,7 +8,6 @@ costs nothing.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -86,9 +85,7 @@ class Discovery:
         """Stop looking, and tell the LAN that we are gone."""
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mdns.stop()
 
     async def _rescan(self) -> None:

@@ -97,8 +97,7 @@ class Link:
         """Close the connection and forget what waits."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def _refuse(self, reason: str) -> None:
         self.counts[f"frames_dropped/{reason}"] += 1
@@ -164,7 +163,8 @@ class Link:
 
     async def _cool(self) -> None:
         """Drop what waits, say so, and take no more for a moment."""
-        self.counts["frames_dropped/unreachable"] += len(self._waiting)
+        if self._waiting:
+            self.counts["frames_dropped/unreachable"] += len(self._waiting)
         self._waiting.clear()
         self._waiting_bytes = 0
         self._enter(LinkState.COOLING)

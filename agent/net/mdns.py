@@ -129,15 +129,15 @@ class Mdns:
         try:
             answered = await info.async_request(zeroconf, RESOLVE_MS)
             sighting = parse_service(info) if answered else None
+            if sighting is None:
+                self.counts["discovery/unreadable"] += 1
+                return
+            self.counts["discovery/sightings"] += 1
+            self.sightings[name] = sighting
+            self._on_sighting(sighting)
         except Exception as error:  # noqa: BLE001 - the library meets arbitrary packets here
-            self._quiet.warning("resolve", "cannot read the mDNS service %s: %s", name, error)
-            sighting = None
-        if sighting is None:
             self.counts["discovery/unreadable"] += 1
-            return
-        self.counts["discovery/sightings"] += 1
-        self.sightings[name] = sighting
-        self._on_sighting(sighting)
+            self._quiet.warning("resolve", "cannot use the mDNS service %s: %s", name, error)
 
 
 def service_info(what: Announcement) -> AsyncServiceInfo:

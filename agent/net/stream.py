@@ -20,6 +20,7 @@ from gossip.ids import NodeId, format_node_id
 from gossip.machine import Address
 
 ADDRESSES_TRIED_MAX = 4
+ADDRESS_CHECKS, ADDRESS_CHECK_S = 10, 0.05
 DIAL_S = 3.0
 LINKS_MAX = 1024
 
@@ -80,7 +81,7 @@ class Streams:
     async def _dial(self, to: NodeId) -> Connection:
         """Connect to a node at the first address that answers. Raises OSError, RemoteError."""
         failure: OSError | RemoteError = OSError(f"no address of {format_node_id(to)} is known")
-        for address in list(self._addresses_of(to))[:ADDRESSES_TRIED_MAX]:
+        for address in await self._await_addresses(to):
             if family_of(address.host) is None:
                 continue
             try:
@@ -89,6 +90,14 @@ class Streams:
                 failure = error
                 log.debug("cannot reach %s at %s: %s", format_node_id(to), address, error)
         raise failure
+
+    async def _await_addresses(self, to: NodeId) -> list[Address]:
+        """Return where to dial; a node that starts hears of the others a moment later."""
+        for _ in range(ADDRESS_CHECKS):
+            if known := list(self._addresses_of(to)):
+                return known[:ADDRESSES_TRIED_MAX]
+            await asyncio.sleep(ADDRESS_CHECK_S)
+        return []
 
     async def _dial_address(self, to: NodeId, address: Address) -> Connection:
         async with asyncio.timeout(DIAL_S):

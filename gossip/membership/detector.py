@@ -202,5 +202,5 @@ class Detector:
         return [
             member
             for member in self._members.live
-            if member.id != self._local.id and addresses_of(member)
+            if member.id != self._local.id and member.has_address
         ]

@@ -20,13 +20,15 @@ from gossip.membership.addresses import is_usable
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
 from gossip.membership.local import LocalMember
-from gossip.membership.members import MemberState
-from gossip.membership.messages import Datagram, Hello
+from gossip.membership.members import Member, MemberState
+from gossip.membership.messages import Alive, Datagram, Hello
 from gossip.membership.post import Post
 from gossip.membership.roll import Roll
+from gossip.membership.throttle import Throttle
 from gossip.tuning import Tuning
 
 HELLOS_PER_WAKE = 32
+ASKED_MAX = 256
 BUSY_S = 0.01
 """When more are due than one wake sends, the rest follow after this long."""
 
@@ -61,6 +63,8 @@ class Introductions:
         self._tuning = tuning
         self._rng = rng
         self._hints: dict[Address, Hint] = {}
+        self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
+        self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
         self._round: list[NodeId] = []
         self._reconnect_at = now + tuning.reconnect_interval_s * (0.5 + rng.random() / 2)
 
@@ -101,6 +105,19 @@ class Introductions:
         """Introduce ourselves to whoever is there."""
         messages = (Hello(wants_reply), self._local.alive)
         self._post.send_plain(to, *messages, *([] if also is None else [also]))
+
+    def ask(self, source: Address, now: Instant) -> None:
+        """Ask who is there: packets come from it, and we lack the words to them."""
+        if self._asked.allows(source, now):
+            self._post.counts["introductions/asked for"] += 1
+            self.hello(source, wants_reply=True)
+
+    def answer(self, source: Address, others: Iterable[Member], now: Instant) -> None:
+        """Answer a greeting with who we are, and with as many others as fit into the packet."""
+        if self._answered.allows(source, now):
+            claims = [self._beliefs.claim_of(member) for member in others]
+            known = [claim for claim in claims if isinstance(claim, Alive)]
+            self._post.send(source, Hello(wants_reply=False), self._local.alive, fill=known)
 
     def _follow(self, address: Address, now: Instant) -> None:
         if any(member.path == address for member in self._roll.members.live):

@@ -105,6 +105,11 @@ class Member(msgspec.Struct, frozen=True):
         return precedence(self.boot, self.incarnation, self.state)
 
     @property
+    def has_address(self) -> bool:
+        """Whether anything can be sent to it."""
+        return self.path is not None or bool(self.addresses)
+
+    @property
     def is_live(self) -> bool:
         """Whether the member counts: alive, or suspected of not being so."""
         return self.state.is_live

@@ -72,30 +72,29 @@ class Probe:
         self.state = ProbeState.ASKED
         self.nacks: dict[NodeId, bool] = {}
         """The relays that were asked, and whether each said nack."""
-        self._due_at: dict[ProbeState, Instant] = {}
+        self.due_at = now
+        """When time next moves this probe, or its period ends."""
+        self._schedule: dict[ProbeState, Instant] = {}
 
     def schedule(self, timeout_s: float, period_s: float) -> None:
         """Fix the times at which the probe goes on without an answer."""
         assert timeout_s < period_s, "relays get the rest of the period"
         end = self.started_at + period_s
-        self._due_at = {
+        self._schedule = {
             ProbeState.ASKED: self.started_at + RETRY_SHARE * timeout_s,
             ProbeState.ASKED_AGAIN: self.started_at + timeout_s,
             ProbeState.RELAYED: end,
             ProbeState.ANSWERED: end,
             ProbeState.LOST: end,
         }
-
-    @property
-    def due_at(self) -> Instant:
-        """When time next moves this probe, or its period ends."""
-        return self._due_at[self.state]
+        self.due_at = self._schedule[self.state]
 
     def catch_up(self, now: Instant) -> None:
         """Give every later phase its full time, although this one is noticed late."""
         late_s = now - self.due_at
         assert late_s >= 0, "a phase is not cut short"
-        self._due_at = {state: due_at + late_s for state, due_at in self._due_at.items()}
+        if late_s:
+            self._schedule = {state: at + late_s for state, at in self._schedule.items()}
 
     @property
     def is_over(self) -> bool:
@@ -108,6 +107,7 @@ class Probe:
         if following is None:
             return False
         self.state = following
+        self.due_at = self._schedule[following]
         return True
 
     def expects_answer_from(self, sender: NodeId) -> bool:

@@ -50,26 +50,17 @@ from gossip.membership.messages import (
 )
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
+from gossip.membership.reach import Reach
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
-from gossip.membership.throttle import Throttle
 from gossip.tuning import Tuning
 from gossip.wire import unpack
 
-ASKED_MAX = 256
 FAREWELLS = 3
 FAREWELL_PEERS_MAX = 64
-FEED_MAX = 16
+INTRODUCED_MAX = 16
 MEETING_S = 5.0
 """An answered greeting is a meeting if the member is new to us, or back, since this long."""
 NEVER = math.inf
-RELUCTANCE: dict[MemberState | None, int] = {
-    MemberState.ALIVE: 0,
-    MemberState.SUSPECT: 1,
-    None: 2,
-    MemberState.DEAD: 3,
-    MemberState.LEFT: 3,
-}
-"""In which order to try nodes, by what we believe about them."""
 
 
 class Swim:
@@ -100,6 +91,7 @@ class Swim:
         self._post = Post(self.members, tuning)
         self._contacts = Contacts()
         self._roll = Roll(self.members, self._contacts, tuning, self._post.emit, self._post.counts)
+        self._reach = Reach(me, self.members, self._roll.book, self._contacts)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
         local, post, roll = self._local, self._post, self._roll
@@ -120,8 +112,6 @@ class Swim:
         )
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
-        self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
-        self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self._farewell_at = NEVER
@@ -296,7 +286,7 @@ class Swim:
         others = [
             member
             for member in self.members.live
-            if member.id != self._local.id and addresses_of(member)
+            if member.id != self._local.id and member.has_address
         ]
         return self._rng.sample(others, min(count, len(others)))
 
@@ -319,9 +309,8 @@ class Swim:
         member = self.members.get(sender)
         if member is not None and (member.described == member.incarnation or not member.is_live):
             return
-        if not self.leaving and self._asked.allows(source, now):
-            self._post.counts["introductions/asked for"] += 1
-            self._introductions.hello(source, wants_reply=True)
+        if not self.leaving:
+            self._introductions.ask(source, now)
 
     def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
         match message:
@@ -341,10 +330,8 @@ class Swim:
     def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
         """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
         if hello.wants_reply:
-            if not self.leaving and self._answered.allows(source, now):
-                feed = [self._beliefs.claim_of(member) for member in self._sample(FEED_MAX)]
-                known = [claim for claim in feed if isinstance(claim, Alive)]
-                self._post.send(source, Hello(wants_reply=False), self._local.alive, fill=known)
+            if not self.leaving:
+                self._introductions.answer(source, self._sample(INTRODUCED_MAX), now)
             return
         member = self.members.get(sender)
         if member is not None and now - member.changed_at < MEETING_S:
@@ -396,22 +383,8 @@ class Swim:
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first; empty when nobody knows."""
-        member = self.members.get(node)
-        if member is not None:
-            return list(addresses_of(member))
-        forgotten = self._roll.book.get(node)
-        return list(forgotten.addresses) if forgotten else []
+        return self._reach.addresses_of(node)
 
     def reachable_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
-        """Return the nodes in the order in which to try them.
-
-        Ourselves, then the alive by round trip, the suspect, the unknown, and the departed last.
-        """
-        return sorted(nodes, key=self._reluctance)
-
-    def _reluctance(self, node: NodeId) -> tuple[int, float, NodeId]:
-        if node == self._local.id:
-            return -1, 0.0, node
-        member = self.members.get(node)
-        rtt_s = self._contacts.rtt_s(node)
-        return RELUCTANCE[member.state if member else None], rtt_s or NEVER, node
+        """Return the nodes in the order in which to try them."""
+        return self._reach.reachable_first(nodes)

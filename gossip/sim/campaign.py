@@ -47,6 +47,16 @@ MUST_HAPPEN = (
     "world/streams/stalled",
     "world/streams/broken",
     "world/disks/writes_lost",
+    "datagrams_dropped/replayed",
+    "suspicions/begun",
+    "deaths/declared",
+    "pauses/noticed",
+    "handovers/taken",
+    "handovers/let_go",
+    "requests/refused",
+    "writes/indeterminate",
+    "reads/diverged",
+    "repairs/keys",
 )
 
 

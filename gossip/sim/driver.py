@@ -35,6 +35,9 @@ class Audience(Protocol):
     def stepped(self, host: Host) -> None:
         """A node took in one input and all its effects were performed."""
 
+    def died_writing(self, host: Host, life: int) -> None:
+        """The moment has come for a host that was to die while it writes."""
+
 
 class SimulatedDriver:
     """Moves datagrams, frames, changes and timers between hosts."""
@@ -181,6 +184,9 @@ class SimulatedDriver:
             batches, host.unwritten = host.unwritten, []
             takes_s = host.disk_delay_s * self._disk.uniform(0.5, 1.5)
             self.schedule.after(takes_s, self._commit, host, host.life, batches)
+            dies_after_s = takes_s * self._disk.uniform(0.0, 1.5)
+            if host.dies_writing:
+                self.schedule.after(dies_after_s, self._audience.died_writing, host, host.life)
 
     def _commit(self, host: Host, life: int, batches: list[Persist]) -> None:
         if host.life != life:

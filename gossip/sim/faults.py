@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # More than half the seeds have a given class at all, so that quiet combinations occur too.
 CLASS_CHANCE = 0.6
+RETIRING_NODES_MIN = 4
 
 Draw = Callable[[random.Random, list[str], float], "Iterator[Fault]"]
 
@@ -52,8 +53,8 @@ def strike(world: "World", fault: Fault) -> None:
     if fault.verb in ON_A_HOST:
         (name,) = fault.objects
         assert isinstance(name, str), "faults of this kind name one host"
-        state = world.hosts[name].state
-        if state in ON_A_HOST[fault.verb]:
+        host = world.hosts[name]
+        if host.state in ON_A_HOST[fault.verb] and not host.is_retired:
             getattr(world, fault.verb)(name)
     else:
         getattr(world, fault.verb)(*fault.objects)
@@ -62,6 +63,7 @@ def strike(world: "World", fault: Fault) -> None:
 # In which states of a host each of these is possible.
 ON_A_HOST: dict[str, tuple[HostState, ...]] = {
     "crash": (HostState.UP, HostState.PAUSED),
+    "crash_writing": (HostState.UP,),
     "restart": (HostState.DOWN,),
     "pause": (HostState.UP,),
     "resume": (HostState.PAUSED,),
@@ -93,7 +95,7 @@ def _weather(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fa
 def _crashes(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
     for at in _moments(rng, span_s, 5):
         name, length_s = rng.choice(names), _length_s(rng, 15.0)
-        yield Fault(at, "crash", (name,))
+        yield Fault(at, rng.choice(("crash", "crash_writing")), (name,))
         yield Fault(at + length_s, "restart", (name,))
 
 
@@ -131,6 +133,15 @@ def _disks(rng: random.Random, names: list[str], span_s: float) -> Iterator[Faul
         yield Fault(at, "slow_disk", (rng.choice(names), delay_s))
 
 
+def _registry(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    """Newcomers at any moment; and at most one goodbye, because each costs a copy of the data."""
+    for number, at in enumerate(_moments(rng, span_s, 2)):
+        yield Fault(at, "add", (f"new{number}",))
+    retired, at = rng.choice(names), rng.uniform(0.0, span_s)
+    if len(names) >= RETIRING_NODES_MIN:
+        yield Fault(at, "retire", (retired,))
+
+
 CLASSES: dict[str, Draw] = {
     "weather": _weather,
     "crashes": _crashes,
@@ -139,5 +150,6 @@ CLASSES: dict[str, Draw] = {
     "cuts": _cuts,
     "clocks": _clocks,
     "disks": _disks,
+    "registry": _registry,
 }
 """The classes of faults; each can be masked by its name."""

@@ -47,12 +47,14 @@ class Host:
         self.state = HostState.DOWN
         self.storage = MemoryStorage()
         self.signed_registry = b""
+        self.is_retired = False
         self.starts = 0
         self.life = 0
         self.wall_error_ms = 0
         self.disk_delay_s = DISK_DELAY_S
         self.unwritten: list[Persist] = []
         self.is_writing = False
+        self.dies_writing = False
         self.wake_at: Instant | None = None
         self.inbox: deque[Callable[[], None]] = deque()
         self._clock_offset_s = CLOCK_OFFSET_STEP_S * rng.randrange(1, 1024)
@@ -93,7 +95,7 @@ class Host:
         self._node, self.state, self.wake_at = None, HostState.DOWN, None
         self.inbox.clear()
         self.unwritten.clear()
-        self.is_writing = False
+        self.is_writing = self.dies_writing = False
 
     def local(self, world_now: Instant) -> Instant:
         """Read this device's monotonic clock."""

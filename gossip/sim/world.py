@@ -123,6 +123,14 @@ class World:
         self.issuer.remove(self.hosts[name])
         self._publish_registry(())
 
+    def retire(self, name: str) -> None:
+        """Take a device out of service for good: it is removed, and never starts again."""
+        self.remove(name)
+        host = self.hosts[name]
+        host.is_retired = True
+        if not host.is_down:
+            self.crash(name)
+
     def restart(self, *names: str) -> None:
         """Start a process on devices on which none runs."""
         for name in names:
@@ -145,6 +153,10 @@ class World:
             self._node_counts.update(host.node.counts)
             host.end()
             self._lose_operations(name)
+
+    def crash_writing(self, name: str) -> None:
+        """Let a process die in the middle of what it next writes, or just behind it."""
+        self.hosts[name].dies_writing = True
 
     def pause(self, *names: str) -> None:
         """Let processes stand still, as SIGSTOP or a starved machine does."""
@@ -216,8 +228,9 @@ class World:
             host.wall_error_ms, host.disk_delay_s = 0, DISK_DELAY_S
             if host.is_paused:
                 self.resume(host.name)
-            elif host.is_down:
+            elif host.is_down and not host.is_retired:
                 self.restart(host.name)
+        self._publish_registry(())
 
     # ------------------------------------------------------------------ clients
 
@@ -348,6 +361,10 @@ class World:
         for checker in self.checkers:
             checker.stepped(self, host)
 
+    def died_writing(self, host: Host, life: int) -> None:
+        """End a process that was to die while it writes."""
+        self._end_life(host, life)
+
     # ------------------------------------------------------------------ inside
 
     def _new_node(self, host: Host) -> Node:
@@ -374,11 +391,12 @@ class World:
         )
 
     def _publish_registry(self, newcomers: Iterable[str]) -> None:
-        """Hand the newest registry to the newcomers and to one node that runs."""
+        """Hand the newest registry to the newcomers and to one node that runs and belongs."""
         signed = self.issuer.signed()
         for name in newcomers:
             self.hosts[name].signed_registry = signed
-        for name in self.up()[:1]:
+        belong = set(self.issuer.newest.ids())
+        for name in [name for name in self.up() if self.hosts[name].id in belong][:1]:
             self.driver.call(self.hosts[name], partial(_adopt, signed))
 
     def _hand_in(self, host: Host, node: Node, operation: Operation, now: Instant) -> None:

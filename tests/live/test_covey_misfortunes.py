@@ -96,7 +96,7 @@ def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
 def test_start_on_a_full_disk_says_so(disk: Path, fleet: Fleet) -> None:
     with _alone(disk, fleet) as agent:
         _fill(disk)
-        _explains(agent.covey("run", timeout_s=30), exits.NO, "full")
+        _explains(agent.covey("run", timeout_s=30), exits.UNHEALTHY, "full", "free some space")
 
 
 def test_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:

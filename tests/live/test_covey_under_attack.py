@@ -8,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.network import Host
+from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
-PORT = 7747
+PORT, API_PORT = 7747, 7780
+TOML = f"""
+[api]
+listen = "0.0.0.0:{API_PORT}"
+"""
 OVERHEARD = 30
 MEMORY_GROWTH_BYTES_MAX = 24 * 2**20
 LOG_LINES_MAX = 200
@@ -37,8 +43,18 @@ def _overhear(host: Host, folder: Path) -> Path:
     return path
 
 
+def _attack(attacker: Host, target: Host, overheard: Path, seed: int) -> "subprocess.Popen[str]":
+    return _run_on(
+        attacker, "attacker", target.ipv4, str(PORT), str(API_PORT), str(overheard), str(seed)
+    )
+
+
+def _dropped(agent: AgentProcess, kind: str) -> float:
+    return agent.counters().get(f'covey_datagrams_dropped_total{{kind="{kind}"}}', 0.0)
+
+
 def test_garbage_changes_nothing(fleet: Fleet) -> None:
-    fleet.form("ash", "birch", "cedar")
+    fleet.form("ash", "birch", "cedar", toml=TOML)
     ash = fleet.agents["ash"]
     assert ash.host
     attacker = fleet.network.add_host()
@@ -49,7 +65,7 @@ def test_garbage_changes_nothing(fleet: Fleet) -> None:
 
     seed = random.randrange(1_000_000)
     print(f"seed of the attack: {seed}")
-    attack = _run_on(attacker, "attacker", ash.host.ipv4, str(PORT), str(overheard), str(seed))
+    attack = _attack(attacker, ash.host, overheard, seed)
     states: set[str] = set()
     while attack.poll() is None:
         for agent in fleet.running():
@@ -60,6 +76,8 @@ def test_garbage_changes_nothing(fleet: Fleet) -> None:
     assert states == {"alive"}, "the covey lost a member to noise"
     assert set(ash.states()) == set(fleet.agents), "noise became a member"
     assert ash.refused() > refused + 1000, "what is refused has to be counted"
+    for kind in ("forged", "malformed", "replayed"):
+        assert _dropped(ash, kind) > 0, f"nothing was counted as {kind}"
     growth = ash.rss_bytes() - memory
     print(f"memory grew by {growth / 2**20:.1f} MiB; refused {ash.refused() - refused:.0f}")
     assert growth < MEMORY_GROWTH_BYTES_MAX
@@ -69,16 +87,16 @@ def test_garbage_changes_nothing(fleet: Fleet) -> None:
 
 def test_doors_open_again_after_half_open_connections(fleet: Fleet) -> None:
     """Who held all the doors is shown out; a device that is entitled to join then can."""
-    fleet.form("ash", "birch")
+    fleet.form("ash", "birch", toml=TOML)
     ash = fleet.agents["ash"]
     assert ash.host
-    attacker = fleet.network.add_host()
     nothing = fleet.folder / "nothing.hex"
     nothing.write_text("")
-    attack = _run_on(attacker, "attacker", ash.host.ipv4, str(PORT), str(nothing), "1")
+    attack = _attack(fleet.network.add_host(), ash.host, nothing, seed=1)
+    full = 'covey_streams_refused_total{kind="no_place"}'
+    eventually(ash.counters, lambda seen: seen.get(full, 0) > 0, 30.0, "doors are held")
     cedar = fleet.add("cedar")
-    token = fleet.token(ash)
-    cedar.must("join", token, "--node-name", "cedar", timeout_s=90)
+    cedar.must("join", fleet.token(ash), "--node-name", "cedar", timeout_s=90)
     cedar.start()
     fleet.wait_formed(2 * FORMED_WITHIN_S, "one more, in the middle of an attack")
     attack.communicate(timeout=60)

@@ -140,7 +140,9 @@ class FakeTelemetry:
         return OutboxStats(len(self.accepted), 1000, 7, 1, None)
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
-        return [DeadLetter("a-1-9", Reading("attic/gas", 1), "refused: 0x99", 1_700_000_000 * 10**9)]
+        return [
+            DeadLetter("a-1-9", Reading("attic/gas", 1), "refused: 0x99", 1_700_000_000 * 10**9)
+        ]
 
 
 class FakeUplink:

@@ -8,6 +8,8 @@ import heapq
 import itertools
 import random
 from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
 
 from gossip.ids import NodeId, next_boot
 from gossip.machine import Address, Emit, SendDatagram, SendFrame
@@ -22,6 +24,14 @@ def address_of(index: int) -> Address:
     return Address(f"10.0.{index // 250}.{index % 250 + 1}", 7747)
 
 
+class Packet(NamedTuple):
+    body: bytes
+    sender: NodeId
+    boot: int
+    incarnation: int
+    source: Address
+
+
 class Net:
     """Members by index 0..n-1; their node ids are drawn from the seed."""
 
@@ -34,14 +44,14 @@ class Net:
         self.ids = [self.rng.randrange(1, 2**64) for _ in range(count)]
         self.starts: dict[int, int] = defaultdict(int)
         self.addresses = [address_of(index) for index in range(count)]
-        self.stopped: dict[int, list] = {}
+        self.stopped: dict[int, list[Callable[[], None]]] = {}
         self.cut: set[tuple[int, int]] = set()
         self.streams = True
         self.events: list[tuple[float, int, object]] = []
         self.sent = 0
         self.largest_bytes = 0
-        self.transcript: list[tuple] = []
-        self._heap: list = []
+        self.transcript: list[tuple[float, int, Address, bytes]] = []
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = itertools.count()
         self._due: dict[int, float] = {}
         for index in range(count):
@@ -157,7 +167,7 @@ class Net:
             act()
         self.now = end
 
-    def run_until(self, condition, within_s: float) -> float:
+    def run_until(self, condition: Callable[[], bool], within_s: float) -> float:
         """Run until the condition holds; return how long it took. Fails when it never does."""
         begun = self.now
         while not condition():
@@ -165,7 +175,7 @@ class Net:
             self.run(0.05)
         return self.now - begun
 
-    def later(self, after_s: float, act) -> None:
+    def later(self, after_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now + after_s, next(self._serial), act))
 
     # The driver of each member.
@@ -201,14 +211,15 @@ class Net:
         to = self.addresses.index(effect.to)
         if (index, to) in self.cut:
             return
-        arguments = (effect.data, self.ids[index], swim.boot, swim.incarnation)
-        source = self.addresses[index]
-        self.later(delay_s, lambda: self._arrive(to, arguments, source))
+        packet = Packet(
+            effect.data, self.ids[index], swim.boot, swim.incarnation, self.addresses[index]
+        )
+        self.later(delay_s, lambda: self._arrive(to, packet))
 
-    def _arrive(self, to: int, arguments: tuple, source: Address) -> None:
+    def _arrive(self, to: int, packet: Packet) -> None:
         def act() -> None:
             if to in self.swims:
-                self.swims[to].receive(*arguments, source, self.now)
+                self.swims[to].receive(*packet, self.now)
                 self.settle(to)
 
         self.stopped[to].append(act) if to in self.stopped else act()

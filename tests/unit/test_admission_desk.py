@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import exits, joining
+from agent import certificates, exits, joining
 from agent.admission import AdmissionDesk
-from agent.admission_messages import KnownPeer
+from agent.admission_messages import Admission, KnownPeer
 from agent.exits import AgentError
 from agent.identity import Identity, found, load
 from agent.joining import join
@@ -19,11 +20,11 @@ from agent.net import frames
 from agent.net.listener import Listener
 from agent.net.sockets import Sockets, open_sockets
 from agent.net.tls import listening_context
-from agent.store.control import ControlStore
+from agent.store.control import ControlStore, TokenRefusedError
 from agent.tokens import Token, new_token, parse_token
 from gossip.ids import NodeId
 from gossip.machine import Address
-from gossip.state.registry import open_registry
+from gossip.state.registry import SignedRegistry, open_registry, remove
 
 
 class FakeCovey:
@@ -348,5 +349,48 @@ def test_a_data_directory_of_another_identity_is_refused(tmp_path: Path) -> None
         assert not await store.save_registry(4, b"four")
         assert store.registry() == (5, b"five")
         await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_removed_node_does_not_come_back_with_its_old_token(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            token = parse_token(await made.desk.create_token(3600, 1))
+            key = Ed25519PrivateKey.generate()
+            subject = certificates.Subject(made.identity.cluster_id, 77, "pi2")
+            request = certificates.make_request(key, subject)
+            clock_ms = int(time.time() * 1000)
+            admission = Admission(token.token_id, token.secret, request, clock_ms, 1.0, "")
+            _, first = await made.desk._issuer.admit(admission, ())
+            _, again = await made.desk._issuer.admit(admission, ())
+            assert first == again, "asking again changes nothing"
+            registry = remove(open_registry(first.signed, made.identity.verify), 77)
+            payload = registry.encode()
+            signed = SignedRegistry(payload, made.identity.sign(payload)).encode()
+            assert await made.store.save_registry(registry.epoch, signed)
+            with pytest.raises(TokenRefusedError) as caught:
+                await made.desk._issuer.admit(admission, ())
+            assert caught.value.status == exits.TOKEN_USED_UP
+            assert made.store.registry() == (registry.epoch, signed)
+
+    asyncio.run(scenario())
+
+
+def test_a_node_id_that_somebody_else_has_is_refused(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            token = parse_token(await made.desk.create_token(3600, 1))
+            theirs = made.identity.node_id
+            subject = certificates.Subject(made.identity.cluster_id, theirs, "pi2")
+            request = certificates.make_request(Ed25519PrivateKey.generate(), subject)
+            clock_ms = int(time.time() * 1000)
+            admission = Admission(token.token_id, token.secret, request, clock_ms, 1.0, "")
+            with pytest.raises(AgentError, match="belongs to another node") as caught:
+                await made.desk._issuer.admit(admission, ())
+            assert caught.value.status == exits.NAME_TAKEN
+            assert made.store.registry() is None
 
     asyncio.run(scenario())

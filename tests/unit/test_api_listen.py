@@ -156,7 +156,7 @@ def test_closing_ends_open_streams_and_removes_the_socket(tmp_path: Path) -> Non
 
 async def _until_watched(served: Served) -> None:
     async with asyncio.timeout(10):
-        while not served.agent.kv.watches_open:
+        while not served.agent.kv.watches_open:  # noqa: ASYNC110  a plain number
             await asyncio.sleep(0.01)
 
 
@@ -168,9 +168,13 @@ def test_signals_stay_with_the_agent(tmp_path: Path) -> None:
 
 def test_garbage_harms_nobody(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
-        for garbage in (b"\x00" * 100, os.urandom(5000), b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9999,
-                        b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-                        b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"):
+        for garbage in (
+            b"\x00" * 100,
+            os.urandom(5000),
+            b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9999,
+            b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+            b"POST /api/v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+        ):
             with socket.socket(socket.AF_UNIX) as peer:  # fmt: skip
                 peer.connect(str(served.paths.socket))
                 try:

@@ -236,6 +236,7 @@ def test_a_bug_in_a_stream_is_not_told(served: Served, client: Client) -> None:
 
 def test_watch_needs_one_subject(client: Client) -> None:
     assert refused(client, "GET", "/api/v1/watch").status == 400
+    assert refused(client, "GET", "/api/v1/watch", query={"key": "k" * 600}).status == 400
 
 
 def test_ring(client: Client) -> None:

@@ -65,8 +65,9 @@ def feed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["members"], ["kv", "get", "k"], ["publish", "t", "1"], ["readings", "-f"], ["token", "create"],
-     ["app", "list"], ["ring"], ["outbox"], ["status"], ["leave"], ["kv", "watch", "k"]],
+    [["members"], ["kv", "get", "k"], ["publish", "t", "1"], ["readings", "-f"],
+     ["token", "create"], ["app", "list"], ["ring"],
+     ["outbox"], ["status"], ["leave"], ["kv", "watch", "k"]],
 )  # fmt: skip
 def test_no_agent(covey: Covey, arguments: list[str]) -> None:
     outcome = covey(*arguments)
@@ -116,9 +117,7 @@ def test_names_from_elsewhere_cannot_write_to_the_terminal(served: Served, covey
     assert outcome.stdout == "line 0\\x1b[31m\n"
 
 
-def test_colour_on_demand(
-    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colour_on_demand(served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in covey("members", "show", "eve").stderr
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[31merror: " in covey("members", "show", "eve").stderr
@@ -234,7 +233,7 @@ def test_publish_one(served: Served, covey: Covey) -> None:
     assert (reading.tags, reading.time_ns) == ({"a": "b"}, 10**9)
 
 
-@pytest.mark.parametrize("how", [["-"], ["--stdin"], ["-", "--format", "plain"]])
+@pytest.mark.parametrize("how", [["-"], ["--stdin"], ["-", "--format", "plain"], []])
 def test_publish_lines(
     served: Served, covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: list[str]
 ) -> None:

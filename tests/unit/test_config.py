@@ -118,9 +118,7 @@ def test_complaints_name_the_place(
         ("COVEY_APPS__PUMP", "1", "three parts"),
     ],
 )
-def test_complaints_name_the_variable(
-    paths: Paths, variable: str, value: str, told: str
-) -> None:
+def test_complaints_name_the_variable(paths: Paths, variable: str, value: str, told: str) -> None:
     error = complaint(paths, "", **{variable: value})
     assert error.message.startswith(f"environment variable {variable}: ")
     assert told in error.message
@@ -128,7 +126,7 @@ def test_complaints_name_the_variable(
 
 def test_a_file_that_is_no_text(paths: Paths) -> None:
     paths.config_file.write_bytes(b"\xff\xfe")
-    with pytest.raises(AgentError, match="UTF-8|codec") as caught:
+    with pytest.raises(AgentError, match="utf-8") as caught:
         load(paths, {})
     assert caught.value.status == BAD_CONFIG
 
@@ -190,5 +188,5 @@ def test_endpoints(text: str, expected: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", ":80", "a:0", "a:65536", "a:b", "[::1", "[::1]80", "a:²"])
 def test_what_is_no_endpoint(text: str) -> None:
-    with pytest.raises(ValueError, match="write|port"):
+    with pytest.raises(ValueError, match=r"write|port"):
         parse_endpoint(text, 7747)

@@ -4,15 +4,27 @@ What comes here has passed the envelope, so the sender holds the covey's keys; i
 newer version, a broken build, or a stolen device.
 """
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import msgspec
 import pytest
 
 from gossip.errors import Malformed
-from gossip.machine import Address, SendDatagram
+from gossip.machine import Address, SendDatagram, SendFrame
 from gossip.membership.members import MemberState
-from gossip.membership.messages import DATAGRAMS, FRAMES, Alive, Dead, Entry, Left, Suspect
+from gossip.membership.messages import (
+    DATAGRAMS,
+    FRAMES,
+    Alive,
+    Datagram,
+    Dead,
+    Entry,
+    ExchangeRequest,
+    Left,
+    Suspect,
+)
 from gossip.membership.swim import Swim
 from gossip.tuning import BODY_BYTES_MAX, LAN
 from gossip.wire import pack
@@ -30,12 +42,12 @@ def machine() -> Swim:
     return swim
 
 
-def feed(swim, *messages, now=0.0, sender=2):
+def feed(swim: Swim, *messages: Datagram, now: float = 0.0, sender: int = 2) -> None:
     body = pack(DATAGRAMS.encode(message) for message in messages)
     swim.receive(body, sender, 1, 1, THEM, now)
 
 
-def mutations(data):
+def mutations(data: bytes) -> Iterator[bytes]:
     for length in range(len(data)):
         yield data[:length]
     for bit in range(len(data) * 8):
@@ -45,17 +57,15 @@ def mutations(data):
 
 
 @pytest.mark.parametrize("name", list(EXAMPLES))
-def test_every_truncation_and_bit_flip_decodes_or_is_malformed(name):
+def test_every_truncation_and_bit_flip_decodes_or_is_malformed(name: str) -> None:
     codec = codec_of(EXAMPLES[name])
     for data in mutations(codec.encode(EXAMPLES[name])):
-        try:
+        with contextlib.suppress(Malformed):
             codec.decode(data)
-        except Malformed:
-            pass
 
 
 @pytest.mark.parametrize("name", list(EXAMPLES))
-def test_a_machine_survives_every_mutation_of_every_message(name):
+def test_a_machine_survives_every_mutation_of_every_message(name: str) -> None:
     codec = codec_of(EXAMPLES[name])
     swim = machine()
     now = 0.0
@@ -75,7 +85,7 @@ def test_a_machine_survives_every_mutation_of_every_message(name):
     assert itself.boot == BOOT
 
 
-def test_random_bytes_are_counted():
+def test_random_bytes_are_counted() -> None:
     rng = random.Random(2)
     swim = machine()
     for turn in range(3000):
@@ -86,7 +96,7 @@ def test_random_bytes_are_counted():
     assert swim.counts["frames_dropped/malformed"] > 2500
 
 
-def test_unknown_kinds_are_skipped_and_what_follows_is_read():
+def test_unknown_kinds_are_skipped_and_what_follows_is_read() -> None:
     swim = machine()
     newer = msgspec.msgpack.encode([31, "from", {"the": "future"}])
     swim.receive(
@@ -102,7 +112,7 @@ def test_unknown_kinds_are_skipped_and_what_follows_is_read():
 
 
 @pytest.mark.parametrize("incarnation", [2**33, 2**62, 2**63, MAX])
-def test_our_incarnation_cannot_be_driven_to_its_end(incarnation):
+def test_our_incarnation_cannot_be_driven_to_its_end(incarnation: int) -> None:
     swim = machine()
     for claim in (Suspect, Dead):
         feed(swim, claim(ME, BOOT, incarnation, 2))
@@ -122,7 +132,7 @@ def test_our_incarnation_cannot_be_driven_to_its_end(incarnation):
         Alive(2, 1, MAX, "", (), {}),
     ],
 )
-def test_nobody_else_can_be_driven_to_the_end_either(claim):
+def test_nobody_else_can_be_driven_to_the_end_either(claim: Datagram) -> None:
     swim = machine()
     feed(swim, claim)
     member = swim.members[2]
@@ -130,20 +140,20 @@ def test_nobody_else_can_be_driven_to_the_end_either(claim):
     assert swim.counts["claims_ignored/implausible"] == 1
 
 
-def test_a_header_cannot_jump():
+def test_a_header_cannot_jump() -> None:
     swim = machine()
     swim.receive(b"", 2, MAX, 1, THEM, 0.0)
     swim.receive(b"", 2, 1, MAX, THEM, 0.0)
     assert swim.members[2].precedence == (1, 1, 0)
 
 
-def test_a_stranger_with_impossible_numbers_is_not_listed():
+def test_a_stranger_with_impossible_numbers_is_not_listed() -> None:
     swim = machine()
     feed(swim, Alive(9, 1, MAX, "", (), {}))
     assert 9 not in swim.members
 
 
-def test_a_member_that_is_pushed_can_still_refute():
+def test_a_member_that_is_pushed_can_still_refute() -> None:
     """The largest step that is believed leaves room for billions more."""
     net = Net(3)
     net.join_all()
@@ -159,14 +169,14 @@ def test_a_member_that_is_pushed_can_still_refute():
 # Sizes.
 
 
-def test_addresses_that_are_none_are_not_passed_on():
+def test_addresses_that_are_none_are_not_passed_on() -> None:
     swim = machine()
     bad = (Address("example.org", 1), Address("224.0.0.1", 1), Address("fe80::1%eth0", 1))
     feed(swim, Alive(3, 1, 1, "three", (*bad, THEM), {}))
     assert swim.members[3].addresses == (THEM,)
 
 
-def test_an_oversized_description_is_refused():
+def test_an_oversized_description_is_refused() -> None:
     swim = machine()
     tags = {str(n): "v" * 200 for n in range(6)}
     feed(swim, Alive(3, 1, 1, "three", (), tags))
@@ -174,7 +184,7 @@ def test_an_oversized_description_is_refused():
     assert swim.counts["claims_ignored/too large"] == 1
 
 
-def test_a_flood_of_strangers_fills_the_list_and_no_more():
+def test_a_flood_of_strangers_fills_the_list_and_no_more() -> None:
     tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, rumours_max=80)
     swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
     for node in range(2, 2000):
@@ -184,7 +194,7 @@ def test_a_flood_of_strangers_fills_the_list_and_no_more():
     assert swim.counts["members_refused/list full"] == 1998 - 99
 
 
-def test_a_flood_of_questions_earns_no_flood_of_answers():
+def test_a_flood_of_questions_earns_no_flood_of_answers() -> None:
     swim = machine()
     list(swim.effects())
     for turn in range(1000):
@@ -193,7 +203,7 @@ def test_a_flood_of_questions_earns_no_flood_of_answers():
     assert len([e for e in swim.effects() if isinstance(e, SendDatagram)]) < 10
 
 
-def test_every_packet_fits_whatever_is_known():
+def test_every_packet_fits_whatever_is_known() -> None:
     tags = {f"key-{n}": "v" * 100 for n in range(8)}
     net = Net(12, loss=0.1)
     for index, swim in net.swims.items():
@@ -205,16 +215,15 @@ def test_every_packet_fits_whatever_is_known():
     assert 800 < net.largest_bytes <= BODY_BYTES_MAX
 
 
-def test_a_state_too_large_for_a_frame_is_halved_until_it_fits():
+def test_a_state_too_large_for_a_frame_is_halved_until_it_fits() -> None:
     tuning = msgspec.structs.replace(LAN, members_max=4000)
     swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
     tags = {f"key-{n}": "v" * 100 for n in range(8)}
     entries = tuple(
         Entry(n, 1, 1, MemberState.DEAD, 1, 5, f"n{n}", (THEM,), tags) for n in range(2, 2000)
     )
-    kind = type(EXAMPLES["exchange request"])
-    swim.receive_frame(FRAMES.encode(kind(entries, 0)), 2, 0.0)
-    swim.receive_frame(FRAMES.encode(kind((), 0)), 2, 0.0)
-    frames = [e.data for e in swim.effects() if hasattr(e, "data") and not hasattr(e.to, "port")]
+    for known in (entries, ()):
+        swim.receive_frame(FRAMES.encode(ExchangeRequest(known, 0)), 2, 0.0)
+    frames = [effect.data for effect in swim.effects() if isinstance(effect, SendFrame)]
     assert len(swim.members) == 1999
     assert 2**18 < len(frames[-1]) <= 2**20

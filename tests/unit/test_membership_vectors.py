@@ -9,6 +9,7 @@ what is missing and never changes what is there.
 import json
 import pathlib
 import typing
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from gossip.machine import Address
 from gossip.membership import messages
 from gossip.membership.members import MemberState
 from gossip.membership.messages import DATAGRAMS, FRAMES, Entry
+from gossip.wire import Codec
 
 FILE = pathlib.Path(__file__).parents[1] / "vectors" / "membership-v1.json"
 
@@ -47,11 +49,11 @@ EXAMPLES = {
 }
 
 
-def codec_of(message):
+def codec_of(message: Any) -> Codec[Any]:
     return DATAGRAMS if isinstance(message, messages.Datagram) else FRAMES
 
 
-def vector_of(message):
+def vector_of(message: Any) -> dict[str, Any]:
     fields = {f: msgspec.to_builtins(getattr(message, f)) for f in message.__struct_fields__}
     return {
         "message": type(message).__name__,
@@ -60,22 +62,22 @@ def vector_of(message):
     }
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Structs that travel as arrays are arrays here too."""
     return json.loads(msgspec.json.encode(value))
 
 
-def recorded():
+def recorded() -> dict[str, Any]:
     return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
 
 
 @pytest.mark.parametrize("name", list(EXAMPLES))
-def test_the_bytes_are_the_recorded_ones(name):
+def test_the_bytes_are_the_recorded_ones(name: str) -> None:
     assert vector_of(EXAMPLES[name]) == recorded()[name]
 
 
 @pytest.mark.parametrize("name", list(recorded()))
-def test_the_recorded_bytes_decode_to_the_recorded_fields(name):
+def test_the_recorded_bytes_decode_to_the_recorded_fields(name: str) -> None:
     vector = recorded()[name]
     kind = getattr(messages, vector["message"])
     codec = DATAGRAMS if kind in typing.get_args(messages.Datagram) else FRAMES
@@ -84,12 +86,12 @@ def test_the_recorded_bytes_decode_to_the_recorded_fields(name):
     assert vector_of(message)["fields"] == vector["fields"]
 
 
-def test_every_message_has_a_vector():
+def test_every_message_has_a_vector() -> None:
     kinds = {*typing.get_args(messages.Datagram), *typing.get_args(messages.Frame)}
     assert {vector["message"] for vector in recorded().values()} == {k.__name__ for k in kinds}
 
 
-def test_tags_keep_to_their_ranges():
+def test_tags_keep_to_their_ranges() -> None:
     assert DATAGRAMS.tags <= set(range(1, 32))
     assert FRAMES.tags <= set(range(32, 48))
 

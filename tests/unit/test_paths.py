@@ -56,7 +56,9 @@ def test_user() -> None:
 def test_user_without_runtime_directory() -> None:
     environ = {"XDG_DATA_HOME": "/data", "XDG_CONFIG_HOME": "/config"}
     paths = Paths.find(None, {"HOME": "/h", **environ}, user_id=7)
-    assert paths == Paths(Path("/config/covey/covey.toml"), Path("/data/covey"), Path("/data/covey"))
+    assert paths == Paths(
+        Path("/config/covey/covey.toml"), Path("/data/covey"), Path("/data/covey")
+    )
 
 
 def test_made_directories_are_private(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What systemd is told, over real datagram sockets."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def test_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
         asyncio.run(keep_alive(told, is_well))
     manager.setblocking(False)
     messages = []
-    with pytest.raises(BlockingIOError):
+    with contextlib.suppress(BlockingIOError):
         while True:
             messages.append(manager.recv(100))
     assert messages == [b"WATCHDOG=1"] * 2

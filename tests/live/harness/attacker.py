@@ -1,8 +1,8 @@
-"""A host that means no good: ``python -m tests.live.harness.attacker HOST PORT PACKETS SEED``.
+"""A host that means no good: ``python -m tests.live.harness.attacker HOST PORT API PACKETS SEED``.
 
-It has no credentials. It knows the ports, and PACKETS, a file with one datagram in hexadecimal
-on each line, overheard on the wire. It sends only to the one address it is given, a bounded
-number of times, and ends by itself.
+It has no credentials. It knows the ports, of the covey and of the HTTP API, and PACKETS, a file
+with one datagram in hexadecimal on each line, overheard on the wire. It sends only to the one address
+that it is given, a bounded number of times, and ends by itself.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ MUTATIONS_OF_EACH = 20
 DATAGRAM_BYTES_MAX = 60_000
 RANDOM_STREAMS = 40
 HALF_OPEN_STREAMS = 150
-DRIP_FOR_S = 6.0
+DRIP_FOR_S = 5.0
 PACE_S = 0.0002
 MDNS_PORT = 5353
 
@@ -26,6 +26,9 @@ MDNS_PORT = 5353
 # announces four gigabytes.
 HUGE_TLS_RECORD = b"\x16\x03\x01\xff\xff" + b"\x01\xff\xff\xff"
 HUGE_FRAME = b"\xff\xff\xff\xff"
+HUGE_REQUEST = b"PUT /api/v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999999999\r\n\r\n"
+STRANGE_REQUEST = b"GET /" + b"%ff" * 3000 + b" HTTP/9.9\r\n" + b"A: b\r\n" * 2000 + b"\r\n"
+NOISES = (HUGE_TLS_RECORD, HUGE_FRAME, HUGE_REQUEST, STRANGE_REQUEST, b"")
 
 
 def _datagrams(rng: random.Random, overheard: list[bytes]) -> list[bytes]:
@@ -55,9 +58,9 @@ def _send_datagrams(host: str, port: int, packets: list[bytes]) -> None:
 
 def _send_streams(rng: random.Random, host: str, port: int) -> None:
     for number in range(RANDOM_STREAMS):
-        noise = (HUGE_TLS_RECORD, HUGE_FRAME, rng.randbytes(5000))[number % 3]
+        noise = NOISES[number % len(NOISES)]
         with contextlib.suppress(OSError), socket.create_connection((host, port), 5) as stream:
-            stream.sendall(noise + rng.randbytes(100))
+            stream.sendall(noise + rng.randbytes(1000))
 
 
 def _greet_without_certificate(host: str, port: int) -> None:
@@ -92,14 +95,17 @@ def _hold_half_open(rng: random.Random, host: str, port: int) -> None:
 
 def main() -> None:
     """Attack one agent, in every way once."""
-    host, port, path, seed = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+    host, path = sys.argv[1], Path(sys.argv[4])
+    port, api, seed = (int(sys.argv[number]) for number in (2, 3, 5))
     rng = random.Random(seed)
     overheard = [bytes.fromhex(line) for line in path.read_text().split()]
     packets = _datagrams(rng, overheard)
     _send_datagrams(host, port, packets)
     _send_datagrams(host, MDNS_PORT, packets[:1000])
     _send_streams(rng, host, port)
+    _send_streams(rng, host, api)
     _greet_without_certificate(host, port)
+    _hold_half_open(rng, host, api)
     _hold_half_open(rng, host, port)
 
 

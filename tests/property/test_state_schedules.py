@@ -1,0 +1,373 @@
+"""Whole planes under random schedules: writes, cuts, crashes, slow disks, changing owners.
+
+Each run has a phase of trouble and a phase of peace, and a witness beside it that listens to every
+commit and so knows which writes were meant to be replaced by which. It demands:
+
+* a quorum read that begins after a write was acknowledged sees it, or something that replaced it;
+* in peace, all owners agree, every acknowledged write that nobody replaced is there, and nothing
+  is there that an acknowledged write or delete replaced;
+* every request ends, and nobody is left with keys that are not his.
+
+At the end each rule of the plane is switched off in turn, and the witness must notice.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from gossip.ids import NodeId
+from gossip.state import reads, replica
+from gossip.state.comparison import Comparisons, Pass
+from gossip.state.dots import Dot
+from gossip.state.handover import Handover
+from gossip.state.messages import Message
+from gossip.state.post import Post
+from gossip.state.records import KeyState, decode_context, join_contexts
+from gossip.state.registrar import Registrar
+from gossip.state.registry import admit, remove
+from gossip.state.replica import Replica
+from gossip.state.requests import Delete, Get, GetResult, Put, PutResult
+from gossip.state.writes import Writes
+from tests.unit.state_net import Net, node, registry_of
+
+Named = tuple[str, Dot]
+
+KEYS = [f"key-{n}" for n in range(4)]
+SCHEDULES = 80
+
+
+class Violation(AssertionError):
+    """The witness has noticed something."""
+
+
+class Witness(Net):
+    """A net that knows what was meant."""
+
+    def __init__(self, seed: int, nodes: int) -> None:
+        self.meant: set[Named] = set()
+        self.meant_by: dict[Named, set[Named]] = {}
+        self.acked: set[Named] = set()
+        self.killed: set[Named] = set()
+        self.open: dict[tuple[NodeId, int], tuple[str, set[Named]]] = {}
+        self.keys: dict[tuple[NodeId, int], str] = {}
+        self.totals: Counter[str] = Counter()
+        self.replicas = (3, 3, 2, 1)[seed % 4]
+        registry = registry_of(range(1, nodes + 1), partitions=6, replicas=self.replicas)
+        super().__init__(registry, seed)
+        self.next_node = nodes + 1
+        self.rng = random.Random(seed)
+
+    def start(self, number: NodeId, registry: Any = None) -> Any:
+        plane = super().start(number, registry)
+        write = plane.replica.write
+
+        def listen(
+            partition: int, key: str, value: bytes | None, gone: Iterable[Dot] | None, now: float
+        ) -> tuple[KeyState, Dot | None]:
+            state, dot = write(partition, key, value, gone, now)
+            dead = {(key, d) for d in state.covered if d not in state.dots()}
+            self.meant |= dead
+            if dot is not None:
+                self.meant_by[key, dot] = dead
+            return state, dot
+
+        plane.replica.write = listen
+        return plane
+
+    def crash(self, number: NodeId) -> None:
+        self.totals += self.planes[number].counts
+        super().crash(number)
+
+    # Trouble
+
+    def trouble(self, steps: int) -> None:
+        actions = [
+            self.put, self.put, self.put, self.get, self.get, self.delete,
+            self.cut_one, self.mend, self.restart, self.blackout, self.slow_disk, self.grow,
+            self.shrink,
+        ]  # fmt: skip
+        for _ in range(steps):
+            self.rng.choice(actions)()
+            self.run(self.rng.choice([0.0005, 0.003, 0.02, 0.3, 1.0, 6.0]))
+            self.judge()
+
+    def anybody(self) -> NodeId:
+        return self.rng.choice(sorted(self.planes))
+
+    def put(self) -> None:
+        key, who = self.rng.choice(KEYS), self.anybody()
+        context = None
+        read = [r for (_, r) in self.found if r[0] == key]
+        if read and self.rng.random() < 0.6:
+            context = self.rng.choice(read)[1]
+        request = Put(key, self.rng.randbytes(6), context=context)
+        self.open[who, self.submit(who, request)] = (key, set())
+
+    def delete(self) -> None:
+        key, who = self.rng.choice(KEYS), self.anybody()
+        self.open[who, self.submit(who, Delete(key))] = (key, set())
+
+    def get(self) -> None:
+        key, who = self.rng.choice(KEYS), self.anybody()
+        expected = {name for name in self.acked if name[0] == key}
+        self.open[who, self.submit(who, Get(key))] = (key, expected)
+
+    def cut_one(self) -> None:
+        a, b = self.rng.sample(sorted(self.storages), 2) if len(self.storages) > 1 else (1, 1)
+        self.cut.add(frozenset((a, b)))
+
+    def mend(self) -> None:
+        self.heal()
+
+    def restart(self) -> None:
+        who = self.anybody()
+        if len(self.planes) > 1:
+            self.crash(who)
+            self.open = {name: o for name, o in self.open.items() if name[0] != who}
+            self.run(self.rng.choice([0.0, 0.5]))
+            self.start(who)
+
+    def blackout(self) -> None:
+        """Everybody loses power at once, and everything that is not on disk."""
+        numbers = sorted(self.planes)
+        for number in numbers:
+            self.crash(number)
+        self.open.clear()
+        for number in numbers:
+            self.start(number)
+
+    def slow_disk(self) -> None:
+        slow, delay_s = self.anybody(), self.rng.choice([0.002, 0.05, 0.4])
+        self.save_s = lambda who: delay_s if who == slow else 0.002
+
+    def quiet(self) -> bool:
+        return not self.cut and all(not p.handover.unfinished() for p in self.planes.values())
+
+    def grow(self) -> None:
+        if len(self.planes) >= 6 or not self.quiet():
+            return
+        number, self.next_node = self.next_node, self.next_node + 1
+        registry = admit(self.registry, node(number))
+        self.start(number, registry)
+        told = [n for n in self.planes if self.rng.random() < 0.7]
+        self.adopt(registry, *told)
+
+    def shrink(self) -> None:
+        """Remove a node for good. Its copies are lost with it, so peace must come first."""
+        if self.replicas == 1 or len(self.planes) <= 4 or not self.quiet():
+            return
+        gone = self.anybody()
+        self.run(3)
+        if not self.quiet():
+            return
+        self.crash(gone)
+        del self.storages[gone]
+        self.open = {name: o for name, o in self.open.items() if name[0] != gone}
+        self.adopt(remove(self.registry, gone))
+
+    # Judging
+
+    @property
+    def found(self) -> list[tuple[tuple[NodeId, int], tuple[str, bytes]]]:
+        return [
+            (name, (self.keys[name], result.context))
+            for name, result in self.results.items()
+            if isinstance(result, GetResult) and result.outcome == "ok" and name in self.keys
+        ]
+
+    def submit(self, number: NodeId, request: Any) -> int:
+        request_id = super().submit(number, request)
+        self.keys[number, request_id] = request.key
+        return request_id
+
+    def judge(self) -> None:
+        for name in [n for n in self.open if n in self.results]:
+            key, expected = self.open.pop(name)
+            result = self.results[name]
+            if isinstance(result, GetResult) and result.outcome == "ok":
+                seen = {(key, value.dot) for value in result.values}
+                missed = expected - seen - self.meant
+                if missed:
+                    raise Violation(f"a quorum read of {key} at {name} misses {missed}")
+            elif isinstance(result, PutResult) and result.outcome == "ok" and result.context:
+                for dot in decode_context(key, result.context):
+                    self.acked.add((key, dot))
+                    self.killed |= self.meant_by.get((key, dot), set())
+
+    # Peace
+
+    def peace(self) -> None:
+        self.heal()
+        self.save_s = lambda _who: 0.002
+        self.adopt(self.registry)
+        for number in self.planes:
+            for other in self.planes:
+                self.planes[number].peer_alive(other, self.now)
+            self.settle(number)
+        self.run(90)
+        self.judge()
+        if self.open:
+            raise Violation(f"requests that never ended: {self.open}")
+        for number, plane in self.planes.items():
+            if plane.handover.unfinished():
+                raise Violation(f"node {number} has unfinished hand-overs")
+            if plane.pending():
+                raise Violation(f"node {number} has requests under way in peace")
+        for key in KEYS:
+            self.agree(key)
+
+    def agree(self, key: str) -> None:
+        partition = self.registry.partition_of(key)
+        owners = self.registry.owners[partition]
+        held: dict[NodeId, frozenset[Dot]] = {}
+        for number, storage in self.storages.items():
+            record = storage.load(partition, key)
+            held[number] = record.dots() if record else frozenset()
+            if held[number] and number not in owners:
+                raise Violation(f"{number} keeps {key} without owning it")
+        if len({held[owner] for owner in owners}) != 1:
+            raise Violation(f"owners of {key} differ: {held}")
+        live = {(key, dot) for dot in held[owners[0]]}
+        acked = {name for name in self.acked if name[0] == key}
+        if lost := acked - self.meant - live:
+            raise Violation(f"lost: {lost}")
+        if back := live & self.killed:
+            raise Violation(f"came back: {back}")
+
+
+def run(seed: int) -> Witness:
+    witness = Witness(seed, nodes=3 + seed % 3)
+    try:
+        witness.trouble(120)
+        witness.peace()
+    except AssertionError as error:
+        raise Violation(f"SEED {seed}: {type(error).__name__}: {error}") from error
+    return witness
+
+
+def test_no_schedule_breaks_a_promise() -> None:
+    for seed in range(SCHEDULES):
+        run(seed)
+
+
+def test_schedules_are_not_vacuous() -> None:
+    counts: Counter[str] = Counter()
+    acked = 0
+    for seed in range(SCHEDULES // 2):
+        witness = run(seed)
+        acked += len(witness.acked)
+        counts += sum((plane.counts for plane in witness.planes.values()), witness.totals)
+    assert acked > 50
+    for name in (
+        "writes/indeterminate", "reads/unavailable", "reads/diverged", "repairs/keys",
+        "handovers/taken", "handovers/let_go", "requests/refused", "requests/forwarded",
+    ):  # fmt: skip
+        assert counts[name] > 0, name
+
+
+Patch = pytest.MonkeyPatch
+
+
+def _answers_reads_before_it_is_complete(patch: Patch) -> None:
+    patch.setattr(Replica, "is_complete", lambda self, p, reg: self.me in reg.owners[p])
+
+
+def _takes_over_without_asking(patch: Patch) -> None:
+    patch.setattr(Handover, "_needed", lambda _self, _partition, _former: 0)
+
+
+def _lets_go_at_once(patch: Patch) -> None:
+    def adopted(self: Handover, now: float) -> None:
+        original(self, now)
+        for partition in list(self._letting_go):
+            self._let_go(partition)
+
+    original = Handover.adopted
+    patch.setattr(Handover, "adopted", adopted)
+
+
+def _counts_one_acknowledgement_as_enough(patch: Patch) -> None:
+    def tell_all(self: Writes, number: int, write: Any) -> None:
+        original(self, number, write)
+        write.needed = 1
+
+    original = Writes._tell_all
+    patch.setattr(Writes, "_tell_all", tell_all)
+
+
+def _speaks_before_the_disk(patch: Patch) -> None:
+    def send(self: Post, message: Message, to: NodeId, after: int = 0) -> None:
+        original(self, message, to, 0)
+
+    original = Post.send
+    patch.setattr(Post, "send", send)
+
+
+def _reads_without_weighing(patch: Patch) -> None:
+    """Takes the first answer for the truth."""
+
+    def judge(self: reads.Reads, name: int, read: reads.Read, now: float) -> None:
+        read.combined = next(iter(read.answers.values()))
+        self._succeed(name, read, now)
+
+    patch.setattr(reads.Reads, "_judge", judge)
+
+
+def _absorbs_the_clock_first(patch: Patch) -> None:
+    def ask_page(self: Comparisons, run: Pass, now: float) -> None:
+        self._replica.absorb(run.partition, run.coverage)
+        original(self, run, now)
+
+    original = Comparisons._ask_page
+    patch.setattr(Comparisons, "_ask_page", ask_page)
+
+
+def _forgets_records_and_keeps_the_clock(patch: Patch) -> None:
+    def forget(self: Replica, partition: int) -> None:
+        coverage = self.coverage(partition)
+        original(self, partition)
+        self.absorb(partition, coverage)
+
+    original = Replica.forget
+    patch.setattr(Replica, "forget", forget)
+
+
+def _takes_any_epoch(patch: Patch) -> None:
+    def agrees(self: Registrar, question: Any, partition: int, peer: NodeId, now: float) -> bool:
+        return True
+
+    patch.setattr(Registrar, "agrees", agrees)
+
+
+def _merges_by_union(patch: Patch) -> None:
+    def merge(record: Any, clock: Any, state: KeyState) -> Any:
+        live = {v.dot: v for v in (*record.live, *state.live)}
+        context = join_contexts(record.context, state.context)
+        return type(record)(tuple(sorted(live.values())), context)
+
+    patch.setattr(replica, "merge", merge)
+
+
+MUTATIONS: list[Callable[[Patch], None]] = [
+    _answers_reads_before_it_is_complete, _takes_over_without_asking, _lets_go_at_once,
+    _counts_one_acknowledgement_as_enough, _speaks_before_the_disk, _reads_without_weighing,
+    _absorbs_the_clock_first, _forgets_records_and_keeps_the_clock, _takes_any_epoch,
+    _merges_by_union,
+]  # fmt: skip
+
+
+def run_until_violation() -> None:
+    for seed in range(4 * SCHEDULES):
+        run(seed)
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__.strip("_"))
+def test_each_rule_is_needed(
+    monkeypatch: pytest.MonkeyPatch, mutate: Callable[[Patch], None]
+) -> None:
+    mutate(monkeypatch)
+    with pytest.raises(Violation):
+        run_until_violation()
