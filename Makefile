@@ -37,7 +37,7 @@ $(STAMPS)/demo: $(BIN)/python pyproject.toml
 
 $(STAMPS)/test: $(BIN)/python pyproject.toml
 	@echo "installing covey and the test tools into .venv"
-	@$(PIP) install --editable '.[demo]' --group test --group lint
+	@$(PIP) install --editable '.[demo,fast]' --group test --group lint
 	@mkdir -p $(STAMPS) && touch $@
 
 # As root, fetch the Debian packages that are missing; otherwise say which tests will skip.

@@ -42,8 +42,9 @@ from agent.systemd import Notifier, keep_alive
 from agent.telemetry import Telemetry
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
-from gossip.ids import Boot, format_node_id, next_boot
+from gossip.ids import BOOT_RANDOM_BITS, Boot, format_node_id, next_boot
 from gossip.machine import Instant
+from gossip.membership.beliefs import IdentityOutrun
 from gossip.membership.members import MemberChanged, MemberTable
 from gossip.node import Node, NodeSettings
 from gossip.state.registry import Registry
@@ -79,7 +80,7 @@ class Agent:
         self._notifier = Notifier()
         self._stopping = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
-        self._saves: set[asyncio.Future[bool]] = set()
+        self._saves: set[asyncio.Future[object]] = set()
         self._tuning = PROFILES[config.gossip.profile]
 
     # ---- life -----------------------------------------------------------------------------------
@@ -121,12 +122,13 @@ class Agent:
 
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
-        return ["leaving the covey"] if self._stopping.is_set() else []
+        reasons = [each.problem for each in self._databases if each.problem]
+        return [*reasons, "leaving the covey"] if self._stopping.is_set() else reasons
 
     def store_counts(self) -> Counter[str]:
         """Return what the databases and the outbox counted, added up."""
         total: Counter[str] = Counter()
-        for store in (self._control, self._records, self._telemetry_db, self._outbox):
+        for store in (*self._databases, self._outbox):
             total.update(store.counts)
         return total
 
@@ -150,11 +152,12 @@ class Agent:
         self.boot = next_boot(await self._control.count_start(), self._rng)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
-        self._telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
-        opened.push_async_callback(self._telemetry_db.close)
+        telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
+        opened.push_async_callback(telemetry_db.close)
+        self._databases = self._control.database, self._records.database, telemetry_db
         limits = self.config.telemetry
         self._outbox = await Outbox.open(
-            self._telemetry_db,
+            telemetry_db,
             me,
             self.boot,
             waiting_max=limits.waiting_max,
@@ -187,6 +190,7 @@ class Agent:
         opened.push_async_callback(book.stop)
         self.driver.listen(book.note)
         self.driver.listen(self._save_registry)
+        self.driver.listen(self._heed_outrun)
         self.driver.listen(log_member)
         await self.driver.start(
             on_guest=self.admission.serve, routes=[(ADMISSION_TAGS, self.admission.receive_frame)]
@@ -281,15 +285,29 @@ class Agent:
         if isinstance(event, RegistryAdopted):
             registry = event.registry
             log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
-            save = asyncio.ensure_future(self._control.save_registry(registry.epoch, event.signed))
-            self._saves.add(save)
-            save.add_done_callback(self._note_saved)
+            self._save(self._control.save_registry(registry.epoch, event.signed))
 
-    def _note_saved(self, save: asyncio.Future[bool]) -> None:
-        """Complain of a registry that was not saved: after a restart, an older one is asked for."""
+    def _heed_outrun(self, event: object) -> None:
+        """Others know a later life of this node: see to it that the next start is later still."""
+        if isinstance(event, IdentityOutrun):
+            log.error(
+                "the others know a later start of this node than this one: its identity was "
+                "copied to another device, or restored from a backup. Until this agent is started "
+                "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
+                "and join it anew."
+            )
+            self._save(self._control.raise_starts(event.boot >> BOOT_RANDOM_BITS))
+
+    def _save(self, work: Awaitable[object]) -> None:
+        save = asyncio.ensure_future(work)
+        self._saves.add(save)
+        save.add_done_callback(self._note_saved)
+
+    def _note_saved(self, save: asyncio.Future[object]) -> None:
+        """Complain, and go on: what was not saved is learned again after a restart."""
         self._saves.discard(save)
         if not save.cancelled() and (error := save.exception()) is not None:
-            log.error("the registry was not saved: %s", error)
+            log.error("control.db was not written: %s", error)
 
     async def _finish_saving(self) -> None:
         await asyncio.gather(*self._saves, return_exceptions=True)

@@ -47,7 +47,6 @@ FAMILIES: dict[str, str] = {
     "surveys": "Rounds of asking other owners what they have.",
     "handovers": "Partitions taken over from, or let go to, other owners.",
     "persists": "Batches of changes that are on disk.",
-    "disks": "What went wrong with the disk.",
     "events_dropped": "Events that a slow reader inside the agent did not take in time.",
     # ---- storage and telemetry
     "database_writes": "Writes to SQLite, by the outcome.",
@@ -55,7 +54,7 @@ FAMILIES: dict[str, str] = {
     "database_syncs": "Times when what was written was forced to the disk.",
     "readings": "Readings, by how far they got.",
     "readings_refused": "Readings that were not accepted, by the reason.",
-    "followed_readings": "Readings that a slow follower missed; they are in the outbox all the same.",
+    "followed_readings": "Readings that a slow follower missed; the outbox has them.",
     "dead_letters": "Readings that the broker refused for good.",
     "progress_saves": "Failures to save which readings were delivered.",
     "uplink_connections": "Connections to the broker, by what happened to them.",

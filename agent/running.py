@@ -28,8 +28,8 @@ class RunningCovey:
         return [KnownPeer(each.id, each.name, each.addresses) for each in live[:PEERS_MAX]]
 
     def adopt(self, signed: bytes) -> None:
-        """Follow this registry from now on; the node lets the others know."""
-        self._driver.call(lambda now: self._node.adopt_registry(signed, now))
+        """Follow this registry from now on, and offer it to all whom it names."""
+        self._driver.call(lambda now: self._node.adopt_registry(signed, now, announce=True))
 
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame to a member."""

@@ -97,7 +97,7 @@ class AppsFacade(Protocol):
     async def stop(self, name: str) -> AppStatus:
         """Run an app no more."""
 
-    def log(self, name: str, lines: int, *, follow: bool) -> AsyncIterator[str]:
+    def log(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncIterator[str]:
         """Yield what an app printed."""
 
 
@@ -109,18 +109,43 @@ class AdmissionFacade(Protocol):
 
 
 class AgentFacade(Protocol):
-    """One agent."""
+    """One agent. Its parts are read-only here, so that each may be a richer class."""
 
-    config: Config
-    identity: IdentityFacade
-    kv: KvFacade
-    telemetry: TelemetryFacade
-    uplink: UplinkFacade
-    apps: AppsFacade
-    admission: AdmissionFacade
-    metrics: Metrics
-    started_at: float
-    """Unix time of the start."""
+    @property
+    def config(self) -> Config:
+        """What the agent was told."""
+
+    @property
+    def identity(self) -> IdentityFacade:
+        """Who this node is."""
+
+    @property
+    def kv(self) -> KvFacade:
+        """The shared keys."""
+
+    @property
+    def telemetry(self) -> TelemetryFacade:
+        """The readings."""
+
+    @property
+    def uplink(self) -> UplinkFacade:
+        """The connection to the broker."""
+
+    @property
+    def apps(self) -> AppsFacade:
+        """The apps."""
+
+    @property
+    def admission(self) -> AdmissionFacade:
+        """Lets nodes in."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is exported."""
+
+    @property
+    def started_at(self) -> float:
+        """Unix time of the start."""
 
     @property
     def boot(self) -> Boot:

@@ -18,6 +18,8 @@ from gossip.machine import Address
 ADDRESSES_MAX = 8
 """What one node says of itself; more would crowd the datagrams that carry it."""
 
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - what is bound there is chosen by whoever configures
+
 
 class Interface(NamedTuple):
     """One interface with its addresses, IPv4 first; a link-local IPv6 one carries its zone."""
@@ -75,17 +77,16 @@ def own_addresses(
 ) -> tuple[Address, ...]:
     """Return where the others reach this node: what ``advertise`` says, or all that is bound.
 
-    Link-local IPv6 addresses are left out: they mean something else on each device. Their IPv4
-    kin come last. Raises AgentError when ``advertise`` holds something other than addresses.
+    An address that ``bind`` names counts wherever it is, the loopback included: whoever binds
+    nothing else means it. Link-local IPv6 addresses are left out: they mean something else on
+    each device. Their IPv4 kin come last. Raises AgentError when ``advertise`` holds something
+    other than addresses.
     """
     if advertise:
         return tuple(_advertised(text, port) for text in advertise)
-    bound = [
-        host
-        for each in chosen
-        for host in each.addresses
-        if "%" not in host and not _is_zoned(host) and _is_bound(host, bind)
-    ]
+    present = [host for each in chosen for host in each.addresses if _is_bound(host, bind)]
+    named = [host for host in bind if host not in WILDCARDS]
+    bound = [host for host in (*present, *named) if "%" not in host and not _is_zoned(host)]
     ordered = sorted(bound, key=lambda host: _parsed(host).is_link_local)
     return tuple(Address(host, port) for host in dict.fromkeys(ordered))[:ADDRESSES_MAX]
 
@@ -104,8 +105,7 @@ def _advertised(text: str, port: int) -> Address:
 
 
 def _is_bound(host: str, bind: Sequence[str]) -> bool:
-    wildcard = "0.0.0.0" if _parsed(host).version == 4 else "::"  # noqa: S104
-    return host in bind or wildcard in bind
+    return host in bind or WILDCARDS[_parsed(host).version != 4] in bind
 
 
 def _is_zoned(host: str) -> bool:

@@ -77,8 +77,7 @@ class ControlStore:
     """The tables of ``control.db``. Times are Unix seconds."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self.counts = database.counts
+        self.database = database
 
     @classmethod
     async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":
@@ -98,29 +97,33 @@ class ControlStore:
 
     async def close(self) -> None:
         """Commit and close the file."""
-        await self._database.close()
+        await self.database.close()
 
     async def count_start(self) -> int:
         """Count this start and return its number, 1 for the first."""
-        return await self._database.write(_count_start)
+        return await self.database.write(_count_start)
+
+    async def raise_starts(self, starts: int) -> None:
+        """Let the next start have a number above this one, whatever was counted so far."""
+        await self.database.write(lambda rows: _raise_starts(rows, starts))
 
     def registry(self) -> tuple[int, bytes] | None:
         """Return epoch and bytes of the newest signed registry; None before the first."""
-        return self._database.read(_registry)
+        return self.database.read(_registry)
 
     async def save_registry(self, epoch: int, signed: bytes) -> bool:
         """Keep a signed registry unless a newer one is there; tell whether it was kept."""
-        return await self._database.write(lambda rows: _save_registry(rows, epoch, signed))
+        return await self.database.write(lambda rows: _save_registry(rows, epoch, signed))
 
     def peers(self) -> list[Peer]:
         """Return the peer book, last seen first."""
         query = "SELECT id, name, addresses, seen_at FROM peers ORDER BY seen_at DESC"
-        return [_peer(*row) for row in self._database.read(lambda r: r.execute(query).fetchall())]
+        return [_peer(*row) for row in self.database.read(lambda r: r.execute(query).fetchall())]
 
     async def save_peers(self, peers: Iterable[Peer]) -> None:
         """Add or update entries of the peer book, which keeps the 4,096 seen last."""
         entries = tuple(peers)
-        await self._database.write(lambda rows: _save_peers(rows, entries))
+        await self.database.write(lambda rows: _save_peers(rows, entries))
 
     async def add_token(
         self, token_id: bytes, secret_hash: bytes, expires_at: float, uses: int, now_s: float
@@ -134,7 +137,7 @@ class ControlStore:
             rows.execute("DELETE FROM admissions WHERE token_id NOT IN (SELECT id FROM tokens)")
             rows.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", row)
 
-        await self._database.write(add)
+        await self.database.write(add)
 
     async def redeem(
         self,
@@ -168,7 +171,7 @@ class ControlStore:
             _save_registry(rows, fresh.epoch, fresh.signed)
             return fresh
 
-        return await self._database.write(use)
+        return await self.database.write(use)
 
 
 class NewRegistry(msgspec.Struct, frozen=True):
@@ -197,6 +200,11 @@ def _count_start(rows: sqlite3.Connection) -> int:
     starts = int(_fact_or(rows, "starts", b"0")) + 1
     _set_fact(rows, "starts", str(starts).encode())
     return starts
+
+
+def _raise_starts(rows: sqlite3.Connection, starts: int) -> None:
+    counted = int(_fact_or(rows, "starts", b"0"))
+    _set_fact(rows, "starts", str(max(counted, starts)).encode())
 
 
 def _registry(rows: sqlite3.Connection) -> tuple[int, bytes] | None:

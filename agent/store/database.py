@@ -124,6 +124,11 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
+    @property
+    def problem(self) -> str:
+        """Why nothing can be written any more; empty while all is well."""
+        return str(translate(self._failure, self.path)) if self._failure else ""
+
     async def sync(self) -> None:
         """Return when every commit so far is on the disk. Raises StorageError."""
         if self._sync_timer is not None:

@@ -63,8 +63,7 @@ class RecordStore:
     """Storage of the state plane in a database that has ``RECORDS_MIGRATIONS``."""
 
     def __init__(self, db: Database) -> None:
-        self._db = db
-        self.counts = db.counts
+        self.database = db
 
     @classmethod
     async def open(cls, path: Path) -> "RecordStore":
@@ -73,11 +72,11 @@ class RecordStore:
 
     async def close(self) -> None:
         """Commit what is queued, and close the file."""
-        await self._db.close()
+        await self.database.close()
 
     async def save(self, changes: Sequence[object]) -> None:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
-        await self._db.write(lambda connection: apply(connection, changes))
+        await self.database.write(lambda connection: apply(connection, changes))
 
     def load(self, partition: int, key: str) -> Record | None:
         """Return a key's record."""
@@ -123,7 +122,9 @@ class RecordStore:
         return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
 
     def _rows(self, query: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
-        return self._db.read(lambda connection: connection.execute(query, parameters).fetchall())
+        return self.database.read(
+            lambda connection: connection.execute(query, parameters).fetchall()
+        )
 
 
 def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:

@@ -179,6 +179,8 @@ class Pump:
         now = asyncio.get_running_loop().time()
         qos = min(self._settings.qos, session.qos_max)
         while not self._refused and len(self._window) < self._size(session):
+            if len(self._burials) >= READ_AHEAD:  # let the event loop breathe, and bury these first
+                return
             accepted = self._next()
             if accepted is None:
                 return
@@ -204,8 +206,7 @@ class Pump:
                     return None
                 self._read_to = self._ready[-1].position
             accepted = self._ready.popleft()
-            position = accepted.position
-            if position not in self._quarantine.aside and position not in self._window:
+            if accepted.position not in self._quarantine.aside:
                 return accepted
 
     def _retry_aside(self) -> None:
@@ -215,7 +216,7 @@ class Pump:
             self._rewind()
 
     def _rewind(self) -> None:
-        """Go on with the oldest reading that is neither settled nor in flight."""
+        """Go on with the oldest unsettled reading. Called when nothing is in flight."""
         self._ready.clear()
         self._read_to = 0
         self._something.set()

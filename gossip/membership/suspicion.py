@@ -18,11 +18,11 @@ from gossip.machine import Instant
 def timeout_s(confirmations: int, needed: int, minimum_s: float, maximum_s: float) -> float:
     """Return how long after its start a suspicion becomes a death.
 
-    >>> timeout_s(0, 3, 2, 30), timeout_s(1, 3, 2, 30), timeout_s(3, 3, 2, 30)
+    >>> timeout_s(0, 3, 2.0, 30.0), timeout_s(1, 3, 2.0, 30.0), timeout_s(3, 3, 2.0, 30.0)
     (30.0, 16.0, 2.0)
     """
     if needed == 0:
-        return float(minimum_s)
+        return minimum_s
     share = math.log(confirmations + 1) / math.log(needed + 1)
     return max(minimum_s, maximum_s - share * (maximum_s - minimum_s))
 

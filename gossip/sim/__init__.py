@@ -13,6 +13,7 @@ Read in this order:
     driver        performs the effects of all nodes, as the asyncio driver does for one
     issuer        says who belongs
     operations    what clients asked, and what they were told
+    desk          where requests are handed in, and answers find them again
     story         what happened, for people
     world         all of the above under one hand; tests begin here
 

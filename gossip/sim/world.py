@@ -23,6 +23,7 @@ from gossip.machine import Address, Instant
 from gossip.membership.members import MemberChanged, MemberState
 from gossip.node import Node, NodeSettings
 from gossip.sim.checkers import Checker
+from gossip.sim.desk import Desk
 from gossip.sim.driver import SimulatedDriver
 from gossip.sim.host import DISK_DELAY_S, Host, HostState, addresses_of
 from gossip.sim.issuer import Issuer
@@ -39,7 +40,6 @@ from gossip.state.requests import (
     Put,
     RegistryAdopted,
     Request,
-    Watch,
     WatchEvent,
 )
 from gossip.tuning import LAN, Tuning
@@ -71,11 +71,9 @@ class World:
         self.issuer = Issuer(_cluster_id(seed), SECRET, partitions)
         self.hosts: dict[str, Host] = {}
         self.names: dict[NodeId, str] = {}
-        self.operations: list[Operation] = []
+        self.desk = Desk(self.driver)
         self.checkers = list(checkers)
         self.story = story or Story()
-        self._open: dict[tuple[str, int, int], Operation] = {}
-        self._watched: dict[tuple[str, int, int], list[WatchEvent]] = {}
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
         self._node_counts: Counter[str] = Counter()
@@ -152,7 +150,7 @@ class World:
             host = self.hosts[name]
             self._node_counts.update(host.node.counts)
             host.end()
-            self._lose_operations(name)
+            self.desk.lose(name)
 
     def crash_writing(self, name: str) -> None:
         """Let a process die in the middle of what it next writes, or just behind it."""
@@ -226,6 +224,7 @@ class World:
         self.heal()
         for host in self.hosts.values():
             host.wall_error_ms, host.disk_delay_s = 0, DISK_DELAY_S
+            host.dies_writing = False
             if host.is_paused:
                 self.resume(host.name)
             elif host.is_down and not host.is_retired:
@@ -262,29 +261,18 @@ class World:
 
     def submit(self, name: str, request: Request, read: Operation | None = None) -> Operation:
         """Send a request to the node on a host that is up."""
-        host = self.hosts[name]
-        operation = Operation(len(self.operations), name, request, self.now)
-        operation.read = read
-        self.operations.append(operation)
-        if host.is_down:
-            operation.lose()
-        else:
-            self.driver.call(host, lambda node, now: self._hand_in(host, node, operation, now))
-        return operation
+        return self.desk.submit(self.hosts[name], request, read)
 
     def watch(self, name: str, prefix: str) -> list[WatchEvent]:
         """Watch keys through a node until it ends; return the list to which events are added."""
-        host, events = self.hosts[name], list[WatchEvent]()
-        assert host.is_up, f"{name} is not up"
-
-        def begin(node: Node, now: Instant) -> None:
-            number = node.submit(Watch(prefix=prefix), now)
-            self._watched[name, host.life, number] = events
-
-        self.driver.call(host, begin)
-        return events
+        return self.desk.watch(self.hosts[name], prefix)
 
     # ------------------------------------------------------------------ views
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All that clients ever asked, in order."""
+        return self.desk.operations
 
     def up(self) -> list[str]:
         """Return the names of the hosts whose process runs and is not paused."""
@@ -346,12 +334,11 @@ class World:
             for checker in self.checkers:
                 checker.member_changed(self, host, event)
         elif isinstance(event, Completed):
-            operation = self._open.pop((host.name, host.life, event.request))
-            operation.answer(event.result, self.now)
+            operation = self.desk.completed(host, event)
             for checker in self.checkers:
                 checker.answered(self, operation)
         elif isinstance(event, WatchEvent):
-            self._watched[host.name, host.life, event.request].append(event)
+            self.desk.watch_event(host, event)
         elif isinstance(event, RegistryAdopted):
             host.signed_registry = event.signed
             self.tell(host.name, f"follows epoch {event.registry.epoch}")
@@ -362,8 +349,9 @@ class World:
             checker.stepped(self, host)
 
     def died_writing(self, host: Host, life: int) -> None:
-        """End a process that was to die while it writes."""
-        self._end_life(host, life)
+        """End a process that was to die while it writes, unless peace came first."""
+        if host.dies_writing:
+            self._end_life(host, life)
 
     # ------------------------------------------------------------------ inside
 
@@ -399,19 +387,9 @@ class World:
         for name in [name for name in self.up() if self.hosts[name].id in belong][:1]:
             self.driver.call(self.hosts[name], partial(_adopt, signed))
 
-    def _hand_in(self, host: Host, node: Node, operation: Operation, now: Instant) -> None:
-        number = node.submit(operation.request, now)
-        self._open[host.name, host.life, number] = operation
-
     def _end_life(self, host: Host, life: int) -> None:
         if host.life == life and not host.is_down:
             self.crash(host.name)
-
-    def _lose_operations(self, name: str) -> None:
-        for operation in self.operations:
-            if operation.host == name:
-                operation.lose()
-        self._open = {where: open_ for where, open_ in self._open.items() if where[0] != name}
 
     def _tell_change(self, host: Host, change: MemberChanged) -> None:
         member = change.member

@@ -33,7 +33,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=_span, default=(0, 100), metavar="FIRST:END")
     parser.add_argument("--seed", type=lambda text: (int(text), int(text) + 1), dest="seeds")
-    parser.add_argument("--without", nargs="*", default=[], choices=CLASSES, metavar="CLASS")
+    parser.add_argument("--without", action="append", default=[], choices=CLASSES, metavar="CLASS")
     parser.add_argument("--jobs", type=int, default=1)
     return parser.parse_args()
 

@@ -1,9 +1,12 @@
 """Whole nodes find each other, notice crashes, forgive loss and pauses, and heal after splits."""
 
+from functools import partial
+
 import pytest
 
 from gossip.machine import Address
 from gossip.membership.members import MemberState
+from gossip.node import Node
 from gossip.sim.checkers import NoFalseDeath
 from gossip.sim.network import Conditions
 from gossip.sim.world import World
@@ -63,13 +66,13 @@ def test_a_restart_within_a_probe_period_is_seamless() -> None:
     assert world.run_until(world.is_whole, within_s=5) is not None
 
 
-@pytest.mark.parametrize("split_s", [20, 600, 7200])
+@pytest.mark.parametrize("split_s", [20, 600, 3600])
 def test_a_split_heals_by_itself_however_long_it_lasted(split_s: float) -> None:
-    world = whole_world(5)
-    world.partition(NAMES[:2], NAMES[2:5])
+    world = whole_world(4)
+    world.partition(NAMES[:1], NAMES[1:4])
     world.run(split_s)
-    assert world.alive("n0") == {"n0", "n1"}
-    assert world.alive("n4") == {"n2", "n3", "n4"}
+    assert world.alive("n0") == {"n0"}
+    assert world.alive("n3") == {"n1", "n2", "n3"}
     world.heal()
     assert world.run_until(world.is_whole, within_s=60) is not None
 
@@ -143,13 +146,16 @@ def test_garbage_is_counted_and_changes_nothing() -> None:
         heard.append(data)
         receive(data, source, now)
 
+    def arrive(data: bytes, node: Node, now: float) -> None:
+        receive(data, OUTSIDER, now)
+
     host.node.receive = listen  # type: ignore[method-assign]
     world.run(5)
     packet = heard[-1]
     before = list(host.node.swim.members)
     flipped = packet[:-1] + bytes([packet[-1] ^ 1])
     for data in (b"", b"\0" * 100, packet[:20], flipped, packet):
-        world.driver.call(host, lambda node, now, data=data: receive(data, OUTSIDER, now))
+        world.driver.call(host, partial(arrive, data))
     counts = world.counts
     assert counts["datagrams_dropped/malformed"] == 3
     assert counts["datagrams_dropped/forged"] + counts["datagrams_dropped/replayed"] == 2
@@ -160,8 +166,12 @@ def test_frames_of_unknown_kinds_are_skipped_and_counted() -> None:
     world = whole_world(2)
     host = world.hosts["n0"]
     peer = world.hosts["n1"].id
+
+    def arrive(data: bytes, node: Node, now: float) -> None:
+        node.receive_frame(data, peer, now)
+
     for data in (b"", b"\xff\xff", b"\x91\x7f", b"\x91\x20", b"\x91\x30"):
-        world.driver.call(host, lambda node, now, data=data: node.receive_frame(data, peer, now))
+        world.driver.call(host, partial(arrive, data))
     assert world.counts["frames_dropped/malformed"] >= 2
     assert world.counts["frames_skipped/unknown"] == 1
     assert world.is_whole()

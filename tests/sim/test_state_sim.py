@@ -3,6 +3,7 @@
 from gossip.sim.history import KeptWrites, QuorumReads
 from gossip.sim.operations import Fate, Operation
 from gossip.sim.world import World
+from gossip.state.requests import ListResult
 
 AGREE_S = 120
 
@@ -118,5 +119,15 @@ def test_keys_are_listed_from_any_node() -> None:
     for number in range(5):
         done(world, world.put("b", f"room/{number}", b"x"))
     listed = done(world, world.list_keys("d", "room/"))
-    assert listed.outcome == "ok"
+    assert isinstance(listed.result, ListResult)
     assert [entry.key for entry in listed.result.entries] == [f"room/{n}" for n in range(5)]
+
+
+def test_a_watch_sees_what_others_write() -> None:
+    world = world_of("a", "b", "c", "d")
+    seen = world.watch("d", "room/")
+    world.run(1)
+    done(world, world.put("a", "room/1", b"warm"))
+    done(world, world.put("a", "hall/1", b"cold"))
+    world.run(2)
+    assert [(event.key, event.kind) for event in seen] == [("room/1", "put")]

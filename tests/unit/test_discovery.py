@@ -262,11 +262,11 @@ def test_the_peer_book_writes_many_changes_together(
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
         book = PeerBook(store, 1)
         await book.start([])
-        before = store._database.counts["database_transactions/committed"]
+        before = store.database.counts["database_transactions/committed"]
         for node in range(2, 52):
             book.note(changed(node, Address("10.0.0.9", node)))
         await eventually(lambda: len(book.addresses()) == 50)
-        assert store._database.counts["database_transactions/committed"] - before == 1
+        assert store.database.counts["database_transactions/committed"] - before == 1
         await book.stop()
         await store.close()
 

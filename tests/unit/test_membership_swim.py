@@ -268,10 +268,11 @@ def test_words_that_arrive_after_the_header_are_still_believed() -> None:
     assert solo.swim.members[2].tags == {"new": "yes"}
 
 
-def test_the_accused_is_not_accused_anew_on_an_old_probe() -> None:
+@pytest.mark.parametrize(("boot", "incarnation"), [(1, 2), (2, 1)])
+def test_whoever_rose_during_a_probe_is_not_accused_on_it(boot: int, incarnation: int) -> None:
     solo = Solo(2)
     solo.probe(ProbeState.ASKED_AGAIN)
-    solo.hear(2, alive(2, incarnation=2), incarnation=2)
+    solo.hear(2, alive(2, boot, incarnation), boot=boot, incarnation=incarnation)
     solo.run(1.0)
     assert solo.swim.counts["probes/lost"] == 1
     assert solo.swim.counts["suspicions/begun"] == 0

@@ -1,8 +1,8 @@
 """A host that means no good: ``python -m tests.live.harness.attacker HOST PORT API PACKETS SEED``.
 
 It has no credentials. It knows the ports, of the covey and of the HTTP API, and PACKETS, a file
-with one datagram in hexadecimal on each line, overheard on the wire. It sends only to the one address
-that it is given, a bounded number of times, and ends by itself.
+with one datagram in hexadecimal on each line, overheard on the wire. It sends only to the one
+address that it is given, a bounded number of times, and ends by itself.
 """
 
 import contextlib

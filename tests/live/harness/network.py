@@ -27,6 +27,9 @@ NAMESPACES = Path("/run/netns")
 NAME = re.compile(r"cv([0-9]+)-[0-9a-f]+-")
 GATEWAY = "10.77.0.254"
 
+# Where Debian keeps what only root needs; not every root shell looks there.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
 can_make_networks = os.geteuid() == 0 and shutil.which("ip") is not None
 
 
