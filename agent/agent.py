@@ -16,9 +16,10 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from agent import api, identity
-from agent.admission import AdmissionDesk
-from agent.admission_messages import TAGS as ADMISSION_TAGS
+from agent import api
+from agent.admission.desk import AdmissionDesk
+from agent.admission.messages import TAGS as ADMISSION_TAGS
+from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
 from agent.apps.host import AppHost
 from agent.config import Config
@@ -27,19 +28,19 @@ from agent.gauges import export
 from agent.kv import Kv
 from agent.metrics import Metrics
 from agent.net.discovery import Discovery, Plan, present_addresses
+from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
 from agent.paths import Paths
-from agent.peer_book import PeerBook
-from agent.running import RunningCovey
+from agent.security import identity
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
 from agent.systemd import Notifier, keep_alive
-from agent.telemetry import Telemetry
+from agent.telemetry.service import Telemetry
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
 from gossip.ids import BOOT_RANDOM_BITS, Boot, format_node_id, next_boot

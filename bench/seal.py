@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from agent.keyring import CIPHERS, new_keyring, parse_keyring
+from agent.security.keyring import CIPHERS, new_keyring, parse_keyring
 from bench.report import finish, table
 from gossip.envelope import Envelope
 from gossip.ids import CLUSTER_ID_BYTES, new_node_id, next_boot

@@ -9,7 +9,7 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
     1..31    datagrams of the membership      gossip/membership/messages.py
     32..47   frames of the membership         gossip/membership/messages.py
     48..79   frames of the state plane        gossip/state/messages.py
-    80..111  frames between agents            agent/admission.py and friends
+    80..111  frames between agents            agent/admission/desk.py and friends
 
 A datagram carries several messages, each behind a two-byte length. A message with a tag that
 we do not know was sent by a newer version and is skipped by its length; a message with a known

@@ -1,8 +1,8 @@
 """What the HTTP API needs of an agent, and no more.
 
 ``agent/agent.py`` has all of it; so has a small fake in the tests. The services are described
-where they live: ``agent/kv.py``, ``agent/telemetry.py``, ``agent/apps/host.py``,
-``agent/admission.py``, ``agent/uplink/``.
+where they live: ``agent/kv.py``, ``agent/telemetry/service.py``, ``agent/apps/host.py``,
+``agent/admission/desk.py``, ``agent/uplink/``.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,7 +12,7 @@ from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.metrics import Metrics
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
-from agent.telemetry import Overrun
+from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
 from gossip.ids import Boot, ClusterId, NodeId
@@ -22,7 +22,7 @@ from gossip.state.requests import GetResult, ListResult, PutResult, WatchEvent
 
 
 class IdentityFacade(Protocol):
-    """Who this node is: ``agent/identity.py``."""
+    """Who this node is: ``agent/security/identity.py``."""
 
     cluster_id: ClusterId
     cluster_name: str

@@ -19,11 +19,11 @@ from agent.api.bodies import READINGS_BYTES_MAX, flag, integer, read_body
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
-from agent.influx import NS_PER_UNIT, Precision
-from agent.lines import BadLine, Outcome, from_json, parse
-from agent.lines import JsonReading as LineReading
 from agent.store.outbox import Accepted, Receipt
-from agent.telemetry import Overrun
+from agent.telemetry.influx import NS_PER_UNIT, Precision
+from agent.telemetry.lines import BadLine, Outcome, from_json, parse
+from agent.telemetry.lines import JsonReading as LineReading
+from agent.telemetry.service import Overrun
 from edge_apps.reading import BadReading, Reading, check
 
 NS_PER_S = 1_000_000_000

@@ -36,7 +36,7 @@ def init(session: Session, name: str, node_name: str) -> None:
     Makes the covey's id, its certificate authority and its secrets, and this node's identity.
     """
     from agent.config import load
-    from agent.identity import found
+    from agent.security.identity import found
 
     settings = load(session.paths).node
     session.paths.create()
@@ -94,8 +94,8 @@ def join(session: Session, token: str, seeds: tuple[str, ...], node_name: str) -
     """
     import asyncio
 
+    from agent.admission.joining import join as join_covey
     from agent.config import load
-    from agent.joining import join as join_covey
 
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     settings = load(session.paths)

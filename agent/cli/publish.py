@@ -22,7 +22,7 @@ from agent.exits import AgentError
 from edge_apps.client import Client, ClientError
 
 if TYPE_CHECKING:
-    from agent.lines import Format
+    from agent.telemetry.lines import Format
     from edge_apps.reading import Reading
 
 FORMATS = ("auto", "plain", "json", "influx")
@@ -127,7 +127,7 @@ class Publisher:
 
     def publish_lines(self, form: str) -> None:
         """Hand over what stdin has, until it ends."""
-        from agent.lines import BadLine, detect, parse
+        from agent.telemetry.lines import BadLine, detect, parse
 
         known: Format | None = None if form == "auto" else _as_format(form)
         before = 0
@@ -184,7 +184,7 @@ def _reading(
     sensor: str, value: str, unit: str, when: str | None, tags: dict[str, str]
 ) -> "Reading":
     """Check a reading here already: the complaint comes without an agent, too."""
-    from agent.lines import parse_time, parse_value
+    from agent.telemetry.lines import parse_time, parse_value
     from edge_apps.reading import BadReading, Reading, check
 
     try:
@@ -195,6 +195,6 @@ def _reading(
 
 
 def _as_format(text: str) -> "Format":
-    from agent.lines import FORMATS as KNOWN
+    from agent.telemetry.lines import FORMATS as KNOWN
 
     return next(form for form in KNOWN if form == text)

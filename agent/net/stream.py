@@ -10,11 +10,11 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from agent.identity import Identity
 from agent.net.link import Connection, Link
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.sockets import Sockets, family_of
 from agent.net.tls import dialling_context, listening_context, peer_of
+from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.machine import Address

@@ -1,8 +1,8 @@
 """TLS 1.3 between agents: both sides show a certificate of the covey's own authority.
 
 OpenSSL checks the chain and the dates; what remains for us is to read which node it is from the
-certificate's name (``agent/certificates.py``) and to see that it is the node that we meant to
-dial. Host names play no part.
+certificate's name (``agent/security/certificates.py``) and to see that it is the node that we
+meant to dial. Host names play no part.
 
 The listening side makes the client's certificate optional, because a device that is about to join
 has none yet. Such a *guest* may speak the few messages of admission and nothing else.
@@ -13,8 +13,8 @@ from typing import Any
 
 from agent import exits
 from agent.exits import AgentError
-from agent.identity import Identity
-from agent.node_uri import parse_node_uri
+from agent.security.identity import Identity
+from agent.security.node_uri import parse_node_uri
 from gossip.errors import Forged
 from gossip.ids import ClusterId, NodeId
 

@@ -21,7 +21,7 @@ from sqlite_utils.migrations import Migrations
 
 from agent import exits
 from agent.exits import AgentError
-from agent.identity import Peer
+from agent.security.identity import Peer
 from agent.store.database import Database
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address

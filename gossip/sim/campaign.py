@@ -121,6 +121,8 @@ def _safety(world: World, names: list[str], without: frozenset[str]) -> None:
 def _liveness(world: World) -> None:
     world.peace(PEACE)
     _demand(world.run_until(world.is_whole, within_s=MEMBERS_CONVERGE_S), "one view of the members")
+    settled_s = world.run_until(world.is_settled, within_s=REPLICAS_CONVERGE_S)
+    _demand(settled_s, "an end of all hand-overs")
     agreed_s = world.run_until(world.replicas_agree, within_s=REPLICAS_CONVERGE_S)
     _demand(agreed_s, "equal replicas")
     for checker in world.checkers:

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from agent.admission import AdmissionDesk
-from agent.admission_messages import TAGS
+from agent.admission.desk import AdmissionDesk
+from agent.admission.joining import join
+from agent.admission.messages import TAGS
+from agent.admission.running import RunningCovey
 from agent.driver import Driver
-from agent.identity import Identity, found, load
-from agent.joining import join
 from agent.net.discovery import Discovery, Plan, present_addresses
+from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
-from agent.peer_book import PeerBook
-from agent.running import RunningCovey
+from agent.security.identity import Identity, found, load
 from agent.store.control import ControlStore
 from gossip.ids import next_boot
 from gossip.machine import Address

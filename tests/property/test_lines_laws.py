@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.lines import FORMATS, BadLine, parse
+from agent.telemetry.lines import FORMATS, BadLine, parse
 from edge_apps.reading import Reading, check
 
 names = st.from_regex(r"[a-z0-9_.:-]{1,12}(/[a-z0-9_.:-]{1,12}){0,2}", fullmatch=True)

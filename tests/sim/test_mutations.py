@@ -171,9 +171,13 @@ def one_is_a_quorum(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "quorum", lambda *_: 1)
 
 
-def nobody_repairs(patch: pytest.MonkeyPatch) -> None:
-    """Survey no peer for differences."""
+def nobody_surveys(patch: pytest.MonkeyPatch) -> None:
+    """Ask no peer what differs."""
     patch.setattr(Repair, "survey", lambda *_: None)
+
+
+def nobody_compares(patch: pytest.MonkeyPatch) -> None:
+    """Begin no pass over a partition, for whatever reason."""
     patch.setattr(Repair, "want", lambda *_: None)
 
 
@@ -193,7 +197,8 @@ def everything_is_kept(patch: pytest.MonkeyPatch) -> None:
     [
         ("QuorumReads|KeptWrites", deletes_are_forgotten),
         ("QuorumReads", one_is_a_quorum),
-        ("equal replicas", nobody_repairs),
+        ("equal replicas", nobody_surveys),
+        ("an end of all hand-overs", nobody_compares),
         ("Bounded", everything_is_kept),
         ("one view of the members", the_dead_are_not_greeted),
     ],

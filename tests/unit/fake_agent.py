@@ -21,7 +21,7 @@ from agent.metrics import Metrics
 from agent.paths import Paths
 from agent.settings import ApiSettings
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
-from agent.telemetry import Overrun
+from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
 from gossip.errors import InvalidRequest

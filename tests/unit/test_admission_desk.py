@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import certificates, exits, joining
-from agent.admission import AdmissionDesk
-from agent.admission_messages import Admission, KnownPeer
+from agent import exits
+from agent.admission import joining
+from agent.admission.desk import AdmissionDesk
+from agent.admission.joining import join
+from agent.admission.messages import Admission, KnownPeer
+from agent.admission.tokens import Token, new_token, parse_token
 from agent.exits import AgentError
-from agent.identity import Identity, found, load
-from agent.joining import join
 from agent.net import frames
 from agent.net.listener import Listener
 from agent.net.sockets import Sockets, open_sockets
 from agent.net.tls import listening_context
+from agent.security import certificates
+from agent.security.identity import Identity, found, load
 from agent.store.control import ControlStore, TokenRefusedError
-from agent.tokens import Token, new_token, parse_token
 from gossip.ids import NodeId
 from gossip.machine import Address
 from gossip.state.registry import SignedRegistry, open_registry, remove

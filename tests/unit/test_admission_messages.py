@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agent.admission_messages import (
+from agent.admission.messages import (
     GUEST_CODEC,
     MEMBER_CODEC,
     RELAY_CODEC,

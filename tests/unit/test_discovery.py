@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from agent import exits, peer_book
+from agent import exits
 from agent.exits import AgentError
-from agent.identity import Peer
-from agent.net import discovery
+from agent.net import discovery, peer_book
 from agent.net.discovery import Discovery, Plan
 from agent.net.interfaces import Interface, choose, multicast_handles, own_addresses, scan
 from agent.net.mdns import Announcement, Mdns, Sighting, parse_service, service_info
+from agent.net.peer_book import PeerBook
 from agent.net.seeds import parse_seeds, resolve
-from agent.peer_book import PeerBook
+from agent.security.identity import Peer
 from agent.store.control import ControlStore
 from gossip.machine import Address
 from gossip.membership.members import Member, MemberChanged, MemberState

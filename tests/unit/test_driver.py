@@ -11,10 +11,10 @@ import pytest
 
 from agent.driver import Driver
 from agent.exits import AgentError
-from agent.identity import Identity, found
 from agent.net.sockets import Sockets, open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
+from agent.security.identity import Identity, found
 from agent.subscription import Subscription
 from gossip.errors import InvalidRequest
 from gossip.machine import Address, Effect, Emit, Persist, SendDatagram, SendFrame

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from agent import certificates, exits, identity, private_files
+from agent import exits
 from agent.exits import AgentError
-from agent.identity import Identity, found, load
+from agent.security import certificates, identity, private_files
+from agent.security.identity import Identity, found, load
 from gossip.errors import Forged, Malformed
 from gossip.state.registry import open_registry
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agent.exits import AgentError
-from agent.keyring import (
+from agent.security.keyring import (
     CIPHERS,
     DERIVED_KEYS_MAX,
     KeyringFile,

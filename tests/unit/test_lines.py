@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent import influx, lines
-from agent.lines import BadLine, parse
+from agent.telemetry import influx, lines
+from agent.telemetry.lines import BadLine, parse
 from edge_apps.reading import Reading
 
 TIME_NS = 1_700_000_000_000_000_000

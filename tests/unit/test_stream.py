@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent import certificates, identity
-from agent.identity import Identity, found
 from agent.net import link, listener
 from agent.net.frames import FRAME_BYTES_MAX, framed
 from agent.net.limits import Places, QuietLog, origin_of
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.tls import dialling_context, guest_context
-from agent.private_files import staged_directory, write_private
+from agent.security import certificates, identity
+from agent.security.identity import Identity, found
+from agent.security.private_files import staged_directory, write_private
 from gossip.ids import NodeId
 from gossip.machine import Address
 

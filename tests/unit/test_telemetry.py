@@ -11,7 +11,7 @@ import pytest
 from agent.store.database import Database
 from agent.store.outbox import Accepted, Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.telemetry import Overrun, Telemetry
+from agent.telemetry.service import Overrun, Telemetry
 from edge_apps.reading import Reading
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -58,7 +58,7 @@ def test_followers_get_matching_readings_with_ids_and_times(tmp_path: Path) -> N
 def test_a_slow_follower_loses_the_oldest_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.telemetry.FOLLOWER_READINGS_MAX", 3)
+    monkeypatch.setattr("agent.telemetry.service.FOLLOWER_READINGS_MAX", 3)
 
     async def scenario(telemetry: Telemetry) -> None:
         async with aclosing(telemetry.follow()) as following:

@@ -13,8 +13,8 @@
       peers.json        members to try first
 
 ``covey init`` founds a covey and makes all of it; ``covey join`` receives the covey's part from
-a member (``agent/joining.py``). Afterwards the directory is only read. What changes while the
-agent runs, a newer registry and a longer list of peers, lives in ``control.db``.
+a member (``agent/admission/joining.py``). Afterwards the directory is only read. What changes while
+the agent runs, a newer registry and a longer list of peers, lives in ``control.db``.
 
 Two rules for secrets: they are read when they are used and not kept, and no ``repr``, message or
 log line shows one.
@@ -38,8 +38,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from agent import exits
 from agent.exits import AgentError
-from agent.keyring import DEFAULT_CIPHER, Keyring, load_keyring, new_keyring
-from agent.private_files import staged_directory, write_private
+from agent.security.keyring import DEFAULT_CIPHER, Keyring, load_keyring, new_keyring
+from agent.security.private_files import staged_directory, write_private
 from gossip.ids import (
     CLUSTER_ID_BYTES,
     ClusterId,
@@ -227,7 +227,7 @@ def found(
     Makes ``identity_dir`` whole or not at all. Raises AgentError when there is an identity
     already, a name cannot be used, or the file system refuses.
     """
-    from agent import certificates  # 3 MiB that a running agent rarely needs
+    from agent.security import certificates  # 3 MiB that a running agent rarely needs
 
     check_name(cluster_name, "covey")
     check_name(node_name, "node")
@@ -259,7 +259,7 @@ def found(
 
 def write_credentials(staged: Path, credentials: Credentials) -> None:
     """Write all but the private keys into a directory that is not yet in place."""
-    from agent import certificates
+    from agent.security import certificates
 
     subject, _ = certificates.check_issued(credentials.certificate, credentials.authority)
     valid_from, valid_until = certificates.validity_of(credentials.certificate)

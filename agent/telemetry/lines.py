@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from agent import influx
+from agent.telemetry import influx
 from edge_apps.reading import BadReading, Reading, Value, check
 
 Format = Literal["plain", "json", "influx"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from agent.admission_messages import KnownPeer
+from agent.admission.messages import KnownPeer
 from agent.driver import Driver
 from gossip.ids import NodeId
 

@@ -1,4 +1,4 @@
-"""Joining a covey with a token: the device's side of ``agent/admission_messages.py``.
+"""Joining a covey with a token: the device's side of ``agent/admission/messages.py``.
 
 No agent runs yet. The device looks for a member of the token's covey, by mDNS and at the seeds;
 makes sure that it is one, by the authority's fingerprint in the token; and only then shows the
@@ -21,7 +21,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
-from agent.admission_messages import (
+from agent.admission.issuing import foreign_token
+from agent.admission.messages import (
     FRAME_BYTES_MAX,
     MEMBER_CODEC,
     Admission,
@@ -30,9 +31,13 @@ from agent.admission_messages import (
     Refused,
     Welcome,
 )
-from agent.admission_messages import GUEST_CODEC as SENDING
+from agent.admission.messages import GUEST_CODEC as SENDING
+from agent.admission.search import Search
+from agent.admission.tokens import Token, parse_token
 from agent.exits import AgentError
-from agent.identity import (
+from agent.net.frames import framed, read_frame
+from agent.net.tls import guest_context
+from agent.security.identity import (
     Credentials,
     Identity,
     Peer,
@@ -44,13 +49,8 @@ from agent.identity import (
     read_private_key,
     write_credentials,
 )
-from agent.issuing import foreign_token
-from agent.net.frames import framed, read_frame
-from agent.net.tls import guest_context
-from agent.private_files import staged_directory, write_private
-from agent.search import Search
+from agent.security.private_files import staged_directory, write_private
 from agent.settings import DEFAULT_PORT
-from agent.tokens import Token, parse_token
 from gossip.errors import Forged, Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id, parse_node_id
 from gossip.machine import Address
@@ -172,7 +172,7 @@ class Joining:
 
     def _check_member(self, welcome: object, certificate: bytes | None) -> None:
         """Return if a member of the token's covey is at the other end. Raises RemoteError."""
-        from agent import certificates
+        from agent.security import certificates
 
         if not isinstance(welcome, Welcome) or certificate is None:
             raise Malformed("it does not speak Covey's admission protocol")
@@ -185,7 +185,7 @@ class Joining:
             raise Forged(FOREIGN)
 
     def _admission(self) -> Admission:
-        from agent import certificates
+        from agent.security import certificates
 
         applicant = self._applicant
         subject = certificates.Subject(self._token.cluster_id, applicant.node_id, applicant.name)
@@ -200,7 +200,7 @@ class Joining:
 
     def _accept(self, verdict: object, authority: bytes) -> Credentials:
         """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""
-        from agent import certificates
+        from agent.security import certificates
 
         if isinstance(verdict, Refused):
             raise AgentError(verdict.message, verdict.hint, verdict.status)

@@ -11,7 +11,7 @@ have OpenSSL check the chain, and read the node id from that name.
 
 Clocks. Small devices start in 1970 or wherever the last shutdown left them. Certificates
 begin a day before they were made and last ten years, so that only a clock that is badly
-wrong gets in the way; ``agent/identity.py`` then says so by name.
+wrong gets in the way; ``agent/security/identity.py`` then says so by name.
 
 Importing this costs 3 MiB of X.509 code, so only what signs or checks certificates does: the
 founding of a covey, admission and joining. Streams leave it to OpenSSL.
@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from agent.node_uri import node_uri, parse_node_uri
+from agent.security.node_uri import node_uri, parse_node_uri
 from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from agent.exits import AgentError
-from agent.identity import Peer
+from agent.security.identity import Peer
 from agent.store.control import ControlStore
 from gossip.ids import NodeId
 from gossip.machine import Address

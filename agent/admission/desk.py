@@ -1,8 +1,8 @@
 """The admission desk: where a device without credentials, or a user who wants a token, is served.
 
 Any member may be asked. One that holds the authority's key decides by itself
-(``agent/issuing.py``); any other passes the question to one that does, over their mutual stream,
-and the answer back. The conversation is drawn in ``agent/admission_messages.py``.
+(``issuing.py``); any other passes the question to one that does, over their mutual stream, and the
+answer back. The conversation is drawn in ``messages.py``.
 
 Who stands at this desk is a stranger: each message has a small limit, all of them together have
 half a minute (``agent/net/listener.py``), and nothing that a stranger says reaches the protocols.
@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from agent import exits
-from agent.admission_messages import (
+from agent.admission.issuing import Issuer, authority_of
+from agent.admission.messages import (
     GREETING_BYTES_MAX,
     GUEST_CODEC,
     MEMBER_CODEC,
@@ -33,9 +34,8 @@ from agent.admission_messages import (
     Welcome,
 )
 from agent.exits import AgentError
-from agent.identity import Identity
-from agent.issuing import Issuer, authority_of
 from agent.net.frames import framed, read_frame
+from agent.security.identity import Identity
 from agent.store.control import ControlStore
 from gossip.errors import Malformed
 from gossip.ids import NodeId, format_node_id
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class Covey(Protocol):
-    """What the desk needs of the running covey: ``agent/running.py``."""
+    """What the desk needs of the running covey: ``agent/admission/running.py``."""
 
     def issuers(self) -> list[NodeId]:
         """Return the other members that can issue, best to reach first."""

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 import msgspec
 
 from agent import exits
-from agent.admission_messages import Admission, Granted, KnownPeer
+from agent.admission.messages import Admission, Granted, KnownPeer
+from agent.admission.tokens import hash_secret, new_token
 from agent.exits import AgentError
-from agent.identity import Identity, check_name
+from agent.security.identity import Identity, check_name
 from agent.store.control import ControlStore, NewRegistry, TokenRefusedError, TokenState
-from agent.tokens import hash_secret, new_token
 from gossip.errors import RemoteError
 from gossip.state.registry import Admitted, NameTaken, Registry, SignedRegistry, admit
 
@@ -57,7 +57,7 @@ class Issuer:
                 hint="Give --ttl and --uses within these limits.",
                 status=exits.USAGE,
             )
-        from agent import certificates  # X.509 costs 3 MiB that most runs never need
+        from agent.security import certificates  # X.509 costs 3 MiB that most runs never need
 
         authority = authority_of(self._identity)
         token = new_token(self._identity.cluster_id, certificates.fingerprint(authority))
@@ -92,7 +92,7 @@ class Issuer:
 
     def _check(self, admission: Admission) -> Applicant:
         """Check all that needs no database. Raises AgentError."""
-        from agent import certificates
+        from agent.security import certificates
 
         try:
             subject, key = certificates.read_request(admission.request)
@@ -150,7 +150,7 @@ class Issuer:
         return NewRegistry(current.epoch + 1, fresh, entry.id)
 
     def _certificate(self, fresh: NewRegistry) -> bytes:
-        from agent import certificates
+        from agent.security import certificates
 
         node = Registry.decode(SignedRegistry.decode(fresh.signed).payload).node(fresh.node_id)
         assert node is not None, "the node was just put in"

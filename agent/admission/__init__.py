@@ -1,0 +1,1 @@
+"""Letting a device in: tokens, the conversation at the desk, and both of its sides."""
