@@ -269,6 +269,9 @@ def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> 
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         key = re.match(r"\.?([\w-]+)", where.rstrip("`"))
+        if key is None:  # from __post_init__, which puts the setting's name first
+            key = re.match(r"(\w+)(?=: )", what)
+            what = what.partition(": ")[2] if key else what
         setting = f"{name}.{key[1]}" if key else name
         what = what[:1].lower() + what[1:].replace("`", "")
         hint = "docs/configuration.md lists what each setting takes"

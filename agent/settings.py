@@ -8,6 +8,8 @@ Durations stay as people wrote them (``"30s"``) and are checked when the struct 
 property with the unit in its name gives the number.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,6 +22,15 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Put the setting's name before what is wrong with its value, for whoever reads the error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,9 +58,11 @@ class NetworkSettings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse endpoints that could never be used. Raises ValueError."""
         if not self.bind:
-            raise ValueError("bind needs at least one address")
-        for text in (*self.seeds, *self.advertise):
-            parse_endpoint(text, DEFAULT_PORT)
+            raise ValueError("bind: at least one address is needed")
+        for setting, texts in (("seeds", self.seeds), ("advertise", self.advertise)):
+            for text in texts:
+                with naming(setting):
+                    parse_endpoint(text, DEFAULT_PORT)
 
 
 class GossipSettings(Section, frozen=True, kw_only=True):
@@ -66,8 +79,9 @@ class ApiSettings(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse an endpoint without a port. Raises ValueError."""
-        if self.listen:
-            parse_endpoint(self.listen)
+        with naming("listen"):
+            if self.listen:
+                parse_endpoint(self.listen)
 
 
 class LogSettings(Section, frozen=True, kw_only=True):
@@ -98,10 +112,11 @@ class UplinkSettings(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what MQTT cannot carry. Raises ValueError."""
-        if not 1 <= self.keepalive_s <= 65535:
-            raise ValueError("keepalive must lie between 1s and 65535s (MQTT 5, section 3.1.2.10)")
+        with naming("keepalive"):
+            if not 1 <= self.keepalive_s <= 65535:
+                raise ValueError("must lie between 1s and 65535s (MQTT 5, section 3.1.2.10)")
         if bool(self.certificate_file) != bool(self.key_file):
-            raise ValueError("certificate_file and key_file go together; give both or neither")
+            raise ValueError("key_file: goes together with certificate_file; give both or neither")
 
     @property
     def keepalive_s(self) -> float:
@@ -130,8 +145,9 @@ class AppSettings(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse an interval that is none. Raises ValueError."""
-        if self.every and not parse_duration(self.every) > 0:
-            raise ValueError("every must be longer than nothing")
+        with naming("every"):
+            if self.every and not parse_duration(self.every) > 0:
+                raise ValueError("must be longer than nothing")
 
     @property
     def every_s(self) -> float | None:

@@ -80,6 +80,7 @@ class Pump:
         self._lost_code: int | None = None  # why the connection ended
         self._refused: list[int] = []  # what the broker refused; filling stops until it drained
         self._something = asyncio.Event()
+        self._broker = f"{settings.host}:{settings.broker_port}"
         self._watch: asyncio.TimerHandle
         self._state, self._since_s = "connecting", wall_s()
         self._last_error, self._last_code = "", reasons.SUCCESS
@@ -286,7 +287,7 @@ class Pump:
         """Draw the consequences of a lost connection; return how long to wait."""
         code = reasons.SILENCE if self._lost_code is None else self._lost_code
         self.counts[f"uplink_losses/{reasons.label_of(code)}"] += 1
-        self._fail("The connection ended", code)
+        self._fail(f"The connection to {self._broker} ended", code)
         # Some brokers refuse a reading and then end the connection all the same.
         unsettled = sorted({*self._window.clear(), *self._refused})
         self._burials += self._quarantine.lost(unsettled, code)
@@ -295,7 +296,7 @@ class Pump:
 
     def _note_failure(self, error: ConnectError) -> float:
         self.counts[f"uplink_connects_failed/{reasons.label_of(error.code)}"] += 1
-        self._fail("Cannot connect", error.code, str(error))
+        self._fail(f"Cannot connect to {self._broker}", error.code, str(error))
         before = self._versions.current
         if self._versions.failed(error.code):
             now = self._versions.current
