@@ -92,7 +92,7 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
         ("[network]\nbind = []", 2, "at least one address", ""),
         ("[uplink]\nkeepalive = '30'", 2, "keepalive: '30' is no duration; write 500ms", ""),
         ("[uplink]\nqos = 3", 2, "uplink.qos", ""),
-        ("[uplink]\nkey_file = 'k'", 2, "go together", ""),
+        ("[uplink]\nkey_file = 'k'", 2, "goes together", ""),
         ("[api]\nlisten = 'localhost'", 2, "names no port", ""),
         ("[apps]\npump = 3", 2, "apps.pump is a table", "[apps.NAME]"),
         ("[apps.pump]\nenabled = 3", 2, "apps.pump.enabled", ""),
