@@ -3,8 +3,8 @@
 ``covey1-`` and then, in base64url, what both sides need to trust each other before they have
 met: the covey's id (to find a member of this covey and no other), the fingerprint of its
 certificate authority (so that the device can tell a member from somebody who poses as one,
-before it says anything), the token's own id, and a secret (so that the covey can tell the
-device from a stranger).
+before it says anything), the token's own id, a secret (so that the covey can tell the device
+from a stranger), and four check bytes (so that a slip of the hand is called one).
 
 The issuer keeps only a hash of the secret. 160 random bits need no slow hash: there is nothing
 to guess. Whoever has the string may join until it expires or is used up, so treat it like a
@@ -26,6 +26,7 @@ PREFIX = "covey1-"
 TOKEN_ID_BYTES = 8
 SECRET_BYTES = 20
 FINGERPRINT_BYTES = 32
+CHECK_BYTES = 4
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -41,7 +42,8 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     def encode(self) -> str:
         """Return the string that is handed to the device."""
-        body = base64.urlsafe_b64encode(msgspec.msgpack.encode(self))
+        parts = msgspec.msgpack.encode(self)
+        body = base64.urlsafe_b64encode(parts + _check_bytes(parts))
         return PREFIX + body.decode().rstrip("=")
 
 
@@ -57,7 +59,7 @@ def parse_token(text: str) -> Token:
         token = _decode(text.strip())
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise AgentError(
-            "this is not a token, or a part of it is missing; nothing was changed.",
+            "this is not a token, or a character of it is wrong or missing; nothing was changed.",
             hint=f"Copy the whole line that `covey token create` printed; it begins with {PREFIX}",
             status=exits.TOKEN_UNKNOWN,
         ) from None
@@ -75,8 +77,16 @@ def _decode(text: str) -> Token:
         raise ValueError("it does not begin with " + PREFIX)
     body = text.removeprefix(PREFIX)
     data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-    token = msgspec.msgpack.decode(data, type=Token)
+    token = msgspec.msgpack.decode(data[:-CHECK_BYTES], type=Token)
     sizes = [len(part) for part in msgspec.structs.astuple(token)]
     if sizes != [CLUSTER_ID_BYTES, FINGERPRINT_BYTES, TOKEN_ID_BYTES, SECRET_BYTES]:
         raise ValueError("its parts have the wrong sizes")
+    # Also where base64 has bits to spare: one token has one written form.
+    if token.encode() != text:
+        raise ValueError("a character is wrong")
     return token
+
+
+def _check_bytes(parts: bytes) -> bytes:
+    """Return what tells a mistyped token from one that the issuer does not know."""
+    return hashlib.blake2b(parts, digest_size=CHECK_BYTES, person=b"covey token v1").digest()

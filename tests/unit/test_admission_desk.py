@@ -183,6 +183,16 @@ def test_every_truncation_of_a_token_is_refused() -> None:
             parse_token(text[:size])
 
 
+def test_every_mistyped_character_of_a_token_is_noticed() -> None:
+    """Also in the last one, whose lowest bits base64 does not use."""
+    text = new_token(bytes(16), bytes(32)).encode()
+    for at, character in enumerate(text):
+        for typed in "Ab-9":
+            if typed != character:
+                with pytest.raises(AgentError):
+                    parse_token(text[:at] + typed + text[at + 1 :])
+
+
 def test_a_token_shows_no_secret() -> None:
     token = new_token(bytes(16), bytes(32))
     assert token.secret.hex() not in repr(token)
