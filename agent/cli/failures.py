@@ -32,6 +32,9 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     except BrokenPipeError:  # as click does for what is written before the last flush
         _forget_stdout()
         return exits.NO
+    except click.exceptions.NoArgsIsHelpError as error:  # a command group named alone
+        click.echo(error.format_message(), err=True)
+        return exits.USAGE
     except click.UsageError as error:
         return _tell(error.format_message(), _usage_hint(error), exits.USAGE)
     except click.ClickException as error:

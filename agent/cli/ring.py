@@ -25,9 +25,9 @@ def ring(session: Session, key: str | None, output: str) -> None:
             for node in answer["nodes"]
         ]
         write_table(("NODE", "PARTITIONS", "SHARE", "STATE", "ID"), rows)
+        owners = min(answer["replicas"], len(rows))  # a small covey has fewer nodes than replicas
         session.say(
-            f"Epoch {answer['epoch']}: {answer['partitions']} partitions, "
-            f"{answer['replicas']} owners each."
+            f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
         )
     else:
         write_facts({"key": answer["key"], "partition": answer["partition"]})

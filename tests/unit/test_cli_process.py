@@ -164,3 +164,12 @@ def test_ctrl_c_ends_a_stream_quietly(served: Served) -> None:
         following.send_signal(signal.SIGINT)
         assert following.wait(10) == exits.INTERRUPTED
         assert b"Traceback" not in following.stderr.read()
+
+
+def test_a_group_named_alone_shows_its_help_and_no_error() -> None:
+    for arguments in ([], ["kv"]):
+        shown = subprocess.run([*COVEY, *arguments], capture_output=True, text=True, check=False)
+        assert shown.returncode == exits.USAGE
+        assert shown.stderr.startswith("Usage: ")
+        assert "error:" not in shown.stderr
+        assert shown.stdout == ""
