@@ -146,9 +146,9 @@ class Publisher:
         """Raise AgentError if lines were bad."""
         if self._bad:
             raise AgentError(
-                f"{self._bad} bad lines were left out; "
-                f"the other {self.receipt.accepted} readings were accepted",
-                "correct the lines named above and publish only those again",
+                f"{self._bad} of the lines could not be read and were left out; "
+                f"readings accepted from the others: {self.receipt.accepted}",
+                "correct the lines named above, and publish only those again",
                 exits.NO,
             )
 

@@ -92,7 +92,7 @@ def parse_plain(line: str) -> list[Reading]:
     """
     parts = line.split()
     if not 2 <= len(parts) <= 3:
-        raise BadReading(f"write NAME VALUE [TIME]; there are {len(parts)} parts in {line[:60]!r}")
+        raise BadReading(f"write NAME VALUE [TIME], with blanks between them, not {line[:60]!r}")
     time_ns = parse_time(parts[2]) if len(parts) == 3 else 0
     return [Reading(parts[0], parse_value(parts[1]), time_ns=time_ns)]
 
