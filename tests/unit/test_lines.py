@@ -53,7 +53,7 @@ def test_plain_lines(line: str, expected: Reading) -> None:
     ("line", "says"),
     [
         ("t", "NAME VALUE"),
-        ("t 1 2 3", "there are 4 parts"),
+        ("t 1 2 3", "with blanks between them"),
         ("t nan", "no measurement"),
         ("t inf", "no measurement"),
         ("t 99999999999999999999", "64 bits"),
@@ -124,7 +124,7 @@ def test_line_protocol_precision(precision: Any, expected: int) -> None:
     ("line", "says"),
     [
         ("m", "MEASUREMENT"),
-        ("m t=1 2 3", "there are 4 parts"),
+        ("m t=1 2 3", "with blanks between them"),
         ("m,room t=1", "tag 'room'"),
         ("m,room= t=1", "tag"),
         ("m t=", "field 't='"),
