@@ -124,7 +124,7 @@ def test_line_protocol_precision(precision: Any, expected: int) -> None:
     ("line", "says"),
     [
         ("m", "MEASUREMENT"),
-        ("m t=1 2 3", "with blanks between them"),
+        ("m t=1 2 3", "there are 4 parts"),
         ("m,room t=1", "tag 'room'"),
         ("m,room= t=1", "tag"),
         ("m t=", "field 't='"),
