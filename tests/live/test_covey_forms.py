@@ -75,6 +75,15 @@ def test_name_and_id_outlive_the_list(five: Fleet) -> None:
         assert any(name in row[0] for row in rows)
 
 
+def test_a_covey_on_ipv6_alone(networks: None) -> None:
+    with Fleet() as fleet:
+        fleet.form("ash", "birch", toml='[network]\nbind = ["::"]\n')
+        for member in fleet.agents["ash"].members():
+            assert all(str(address).startswith("[fd77::") for address in member["addresses"])
+        fleet.agents["birch"].must("kv", "put", "key", "value")
+        assert fleet.agents["ash"].must("kv", "get", "key").stdout == "value"
+
+
 def test_two_coveys_on_one_bridge_stay_apart(networks: None) -> None:
     with Network() as network, Fleet(network) as larks, Fleet(network) as finches:
         larks.form("lark-1", "lark-2")
