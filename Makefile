@@ -11,11 +11,11 @@ STAMPS := .venv/.stamps
 # What the tests with real processes use: name of a program, and the Debian package it is in.
 PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
             systemd-analyze:systemd bash:bash zsh:zsh fish:fish
-BENCH_PROGRAMS := ip:iproute2 mosquitto:mosquitto serf:serf
+BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak clean debian bench \
-        bench-idle bench-cli bench-seal bench-telemetry
+        bench-idle bench-cli bench-seal bench-telemetry bench-membership
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ $(STAMPS)/demo: $(BIN)/python pyproject.toml
 $(STAMPS)/test: $(BIN)/python pyproject.toml
 	@echo "installing covey and the test tools into .venv"
 	@$(PIP) install --editable '.[demo,fast]' --group test --group lint
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/bench: $(STAMPS)/test
+	@echo "installing what covey is compared with into .venv"
+	@$(PIP) install --group bench
 	@mkdir -p $(STAMPS) && touch $@
 
 # As root, fetch the Debian packages that are missing; otherwise say which tests will skip.
@@ -94,6 +99,10 @@ bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
 
 bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
 	@$(BIN)/python -m bench.telemetry
+
+bench-membership: PROGRAMS := $(BENCH_PROGRAMS)
+bench-membership: $(STAMPS)/bench debian  ## crashes, loss, joining, healing beside Serf and kinship; OPTIONS=--quick
+	@$(BIN)/python -m bench.membership $(OPTIONS)
 
 clean:  ## remove .venv and every cache
 	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -22,10 +22,16 @@ from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
 from agent.apps.host import AppHost
+from agent.budget import ByteBudget
 from agent.config import Config
+from agent.doctor.doctor import Doctor
+from agent.doctor.messages import TAGS as DOCTOR_TAGS
 from agent.driver import Driver
+from agent.facts import built_in
+from agent.forum.service import Forum
 from agent.gauges import export
 from agent.kv import Kv
+from agent.member_log import log_member
 from agent.metrics import Metrics
 from agent.net.discovery import Discovery, Plan, present_addresses
 from agent.net.peer_book import PeerBook
@@ -33,7 +39,13 @@ from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
 from agent.paths import Paths
+from agent.reasons import Reasons
+from agent.rtt import RoundTripDesk
 from agent.security import identity
+from agent.security.circle import RunningCircle
+from agent.security.key_desk import KeyDesk
+from agent.security.key_messages import TAGS as KEY_TAGS
+from agent.security.keyring import Keyring
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.outbox import Outbox
@@ -43,10 +55,11 @@ from agent.systemd import Notifier, keep_alive
 from agent.telemetry.service import Telemetry
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
-from gossip.ids import BOOT_RANDOM_BITS, Boot, format_node_id, next_boot
-from gossip.machine import Instant
+from gossip.ids import BOOT_RANDOM_BITS, Boot, NodeId, format_node_id, next_boot
+from gossip.machine import Address, Instant
 from gossip.membership.beliefs import IdentityOutrun
-from gossip.membership.members import MemberChanged, MemberTable
+from gossip.membership.contacts import Paths as Ways
+from gossip.membership.members import MemberTable
 from gossip.node import Node, NodeSettings
 from gossip.state.registry import Registry
 from gossip.state.requests import RegistryAdopted
@@ -69,8 +82,13 @@ class Agent:
     kv: Kv
     telemetry: Telemetry
     uplink: Uplink
+    forum: Forum
     apps: AppHost
     admission: AdmissionDesk
+    round_trips: RoundTripDesk
+    keys: KeyDesk
+    doctor: Doctor
+    discovery: Discovery
 
     def __init__(self, config: Config, paths: Paths) -> None:
         self.config, self.paths = config, paths
@@ -79,6 +97,7 @@ class Agent:
         self._counts: Counter[str] = Counter()
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
+        self._reasons = Reasons()
         self._stopping = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
         self._saves: set[asyncio.Future[object]] = set()
@@ -105,12 +124,29 @@ class Agent:
             await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
         self._stopping.set()
 
+    async def sleep(self, duration_s: float) -> float:
+        """Announce a sleep; return, when all were told, after what grace we would be dead."""
+        self.driver.call(lambda now: self._node.sleep(duration_s, now))
+        await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
+        log.info("asleep for %g s; `covey wake` ends it early", duration_s)
+        return self._tuning.sleep_grace_s
+
+    async def awaken(self) -> bool:
+        """End an announced sleep; say whether there was one."""
+        was_asleep = self._node.swim.asleep_until is not None
+        self.driver.call(self._node.awaken)
+        return was_asleep
+
     # ---- what the API asks ----------------------------------------------------------------------
 
     @property
     def members(self) -> MemberTable:
         """Who is there, as this node sees it."""
         return self._node.swim.members
+
+    def facts_of(self, node: NodeId) -> dict[str, str]:
+        """Return what a member published about itself."""
+        return self._node.swim.facts_of(node)
 
     @property
     def registry(self) -> Registry:
@@ -120,6 +156,22 @@ class Agent:
     def now(self) -> Instant:
         """Return the instant on the clock of the member table."""
         return self.driver.now()
+
+    def reason_of(self, node: NodeId) -> str:
+        """Return why a member is in its state."""
+        return self._reasons.of(node)
+
+    def paths_of(self, node: NodeId) -> Ways:
+        """Return which ways to a member worked."""
+        return self._node.swim.paths_of(node, self.now())
+
+    def is_flapping(self, node: NodeId) -> bool:
+        """Say whether a member comes and goes too often."""
+        return self._node.swim.is_flapping(node, self.now())
+
+    def clones_of(self, node: NodeId) -> Sequence[Address]:
+        """Return where several devices with one identity were heard; empty if it is one."""
+        return self._node.swim.clones_of(node, self.now())
 
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
@@ -193,13 +245,29 @@ class Agent:
         self.driver.listen(self._save_registry)
         self.driver.listen(self._heed_outrun)
         self.driver.listen(log_member)
+        self.driver.listen(self._reasons.note)
+        self.round_trips = RoundTripDesk(self.driver)
+        self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self._counts)
+        self.driver.listen(self.keys.heed)
+        self.doctor = Doctor(self)
         await self.driver.start(
-            on_guest=self.admission.serve, routes=[(ADMISSION_TAGS, self.admission.receive_frame)]
+            on_guest=self.admission.serve,
+            routes=[
+                (KEY_TAGS, self.keys.receive_frame),
+                (DOCTOR_TAGS, self.doctor.receive_frame),
+                (ADMISSION_TAGS, self.admission.receive_frame),
+            ],
+            greeting=self.keys.greeting,
+            hints=self.keys.hints,
         )
         opened.push_async_callback(self.driver.stop)
-        discovery = self._make_discovery(plan, book)
-        await discovery.start()
-        opened.push_async_callback(discovery.stop)
+        facts = built_in(self.paths.data, self.started_at, self.config.gossip.profile)
+        self.driver.call(lambda now: self._node.set_facts(facts, now))
+        self.keys.start()
+        opened.push_async_callback(self.keys.stop)
+        self.discovery = self._make_discovery(plan, book)
+        await self.discovery.start()
+        opened.push_async_callback(self.discovery.stop)
 
     def _make_node(self, plan: Plan) -> Node:
         settings = NodeSettings(
@@ -211,11 +279,13 @@ class Agent:
             tuning=self._tuning,
             cluster_id=self.identity.cluster_id,
             actor=self._rng.getrandbits(ACTOR_BITS),
+            event_time=self._control.event_time(),
         )
         saved = self._control.registry()
+        self._keyring: Keyring = self.identity.keyring()
         return Node(
             settings,
-            self.identity.keyring(),
+            self._keyring,
             saved[1] if saved else self.identity.first_registry(),
             self.identity.verify,
             self._records,
@@ -238,6 +308,9 @@ class Agent:
     async def _open_services(self, opened: AsyncExitStack) -> None:
         opened.push_async_callback(self._end_background)
         self.kv = Kv(self.driver)
+        settings = self.config.events, self.config.queries
+        self.forum = Forum(self.driver, *settings, self._control.save_event_time)
+        opened.push_async_callback(self.forum.stop)
         self.telemetry = Telemetry(self._outbox)
         place = Place(
             cluster=self.identity.cluster_name,
@@ -249,6 +322,10 @@ class Agent:
         self.apps = AppHost(
             self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
         )
+        self.budget = ByteBudget(
+            lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
+        )
+        self._keep_running(self.budget.run())
         export(self)
         listeners = Listeners(api.create(self), self.paths, self.config.api)
         await listeners.open()
@@ -312,10 +389,3 @@ class Agent:
 
     async def _finish_saving(self) -> None:
         await asyncio.gather(*self._saves, return_exceptions=True)
-
-
-def log_member(event: object) -> None:
-    """Say in the log who came, who went, and how we know."""
-    if isinstance(event, MemberChanged):
-        member = event.member
-        log.info("%s is %s (%s)", member.name, member.state.value, event.reason)

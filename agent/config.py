@@ -28,6 +28,7 @@ from agent.settings import (
     ApiSettings,
     AppSettings,
     GossipSettings,
+    HandlerSettings,
     LogSettings,
     NetworkSettings,
     NodeSettings,
@@ -56,6 +57,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    events: HandlerSettings = HandlerSettings()
+    queries: HandlerSettings = HandlerSettings()
     apps: dict[str, AppSettings] = {}
     origins: dict[str, str] = {}
 

@@ -31,12 +31,14 @@ from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from agent.subscription import Subscription
 from gossip.errors import LocalError, Malformed
 from gossip.ids import NodeId
-from gossip.machine import Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.machine import Address, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
 from gossip.state.requests import Completed, Request, Result, Watch, WatchEvent
 from gossip.wire import tag_of
 
 DRAINS_BEFORE_WAKE_MAX = 4
+KNOWN_BEFORE_HINTS = 2
 
 T = TypeVar("T")
 
@@ -80,11 +82,18 @@ class Driver:
 
     # ---- life -----------------------------------------------------------------------------------
 
-    async def start(self, on_guest: OnGuest, routes: Iterable[tuple[range, OnFrame]] = ()) -> None:
+    async def start(
+        self,
+        on_guest: OnGuest,
+        routes: Iterable[tuple[range, OnFrame]] = (),
+        greeting: Callable[[], bytes] | None = None,
+        hints: Callable[[NodeId], list[Address]] = lambda _node: [],
+    ) -> None:
         """Let the node run.
 
         ``on_guest`` serves streams without certificate. Frames whose tag lies in one of the
-        ``routes`` go to that handler instead of the node.
+        ``routes`` go to that handler instead of the node. ``greeting`` is said first on each
+        stream; ``hints`` tells where else a node may be than where the node itself thinks.
         """
         self._routes = list(routes)
         self._is_running = True
@@ -94,8 +103,10 @@ class Driver:
             on_unreachable=lambda peer: self._input(
                 lambda now: self.node.peer_unreachable(peer, now)
             ),
-            addresses_of=self.node.addresses_of,
+            on_closed=lambda peer: self._input(lambda now: self.node.stream_closed(peer, now)),
+            addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
             on_guest=on_guest,
+            greeting=greeting,
         )
         self._udp.start(lambda: self._input(self._deliver))
         self._input(self.node.wake)
@@ -199,6 +210,12 @@ class Driver:
     def _deliver(self, now: Instant) -> None:
         for data, source in self._udp.drain():
             self.node.receive(data, source, now)
+        self._report(now)
+
+    def _report(self, now: Instant) -> None:
+        """Tell which datagrams were refused; behind what arrived, which may prove the contrary."""
+        for address in self._udp.refusals():
+            self.node.port_unreachable(address, now)
 
     def _wake(self, now: Instant) -> None:
         """Read what has arrived, and only then let timers accuse anybody."""
@@ -208,6 +225,7 @@ class Driver:
                 self.node.receive(data, source, now)
             if len(waiting) < DRAIN_MAX:
                 break
+        self._report(now)
         self.node.wake(now)
 
     def _receive_frame(self, data: bytes, peer: NodeId) -> None:
@@ -263,6 +281,8 @@ class Driver:
                 watch = self._watches.get(event.request)
                 if watch is not None and not watch.put(event):
                     self.counts["events_dropped/watch_overrun"] += 1
+            case SentinelsChanged(watched):
+                self._streams.keep(watched)
             case _:
                 for callback in self._listeners:
                     callback(event)
@@ -323,3 +343,8 @@ class Driver:
             watch.fail(reason)
         for subscriber in tuple(self._subscribers):
             subscriber.fail(reason)
+
+
+def with_hints(known: list[Address], hints: list[Address]) -> list[Address]:
+    """Return where to dial: what is known best first, then hints, then the rest."""
+    return list(dict.fromkeys([*known[:KNOWN_BEFORE_HINTS], *hints, *known]))

@@ -17,6 +17,7 @@ def export(agent: "Agent") -> None:
         lambda: agent.telemetry.counts,
         lambda: agent.uplink.counts,
         lambda: agent.apps.counts,
+        lambda: agent.forum.counts,
         agent.store_counts,
     ):
         agent.metrics.count(source)
@@ -24,6 +25,8 @@ def export(agent: "Agent") -> None:
     gauge("members", "Members in each state.", lambda: _floats(member_counts(agent)), "state")
     gauge("registry_epoch", "Epoch of the registry in force.", lambda: agent.registry.epoch)
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
+    gauge("gossip_bytes_per_day", "Gossip a day at this rate.", lambda: agent.budget.projected())
+    gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(agent.budget.exceeded))
     gauge("outbox_waiting", "Readings not yet delivered.", lambda: agent.telemetry.stats().waiting)
     gauge("uplink_connected", "1 with a broker.", lambda: float(agent.uplink.status().connected))
     gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: agent.uplink.status().in_flight)

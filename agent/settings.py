@@ -19,6 +19,7 @@ from agent.notation import parse_duration, parse_endpoint
 DEFAULT_PORT = 7747
 # Open to everybody is fine here: every packet is authenticated before it means anything.
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
+HANDLER_TIMEOUT_S_MAX = 60
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -68,7 +69,8 @@ class NetworkSettings(Section, frozen=True, kw_only=True):
 class GossipSettings(Section, frozen=True, kw_only=True):
     """``[gossip]``: the intervals of the failure detector, as one of the tested profiles."""
 
-    profile: Literal["lan", "local"] = "lan"
+    profile: Literal["lan", "wan", "metered", "local"] = "lan"
+    bytes_per_day: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class ApiSettings(Section, frozen=True, kw_only=True):
@@ -136,6 +138,25 @@ class TelemetrySettings(Section, frozen=True, kw_only=True):
     keep_delivered: Annotated[int, msgspec.Meta(ge=0)] = 10_000
 
 
+class HandlerSettings(Section, frozen=True, kw_only=True):
+    """``[events]`` and ``[queries]``: the commands that are run when one arrives."""
+
+    handlers: dict[str, Annotated[list[str], msgspec.Meta(min_length=1)]] = {}
+    timeout: str = "5s"
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none. Raises ValueError."""
+        with naming("timeout"):
+            if not 0 < self.timeout_s <= HANDLER_TIMEOUT_S_MAX:
+                raise ValueError(f"must lie above 0s, and not above {HANDLER_TIMEOUT_S_MAX}s")
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds after which a handler is killed, or an app that does not answer given up."""
+        return parse_duration(self.timeout)
+
+
 class AppSettings(Section, frozen=True, kw_only=True):
     """``[apps.NAME]``: whether and how often an app runs; all other keys are the app's own."""
 
@@ -163,4 +184,6 @@ SECTIONS: dict[str, type[Section]] = {
     "log": LogSettings,
     "uplink": UplinkSettings,
     "telemetry": TelemetrySettings,
+    "events": HandlerSettings,
+    "queries": HandlerSettings,
 }

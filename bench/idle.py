@@ -33,8 +33,8 @@ class Sample(NamedTuple):
     """Counters of one process at one moment."""
 
     cpu_s: float
-    received_bytes: int
     sent_bytes: int
+    sent_packets: int
 
 
 class Idle(NamedTuple):
@@ -43,6 +43,7 @@ class Idle(NamedTuple):
     rss_mib: float
     cpu_percent: float
     bytes_per_s: float
+    packets_per_s: float
 
 
 def _rss_mib(process: int) -> float:
@@ -58,10 +59,11 @@ def _sample(process: int) -> Sample:
     assert card, "every host has one card"
     counters = card.group(1).split()
     cpu_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-    return Sample(cpu_s, int(counters[0]), int(counters[8]))
+    return Sample(cpu_s, int(counters[8]), int(counters[9]))
 
 
-def _measure(processes: Sequence[int], seconds: float) -> Idle:
+def measure(processes: Sequence[int], seconds: float) -> Idle:
+    """Let the agents rest, then watch them for so many seconds."""
     time.sleep(SETTLE_S)
     before = [_sample(process) for process in processes]
     time.sleep(seconds)
@@ -71,13 +73,14 @@ def _measure(processes: Sequence[int], seconds: float) -> Idle:
         statistics.median(_rss_mib(process) for process in processes),
         statistics.median(100 * (b.cpu_s - a.cpu_s) / seconds for a, b in pairs),
         statistics.median((b.sent_bytes - a.sent_bytes) / seconds for a, b in pairs),
+        statistics.median((b.sent_packets - a.sent_packets) / seconds for a, b in pairs),
     )
 
 
 def _covey(seconds: float) -> Idle:
     with Fleet() as fleet:
         fleet.form(*(f"node-{number}" for number in range(AGENTS)), toml=QUIET)
-        return _measure([agent.pid for agent in fleet.agents.values()], seconds)
+        return measure([agent.pid for agent in fleet.agents.values()], seconds)
 
 
 def _start_serf(host: Host, name: str, first: Host) -> "subprocess.Popen[bytes]":
@@ -105,7 +108,7 @@ def _serf(seconds: float) -> Idle:
             for host in hosts:
                 alive = functools.partial(_serf_alive, host)
                 eventually(alive, AGENTS.__eq__, 30.0, "Serf formed")
-            return _measure([agent.pid for agent in agents], seconds)
+            return measure([agent.pid for agent in agents], seconds)
         finally:
             for agent in agents:
                 agent.kill()
@@ -120,10 +123,10 @@ def main() -> None:
     if not can_make_networks:
         sys.exit("needs root and iproute2, to give each agent a host of its own")
     contenders: dict[str, Callable[[float], Idle]] = {"covey": _covey, "serf": _serf}
-    idle = {name: measure(seconds) for name, measure in contenders.items()}
+    idle = {name: of(seconds) for name, of in contenders.items()}
     table(
         f"Idle among {AGENTS} members, {seconds:.0f} s",
-        ["one agent", "RSS MiB", "% of a core", "bytes sent a second"],
+        ["one agent", "RSS MiB", "% of a core", "bytes sent a second", "packets"],
         [[name, *figures] for name, figures in idle.items()],
     )
     finish("idle", {name: figures._asdict() for name, figures in idle.items()})

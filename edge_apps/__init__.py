@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
     from edge_apps.reading import BadReading, Reading
-    from edge_apps.sdk import App, Context, Kv
+    from edge_apps.sdk import App, Context, Event, Kv, Query
 
 __all__ = [
     "AgentTimedOut",
@@ -30,14 +30,16 @@ __all__ = [
     "Client",
     "ClientError",
     "Context",
+    "Event",
     "Kv",
+    "Query",
     "Reading",
 ]
 
 _HOMES = {
     "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
     "edge_apps.reading": {"BadReading", "Reading"},
-    "edge_apps.sdk": {"App", "Context", "Kv"},
+    "edge_apps.sdk": {"App", "Context", "Event", "Kv", "Query"},
 }
 
 

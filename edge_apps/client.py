@@ -15,7 +15,7 @@ Two things can go wrong, and they are different types because callers act differ
 
 import json as json_format
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +30,7 @@ TIMEOUT_S = 10.0
 STREAM_CHUNK_BYTES = 64 * 1024
 SOCKET_PATH_BYTES_MAX = 107  # sun_path in Linux's <sys/un.h>, less the closing zero
 
-Query = Mapping[str, str | float | bool | None]
+Query = Mapping[str, str | float | bool | Sequence[str] | None]
 
 
 class ClientError(CoveyError):
@@ -119,14 +119,18 @@ class Client:
         path: str,
         *,
         query: Query | None = None,
+        json: Any = None,
         idle_timeout_s: float | None = None,
     ) -> Iterator[Any]:
         """Yield the JSON lines of ``GET path`` as they arrive, until the agent ends the stream.
 
-        Close the iterator to hang up. ``idle_timeout_s`` bounds the wait for the next line;
-        None waits for ever. Raises like ``request``, also in the middle of the stream.
+        With ``json``, of ``POST path``. Close the iterator to hang up. ``idle_timeout_s`` bounds
+        the wait for the next line; None waits for ever. Raises like ``request``, also in the
+        middle of the stream.
         """
-        with self._exchange("GET", _target(path, query), None, {}, self.timeout_s) as opened:
+        method = "GET" if json is None else "POST"
+        body, kind = _encoded(json, None)
+        with self._exchange(method, _target(path, query), body, kind, self.timeout_s) as opened:
             answer, connected = opened
             # The answer has begun: from here on silence is normal, there may be no news.
             connected.settimeout(idle_timeout_s)
@@ -211,7 +215,7 @@ def _encoded(json: Any, body: bytes | None) -> tuple[bytes | None, dict[str, str
 def _target(path: str, query: Query | None) -> str:
     given = {name: value for name, value in (query or {}).items() if value is not None}
     pairs = {name: int(v) if isinstance(v, bool) else v for name, v in given.items()}
-    return quote(path, safe="/") + (f"?{urlencode(pairs)}" if pairs else "")
+    return quote(path, safe="/") + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
 
 
 def _lines(answer: "HTTPResponse") -> Iterator[bytes]:

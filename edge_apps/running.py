@@ -31,6 +31,7 @@ from typing import Any
 import msgspec
 
 from edge_apps.client import AgentUnreachable, ApiError, Client
+from edge_apps.hearing import hear
 from edge_apps.publisher import Post, Publisher
 from edge_apps.reading import Reading
 from edge_apps.schedule import Schedule
@@ -47,8 +48,9 @@ AGENT_GONE_GRACE_S = 5.0
 OK, NOT_FOUND = 200, 404
 SERVER_ERROR = 500
 
-Stop = SimpleQueue[str]
-"""Why the app is to stop. A SimpleQueue, because a signal handler may put while we get."""
+Stop = SimpleQueue[str | Function]
+"""Why the app is to stop, or what it is to do. A SimpleQueue, because a signal handler may put
+while we get."""
 
 
 class AgentKv:
@@ -136,6 +138,7 @@ def run(app: App, options: Mapping[str, Any] | None = None) -> None:
     if os.environ.get(GUARD_VARIABLE):
         threading.Thread(target=guard, args=(stop,), name="guard", daemon=True).start()
     carrier.start()
+    hear(app, client, stop)
     try:
         serve(app, context, stop)
     finally:
@@ -174,15 +177,17 @@ def serve(app: App, context: Context, stop: Stop) -> None:
     """Call the functions when they are due, until ``stop`` holds a reason."""
     clock = time.monotonic
     schedule: Schedule[Function] = Schedule(app.periods(context.options), clock())
-    while (due := schedule.deadline()) is not None:
+    while (due := schedule.deadline()) is not None or app.listens:
         try:
-            reason = stop.get(timeout=max(0.0, due - clock()))
+            order = stop.get(timeout=None if due is None else max(0.0, due - clock()))
         except Empty:
             if function := schedule.take_due(clock()):
                 _call(function, context)
         else:
-            context.log.info("stopping: %s", reason)
-            return
+            if isinstance(order, str):
+                context.log.info("stopping: %s", order)
+                return
+            _call(order, context)
 
 
 def _call(function: Function, context: Context) -> None:

@@ -12,13 +12,16 @@ wait for two slow devices at once is two apps.
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from edge_apps.durations import parse_duration
 from edge_apps.reading import Reading, Value, check
 
 EVERY_OPTION = "every"
 NANOSECONDS = 1_000_000_000
+
+T = TypeVar("T")
 
 
 class Kv(Protocol):
@@ -85,7 +88,26 @@ class Context:
         self._accept(check(reading))
 
 
+class Event(NamedTuple):
+    """Something that a member told all others: ``covey event send NAME PAYLOAD``."""
+
+    name: str
+    payload: bytes = b""
+    sender: str = ""
+    """The sender's name; our own node's events come, too."""
+
+
+class Query(NamedTuple):
+    """What a member asks of this one: ``covey query NAME PAYLOAD``."""
+
+    name: str
+    payload: bytes = b""
+    asker: str = ""
+
+
 Function = Callable[[Context], None]
+OnEvent = Callable[[Context, Event], None]
+OnQuery = Callable[[Context, Query], bytes | str | None]
 
 
 class App:
@@ -98,11 +120,17 @@ class App:
         @app.every("5s")
         def sample(context: Context) -> None:
             context.publish("greenhouse/temperature", 21.5, unit="C")
+
+        @app.on_query("temperature")
+        def temperature(context: Context, query: Query) -> str:
+            return "21.5"
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._periods: list[tuple[Function, float]] = []
+        self.event_functions: dict[str, OnEvent] = {}
+        self.query_functions: dict[str, OnQuery] = {}
 
     def every(self, period: str) -> Callable[[Function], Function]:
         """Register a function to be called at the start and then every ``period`` ("5s").
@@ -117,13 +145,47 @@ class App:
 
         return register
 
+    def on_event(self, name: str) -> Callable[[OnEvent], OnEvent]:
+        """Register a function to be called with each event of this name, which may be a glob."""
+
+        def register(function: OnEvent) -> OnEvent:
+            self.event_functions[name] = function
+            return function
+
+        return register
+
+    def on_query(self, name: str) -> Callable[[OnQuery], OnQuery]:
+        """Register a function whose return value answers queries of this name, or glob.
+
+        It has the time that the asker and ``[queries] timeout`` give.
+        """
+
+        def register(function: OnQuery) -> OnQuery:
+            self.query_functions[name] = function
+            return function
+
+        return register
+
+    def event_function(self, name: str) -> OnEvent | None:
+        """Return the function for events of this name."""
+        return _first(self.event_functions, name)
+
+    def query_function(self, name: str) -> OnQuery | None:
+        """Return the function for queries of this name."""
+        return _first(self.query_functions, name)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the app has to do with events or queries."""
+        return bool(self.event_functions or self.query_functions)
+
     def periods(self, options: Mapping[str, Any]) -> list[tuple[Function, float]]:
         """Return the functions and their periods in seconds.
 
         ``every`` in the configuration replaces the period of all functions. Raises ValueError
         for an ``every`` that is no duration, and for an app without functions.
         """
-        if not self._periods:
+        if not self._periods and not self.listens:
             raise ValueError(f"app {self.name} has no function; decorate one with @app.every")
         if not (every := options.get(EVERY_OPTION)):
             return list(self._periods)
@@ -134,3 +196,8 @@ class App:
         from edge_apps.running import run  # late: a test of an app needs no threads or signals
 
         run(self)
+
+
+def _first(functions: Mapping[str, T], name: str) -> T | None:
+    found = (function for pattern, function in functions.items() if fnmatchcase(name, pattern))
+    return next(found, None)

@@ -12,9 +12,10 @@ its calls do, and the same seed gives the same readings.
 from collections.abc import Mapping
 from typing import Any
 
+from edge_apps.hearing import as_bytes
 from edge_apps.reading import Reading, Value
 from edge_apps.schedule import Schedule
-from edge_apps.sdk import App, Context, Function
+from edge_apps.sdk import App, Context, Event, Function, Query
 
 # A fixed Tuesday, noon UTC: an app that looks at the time of day does the same in every run.
 START_UNIX_S = 1_750_161_600.0
@@ -52,6 +53,7 @@ class AppHarness:
         self.kv = MemoryKv()
         self.now = START_UNIX_S
         options = dict(options or {})
+        self._app = app
         self._context = Context(app.name, options, self.published.append, self.kv, self._time)
         self._schedule: Schedule[Function] = Schedule(app.periods(options), self.now)
 
@@ -63,6 +65,19 @@ class AppHarness:
             if function := self._schedule.take_due(self.now):
                 function(self._context)
         self.now = end
+
+    def event(self, name: str, payload: bytes | str = b"", sender: str = "somebody") -> None:
+        """Let an event arrive."""
+        event = Event(name, as_bytes(payload), sender)
+        if function := self._app.event_function(name):
+            function(self._context, event)
+
+    def query(self, name: str, payload: bytes | str = b"", asker: str = "somebody") -> bytes:
+        """Let somebody ask; return the answer. Raises LookupError when nobody answers it."""
+        function = self._app.query_function(name)
+        if function is None:
+            raise LookupError(f"app {self._app.name} answers no queries called {name!r}")
+        return as_bytes(function(self._context, Query(name, as_bytes(payload), asker)))
 
     def values(self, sensor: str) -> list[Value]:
         """Return what was published for one sensor, in order."""

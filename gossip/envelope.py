@@ -34,7 +34,7 @@ from typing import Protocol
 
 import msgspec
 
-from gossip.errors import Forged, LimitExceeded, Malformed, Replayed
+from gossip.errors import LimitExceeded, Malformed, Replayed, UnknownKey
 from gossip.ids import CLUSTER_ID_BYTES, UINT64_MAX, Boot, ClusterId, NodeId
 from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, PACKET_BYTES_MAX
 
@@ -159,7 +159,7 @@ class Envelope:
             raise Replayed(f"packet {counter} was seen before, or {window.highest} is far ahead")
         aead = self._suite.aead(key_id, sender, boot)
         if aead is None:
-            raise Forged(f"sealed under key {key_id:08x}, which is not in our keyring")
+            raise UnknownKey(f"sealed under key {key_id:08x}, not in our keyring", sender)
         header = packet[: HEADER.size]
         plain = aead.decrypt(_nonce(counter), packet[HEADER.size :], header + self._cluster_id)
         self._admit(sender, boot, window, counter)

@@ -7,6 +7,7 @@
     └── RemoteError       a peer sent something that it should not have
         ├── Malformed         bytes that do not decode
         ├── Forged            a seal or signature that does not verify
+        │   └── UnknownKey        a seal under a key that we do not hold
         └── Replayed          a datagram that was seen before, or is too old to tell
 
 A RemoteError never changes state: whoever catches it counts it and goes on.
@@ -39,6 +40,14 @@ class Malformed(RemoteError):
 
 class Forged(RemoteError):
     """A seal or signature that does not verify under any key that we hold."""
+
+
+class UnknownKey(Forged):
+    """A seal under a key that we do not hold; who ``sender`` is was not proved."""
+
+    def __init__(self, message: str, sender: int) -> None:
+        super().__init__(message)
+        self.sender = sender
 
 
 class Replayed(RemoteError):

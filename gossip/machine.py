@@ -8,6 +8,12 @@ handed to it. Inputs and the time go in; ordered effects come out::
     deadline()                   when wake() wants to be called next
     effects()                    what to do now, in order; drains the queue
 
+Of a machine that is a whole node, the driver also tells what became of what it sent, as hints::
+
+    peer_unreachable(peer, now)       frames to it could not be sent, or were lost
+    stream_closed(peer, now)          an open stream to it ended, and not by us
+    port_unreachable(address, now)    its host refused a datagram that we sent to this address
+
 After *any* input call, the driver performs all ``effects()`` in order and then re-arms its one
 timer at ``deadline()``. The same inputs give the same effects, byte for byte: so the simulator
 in ``gossip/sim`` runs the very code that ``agent/driver.py`` runs on real sockets.

@@ -15,14 +15,16 @@ the member list: a wrong view of who is alive may cost a request some time, and 
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import msgspec
 
 from gossip.envelope import CipherSuite, Envelope
-from gossip.errors import Forged, Malformed, RemoteError, Replayed
+from gossip.errors import Forged, Malformed, RemoteError, Replayed, UnknownKey
 from gossip.ids import Boot, ClusterId, NodeId
-from gossip.machine import Address, Effect, Emit, Instant, SendDatagram
+from gossip.machine import Address, Effect, Emit, Instant, SendDatagram, SendFrame
 from gossip.membership.exchange import EpochHeard
+from gossip.membership.forum import Forum
 from gossip.membership.members import RESTARTED, MemberChanged, MemberState
 from gossip.membership.swim import Swim
 from gossip.state.plane import StatePlane
@@ -35,11 +37,28 @@ from gossip.wire import tag_of
 MEMBERSHIP_FRAMES = range(32, 48)
 STATE_FRAMES = range(48, 80)
 
+T = TypeVar("T")
+
 DROPPED: dict[type[RemoteError], str] = {
     Malformed: "datagrams_dropped/malformed",
     Forged: "datagrams_dropped/forged",
+    UnknownKey: "datagrams_dropped/unknown_key",
     Replayed: "datagrams_dropped/replayed",
 }
+
+
+UNKNOWN_KEYS_HEARD_S = 1.0
+"""How often at most somebody hears of datagrams under keys that we lack: anybody can send them."""
+
+
+class UnknownKeyHeard(msgspec.Struct, frozen=True):
+    """Emitted when a datagram under an unknown key names an admitted node as its sender.
+
+    Nothing of it is proved. Either of us two may have missed a new key.
+    """
+
+    sender: NodeId
+    source: Address
 
 
 class NodeSettings(msgspec.Struct, frozen=True):
@@ -54,6 +73,8 @@ class NodeSettings(msgspec.Struct, frozen=True):
     cluster_id: ClusterId
     actor: int
     """Random per process start: writes coordinated by this life are counted under it."""
+    event_time: int = 0
+    """The Lamport time of the last event that an earlier life delivered; older ones are over."""
 
 
 class Node:
@@ -72,9 +93,8 @@ class Node:
     ) -> None:
         me, boot, tuning = settings.me, settings.boot, settings.tuning
         self.settings = settings
-        self.swim = Swim(
-            me, boot, settings.name, settings.addresses, settings.tags, tuning, rng, now
-        )
+        told = settings.name, settings.addresses, settings.tags
+        self.swim = Swim(me, boot, *told, tuning, rng, now, settings.event_time)
         order = self.swim.reachable_first
         self.state = StatePlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, order, now
@@ -83,6 +103,7 @@ class Node:
         self._counts: Counter[str] = Counter()
         self._effects: deque[Effect] = deque()
         self._due: Instant | None = None
+        self._unknown_key_at = now - UNKNOWN_KEYS_HEARD_S
         self._heed(self.state.registry)
         self._settle(now)
 
@@ -94,7 +115,10 @@ class Node:
             opened = self._envelope.open(data)
         except RemoteError as error:
             self._counts[DROPPED[type(error)]] += 1
+            if isinstance(error, UnknownKey):
+                self._hear_unknown_key(error.sender, source, now)
             return
+        self._counts["gossip_bytes/datagrams received"] += len(data)
         sender, boot, incarnation = opened.sender, opened.boot, opened.incarnation
         self.swim.receive(opened.body, sender, boot, incarnation, source, now)
         self._settle(now)
@@ -107,6 +131,7 @@ class Node:
             self._counts["frames_dropped/malformed"] += 1
             return
         if tag in MEMBERSHIP_FRAMES:
+            self._counts["gossip_bytes/streams received"] += len(data)
             self.swim.receive_frame(data, peer, now)
         elif tag in STATE_FRAMES:
             self.state.receive_frame(data, peer, now)
@@ -118,6 +143,16 @@ class Node:
         """Take note that frames to a peer could not be sent, or were lost."""
         self.swim.peer_unreachable(peer, now)
         self.state.peer_unreachable(peer, now)
+        self._settle(now)
+
+    def stream_closed(self, peer: NodeId, now: Instant) -> None:
+        """Take note that an open stream to a peer ended, and not by this node."""
+        self.swim.stream_closed(peer, now)
+        self._settle(now)
+
+    def port_unreachable(self, address: Address, now: Instant) -> None:
+        """Take note that a host said that nobody receives datagrams at this address."""
+        self.swim.port_unreachable(address, now)
         self._settle(now)
 
     def discovered(self, addresses: Iterable[Address], now: Instant) -> None:
@@ -155,9 +190,36 @@ class Node:
         self.swim.set_tags(tags, now)
         self._settle(now)
 
+    def set_facts(self, facts: dict[str, str], now: Instant) -> None:
+        """Publish other facts about this node; they travel with the exchanges."""
+        self.swim.set_facts(facts, now)
+        self._settle(now)
+
     def set_addresses(self, addresses: tuple[Address, ...], now: Instant) -> None:
         """Tell all others that this node is reached elsewhere now."""
         self.swim.set_addresses(addresses, now)
+        self._settle(now)
+
+    def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
+        """Send an event, ask, or answer, for an application. Raises LocalError."""
+        result = self.swim.speak(action, now)
+        self._settle(now)
+        return result
+
+    def ask_round_trip(self, peer: NodeId, target: NodeId, now: Instant) -> int:
+        """Ask a member how far another is from it; RoundTripTold brings the answer, if any."""
+        number = self.swim.round_trips.ask(peer, target)
+        self._settle(now)
+        return number
+
+    def sleep(self, duration_s: float, now: Instant) -> None:
+        """Announce to all others that this node is silent for so long. Raises InvalidRequest."""
+        self.swim.sleep(duration_s, now)
+        self._settle(now)
+
+    def awaken(self, now: Instant) -> None:
+        """End an announced sleep before its time."""
+        self.swim.awaken(now)
         self._settle(now)
 
     def leave(self, now: Instant) -> None:
@@ -200,8 +262,11 @@ class Node:
             for effect in fresh:
                 if isinstance(effect, SendDatagram):
                     sealed = self._envelope.seal(effect.data, swim.incarnation)
+                    self._counts["gossip_bytes/datagrams sent"] += len(sealed)
                     self._effects.append(SendDatagram(sealed, effect.to))
                     continue
+                if isinstance(effect, SendFrame) and tag_of(effect.data) in MEMBERSHIP_FRAMES:
+                    self._counts["gossip_bytes/streams sent"] += len(effect.data)
                 self._effects.append(effect)
                 if isinstance(effect, Emit):
                     self._pass_on(effect.event, now)
@@ -216,6 +281,13 @@ class Node:
             self.state.note_epoch(event.peer, event.epoch, now)
         elif isinstance(event, MemberChanged) and _is_return(event):
             self.state.peer_alive(event.member.id, now)
+
+    def _hear_unknown_key(self, sender: NodeId, source: Address, now: Instant) -> None:
+        if sender == self.settings.me or self.state.registry.node(sender) is None:
+            return
+        if now - self._unknown_key_at >= UNKNOWN_KEYS_HEARD_S:
+            self._unknown_key_at = now
+            self._effects.append(Emit(UnknownKeyHeard(sender, source)))
 
     def _heed(self, registry: Registry) -> None:
         self.swim.epoch = registry.epoch

@@ -1,15 +1,17 @@
 """Every interval and limit of the gossip protocols, with its unit and its reason.
 
-Two profiles are enough for most coveys: ``LAN`` for devices on one site, ``LOCAL`` for several
-agents on one machine, where a lost packet is a bug and nobody wants to wait. The formulas that
-depend on the number of members are methods here, so that the numbers of a covey of any size can
-be read in one place.
+There are four profiles: ``LAN`` for devices on one site, ``WAN`` for sites far apart, ``METERED``
+for links on which every byte is paid for, and ``LOCAL`` for several agents on one machine, where a
+lost packet is a bug and nobody wants to wait. All members of a covey use the same. The formulas
+that depend on the number of members are methods here, so that the numbers of a covey of any size
+can be read in one place.
 
 How the numbers hang together, for LAN and up to 32 members. A member that dies is first pinged
 after 1.6 s on average (e/(e-1) periods, SWIM section 3.1); the probe is lost at the end of its
 period, 1 s later; suspicion lasts 4 s once enough others confirm it; the news is everywhere half a
 second after that: about 7 s, and 10 s with little luck. A member that is paused for less than 4 s
-is never declared dead, because its first packet afterwards clears it.
+is never declared dead, because its first packet afterwards clears it. A process that is killed on a
+host that stays up is known to all after about a second, because the host says so: ``evidence.py``.
 """
 
 import math
@@ -37,6 +39,10 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """One probe per this long; it ends with a verdict when the next one begins."""
     probe_timeout_s: float
     """How long a direct ping may take before relays are asked. Above any healthy round trip."""
+    probe_patience: float = 4.0
+    """... but for a member that is known to be far away: this many of its round trips ..."""
+    probe_patience_share: float = 0.7
+    """... up to this share of the interval; the rest is for the relays."""
     probe_relays: int = 3
     """Members asked to ping on our behalf (k in SWIM)."""
     probe_checkers: int = 8
@@ -48,6 +54,26 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float
     """Woken later than asked by this much: we were stopped, and judge nobody by that time."""
 
+    # Evidence; see evidence.py. All of it is counted in probe timeouts, which know the network.
+    refusals_needed: int = 3
+    """Refused pings, with no packet in between, that make an accusation."""
+    refused_ping_share: float = 0.1
+    """A refused ping is repeated after this share of the timeout."""
+    accuse_timeouts: float = 0.4
+    """Refusals go on for this long before they are an accusation ..."""
+    convict_timeouts: float = 1.0
+    """... and for this much longer before they are a death, if somebody else found the same."""
+    disbelief_first_s: float = 10.0
+    """Refusals about a member that was there are ignored this long, then twice as long ..."""
+    disbelief_longest_s: float = 3600.0
+    """... up to this."""
+    sentinels: int = 3
+    """Members whose end we watch over an open stream."""
+    sentinels_settle_s: float = 3.0
+    """Joins and deaths come in bursts; whom we watch is looked up this long after the first."""
+    stream_alone_s: float = 600.0
+    """A member that only a stream still reaches counts as alive this long."""
+
     # Suspicion.
     suspicion_periods: float
     """Probe intervals from a confirmed suspicion to death, up to 32 members."""
@@ -55,6 +81,24 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """An unconfirmed suspicion lasts this much longer (beta in Lifeguard)."""
     confirmations_max: int = 3
     """Further independent accusers that shorten a suspicion to its minimum (K in Lifeguard)."""
+
+    # Members that come and go; see flapping.py.
+    flapping_from: float = 2.5
+    """Returns from the dead, counted with decay, that make a member flap: 3 in five minutes."""
+    flapping_until: float = 1.0
+    """It flaps until they have decayed to this."""
+    flapping_most: float = 6.0
+    """More are not counted, so that the decay ends in a known time."""
+    flapping_half_life_s: float = 600.0
+    """They halve in this time."""
+    flapping_notice_s: float = 60.0
+    """People are told of a flapping member at most this often."""
+    flapping_patience: float = 3.0
+    """Suspicions of a member that was declared dead wrongly last up to this much longer."""
+
+    # Announced sleep.
+    sleep_grace_s: float = 120.0
+    """A sleeper is dead this long after the announced time, if nothing was heard of it."""
 
     # Rumours.
     gossip_interval_s: float
@@ -76,7 +120,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     hints_max: int = 1024
     """Addresses at which somebody might be."""
     exchange_interval_s: float
-    """Full states are exchanged with a random member this often, up to 32 members."""
+    """States are exchanged with a random member this often, up to 32 members."""
     exchange_gap_s: float
     """Exchanges that a meeting calls for are at least this far apart."""
     reconnect_interval_s: float
@@ -85,6 +129,34 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """... each of them once in this many rounds ..."""
     reconnect_burst_max: int = 32
     """... but never more than this many in a round."""
+    healed_s: float = 60.0
+    """Two halves of a split know each other again this long after it is over."""
+
+    # Events and queries; rounds are gossip intervals.
+    events_kept_max: int = 512
+    """Events remembered, so that none is delivered twice, and those that wait to be told."""
+    event_hold_rounds: int = 5
+    """An event waits so long for earlier ones, to be delivered behind them."""
+    event_burst_max: int = 64
+    """Events that a node sends at once ..."""
+    events_per_s: float = 10.0
+    """... and how many more each second; others believe twice that."""
+    event_told_s: float = 5.0
+    """An event is no rumour any more after this time ..."""
+    event_recent_s: float = 30.0
+    """... but whoever missed it still finds it for this long."""
+    event_patience_s: float = 5.0
+    """How long a newcomer tries to learn the covey's Lamport time."""
+    bulletin_rounds: int = 10
+    """Recent events are compared with a random member this often."""
+    queries_max: int = 64
+    """Queries of our own at a time, and those of others that we are answering."""
+    query_timeout_max_s: float = 60.0
+    """The longest that a query may wait for answers."""
+    query_rounds: int = 3
+    """An answer without receipt is repeated after this many rounds, then ever less often."""
+    query_relays: int = 2
+    """... and through so many other members."""
 
     # Memory.
     members_max: int = 4096
@@ -97,20 +169,48 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """A member that left stays listed this long, and is not looked for afterwards."""
     forgotten_max: int = 1024
     """Addresses of dead members that are no longer listed."""
+    facts_bytes_max: int = 8 * 2**20
+    """The facts of all members together; see facts.py."""
     leave_linger_s: float
     """How long we go on telling that we leave."""
 
     def __post_init__(self) -> None:
         assert 0 < self.probe_timeout_s <= self.probe_interval_s / 2, "time for the indirect probe"
+        most_patient_s = self.probe_patience_share * self.probe_interval_s
+        assert self.probe_timeout_s <= most_patient_s < self.probe_interval_s, "relays need time"
         assert self.gossip_interval_s <= self.probe_timeout_s, "news outrun verdicts"
         # A checker needs a period to begin its probe and one to fail it, before the time is up.
         assert self.suspicion_periods >= 3, "confirmations arrive before the minimum has passed"
         assert self.suspicion_stretch >= 1, "the longest suspicion is not below the shortest"
+        refusals_take = self.refused_ping_share * (self.refusals_needed - 1)
+        assert refusals_take < self.accuse_timeouts, "enough refusals come in time"
+        # Whoever lives has answered by then: a healthy round trip is below one timeout.
+        assert self.accuse_timeouts + self.convict_timeouts > 1, "answers outrun convictions"
+        assert self.disbelief_first_s <= self.disbelief_longest_s, "disbelief grows"
         assert self.pause_s < self.suspicion_periods * self.probe_interval_s, "see Swim.wake"
         assert self.hello_first_s <= self.hello_slowest_s, "back-off goes up"
         assert self.exchange_gap_s <= self.exchange_interval_s, "a gap, not a second interval"
-        assert self.reconnect_interval_s * self.reconnect_rounds <= 50, "splits heal within 60 s"
+        most_s = self.reconnect_interval_s * self.reconnect_rounds
+        assert most_s <= self.healed_s - 2 * self.exchange_gap_s, "each is greeted in time"
+        assert 1 <= self.flapping_until < self.flapping_from <= self.flapping_most, "it ends"
+        assert self.flapping_half_life_s >= self.flapping_notice_s > 0, "notices are for the time"
+        assert self.flapping_patience >= 1, "nobody is suspected for a shorter time"
+        # One lost exchange must not kill a member that woke up while rumours were lost.
+        assert self.sleep_grace_s >= 2 * self.exchange_interval_s, "whoever wakes is found in time"
         assert self.members_max > self.strangers_max, "strangers are a part of the list"
+        assert self.event_burst_max < self.events_kept_max, "one node does not push out the others"
+        assert self.event_told_s < self.event_recent_s, "what is told is remembered"
+        assert self.bulletin_rounds > self.event_hold_rounds, "rumours come first"
+
+    def timeout_s(self, rtt_s: float | None) -> float:
+        """Return how long a direct ping may take to a member at this round trip.
+
+        >>> [LAN.timeout_s(rtt_s) for rtt_s in (None, 0.001, 0.15, 2.0)]
+        [0.5, 0.5, 0.6, 0.7]
+        """
+        patience_s = self.probe_patience * rtt_s if rtt_s is not None else 0.0
+        most_s = self.probe_patience_share * self.probe_interval_s
+        return min(max(self.probe_timeout_s, patience_s), most_s)
 
     def crowd(self, members: int) -> float:
         """Return how much slower a large covey takes things: 1 up to 32 members, 2 at 1024."""
@@ -142,7 +242,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def exchange_s(self, members: int) -> float:
-        """Return the interval between exchanges of full states."""
+        """Return the interval between exchanges of states."""
         return self.exchange_interval_s * self.crowd(members)
 
 
@@ -176,5 +276,46 @@ LOCAL = Tuning(
 )
 """Several agents on one machine: demonstrations and tests."""
 
-PROFILES = {"lan": LAN, "local": LOCAL}
+WAN = Tuning(
+    probe_interval_s=5.0,
+    probe_timeout_s=2.5,
+    pause_s=5.0,
+    suspicion_periods=4,
+    gossip_interval_s=0.5,
+    gossip_fanout=4,
+    hello_first_s=1.0,
+    hello_slowest_s=60.0,
+    exchange_interval_s=60.0,
+    exchange_gap_s=2.0,
+    reconnect_interval_s=10.0,
+    leave_linger_s=1.5,
+)
+"""Sites far apart, mobile networks, satellites: round trips of up to two seconds are healthy."""
+
+METERED = Tuning(
+    probe_interval_s=30.0,
+    probe_timeout_s=5.0,
+    probe_relays=2,
+    probe_checkers=4,
+    pause_s=10.0,
+    sentinels=0,
+    suspicion_periods=4,
+    gossip_interval_s=2.0,
+    gossip_fanout=2,
+    hello_first_s=5.0,
+    hello_slowest_s=900.0,
+    exchange_interval_s=600.0,
+    exchange_gap_s=10.0,
+    reconnect_interval_s=60.0,
+    healed_s=360.0,
+    stream_alone_s=1800.0,
+    event_told_s=60.0,
+    event_recent_s=120.0,
+    event_patience_s=30.0,
+    sleep_grace_s=1200.0,
+    leave_linger_s=3.0,
+)
+"""Every byte is paid for: who dies is known after minutes, and a healed split after six."""
+
+PROFILES = {"lan": LAN, "wan": WAN, "metered": METERED, "local": LOCAL}
 """The names that a configuration file may use."""

@@ -23,7 +23,7 @@ from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
 from gossip.wire import Codec
 
-TAGS = range(80, 112)
+TAGS = range(80, 90)
 FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024

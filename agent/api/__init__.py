@@ -17,12 +17,23 @@ from collections import Counter
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from agent.api import apps, keys, members, overview, readings
+from agent.api import apps, doctor, events, keyring, keys, members, overview, readings, rtt, sleep
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
 
-ROUTES = (*overview.ROUTES, *members.ROUTES, *keys.ROUTES, *readings.ROUTES, *apps.ROUTES)
+ROUTES = (
+    *overview.ROUTES,
+    *members.ROUTES,
+    *sleep.ROUTES,
+    *rtt.ROUTES,
+    *keys.ROUTES,
+    *readings.ROUTES,
+    *events.ROUTES,
+    *apps.ROUTES,
+    *keyring.ROUTES,
+    *doctor.ROUTES,
+)
 
 
 def create(agent: AgentFacade) -> Starlette:

@@ -5,18 +5,24 @@ where they live: ``agent/kv.py``, ``agent/telemetry/service.py``, ``agent/apps/h
 ``agent/admission/desk.py``, ``agent/uplink/``.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from agent.apps.host import AppStatus
 from agent.config import Config
+from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
 from agent.metrics import Metrics
+from agent.security.key_desk import Holding
+from agent.security.key_messages import KeyringState
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
 from gossip.ids import Boot, ClusterId, NodeId
+from gossip.machine import Address
+from gossip.membership.contacts import Paths
 from gossip.membership.members import MemberTable
+from gossip.membership.roundtrips import RoundTrip
 from gossip.state.registry import Registry
 from gossip.state.requests import GetResult, ListResult, PutResult, WatchEvent
 
@@ -85,6 +91,30 @@ class UplinkFacade(Protocol):
         """Return one look at it."""
 
 
+class ForumFacade(Protocol):
+    """Events and queries."""
+
+    def send(self, name: str, payload: bytes) -> str:
+        """Send an event; return its id."""
+
+    def recent(self, patterns: tuple[str, ...], limit: int) -> list[Told]:
+        """Return the last events, oldest first."""
+
+    def follow(self, patterns: tuple[str, ...]) -> AsyncIterator[Told | Missed]:
+        """Yield events as they are delivered."""
+
+    def ask(
+        self, name: str, payload: bytes, filters: Mapping[str, str], timeout_s: float
+    ) -> AsyncIterator[Answer | Summary]:
+        """Ask the members with these tags; return answers and, last, the summary."""
+
+    def listen(self, patterns: tuple[str, ...]) -> AsyncIterator[AskedHere | Missed]:
+        """Yield queries that the caller is to answer."""
+
+    def answer(self, query: str, payload: bytes, *, failed: bool = False) -> None:
+        """Answer a query."""
+
+
 class AppsFacade(Protocol):
     """The apps that this agent runs."""
 
@@ -106,6 +136,36 @@ class AdmissionFacade(Protocol):
 
     async def create_token(self, ttl_s: float, uses: int) -> str:
         """Return a new join token."""
+
+
+class RoundTripsFacade(Protocol):
+    """How far members are from each other."""
+
+    async def between(self, one: NodeId, other: NodeId) -> RoundTrip:
+        """Return what is known; nothing in it may be."""
+
+
+class KeysFacade(Protocol):
+    """The keys that seal datagrams: ``agent/security/key_desk.py``."""
+
+    def state(self) -> KeyringState:
+        """Return what this node holds."""
+
+    def awaited(self) -> list[NodeId]:
+        """Return whom the next step of a rotation waits for."""
+
+    async def report(self) -> list[Holding]:
+        """Return what everybody holds."""
+
+    async def rotate(self, *, force: bool) -> None:
+        """Begin a rotation."""
+
+
+class DoctorFacade(Protocol):
+    """Looks at everything: ``agent/doctor/doctor.py``."""
+
+    async def examine(self) -> dict[str, Any]:
+        """Return the findings and the matrix, as JSON."""
 
 
 class AgentFacade(Protocol):
@@ -132,12 +192,28 @@ class AgentFacade(Protocol):
         """The connection to the broker."""
 
     @property
+    def forum(self) -> ForumFacade:
+        """Events and queries."""
+
+    @property
     def apps(self) -> AppsFacade:
         """The apps."""
 
     @property
     def admission(self) -> AdmissionFacade:
         """Lets nodes in."""
+
+    @property
+    def round_trips(self) -> RoundTripsFacade:
+        """How far members are from each other."""
+
+    @property
+    def keys(self) -> KeysFacade:
+        """The keys that seal datagrams."""
+
+    @property
+    def doctor(self) -> DoctorFacade:
+        """Looks at everything."""
 
     @property
     def metrics(self) -> Metrics:
@@ -155,6 +231,9 @@ class AgentFacade(Protocol):
     def members(self) -> MemberTable:
         """Who is there, as this node sees it. Never used to compute who owns what."""
 
+    def facts_of(self, node: NodeId) -> dict[str, str]:
+        """Return what a member published about itself, as far as it has arrived here."""
+
     @property
     def registry(self) -> Registry:
         """Who belongs, and who owns what."""
@@ -162,8 +241,26 @@ class AgentFacade(Protocol):
     def now(self) -> float:
         """Return the instant on the clock of the member table."""
 
+    def reason_of(self, node: NodeId) -> str:
+        """Return why a member is in its state; may be empty."""
+
+    def paths_of(self, node: NodeId) -> Paths:
+        """Return which ways to a member worked."""
+
+    def is_flapping(self, node: NodeId) -> bool:
+        """Say whether a member comes and goes too often."""
+
+    def clones_of(self, node: NodeId) -> Sequence[Address]:
+        """Return where several devices with one identity were heard; empty if it is one."""
+
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
+
+    async def sleep(self, duration_s: float) -> float:
+        """Tell the others that this node is silent for so long; return the grace in seconds."""
+
+    async def awaken(self) -> bool:
+        """End an announced sleep; say whether there was one."""
 
     async def leave(self) -> None:
         """Say goodbye and begin to stop."""

@@ -1,7 +1,9 @@
 """Routes about who is there, and about letting others in."""
 
+import math
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -29,16 +31,18 @@ async def list_members(request: Request) -> Response:
 
 
 async def show_member(request: Request) -> Response:
-    """Answer with one member, by its id or name, and for how long it has been in its state."""
+    """Answer with one member, by its id or name: since when, and what it says of itself."""
     agent: AgentFacade = request.app.state.agent
-    wanted = request.path_params["name"]
-    found = [one for one in agent.members if wanted in (format_node_id(one.id), one.name)]
-    if not found:
-        raise AgentError(
-            f"no member is called {wanted[:80]!r}", "`covey members` lists them", NOT_FOUND
-        )
-    changed_s = max(0.0, agent.now() - found[0].changed_at)
-    return JSONResponse({**describe(agent, found[0]), "changed_s": round(changed_s, 3)})
+    found = find_member(agent, request.path_params["name"])
+    changed_s = max(0.0, agent.now() - found.changed_at)
+    facts = agent.facts_of(found.id)
+    more = {
+        "changed_s": round(changed_s, 3),
+        "reason": agent.reason_of(found.id),
+        "paths": None if found.id == agent.identity.node_id else describe_paths(agent, found),
+        "facts": facts,
+    }
+    return JSONResponse({**describe(agent, found), **more})
 
 
 async def create_token(request: Request) -> Response:
@@ -54,8 +58,19 @@ async def create_token(request: Request) -> Response:
     return JSONResponse({"token": token, "ttl_s": float(ttl_s), "uses": uses}, 201)
 
 
+def find_member(agent: AgentFacade, wanted: str) -> Member:
+    """Return a member by its id or name. Raises AgentError when there is none."""
+    for member in agent.members:
+        if wanted in (format_node_id(member.id), member.name):
+            return member
+    raise AgentError(
+        f"no member is called {wanted[:80]!r}", "`covey members` lists them", NOT_FOUND
+    )
+
+
 def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
     """Return a member as JSON. Ids are hexadecimal: JSON's numbers lose the last digits."""
+    until = member.asleep_until
     return {
         "id": format_node_id(member.id),
         "name": member.name,
@@ -65,7 +80,16 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
         "incarnation": member.incarnation,
         "tags": member.tags,
         "self": member.id == agent.identity.node_id,
+        "until_s": None if until is None else max(0, math.ceil(until - agent.now())),
+        "flapping": agent.is_flapping(member.id),
+        "clone": [str(address) for address in agent.clones_of(member.id)],
     }
+
+
+def describe_paths(agent: AgentFacade, member: Member) -> dict[str, Any]:
+    """Return which ways to a member worked, and how many seconds ago, as JSON."""
+    told: dict[str, Any] = msgspec.to_builtins(agent.paths_of(member.id))
+    return {name: round(age, 3) if type(age) is float else age for name, age in told.items()}
 
 
 def _is_number(value: object) -> bool:

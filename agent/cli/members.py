@@ -9,27 +9,41 @@ from agent.cli.output import output_option, write_facts, write_json, write_table
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
-STATES = ("alive", "suspect", "dead", "left")
+STATES = ("alive", "suspect", "asleep", "dead", "left")
+
+HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
+PATHS = {
+    "udp_out_s": "UDP out",
+    "udp_in_s": "UDP in",
+    "stream_s": "stream",
+    "stream_failed_s": "stream failed",
+}
 
 
 @click.group(invoke_without_command=True)
 @click.option("--state", type=click.Choice(STATES), help="Only members in this state.")
+@click.option("--watch", is_flag=True, help="Keep showing, and draw again when it changes.")
 @output_option
 @click.pass_context
-def members(ctx: click.Context, state: str | None, output: str) -> None:
+def members(ctx: click.Context, state: str | None, output: str, *, watch: bool) -> None:
     """Show who is there.
 
-    The list is this agent's view: each member is alive, suspect (did not answer lately), dead,
-    or has left.
+    The list is this agent's view: each member is alive, suspect (did not answer lately), asleep
+    (it said for how long), dead, or has left.
     """
     if ctx.invoked_subcommand is not None:
+        return
+    if watch:
+        from agent.cli import watching
+
+        watching.watch(ctx.obj, state, output, HEADER, _row)
         return
     answer = ctx.obj.client().get("/api/v1/members", state=state)
     if output == "json":
         write_json(answer)
         return
     rows = [_row(member) for member in sorted(answer["members"], key=lambda one: one["name"])]
-    write_table(("NAME", "STATE", "ADDRESSES", "TAGS", "ID"), rows)
+    write_table(HEADER, rows)
 
 
 @members.command()
@@ -37,15 +51,51 @@ def members(ctx: click.Context, state: str | None, output: str) -> None:
 @output_option
 @pass_session
 def show(session: Session, name: str, output: str) -> None:
-    """Show one member, by name or id."""
+    """Show one member, by name or id: its state, why, and which ways to it work.
+
+    UDP out: it answered a ping; UDP in: a datagram of it came; stream: a frame of it came.
+    """
     member = session.client().get(f"/api/v1/members/{name}")
     if output == "json":
         write_json(member)
         return
     since = format_duration(member.pop("changed_s"))
-    write_facts({**member, "state": member["state"], "since": since})
+    facts = {f"fact {name}": value for name, value in sorted(member.pop("facts").items())}
+    paths = member.pop("paths")
+    state, signs = _state(member), _signs(member)
+    write_facts({**member, "state": state, "since": since, **signs, **_ways(paths), **facts})
+
+
+def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
+    """Return which ways to the member worked, and when last; nothing for this node itself."""
+    if paths is None:
+        return {}
+    ways: dict[str, object] = {
+        title: "never" if paths[name] is None else f"{format_duration(paths[name])} ago"
+        for name, title in PATHS.items()
+    }
+    if paths["udp_blocked"]:
+        ways["UDP out"] = f"blocked, a stream alone passes ({ways['UDP out']})"
+    return ways
+
+
+def _state(member: dict[str, Any]) -> str:
+    """Return the state, and of a sleeper for how much longer."""
+    until_s = member.pop("until_s", None)
+    state: str = member["state"]
+    return state if until_s is None else f"{state} ({format_duration(until_s)})"
+
+
+def _signs(member: dict[str, Any]) -> dict[str, object]:
+    """Return what looks wrong with the member, in words."""
+    signs: dict[str, object] = {}
+    if member.pop("flapping"):
+        signs["flapping"] = "comes and goes; most changes are not told"
+    if clone := member.pop("clone"):
+        signs["clone"] = f"two devices have this identity: {', '.join(clone)}"
+    return signs
 
 
 def _row(member: dict[str, Any]) -> tuple[object, ...]:
     name = f"{member['name']} (this node)" if member["self"] else member["name"]
-    return name, member["state"], member["addresses"], member["tags"], member["id"]
+    return name, _state({**member}), member["addresses"], member["tags"], member["id"]

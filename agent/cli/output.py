@@ -21,6 +21,7 @@ STATE_COLOURS = {
     "running": "green",
     "ready": "green",
     "suspect": "yellow",
+    "asleep": "cyan",
     "connecting": "yellow",
     "waiting": "yellow",
     "dead": "red",

@@ -8,9 +8,11 @@ from agent.exits import AgentError
 from edge_apps.client import Client, Query
 
 
-def lines_of(client: Client, path: str, query: Query) -> Iterator[dict[str, Any]]:
+def lines_of(
+    client: Client, path: str, query: Query | None = None, json: Any = None
+) -> Iterator[dict[str, Any]]:
     """Yield a stream's values. Raises AgentError for the error that ends it."""
-    for value in client.stream(path, query=query):
+    for value in client.stream(path, query=query, json=json):
         error = value.get("error")
         if isinstance(error, dict):
             status = exits.STATUSES.get(error["code"], exits.NO)

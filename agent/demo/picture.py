@@ -17,7 +17,7 @@ RATE_PER_MARK = 4.0
 RESET, BOLD, DIM, GREEN, YELLOW, RED, CYAN = (
     "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[36m",
 )  # fmt: skip
-STATE_COLOURS = {"alive": GREEN, "suspect": YELLOW, "dead": RED, "left": DIM}
+STATE_COLOURS = {"alive": GREEN, "suspect": YELLOW, "asleep": CYAN, "dead": RED, "left": DIM}
 
 
 class Picture(NamedTuple):

@@ -88,6 +88,10 @@ class Discovery:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._mdns.stop()
 
+    def sightings(self) -> tuple[Sighting, ...]:
+        """Return who announces itself by mDNS now, of this covey and of others."""
+        return tuple(self._mdns.sightings.values())
+
     async def _rescan(self) -> None:
         while True:
             chosen = choose(scan(), self._plan.interfaces)

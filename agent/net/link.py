@@ -9,6 +9,10 @@ nodes that talk have two connections, and neither has to decide which of them su
                                ▼           ▼
                              COOLING ──────▶ IDLE
 
+A link can be *kept*: then it is dialled without anything to send, stays open in silence, and is
+dialled again when it ends, after pauses that double. What a kept link carries is its own end: a
+process that dies closes its connections at once (``gossip/membership/sentinels.py``).
+
 Whatever was waiting when a link fails is dropped, and the node's machine hears of it: it knows
 best whether to ask somebody else. While a link cools, sending fails at once instead of queueing
 behind one hopeless dial after another. TCP's own patience is some 15 minutes;
@@ -31,6 +35,9 @@ COOLING_S = 0.3
 """Short: right after a start, the address of a node may be learnt a moment after it was needed."""
 WAITING_BYTES_MAX = 8 * 1024 * 1024
 USER_TIMEOUT_MS = 10_000
+KEEP_ALIVE_IDLE_S, KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT = 300, 30, 4
+"""A silent connection shows the peer's kernel, and every NAT in between, that it is still used."""
+REDIAL_FIRST_S, REDIAL_LONGEST_S = 1.0, 60.0
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -60,11 +67,16 @@ class Link:
         to: NodeId,
         dial: Callable[[NodeId], Awaitable[Connection]],
         on_broken: Callable[[NodeId], None],
+        on_closed: Callable[[NodeId], None],
         counts: Counter[str],
     ) -> None:
         self.state = LinkState.IDLE
         self.counts = counts
-        self._to, self._dial, self._on_broken = to, dial, on_broken
+        self._to, self._dial = to, dial
+        self._on_broken, self._on_closed = on_broken, on_closed
+        self._is_kept = False
+        self._redial_s = REDIAL_FIRST_S
+        self._redial: asyncio.TimerHandle | None = None
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._more = asyncio.Event()
@@ -73,7 +85,7 @@ class Link:
     @property
     def is_idle(self) -> bool:
         """Whether there is no connection, and nothing waits for one."""
-        return self.state is LinkState.IDLE
+        return self.state is LinkState.IDLE and not self._is_kept
 
     def send(self, data: bytes) -> None:
         """Queue a frame, dialling if need be. Never blocks or raises."""
@@ -93,8 +105,28 @@ class Link:
             if self.state is LinkState.IDLE:
                 self._begin()
 
+    def keep(self) -> None:
+        """Dial, and hold the connection open in silence."""
+        if not self._is_kept:
+            self._is_kept = True
+            self._redial_s = REDIAL_FIRST_S
+            self._more.set()  # the pump looks again how long it is to wait
+            self._dial_again()
+
+    def let_go(self) -> None:
+        """Hold the connection open no longer than it is used."""
+        self._is_kept = False
+        self._more.set()
+        if self._redial is not None:
+            self._redial.cancel()
+
+    def _dial_again(self) -> None:
+        if self._is_kept and self.state is LinkState.IDLE:
+            self._begin()
+
     async def stop(self) -> None:
         """Close the connection and forget what waits."""
+        self.let_go()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -120,6 +152,7 @@ class Link:
             return await self._cool()
         self._enter(LinkState.OPEN)
         self.counts["streams/dialled"] += 1
+        self._redial_s = REDIAL_FIRST_S
         _bound_patience(writer)
         # Nothing ever arrives on a connection that we dialled, but its end does.
         ending = asyncio.create_task(reader.read(1), name="link-end")
@@ -127,6 +160,7 @@ class Link:
             await self._pump(writer, ending)
         except OSError:
             self.counts["streams/broken"] += 1
+            self._on_closed(self._to)
             return await self._cool()
         finally:
             ending.cancel()
@@ -134,12 +168,15 @@ class Link:
                 await ending
             writer.close()
         self._enter(LinkState.IDLE)
-        if self._waiting:  # queued while the connection was being closed
+        if self._waiting or self._is_kept:  # wanted while the connection was being closed
             self._begin()
         return None
 
     async def _pump(self, writer: asyncio.StreamWriter, ending: asyncio.Task[bytes]) -> None:
-        """Write what waits until a minute passes without any. Raises OSError when it breaks."""
+        """Write what waits until a minute passes without any. Raises OSError when it breaks.
+
+        A kept connection has no such minute.
+        """
         while True:
             while self._waiting:
                 frame = self._waiting.popleft()
@@ -150,15 +187,17 @@ class Link:
             self._more.clear()
             more = asyncio.create_task(self._more.wait(), name="link-more")
             try:
-                await asyncio.wait(
-                    (more, ending), timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED
+                done, _ = await asyncio.wait(
+                    (more, ending),
+                    timeout=None if self._is_kept else IDLE_S,
+                    return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
                 more.cancel()
             if ending.done():
                 ending.result()  # raises what ended it
                 raise ConnectionResetError("the other side closed the stream")
-            if not self._waiting:
+            if not done and not self._waiting and not self._is_kept:
                 return
 
     async def _cool(self) -> None:
@@ -171,9 +210,20 @@ class Link:
         self._on_broken(self._to)
         await asyncio.sleep(COOLING_S)
         self._enter(LinkState.IDLE)
+        if self._is_kept:
+            self._redial = asyncio.get_running_loop().call_later(self._redial_s, self._dial_again)
+            self._redial_s = min(2 * self._redial_s, REDIAL_LONGEST_S)
 
 
 def _bound_patience(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    keep_alive(connection)
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the kernel ask now and then whether the other side is there, instead of us."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEP_ALIVE_COUNT)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from agent.net.frames import read_frame
 from agent.net.limits import Places, QuietLog
+from agent.net.link import keep_alive
 from agent.net.tls import HANDSHAKE_TIMEOUT_S, peer_of
 from gossip.errors import RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
@@ -25,8 +26,9 @@ PLACES_EACH, PLACES_TOGETHER = 16, 64
 MEMBER_CONNECTIONS_MAX = 1024
 GUEST_S = 30.0
 SHUTDOWN_S = 2.0
-MEMBER_SILENCE_S = 300.0
-"""Longer than a dialling node's own patience (``agent/net/link.py``), which thus closes first."""
+MEMBER_SILENCE_S = 24 * 3600.0
+"""Streams that only watch are silent (``agent/net/link.py``). The kernel finds out about hosts that
+vanished, and a member has one connection, so this only ends what nobody will ever use again."""
 OUT_OF_FILES_PAUSE_S = 0.5
 READ_BUFFER_BYTES = 32 * 1024
 
@@ -140,7 +142,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=READ_BUFFER_BYTES)
         protocol = asyncio.StreamReaderProtocol(reader)
-        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        keep_alive(accepted)
         transport, _ = await loop.connect_accepted_socket(
             lambda: protocol,
             accepted,

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from agent.net.frames import framed
 from agent.net.link import Connection, Link
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.sockets import Sockets, family_of
@@ -40,23 +41,30 @@ class Streams:
         )
         self._links: dict[NodeId, Link] = {}
         self._on_unreachable: Callable[[NodeId], None]
+        self._on_closed: Callable[[NodeId], None]
         self._addresses_of: Callable[[NodeId], Iterable[Address]]
+        self._greeting: Callable[[], bytes] | None = None
 
     def start(
         self,
         *,
         on_frame: OnFrame,
         on_unreachable: Callable[[NodeId], None],
+        on_closed: Callable[[NodeId], None],
         addresses_of: Callable[[NodeId], Iterable[Address]],
         on_guest: OnGuest,
+        greeting: Callable[[], bytes] | None = None,
     ) -> None:
         """Begin to accept and to dial.
 
         ``on_frame(data, peer)`` gets what members send; ``on_unreachable(peer)`` hears of frames
-        that could not be delivered, never from within ``send``; ``addresses_of(node)`` says where
-        to dial, best first; ``on_guest(reader, writer)`` serves a device without certificate.
+        that could not be delivered, never from within ``send``; ``on_closed(peer)`` of open streams
+        that the other side ended; ``addresses_of(node)`` says where to dial, best first;
+        ``on_guest(reader, writer)`` serves a device without certificate; ``greeting()`` is the
+        frame to say first on each stream that we dialled.
         """
-        self._on_unreachable, self._addresses_of = on_unreachable, addresses_of
+        self._on_unreachable, self._on_closed = on_unreachable, on_closed
+        self._addresses_of, self._greeting = addresses_of, greeting
         self._listener.start(on_frame, on_guest)
 
     async def stop(self) -> None:
@@ -67,12 +75,25 @@ class Streams:
 
     def send(self, data: bytes, to: NodeId) -> None:
         """Queue a frame for a node, dialling if need be. Never blocks or raises."""
+        self._link_to(to).send(data)
+
+    def keep(self, peers: Iterable[NodeId]) -> None:
+        """Hold a stream open to each of these members, also in silence, and to nobody else."""
+        kept = frozenset(peers)
+        for peer in kept:
+            self._link_to(peer).keep()
+        for to, link in self._links.items():
+            if to not in kept:
+                link.let_go()
+
+    def _link_to(self, to: NodeId) -> Link:
         link = self._links.get(to)
         if link is None:
             if len(self._links) >= LINKS_MAX:
                 self._forget_idle()
-            link = self._links[to] = Link(to, self._dial, self._on_unreachable, self.counts)
-        link.send(data)
+            link = Link(to, self._dial, self._on_unreachable, self._on_closed, self.counts)
+            self._links[to] = link
+        return link
 
     def _forget_idle(self) -> None:
         for to in [to for to, link in self._links.items() if link.is_idle]:
@@ -113,4 +134,7 @@ class Streams:
             writer.transport.abort()
             self.counts["streams/wrong_node"] += 1
             raise
+        if self._greeting is not None:
+            writer.write(framed(self._greeting()))
+            self.counts["frames/sent"] += 1
         return reader, writer

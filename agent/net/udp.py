@@ -6,8 +6,9 @@ first and at what had already arrived later, and accuses healthy peers. So the s
 with ``add_reader`` and *drained*: ``drain()`` returns all that waits, up to a bound, and the
 driver calls it before it lets any timer act.
 
-No error of a socket ends anything: an ICMP "port unreachable", a route that went away or a full
-send buffer costs the datagram, which may always be lost. It is counted.
+No error of a socket ends anything: a route that went away or a full send buffer costs the
+datagram, which may always be lost. It is counted. That a host refused a datagram (``refusals.py``)
+is news, and is told behind the datagrams that arrived before it.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+from agent.net.refusals import Refusals, hear_refusals
 from agent.net.sockets import family_of
 from gossip.machine import Address
 
@@ -36,6 +38,10 @@ class UdpEndpoint:
     def __init__(self, sockets: Sequence[socket.socket], counts: Counter[str]) -> None:
         self.counts = counts
         self._sockets = tuple(sockets)
+        self._refusals = Refusals(counts)
+        self._refused: list[Address] = []
+        for each in self._sockets:
+            hear_refusals(each)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, on_readable: Callable[[], None]) -> None:
@@ -59,15 +65,22 @@ class UdpEndpoint:
         self.counts["datagrams/received"] += len(waiting)
         return waiting
 
+    def refusals(self) -> list[Address]:
+        """Return where nobody received what we sent, as far as ``drain`` has read."""
+        refused, self._refused = self._refused, []
+        return refused
+
     def _drain_one(self, source: socket.socket, waiting: list[tuple[bytes, Address]]) -> None:
+        # First: until they are read, refusals make every other call on the socket fail.
+        self._refused += self._refusals.read(source)
         for _ in range(DRAIN_MAX):
             try:
                 data, (host, port, *_) = source.recvfrom(DATAGRAM_BYTES_MAX)
             except BlockingIOError:
                 return
             except OSError:
-                # An answer to something that we sent earlier (ICMP); the socket is fine.
-                self.counts["datagrams/socket_errors"] += 1
+                # What became of something that we sent earlier (ICMP); the socket is fine.
+                self._refused += self._refusals.read(source)
                 continue
             waiting.append((data, Address(host, port)))
 
@@ -82,7 +95,7 @@ class UdpEndpoint:
             if each.family != family:
                 continue
             try:
-                each.sendto(data, (to.host, to.port))
+                self._send_on(each, data, to)
             except BlockingIOError:
                 reason = "send_buffer_full"
                 break
@@ -93,5 +106,16 @@ class UdpEndpoint:
                     continue
                 break
             self.counts["datagrams/sent"] += 1
+            self._refusals.note_sent(data, to)
             return
         self.counts[f"datagrams_dropped/{reason}"] += 1
+
+    def _send_on(self, through: socket.socket, data: bytes, to: Address) -> None:
+        try:
+            through.sendto(data, (to.host, to.port))
+        except BlockingIOError:
+            raise
+        except OSError:
+            # Perhaps not about this datagram: a socket that hears of refusals reports what became
+            # of an earlier one, once, by failing the next call.
+            through.sendto(data, (to.host, to.port))

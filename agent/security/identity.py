@@ -57,6 +57,7 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 REGISTRY_CONTEXT = b"covey registry v1\x00"
 """Put before what the authority signs: it also signs certificates, and a signature for one
 purpose must never pass for another."""
+KEYRING_CONTEXT = b"covey keyring v1\x00"
 
 
 class IdentityFile(msgspec.Struct, frozen=True):
@@ -140,6 +141,11 @@ class Identity:
         """Load the keys of the datagrams. Raises AgentError."""
         return load_keyring(self.directory / "keyring.json", self.cluster_id)
 
+    @property
+    def keyring_file(self) -> Path:
+        """The keys of the datagrams; replaced as a whole when they are rotated."""
+        return self.directory / "keyring.json"
+
     def keyring_bytes(self) -> bytes:
         """Return the keyring as it is handed to a node that is admitted."""
         return (self.directory / "keyring.json").read_bytes()
@@ -163,6 +169,18 @@ class Identity:
     def sign(self, payload: bytes) -> bytes:
         """Sign a registry with the authority's key. Issuers only."""
         return self.authority_private_key().sign(REGISTRY_CONTEXT + payload)
+
+    def verify_keyring(self, payload: bytes, signature: bytes) -> bool:
+        """Tell whether the covey's authority signed this keyring."""
+        try:
+            self._authority_key.verify(signature, KEYRING_CONTEXT + payload)
+        except InvalidSignature:
+            return False
+        return True
+
+    def sign_keyring(self, payload: bytes) -> bytes:
+        """Sign a keyring with the authority's key. Issuers only."""
+        return self.authority_private_key().sign(KEYRING_CONTEXT + payload)
 
     def authority_private_key(self) -> Ed25519PrivateKey:
         """Load the authority's key, for signing certificates. Issuers only."""

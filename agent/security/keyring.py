@@ -2,7 +2,9 @@
 
 The keyring is one private file with a few 32-byte secrets, each under a random key id. New
 datagrams are sealed with the *primary*; any of the others still opens, so that a key can be
-replaced while the covey runs: add the new one everywhere, make it primary, drop the old one.
+replaced while the covey runs: add the new one everywhere, make it primary, drop the old one
+(``rotation.py`` says how, ``key_desk.py`` does it). A ring that was rotated carries its generation
+and the authority's signature, so that nobody but the issuer can give a node other keys.
 
 No secret ever encrypts anything itself. For each sender and each of its lives (its *boot*) a key
 of its own is derived with HKDF-SHA256 (RFC 5869), so the senders' counters can be plain
@@ -48,6 +50,12 @@ class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cipher: str
     primary: int
     secrets: dict[int, bytes]
+    generation: int = 0
+    """Grows by one with each step of a rotation; the founder's ring has 0, and no signature."""
+    phase: str = "steady"
+    """Which step of a rotation made it: a word of ``rotation.Phase``."""
+    signature: bytes = b""
+    """The authority's, over all of the above and the covey's id."""
 
     def __repr__(self) -> str:
         return f"KeyringFile({self.cipher}, {len(self.secrets)} keys)"
@@ -77,11 +85,18 @@ class Keyring:
     """The keys of one covey: the ``CipherSuite`` of ``gossip/envelope.py``."""
 
     def __init__(self, cluster_id: ClusterId, content: KeyringFile) -> None:
+        self.content = content
         self.primary = content.primary
         self.cipher = content.cipher
         self._cluster_id = cluster_id
         self._secrets = content.secrets
         self._derived: OrderedDict[tuple[int, NodeId, Boot], SealingKey] = OrderedDict()
+
+    def adopt(self, content: KeyringFile) -> None:
+        """Seal and open with these keys from now on; a key that is gone opens nothing more."""
+        self.content, self._secrets = content, content.secrets
+        self.primary, self.cipher = content.primary, content.cipher
+        self._derived.clear()
 
     def __repr__(self) -> str:
         return f"Keyring({self.cipher}, {len(self._secrets)} keys)"
@@ -120,7 +135,11 @@ def new_keyring(cipher: str = DEFAULT_CIPHER) -> bytes:
             status=exits.USAGE,
         )
     key_id = secrets.randbits(KEY_ID_BITS)
-    content = KeyringFile(cipher, key_id, {key_id: secrets.token_bytes(SECRET_BYTES)})
+    return encode_keyring(KeyringFile(cipher, key_id, {key_id: secrets.token_bytes(SECRET_BYTES)}))
+
+
+def encode_keyring(content: KeyringFile) -> bytes:
+    """Return a keyring as its file holds it."""
     return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
 
 
@@ -130,6 +149,12 @@ def parse_keyring(data: bytes, cluster_id: ClusterId) -> Keyring:
         content = msgspec.json.decode(data, type=KeyringFile)
     except msgspec.DecodeError as error:
         raise ValueError(f"not a keyring: {error}") from None
+    check_keyring(content)
+    return Keyring(cluster_id, content)
+
+
+def check_keyring(content: KeyringFile) -> None:
+    """Raise ValueError when these keys cannot be used; its message shows no secret."""
     if content.cipher not in CIPHERS:
         raise ValueError(f"the keyring is for the cipher {content.cipher!r}, which is not known")
     if content.primary not in content.secrets or len(content.secrets) > KEYS_MAX:
@@ -138,7 +163,6 @@ def parse_keyring(data: bytes, cluster_id: ClusterId) -> Keyring:
         raise ValueError(f"a key on the ring does not have {SECRET_BYTES} bytes")
     if any(not 0 <= key_id < 2**KEY_ID_BITS for key_id in content.secrets):
         raise ValueError(f"a key id has {KEY_ID_BITS} bits")
-    return Keyring(cluster_id, content)
 
 
 def load_keyring(path: Path, cluster_id: ClusterId) -> Keyring:

@@ -107,6 +107,14 @@ class ControlStore:
         """Let the next start have a number above this one, whatever was counted so far."""
         await self.database.write(lambda rows: _raise_starts(rows, starts))
 
+    def event_time(self) -> int:
+        """Return the Lamport time of the last event that was delivered here; 0 before any."""
+        return self.database.read(_event_time)
+
+    async def save_event_time(self, time: int) -> None:
+        """Keep that time, unless a later one is kept."""
+        await self.database.write(lambda rows: _save_event_time(rows, time))
+
     def registry(self) -> tuple[int, bytes] | None:
         """Return epoch and bytes of the newest signed registry; None before the first."""
         return self.database.read(_registry)
@@ -205,6 +213,15 @@ def _count_start(rows: sqlite3.Connection) -> int:
 def _raise_starts(rows: sqlite3.Connection, starts: int) -> None:
     counted = int(_fact_or(rows, "starts", b"0"))
     _set_fact(rows, "starts", str(max(counted, starts)).encode())
+
+
+def _event_time(rows: sqlite3.Connection) -> int:
+    found = rows.execute("SELECT value FROM facts WHERE name = 'event time'").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _save_event_time(rows: sqlite3.Connection, time: int) -> None:
+    _set_fact(rows, "event time", str(max(time, _event_time(rows))).encode())
 
 
 def _registry(rows: sqlite3.Connection) -> tuple[int, bytes] | None:

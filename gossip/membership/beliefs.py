@@ -2,7 +2,7 @@
 
 Three kinds of evidence arrive. The *header* of any opened packet proves that its sender lived at
 that boot and incarnation. A *claim* is a rumour; the precedence of ``members.py`` decides whether
-it holds. *Hearsay* from an exchange of full states (``exchange.py``) brings lives and descriptions,
+it holds. *Hearsay* from an exchange (``hearsay.py``) brings lives and descriptions,
 but neither accuses nor kills.
 
 Four rules keep false deaths away and heal what went wrong:
@@ -21,22 +21,26 @@ from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.awareness import REFUTED, Awareness
 from gossip.membership.book import addresses_of
+from gossip.membership.clones import Clones
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberState, Precedence, precedence
+from gossip.membership.members import REFUSED, Member, MemberState, Precedence, precedence
 from gossip.membership.messages import (
     ALIVE_BYTES_MAX,
     DATAGRAMS,
+    REFUSAL,
     Alive,
+    Asleep,
     Claim,
     Dead,
     Left,
     Suspect,
 )
-from gossip.membership.plausible import follows, follows_incarnation
+from gossip.membership.plausible import belies, follows, follows_incarnation, follows_life
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.roll import Roll
+from gossip.membership.sleepers import Sleepers
 from gossip.membership.suspicion import Suspicion
 from gossip.membership.throttle import Throttle
 from gossip.tuning import Tuning
@@ -48,6 +52,7 @@ STATE_OF: dict[type[Claim], MemberState] = {
     Suspect: MemberState.SUSPECT,
     Dead: MemberState.DEAD,
     Left: MemberState.LEFT,
+    Asleep: MemberState.ASLEEP,
 }
 
 HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
@@ -55,7 +60,12 @@ HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
         (MemberState.ALIVE, MemberState.SUSPECT),
         (MemberState.ALIVE, MemberState.DEAD),
         (MemberState.ALIVE, MemberState.LEFT),
+        (MemberState.ALIVE, MemberState.ASLEEP),
         (MemberState.SUSPECT, MemberState.DEAD),
+        (MemberState.SUSPECT, MemberState.ASLEEP),
+        (MemberState.ASLEEP, MemberState.ALIVE),
+        (MemberState.ASLEEP, MemberState.SUSPECT),
+        (MemberState.ASLEEP, MemberState.DEAD),
         (MemberState.DEAD, MemberState.SUSPECT),
         (MemberState.LEFT, MemberState.ALIVE),
         (MemberState.LEFT, MemberState.SUSPECT),
@@ -66,6 +76,10 @@ HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
 
 Somebody alive to others and dead to us is not among them: see ``Beliefs._correct``.
 """
+
+
+DISPUTABLE = frozenset({MemberState.SUSPECT, MemberState.ASLEEP, MemberState.DEAD})
+"""Whoever sends a packet is told that we believe this of it, and can say otherwise."""
 
 
 class IdentityOutrun(msgspec.Struct, frozen=True):
@@ -92,6 +106,8 @@ class Beliefs:
         tuning: Tuning,
     ) -> None:
         self.suspicions: dict[NodeId, Suspicion] = {}
+        self.sleepers = Sleepers(local.id, roll.members, post.rumours, tuning)
+        self.clones = Clones(post.emit, post.counts)
         self._local = local
         self._roll = roll
         self._members = roll.members
@@ -111,6 +127,9 @@ class Beliefs:
     ) -> bool:
         """Take the header of an opened packet as evidence; say whether to read the packet."""
         member = self._members.get(sender)
+        if member is not None and belies(member, boot, incarnation):
+            self._disown(member)
+            member = None
         if member is None:
             return True
         if not follows(member, boot, incarnation):
@@ -118,6 +137,7 @@ class Beliefs:
             return False
         if boot < member.boot:
             self._counts["datagrams_dropped/former life"] += 1
+            self.clones.former_life(member, source, now)
             self._tell(source, member, now)
             return False
         # Another life may be somewhere else: what we knew of the way to the former one is void.
@@ -127,9 +147,17 @@ class Beliefs:
             self._roll.put(msgspec.structs.replace(member, path=path), now)
         self.lived(sender, boot, incarnation, now)
         member = self._members[sender]
-        if member.state in (MemberState.SUSPECT, MemberState.DEAD):
+        if member.state in DISPUTABLE:
             self._tell(source, member, now)
         return True
+
+    def _disown(self, member: Member) -> None:
+        """Drop what we believed about a member: it was a lie. It is about to be met anew."""
+        self._counts["claims_disowned/belied by the member itself"] += 1
+        self.suspicions.pop(member.id, None)
+        self.sleepers.forget(member.id)
+        self._post.rumours.drop(member.id)
+        self._roll.disown(member)
 
     def lived(self, node: NodeId, boot: Boot, incarnation: int, now: Instant) -> None:
         """Believe that a listed member lived at this boot and incarnation, if that is news.
@@ -159,6 +187,10 @@ class Beliefs:
         elif member is None:
             # Without a name and an address there is nothing to list.
             self._counts["claims_ignored/unknown member"] += 1
+        elif _is_early(member, claim, now):
+            self._counts["claims_ignored/asleep as announced"] += 1
+            if source is not None:
+                self._tell(source, member, now)
         elif _precedence(claim) > member.precedence:
             self._worse(member, claim, now)
         elif _precedence(claim) == member.precedence and isinstance(claim, Suspect):
@@ -174,13 +206,20 @@ class Beliefs:
             assert member.state is MemberState.SUSPECT, "only suspects are on trial"
             self._counts["deaths/declared"] += 1
             self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
+        for node in self.sleepers.overdue(now):
+            member = self._members[node]
+            self._counts["deaths/overdue sleepers"] += 1
+            self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
 
     def deadline(self) -> Instant | None:
-        """Return when the next suspicion becomes a death."""
-        return min((trial.deadline for trial in self.suspicions.values()), default=None)
+        """Return when the next suspicion, or the next sleep, becomes a death."""
+        trial = min((trial.deadline for trial in self.suspicions.values()), default=None)
+        overdue = self.sleepers.deadline()
+        return min((at for at in (trial, overdue) if at is not None), default=None)
 
-    def postpone(self, pause_s: float) -> None:
-        """Give the suspects back the time during which we could not hear them."""
+    def postpone(self, pause_s: float, now: Instant) -> None:
+        """Give suspects and sleepers back the time during which we could not hear them."""
+        self.sleepers.postpone(now)
         for trial in self.suspicions.values():
             trial.postpone(pause_s)
 
@@ -191,6 +230,8 @@ class Beliefs:
             return Left(*life)
         if member.state is MemberState.DEAD:
             return Dead(*life, accuser=self._local.id)
+        if member.state is MemberState.ASLEEP:
+            return self.sleepers.claim(member)
         if member.state is MemberState.SUSPECT:
             return Suspect(*life, accuser=next(iter(self.suspicions[member.id].accusers)))
         if member.described != member.incarnation:
@@ -201,17 +242,37 @@ class Beliefs:
 
     def announce(self, now: Instant) -> None:
         """Put our latest words about ourselves on the list and on their way."""
+        if self._local.asleep_until is not None:
+            self._announce_sleep(self._local.asleep_until, now)
+            return
         alive = self._local.alive
         self._roll.describe(alive, now)
         self._post.rumours.put(alive.member, DATAGRAMS.encode(alive))
+
+    def _announce_sleep(self, until: Instant, now: Instant) -> None:
+        asleep = msgspec.structs.replace(
+            self._members[self._local.id],
+            state=MemberState.ASLEEP,
+            incarnation=self._local.incarnation,
+            asleep_until=until,
+        )
+        self._roll.put(asleep, now)
+        self.sleepers.look(now)
+        self.sleepers.note(asleep)
+        self.preface(asleep)
+
+    def preface(self, ourselves: Member) -> None:
+        """Let every packet say first how much of our sleep is left."""
+        self._post.farewell = self.sleepers.claim(ourselves)
 
     def _about_us(self, claim: Claim, source: Address | None, now: Instant) -> None:
         local = self._local
         if claim.boot > local.boot:
             self.meet_other_life(claim.boot)
             return
-        is_praise = isinstance(claim, Alive) and claim.incarnation <= local.incarnation
-        if claim.boot < local.boot or is_praise or self._post.farewell is not None:
+        if claim.boot < local.boot or self._is_true(claim):
+            return
+        if isinstance(self._post.farewell, Left):
             return
         if not follows_incarnation(claim.incarnation, local.incarnation):
             self._counts["claims_ignored/implausible"] += 1
@@ -224,10 +285,20 @@ class Beliefs:
             self._counts["refutations/repeated"] += 1
         self.announce(now)
         if source is not None and self._told.allows((source, local.id), now):
-            self._post.send(source, local.alive)
+            asleep = local.asleep_until is not None
+            self._post.send(source, *([] if asleep else [local.alive]))
+
+    def _is_true(self, claim: Claim) -> bool:
+        """Say whether a claim about this life of ours is, or was, what we say ourselves."""
+        asleep = isinstance(claim, Asleep) and self._local.asleep_until is not None
+        praise = isinstance(claim, Alive) or asleep
+        return praise and claim.incarnation <= self._local.incarnation
 
     def meet_other_life(self, boot: Boot) -> None:
         """Take in that a life of ours exists which is not this one."""
+        if not follows_life(boot, self._local.boot):
+            self._counts["claims_ignored/implausible"] += 1
+            return
         self._counts["claims_ignored/another life of ours"] += 1
         if boot > self._outrun_by:
             self._outrun_by = boot
@@ -249,6 +320,9 @@ class Beliefs:
                 self._post.rumours.put(alive.member, data)
         elif _precedence(alive) > member.precedence:
             self.suspicions.pop(alive.member, None)
+            self.sleepers.forget(alive.member)
+            if alive.boot != member.boot:
+                self.clones.restarted(alive.member, now)
             self._roll.describe(alive, now)
             self._post.rumours.put(alive.member, data)
         elif alive.boot == member.boot and alive.incarnation > member.described:
@@ -260,34 +334,62 @@ class Beliefs:
         else:
             self._correct(member, alive, source, now)
 
-    def _worse(self, member: Member, claim: Suspect | Dead | Left, now: Instant) -> None:
-        self._stand(member, STATE_OF[type(claim)], claim.boot, claim.incarnation, now)
+    def _worse(self, member: Member, claim: Suspect | Dead | Left | Asleep, now: Instant) -> None:
+        if isinstance(claim, Asleep):
+            self._falls_asleep(member, claim, now)
+            return
+        refused = isinstance(claim, Dead) and claim.evidence == REFUSAL
+        reason = REFUSED if refused else None
+        self._stand(member, STATE_OF[type(claim)], claim.boot, claim.incarnation, now, reason)
         if isinstance(claim, Suspect):
             self._try(claim, now)
         else:
             self._post.rumours.put(member.id, DATAGRAMS.encode(claim))
 
+    def _falls_asleep(self, member: Member, claim: Asleep, now: Instant) -> None:
+        until = now + claim.duration_s
+        life = claim.boot, claim.incarnation
+        self._stand(member, MemberState.ASLEEP, *life, now, asleep_until=until)
+        self.sleepers.note(self._members[member.id])
+
     def _stand(
-        self, member: Member, state: MemberState, boot: Boot, incarnation: int, now: Instant
+        self,
+        member: Member,
+        state: MemberState,
+        boot: Boot,
+        incarnation: int,
+        now: Instant,
+        reason: str | None = None,
+        *,
+        asleep_until: Instant | None = None,
     ) -> None:
         """Believe in a new standing of a member, and end its trial if there was one."""
         assert member.id != self._local.id, "what we are is not for others to say"
         self.suspicions.pop(member.id, None)
+        self.sleepers.forget(member.id)
+        if boot != member.boot:
+            self.clones.restarted(member.id, now)
         described = member.described if boot == member.boot else 0
         changed = msgspec.structs.replace(
-            member, state=state, boot=boot, incarnation=incarnation, described=described
+            member,
+            state=state,
+            boot=boot,
+            incarnation=incarnation,
+            described=described,
+            asleep_until=asleep_until,
         )
-        self._roll.put(changed, now)
+        self._roll.put(changed, now, reason)
 
     def _try(self, claim: Suspect, now: Instant) -> None:
         """Begin the trial of a suspect."""
         assert claim.member not in self.suspicions, "one trial at a time"
         size = len(self._members.live)
+        patience = self._roll.flapping.patience(claim.member, now)
         trial = self.suspicions[claim.member] = Suspicion(
             now,
             needed=self._tuning.confirmations(size),
-            minimum_s=self._tuning.suspicion_min_s(size),
-            maximum_s=self._tuning.suspicion_max_s(size),
+            minimum_s=patience * self._tuning.suspicion_min_s(size),
+            maximum_s=patience * self._tuning.suspicion_max_s(size),
         )
         trial.accuse(claim.accuser)
         self._counts["suspicions/begun"] += 1
@@ -329,6 +431,16 @@ class Beliefs:
         if claim is not None and self._told.allows((source, member.id), now):
             self._counts["claims_told/directly"] += 1
             self._post.send(source, claim)
+
+
+def _is_early(member: Member, claim: Claim, now: Instant) -> bool:
+    """Say whether this is a death of somebody whose announced sleep is not over.
+
+    It cannot answer, and whoever missed its announcement must not decide for those who heard it.
+    """
+    same = (claim.boot, claim.incarnation) == (member.boot, member.incarnation)
+    until = member.asleep_until
+    return isinstance(claim, Dead) and same and until is not None and now < until
 
 
 def _precedence(claim: Claim) -> Precedence:

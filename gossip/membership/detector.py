@@ -6,9 +6,11 @@ gets the accusation in the same packet, so that its answer already refutes it (L
 system). How patient we are depends on how well we seem to be ourselves (``awareness.py``).
 """
 
+import contextlib
 import random
 from collections.abc import Callable
 
+from gossip.errors import Malformed
 from gossip.ids import NodeId
 from gossip.machine import Address, Instant
 from gossip.membership.addresses import is_usable
@@ -18,11 +20,23 @@ from gossip.membership.book import addresses_of
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
 from gossip.membership.members import Member, MemberState, MemberTable
-from gossip.membership.messages import Ack, Datagram, Nack, Ping, PingRequest, Suspect
+from gossip.membership.messages import (
+    PROBE_FRAMES,
+    Ack,
+    Datagram,
+    Nack,
+    Ping,
+    PingRequest,
+    Position,
+    StreamPing,
+    StreamPong,
+    Suspect,
+)
 from gossip.membership.post import Post
 from gossip.membership.probe import Probe, ProbeEvent, ProbeOrder, ProbeState
 from gossip.membership.relay import Errands
 from gossip.tuning import Tuning
+from gossip.wire import tag_of
 
 
 class Detector:
@@ -53,6 +67,7 @@ class Detector:
         self._rng = rng
         self._number = 0
         self._probe: Probe | None = None
+        self._asked_by_stream: dict[NodeId, None] = {}
         self._errands = Errands(tuning)
         # Members that start together should not probe in step.
         self._next_at = now + rng.random() * tuning.probe_interval_s
@@ -80,6 +95,11 @@ class Detector:
         if self._probe is None and self._next_at <= now:
             self._begin(now)
 
+    def next_number(self) -> int:
+        """Return a number that no other ping of ours has."""
+        self._number += 1
+        return self._number
+
     def restart(self, now: Instant) -> None:
         """Abandon the probe under way without a verdict, and begin the next a period later."""
         self._probe = None
@@ -100,31 +120,36 @@ class Detector:
         if target is None:
             self._next_at = now + self._tuning.probe_interval_s
             return
-        self._number += 1
-        probe = Probe(self._number, target.id, target.boot, target.incarnation, now)
+        probe = Probe(self.next_number(), target.id, target.boot, target.incarnation, now)
         probe.schedule(
-            self._awareness.stretch(self._tuning.probe_timeout_s),
+            self._awareness.stretch(self._timeout_s(target.id)),
             self._awareness.stretch(self._tuning.probe_interval_s),
         )
         self._probe = probe
-        self._ping(probe, attempt=0)
+        self._ping(probe, probe.number, now)
 
-    def _ask_again(self, probe: Probe, _now: Instant) -> None:
+    def _timeout_s(self, target: NodeId) -> float:
+        return self._tuning.timeout_s(self._contacts.expected_rtt_s(target))
+
+    def _ask_again(self, probe: Probe, now: Instant) -> None:
         self._counts["probes/repeated"] += 1
-        self._ping(probe, attempt=1)
+        self._ping(probe, self.next_number(), now)
 
-    def _ping(self, probe: Probe, attempt: int) -> None:
+    def _ping(self, probe: Probe, number: int, now: Instant) -> None:
         member = self._members.get(probe.target)
         if member is None:
             return
         addresses = addresses_of(member)
-        messages: list[Datagram] = [Ping(probe.number, probe.target)]
+        attempt = len(probe.pinged_at)
+        probe.pinged_at[number] = now
+        messages: list[Datagram] = [Ping(number, probe.target)]
         accusation = self._beliefs.claim_of(member)
         if isinstance(accusation, Suspect):
             messages.insert(0, accusation)
         self._post.send(addresses[attempt % len(addresses)], *messages)
 
-    def _ask_relays(self, probe: Probe, _now: Instant) -> None:
+    def _ask_relays(self, probe: Probe, now: Instant) -> None:
+        self._ask_by_stream(probe, now)
         target = self._members.get(probe.target)
         relays = [
             member
@@ -139,6 +164,27 @@ class Detector:
             assert relay.id not in (probe.target, self._local.id), "a relay is somebody else"
             probe.nacks[relay.id] = False
             self._post.send(addresses_of(relay)[0], request)
+
+    def _ask_by_stream(self, probe: Probe, now: Instant) -> None:
+        """Ping by stream as well: where UDP is blocked, the member is flagged and not dead.
+
+        Whose streams alone have worked for ``stream_alone_s`` is judged by its silence again:
+        it does not do its part, however well its kernel and its TLS stack may be.
+        """
+        member = self._members.get(probe.target)
+        if member is None:
+            return
+        silent_s = self._contacts.last_datagram_s(member.id, now)
+        if silent_s is None:
+            silent_s = now - member.changed_at
+        if silent_s > self._tuning.stream_alone_s:
+            self._counts["probes/streams not trusted"] += 1
+            return
+        self._counts["probes/asked by stream"] += 1
+        self._asked_by_stream[member.id] = None
+        accusation = self._beliefs.claim_of(member)
+        suspect = accusation if isinstance(accusation, Suspect) else None
+        self._post.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(probe.number, suspect)))
 
     def _give_up(self, probe: Probe, now: Instant) -> None:
         self._counts["probes/lost"] += 1
@@ -162,15 +208,58 @@ class Detector:
             self._post.send(errand.asker, Ack(errand.asked_number))
             return
         probe = self._probe
-        if probe is None or probe.number != message.number or not probe.expects_answer_from(sender):
+        if probe is None or not probe.expects_answer(message.number, sender):
             self._counts["acks/unexpected"] += 1
             return
-        if probe.state is ProbeState.ASKED:
-            # Only here it is certain which ping was answered (Karn's rule).
-            self._contacts.answered(sender, now - probe.started_at)
+        if sender == probe.target:
+            self._contacts.reached(sender, now)
+            # Each ping has its own number, so it is certain which one was answered.
+            if (pinged_at := probe.pinged_at.get(message.number)) is not None:
+                self._contacts.answered(sender, now - pinged_at)
+        else:
+            self._contacts.found_open(probe.target)
         if probe.move(ProbeEvent.ANSWER):
             self._counts["probes/answered"] += 1
             self._awareness.note(PROBE_ANSWERED)
+
+    @staticmethod
+    def concerns(data: bytes) -> bool:
+        """Say whether a frame is a ping or an answer to one."""
+        with contextlib.suppress(Malformed):
+            return tag_of(data) in PROBE_FRAMES.tags
+        return False
+
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in a ping or an answer that came by a stream."""
+        try:
+            frame = PROBE_FRAMES.decode(data)
+        except Malformed:
+            self._counts["frames_dropped/malformed"] += 1
+            return
+        if isinstance(frame, StreamPong):
+            self._pong(frame, peer, now)
+        elif isinstance(frame, StreamPing):
+            if frame.suspect is not None and frame.suspect.member == self._local.id:
+                self._beliefs.claim(frame.suspect, None, now)
+            self._counts["pings_answered/by stream"] += 1
+            pong = StreamPong(frame.number, self._local.alive)
+            self._post.send_frame(peer, PROBE_FRAMES.encode(pong))
+
+    def _pong(self, pong: StreamPong, peer: NodeId, now: Instant) -> None:
+        """Take in that a member lives whom no ping reaches."""
+        self._asked_by_stream.pop(peer, None)
+        probe = self._probe
+        expected = probe is not None and (probe.number, probe.target) == (pong.number, peer)
+        if probe is None or not expected or pong.alive.member != peer:
+            self._counts["acks/unexpected"] += 1
+        elif probe.move(ProbeEvent.ANSWER):
+            self._counts["probes/answered by stream"] += 1
+            self._contacts.found_blocked(peer)
+            self._beliefs.claim(pong.alive, None, now)
+
+    def stream_failed(self, peer: NodeId) -> bool:
+        """Note that a stream broke; say whether all it was to carry is a ping of ours."""
+        return self._asked_by_stream.pop(peer, peer) is None
 
     def nack(self, message: Nack, sender: NodeId) -> None:
         """Note that a relay is there, though it did not reach the target either."""
@@ -178,29 +267,32 @@ class Detector:
         if probe is not None and probe.number == message.number and sender in probe.nacks:
             probe.nacks[sender] = True
 
-    def ping(self, message: Ping, source: Address) -> None:
+    def ping(self, message: Ping, sender: NodeId, source: Address, now: Instant) -> None:
         """Answer, if it is we who are asked."""
         if message.target == self._local.id:
-            self._post.send(source, Ack(message.number))
+            self._post.send(source, *self._news_for(sender, now), Ack(message.number))
         else:
             self._counts["pings_ignored/for somebody else"] += 1
+
+    def _news_for(self, sender: NodeId, now: Instant) -> list[Datagram]:
+        """Return our place, if this member should hear it with our answer."""
+        if sender not in self._members:
+            return []
+        place = self._contacts.coordinates.news_for(sender, now)
+        return [] if place is None else [Position(place)]
 
     def ping_request(self, message: PingRequest, source: Address, now: Instant) -> None:
         """Ping somebody on behalf of somebody else."""
         if not is_usable(message.address) or message.target == self._local.id:
             self._counts["relays/refused"] += 1
             return
-        self._number += 1
-        if not self._errands.begin(self._number, message.target, source, message.number, now):
+        number = self.next_number()
+        if not self._errands.begin(number, message.target, source, message.number, now):
             self._counts["relays/refused"] += 1
             return
         self._counts["relays/begun"] += 1
-        self._post.send(message.address, Ping(self._number, message.target))
+        self._post.send(message.address, Ping(number, message.target))
 
-    def _others(self) -> list[Member]:
+    def _others(self) -> tuple[Member, ...]:
         """Return whom we can probe: of whom we know no address, we cannot judge either."""
-        return [
-            member
-            for member in self._members.live
-            if member.id != self._local.id and member.has_address
-        ]
+        return self._members.others(self._local.id)

@@ -1,18 +1,29 @@
-"""Exchanges of full states over streams: what rumours missed is found here.
+"""Exchanges of states over streams: what rumours missed is found here.
 
-Regularly, two members tell each other all that they believe about everybody. So a lost packet
-never matters for long, a newcomer knows all at once, and two halves of a split that met again,
-through one single greeting, learn of each other as a whole.
+Regularly, two members compare what they believe about everybody. So a lost packet never matters for
+long, a newcomer knows all at once, and two halves of a split that met again, through one single
+greeting, learn of each other as a whole.
 
-What the other side says is hearsay. Lives and descriptions that are newer than ours we believe. But
-hearsay neither accuses nor kills: after a long split each half holds the other for dead, and
-taking that over would kill the living. Such a belief is passed to the one concerned, who refutes it
-if it can, and we look for ourselves soon; if the member is indeed dead, our own suspicion of it
-reaches somebody who knows, and is answered with the death.
+Only differences travel (as in scuttlebutt; van Renesse and others, LADIS 2008), and what there is
+to compare narrows down in steps, so that a large covey at rest pays no more than a small one::
+
+    Summary     ───▶                  one hash of everything
+                ◀───    Outline       the same? then that was all; else a hash for each share
+    Digest      ───▶                  the versions in the shares that differ
+                ◀───    Difference    what you lack, and what I lack
+    Difference  ───▶                  what you lack
+
+No step needs a memory of the one before: each frame says what it takes to answer it, and a lost one
+is made good by the next exchange. A difference that does not fit a frame is cut, and the rest
+follows in another exchange, soon. How far the other side is believed is in ``hearsay.py``.
+
+Facts (``facts.py``) travel by exchanges alone. Whoever has learnt some exchanges again soon, with
+growing pauses, so that they spread as an epidemic does, and idle members stay idle.
 """
 
+import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -20,23 +31,22 @@ from gossip.errors import Malformed
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.membership.beliefs import Beliefs
-from gossip.membership.book import addresses_of
+from gossip.membership.facts import FactsBook
+from gossip.membership.hearsay import Hearsay
+from gossip.membership.ledger import Ledger, teaches
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberState, precedence
+from gossip.membership.members import Member
 from gossip.membership.messages import (
-    ALIVE_BYTES_MAX,
-    DATAGRAMS,
+    BUCKET_HASH_BYTES,
     FRAMES,
-    Alive,
-    Claim,
-    Dead,
+    VERSIONS_MAX,
     Entry,
-    ExchangeReply,
-    ExchangeRequest,
-    Left,
-    Suspect,
+    ExchangeDifference,
+    ExchangeDigest,
+    ExchangeOutline,
+    ExchangeSummary,
+    Frame,
 )
-from gossip.membership.plausible import follows
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.roll import Roll
@@ -47,6 +57,12 @@ WANTED_MAX = 8
 MET_MAX = 1024
 MEETING_S = 5.0
 """Greetings by the same peer within this time call for one exchange."""
+ID_BYTES_MAX = 9
+PAGE_BYTES_MAX = FRAME_BYTES_MAX - VERSIONS_MAX * ID_BYTES_MAX - 64
+"""What entries may take of a frame, beside everything that is wanted."""
+
+
+_encoder = msgspec.msgpack.Encoder()
 
 
 class EpochHeard(msgspec.Struct, frozen=True):
@@ -72,20 +88,32 @@ class Exchange:
     ) -> None:
         self.epoch = 0
         self._local = local
-        self._roll = roll
         self._members = roll.members
-        self._beliefs = beliefs
+        self._facts = FactsBook(roll.members, tuning.facts_bytes_max, post.counts)
+        self._ledger = Ledger(roll.members, self._facts)
+        self._hearsay = Hearsay(local, roll, beliefs, post, order, self._facts)
         self._post = post
         self._counts = post.counts
-        self._order = order
         self._tuning = tuning
         self._rng = rng
         self._wanted: dict[NodeId, None] = {}
         self._met = Throttle(MEETING_S, MET_MAX)
+        self._answered = Throttle(tuning.exchange_gap_s / 2, MET_MAX)
         # A newcomer missed rumours that others heard: its first exchanges follow each other soon.
         self._pause_s = tuning.exchange_gap_s * (1 + rng.random())
         self._regular_at = now + self._pause_s
         self._wanted_at = now
+
+    def publish(self, facts: Mapping[str, str], now: Instant) -> None:
+        """Replace our own facts. Raises LimitExceeded; then nothing has changed."""
+        self._facts.publish(self._members[self._local.id], facts)
+        self.hasten(now)
+
+    def facts_of(self, node: NodeId) -> dict[str, str]:
+        """Return what a listed member published, as far as we know it."""
+        member = self._members.get(node)
+        facts = None if member is None else self._facts.of(member)
+        return {} if facts is None else {**facts.values}
 
     # When, and with whom.
 
@@ -113,10 +141,16 @@ class Exchange:
             if peers:
                 self._begin(self._rng.choice(peers), now)
 
+    def hasten(self, now: Instant) -> None:
+        """Exchange again soon, with growing pauses: there are facts that others lack."""
+        self._pause_s = self._tuning.exchange_gap_s
+        soon_s = self._pause_s * (0.5 + self._rng.random())
+        self._regular_at = min(self._regular_at, now + soon_s)
+
     def _begin(self, peer: NodeId, now: Instant) -> None:
         self._wanted_at = now + self._tuning.exchange_gap_s
         self._counts["exchanges/begun"] += 1
-        self._send(peer, ExchangeRequest, now)
+        self._send(peer, ExchangeSummary(self._ledger.table(), self.epoch))
 
     # Frames.
 
@@ -129,104 +163,117 @@ class Exchange:
             return
         if frame is None:
             self._counts["frames_dropped/unknown kind"] += 1
-            return
-        if isinstance(frame, ExchangeRequest):
-            self._counts["exchanges/answered"] += 1
-            self._send(peer, ExchangeReply, now)
+        elif isinstance(frame, ExchangeDifference):
+            self._take(frame, peer, now)
+        elif self._answered.allows((peer, type(frame)), now):
+            self._answer(frame, peer, now)
         else:
-            self._counts["exchanges/completed"] += 1
-        if frame.epoch != self.epoch:
-            self._post.emit(EpochHeard(peer, frame.epoch))
-        self._merge(frame.members, now)
+            self._counts["exchanges/asked for too often"] += 1
 
-    def _send(
-        self, peer: NodeId, kind: type[ExchangeRequest] | type[ExchangeReply], now: Instant
+    def _answer(
+        self,
+        frame: ExchangeSummary | ExchangeOutline | ExchangeDigest,
+        peer: NodeId,
+        now: Instant,
     ) -> None:
-        entries = [_entry(member, now) for member in self._members]
-        data = FRAMES.encode(kind(tuple(entries), self.epoch))
-        while len(data) > FRAME_BYTES_MAX:
-            # Too many, or too talkative, for one frame: each time another half of them.
-            entries = self._rng.sample(entries, len(entries) // 2)
-            data = FRAMES.encode(kind(tuple(entries), self.epoch))
-        assert len(data) <= FRAME_BYTES_MAX, "the loop above ends with what fits"
-        self._post.send_frame(peer, data)
+        match frame:
+            case ExchangeSummary():
+                self._counts["exchanges/answered"] += 1
+                self._compare_epochs(frame.epoch, peer)
+                table = self._ledger.table()
+                outline = b"" if frame.table == table else self._ledger.outline()
+                self._send(peer, ExchangeOutline(table, outline, self.epoch))
+            case ExchangeOutline():
+                self._compare_epochs(frame.epoch, peer)
+                self._narrow(frame, peer)
+            case ExchangeDigest():
+                self._compare(frame, peer, now)
 
-    # What the other side believes.
+    def _compare_epochs(self, epoch: int, peer: NodeId) -> None:
+        if epoch != self.epoch:
+            self._post.emit(EpochHeard(peer, epoch))
 
-    def _merge(self, entries: Iterable[Entry], now: Instant) -> None:
-        for entry in entries:
-            known = self._members.get(entry.member)
-            if not _is_sound(entry):
-                self._counts["claims_ignored/unsound"] += 1
-            elif entry.member == self._local.id:
-                self._beliefs.claim(_claim(entry, self._local.id), None, now)
-            elif not follows(known, entry.boot, entry.incarnation):
-                self._counts["claims_ignored/implausible"] += 1
-            elif not entry.state.is_live and (known is None or not known.is_live):
-                self._merge_departed(known, entry, now)
-            elif entry.state is MemberState.LEFT:
-                self._beliefs.claim(_claim(entry, self._local.id), None, now)
-            else:
-                self._merge_life(known, entry, now)
-
-    def _merge_departed(self, known: Member | None, entry: Entry, now: Instant) -> None:
-        standing = precedence(entry.boot, entry.incarnation, entry.state)
-        if known is None or standing > known.precedence:
-            self._roll.list_departed(entry, now)
-
-    def _merge_life(self, known: Member | None, entry: Entry, now: Instant) -> None:
-        """Believe that the member lived then; see to it ourselves whether it still does."""
-        described = (entry.boot, entry.described)
-        if known is None or described > (known.boot, known.described):
-            alive = Alive(entry.member, *described, entry.name, entry.addresses, entry.tags)
-            self._beliefs.claim(alive, None, now)
-        if self._members.get(entry.member) is None:
+    def _narrow(self, outline: ExchangeOutline, peer: NodeId) -> None:
+        """Say which versions we have where the outline differs from ours."""
+        if len(outline.buckets) % BUCKET_HASH_BYTES:
+            self._counts["frames_dropped/malformed"] += 1
             return
-        self._beliefs.lived(entry.member, entry.boot, entry.incarnation, now)
-        member = self._members[entry.member]
-        standing = precedence(entry.boot, entry.incarnation, entry.state)
-        if entry.state is not MemberState.ALIVE and standing > member.precedence:
-            self._doubt(member, _claim(entry, self._local.id))
+        differing = self._ledger.differing(outline.buckets, outline.table)
+        if not differing:
+            self._counts["exchanges/nothing new"] += 1
+            return
+        self._counts["exchanges/with differences"] += 1
+        count = len(outline.buckets) // BUCKET_HASH_BYTES
+        versions = self._ledger.within(count, differing)
+        self._send(peer, ExchangeDigest(count, differing, tuple(versions)))
 
-    def _doubt(self, member: Member, claim: Claim) -> None:
-        """Look for ourselves soon, and let the member itself know what is said about it."""
-        self._counts["claims_told/hearsay to the one concerned"] += 1
-        self._order.urge(member.id)
-        for address in addresses_of(member)[:1]:
-            self._post.send(address, claim)
+    def _compare(self, digest: ExchangeDigest, peer: NodeId, now: Instant) -> None:
+        """Tell what the other side lacks, and ask for what we lack."""
+        mine = self._ledger.versions()
+        theirs = {version.member: version for version in digest.versions}
+        lacking = [
+            version.member
+            for version in self._ledger.within(digest.buckets, digest.differing)
+            if teaches(version, theirs.get(version.member))
+        ]
+        wanted = [node for node, version in theirs.items() if teaches(version, mine.get(node))]
+        self._tell(peer, lacking, tuple(wanted), now)
 
+    def _take(self, difference: ExchangeDifference, peer: NodeId, now: Instant) -> None:
+        """Take in what we lack, and tell what the other side asked for."""
+        self._counts["exchange_entries/heard"] += len(difference.entries)
+        if self._hearsay.merge(difference.entries, now):
+            self.hasten(now)
+        if difference.is_partial and len(self._wanted) < WANTED_MAX:
+            self._wanted[peer] = None
+        if not difference.wanted:
+            return
+        if self._answered.allows((peer, ExchangeDifference), now):
+            self._tell(peer, difference.wanted, (), now)
+        else:
+            self._counts["exchanges/asked for too often"] += 1
 
-def _entry(member: Member, now: Instant) -> Entry:
-    return Entry(
-        member=member.id,
-        boot=member.boot,
-        incarnation=member.incarnation,
-        state=member.state,
-        described=member.described,
-        age_s=max(0, int(now - member.changed_at)),
-        name=member.name,
-        addresses=member.addresses,
-        tags=member.tags,
-    )
+    def _tell(
+        self, peer: NodeId, nodes: Iterable[NodeId], wanted: tuple[NodeId, ...], now: Instant
+    ) -> None:
+        members = [member for node in nodes if (member := self._members.get(node)) is not None]
+        entries = self._page([self._entry(member, now) for member in members])
+        is_partial = len(entries) < len(members)
+        self._counts["exchange_entries/told"] += len(entries)
+        self._send(peer, ExchangeDifference(tuple(entries), wanted, is_partial))
 
+    def _page(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return as many as fit into a frame: all, or a stretch that begins anywhere."""
+        sizes = [len(_encoder.encode(entry)) for entry in entries]
+        if sum(sizes) <= PAGE_BYTES_MAX:
+            return list(entries)
+        # Always the first ones would leave out the last for ever, if the first are refused.
+        start = self._rng.randrange(len(entries))
+        page, used = [], 0
+        for n in (*range(start, len(entries)), *range(start)):
+            used += sizes[n]
+            if used > PAGE_BYTES_MAX:
+                break
+            page.append(entries[n])
+        return page
 
-def _is_sound(entry: Entry) -> bool:
-    """Say whether the entry can be passed on: within a packet, and not described by its future."""
-    words = Alive(
-        entry.member, entry.boot, entry.described, entry.name, entry.addresses, entry.tags
-    )
-    return entry.described <= entry.incarnation and len(DATAGRAMS.encode(words)) <= ALIVE_BYTES_MAX
+    def _entry(self, member: Member, now: Instant) -> Entry:
+        return Entry(
+            member=member.id,
+            boot=member.boot,
+            incarnation=member.incarnation,
+            state=member.state,
+            described=member.described,
+            age_s=max(0, int(now - member.changed_at)),
+            name=member.name,
+            addresses=member.addresses,
+            tags=member.tags,
+            facts=self._facts.of(member) if member.is_live else None,
+            asleep_s=max(0, math.ceil((member.asleep_until or now) - now)),
+        )
 
-
-def _claim(entry: Entry, accuser: NodeId) -> Claim:
-    """Return the entry as a claim; the accuser is whoever passes it on."""
-    life = (entry.member, entry.boot, entry.incarnation)
-    match entry.state:
-        case MemberState.SUSPECT:
-            return Suspect(*life, accuser)
-        case MemberState.DEAD:
-            return Dead(*life, accuser)
-        case MemberState.LEFT:
-            return Left(*life)
-        case MemberState.ALIVE:
-            return Alive(*life, entry.name, entry.addresses, entry.tags)
+    def _send(self, peer: NodeId, frame: Frame) -> None:
+        data = FRAMES.encode(frame)
+        assert len(data) <= FRAME_BYTES_MAX, "every kind of frame is bounded"
+        self._counts["exchange_bytes/sent"] += len(data)
+        self._post.send_frame(peer, data)

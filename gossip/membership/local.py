@@ -6,7 +6,7 @@ import msgspec
 
 from gossip.errors import LimitExceeded
 from gossip.ids import UINT64_MAX, Boot, NodeId
-from gossip.machine import Address
+from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.messages import ADDRESSES_MAX, ALIVE_BYTES_MAX, DATAGRAMS, Alive
 
@@ -25,6 +25,8 @@ class LocalMember:
         tags: Mapping[str, str],
     ) -> None:
         self._alive = _checked(Alive(me, boot, FIRST_INCARNATION, name, _best(addresses), {**tags}))
+        self.asleep_until: Instant | None = None
+        """When the sleep ends that we announced; None while we are awake."""
 
     @property
     def id(self) -> NodeId:

@@ -1,16 +1,26 @@
 """The member list, and the one rule that decides between two claims about a member.
 
 Everything that is ever said about a member is about one *life* of it (its boot), at one
-*incarnation* (a number that only the member itself raises, to refute), and is one of four states.
+*incarnation* (a number that only the member itself raises, to refute), and is one of five states.
 Of two claims the one with the larger (boot, incarnation, rank of state) holds::
 
-    rank      0 alive      1 suspect      2 dead      3 left
+    rank      0 alive      1 suspect      2 asleep      3 dead      4 left
 
 That order is total, so members that heard the same claims believe the same, in whatever order they
 came. It reads: a later life beats everything said about an earlier one; within a life, what the
 member says last about itself beats all suspicion of what it said before; and of the same
 incarnation the worse news holds, because good news would have come with a higher incarnation. A
-goodbye stands above a death: who says it need not be mourned. (SWIM section 4.2, with boots added.)
+goodbye stands above a death: who says it need not be mourned. Who announced its sleep cannot be
+suspected for its silence, only be found dead in the end. (SWIM section 4.2, with boots and sleep.)
+
+::
+
+              ┌──── refutes ◀────┐
+    ──joins─▶ alive ──silent──▶ suspect ──not refuted──▶ dead ──comes back─▶ alive
+              │  ▲ └──────────────────┴──says goodbye──▶ left ──comes back─▶ alive
+    announces │  │ wakes
+              ▼  │
+             asleep ──announced time and grace are over──▶ dead
 """
 
 import enum
@@ -27,6 +37,7 @@ class MemberState(enum.StrEnum):
 
     ALIVE = "alive"
     SUSPECT = "suspect"
+    ASLEEP = "asleep"
     DEAD = "dead"
     LEFT = "left"
 
@@ -35,40 +46,58 @@ class MemberState(enum.StrEnum):
         """Whether a member in this state is probed, told rumours and counted."""
         return self in (MemberState.ALIVE, MemberState.SUSPECT)
 
+    @property
+    def is_departed(self) -> bool:
+        """Whether a member in this state is not expected back, and its place may be given away."""
+        return self in (MemberState.DEAD, MemberState.LEFT)
+
 
 RANK: dict[MemberState, int] = {
     MemberState.ALIVE: 0,
     MemberState.SUSPECT: 1,
-    MemberState.DEAD: 2,
-    MemberState.LEFT: 3,
+    MemberState.ASLEEP: 2,
+    MemberState.DEAD: 3,
+    MemberState.LEFT: 4,
 }
 
 REASONS: dict[tuple[MemberState | None, MemberState], str] = {
     (None, MemberState.ALIVE): "joined",
     (None, MemberState.SUSPECT): "joined under suspicion",
+    (None, MemberState.ASLEEP): "heard of while it sleeps",
     (None, MemberState.DEAD): "heard of after its death",
     (None, MemberState.LEFT): "heard of after it left",
     (MemberState.ALIVE, MemberState.ALIVE): "described itself anew",
     (MemberState.ALIVE, MemberState.SUSPECT): "did not answer",
+    (MemberState.ALIVE, MemberState.ASLEEP): "announced its sleep",
     (MemberState.ALIVE, MemberState.DEAD): "declared dead by others",
     (MemberState.ALIVE, MemberState.LEFT): "left",
     (MemberState.SUSPECT, MemberState.ALIVE): "refuted the suspicion",
     (MemberState.SUSPECT, MemberState.SUSPECT): "did not answer, once more",
+    (MemberState.SUSPECT, MemberState.ASLEEP): "announced its sleep",
     (MemberState.SUSPECT, MemberState.DEAD): "did not refute the suspicion",
     (MemberState.SUSPECT, MemberState.LEFT): "left",
+    (MemberState.ASLEEP, MemberState.ALIVE): "woke up",
+    (MemberState.ASLEEP, MemberState.SUSPECT): "woke up and did not answer",
+    (MemberState.ASLEEP, MemberState.ASLEEP): "sleeps on",
+    (MemberState.ASLEEP, MemberState.DEAD): "did not wake up in time",
+    (MemberState.ASLEEP, MemberState.LEFT): "left",
     (MemberState.DEAD, MemberState.ALIVE): "came back",
     (MemberState.DEAD, MemberState.SUSPECT): "came back under suspicion",
+    (MemberState.DEAD, MemberState.ASLEEP): "came back and announced its sleep",
     (MemberState.DEAD, MemberState.DEAD): "died again",
     (MemberState.DEAD, MemberState.LEFT): "left",
     (MemberState.LEFT, MemberState.ALIVE): "came back",
     (MemberState.LEFT, MemberState.SUSPECT): "came back under suspicion",
+    (MemberState.LEFT, MemberState.ASLEEP): "came back and announced its sleep",
     (MemberState.LEFT, MemberState.DEAD): "came back and died",
     (MemberState.LEFT, MemberState.LEFT): "left again",
 }
 """Why a member changed, in words, by its state before and after."""
 
 RESTARTED = "restarted"
+REFUSED = "its host says that it no longer runs"
 FORGOTTEN = "no longer listed"
+FLAPS = "comes and goes"
 
 Precedence = tuple[Boot, int, int]
 
@@ -98,6 +127,8 @@ class Member(msgspec.Struct, frozen=True):
     """The incarnation that name, addresses and tags come from; 0 when it was an earlier boot."""
     path: Address | None = None
     """Where its packets come from; may differ from what it says of itself."""
+    asleep_until: Instant | None = None
+    """When it said that it wakes, on our own clock; None unless it is asleep."""
 
     @property
     def precedence(self) -> Precedence:
@@ -119,21 +150,27 @@ class MemberChanged(msgspec.Struct, frozen=True):
     """Told to the application for every change of state, life or description of a member.
 
     ``before`` is None when the member is new to us. When ``reason`` is FORGOTTEN, ``member`` is
-    the entry that was taken off the list.
+    the entry that was taken off the list. Of a member that flaps (``flapping.py``) most changes are
+    ``muted``: true, but not worth telling a person. ``not_told`` is how many such went before.
     """
 
     member: Member
     before: MemberState | None
     reason: str
+    muted: bool = False
+    not_told: int = 0
 
 
 class MemberTable:
     """All members we list, ourselves among them, in the order of their ids."""
 
     def __init__(self) -> None:
+        self.changes = 0
+        """How often anything in the list changed; whoever keeps something derived looks here."""
         self._members: dict[NodeId, Member] = {}
         self._ordered: tuple[Member, ...] | None = None
         self._live: tuple[Member, ...] | None = None
+        self._others: tuple[NodeId, tuple[Member, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -160,6 +197,16 @@ class MemberTable:
             self._live = tuple(member for member in self if member.is_live)
         return self._live
 
+    def others(self, me: NodeId) -> tuple[Member, ...]:
+        """Return who of the live but one has an address, in the order of ids.
+
+        The same object as long as nothing has changed.
+        """
+        if self._others is None or self._others[0] != me:
+            others = (each for each in self.live if each.id != me and each.has_address)
+            self._others = me, tuple(others)
+        return self._others[1]
+
     def in_state(self, *states: MemberState) -> list[Member]:
         """Return the members in any of these states, in the order of ids."""
         return [member for member in self if member.state in states]
@@ -168,9 +215,11 @@ class MemberTable:
         """List the member, or replace what was believed about it."""
         assert member.described <= member.incarnation, "nobody describes what it is yet to become"
         self._members[member.id] = member
-        self._ordered = self._live = None
+        self.changes += 1
+        self._ordered = self._live = self._others = None
 
     def remove(self, node: NodeId) -> None:
         """Take a member off the list; it need not be on it."""
         if self._members.pop(node, None) is not None:
-            self._ordered = self._live = None
+            self.changes += 1
+            self._ordered = self._live = self._others = None

@@ -4,6 +4,11 @@ Boots and incarnations only grow, so whoever could push them to their end would 
 for good: it could never say anything newer. (A 32-bit incarnation at its maximum, answered with a
 wrapped 0, does that to other implementations.) Honest numbers move in small steps; a claim that
 jumps is ignored and counted. A liar inside the covey would need billions of claims.
+
+Of a member never heard of before there is nothing to compare with. So a first claim may be a lie
+of any size; but it does not outlive the first packet of the member itself. If what that says is
+*below* what we believe by more than any honest member ever moves, then the belief was never true,
+and is dropped (``belies``).
 """
 
 from gossip.ids import BOOT_RANDOM_BITS, Boot
@@ -14,6 +19,9 @@ INCARNATION_JUMP_MAX = 2**32
 
 INCARNATION_MAX = 2**62
 """Beyond this nothing is believed, even of a member never heard of before."""
+
+STARTS_MAX = 2**31
+"""... nor a life after so many starts."""
 
 STARTS_JUMP_MAX = 2**16
 """More restarts than any member makes while another one misses all of them."""
@@ -27,8 +35,25 @@ def follows_incarnation(incarnation: int, known: int) -> bool:
 def follows(member: Member | None, boot: Boot, incarnation: int) -> bool:
     """Say whether the member as we know it may have come to this life and incarnation."""
     if member is None:
-        return incarnation <= INCARNATION_MAX
+        return starts_of(boot) <= STARTS_MAX and incarnation <= INCARNATION_MAX
     if boot == member.boot:
         return follows_incarnation(incarnation, member.incarnation)
-    starts = (boot >> BOOT_RANDOM_BITS) - (member.boot >> BOOT_RANDOM_BITS)
-    return starts <= STARTS_JUMP_MAX and incarnation <= INCARNATION_MAX
+    return follows_life(boot, member.boot) and incarnation <= INCARNATION_MAX
+
+
+def follows_life(boot: Boot, known: Boot) -> bool:
+    """Say whether a member that was in its life ``known`` may have come to this one."""
+    starts = starts_of(boot)
+    return starts <= STARTS_MAX and starts - starts_of(known) <= STARTS_JUMP_MAX
+
+
+def belies(member: Member, boot: Boot, incarnation: int) -> bool:
+    """Say whether the member itself, who speaks like this, shows that our belief is a lie."""
+    if boot == member.boot:
+        return not follows_incarnation(member.incarnation, incarnation)
+    return not follows_life(member.boot, boot)
+
+
+def starts_of(boot: Boot) -> int:
+    """Return how often the node had started when this life began."""
+    return boot >> BOOT_RANDOM_BITS

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from gossip.ids import NodeId
 from gossip.machine import Address, Effect, Emit, SendDatagram, SendFrame
+from gossip.membership.broadcasts import Broadcasts
 from gossip.membership.members import MemberTable
 from gossip.membership.messages import DATAGRAMS, Datagram
 from gossip.membership.rumours import Rumours
@@ -21,6 +22,7 @@ class Post:
 
     def __init__(self, members: MemberTable, tuning: Tuning) -> None:
         self.rumours = Rumours(tuning.rumours_max)
+        self.broadcasts = Broadcasts(tuning.events_kept_max)
         self.counts: Counter[str] = Counter()
         self.farewell: Datagram | None = None
         """What stands first in every packet: our goodbye, once we are leaving."""
@@ -29,15 +31,20 @@ class Post:
         self._effects: deque[Effect] = deque()
 
     def send(self, to: Address, *messages: Datagram, fill: Sequence[Datagram] = ()) -> None:
-        """Send the messages in one packet, then rumours, then of ``fill`` what still fits."""
+        """Send the messages in one packet, then rumours, broadcasts, and of ``fill`` what fits."""
         first = () if self.farewell is None else (self.farewell,)
         items = [self._encode(message) for message in (*first, *messages)]
         room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
         assert room_bytes >= 0, "what is sent together fits into a packet"
-        told = self.rumours.take(room_bytes, self._tuning.tellings(len(self._members.live)))
+        tellings = self._tuning.tellings(len(self._members.live))
+        told = self.rumours.take(room_bytes, tellings)
         self.counts["rumours/told"] += len(told)
         items += told
-        items += self._fitting(fill, room_bytes - _packed_bytes(told))
+        room_bytes -= _packed_bytes(told)
+        said = self.broadcasts.take(room_bytes, tellings)
+        self.counts["rumours/events and queries told"] += len(said)
+        items += said
+        items += self._fitting(fill, room_bytes - _packed_bytes(said))
         if items:
             self._effects.append(SendDatagram(pack(items), to))
 

@@ -19,7 +19,6 @@ enough to confirm a death within two periods, or to carry the accusation to a li
 
 import enum
 import random
-from collections.abc import Sequence
 
 from gossip.ids import Boot, NodeId
 from gossip.machine import Instant
@@ -70,6 +69,8 @@ class Probe:
         self.incarnation = incarnation
         self.started_at = now
         self.state = ProbeState.ASKED
+        self.pinged_at: dict[int, Instant] = {}
+        """Our own pings, by the number that their answer carries."""
         self.nacks: dict[NodeId, bool] = {}
         """The relays that were asked, and whether each said nack."""
         self.due_at = now
@@ -110,9 +111,11 @@ class Probe:
         self.due_at = self._schedule[following]
         return True
 
-    def expects_answer_from(self, sender: NodeId) -> bool:
-        """Say whether an ack by this sender answers the probe."""
-        return sender == self.target or sender in self.nacks
+    def expects_answer(self, number: int, sender: NodeId) -> bool:
+        """Say whether this ack by this sender answers the probe."""
+        if sender == self.target:
+            return number == self.number or number in self.pinged_at
+        return number == self.number and sender in self.nacks
 
 
 class ProbeOrder:
@@ -123,6 +126,9 @@ class ProbeOrder:
         self._rng = rng
         self._pass: list[NodeId] = []
         self._urgent: dict[NodeId, None] = {}
+        # The others as last given, and the same by id: for many probes they stay the same.
+        self._others: tuple[Member, ...] = ()
+        self._by_id: dict[NodeId, Member] = {}
 
     def insert(self, node: NodeId) -> None:
         """Give a new member a random place among those that this pass has yet to visit."""
@@ -138,9 +144,11 @@ class ProbeOrder:
         if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
             self.urge(node)
 
-    def take(self, others: Sequence[Member]) -> Member | None:
+    def take(self, others: tuple[Member, ...]) -> Member | None:
         """Return whom of the others to probe; None when there is nobody."""
-        by_id = {member.id: member for member in others}
+        if others is not self._others:
+            self._others, self._by_id = others, {member.id: member for member in others}
+        by_id = self._by_id
         for waiting in (self._take_urgent, self._take_in_turn):
             while (node := waiting()) is not None:
                 if node in by_id:

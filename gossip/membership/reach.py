@@ -17,8 +17,9 @@ RELUCTANCE: dict[MemberState | None, int] = {
     MemberState.ALIVE: 0,
     MemberState.SUSPECT: 1,
     None: 2,
-    MemberState.DEAD: 3,
-    MemberState.LEFT: 3,
+    MemberState.ASLEEP: 3,
+    MemberState.DEAD: 4,
+    MemberState.LEFT: 4,
 }
 """In which order to try nodes, by what we believe about them."""
 
@@ -43,7 +44,8 @@ class Reach:
     def reachable_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Return the nodes in the order in which to try them.
 
-        Ourselves, then the alive by round trip, the suspect, the unknown, and the departed last.
+        Ourselves, then the alive by round trip (measured, else estimated from coordinates), the
+        suspect, the unknown, the sleepers, and the departed last.
         """
         return sorted(nodes, key=self._reluctance)
 
@@ -51,6 +53,6 @@ class Reach:
         if node == self._me:
             return -1, 0.0, node
         member = self._members.get(node)
-        rtt_s = self._contacts.rtt_s(node)
+        rtt_s = self._contacts.expected_rtt_s(node)
         unknown = RELUCTANCE[member.state if member else None]
         return unknown, math.inf if rtt_s is None else rtt_s, node

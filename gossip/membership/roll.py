@@ -17,7 +17,9 @@ from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
 from gossip.membership.book import Book
 from gossip.membership.contacts import Contacts
+from gossip.membership.flapping import Flapping
 from gossip.membership.members import (
+    FLAPS,
     FORGOTTEN,
     REASONS,
     RESTARTED,
@@ -48,6 +50,7 @@ class Roll:
         self.book = Book(tuning.forgotten_max)
         self.admitted: frozenset[NodeId] | None = None
         """Who is in the registry; None as long as nobody told us."""
+        self.flapping = Flapping(tuning, counts)
         self._contacts = contacts
         self._tuning = tuning
         self._emit = emit
@@ -86,8 +89,11 @@ class Roll:
             now,
         )
 
-    def put(self, member: Member, now: Instant) -> None:
-        """Believe this about a member, and tell the application what is new in it."""
+    def put(self, member: Member, now: Instant, reason: str | None = None) -> None:
+        """Believe this about a member, and tell the application what is new in it.
+
+        ``reason``: why, in words, when it is another than the states before and after say.
+        """
         known = self.members.get(member.id)
         assert known is None or member.precedence >= known.precedence, "beliefs only grow"
         if known is not None and _same_standing(known, member):
@@ -95,10 +101,12 @@ class Roll:
         else:
             member = msgspec.structs.replace(member, changed_at=now)
         self.members.put(member)
-        if member.is_live:
+        if known is not None and known.state is MemberState.DEAD and not member.state.is_departed:
+            self.flapping.came_back(member.id, now, same_life=known.boot == member.boot)
+        if not member.state.is_departed:
             self.book.strike(member.id)
         if known is None or not _same_standing(known, member) or not _same_words(known, member):
-            self._tell(member, known)
+            self._tell(member, known, now, reason)
 
     def has_room_for(self, node: NodeId) -> bool:
         """Say whether a newcomer may be listed, if need be in the place of a departed member."""
@@ -109,7 +117,7 @@ class Roll:
                 return False
         if len(self.members) < self._tuning.members_max:
             return True
-        departed = [member for member in self.members if not member.is_live]
+        departed = [member for member in self.members if member.state.is_departed]
         if not departed:
             self._counts["members_refused/list full"] += 1
             return False
@@ -119,7 +127,7 @@ class Roll:
 
     def list_departed(self, entry: Entry, now: Instant) -> None:
         """List somebody who died or left before we heard of it, as of then."""
-        assert not entry.state.is_live, "the living are described by their own words"
+        assert entry.state.is_departed, "the others are described by their own words"
         since = now - entry.age_s
         if entry.age_s >= self._keep_s(entry.state) or not self.has_room_for(entry.member):
             return
@@ -136,17 +144,34 @@ class Roll:
             described=entry.described,
         )
         self.members.put(member)
-        self._tell(member, known)
+        self._tell(member, known, now)
 
     def reap(self, now: Instant) -> None:
         """Take off the list who departed long enough ago."""
         for member in self.members.in_state(MemberState.DEAD, MemberState.LEFT):
             if now - member.changed_at >= self._keep_s(member.state):
                 self._unlist(member)
+        self._tell_late(now)
+
+    def _tell_late(self, now: Instant) -> None:
+        """Tell what has become of those who flap, if nobody was told for some time."""
+        for node, told in self.flapping.untold(now):
+            member = self.members[node]
+            not_told = self.flapping.tells(node, member.state, now) or 0
+            self._emit(MemberChanged(member, told, FLAPS, not_told=not_told))
+
+    def disown(self, member: Member) -> None:
+        """Take off the list what was never true."""
+        self.members.remove(member.id)
+        self._contacts.forget(member.id)
+        self.flapping.forget(member.id)
+        self._counts["members_unlisted/" + member.state] += 1
+        self._emit(MemberChanged(member, member.state, FORGOTTEN))
 
     def _unlist(self, member: Member) -> None:
-        assert not member.is_live, "whoever may be there stays listed"
+        assert member.state.is_departed, "whoever may be there stays listed"
         self.members.remove(member.id)
+        self.flapping.forget(member.id)
         self._contacts.forget(member.id)
         belongs = self.admitted is None or member.id in self.admitted
         if member.state is MemberState.DEAD and belongs:
@@ -158,12 +183,15 @@ class Roll:
         left = state is MemberState.LEFT
         return self._tuning.left_keep_s if left else self._tuning.dead_keep_s
 
-    def _tell(self, member: Member, known: Member | None) -> None:
+    def _tell(
+        self, member: Member, known: Member | None, now: Instant, reason: str | None = None
+    ) -> None:
         before = known.state if known else None
         restarted = known is not None and known.boot != member.boot and member.is_live
-        reason = RESTARTED if restarted else REASONS[before, member.state]
+        reason = reason or (RESTARTED if restarted else REASONS[before, member.state])
         self._counts["members_changed/" + member.state] += 1
-        self._emit(MemberChanged(member, before, reason))
+        not_told = self.flapping.tells(member.id, member.state, now)
+        self._emit(MemberChanged(member, before, reason, not_told is None, not_told or 0))
 
 
 def _path_kept(known: Member | None, alive: Alive) -> Address | None:

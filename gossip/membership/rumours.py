@@ -3,7 +3,7 @@
 Rumours that were told least go first, and among those the newest, so that fresh news spread even
 while many are waiting. A rumour about a member is replaced by a fresher one about it. After
 ``Tuning.tellings`` packets a rumour has reached everybody with near certainty and is dropped; the
-exchange of full states (``exchange.py``) finds whomever it missed.
+exchange of states (``exchange.py``) finds whomever it missed.
 
 Suspicions are kept one per accuser, because who else suspects decides how long a suspicion lasts.
 """
@@ -51,6 +51,11 @@ class Rumours:
         if first:
             self.drop(subject)
         self._add(subject, accuser, data)
+
+    def reword(self, subject: NodeId, data: bytes) -> None:
+        """Tell the same about the subject in other words, as often as it would have been told."""
+        [rumour] = self._by_subject[subject].values()
+        rumour.data = data
 
     def drop(self, subject: NodeId) -> None:
         """Tell nothing about the subject any more."""

@@ -6,6 +6,7 @@
              └ items ──┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
                        ├ Alive Suspect … ──▶ Beliefs ──news──────┼─▶ Post ─▶ effects
                        └ Hello ────────────▶ Introductions ──────┤
+    refusal, end of a stream ────────────▶ Evidence ─accuses, convicts
     frame ───────────────────────────────▶ Exchange ─────────────┘
 
 Time moves all of them through ``wake``; ``deadline`` is the earliest that any of them asks for. The
@@ -19,48 +20,58 @@ take a new incarnation and tell it before we judge anybody.
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
-import msgspec
-
-from gossip.errors import Malformed
+from gossip.errors import InvalidRequest, Malformed
 from gossip.ids import Boot, NodeId
 from gossip.machine import Address, Effect, Instant
+from gossip.membership.absence import Absence
 from gossip.membership.awareness import Awareness
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
-from gossip.membership.contacts import Contacts
+from gossip.membership.contacts import Contacts, Paths
+from gossip.membership.coordinates import Coordinates, Estimate
 from gossip.membership.detector import Detector
+from gossip.membership.evidence import Evidence
 from gossip.membership.exchange import Exchange
+from gossip.membership.forum import Forum
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.membership.members import Member, MemberChanged, MemberTable
 from gossip.membership.messages import (
     DATAGRAMS,
     Ack,
     Alive,
+    Asleep,
     Datagram,
     Dead,
+    Event,
     Hello,
     Left,
     Nack,
     Ping,
     PingRequest,
+    Position,
+    Query,
+    QueryAnswer,
     Suspect,
 )
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.reach import Reach
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
+from gossip.membership.roundtrips import RoundTrips
+from gossip.membership.sentinels import Sentinels
 from gossip.tuning import Tuning
 from gossip.wire import unpack
 
-FAREWELLS = 3
-FAREWELL_PEERS_MAX = 64
 INTRODUCED_MAX = 16
 MEETING_S = 5.0
 """An answered greeting is a meeting if the member is new to us, or back, since this long."""
 NEVER = math.inf
+
+T = TypeVar("T")
 
 
 class Swim:
@@ -80,17 +91,19 @@ class Swim:
         tuning: Tuning,
         rng: random.Random,
         now: Instant,
+        event_time: int = 0,
     ) -> None:
         self.members = MemberTable()
-        self.leaving = False
-        self.left = False
-        """Whether we said goodbye often enough; the machine does nothing any more."""
         self._tuning = tuning
         self._rng = rng
         self._local = LocalMember(me, boot, name, addresses, tags)
         self._post = Post(self.members, tuning)
-        self._contacts = Contacts()
-        self._roll = Roll(self.members, self._contacts, tuning, self._post.emit, self._post.counts)
+        # Their own chances, so that nothing else depends on who is at the same place as whom.
+        coordinates = Coordinates(me, random.Random(boot), self._post.counts)
+        self._contacts = Contacts(coordinates)
+        self._roll = Roll(self.members, self._contacts, tuning, self._changed, self._post.counts)
+        self.forum = Forum(self._local, self.members, self._post, tuning, event_time, now)
+        self.round_trips = RoundTrips(me, self._contacts, self._post)
         self._reach = Reach(me, self.members, self._roll.book, self._contacts)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
@@ -98,24 +111,16 @@ class Swim:
         beliefs = self._beliefs = Beliefs(
             local, roll, post, awareness, order, self._contacts, tuning
         )
-        self._detector = Detector(
-            local,
-            self.members,
-            beliefs,
-            post,
-            awareness,
-            order,
-            self._contacts,
-            tuning,
-            rng,
-            now,
-        )
+        parts = local, self.members, beliefs, post, awareness, order, self._contacts
+        self._detector = Detector(*parts, tuning, rng, now)
+        self._sentinels = Sentinels(me, self.members, post, tuning, now)
+        number = self._detector.next_number
+        self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
-        self._farewell_at = NEVER
-        self._farewells = 0
+        self.absence = Absence(local, roll, beliefs, post, tuning, rng)
         self._last_input_at = now
         beliefs.announce(now)
 
@@ -139,6 +144,7 @@ class Swim:
             self._beliefs.meet_other_life(boot)
             return
         if self._beliefs.hear(sender, boot, incarnation, source, now):
+            self._evidence.heard(sender, now)
             self._read(body, sender, source, now)
             self._ask_for_words(sender, source, now)
         self._settle(now)
@@ -146,7 +152,16 @@ class Swim:
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
         """Take in a frame that an authenticated stream brought. Never raises for bad bytes."""
         if self._enter(now) and peer != self._local.id:
-            self._exchange.receive(data, peer, now)
+            if peer in self.members:
+                self._contacts.streamed(peer, now)
+            if self._detector.concerns(data):
+                self._detector.receive_frame(data, peer, now)
+            elif self.forum.concerns(data):
+                self.forum.receive_frame(data, peer, now)
+            elif self.round_trips.concerns(data):
+                self.round_trips.receive_frame(data, peer)
+            else:
+                self._exchange.receive(data, peer, now)
             self._settle(now)
 
     def discovered(self, addresses: Iterable[Address], now: Instant) -> None:
@@ -159,7 +174,22 @@ class Swim:
         """Note that a stream to a member broke, or could not be opened: it is probed next."""
         if self._enter(now) and peer in self.members:
             self._post.counts["streams/broken"] += 1
-            self._order.urge(peer)
+            self._contacts.stream_failed(peer, now)
+            if not self._detector.stream_failed(peer):
+                self._order.urge(peer)
+
+    def stream_closed(self, peer: NodeId, now: Instant) -> None:
+        """Note that an open stream to a member ended, and not by us: we look whether it is gone."""
+        if self._enter(now) and peer in self.members:
+            self._contacts.stream_failed(peer, now)
+            self._evidence.stream_closed(peer, now)
+            self._settle(now)
+
+    def port_unreachable(self, address: Address, now: Instant) -> None:
+        """Note that a host refused a datagram of ours: nobody listens there, says its kernel."""
+        if self._enter(now):
+            self._evidence.port_unreachable(address, now)
+            self._settle(now)
 
     def set_tags(self, tags: Mapping[str, str], now: Instant) -> None:
         """Describe ourselves with other tags. Raises LimitExceeded; then nothing has changed."""
@@ -175,24 +205,31 @@ class Swim:
             self._beliefs.announce(now)
             self._settle(now)
 
+    def set_facts(self, facts: Mapping[str, str], now: Instant) -> None:
+        """Publish other facts about ourselves. Raises LimitExceeded; then nothing has changed."""
+        if self._enter(now):
+            self._exchange.publish(facts, now)
+            self._settle(now)
+
     def leave(self, now: Instant) -> None:
         """Say goodbye, several times; ``left`` becomes true when it was said often enough."""
         if self.leaving or not self._enter(now):
             return
-        assert self._post.farewell is None, "one goodbye per life"
-        self.leaving = True
-        # Above everything that is on its way about us, so that nothing brings us back.
-        self._local.rise_above(self._local.incarnation)
-        me = self._local.id
-        goodbye = Left(me, self._local.boot, self._local.incarnation)
-        self._post.rumours.drop(me)
-        self._post.farewell = goodbye
-        ourselves = msgspec.structs.replace(
-            self.members[me], state=MemberState.LEFT, incarnation=goodbye.incarnation
-        )
-        self._roll.put(ourselves, now)
-        self._farewell_at = now
+        self.absence.leave(now)
         self.wake(now)
+
+    def sleep(self, duration_s: float, now: Instant) -> None:
+        """Announce that we are silent for so long. Raises InvalidRequest; then we are not."""
+        if not self._enter(now) or self.leaving:
+            raise InvalidRequest("this node is leaving; nothing was announced")
+        self.absence.sleep(duration_s, now)
+        self.wake(now)
+
+    def awaken(self, now: Instant) -> None:
+        """End our sleep before its time; harmless when we are awake."""
+        if self._enter(now) and self.asleep_until is not None:
+            self._awaken(now)
+            self._settle(now)
 
     # Time.
 
@@ -200,13 +237,17 @@ class Swim:
         """Let due timers act; harmless when called early."""
         if not self._enter(now):
             return
-        if self.leaving:
-            self._wake_leaving(now)
+        if self.absence.is_away:
+            if self.absence.wake(now):
+                self._awaken(now)
             return
+        self._evidence.wake(now)
+        self._sentinels.wake(now)
         self._detector.wake(now)
         self._beliefs.expire(now)
         self._exchange.wake(now)
         self._introductions.wake(now)
+        self.forum.wake(now)
         if self._reap_at <= now:
             self._reap_at = now + REAP_INTERVAL_S
             self._roll.reap(now)
@@ -217,16 +258,19 @@ class Swim:
         """Return when ``wake`` is next due; None once we left."""
         if self.left:
             return None
-        if self.leaving:
-            return self._farewell_at
+        if self.absence.is_away:
+            return self.absence.deadline()
         trial = self._beliefs.deadline()
         return min(
             self._detector.deadline(),
             self._exchange.deadline(),
             self._introductions.deadline(),
+            self.forum.deadline(),
             self._reap_at,
             self._gossip_at if self._has_news else NEVER,
             NEVER if trial is None else trial,
+            self._evidence.deadline(),
+            self._sentinels.deadline(),
         )
 
     def effects(self) -> Iterator[Effect]:
@@ -235,18 +279,35 @@ class Swim:
 
     def _enter(self, now: Instant) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
-        due = self.deadline()
-        if due is not None and not self.leaving:
-            away_s = now - max(due, self._last_input_at)
+        self.absence.look(now)
+        # The deadline is asked for only when there was time to miss it: this runs for each packet.
+        if now - self._last_input_at > self._tuning.pause_s and not self.leaving:
+            due = self.deadline()
+            away_s = 0.0 if due is None else now - max(due, self._last_input_at)
             if away_s > self._tuning.pause_s:
                 self._resume(away_s, now)
         self._last_input_at = now
+        self._post.broadcasts.expire(now)
         return not self.left
 
     def _resume(self, pause_s: float, now: Instant) -> None:
         self._post.counts["pauses/noticed"] += 1
+        if self.asleep_until is None:
+            self._go_on(pause_s, now)
+        else:
+            self._awaken(now)
+
+    def _awaken(self, now: Instant) -> None:
+        """Be there again: our sleep is over, or we were suspended in it and run again."""
+        self.absence.awaken()
+        self._exchange.hasten(now)
+        self._go_on(now - self.absence.slept_since, now)
+
+    def _go_on(self, pause_s: float, now: Instant) -> None:
+        """Announce ourselves, and judge nobody by the time that we were away."""
         self._detector.restart(now)
-        self._beliefs.postpone(pause_s)
+        self._evidence.restart()
+        self._beliefs.postpone(pause_s, now)
         self._local.rise_above(self._local.incarnation)
         self._beliefs.announce(now)
         self._gossip_at = now
@@ -255,12 +316,14 @@ class Swim:
     def _settle(self, now: Instant) -> None:
         # While nothing was waiting the time for gossip went by; news go out now, not back then.
         self._gossip_at = max(self._gossip_at, now)
+        self._sentinels.notice(now)
 
     # Gossip.
 
     @property
     def _has_news(self) -> bool:
-        return len(self._post.rumours) > 0 and len(self.members.live) > 1
+        waiting = len(self._post.rumours) + len(self._post.broadcasts)
+        return waiting > 0 and len(self.members.live) > 1
 
     def _gossip(self, now: Instant) -> None:
         """Tell a few members what is new, in packets of their own."""
@@ -270,24 +333,9 @@ class Swim:
         for member in self._sample(self._tuning.gossip_fanout):
             self._post.send(addresses_of(member)[0])
 
-    def _wake_leaving(self, now: Instant) -> None:
-        if self._farewell_at > now:
-            return
-        if self._farewells == FAREWELLS:
-            self.left = True
-            return
-        self._farewells += 1
-        self._farewell_at = now + self._tuning.leave_linger_s / FAREWELLS
-        for member in self._sample(FAREWELL_PEERS_MAX):
-            self._post.send(addresses_of(member)[0])
-
     def _sample(self, count: int) -> list[Member]:
         """Return some of the others who are there, at random."""
-        others = [
-            member
-            for member in self.members.live
-            if member.id != self._local.id and member.has_address
-        ]
+        others = self.members.others(self._local.id)
         return self._rng.sample(others, min(count, len(others)))
 
     # Messages.
@@ -309,35 +357,78 @@ class Swim:
         member = self.members.get(sender)
         if member is not None and (member.described == member.incarnation or not member.is_live):
             return
-        if not self.leaving:
+        if not self.absence.is_away:
             self._introductions.ask(source, now)
 
     def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
         match message:
             case Ping():
-                self._detector.ping(message, source)
+                self._detector.ping(message, sender, source, now)
             case Ack():
-                self._detector.ack(message, sender, now)
-            case Alive() | Suspect() | Dead() | Left():
+                if not self._evidence.ack(message, sender, now):
+                    self._detector.ack(message, sender, now)
+            case Alive() | Suspect() | Dead() | Left() | Asleep():
                 self._beliefs.claim(message, source, now)
+                if isinstance(message, Suspect):
+                    self._evidence.seconded(message, now)
             case PingRequest():
                 self._detector.ping_request(message, source, now)
             case Nack():
                 self._detector.nack(message, sender)
+            case Position():
+                if sender in self.members:
+                    self._contacts.coordinates.learn(sender, message.place)
             case Hello():
                 self._greeted(message, sender, source, now)
+            case Event() | Query() | QueryAnswer():
+                self.forum.receive(message, sender, now)
 
     def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
         """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
         if hello.wants_reply:
-            if not self.leaving:
+            if not self.absence.is_away:
                 self._introductions.answer(source, self._sample(INTRODUCED_MAX), now)
             return
         member = self.members.get(sender)
         if member is not None and now - member.changed_at < MEETING_S:
             self._exchange.want(sender, now)
 
+    def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
+        """Send an event, ask, or answer, for an application. Raises LocalError."""
+        if not self._enter(now) or self.absence.is_away:
+            raise InvalidRequest("this node is leaving, or asleep; nothing was sent")
+        result = action(self.forum)
+        self._settle(now)
+        return result
+
+    def _changed(self, change: MemberChanged) -> None:
+        self._post.emit(change)
+        self.forum.heed(change)
+
     # What others ask.
+
+    @property
+    def leaving(self) -> bool:
+        """Whether we are saying goodbye, or have said it."""
+        return self.absence.leaving
+
+    @property
+    def left(self) -> bool:
+        """Whether we said goodbye often enough; the machine does nothing any more."""
+        return self.absence.left
+
+    @property
+    def asleep_until(self) -> Instant | None:
+        """When our announced sleep ends; None while we are awake."""
+        return self.absence.asleep_until
+
+    def is_flapping(self, node: NodeId, now: Instant) -> bool:
+        """Say whether a member comes and goes too often."""
+        return self._roll.flapping.is_flapping(node, now)
+
+    def clones_of(self, node: NodeId, now: Instant) -> tuple[Address, ...]:
+        """Return where several devices with this id were heard lately; empty if it is one."""
+        return self._beliefs.clones.of(node, now)
 
     @property
     def boot(self) -> Boot:
@@ -377,9 +468,26 @@ class Swim:
     def admitted(self, admitted: frozenset[NodeId] | None) -> None:
         self._roll.admitted = admitted
 
+    @property
+    def watched(self) -> tuple[NodeId, ...]:
+        """To whom the driver keeps a stream open, so that we hear when it ends."""
+        return self._sentinels.watched
+
+    def paths_of(self, node: NodeId, now: Instant) -> Paths:
+        """Return which ways to a member worked, and how long ago."""
+        return self._contacts.paths_of(node, now)
+
     def rtt_s(self, node: NodeId) -> float | None:
         """Return the smoothed round trip to a member in seconds; None when it is not known."""
         return self._contacts.rtt_s(node)
+
+    def rtt_estimate_s(self, one: NodeId, other: NodeId) -> Estimate | None:
+        """Return the round trip between two nodes by their coordinates; None if not known."""
+        return self._contacts.coordinates.estimate(one, other)
+
+    def facts_of(self, node: NodeId) -> dict[str, str]:
+        """Return what a listed member published about itself, as far as it has arrived here."""
+        return self._exchange.facts_of(node)
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first; empty when nobody knows."""

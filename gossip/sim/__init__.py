@@ -23,6 +23,7 @@ Read in this order:
     faults        what will go wrong, drawn from a seed
     workload      clients
     campaign      one seed: trouble, then peace, and peace must bring order
+    experiment    how fast, how just, how costly: what `covey simulate` asks
     transcript    scenarios as text, with recorded answers
 
 Nothing here reads a clock or a file: ``tests/sim`` runs it, ``tests/sim/campaign.py`` at length.

@@ -17,6 +17,7 @@ from gossip.sim.checkers import (
     NoResurrection,
     NothingInvented,
     SelfAlive,
+    SleepersAreSpared,
     Violation,
 )
 from gossip.sim.faults import plan, strike
@@ -51,6 +52,8 @@ MUST_HAPPEN = (
     "suspicions/begun",
     "deaths/declared",
     "pauses/noticed",
+    "sleeps/announced",
+    "sleeps/ended",
     "handovers/taken",
     "handovers/let_go",
     "requests/refused",
@@ -77,6 +80,7 @@ def standard_checkers() -> list[Checker]:
         IncarnationGrows(),
         NothingInvented(),
         SelfAlive(),
+        SleepersAreSpared(),
         Bounded(),
         KeptWrites(),
         QuorumReads(),

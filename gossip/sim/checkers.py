@@ -118,8 +118,32 @@ class SelfAlive(Checker):
         itself = swim.members.get(host.id)
         if itself is None:
             raise self.violated(world, host.name, "is missing from its own list")
-        if itself.state is not MemberState.ALIVE and not swim.leaving:
+        if itself.state is not MemberState.ALIVE and not swim.absence.is_away:
             raise self.violated(world, host.name, f"takes itself for {itself.state.name}")
+
+
+class SleepersAreSpared(Checker):
+    """Nobody declares a member dead before the time is over that it announced to sleep.
+
+    What counts is that it was believed to sleep: a death that came first is another matter.
+    """
+
+    def __init__(self) -> None:
+        self.sleeps = 0
+        self._until: dict[tuple[str, int, NodeId], tuple[Claim, float]] = {}
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Remember how long a sleep lasts, and compare a death of the same incarnation."""
+        member = change.member
+        claim, key = (member.boot, member.incarnation), (host.name, host.life, member.id)
+        if member.state is MemberState.ASLEEP and member.asleep_until is not None:
+            self.sleeps += 1
+            self._until[key] = claim, host.world_time(member.asleep_until)
+        elif member.state is MemberState.DEAD and key in self._until:
+            asleep, until = self._until[key]
+            if claim == asleep and world.now < until:
+                who = world.names.get(member.id, "a stranger")
+                raise self.violated(world, host.name, f"declared {who} dead in its sleep")
 
 
 class NoFalseDeath(Checker):

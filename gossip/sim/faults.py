@@ -51,11 +51,11 @@ def plan(seed: int, names: list[str], span_s: float, without: frozenset[str]) ->
 def strike(world: "World", fault: Fault) -> None:
     """Let a fault happen, if it still makes sense: nobody crashes twice."""
     if fault.verb in ON_A_HOST:
-        (name,) = fault.objects
+        name, *more = fault.objects
         assert isinstance(name, str), "faults of this kind name one host"
         host = world.hosts[name]
         if host.state in ON_A_HOST[fault.verb] and not host.is_retired:
-            getattr(world, fault.verb)(name)
+            getattr(world, fault.verb)(name, *more)
     else:
         getattr(world, fault.verb)(*fault.objects)
 
@@ -64,9 +64,12 @@ def strike(world: "World", fault: Fault) -> None:
 ON_A_HOST: dict[str, tuple[HostState, ...]] = {
     "crash": (HostState.UP, HostState.PAUSED),
     "crash_writing": (HostState.UP,),
+    "vanish": (HostState.UP, HostState.PAUSED),
     "restart": (HostState.DOWN,),
     "pause": (HostState.UP,),
     "resume": (HostState.PAUSED,),
+    "sleep": (HostState.UP,),
+    "awaken": (HostState.UP,),
 }
 
 
@@ -95,7 +98,7 @@ def _weather(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fa
 def _crashes(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
     for at in _moments(rng, span_s, 5):
         name, length_s = rng.choice(names), _length_s(rng, 15.0)
-        yield Fault(at, rng.choice(("crash", "crash_writing")), (name,))
+        yield Fault(at, rng.choice(("crash", "crash_writing", "vanish")), (name,))
         yield Fault(at + length_s, "restart", (name,))
 
 
@@ -104,6 +107,19 @@ def _pauses(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fau
         name, length_s = rng.choice(names), _length_s(rng, 6.0)
         yield Fault(at, "pause", (name,))
         yield Fault(at + length_s, "resume", (name,))
+
+
+def _sleeps(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    """Some are only silent, some are suspended meanwhile, and some wake before their time."""
+    for at in _moments(rng, span_s, 3):
+        name, length_s = rng.choice(names), 1.0 + _length_s(rng, 15.0)
+        suspended, early = rng.random() < 0.5, rng.random() < 0.3
+        yield Fault(at, "sleep", (name, length_s))
+        if suspended:
+            yield Fault(at + 0.5, "pause", (name,))
+            yield Fault(at + length_s * rng.uniform(0.5, 2.0), "resume", (name,))
+        elif early:
+            yield Fault(at + length_s / 2, "awaken", (name,))
 
 
 def _partitions(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
@@ -146,6 +162,7 @@ CLASSES: dict[str, Draw] = {
     "weather": _weather,
     "crashes": _crashes,
     "pauses": _pauses,
+    "sleeps": _sleeps,
     "partitions": _partitions,
     "cuts": _cuts,
     "clocks": _clocks,

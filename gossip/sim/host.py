@@ -47,7 +47,10 @@ class Host:
         self.state = HostState.DOWN
         self.storage = MemoryStorage()
         self.signed_registry = b""
+        self.event_time = 0
         self.is_retired = False
+        self.has_vanished = False
+        """Whether the device itself is gone: no kernel that closes streams and refuses packets."""
         self.starts = 0
         self.life = 0
         self.wall_error_ms = 0
@@ -88,6 +91,7 @@ class Host:
         """Begin a life with this node."""
         assert self.is_down, f"{self.name} runs already"
         self._node, self.state, self.wake_at = node, HostState.UP, None
+        self.has_vanished = False
 
     def end(self) -> None:
         """End the process; whatever was under way for it is void from now on."""

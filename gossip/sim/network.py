@@ -55,7 +55,9 @@ class Network:
         self._rng = rng
         self._cuts: set[tuple[str, str]] = set()
         self._sides: dict[str, int] = {}
+        self._blocked: set[tuple[str, str]] = set()
         self._silent_until: dict[tuple[str, str], Instant] = {}
+        self._far_s: dict[tuple[str, str], float] = {}
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing pass from source to target any more; the way back stays open."""
@@ -64,6 +66,18 @@ class Network:
     def mend(self, source: str, target: str) -> None:
         """Undo ``cut``."""
         self._cuts.discard((source, target))
+
+    def lengthen(self, one: str, other: str, delay_s: float) -> None:
+        """Let everything between the two take that much longer, in each direction."""
+        self._far_s[one, other] = self._far_s[other, one] = delay_s
+
+    def block(self, one: str, other: str) -> None:
+        """Let a firewall between the two drop datagrams, and let streams pass."""
+        self._blocked |= {(one, other), (other, one)}
+
+    def unblock(self, one: str, other: str) -> None:
+        """Undo ``block``."""
+        self._blocked -= {(one, other), (other, one)}
 
     def partition(self, sides: Iterable[Iterable[str]]) -> None:
         """Split the hosts into sides that do not hear each other.
@@ -101,14 +115,18 @@ class Network:
         if lost is not None:
             self.counts[f"datagrams/{lost}"] += 1
             return []
+        far_s = self._far_s.get((source, target), 0.0)
+        if far_s:
+            delays = [delay_s + far_s for delay_s in delays]
         if not doubled:
             return delays[:1]
         self.counts["datagrams/duplicated"] += 1
         return delays
 
-    def frame_delay(self) -> float:
+    def frame_delay(self, source: str, target: str) -> float:
         """Return how long a frame travels; loss shows as retransmission, never as a gap."""
         delay = self.conditions.delay_s + self._rng.expovariate(1.0) * self.conditions.jitter_s
+        delay += self._far_s.get((source, target), 0.0)
         for _ in range(RETRANSMISSIONS_MAX):
             if self._rng.random() >= self.conditions.loss:
                 break
@@ -122,6 +140,8 @@ class Network:
         length_s = rng.expovariate(1.0) * air.burst_s
         if not self.hears(source, target):
             return "cut"
+        if link in self._blocked:
+            return "blocked"
         if silence:
             self._silent_until[link] = now + length_s
         if self._silent_until and self._silent_until.get(link, now) > now:

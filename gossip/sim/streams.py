@@ -67,13 +67,13 @@ class Streams:
     def send(self, sender: Host, receiver: Host, data: bytes) -> None:
         """Put a frame on the stream between two hosts, dialling if there is none."""
         self.counts["frames/sent"] += 1
-        now = self._schedule.now
-        stream = self._open.get((sender.name, receiver.name))
+        now, link = self._schedule.now, (sender.name, receiver.name)
+        stream = self._open.get(link)
         if stream is None or stream.broken or not stream.sender_lives:
-            round_trip_s = 2 * self._network.frame_delay()
+            round_trip_s = 2 * self._network.frame_delay(*link)
             stream = Stream(sender, receiver, now + round_trip_s)
-            self._open[sender.name, receiver.name] = stream
-        stream.ready_at = max(stream.ready_at, now + self._network.frame_delay())
+            self._open[link] = stream
+        stream.ready_at = max(stream.ready_at, now + self._network.frame_delay(*link))
         stream.waiting.append((stream.ready_at, data))
         if len(stream.waiting) == 1:
             self._schedule.at(stream.ready_at, self._move, stream)

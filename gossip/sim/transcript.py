@@ -44,6 +44,7 @@ class Transcript:
             "nodes": world.add,
             "run": lambda time: world.run(_seconds(time)),
             "crash": world.crash,
+            "vanish": world.vanish,
             "restart": world.restart,
             "pause": world.pause,
             "resume": world.resume,

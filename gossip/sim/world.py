@@ -17,9 +17,11 @@ clients, and shows every transition to its checkers while it happens.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Literal
 
 from gossip.ids import CLUSTER_ID_BYTES, ClusterId, NodeId, next_boot
 from gossip.machine import Address, Instant
+from gossip.membership.events import EventDelivered
 from gossip.membership.members import MemberChanged, MemberState
 from gossip.node import Node, NodeSettings
 from gossip.sim.checkers import Checker
@@ -48,6 +50,7 @@ from gossip.tuning import LAN, Tuning
 PARTITIONS = 16
 # How often run_until looks: its results are multiples of this.
 LOOK_EVERY_S = 0.125
+Kind = Literal["process", "host"]
 SECRET = b"the secret of a simulated covey"
 
 
@@ -63,8 +66,11 @@ class World:
         partitions: int = PARTITIONS,
         checkers: Iterable[Checker] = (),
         story: Story | None = None,
+        known_max: int | None = None,
     ) -> None:
+        """``known_max``: whoever starts is told of so many others, the first; None: of all."""
         self.seed = seed
+        self._known_max = known_max
         self.tuning = tuning
         self.network = Network(stream(seed, "network"), conditions)
         self.driver = SimulatedDriver(seed, self.network, self)
@@ -76,6 +82,8 @@ class World:
         self.story = story or Story()
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
+        self.delivered: list[tuple[str, int, EventDelivered]] = []
+        """Every event that a node delivered to its application, with the number of its life."""
         self._node_counts: Counter[str] = Counter()
 
     # ------------------------------------------------------------------ time
@@ -140,17 +148,27 @@ class World:
                 checker.started(self, host, node)
             self.driver.start(host, node)
             others = [other for other in self.hosts.values() if other is not host]
-            known = addresses_of(others)
+            known = addresses_of(others[: self._known_max])
             self.driver.call(host, partial(_discover, known))
 
-    def crash(self, *names: str) -> None:
-        """End processes at once, as kill -9 does; the disk keeps what was committed."""
+    def crash(self, *names: str, kind: Kind = "process") -> None:
+        """End processes at once, as kill -9 does; the disk keeps what was committed.
+
+        ``kind`` "process": the kernel goes on, closes the streams and refuses datagrams. "host":
+        the device is gone with it, as when the power fails, and nothing is heard any more.
+        """
         for name in names:
-            self.tell(name, "crashes")
+            self.tell(name, "crashes" if kind == "process" else "vanishes")
             host = self.hosts[name]
             self._node_counts.update(host.node.counts)
             host.end()
+            host.has_vanished = kind == "host"
             self.desk.lose(name)
+            self.driver.process_ended(host)
+
+    def vanish(self, *names: str) -> None:
+        """Let devices go without a word."""
+        self.crash(*names, kind="host")
 
     def crash_writing(self, name: str) -> None:
         """Let a process die in the middle of what it next writes, or just behind it."""
@@ -168,6 +186,16 @@ class World:
         for name in names:
             self.tell(name, "goes on")
             self.driver.resume(self.hosts[name])
+
+    def sleep(self, name: str, duration_s: float) -> None:
+        """Let a node announce its sleep; its process goes on, as on a device with its radio off."""
+        self.tell(name, f"sleeps for {duration_s:.1f} s")
+        self.driver.call(self.hosts[name], lambda node, now: node.sleep(duration_s, now))
+
+    def awaken(self, name: str) -> None:
+        """Let a node end its sleep."""
+        self.tell(name, "is woken up")
+        self.driver.call(self.hosts[name], lambda node, now: node.awaken(now))
 
     def leave(self, name: str) -> None:
         """Let a node take its leave; its process ends a moment later."""
@@ -229,6 +257,8 @@ class World:
                 self.resume(host.name)
             elif host.is_down and not host.is_retired:
                 self.restart(host.name)
+            elif host.is_up and host.node.swim.asleep_until is not None:
+                self.awaken(host.name)
         self._publish_registry(())
 
     # ------------------------------------------------------------------ clients
@@ -258,6 +288,14 @@ class World:
     def list_keys(self, name: str, prefix: str) -> Operation:
         """Ask a node for the keys that begin with a prefix."""
         return self.submit(name, List(prefix=prefix))
+
+    def send_event(self, name: str, event: str) -> None:
+        """Let an application on a host tell all others something."""
+        self.tell(name, f"says {event}")
+        self.driver.call(
+            self.hosts[name],
+            partial(_send_event, event),
+        )
 
     def submit(self, name: str, request: Request, read: Operation | None = None) -> Operation:
         """Send a request to the node on a host that is up."""
@@ -337,6 +375,9 @@ class World:
             operation = self.desk.completed(host, event)
             for checker in self.checkers:
                 checker.answered(self, operation)
+        elif isinstance(event, EventDelivered):
+            host.event_time = max(host.event_time, event.event.time)
+            self.delivered.append((host.name, host.life, event))
         elif isinstance(event, WatchEvent):
             self.desk.watch_event(host, event)
         elif isinstance(event, RegistryAdopted):
@@ -366,6 +407,7 @@ class World:
             tuning=self.tuning,
             cluster_id=self.issuer.cluster_id,
             actor=rng.getrandbits(64),
+            event_time=host.event_time,
         )
         return Node(
             settings,
@@ -405,6 +447,10 @@ def _cluster_id(seed: int) -> ClusterId:
 
 def _discover(addresses: list[Address], node: Node, now: Instant) -> None:
     node.discovered(addresses, now)
+
+
+def _send_event(event: str, node: Node, now: Instant) -> None:
+    node.speak(lambda forum: forum.send_event(event, b"", now), now)
 
 
 def _adopt(signed: bytes, node: Node, now: Instant) -> None:

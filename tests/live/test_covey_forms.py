@@ -53,6 +53,20 @@ def test_members_are_the_same_everywhere(five: Fleet) -> None:
         assert member["addresses"], "the others must know where it is"
 
 
+def test_facts_of_each_reach_all(five: Fleet) -> None:
+    def look() -> list[dict[str, str]]:
+        agents = five.agents.values()
+        return [
+            agent.api.get(f"/api/v1/members/{name}")["facts"] for agent in agents for name in NAMES
+        ]
+
+    seen = eventually(look, all, 30, "everybody has the facts of everybody")
+    assert len({facts["started_at"] for facts in seen}) > 1, "each tells its own"
+    for facts in seen:
+        assert int(facts["memory_bytes"]) > 0
+        assert facts["wire"] == "1"
+
+
 def test_addresses_are_those_of_the_device(five: Fleet) -> None:
     """What is gossiped are the addresses that others can use: no loopback, no link-local."""
     hosts = {agent.name: agent.host for agent in five.agents.values()}
@@ -97,3 +111,22 @@ def test_two_coveys_on_one_bridge_stay_apart(networks: None) -> None:
         assert finches.agents["finch-1"].covey("kv", "get", "song").status == 3
         for fleet in (larks, finches):
             fleet.wait_formed(FORMED_WITHIN_S, "still two coveys")
+
+
+def test_round_trips_of_others_are_asked_for(five: Fleet) -> None:
+    """Ash asks birch how far cedar is from it; on one bridge that is not far."""
+    ash = five.agents["ash"]
+
+    def look() -> dict[str, Any]:
+        answer = ash.covey("rtt", "birch", "cedar", "-o", "json")
+        return dict(answer.json()) if answer.status == 0 else {}
+
+    known = eventually(
+        look,
+        lambda seen: bool(seen.get("measured_ms")) and bool(seen.get("estimated_ms")),
+        FORMED_WITHIN_S,
+        "birch has measured cedar",
+    )
+    assert (known["a"], known["b"]) == ("birch", "cedar")
+    assert 0 < known["measured_ms"] < 1000
+    assert ash.covey("rtt", "nobody").status == 3

@@ -11,11 +11,14 @@ import pytest
 
 from gossip.envelope import Envelope, ReplayWindow
 from gossip.machine import Address, Instant
+from gossip.membership import beliefs
 from gossip.membership.beliefs import Beliefs
+from gossip.membership.detector import Detector
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
 from gossip.membership.members import MemberChanged, MemberState
 from gossip.membership.messages import Claim, Suspect
+from gossip.membership.sleepers import Sleepers
 from gossip.sim import campaign
 from gossip.sim.checkers import (
     Checker,
@@ -24,6 +27,7 @@ from gossip.sim.checkers import (
     NoResurrection,
     NothingInvented,
     SelfAlive,
+    SleepersAreSpared,
     Violation,
 )
 from gossip.sim.faults import plan, strike
@@ -141,8 +145,19 @@ def rumours_about_us_are_believed(patch: pytest.MonkeyPatch) -> None:
 
 
 def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
-    """Be silent when others call us dead."""
+    """Be silent when others call us dead; and ask by datagrams alone, so that they do."""
     patch.setattr(Beliefs, "_about_us", lambda *_: None)
+    patch.setattr(Detector, "_ask_by_stream", lambda *_: None)
+
+
+def sleepers_are_given_up(patch: pytest.MonkeyPatch) -> None:
+    """Take whoever announced its sleep for dead, without waiting for the end of it."""
+    patch.setattr(beliefs, "_is_early", lambda *_: False)
+    patch.setattr(
+        Sleepers,
+        "overdue",
+        lambda self, _now: sorted(each for each in self._overdue_at if each != self._me),
+    )
 
 
 def the_dead_are_not_greeted(patch: pytest.MonkeyPatch) -> None:
@@ -218,6 +233,7 @@ def test_a_campaign_ends_at_the_complaint(
         (IncarnationGrows, incarnations_wrap),
         (NothingInvented, accusers_count_on),
         (SelfAlive, rumours_about_us_are_believed),
+        (SleepersAreSpared, sleepers_are_given_up),
     ],
 )
 def test_a_storm_ends_at_the_checker(
@@ -228,7 +244,9 @@ def test_a_storm_ends_at_the_checker(
         storms(checker)
 
 
-@pytest.mark.parametrize("checker", [NoResurrection, IncarnationGrows, NothingInvented, SelfAlive])
+@pytest.mark.parametrize(
+    "checker", [NoResurrection, IncarnationGrows, NothingInvented, SelfAlive, SleepersAreSpared]
+)
 def test_without_a_mutation_storms_pass(checker: type[Checker]) -> None:
     storms(checker, SEEDS[:3])
 

@@ -7,26 +7,34 @@ the real commands talk to it, while the test can set what it will answer.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from agent.api import create
 from agent.api.listen import Listeners
 from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.exits import NOT_FOUND, AgentError
+from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
 from agent.metrics import Metrics
 from agent.paths import Paths
+from agent.security.key_desk import Holding
+from agent.security.key_messages import KeyringState, KeyShown
 from agent.settings import ApiSettings
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
-from gossip.errors import InvalidRequest
+from gossip.errors import InvalidRequest, LimitExceeded
 from gossip.machine import Address
+from gossip.membership.contacts import Paths as Ways
 from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.membership.messages import AnswerKind
+from gossip.membership.roundtrips import RoundTrip
 from gossip.state import registry as registries
 from gossip.state.registry import Admitted
 from gossip.state.requests import (
@@ -194,6 +202,119 @@ class FakeAdmission:
         return "covey-token-abc"
 
 
+class FakeRoundTrips:
+    """Knows the way from ada to bob."""
+
+    def __init__(self) -> None:
+        self.known = {(ME, OTHER): RoundTrip(0.0123456, 0.012, 0.0034)}
+
+    async def between(self, one: int, other: int) -> RoundTrip:
+        return self.known.get((one, other)) or self.known.get((other, one), RoundTrip())
+
+
+class FakeForum:
+    """Remembers what was sent and asked; answers with what the test put there."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+        self.refusal: AgentError | None = None
+        self.told = [
+            Told("a-1-1", "door", b"open", ME, "ada", 7, False, 1_700_000_000.5),
+            Told("b-1-1", "door", b"\xff", OTHER, "bob", 5, True, 1_700_000_001.0),
+        ]
+        self.followed: list[Told | Missed] = []
+        self.asked: dict[str, Any] = {}
+        self.answers: list[Answer | Summary] = [
+            Answer(ME, "ada", AnswerKind.ANSWERED, b"pong", 0.001),
+            Summary(1, 1, ()),
+        ]
+        self.queries = [AskedHere("b-1-9", "weigh", b"now", OTHER, "bob", 5.0)]
+        self.listened: tuple[str, ...] = ()
+        self.answered: list[tuple[str, bytes, bool]] = []
+
+    def send(self, name: str, payload: bytes) -> str:
+        if self.refusal:
+            raise self.refusal
+        if len(payload) > 512:
+            raise LimitExceeded("this does not fit; nothing was sent")
+        self.sent.append((name, payload))
+        return f"a-1-{len(self.sent)}"
+
+    def recent(self, patterns: tuple[str, ...], limit: int) -> list[Told]:
+        return [one for one in self.told if one.name in patterns or "*" in patterns][:limit]
+
+    async def follow(self, patterns: tuple[str, ...]) -> AsyncIterator[Told | Missed]:
+        for one in self.followed:
+            yield one
+
+    def ask(
+        self, name: str, payload: bytes, filters: Mapping[str, str], timeout_s: float
+    ) -> AsyncIterator[Answer | Summary]:
+        if timeout_s > 60:
+            raise InvalidRequest("a query waits for at most 60 s; nobody was asked")
+        self.asked = {"name": name, "payload": payload, "filters": filters, "timeout_s": timeout_s}
+        return self._answers()
+
+    async def _answers(self) -> AsyncIterator[Answer | Summary]:
+        for one in self.answers:
+            yield one
+
+    async def listen(self, patterns: tuple[str, ...]) -> AsyncIterator[AskedHere | Missed]:
+        self.listened = patterns
+        for one in self.queries:
+            yield one
+
+    def answer(self, query: str, payload: bytes, *, failed: bool = False) -> None:
+        if query != "b-1-9":
+            raise AgentError(f"no query {query} waits for an answer", "", NOT_FOUND)
+        self.answered.append((query, payload, failed))
+
+
+class FakeKeys:
+    """Two nodes with one ring; ``bob`` takes each new ring one look later, ``cy`` never."""
+
+    def __init__(self) -> None:
+        self.generation, self.phase = 0, "steady"
+        self.ordered: list[bool] = []
+        self.refusal: AgentError | None = None
+
+    def state(self) -> KeyringState:
+        shown = (KeyShown(1, "aa" * 8), KeyShown(2, "bb" * 8))
+        return KeyringState(self.generation, self.phase, 2, shown)
+
+    def awaited(self) -> list[int]:
+        return [GONE] if self.phase == "used" else []
+
+    async def report(self) -> list[Holding]:
+        held = [
+            Holding(ME, "ada", True, True, self.state()),
+            Holding(GONE, "cy", False, False, None),
+        ]
+        if self.phase == "installed":
+            self.generation, self.phase = 2, "used"
+        return held
+
+    async def rotate(self, *, force: bool) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.ordered.append(force)
+        self.generation, self.phase = (3, "steady") if force else (1, "installed")
+
+
+class FakeDoctor:
+    """Finds what the test says."""
+
+    def __init__(self) -> None:
+        self.checks = [
+            {"id": "disk", "status": "ok", "message": "fine.", "hint": ""},
+            {"id": "one-way", "status": "warn", "message": "ada \x1b[1m bob", "hint": "mend it"},
+        ]
+
+    async def examine(self) -> dict[str, Any]:
+        matrix = {"names": ["ada", "bob"], "rows": [["-", "stream"], ["udp", "-"]]}
+        return {"checks": self.checks, "matrix": matrix}
+
+
 class FakeAgent:
     """Satisfies ``agent.api.facade.AgentFacade``."""
 
@@ -203,8 +324,12 @@ class FakeAgent:
         self.kv = FakeKv()
         self.telemetry = FakeTelemetry()
         self.uplink = FakeUplink()
+        self.forum = FakeForum()
         self.apps = FakeApps()
         self.admission = FakeAdmission()
+        self.round_trips = FakeRoundTrips()
+        self.keys = FakeKeys()
+        self.doctor = FakeDoctor()
         self.metrics = Metrics()
         self.started_at = time.time() - 90
         self.boot = 0x1_0000_0001
@@ -222,11 +347,39 @@ class FakeAgent:
         registry = registries.found(CLUSTER, Admitted(ME, "ada"))
         self.registry = registries.admit(registry, Admitted(OTHER, "bob"))
 
+    def reason_of(self, node: int) -> str:
+        return "did not answer" if node == OTHER else ""
+
+    def paths_of(self, node: int) -> Ways:
+        return Ways(udp_in_s=1.25, stream_s=60.0, udp_blocked=node == OTHER)
+
+    def facts_of(self, node: int) -> dict[str, str]:
+        return {"covey": "1.2.3", "memory_bytes": "1024"} if node == OTHER else {}
+
     def now(self) -> float:
         return 100.0
 
     def not_ready(self) -> Sequence[str]:
         return self.reasons
+
+    def is_flapping(self, node: int) -> bool:
+        return node == GONE
+
+    def clones_of(self, node: int) -> Sequence[Address]:
+        return (Address("192.168.1.7", 7747), Address("192.168.1.8", 7747)) if node == GONE else ()
+
+    async def sleep(self, duration_s: float) -> float:
+        me = msgspec.structs.replace(
+            self.members[ME], state=MemberState.ASLEEP, asleep_until=self.now() + duration_s
+        )
+        self.members.put(me)
+        return 120.0
+
+    async def awaken(self) -> bool:
+        was_asleep = self.members[ME].state is MemberState.ASLEEP
+        me = msgspec.structs.replace(self.members[ME], state=MemberState.ALIVE, asleep_until=None)
+        self.members.put(me)
+        return was_asleep
 
     async def leave(self) -> None:
         self.left.set()

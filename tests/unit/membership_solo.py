@@ -13,7 +13,9 @@ from gossip.membership.messages import (
     Alive,
     Datagram,
     Entry,
-    ExchangeReply,
+    ExchangeDifference,
+    ExchangeSummary,
+    Frame,
 )
 from gossip.membership.probe import Probe, ProbeState
 from gossip.membership.swim import Swim
@@ -38,10 +40,11 @@ def alive(node: int, boot: int = 1, incarnation: int = 1, **more: Any) -> Alive:
 class Solo:
     """A machine, its clock, and hands to feed it."""
 
-    def __init__(self, *others: int, tuning: Tuning = LAN) -> None:
+    def __init__(self, *others: int, tuning: Tuning = LAN, event_time: int = 0) -> None:
         self.now = 100.0
         self.tuning = tuning
-        self.swim = Swim(ME, MY_BOOT, "me", (MINE,), {}, tuning, random.Random(1), self.now)
+        rng = random.Random(1)
+        self.swim = Swim(ME, MY_BOOT, "me", (MINE,), {}, tuning, rng, self.now, event_time)
         for node in others:
             self.hear(node, alive(node))
         self.drain()
@@ -119,6 +122,15 @@ def entry(
     return Entry(node, boot, incarnation, state, described, age_s, **fields)
 
 
-def exchange(solo: Solo, *entries: Entry, kind: type[Any] = ExchangeReply, epoch: int = 0) -> Sent:
-    solo.swim.receive_frame(FRAMES.encode(kind(tuple(entries), epoch)), 2, solo.now)
+def exchange(solo: Solo, *entries: Entry) -> Sent:
+    """Let member 2 tell us this in an exchange."""
+    return frame(solo, ExchangeDifference(entries, (), is_partial=False))
+
+
+def summary(table: bytes = bytes(16), epoch: int = 0) -> ExchangeSummary:
+    return ExchangeSummary(table, epoch)
+
+
+def frame(solo: Solo, message: Frame, peer: int = 2) -> Sent:
+    solo.swim.receive_frame(FRAMES.encode(message), peer, solo.now)
     return solo.drain()

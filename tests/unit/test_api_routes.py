@@ -56,7 +56,7 @@ def test_metrics_have_the_counters_of_the_api_itself(client: Client) -> None:
 
 def test_status_counts_members_by_state(client: Client) -> None:
     answer = client.get("/api/v1/status")
-    assert answer["members"] == {"alive": 1, "suspect": 1, "dead": 1, "left": 0}
+    assert answer["members"] == {"alive": 1, "suspect": 1, "asleep": 0, "dead": 1, "left": 0}
     assert answer["ready"] is True
     assert answer["epoch"] == 2
     assert answer["node"] == {
@@ -78,6 +78,25 @@ def test_leave_answers_before_it_leaves(served: Served, client: Client) -> None:
     assert served.agent.left.wait(10)
 
 
+# ---- sleep -----------------------------------------------------------------------------------
+
+
+def test_sleep_and_wake(client: Client) -> None:
+    asleep = {"asleep": True, "until_s": 7200.0, "grace_s": 120.0}
+    assert client.post("/api/v1/sleep", {"duration_s": 7200}) == asleep
+    [ada, *_] = client.get("/api/v1/members", state="asleep")["members"]
+    assert (ada["state"], ada["until_s"]) == ("asleep", 7200)
+    assert client.post("/api/v1/wake") == {"asleep": False, "woken": True}
+    assert client.post("/api/v1/wake") == {"asleep": False, "woken": False}
+    assert client.get("/api/v1/members")["members"][0]["until_s"] is None
+
+
+@pytest.mark.parametrize("duration_s", [0, -1, 0.5, 32 * 86400, "2h", True, None])
+def test_a_sleep_that_cannot_be_is_refused(client: Client, duration_s: object) -> None:
+    with pytest.raises(ApiError, match="duration_s: seconds, from 1 to"):
+        client.post("/api/v1/sleep", {"duration_s": duration_s})
+
+
 # ---- members and tokens -------------------------------------------------------------------------
 
 
@@ -93,7 +112,12 @@ def test_members_by_id_with_stable_fields(client: Client) -> None:
         "incarnation": 2,
         "tags": {"room": "attic"},
         "self": True,
+        "until_s": None,
+        "flapping": False,
+        "clone": [],
     }
+    assert members[2]["flapping"] is True
+    assert members[2]["clone"] == ["192.168.1.7:7747", "192.168.1.8:7747"]
 
 
 def test_members_of_one_state(client: Client) -> None:
@@ -108,6 +132,7 @@ def test_members_of_one_state(client: Client) -> None:
 def test_one_member_by_name_or_id(client: Client, wanted: str) -> None:
     member = client.get(f"/api/v1/members/{wanted}")
     assert (member["name"], member["changed_s"]) == ("bob", 60.0)
+    assert member["facts"] == {"covey": "1.2.3", "memory_bytes": "1024"}
 
 
 def test_unknown_member(client: Client) -> None:
@@ -362,3 +387,32 @@ def test_a_bug_is_logged_and_not_told(
     assert (error.status, error.code) == (500, "internal")
     assert "NoneType" not in error.message + error.hint
     assert "NoneType" in caplog.text
+
+
+# ---- keys and doctor ----------------------------------------------------------------------------
+
+
+def test_keys_go_by_fingerprints(served: Served, client: Client) -> None:
+    told = client.get("/api/v1/keys")
+    assert (told["generation"], told["phase"], told["rotating"]) == (0, "steady", False)
+    ada, cy = told["members"]
+    assert ada["primary"] == "bb" * 8
+    assert ada["keys"] == ["aa" * 8, "bb" * 8]
+    assert (cy["generation"], cy["primary"], cy["live"]) == (None, None, False)
+    assert client.request("POST", "/api/v1/keys/rotate", json={"force": True}).status == 202
+    assert served.agent.keys.ordered == [True]
+    assert refused(client, "POST", "/api/v1/keys/rotate", json={"force": "yes"}).status == 400
+
+
+def test_the_doctor_answers(client: Client) -> None:
+    told = client.get("/api/v1/doctor")
+    assert told["matrix"]["rows"] == [["-", "stream"], ["udp", "-"]]
+
+
+def test_a_member_says_why_and_which_ways_work(client: Client) -> None:
+    bob = client.get("/api/v1/members/bob")
+    assert bob["reason"] == "did not answer"
+    assert bob["paths"]["udp_in_s"] == 1.25
+    assert bob["paths"]["udp_out_s"] is None
+    assert bob["paths"]["udp_blocked"] is True
+    assert client.get("/api/v1/members/ada")["paths"] is None

@@ -67,7 +67,7 @@ def feed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes) -> None:
     "arguments",
     [["members"], ["kv", "get", "k"], ["publish", "t", "1"], ["readings", "-f"],
      ["token", "create"], ["app", "list"], ["ring"],
-     ["outbox"], ["status"], ["leave"], ["kv", "watch", "k"]],
+     ["outbox"], ["status"], ["leave"], ["sleep", "1h"], ["wake"], ["kv", "watch", "k"]],
 )  # fmt: skip
 def test_no_agent(covey: Covey, arguments: list[str]) -> None:
     outcome = covey(*arguments)
@@ -108,7 +108,9 @@ def test_members_as_json_and_by_state(served: Served, covey: Covey) -> None:
 
 
 def test_one_member(served: Served, covey: Covey) -> None:
-    assert "since\t1m\n" in covey("members", "show", "bob").stdout
+    shown = covey("members", "show", "bob").stdout
+    assert "since\t1m\n" in shown
+    assert shown.endswith("fact covey\t1.2.3\nfact memory_bytes\t1024\n")
     assert covey("members", "show", "eve").status == exits.NOT_FOUND
 
 
@@ -309,6 +311,25 @@ def test_apps(served: Served, covey: Covey) -> None:
 def test_leave(served: Served, covey: Covey) -> None:
     assert covey("leave").status == exits.YES
     assert served.agent.left.wait(10)
+
+
+def test_sleep_and_wake(served: Served, covey: Covey) -> None:
+    slept = covey("sleep", "2h")
+    assert slept.stdout == "The others know that this node sleeps for 2h.\n"
+    assert "Silent for 2m longer" in slept.stderr
+    assert covey("members", "--state", "asleep").stdout.startswith("ada (this node)\tasleep (2h)\t")
+    assert "asleep (2h)" in covey("members", "show", "ada").stdout
+    assert covey("wake").stdout == "This node is awake.\n"
+    assert covey("wake").stdout == "This node was not asleep.\n"
+    assert covey("sleep", "30s", "-o", "json").json()["grace_s"] == 120.0
+    assert covey("sleep", "soon").status == exits.USAGE
+
+
+def test_what_looks_wrong_with_a_member_is_shown_in_words(served: Served, covey: Covey) -> None:
+    shown = covey("members", "show", "cy").stdout
+    assert "comes and goes" in shown
+    assert "two devices have this identity: 192.168.1.7:7747, 192.168.1.8:7747" in shown
+    assert "flapping" not in covey("members", "show", "bob").stdout
 
 
 def test_config_show_and_check(covey: Covey, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from agent.security.identity import Identity, found
 from agent.subscription import Subscription
 from gossip.errors import InvalidRequest
 from gossip.machine import Address, Effect, Emit, Persist, SendDatagram, SendFrame
+from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
 from gossip.state.requests import Completed, Get, GetResult, Put, PutResult, Watch, WatchEvent
 
@@ -44,6 +45,12 @@ class RecordingNode:
 
     def peer_unreachable(self, peer: int, now: float) -> None:
         self.calls.append(("unreachable", peer))
+
+    def stream_closed(self, peer: int, now: float) -> None:
+        self.calls.append(("closed", peer))
+
+    def port_unreachable(self, address: Address, now: float) -> None:
+        self.calls.append(("refused", address))
 
     def persisted(self, token: int, now: float) -> None:
         self.calls.append(("persisted", token))
@@ -335,6 +342,25 @@ def test_unreachable_nodes_are_reported_to_the_node(run: Run) -> None:
         assert rig.node.calls == []
         await rig.until(lambda: ("unreachable", 42) in rig.node.calls)
         assert rig.counts["datagrams/sent"] == 1
+
+    run(scenario)
+
+
+def test_refused_datagrams_are_reported_behind_what_arrived(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+            gone.bind(("127.0.0.1", 0))
+            nobody = Address("127.0.0.1", gone.getsockname()[1])
+        rig.effect(SendDatagram(bytes(100), nobody))
+        await rig.until(lambda: ("refused", nobody) in rig.node.calls)
+
+    run(scenario)
+
+
+def test_the_streams_that_a_node_watches_are_kept(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.effect(Emit(SentinelsChanged((42,))))
+        await rig.until(lambda: ("unreachable", 42) in rig.node.calls)
 
     run(scenario)
 

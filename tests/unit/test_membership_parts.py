@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from gossip.membership.addresses import is_usable, only_gossiped
 from gossip.membership.awareness import Awareness
 from gossip.membership.book import Book
 from gossip.membership.contacts import PATH_HOLD_S, Contacts
+from gossip.membership.coordinates import Coordinates
 from gossip.membership.local import LocalMember
 from gossip.membership.members import RANK, REASONS, Member, MemberState, MemberTable, precedence
 from gossip.membership.messages import ALIVE_BYTES_MAX
@@ -21,7 +23,7 @@ from gossip.membership.relay import Errands
 from gossip.membership.rumours import Rumours
 from gossip.membership.suspicion import Suspicion, timeout_s
 from gossip.membership.throttle import Throttle
-from gossip.tuning import LAN, LOCAL, PROFILES, Tuning
+from gossip.tuning import LAN, LOCAL, METERED, PROFILES, WAN, Tuning
 
 HERE, THERE = Address("192.0.2.1", 7747), Address("192.0.2.2", 7747)
 
@@ -51,7 +53,7 @@ def test_precedence_is_a_total_order() -> None:
     assert precedence(2, 1, MemberState.ALIVE) > precedence(1, 9, MemberState.LEFT)
     assert precedence(1, 2, MemberState.ALIVE) > precedence(1, 1, MemberState.LEFT)
     order = sorted(MemberState, key=RANK.__getitem__)
-    assert [state.value for state in order] == ["alive", "suspect", "dead", "left"]
+    assert [state.value for state in order] == ["alive", "suspect", "asleep", "dead", "left"]
 
 
 def test_every_change_has_its_words() -> None:
@@ -301,14 +303,14 @@ def test_errands_end_and_are_bounded() -> None:
 
 
 def test_a_path_in_use_is_not_given_up_at_once() -> None:
-    contacts = Contacts()
+    contacts = Contacts(Coordinates(1, random.Random(1), Counter()))
     assert contacts.heard(1, None, HERE, 0.0) == HERE
     assert contacts.heard(1, HERE, THERE, PATH_HOLD_S - 1) == HERE
     assert contacts.heard(1, HERE, THERE, PATH_HOLD_S + 1) == THERE
 
 
 def test_round_trips_are_smoothed() -> None:
-    contacts = Contacts()
+    contacts = Contacts(Coordinates(1, random.Random(1), Counter()))
     assert contacts.rtt_s(1) is None
     contacts.answered(1, 0.8)
     contacts.answered(1, 1.6)
@@ -381,7 +383,7 @@ def test_of_many_addresses_the_first_are_told() -> None:
 
 
 def test_profiles_keep_their_own_inequalities() -> None:
-    assert PROFILES == {"lan": LAN, "local": LOCAL}
+    assert PROFILES == {"lan": LAN, "wan": WAN, "metered": METERED, "local": LOCAL}
     with pytest.raises(AssertionError):
         Tuning(
             probe_interval_s=1.0,

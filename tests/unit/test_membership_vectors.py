@@ -8,6 +8,7 @@ what is missing and never changes what is there.
 
 import json
 import pathlib
+import types
 import typing
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from gossip.machine import Address
 from gossip.membership import messages
+from gossip.membership.facts import Facts
 from gossip.membership.members import MemberState
-from gossip.membership.messages import DATAGRAMS, FRAMES, Entry
+from gossip.membership.messages import DATAGRAMS, Entry
 from gossip.wire import Codec
 
 FILE = pathlib.Path(__file__).parents[1] / "vectors" / "membership-v1.json"
@@ -25,10 +27,15 @@ FILE = pathlib.Path(__file__).parents[1] / "vectors" / "membership-v1.json"
 ID, BOOT, MAX = 0xC0FFEE, 3 << 32 | 0xABCD, 2**64 - 1
 V4, V6 = Address("192.0.2.7", 7747), Address("2001:db8::7", 7747)
 TAGS = {"site": "north", "größe": "µ"}
-ENTRIES = tuple(
-    Entry(ID + n, BOOT, 5, state, 4, 60 * n, f"node-{n}", (V4, V6)[:n], TAGS if n else {})
-    for n, state in enumerate(MemberState)
+STATES = MemberState.ALIVE, MemberState.SUSPECT, MemberState.DEAD, MemberState.LEFT
+ENTRIES = (
+    *(
+        Entry(ID + n, BOOT, 5, state, 4, 60 * n, f"node-{n}", (V4, V6)[:n], TAGS if n else {})
+        for n, state in enumerate(STATES)
+    ),
+    Entry(7, BOOT, 1, MemberState.ALIVE, 1, 0, "n7", (V4,), {}, Facts(3, {"größe": "1 µm"})),
 )
+VERSIONS = (messages.Version(ID, BOOT, 5, 0, 4, 1), messages.Version(MAX, 0, MAX, 3, 0, 0))
 
 EXAMPLES = {
     "ping": messages.Ping(1, ID),
@@ -41,16 +48,53 @@ EXAMPLES = {
     "alive": messages.Alive(ID, BOOT, 1, "greenhouse", (V4, V6), TAGS),
     "alive, bare": messages.Alive(1, 0, 0, "", (), {}),
     "suspect": messages.Suspect(ID, BOOT, 2, 7),
+    "suspect, by evidence": messages.Suspect(ID, BOOT, 2, 7, messages.REFUSAL),
     "dead": messages.Dead(ID, BOOT, 2, 7),
+    "dead, by evidence": messages.Dead(ID, BOOT, 2, 7, messages.REFUSAL),
+    "stream ping": messages.StreamPing(12),
+    "stream ping to a suspect": messages.StreamPing(13, messages.Suspect(ID, BOOT, 2, 7)),
+    "stream pong": messages.StreamPong(13, messages.Alive(ID, BOOT, 3, "barn", (V4,), {})),
     "left": messages.Left(ID, BOOT, 3),
-    "exchange request": messages.ExchangeRequest(ENTRIES, 12),
-    "exchange request, empty": messages.ExchangeRequest((), 0),
-    "exchange reply": messages.ExchangeReply(ENTRIES[:1], MAX),
+    "asleep": messages.Asleep(ID, BOOT, 4, 7_200),
+    "asleep, longest": messages.Asleep(MAX, MAX, MAX, messages.SLEEP_S_MAX),
+    "event": messages.Event(ID, BOOT, 3, 70_000, "door/größe", b"\x00open"),
+    "event, bare": messages.Event(1, 0, 0, 0, "x", b""),
+    "query": messages.Query(ID, BOOT, 2, "log", b"tail", TAGS, 5_000),
+    "answer": messages.QueryAnswer(ID, BOOT, 2, 7, messages.AnswerKind.ANSWERED, b"\xffyes"),
+    "answer, receipt": messages.QueryAnswer(ID, BOOT, 2, 7, messages.AnswerKind.RECEIPT, b""),
+    "bulletin": messages.Bulletin(
+        70_000,
+        True,
+        True,
+        (messages.EventId(ID, BOOT, 3),),
+        (messages.EventId(MAX, MAX, MAX),),
+        (messages.Event(7, BOOT, 1, 2, "x", b"y"),),
+    ),
+    "bulletin, empty": messages.Bulletin(0, False, False, (), (), ()),
+    "long answer": messages.LongAnswer(ID, BOOT, 2, b"long"),
+    "position": messages.Position(bytes(range(44))),
+    "round trip, asked": messages.RoundTripRequest(3, MAX),
+    "round trip, told": messages.RoundTripReply(3, 1_234, None, 10_000_000),
+    "exchange summary": messages.ExchangeSummary(bytes(range(16)), 12),
+    "exchange outline": messages.ExchangeOutline(bytes(range(16)), bytes(range(8)), 12),
+    "exchange outline, the same": messages.ExchangeOutline(bytes(16), b"", MAX),
+    "exchange digest": messages.ExchangeDigest(64, (0, 63), VERSIONS),
+    "exchange difference": messages.ExchangeDifference(ENTRIES, (ID, MAX), is_partial=True),
+    "exchange difference, a sleeper": messages.ExchangeDifference(
+        (Entry(9, BOOT, 2, MemberState.ASLEEP, 1, 5, "n9", (V6,), {}, None, 7_195),),
+        (),
+        is_partial=False,
+    ),
+    "exchange difference, empty": messages.ExchangeDifference((), (), is_partial=False),
 }
 
 
-def codec_of(message: Any) -> Codec[Any]:
-    return DATAGRAMS if isinstance(message, messages.Datagram) else FRAMES
+CODECS = [value for value in vars(messages).values() if isinstance(value, Codec)]
+
+
+def codec_of(kind: type[Any]) -> Codec[Any]:
+    [codec] = [each for each in CODECS if kind.__struct_config__.tag in each.tags]
+    return codec
 
 
 def vector_of(message: Any) -> dict[str, Any]:
@@ -58,7 +102,7 @@ def vector_of(message: Any) -> dict[str, Any]:
     return {
         "message": type(message).__name__,
         "fields": plain(fields),
-        "hex": codec_of(message).encode(message).hex(),
+        "hex": codec_of(type(message)).encode(message).hex(),
     }
 
 
@@ -80,20 +124,30 @@ def test_the_bytes_are_the_recorded_ones(name: str) -> None:
 def test_the_recorded_bytes_decode_to_the_recorded_fields(name: str) -> None:
     vector = recorded()[name]
     kind = getattr(messages, vector["message"])
-    codec = DATAGRAMS if kind in typing.get_args(messages.Datagram) else FRAMES
-    message = codec.decode(bytes.fromhex(vector["hex"]))
+    message = codec_of(kind).decode(bytes.fromhex(vector["hex"]))
     assert type(message) is kind
     assert vector_of(message)["fields"] == vector["fields"]
 
 
+@pytest.mark.parametrize("kind", [messages.Suspect, messages.Dead])
+def test_an_accusation_without_the_field_of_evidence_rests_on_silence(kind: type[Any]) -> None:
+    whole = kind(ID, BOOT, 2, 7)
+    tag, *fields = msgspec.msgpack.decode(DATAGRAMS.encode(whole))
+    assert DATAGRAMS.decode(msgspec.msgpack.encode([tag, *fields[:4]])) == whole
+
+
 def test_every_message_has_a_vector() -> None:
-    kinds = {*typing.get_args(messages.Datagram), *typing.get_args(messages.Frame)}
+    unions = [value for value in vars(messages).values() if isinstance(value, types.UnionType)]
+    kinds = {kind for union in unions for kind in typing.get_args(union)} - {None}
+    kinds = {kind for kind in kinds if getattr(kind, "__struct_config__", None) is not None}
     assert {vector["message"] for vector in recorded().values()} == {k.__name__ for k in kinds}
 
 
 def test_tags_keep_to_their_ranges() -> None:
     assert DATAGRAMS.tags <= set(range(1, 32))
-    assert FRAMES.tags <= set(range(32, 48))
+    frames = [codec.tags for codec in CODECS if codec is not DATAGRAMS]
+    assert set().union(*frames) <= set(range(32, 48))
+    assert sum(map(len, frames)) == len(set().union(*frames)), "one tag, one message"
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ class End:
         self.streams = Streams(who, self.sockets, self.counts)
         self.frames: list[tuple[NodeId, bytes]] = []
         self.unreachable: list[NodeId] = []
+        self.closed: list[NodeId] = []
         self.where: dict[NodeId, list[Address]] = {}
         self.guests = 0
 
@@ -55,6 +56,7 @@ class End:
         self.streams.start(
             on_frame=lambda data, peer: self.frames.append((peer, data)),
             on_unreachable=self.unreachable.append,
+            on_closed=self.closed.append,
             addresses_of=lambda node: self.where.get(node, []),
             on_guest=self._serve_guest,
         )
@@ -102,6 +104,41 @@ async def pair(tmp_path: Path) -> AsyncIterator[tuple[End, End]]:
     finally:
         await one.stop()
         await two.stop()
+
+
+def test_a_kept_stream_stays_open_in_silence_and_tells_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "IDLE_S", 0.05)
+    monkeypatch.setattr(link, "REDIAL_FIRST_S", 0.05)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.keep([two.who.node_id])
+            await eventually(lambda: two.counts["streams/accepted"])
+            await asyncio.sleep(0.3)
+            assert one.counts["streams/dialled"] == 1
+            assert not one.closed
+            await two.streams.stop()
+            await eventually(lambda: one.closed == [two.who.node_id])
+            two.start()
+            await eventually(lambda: two.counts["streams/accepted"] == 2)
+            one.streams.keep([])
+            await eventually(lambda: two.counts["streams/ended"] >= 1)
+
+    asyncio.run(scenario())
+
+
+def test_a_kept_stream_carries_frames_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.keep([two.who.node_id])
+            await eventually(lambda: two.counts["streams/accepted"])
+            one.streams.send(b"hello", two.who.node_id)
+            await eventually(lambda: two.frames == [(one.who.node_id, b"hello")])
+            assert one.counts["streams/dialled"] == 1
+
+    asyncio.run(scenario())
 
 
 def test_frames_arrive_in_order_both_ways(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import socket
+import struct
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,9 +11,13 @@ import pytest
 
 from agent import exits
 from agent.exits import AgentError
+from agent.net.refusals import EXTENDED_ERROR, IP_RECVERR, ORIGIN_ICMP, Refusals
 from agent.net.sockets import Sockets, family_of, open_sockets
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from gossip.machine import Address
+
+LONG = bytes(range(256))
+"""As long as what we send: a refusal must quote enough of it."""
 
 
 @pytest.fixture
@@ -121,17 +126,81 @@ def test_without_a_socket_of_the_family_it_is_counted() -> None:
     opened.close()
 
 
-def test_icmp_errors_do_not_kill_the_socket(endpoint: UdpEndpoint, sockets: Sockets) -> None:
-    """With IP_RECVERR, an unconnected socket hears of "port unreachable", as a connected one."""
-    ip_recverr = 11
-    sockets.datagram[0].setsockopt(socket.IPPROTO_IP, ip_recverr, 1)
+def test_refusals_do_not_kill_the_socket(endpoint: UdpEndpoint, sockets: Sockets) -> None:
     with sender() as gone:
         port = gone.getsockname()[1]
-    endpoint.send(b"anybody?", Address("127.0.0.1", port))
+    endpoint.send(LONG, Address("127.0.0.1", port))
     with sender() as alive:
+        # The kernel now fails the next call on the socket, whichever it is; nothing is lost.
+        endpoint.send(LONG, Address("127.0.0.1", alive.getsockname()[1]))
+        assert alive.recvfrom(512)[0] == LONG
         alive.sendto(b"still here", ("127.0.0.1", sockets.port))
         assert [data for data, _ in endpoint.drain()] == [b"still here"]
-    assert endpoint.counts["datagrams/socket_errors"] == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_refusal_tells_where_nobody_listens(endpoint: UdpEndpoint, host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with sender(family) as gone:
+        there = Address(host, gone.getsockname()[1])
+    endpoint.send(LONG, there)
+    assert endpoint.drain() == []
+    assert endpoint.refusals() == [there]
+    assert endpoint.refusals() == [], "each is told once"
+
+
+def test_where_somebody_listens_nothing_is_refused(endpoint: UdpEndpoint) -> None:
+    with sender() as there:
+        endpoint.send(LONG, Address("127.0.0.1", there.getsockname()[1]))
+        endpoint.drain()
+        assert endpoint.refusals() == []
+
+
+def refusal(host: str, *, origin: int = ORIGIN_ICMP, code: int = 3) -> tuple[int, int, bytes]:
+    """What the kernel tells beside a quote: a sock_extended_err, and a sockaddr_in."""
+    error = EXTENDED_ERROR.pack(errno.ECONNREFUSED, origin, 3, code, 0, 0, 0)
+    offender = struct.pack("=HH", socket.AF_INET, 0) + socket.inet_aton(host) + bytes(8)
+    return socket.IPPROTO_IP, IP_RECVERR, error + offender
+
+
+class Reported:
+    """A socket with one report on its error queue."""
+
+    def __init__(self, quote: bytes, ancillary: tuple[int, int, bytes], to: Address) -> None:
+        self.reports = [(quote, [ancillary], 0, (to.host, to.port))]
+
+    def recvmsg(self, *_: int) -> object:
+        if not self.reports:
+            raise BlockingIOError
+        return self.reports.pop()
+
+
+@pytest.mark.parametrize(
+    ("quote", "ancillary", "told"),
+    [
+        (LONG, refusal("192.0.2.7"), True),
+        (LONG[:100], refusal("192.0.2.7"), True),
+        (LONG[:8], refusal("192.0.2.7"), False),
+        (b"", refusal("192.0.2.7"), False),
+        (bytes(200), refusal("192.0.2.7"), False),
+        (LONG, refusal("192.0.2.1"), False),
+        (LONG, refusal("192.0.2.7", code=1), False),
+        (LONG, refusal("192.0.2.7", origin=1), False),
+        (LONG, (socket.IPPROTO_IP, IP_RECVERR, b"short"), False),
+        (LONG, (socket.IPPROTO_IP, 2, bytes(64)), False),
+    ],
+)
+def test_only_the_host_itself_is_believed_and_only_with_a_quote(
+    quote: bytes, ancillary: tuple[int, int, bytes], *, told: bool
+) -> None:
+    there, counts = Address("192.0.2.7", 7747), Counter[str]()
+    refusals = Refusals(counts)
+    refusals.note_sent(LONG, there)
+    source = Reported(quote, ancillary, there)
+    assert refusals.read(source) == ([there] if told else [])  # type: ignore[arg-type]
+    assert counts.total() == (0 if told else 1)
+    again = Reported(quote, ancillary, there)
+    assert refusals.read(again) == [], "a datagram is refused once"  # type: ignore[arg-type]
 
 
 def test_a_socket_that_only_fails_does_not_hold_the_loop() -> None:
@@ -142,6 +211,12 @@ def test_a_socket_that_only_fails_does_not_hold_the_loop() -> None:
         def recvfrom(self, _size: int) -> tuple[bytes, tuple[str, int]]:
             self.calls += 1
             raise OSError(errno.ECONNREFUSED, "refused")
+
+        def recvmsg(self, *_: int) -> tuple[bytes, list[object], int, tuple[str, int]]:
+            raise BlockingIOError
+
+        def setsockopt(self, *_: int) -> None:
+            raise OSError(errno.ENOPROTOOPT, "no such option here")
 
     broken = Broken()
     endpoint = UdpEndpoint([broken], Counter())  # type: ignore[list-item]

@@ -104,6 +104,14 @@ class Network:
         """Plug the cable between west and east in again."""
         self._in_switch("link", "set", "joint", "up")
 
+    def unplug(self, host: Host) -> None:
+        """Pull the cable of one host: it is gone, and nobody answers for it."""
+        self._in_switch("link", "set", host.port, "down")
+
+    def plug_in(self, host: Host) -> None:
+        """Put the cable of that host back."""
+        self._in_switch("link", "set", host.port, "up")
+
     def lose(self, percent: int) -> None:
         """Drop this share of the frames that pass the switch; 0 for none."""
         switch = ("ip", "netns", "exec", self._switch, "nft")

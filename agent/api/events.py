@@ -1,0 +1,100 @@
+"""Routes of events and queries: sent and followed, asked and answered, also by apps."""
+
+import base64
+import binascii
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.api.bodies import flag, integer, read_body, read_object
+from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
+from agent.api.streams import Streams
+from agent.forum.words import describe
+from gossip.membership.messages import LONG_ANSWER_BYTES_MAX
+
+RECENT_DEFAULT = 100
+RECENT_MAX = 256
+TIMEOUT_S = 5.0
+WORDS = frozenset({"name", "payload", "payload_base64"})
+LISTENED_MAX = 64
+
+
+async def send_event(request: Request) -> Response:
+    """Send an event to all members."""
+    agent: AgentFacade = request.app.state.agent
+    asked = await read_object(request, WORDS)
+    return JSONResponse({"id": agent.forum.send(_name(asked), _payload(asked))}, 201)
+
+
+async def get_events(request: Request) -> Response:
+    """Answer with the last events; with ``follow=1`` stream those that come."""
+    agent: AgentFacade = request.app.state.agent
+    patterns = tuple(request.query_params.getlist("name")) or ("*",)
+    if flag(request, "follow"):
+        streams: Streams = request.app.state.streams
+        return streams.respond(agent.forum.follow(patterns), describe)
+    limit = integer(request, "limit", least=0, most=RECENT_MAX, default=RECENT_DEFAULT) or 0
+    found = agent.forum.recent(patterns, limit)
+    return JSONResponse({"events": [describe(one) for one in found]})
+
+
+async def ask(request: Request) -> Response:
+    """Ask members, and stream their answers; the last line is the summary."""
+    agent: AgentFacade = request.app.state.agent
+    asked = await read_object(request, WORDS | {"filters", "timeout_s"})
+    filters, timeout_s = asked.get("filters", {}), asked.get("timeout_s", TIMEOUT_S)
+    if not isinstance(filters, dict) or not all(isinstance(v, str) for v in filters.values()):
+        raise BadRequest("filters: an object of tags and their values, which are texts")
+    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool):
+        raise BadRequest("timeout_s: seconds")
+    answers = agent.forum.ask(_name(asked), _payload(asked), filters, float(timeout_s))
+    streams: Streams = request.app.state.streams
+    return streams.respond(answers, describe)
+
+
+async def listen(request: Request) -> Response:
+    """Stream the queries of these names, for whoever answers them."""
+    agent: AgentFacade = request.app.state.agent
+    patterns = tuple(request.query_params.getlist("name"))
+    if not 0 < len(patterns) <= LISTENED_MAX:
+        raise BadRequest(
+            f"name: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
+        )
+    streams: Streams = request.app.state.streams
+    return streams.respond(agent.forum.listen(patterns), describe)
+
+
+async def answer(request: Request) -> Response:
+    """Answer a query with the body, as it is."""
+    agent: AgentFacade = request.app.state.agent
+    body = await read_body(request, LONG_ANSWER_BYTES_MAX)
+    agent.forum.answer(request.path_params["id"], body, failed=flag(request, "failed"))
+    return Response(status_code=204)
+
+
+def _name(asked: dict[str, Any]) -> str:
+    name = asked.get("name")
+    if not isinstance(name, str) or not name:
+        raise BadRequest("name: a text is needed")
+    return name
+
+
+def _payload(asked: dict[str, Any]) -> bytes:
+    text, encoded = asked.get("payload", ""), asked.get("payload_base64", "")
+    if not isinstance(text, str) or not isinstance(encoded, str) or (text and encoded):
+        raise BadRequest("give payload, a text, or payload_base64")
+    try:
+        return text.encode() if text else base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest("the payload is neither UTF-8 nor base64") from None
+
+
+ROUTES = (
+    ("POST", "/api/v1/events", send_event),
+    ("GET", "/api/v1/events", get_events),
+    ("POST", "/api/v1/queries", ask),
+    ("GET", "/api/v1/queries", listen),
+    ("POST", "/api/v1/queries/{id}/answer", answer),
+)

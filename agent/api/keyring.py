@@ -1,0 +1,72 @@
+"""Routes of the keys that seal datagrams: who holds which, and turning them."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.api.bodies import read_object
+from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
+from agent.security.key_desk import Holding
+from agent.security.key_messages import KeyringState
+from agent.security.rotation import Phase
+from gossip.ids import format_node_id
+
+
+async def list_keys(request: Request) -> Response:
+    """Answer with who holds which keys; fingerprints, never a secret."""
+    agent: AgentFacade = request.app.state.agent
+    holdings = await agent.keys.report()
+    return JSONResponse(await describe_keys(agent, holdings))
+
+
+async def rotate(request: Request) -> Response:
+    """Begin a rotation, and answer with the same as ``list_keys``."""
+    agent: AgentFacade = request.app.state.agent
+    asked = await read_object(request, frozenset({"force"}))
+    force = asked.get("force", False)
+    if not isinstance(force, bool):
+        raise BadRequest("force: true or false")
+    await agent.keys.rotate(force=force)
+    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
+
+
+async def describe_keys(agent: AgentFacade, holdings: list[Holding]) -> dict[str, Any]:
+    """Return everybody's keys as JSON."""
+    own = agent.keys.state()
+    awaited = set(agent.keys.awaited())
+    return {
+        "generation": own.generation,
+        "phase": own.phase,
+        "rotating": own.phase != Phase.STEADY,
+        "members": [
+            {
+                "id": format_node_id(one.id),
+                "name": one.name,
+                "self": one.id == agent.identity.node_id,
+                "live": one.is_live,
+                "answered": one.answered,
+                "awaited": one.id in awaited,
+                **_keys(one.state),
+            }
+            for one in holdings
+        ],
+    }
+
+
+def _keys(state: KeyringState | None) -> dict[str, Any]:
+    if state is None:
+        return {"generation": None, "primary": None, "keys": []}
+    shown = {key.id: key.fingerprint for key in state.keys}
+    return {
+        "generation": state.generation,
+        "primary": shown.get(state.primary),
+        "keys": list(shown.values()),
+    }
+
+
+ROUTES = (
+    ("GET", "/api/v1/keys", list_keys),
+    ("POST", "/api/v1/keys/rotate", rotate),
+)

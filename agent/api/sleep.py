@@ -1,0 +1,34 @@
+"""Routes of announced sleep: being silent for a while without being taken for dead."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.api.bodies import read_object
+from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
+from gossip.membership.absence import SLEEP_S_MIN
+from gossip.membership.messages import SLEEP_S_MAX
+
+
+async def sleep(request: Request) -> Response:
+    """Announce a sleep, and answer when the others were told."""
+    agent: AgentFacade = request.app.state.agent
+    asked = await read_object(request, frozenset({"duration_s"}))
+    duration_s = asked.get("duration_s", 0)
+    is_number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
+    if not is_number or not SLEEP_S_MIN <= duration_s <= SLEEP_S_MAX:
+        raise BadRequest(f"duration_s: seconds, from {SLEEP_S_MIN:g} to {SLEEP_S_MAX}")
+    grace_s = await agent.sleep(float(duration_s))
+    return JSONResponse({"asleep": True, "until_s": float(duration_s), "grace_s": grace_s})
+
+
+async def wake(request: Request) -> Response:
+    """End an announced sleep; say whether there was one."""
+    agent: AgentFacade = request.app.state.agent
+    return JSONResponse({"asleep": False, "woken": await agent.awaken()})
+
+
+ROUTES = (
+    ("POST", "/api/v1/sleep", sleep),
+    ("POST", "/api/v1/wake", wake),
+)

@@ -1,0 +1,85 @@
+"""``covey doctor``: what is wrong, and what to do about it."""
+
+from typing import Any
+
+import click
+
+from agent import exits
+from agent.cli.output import output_option, printable, write_json, write_table
+from agent.cli.session import Session
+from agent.exits import AgentError
+from edge_apps.client import AgentUnreachable
+
+TIMEOUT_S = 30.0
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@output_option
+@click.pass_context
+def doctor(ctx: click.Context, output: str) -> None:
+    """Say what is wrong, and what to do about it.
+
+    Asks the agent, and the agent asks every member whom it reaches and by what: datagrams (udp), a
+    stream only, relays only, or nothing. Without an agent it looks at this device alone.
+    Exit status 6 if any check fails.
+    """
+    answer = _examine(ctx.ensure_object(Session))
+    if output == "json":
+        write_json(answer)
+    else:
+        _write(answer)
+    if any(check["status"] == "fail" for check in answer["checks"]):
+        ctx.exit(exits.UNHEALTHY)
+
+
+def _examine(session: Session) -> dict[str, Any]:
+    configuration, network = _configuration(session)
+    try:
+        answer = session.client().request("GET", "/api/v1/doctor", timeout_s=TIMEOUT_S).json()
+    except AgentUnreachable as error:
+        agent = _check("agent", "fail", f"{error.message}.", error.hint)
+        return {"checks": [agent, configuration, *_device(session, network)], "matrix": None}
+    agent = _check("agent", "ok", f"it answers on {session.paths.socket}.")
+    return {**answer, "checks": [agent, configuration, *answer["checks"]]}
+
+
+def _configuration(session: Session) -> tuple[dict[str, str], Any]:
+    """Return the finding about the configuration, and its network part; defaults if it is bad."""
+    from agent.config import load
+    from agent.settings import NetworkSettings
+
+    try:
+        loaded = load(session.paths)
+    except AgentError as error:
+        return _check("configuration", "fail", error.message, error.hint), NetworkSettings()
+    found = session.paths.config_file.exists()
+    told = "is good." if found else "does not exist: all settings have their defaults."
+    return _check("configuration", "ok", f"{session.paths.config_file} {told}"), loaded.network
+
+
+def _device(session: Session, network: Any) -> list[dict[str, str]]:
+    import msgspec
+
+    from agent.doctor.device import examine_device
+
+    found = examine_device(session.paths, network.interfaces, mdns=network.mdns)
+    checks: list[dict[str, str]] = msgspec.to_builtins(found)
+    return checks
+
+
+def _check(name: str, status: str, message: str, hint: str = "") -> dict[str, str]:
+    return {"id": name, "status": status, "message": message, "hint": hint}
+
+
+def _write(answer: dict[str, Any]) -> None:
+    for check in answer["checks"]:
+        status = click.style(check["status"].ljust(4), fg=COLOURS[check["status"]])
+        click.echo(f"{status}  {check['id']}: {printable(check['message'])}")
+        if check["hint"] and check["status"] != "ok":
+            click.echo(f"      {printable(check['hint'])}")
+    matrix = answer["matrix"]
+    if matrix and len(matrix["names"]) > 1:
+        click.echo("")
+        rows = [(name, *row) for name, row in zip(matrix["names"], matrix["rows"], strict=True)]
+        write_table(("FROM \\ TO", *matrix["names"]), rows)

@@ -1,0 +1,71 @@
+"""``covey query``: ask all members something, or those with certain tags."""
+
+from typing import Any, BinaryIO
+
+import click
+
+from agent import exits
+from agent.cli.events import file_option, payload_fields, payload_text, read_payload
+from agent.cli.output import is_terminal, output_option, write_json_line, write_row
+from agent.cli.parameters import DURATION, TAG
+from agent.cli.session import Session, pass_session
+from agent.cli.streaming import lines_of
+from agent.exits import AgentError
+
+HEADER = ("NODE", "AFTER", "ANSWER")
+WIDTHS = (20, 8, 0)
+SAID = {"failed": "failed: ", "nobody": "nobody answers such queries there"}
+
+
+@click.command()
+@click.argument("name")
+@click.argument("payload", required=False)
+@file_option
+@click.option("--filter", "filters", type=TAG, multiple=True, help="Only members with this tag.")
+@click.option("--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait.")
+@output_option
+@pass_session
+def query(
+    session: Session,
+    name: str,
+    payload: str | None,
+    file: BinaryIO | None,
+    filters: tuple[tuple[str, str], ...],
+    timeout: float,
+    output: str,
+) -> None:
+    """Ask members something, and show their answers as they come.
+
+    Every agent answers `ping`, `version` and `uptime`; for other names it needs a handler in its
+    configuration, or an app. `-` reads the payload from stdin.
+    """
+    body = {
+        "name": name,
+        **payload_fields(read_payload(payload, file)),
+        "filters": dict(filters),
+        "timeout_s": timeout,
+    }
+    if output != "json" and is_terminal():
+        write_row(HEADER, WIDTHS)
+    summary: dict[str, Any] = {}
+    for one in lines_of(session.client(), "/api/v1/queries", json=body):
+        summary = one.get("summary", summary)
+        if output == "json":
+            write_json_line(one)
+        elif "node" in one:
+            said = SAID.get(one["kind"], "") + payload_text(one)
+            write_row((one["node"]["name"], f"{one['after_s'] * 1000:.0f}ms", said), WIDTHS)
+    if not summary:
+        raise AgentError("the agent stopped before all had answered", "", exits.UNREACHABLE)
+    _conclude(session, summary)
+
+
+def _conclude(session: Session, summary: dict[str, Any]) -> None:
+    """Say how many answered. Raises AgentError if some did not."""
+    told = f"{summary['answered']} of {summary['expected']} answered"
+    if summary["answered"] == summary["expected"]:
+        session.say(told)
+        return
+    silent = ", ".join(summary["missing"])
+    hint = f"no word from {silent}; see `covey members`" if silent else ""
+    raise AgentError(told, hint, exits.UNHEALTHY)

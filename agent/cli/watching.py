@@ -1,0 +1,123 @@
+"""A live screen of the members: drawn again when something changed, and the terminal given back.
+
+On a terminal it uses the alternate screen, so that what was there before is there afterwards,
+however the watch ends. Anywhere else it writes one line for each change, which is what a log or a
+script wants.
+"""
+
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from agent.cli.output import is_terminal, printable, write_json_line, write_table
+from agent.cli.session import Session
+from edge_apps.client import AgentUnreachable
+
+POLL_S = 1.0
+OPEN, CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+CLEAR = "\x1b[H\x1b[2J"
+LINES_KEPT = 4
+"""For the header, what does not fit, and the line at the bottom."""
+
+Members = list[dict[str, Any]]
+Row = Callable[[dict[str, Any]], tuple[object, ...]]
+
+
+def watch(
+    session: Session, state: str | None, output: str, header: tuple[str, ...], row: Row
+) -> None:
+    """Show the members until Ctrl-C."""
+    if output == "json":
+        _follow(session, state, write_json_line)
+    elif is_terminal():
+        with _screen():
+            _draw(session, state, header, row)
+    else:
+        _follow(session, state, _write_line)
+
+
+def _draw(session: Session, state: str | None, header: tuple[str, ...], row: Row) -> None:
+    shown: object = None
+    for found, trouble in _looks(session, state):
+        size = shutil.get_terminal_size()
+        if (found, trouble, size) == shown:
+            continue
+        shown = found, trouble, size
+        room = max(1, size.lines - LINES_KEPT)
+        click.echo(CLEAR, nl=False)
+        write_table(header, [row(member) for member in found[:room]])
+        if len(found) > room:
+            click.echo(f"... and {len(found) - room} more")
+        click.echo(
+            f"\n{printable(trouble) if trouble else f'{len(found)} members'}; Ctrl-C ends it"
+        )
+        sys.stdout.flush()
+
+
+def _follow(session: Session, state: str | None, write: Callable[[dict[str, Any]], None]) -> None:
+    """Write each member at first, and again when anything about it has changed."""
+    known: dict[str, dict[str, Any]] = {}
+    told = ""
+    for found, trouble in _looks(session, state):
+        if trouble != told:
+            told = trouble
+            session.say(trouble or "the agent answers again")
+        if trouble:
+            continue
+        present = {member["id"]: member for member in found}
+        for gone in known.keys() - present.keys():
+            write({**known[gone], "state": "gone"})
+        for name, member in present.items():
+            if not _same(known.get(name), member):
+                write(member)
+        known = present
+
+
+def _same(known: dict[str, Any] | None, member: dict[str, Any]) -> bool:
+    """Say whether nothing has changed; that the time of a sleeper goes by is no change."""
+    return known is not None and {**known, "until_s": None} == {**member, "until_s": None}
+
+
+def _looks(session: Session, state: str | None) -> Iterator[tuple[Members, str]]:
+    """Yield the members once a second, with what keeps us from asking; the first failure raises."""
+    client = session.client()
+    found: Members = client.get("/api/v1/members", state=state)["members"]
+    trouble = ""
+    while True:
+        yield sorted(found, key=lambda one: (str(one["name"]), str(one["id"]))), trouble
+        time.sleep(POLL_S)
+        try:
+            found = client.get("/api/v1/members", state=state)["members"]
+            trouble = ""
+        except AgentUnreachable as error:
+            trouble = error.message
+
+
+def _write_line(member: dict[str, Any]) -> None:
+    at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    addresses = printable(member["addresses"])
+    click.echo("\t".join([at, printable(member["name"]), member["state"], addresses, member["id"]]))
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[None]:
+    """Lend the alternate screen; give the terminal back also when we are told to end."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        click.echo(OPEN, nl=False)
+        yield
+    finally:
+        click.echo(CLOSE, nl=False)
+        sys.stdout.flush()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""What ``covey doctor`` looks at, and what it advises."""

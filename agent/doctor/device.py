@@ -1,0 +1,194 @@
+"""What can be said of this device without an agent: its disk, certificate, multicast, packages.
+
+The agent runs these for ``GET /api/v1/doctor``; ``covey doctor`` runs them itself when no agent
+answers, because that is when somebody needs them most.
+"""
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import socket
+import statistics
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from agent.doctor.findings import Finding, fail, ok, warn
+from agent.exits import AgentError
+from agent.net.interfaces import Interface, choose, scan
+from agent.paths import Paths
+from agent.security import identity
+
+MIB = 1024 * 1024
+FREE_FAIL_BYTES, FREE_WARN_BYTES = 16 * MIB, 128 * MIB
+SYNCS, SYNC_BYTES = 3, 4096
+SYNC_WARN_S, SYNC_FAIL_S = 0.1, 2.0
+EXPIRY_WARN_S = 30 * 86400.0
+MDNS_GROUP, MDNS_PORT = "224.0.0.251", 5353
+MULTICAST_WAIT_S = 0.5
+QUESTION = b"\x06_covey\x04_udp\x05local\x00\x00\x0c\x00\x01"
+"""Who offers Covey's service here? The one question that our listeners answer (RFC 6762)."""
+OUR_PACKAGES = ("gossip", "agent", "edge_apps")
+OUR_DISTRIBUTION = "covey"
+
+
+def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> list[Finding]:
+    """Look at all of it. Takes up to a second: not for an event loop's own thread."""
+    return [
+        certificate(paths.identity),
+        disk(paths.data),
+        packages(packages_distributions()),
+        *multicast(choose(scan(), interfaces), mdns=mdns),
+    ]
+
+
+def certificate(directory: Path, now_s: float | None = None) -> Finding:
+    """Look whether this node belongs to a covey, and until when."""
+    now_s = time.time() if now_s is None else now_s
+    try:
+        me = identity.load(directory)
+        me.check_clock(now_s)
+    except AgentError as error:
+        return fail("certificate", error.message, error.hint)
+    until = datetime.fromtimestamp(me.valid_until, UTC).strftime("%Y-%m-%d")
+    if me.valid_until - now_s < EXPIRY_WARN_S:
+        return warn(
+            "certificate",
+            f"the certificate of {me.node_name} is valid until {until} only.",
+            "Join again before that day: stop the agent, move its data directory away, join.",
+        )
+    return ok("certificate", f"{me.node_name} of {me.cluster_name}, valid until {until}.")
+
+
+def disk(data: Path) -> Finding:
+    """Look whether the data directory has space, can be written, and how long that takes."""
+    if not data.is_dir():
+        return warn(
+            "disk", f"there is no data directory {data} yet.", "`covey init` or `covey join`."
+        )
+    try:
+        free = shutil.disk_usage(data).free
+        took_s = _sync_time_s(data)
+    except OSError as error:
+        return _unwritable(data, error)
+    told = f"{data}: {free // MIB} MiB free, {took_s * 1000:.1f} ms to write and sync."
+    if free < FREE_FAIL_BYTES:
+        return fail("disk", told, "Free some space: soon nothing can be saved any more.")
+    if took_s > SYNC_FAIL_S:
+        return fail("disk", told, "The disk is failing or overloaded: look at the kernel's log.")
+    if free < FREE_WARN_BYTES:
+        return warn("disk", told, "Free some space before it runs out.")
+    if took_s > SYNC_WARN_S:
+        return warn("disk", told, "A slow card: writes to shared keys wait that long each time.")
+    return ok("disk", told)
+
+
+def _unwritable(data: Path, error: OSError) -> Finding:
+    hints = {
+        errno.EROFS: "The disk is read-only: mount it for writing; a card may be worn out.",
+        errno.ENOSPC: "The disk is full: free some space.",
+        errno.EACCES: "Run as the user who owns the directory.",
+    }
+    why = error.strerror or str(error)
+    hint = hints.get(error.errno or 0, "Look at the kernel's log.")
+    return fail("disk", f"{data} cannot be written: {why}.", hint)
+
+
+def _sync_time_s(data: Path) -> float:
+    """Return how long writing and syncing a small file takes, the median of a few."""
+    probe = data / f".doctor-{secrets.token_hex(4)}"
+    handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    times = []
+    try:
+        for _ in range(SYNCS):
+            began = time.perf_counter()
+            os.pwrite(handle, bytes(SYNC_BYTES), 0)
+            os.fsync(handle)
+            times.append(time.perf_counter() - began)
+    finally:
+        os.close(handle)
+        probe.unlink(missing_ok=True)
+    return statistics.median(times)
+
+
+def packages(distributions: Mapping[str, Sequence[str]]) -> Finding:
+    """Look whether another distribution wrote into our packages: the last one installed wins."""
+    strangers = {
+        package: sorted({each for each in distributions.get(package, ()) if not _is_ours(each)})
+        for package in OUR_PACKAGES
+    }
+    told = [f"{', '.join(names)} (package {name})" for name, names in strangers.items() if names]
+    if told:
+        return fail(
+            "packages",
+            f"other distributions have packages with our names: {'; '.join(told)}.",
+            "Install Covey in a virtual environment of its own, with `pipx install covey`.",
+        )
+    return ok("packages", "no other distribution has packages with our names.")
+
+
+def _is_ours(distribution: str) -> bool:
+    return distribution.lower() == OUR_DISTRIBUTION
+
+
+def multicast(interfaces: Sequence[Interface], *, mdns: bool) -> list[Finding]:
+    """Send a multicast question on each interface and look whether this device hears it."""
+    if not mdns:
+        return [ok("multicast", "mDNS is switched off ([network] mdns); seeds are used alone.")]
+    hosts = [(each.name, host) for each in interfaces for host in each.addresses if "." in host]
+    if not hosts:
+        return [warn("multicast", "no interface has an IPv4 address.", "Is the network connected?")]
+    return [_multicast_on(name, host) for name, host in hosts]
+
+
+def _multicast_on(name: str, host: str) -> Finding:
+    where = f"{name} ({host})"
+    try:
+        heard = _hears_itself(host)
+    except OSError as error:
+        return warn(
+            "multicast",
+            f"multicast on {where} cannot be tried: {error.strerror or error}.",
+            "Another program may hold UDP port 5353 for itself; members can be named as seeds.",
+        )
+    if heard:
+        return ok("multicast", f"multicast passes on {where}.")
+    return warn(
+        "multicast",
+        f"multicast blocked on {where}: our own question did not come back.",
+        "Use seeds: name members under [network] seeds, or let UDP port 5353 pass the firewall.",
+    )
+
+
+def _hears_itself(host: str) -> bool:
+    """Tell whether a question sent by multicast from this address is heard here."""
+    question = struct.pack(">HHHHHH", secrets.randbits(16) | 1, 0, 1, 0, 0, 0) + QUESTION
+    with contextlib.ExitStack() as opened:
+        listening, sending = (
+            opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)
+        )
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            listening.setsockopt(socket.SOL_SOCKET, option, 1)
+        listening.bind(("", MDNS_PORT))
+        group, local = socket.inet_aton(MDNS_GROUP), socket.inet_aton(host)
+        listening.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + local)
+        sending.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
+        sending.sendto(question, (MDNS_GROUP, MDNS_PORT))
+        return _receives(listening, question, time.monotonic() + MULTICAST_WAIT_S)
+
+
+def _receives(listening: socket.socket, wanted: bytes, give_up: float) -> bool:
+    """Read what comes until it is the one that is wanted, or the time is over."""
+    while (left_s := give_up - time.monotonic()) > 0:
+        listening.settimeout(left_s)
+        try:
+            if listening.recv(2048) == wanted:
+                return True
+        except TimeoutError:
+            return False
+    return False

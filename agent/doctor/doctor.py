@@ -1,0 +1,88 @@
+"""The doctor of a running agent: everything that there is to look at, in one answer."""
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agent.doctor import clocks, matrix, running
+from agent.doctor.desk import DoctorDesk, names_of
+from agent.doctor.device import examine_device
+from agent.doctor.findings import Finding
+from gossip.ids import format_cluster_id
+
+if TYPE_CHECKING:
+    from agent.agent import Agent
+
+
+class Doctor:
+    """Examines the agent that it belongs to."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+        self._desk = DoctorDesk(agent.driver)
+        self.receive_frame = self._desk.receive_frame
+
+    async def examine(self) -> dict[str, Any]:
+        """Return the findings and the matrix, as ``GET /api/v1/doctor`` shows them."""
+        agent = self._agent
+        network = agent.config.network
+        device, told = await asyncio.gather(
+            asyncio.to_thread(examine_device, agent.paths, network.interfaces, mdns=network.mdns),
+            self._desk.consult(),
+        )
+        names = {**names_of(agent.driver), agent.identity.node_id: agent.identity.node_name}
+        ways = matrix.build(told.asked, told.views, told.fresh_s)
+        findings = [
+            *device,
+            *self._look_inside(),
+            running.apps(await agent.apps.list()),
+            *clocks.examine(told.clocks_s, agent.identity.node_id, names),
+            *matrix.examine(ways, names),
+        ]
+        return {
+            "checks": msgspec.to_builtins(findings),
+            "matrix": {
+                "names": [names[node] for node in ways.nodes],
+                "rows": [[ways.ways[a, b].value for b in ways.nodes] for a in ways.nodes],
+            },
+        }
+
+    def _profiles(self) -> dict[str, str]:
+        """Return the gossip profile of each member that is there and has told it."""
+        agent = self._agent
+        told = {
+            each.name: agent.facts_of(each.id).get("profile", "")
+            for each in agent.members
+            if each.is_live
+        }
+        return {name: profile for name, profile in told.items() if profile}
+
+    def _look_inside(self) -> list[Finding]:
+        agent = self._agent
+        counts = Counter(agent.driver.counts) + agent.driver.node.counts
+        me = agent.identity
+        sightings = agent.discovery.sightings()
+        foreign = {format_cluster_id(each.cluster_id) for each in sightings}
+        ours = [
+            each
+            for each in sightings
+            if each.cluster_id == me.cluster_id and each.node_id != me.node_id
+        ]
+        others = sum(each.is_live and each.id != me.node_id for each in agent.members)
+        return [
+            running.health(agent.not_ready()),
+            running.membership(agent.members),
+            running.names(agent.members),
+            running.profiles(agent.config.gossip.profile, self._profiles()),
+            running.clones(
+                {each.name: at for each in agent.members if (at := agent.clones_of(each.id))}
+            ),
+            running.seals(counts),
+            running.other_coveys(
+                foreign - {format_cluster_id(me.cluster_id)}, counts["discovery/other_covey"]
+            ),
+            running.sightings(others, len(ours), mdns=agent.config.network.mdns),
+            running.uplink(agent.uplink.status()),
+        ]

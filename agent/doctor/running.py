@@ -1,0 +1,137 @@
+"""What can be said of a running agent from what it counts and knows, without asking others."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent.apps.host import AppStatus
+from agent.apps.states import AppState
+from agent.doctor.findings import Finding, fail, ok, warn
+from agent.uplink.status import UplinkStatus
+from gossip.machine import Address
+from gossip.membership.members import Member
+
+OTHER_COVEYS_NAMED = 5
+UNOPENED = ("forged", "unknown_key")
+FLOOD_SHARE = 0.01
+
+
+def health(reasons: Sequence[str]) -> Finding:
+    """Look whether the agent can do its work."""
+    if reasons:
+        return fail("health", f"the agent is not ready: {'; '.join(reasons)}.", "See its log.")
+    return ok("health", "the agent is ready.")
+
+
+def membership(members: Iterable[Member]) -> Finding:
+    """Look who is not there."""
+    away = sorted(each.name for each in members if each.state.value in ("suspect", "dead"))
+    if away:
+        return warn(
+            "members",
+            f"suspect or dead: {', '.join(away)}.",
+            "`covey members show NAME` says why and since when.",
+        )
+    return ok("members", "nobody is suspect or dead.")
+
+
+def names(members: Iterable[Member]) -> Finding:
+    """Look whether two members that are there have one name."""
+    count = Counter(each.name for each in members if each.is_live)
+    taken = sorted(name for name, bearers in count.items() if bearers > 1)
+    if taken:
+        return fail(
+            "names",
+            f"two members are called {', '.join(taken)}.",
+            "Join one of the two anew with another --node-name.",
+        )
+    return ok("names", "every member has a name of its own.")
+
+
+def profiles(mine: str, others: Mapping[str, str]) -> Finding:
+    """Look whether all members have the same gossip profile; ``others`` has theirs by name."""
+    different = sorted(f"{name} ({profile})" for name, profile in others.items() if profile != mine)
+    if different:
+        return warn(
+            "profiles",
+            f"this node has the gossip profile {mine}, and others have another: "
+            f"{', '.join(different)}.",
+            "Set [gossip] profile to the same everywhere: they judge each other too soon or late.",
+        )
+    return ok("profiles", f"no member has another gossip profile than {mine}.")
+
+
+def clones(suspected: Mapping[str, Sequence[Address]]) -> Finding:
+    """Look whether two devices were heard with one identity; where, by the member's name."""
+    told = [f"{name} ({', '.join(map(str, at))})" for name, at in sorted(suspected.items())]
+    if told:
+        return fail(
+            "clones",
+            f"two devices have the identity of {'; '.join(told)}.",
+            "Stop one of the two, move its data directory away, and join it anew with a token.",
+        )
+    return ok("clones", "every identity was heard from one device.")
+
+
+def seals(counts: Counter[str]) -> Finding:
+    """Look how many datagrams did not open: another covey's, or under an old key."""
+    unopened = {kind: counts[f"datagrams_dropped/{kind}"] for kind in UNOPENED}
+    total = sum(unopened.values())
+    told = f"{total} datagrams did not open since the start"
+    if total > max(10.0, FLOOD_SHARE * counts["datagrams/received"]):
+        return warn(
+            "seals",
+            f"{told} ({unopened['unknown_key']} under keys that this node lacks).",
+            "Another covey's agents send here, or a node missed new keys: `covey keys list`.",
+        )
+    return ok("seals", f"{told}.")
+
+
+def other_coveys(cluster_ids: Iterable[str], heard: int) -> Finding:
+    """Look whether agents of other coveys announce themselves on this network."""
+    found = sorted(set(cluster_ids))
+    if found:
+        return warn(
+            "other-coveys",
+            f"other coveys are on this network: {', '.join(found[:OTHER_COVEYS_NAMED])}.",
+            "If a device of yours is among them it is in the wrong cluster: "
+            "move its data directory away, and join it with a token of this covey.",
+        )
+    return ok("other-coveys", f"no other covey announces itself now ({heard} times so far).")
+
+
+def sightings(others_alive: int, seen: int, *, mdns: bool) -> Finding:
+    """Look whether multicast brings the other members, or seeds alone do."""
+    if mdns and others_alive and not seen:
+        return warn(
+            "mdns",
+            f"{others_alive} members are alive, and mDNS shows none of them.",
+            "Multicast blocked between the devices, or they are on other networks: use seeds.",
+        )
+    return ok("mdns", f"mDNS shows {seen} other members." if mdns else "mDNS is switched off.")
+
+
+def uplink(status: UplinkStatus) -> Finding:
+    """Look at the connection to the broker."""
+    if status.state == "off":
+        return ok("uplink", "no broker is configured.")
+    where = f"{status.host}:{status.port}"
+    if status.connected:
+        return ok("uplink", f"connected with {where}, {status.waiting} readings wait.")
+    return warn(
+        "uplink",
+        f"{where} is {status.state}: {status.last_error or 'no error yet'}; "
+        f"{status.waiting} readings wait on disk.",
+        status.hint or "Is the broker running, and its port open?",
+    )
+
+
+def apps(running: Iterable[AppStatus]) -> Finding:
+    """Look for apps that end again and again."""
+    failing = sorted(app.name for app in running if app.state == AppState.FAILING)
+    if failing:
+        return fail(
+            "apps",
+            f"crash again and again: {', '.join(failing)}.",
+            f"`covey app log {failing[0]}` shows what it printed last.",
+        )
+    return ok("apps", "no app crashes again and again.")

@@ -1,0 +1,175 @@
+"""The systems that are compared: how an agent of each starts, and how it says what it believes.
+
+All have encryption on and the LAN timing that they come with. Each is told of the first member
+and finds the rest; Covey and Serf also have mDNS on. Covey's agents are admitted beforehand, on
+disk, so that what is measured is the membership and not the issuing of certificates.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent.admission.issuing import authority_of
+from agent.security import certificates
+from agent.security.identity import (
+    Credentials,
+    Identity,
+    Peer,
+    found,
+    new_id,
+    private_pem,
+    write_credentials,
+)
+from agent.security.private_files import replace_private, staged_directory, write_private
+from agent.settings import DEFAULT_PORT
+from gossip.machine import Address
+from gossip.state.registry import Admitted, SignedRegistry, admit, open_registry
+from tests.live.harness.agents import COVEY, environment
+from tests.live.harness.network import Host
+
+KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+"""For Serf and kinship; Covey makes its own."""
+PORT = 7946
+SETTINGS = '[log]\nlevel = "debug"\n[apps.system]\nenabled = false\n'
+"""No app; and changes of members that come and go are told one by one, so that all are counted."""
+
+
+class Seat(NamedTuple):
+    """One member's place: its name, its host, its folder."""
+
+    name: str
+    host: Host
+    folder: Path
+
+
+class Contender(Protocol):
+    """A system that takes part."""
+
+    coming: "re.Pattern[str]"
+    dying: "re.Pattern[str]"
+
+    def prepare(self, seats: Sequence[Seat]) -> None:
+        """Put on disk what the agents need."""
+
+    def command(self, seat: Seat, first: Seat) -> list[str]:
+        """Return the command that runs an agent."""
+
+    def environ(self, seat: Seat) -> dict[str, str]:
+        """Return the environment of that command."""
+
+
+class Covey:
+    """``covey run``, no app and no uplink, and default settings but for the level of the log."""
+
+    # The notice that a member comes and goes repeats what was told on the level "debug".
+    coming = re.compile(r"member_log: (\S+) is alive \(")
+    dying = re.compile(r"member_log: (\S+) is dead \((?!comes and goes)")
+
+    def prepare(self, seats: Sequence[Seat]) -> None:
+        """Found a covey on the first device and admit all others, as the issuer would."""
+        for seat in seats:
+            seat.folder.mkdir(parents=True)
+            (seat.folder / "covey.toml").write_text(SETTINGS)
+        first, *others = seats
+        issuer = found(_identity_of(first), "bench", first.name)
+        keys = [Ed25519PrivateKey.generate() for _ in others]
+        entries = [
+            Admitted(new_id(), seat.name, key.public_key().public_bytes_raw())
+            for seat, key in zip(others, keys, strict=True)
+        ]
+        registry = _admitted(issuer, entries)
+        replace_private(_identity_of(first) / "registry", registry)
+        peer = Peer(
+            issuer.node_id, first.name, (Address(first.host.ipv4, DEFAULT_PORT),), time.time()
+        )
+        for seat, key, entry in zip(others, keys, entries, strict=True):
+            with staged_directory(_identity_of(seat)) as staged:
+                write_private(staged / "node.key", private_pem(key))
+                write_credentials(staged, _credentials(issuer, entry, registry, peer))
+
+    def command(self, seat: Seat, first: Seat) -> list[str]:  # noqa: ARG002 - it is on disk
+        """Return the command that runs an agent."""
+        return [str(COVEY), "--dir", str(seat.folder), "run"]
+
+    def environ(self, seat: Seat) -> dict[str, str]:
+        """Return an environment without settings of the developer's own agent."""
+        return environment(seat.folder)
+
+
+def _identity_of(seat: Seat) -> Path:
+    return seat.folder / "data" / "identity"
+
+
+def _admitted(issuer: Identity, entries: Sequence[Admitted]) -> bytes:
+    registry = open_registry(issuer.first_registry(), issuer.verify)
+    for entry in entries:
+        registry = admit(registry, entry)
+    payload = registry.encode()
+    return SignedRegistry(payload, issuer.sign(payload)).encode()
+
+
+def _credentials(issuer: Identity, entry: Admitted, registry: bytes, peer: Peer) -> Credentials:
+    authority = authority_of(issuer)
+    subject = certificates.Subject(issuer.cluster_id, entry.id, entry.name)
+    return Credentials(
+        cluster_id=issuer.cluster_id,
+        cluster_name=issuer.cluster_name,
+        certificate=certificates.issue(
+            issuer.authority_private_key(), authority, subject, entry.key
+        ),
+        authority=authority,
+        keyring=issuer.keyring_bytes(),
+        registry=registry,
+        peers=(peer,),
+    )
+
+
+class Serf:
+    """``serf agent`` of Debian; its peer in design."""
+
+    coming = re.compile(r"EventMemberJoin: (\S+)")
+    dying = re.compile(r"EventMemberFailed: (\S+)")
+
+    def prepare(self, seats: Sequence[Seat]) -> None:
+        """Do nothing: a key on the command line is all."""
+
+    def command(self, seat: Seat, first: Seat) -> list[str]:
+        """Return the command that runs an agent."""
+        return [
+            "serf", "agent", f"-node={seat.name}", f"-bind={seat.host.ipv4}:{PORT}",
+            "-iface=eth0", "-discover=bench", f"-retry-join={first.host.ipv4}",
+            "-retry-interval=1s", f"-encrypt={KEY}",
+        ]  # fmt: skip
+
+    def environ(self, seat: Seat) -> dict[str, str]:  # noqa: ARG002 - the same for all
+        """Return the environment as it is."""
+        return dict(os.environ)
+
+
+class Kinship:
+    """kinship of PyPI: the same protocol in Rust, as a library for Python."""
+
+    coming = re.compile(r"Member(?:Joined|Recovered) (\S+)")
+    dying = re.compile(r"MemberDead (\S+)")
+    script = Path(__file__).with_name("kinship_agent.py")
+
+    def prepare(self, seats: Sequence[Seat]) -> None:
+        """Do nothing: a key on the command line is all."""
+
+    def command(self, seat: Seat, first: Seat) -> list[str]:
+        """Return the command that runs an agent."""
+        return [sys.executable, str(self.script), seat.name, f"{seat.host.ipv4}:{PORT}",
+                f"{first.host.ipv4}:{PORT}", KEY]  # fmt: skip
+
+    def environ(self, seat: Seat) -> dict[str, str]:  # noqa: ARG002 - the same for all
+        """Return the environment as it is."""
+        return dict(os.environ)
+
+
+CONTENDERS: dict[str, Contender] = {"covey": Covey(), "serf": Serf(), "kinship": Kinship()}

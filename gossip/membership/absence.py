@@ -1,0 +1,160 @@
+"""Our own absences: a goodbye, and an announced sleep.
+
+Both are said in the same way, first in every packet and several times to everybody, and neither is
+an accusation that anybody has to confirm. After a goodbye the machine rests for good. In a sleep
+it only stops to speak by itself: it probes nobody, judges nobody and exchanges nothing. It still
+answers whoever asks, in packets that say first that it sleeps, for the process may well go on
+running while only the radio is off.
+
+A sleep ends when its time is over, when somebody says ``awaken``, or when we notice that we were
+suspended and are running again. Then we take a new incarnation and say so before all else.
+"""
+
+import math
+import random
+
+import msgspec
+
+from gossip.errors import InvalidRequest
+from gossip.machine import Instant
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.book import addresses_of
+from gossip.membership.local import LocalMember
+from gossip.membership.members import MemberState, MemberTable
+from gossip.membership.messages import SLEEP_S_MAX, Left
+from gossip.membership.post import Post
+from gossip.membership.roll import Roll
+from gossip.tuning import Tuning
+
+TELLINGS = 3
+"""How often an absence is told to everybody; what that misses, rumours and exchanges find."""
+TOLD_MAX = 64
+SLEEP_S_MIN = 1.0
+
+
+class Absence:
+    """Whether we are leaving or asleep, and how far we have told it."""
+
+    def __init__(
+        self,
+        local: LocalMember,
+        roll: Roll,
+        beliefs: Beliefs,
+        post: Post,
+        tuning: Tuning,
+        rng: random.Random,
+    ) -> None:
+        self.leaving = False
+        self.left = False
+        """Whether we said goodbye often enough; the machine does nothing any more."""
+        self.slept_since: Instant = 0.0
+        self._local = local
+        self._roll = roll
+        self._members: MemberTable = roll.members
+        self._beliefs = beliefs
+        self._post = post
+        self._tuning = tuning
+        self._rng = rng
+        self._told = 0
+        self._tell_at: Instant = math.inf
+        self._looked_at: Instant = 0.0
+
+    @property
+    def asleep_until(self) -> Instant | None:
+        """When our announced sleep ends; None while we are awake."""
+        return self._local.asleep_until
+
+    @property
+    def is_away(self) -> bool:
+        """Whether we are leaving or asleep."""
+        return self.leaving or self.asleep_until is not None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the absence was told as often as it is told."""
+        return self._told >= TELLINGS
+
+    # How it begins and ends.
+
+    def leave(self, now: Instant) -> None:
+        """Begin to say goodbye."""
+        assert not self.leaving, "one goodbye per life"
+        self.leaving = True
+        local = self._local
+        self._forget_sleep()
+        # Above everything that is on its way about us, so that nothing brings us back.
+        local.rise_above(local.incarnation)
+        self._post.rumours.drop(local.id)
+        self._post.farewell = Left(local.id, local.boot, local.incarnation)
+        ourselves = msgspec.structs.replace(
+            self._members[local.id],
+            state=MemberState.LEFT,
+            incarnation=local.incarnation,
+            asleep_until=None,
+        )
+        self._roll.put(ourselves, now)
+        self._told, self._tell_at = 0, now
+
+    def sleep(self, duration_s: float, now: Instant) -> None:
+        """Begin an announced sleep, or announce another end of it. Raises InvalidRequest."""
+        if not SLEEP_S_MIN <= duration_s <= SLEEP_S_MAX:
+            raise InvalidRequest(
+                f"a sleep lasts from {SLEEP_S_MIN:g} s to {SLEEP_S_MAX // 86400} days; "
+                "nothing was announced"
+            )
+        local = self._local
+        if local.asleep_until is None:
+            self.slept_since = now
+        local.asleep_until = now + duration_s
+        local.rise_above(local.incarnation)
+        self._beliefs.announce(now)
+        self._post.counts["sleeps/announced"] += 1
+        self._looked_at = now
+        self._told, self._tell_at = 0, now
+
+    def awaken(self) -> None:
+        """End our sleep; the caller tells it to the others."""
+        self._forget_sleep()
+        self._post.farewell = None
+        self._tell_at = math.inf
+        self._post.counts["sleeps/ended"] += 1
+
+    def _forget_sleep(self) -> None:
+        self._local.asleep_until = None
+        self._beliefs.sleepers.forget(self._local.id)
+
+    # Time.
+
+    def look(self, now: Instant) -> None:
+        """Let all that we say about a sleep, ours or another's, be true at this instant."""
+        self._beliefs.sleepers.look(now)
+        if self.asleep_until is not None:
+            self._beliefs.preface(self._members[self._local.id])
+
+    def deadline(self) -> Instant:
+        """Return when ``wake`` is next due.
+
+        A sleeper looks at the clock again and again, for only then can it notice a suspension.
+        """
+        if self.leaving:
+            return self._tell_at
+        assert self.asleep_until is not None, "asked only while we are away"
+        look_at = self._looked_at + self._tuning.pause_s
+        return min(self._tell_at, self.asleep_until, look_at)
+
+    def wake(self, now: Instant) -> bool:
+        """Tell the absence again if that is due; say whether a sleep is over."""
+        self._looked_at = now
+        if self._tell_at <= now:
+            self._tell(now)
+        return self.asleep_until is not None and self.asleep_until <= now
+
+    def _tell(self, now: Instant) -> None:
+        if self.is_told:
+            self.left, self._tell_at = self.leaving, math.inf
+            return
+        self._told += 1
+        self._tell_at = now + self._tuning.leave_linger_s / TELLINGS
+        others = self._members.others(self._local.id)
+        for member in self._rng.sample(others, min(TOLD_MAX, len(others))):
+            self._post.send(addresses_of(member)[0])

@@ -1,0 +1,141 @@
+"""Events and queries, wired: the part of the membership machine that applications talk through.
+
+::
+
+    Event ──▶ Events ◀── Bulletins ◀── frame        Query ──▶ Queries ◀── answer, frame
+                └── hold, in order ──▶ Emit                      └──▶ Emit
+
+All of it rides on what the membership knows and sends; nothing in the membership depends on it.
+"""
+
+import contextlib
+import random
+from collections.abc import Mapping
+
+from gossip.errors import Malformed
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.membership.bulletins import Bulletins
+from gossip.membership.events import Events
+from gossip.membership.local import LocalMember
+from gossip.membership.members import MemberChanged, MemberState, MemberTable
+from gossip.membership.messages import (
+    FORUM_FRAMES,
+    AnswerKind,
+    Bulletin,
+    Event,
+    Query,
+    QueryAnswer,
+)
+from gossip.membership.post import Post
+from gossip.membership.queries import Queries, QueryKey
+from gossip.tuning import Tuning
+from gossip.wire import tag_of
+
+AWAY = frozenset({MemberState.ASLEEP, MemberState.DEAD, MemberState.LEFT})
+
+
+class Forum:
+    """What applications tell and ask each other across the covey.
+
+    ``time`` is the Lamport time of the last event that this node delivered in its life before.
+    """
+
+    def __init__(
+        self,
+        local: LocalMember,
+        members: MemberTable,
+        post: Post,
+        tuning: Tuning,
+        time: int,
+        now: Instant,
+    ) -> None:
+        # A source of its own: what applications say does not change what the detector draws.
+        rng = random.Random(local.id ^ local.boot)
+        self._post = post
+        self._events = Events(local, members, post, tuning, time, now)
+        self._bulletins = Bulletins(local, members, self._events, post, tuning, rng)
+        self._queries = Queries(local, members, post, tuning, rng)
+
+    @property
+    def time(self) -> int:
+        """The largest Lamport time that we know of."""
+        return self._events.time
+
+    # What applications do.
+
+    def send_event(self, name: str, payload: bytes, now: Instant) -> int:
+        """Send an event; return its sequence. Raises LimitExceeded and TooManyEvents."""
+        sequence = self._events.send(name, payload, now)
+        self._bulletins.heed(now)
+        return sequence
+
+    def ask(
+        self, name: str, payload: bytes, filters: Mapping[str, str], timeout_s: float, now: Instant
+    ) -> int:
+        """Ask all members with these tags; return the number of the query.
+
+        Answers are emitted as AnswerHeard, the end as QueryEnded. Raises LimitExceeded and
+        InvalidRequest.
+        """
+        return self._queries.ask(name, payload, filters, timeout_s, now)
+
+    def cancel(self, number: int) -> None:
+        """Wait for answers to this query no more."""
+        self._queries.cancel(number)
+
+    def answer(self, key: QueryKey, kind: AnswerKind, payload: bytes, now: Instant) -> bool:
+        """Answer a query; False when it is too late. Raises LimitExceeded."""
+        return self._queries.answer(key, kind, payload, now)
+
+    # What comes in.
+
+    def receive(self, message: Event | Query | QueryAnswer, sender: NodeId, now: Instant) -> None:
+        """Take in one message of a datagram."""
+        match message:
+            case Event():
+                self._events.hear(message, now, is_rumour=True)
+                self._bulletins.heed(now)
+            case Query():
+                self._queries.hear(message, now)
+            case QueryAnswer():
+                self._queries.hear_answer(message, sender)
+
+    def concerns(self, data: bytes) -> bool:
+        """Say whether a frame is for us."""
+        with contextlib.suppress(Malformed):
+            return tag_of(data) in FORUM_FRAMES.tags
+        return False
+
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in a frame with one of ``FORUM_FRAMES``' tags. Never raises for bad bytes."""
+        try:
+            frame = FORUM_FRAMES.decode(data)
+        except Malformed:
+            self._post.counts["frames_dropped/malformed"] += 1
+            return
+        assert frame is not None, "whoever calls has looked at the tag"
+        if isinstance(frame, Bulletin):
+            self._bulletins.receive(frame, peer, now)
+            self._bulletins.heed(now)
+        else:
+            self._queries.hear_long(frame, peer)
+
+    def heed(self, change: MemberChanged) -> None:
+        """Take note of who is there."""
+        member, before = change.member, change.before
+        if member.state is MemberState.ALIVE and before is not MemberState.ALIVE:
+            self._bulletins.met(member.id, member.changed_at, back=before in AWAY)
+
+    # Time.
+
+    def deadline(self) -> Instant:
+        """Return when ``wake`` is next due."""
+        parts = (self._events, self._bulletins, self._queries)
+        return min(part.deadline() for part in parts)
+
+    def wake(self, now: Instant) -> None:
+        """Let due timers act."""
+        self._events.wake(now)
+        self._bulletins.wake(now)
+        self._queries.wake(now)

@@ -1,0 +1,148 @@
+"""Hearsay: what the other side of an exchange believes, and how far we follow it.
+
+Lives and descriptions that are newer than ours we believe. But hearsay neither accuses nor kills:
+after a long split each half holds the other for dead, and taking that over would kill the living.
+Such a belief is passed to the one concerned, who refutes it if it can, and we look for ourselves
+soon; if the member is indeed dead, our own suspicion of it reaches somebody who knows, and is
+answered with the death.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gossip.ids import NodeId
+from gossip.machine import Instant
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.book import addresses_of
+from gossip.membership.facts import FactsBook, flaw
+from gossip.membership.local import LocalMember
+from gossip.membership.members import Member, MemberState, precedence
+from gossip.membership.messages import (
+    ALIVE_BYTES_MAX,
+    DATAGRAMS,
+    Alive,
+    Asleep,
+    Claim,
+    Dead,
+    Entry,
+    Left,
+    Suspect,
+)
+from gossip.membership.plausible import follows
+from gossip.membership.post import Post
+from gossip.membership.probe import ProbeOrder
+from gossip.membership.roll import Roll
+
+
+class Hearsay:
+    """Takes in the entries of others."""
+
+    def __init__(
+        self,
+        local: LocalMember,
+        roll: Roll,
+        beliefs: Beliefs,
+        post: Post,
+        order: ProbeOrder,
+        facts: FactsBook,
+    ) -> None:
+        self._local = local
+        self._roll = roll
+        self._members = roll.members
+        self._beliefs = beliefs
+        self._post = post
+        self._counts: Counter[str] = post.counts
+        self._order = order
+        self._facts = facts
+
+    def merge(self, entries: Iterable[Entry], now: Instant) -> bool:
+        """Take the entries in; say whether we have facts now that others may lack."""
+        learnt = [self._merge(entry, now) for entry in entries]
+        return any(learnt)
+
+    def _merge(self, entry: Entry, now: Instant) -> bool:
+        known = self._members.get(entry.member)
+        if not _is_sound(entry):
+            self._counts["claims_ignored/unsound"] += 1
+            return False
+        if entry.member == self._local.id:
+            self._beliefs.claim(_claim(entry, self._local.id), None, now)
+            return self._merge_own_facts(entry)
+        if not follows(known, entry.boot, entry.incarnation):
+            self._counts["claims_ignored/implausible"] += 1
+            return False
+        if entry.state.is_departed and (known is None or known.state.is_departed):
+            self._merge_departed(known, entry, now)
+        elif entry.state is MemberState.LEFT:
+            self._beliefs.claim(_claim(entry, self._local.id), None, now)
+        else:
+            self._merge_life(known, entry, now)
+        return self._merge_facts(entry)
+
+    def _merge_departed(self, known: Member | None, entry: Entry, now: Instant) -> None:
+        standing = precedence(entry.boot, entry.incarnation, entry.state)
+        if known is None or standing > known.precedence:
+            self._roll.list_departed(entry, now)
+
+    def _merge_life(self, known: Member | None, entry: Entry, now: Instant) -> None:
+        """Believe that the member lived then; see to it ourselves whether it still does."""
+        described = (entry.boot, entry.described)
+        if known is None or described > (known.boot, known.described):
+            alive = Alive(entry.member, *described, entry.name, entry.addresses, entry.tags)
+            self._beliefs.claim(alive, None, now)
+        if self._members.get(entry.member) is None:
+            return
+        self._beliefs.lived(entry.member, entry.boot, entry.incarnation, now)
+        member = self._members[entry.member]
+        standing = precedence(entry.boot, entry.incarnation, entry.state)
+        if entry.state is MemberState.ASLEEP:
+            self._beliefs.claim(_claim(entry, self._local.id), None, now)
+        elif entry.state is not MemberState.ALIVE and standing > member.precedence:
+            self._doubt(member, _claim(entry, self._local.id))
+
+    def _doubt(self, member: Member, claim: Claim) -> None:
+        """Look for ourselves soon, and let the member itself know what is said about it."""
+        self._counts["claims_told/hearsay to the one concerned"] += 1
+        self._order.urge(member.id)
+        for address in addresses_of(member)[:1]:
+            self._post.send(address, claim)
+
+    def _merge_facts(self, entry: Entry) -> bool:
+        member = self._members.get(entry.member)
+        if entry.facts is None or member is None or not member.is_live:
+            return False
+        return member.boot == entry.boot and self._facts.accept(member, entry.facts)
+
+    def _merge_own_facts(self, entry: Entry) -> bool:
+        """See whether somebody has facts of ours, of this life, which we did not publish."""
+        ourselves = self._members[self._local.id]
+        if entry.facts is None or entry.boot != ourselves.boot:
+            return False
+        invented = entry.facts.number > self._facts.number_of(ourselves)
+        return invented and self._facts.rise_above(ourselves, entry.facts.number)
+
+
+def _is_sound(entry: Entry) -> bool:
+    """Say whether the entry can be passed on: within a packet, and not described by its future."""
+    words = Alive(
+        entry.member, entry.boot, entry.described, entry.name, entry.addresses, entry.tags
+    )
+    if entry.facts is not None and flaw(entry.facts.values):
+        return False
+    return entry.described <= entry.incarnation and len(DATAGRAMS.encode(words)) <= ALIVE_BYTES_MAX
+
+
+def _claim(entry: Entry, accuser: NodeId) -> Claim:
+    """Return the entry as a claim; the accuser is whoever passes it on."""
+    life = (entry.member, entry.boot, entry.incarnation)
+    match entry.state:
+        case MemberState.SUSPECT:
+            return Suspect(*life, accuser)
+        case MemberState.DEAD:
+            return Dead(*life, accuser)
+        case MemberState.LEFT:
+            return Left(*life)
+        case MemberState.ASLEEP:
+            return Asleep(*life, entry.asleep_s)
+        case MemberState.ALIVE:
+            return Alive(*life, entry.name, entry.addresses, entry.tags)

@@ -1,0 +1,202 @@
+"""A killed process is known everywhere at once, and nobody is killed by refusals that lie."""
+
+import pytest
+
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.contacts import Paths
+from gossip.membership.evidence import Evidence
+from gossip.membership.members import REFUSED, MemberChanged, MemberState
+from gossip.sim.checkers import Checker, NoFalseDeath, Violation
+from gossip.sim.host import Host
+from gossip.sim.network import Conditions
+from gossip.sim.world import World
+
+KNOWN_TO_ALL_S = 2.0
+SETTLED_S = 8.0
+"""Everybody knows everybody, and keeps streams to those whom it watches."""
+FORGED_EVERY_S = 0.02
+LOSSY = Conditions(loss=0.3)
+
+
+def settled_world(count: int, seed: int = 1, conditions: Conditions | None = None) -> World:
+    world = World(seed, conditions=conditions or Conditions())
+    world.add(*(f"n{number}" for number in range(count)))
+    assert world.run_until(world.is_whole, within_s=30) is not None
+    world.run(SETTLED_S)
+    return world
+
+
+def is_known_dead(world: World, name: str) -> bool:
+    return all(world.members(other)[name] is MemberState.DEAD for other in world.up())
+
+
+def time_to_know(world: World, name: str, within_s: float) -> float:
+    took_s = world.run_until(lambda: is_known_dead(world, name), within_s=within_s)
+    assert took_s is not None, str(world.story)
+    return took_s
+
+
+class Reasons(Checker):
+    """Remembers why members were held for dead."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def member_changed(self, world: World, host: Host, change: MemberChanged) -> None:
+        if change.member.state is MemberState.DEAD:
+            self.heard.append(change.reason)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 10, 30, 100])
+def test_a_killed_process_is_known_to_all_within_two_seconds(count: int) -> None:
+    world = settled_world(count)
+    reasons = Reasons()
+    world.checkers.append(reasons)
+    world.crash("n1")
+    assert time_to_know(world, "n1", within_s=60) < KNOWN_TO_ALL_S
+    assert len(reasons.heard) == count - 1
+    # Whoever is told directly, in answer to something outdated, is not told why.
+    assert reasons.heard.count(REFUSED) > 0.8 * (count - 1)
+    assert world.counts["checks/convicted"] > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_thirty_percent_loss_hardly_delays_that(seed: int) -> None:
+    world = settled_world(10, seed, LOSSY)
+    world.crash("n1")
+    assert time_to_know(world, "n1", within_s=60) < KNOWN_TO_ALL_S + 1
+
+
+def test_several_killed_at_once_are_known_as_fast() -> None:
+    world = settled_world(10)
+    world.crash("n1", "n2", "n3")
+    took_s = max(time_to_know(world, name, within_s=60) for name in ("n1", "n2", "n3"))
+    assert took_s < KNOWN_TO_ALL_S
+
+
+def test_a_vanished_host_is_judged_by_its_silence() -> None:
+    world = settled_world(5)
+    world.vanish("n1")
+    assert time_to_know(world, "n1", within_s=15) > KNOWN_TO_ALL_S
+    counts = world.counts
+    assert not counts["refusals/heard"]
+    assert not counts["checks/begun"]
+
+
+def test_a_process_that_is_started_again_at_once_is_not_declared_dead() -> None:
+    world = settled_world(5)
+    world.crash("n1")
+    world.run(0.3)
+    world.restart("n1")
+    assert world.run_until(world.is_whole, within_s=10) is not None
+    world.run(10)
+    assert not world.counts["deaths/declared"]
+    assert not world.counts["checks/convicted"]
+
+
+def test_a_stopped_process_refuses_nothing() -> None:
+    world = settled_world(5)
+    world.pause("n1")
+    world.run(3)
+    world.resume("n1")
+    world.run(10)
+    assert world.is_whole()
+    assert not world.counts["checks/begun"]
+
+
+def forge(world: World, victim: str, seconds: float) -> None:
+    """Tell every other node all the time that the victim's host refuses its datagrams."""
+    address = world.hosts[victim].address
+    until = world.now + seconds
+    while world.now < until:
+        for name in world.up():
+            if name != victim:
+                world.driver.call(
+                    world.hosts[name], lambda node, now: node.port_unreachable(address, now)
+                )
+        world.run(FORGED_EVERY_S)
+
+
+@pytest.mark.parametrize("count", [2, 5, 10])
+def test_a_flood_of_forged_refusals_kills_nobody(count: int) -> None:
+    world = settled_world(count)
+    checker = NoFalseDeath()
+    world.checkers.append(checker)
+    forge(world, "n1", seconds=60)
+    assert world.is_whole()
+    assert not checker.suspicions, "an answer comes before the second refusal counts"
+    counts = world.counts
+    assert counts["refusals/proved wrong"] >= count - 1
+    assert counts["refusals/not believed"] > counts["refusals/heard"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_forged_refusals_under_loss_kill_nobody(seed: int) -> None:
+    world = settled_world(10, seed, LOSSY)
+    world.checkers.append(NoFalseDeath())
+    forge(world, "n1", seconds=120)
+    assert world.counts["refusals/proved wrong"] > 0
+    assert world.run_until(world.is_whole, within_s=30) is not None
+
+
+def test_without_its_rules_forged_refusals_would_kill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests above would notice: here neither packets, answers nor refutations count."""
+    world = settled_world(5)
+    monkeypatch.setattr(Evidence, "heard", lambda *_: None)
+    monkeypatch.setattr(Evidence, "ack", lambda *_: False)
+    monkeypatch.setattr(Beliefs, "_about_us", lambda *_: None)
+    world.checkers.append(NoFalseDeath())
+    with pytest.raises(Violation, match="declared n1 dead"):
+        forge(world, "n1", seconds=10)
+
+
+def test_disbelief_grows_so_that_a_forger_gets_ever_fewer_looks() -> None:
+    world = settled_world(3)
+    forge(world, "n1", seconds=60)
+    early = world.counts["checks/begun"]
+    forge(world, "n1", seconds=60)
+    # 10 + 20 + 40 s of disbelief in the first minute and a bit, 80 s in the second.
+    assert 0 < early <= 2 * 3
+    assert world.counts["checks/begun"] - early <= 2
+
+
+def test_forged_refusals_hide_no_death() -> None:
+    """Disbelief costs the short way: the death is found by silence, as ever."""
+    world = settled_world(5)
+    forge(world, "n1", seconds=2)
+    world.crash("n1")
+    time_to_know(world, "n1", within_s=15)
+
+
+def test_where_udp_is_blocked_a_stream_proves_life() -> None:
+    world = settled_world(2)
+    world.checkers.append(NoFalseDeath())
+    world.network.block("n0", "n1")
+    world.run(60)
+    one, other = world.hosts["n0"], world.hosts["n1"]
+    paths = one.node.swim.paths_of(other.id, one.local(world.now))
+    assert paths.udp_blocked
+    assert (paths.udp_in_s or 0) > 55
+    assert (paths.udp_out_s or 0) > 55
+    assert paths.stream_s is not None
+    assert paths.stream_s < 5
+    assert world.counts["probes/answered by stream"] > 10
+    world.network.unblock("n0", "n1")
+    world.run(10)
+    assert not one.node.swim.paths_of(other.id, one.local(world.now)).udp_blocked
+
+
+def test_a_stream_alone_does_not_prove_life_for_ever() -> None:
+    world = settled_world(2)
+    world.network.block("n0", "n1")
+    world.run(world.tuning.stream_alone_s - 10)
+    assert world.is_whole()
+    world.run(60)
+    assert world.members("n0")["n1"] is MemberState.DEAD
+    assert world.counts["probes/streams not trusted"] > 0
+
+
+def test_paths_of_a_stranger_are_unknown() -> None:
+    world = settled_world(2)
+    host = world.hosts["n0"]
+    assert host.node.swim.paths_of(12345, host.local(world.now)) == Paths()

@@ -1,0 +1,167 @@
+"""`covey doctor`, `keys` and `members --watch`: what they print, and how they end."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
+from agent.cli.watching import CLOSE, OPEN
+from agent.exits import AgentError
+from gossip.membership.members import MemberState
+from tests.unit.fake_agent import OTHER, Served, serving
+
+PATIENCE_S = 15.0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+def covey(tmp_path: Path, *arguments: str) -> int:
+    return run_to_status(root, ["--dir", str(tmp_path), *arguments])
+
+
+# ---- doctor -------------------------------------------------------------------------------------
+
+
+def test_the_doctor_shows_advice_and_the_matrix(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert covey(tmp_path, "doctor") == exits.YES
+    told = capsys.readouterr().out
+    assert "ok    agent" in told
+    assert "warn  one-way" in told
+    assert "mend it" in told
+    assert "\x1b[1m" not in told, "nobody else writes to this terminal"
+    assert "ada\t-\tstream" in told
+    served.agent.doctor.checks[0]["status"] = "fail"
+    assert covey(tmp_path, "doctor", "-o", "json") == exits.UNHEALTHY
+
+
+def test_without_an_agent_the_doctor_looks_at_the_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "covey.toml").write_text("[network]\nmdns = 3\n")
+    assert covey(tmp_path, "doctor") == exits.UNHEALTHY
+    told = capsys.readouterr().out
+    assert "fail  agent" in told
+    assert "covey run" in told
+    assert "fail  configuration" in told
+    assert "fail  certificate" in told
+    assert "packages" in told
+
+
+# ---- keys ---------------------------------------------------------------------------------------
+
+
+def test_keys_of_everybody(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert covey(tmp_path, "keys", "list") == exits.YES
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert rows == [
+        ["ada", "0", "bb" * 8, "aa" * 8, "now"],
+        ["cy", "-", "-", "-", "never"],
+    ]
+
+
+def test_a_rotation_that_waits_for_the_absent_says_for_whom(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert covey(tmp_path, "keys", "rotate") == exits.UNHEALTHY
+    told = capsys.readouterr().err
+    assert "2/3 used" in told
+    assert "until these have the new one: cy" in told
+    assert "--force" in told
+    assert covey(tmp_path, "keys", "rotate", "--force") == exits.YES
+    assert "3/3 removed" in capsys.readouterr().err
+    served.agent.keys.refusal = AgentError("no issuer", "start it", exits.UNREACHABLE)
+    assert covey(tmp_path, "keys", "rotate") == exits.UNREACHABLE
+
+
+# ---- members ------------------------------------------------------------------------------------
+
+
+def test_one_member_with_its_ways(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert covey(tmp_path, "members", "show", "bob") == exits.YES
+    told = dict(line.split("\t") for line in capsys.readouterr().out.splitlines())
+    assert told["reason"] == "did not answer"
+    assert told["UDP in"] == "1.25s ago"
+    assert told["UDP out"].startswith("blocked")
+    assert told["stream"] == "1m ago"
+
+
+def watching(tmp_path: Path, output: int, *more: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "agent", "--dir", str(tmp_path), "members", "--watch", *more]
+    return subprocess.Popen(words, stdout=output, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+def read_until(handle: int, wanted: bytes) -> bytes:
+    seen, give_up = b"", time.monotonic() + PATIENCE_S
+    while wanted not in seen:
+        assert time.monotonic() < give_up, seen
+        if select.select([handle], [], [], 0.1)[0]:
+            seen += os.read(handle, 65536)
+    return seen
+
+
+def change(served: Served) -> None:
+    bob = served.agent.members[OTHER]
+    served.agent.members.put(type(bob)(**{**_fields(bob), "state": MemberState.DEAD}))
+
+
+def _fields(member: object) -> dict[str, object]:
+    return {name: getattr(member, name) for name in member.__struct_fields__}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_screen_is_drawn_on_change_and_given_back(
+    served: Served, tmp_path: Path, end: signal.Signals
+) -> None:
+    ours, theirs = pty.openpty()
+    process = watching(tmp_path, theirs)
+    try:
+        begun = read_until(ours, b"3 members")
+        assert OPEN.encode() in begun
+        assert b"suspect" in begun
+        change(served)
+        again = read_until(ours, b"3 members")
+        assert b"suspect" not in again
+        process.send_signal(end)
+        assert CLOSE.encode() in read_until(ours, CLOSE.encode())
+        assert process.wait(PATIENCE_S) == exits.INTERRUPTED
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_in_a_pipe_each_change_is_a_line(served: Served, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    process = watching(tmp_path, theirs)
+    try:
+        begun = read_until(ours, b"\tcy\tdead")
+        assert b"\x1b" not in begun
+        assert begun.count(b"\n") == 3
+        change(served)
+        assert read_until(ours, b"\n").split(b"\t")[1:3] == [b"bob", b"dead"]
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(ours)
+        os.close(theirs)

@@ -1,0 +1,162 @@
+"""The doctor: what it makes of views, clocks, disks and packages."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from agent.doctor import clocks, device, matrix, running
+from agent.doctor.findings import Finding, Status, has_failed
+from agent.doctor.matrix import Way
+from agent.doctor.messages import CODEC, Seen, View, ViewAsk
+from agent.net.interfaces import Interface
+from agent.paths import Paths
+from agent.security.identity import found
+from gossip.machine import Address
+
+A, B, C = 1, 2, 3
+NAMES = {A: "ada", B: "bob", C: "cy"}
+FRESH_S = 10.0
+
+
+def view(*seen: Seen, number: int = 1) -> View:
+    return View(number, 0, seen)
+
+
+def saw(
+    member: int, udp_in: float | None = 1.0, udp_out: float | None = 1.0, stream: float | None = 1.0
+) -> Seen:
+    return Seen(member, "alive", udp_in, udp_out, stream)
+
+
+def ways(views: Mapping[int, View], nodes: tuple[int, ...] = (A, B)) -> matrix.Matrix:
+    return matrix.build(nodes, views, FRESH_S)
+
+
+def test_all_is_well() -> None:
+    built = ways({A: view(saw(B)), B: view(saw(A))})
+    assert built.ways == {(A, A): "-", (A, B): "udp", (B, A): "udp", (B, B): "-"}
+    [finding] = matrix.examine(built, NAMES)
+    assert finding.status is Status.OK
+
+
+def test_a_one_way_path_is_named_with_its_direction() -> None:
+    built = ways({A: view(saw(B, 1.0, None)), B: view(saw(A, 99.0, None))})
+    assert built.ways[A, B] is Way.STREAM
+    assert built.ways[B, A] is Way.UDP
+    [finding] = matrix.examine(built, NAMES)
+    assert finding.id == "one-way"
+    assert "from ada do not reach bob" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("stream_s", "way"), [(3.0, Way.STREAM), (99.0, Way.RELAY), (None, Way.RELAY)]
+)
+def test_no_datagrams_is_said_once_for_both(stream_s: float | None, way: Way) -> None:
+    dark = {A: view(saw(B, None, None, stream_s)), B: view(saw(A, None, None, stream_s))}
+    built = ways(dark)
+    assert built.ways[A, B] is built.ways[B, A] is way
+    [finding] = matrix.examine(built, NAMES)
+    assert finding.id == "paths"
+    assert finding.status is Status.WARN
+
+
+def test_who_does_not_answer_is_a_question() -> None:
+    built = ways({A: view(saw(B), saw(C, None, None, None)), B: view(saw(A), saw(C))}, (A, B, C))
+    assert built.ways[A, C] is Way.UNKNOWN
+    assert [finding.id for finding in matrix.examine(built, NAMES)] == ["paths"]
+
+
+def test_whose_clock_is_off_is_named() -> None:
+    [finding] = clocks.examine({A: 0.0, B: 0.1, C: 180.0}, A, NAMES)
+    assert finding.status is Status.FAIL
+    assert "clock off by 3m: cy is ahead" in finding.message
+    [own] = clocks.examine({A: 0.0, B: 30.0, C: 30.2}, A, NAMES)
+    assert own.status is Status.WARN
+    assert "ada (this node) is behind" in own.message
+    assert clocks.examine({A: 0.0, B: 0.5}, A, NAMES)[0].status is Status.OK
+    assert clocks.examine({A: 0.0}, A, NAMES)[0].status is Status.OK
+
+
+def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.disk(tmp_path).status is Status.OK
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert device.disk(tmp_path / "none").status is Status.WARN
+    monkeypatch.setattr(device, "SYNC_FAIL_S", 0.0)
+    assert device.disk(tmp_path).status is Status.FAIL
+
+    def refuse(_data: Path) -> float:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(device, "_sync_time_s", refuse)
+    finding = device.disk(tmp_path)
+    assert finding.status is Status.FAIL
+    assert "read-only" in finding.hint
+
+
+def test_the_certificate_and_its_dates(tmp_path: Path) -> None:
+    assert device.certificate(tmp_path / "identity").status is Status.FAIL
+    me = found(tmp_path / "identity", "attic", "ada")
+    assert device.certificate(tmp_path / "identity").status is Status.OK
+    assert device.certificate(tmp_path / "identity", me.valid_until - 86400).status is Status.WARN
+    assert device.certificate(tmp_path / "identity", me.valid_until + 1).status is Status.FAIL
+
+
+def test_packages_of_others_with_our_names() -> None:
+    ours = {"agent": ["covey", "covey"], "gossip": ["covey"], "numpy": ["numpy"]}
+    assert device.packages(ours).status is Status.OK
+    finding = device.packages({**ours, "gossip": ["covey", "gossip-python"]})
+    assert finding.status is Status.FAIL
+    assert "gossip-python" in finding.message
+
+
+def test_multicast_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    interfaces = [Interface("eth0", 2, ("192.168.1.7", "fe80::1%eth0"))]
+
+    def found_with(heard: bool) -> Finding:
+        monkeypatch.setattr(device, "_hears_itself", lambda _host: heard)
+        [finding] = device.multicast(interfaces, mdns=True)
+        return finding
+
+    assert found_with(True).status is Status.OK
+    blocked = found_with(False)
+    assert blocked.status is Status.WARN
+    assert "multicast blocked" in blocked.message
+    assert "seeds" in blocked.hint
+    assert device.multicast(interfaces, mdns=False)[0].status is Status.OK
+    assert device.multicast([], mdns=True)[0].status is Status.WARN
+
+
+def test_what_was_counted() -> None:
+    assert running.seals(Counter()).status is Status.OK
+    assert running.seals(Counter({"datagrams_dropped/forged": 500})).status is Status.WARN
+    assert running.other_coveys([], 0).status is Status.OK
+    assert "wrong cluster" in running.other_coveys(["ab"], 3).hint
+    assert running.sightings(3, 0, mdns=True).status is Status.WARN
+    assert running.sightings(3, 1, mdns=True).status is Status.OK
+    assert running.health(["the disk is full"]).status is Status.FAIL
+
+
+def test_the_whole_device(tmp_path: Path) -> None:
+    findings = device.examine_device(Paths.find(tmp_path), (), mdns=False)
+    assert {finding.id for finding in findings} == {"certificate", "disk", "packages", "multicast"}
+    assert has_failed(findings)
+
+
+def test_the_bytes_of_the_messages() -> None:
+    assert CODEC.encode(ViewAsk(7)).hex() == "926007"
+    told = View(7, 1000, (Seen(1, "alive", 0.5, None, None),))
+    assert CODEC.encode(told).hex() == ("946107cd03e8919501a5616c697665cb3fe0000000000000c0c0")
+    assert CODEC.decode(CODEC.encode(told)) == told
+
+
+def test_other_profiles_and_copied_identities_are_named() -> None:
+    assert running.profiles("lan", {"bob": "lan"}).status is Status.OK
+    mixed = running.profiles("lan", {"bob": "wan", "cy": "lan"})
+    assert mixed.status is Status.WARN
+    assert "bob (wan)" in mixed.message
+    assert running.clones({}).status is Status.OK
+    copied = running.clones({"bob": (Address("10.0.0.1", 7747), Address("10.0.0.2", 7747))})
+    assert copied.status is Status.FAIL
+    assert "bob (10.0.0.1:7747, 10.0.0.2:7747)" in copied.message
