@@ -1,13 +1,45 @@
-"""Each transcript in tests/transcripts says today what it said when it was recorded."""
+"""Each transcript in tests/transcripts says today what it said when it was recorded.
 
+And it would not if the rule were broken that it is about: for a number of rules a mutation breaks
+one in the code of the protocols, and the transcript named beside it must then say something else.
+"""
+
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from gossip.envelope import ReplayWindow
+from gossip.machine import Address, Instant
+from gossip.membership import beliefs, detector, events, plausible, relay, roll
+from gossip.membership.awareness import Awareness
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.book import Book
+from gossip.membership.clones import Clones
+from gossip.membership.evidence import Evidence
+from gossip.membership.flapping import Flapping
+from gossip.membership.hearsay import Hearsay
+from gossip.membership.local import LocalMember
+from gossip.membership.members import Member
+from gossip.membership.messages import Claim, Datagram, Event, EventId, Ping, Suspect
+from gossip.membership.post import Post
+from gossip.membership.roll import Roll
+from gossip.membership.suspicion import Suspicion
+from gossip.membership.swim import Swim
 from gossip.sim.transcript import BadCommand, Transcript, replay
+from gossip.tuning import Tuning
 
 FOLDER = Path(__file__).resolve().parents[1] / "transcripts"
 TRANSCRIPTS = sorted(FOLDER.glob("*.txt"))
+INDEX = (FOLDER / "README.md").read_text()
+LINES_MAX = 80
+BY_CHANCE = frozenset({"crash", "join", "killed", "pause", "values"})
+"""These tell who noticed first, or who owns a key, which is another with another seed."""
+Patch = pytest.MonkeyPatch
+Plant = Callable[[Patch], None]
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
@@ -20,13 +52,243 @@ def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
     assert answered == recorded, "run `pytest tests/sim --rewrite`, then read the difference"
 
 
-def test_there_are_transcripts() -> None:
-    assert TRANSCRIPTS
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3, 4])
+@pytest.mark.parametrize(
+    "path", [path for path in TRANSCRIPTS if path.stem not in BY_CHANCE], ids=lambda path: path.stem
+)
+def test_chance_has_no_part_in_what_is_told(path: Path, seed: int) -> None:
+    recorded = path.read_text()
+    assert replay(recorded, seed) == recorded
 
 
-@pytest.mark.parametrize("line", ["fly a", "run 5", "cut a", "members z", "lose much"])
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_a_transcript_can_be_read(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# "), "it begins with what it shows, and where that comes from"
+    assert "----" in lines, "it asks at least one question"
+    assert len(lines) <= LINES_MAX
+
+
+def test_the_index_names_every_transcript_and_no_other() -> None:
+    named = re.findall(r"^\| \[([a-z0-9-]+)\]\(\1\.txt\) \|", INDEX, flags=re.MULTILINE)
+    assert named == sorted(named)
+    assert named == sorted(path.stem for path in TRANSCRIPTS)
+
+
+def test_the_language_has_no_word_that_nobody_uses() -> None:
+    lines = [line for path in TRANSCRIPTS for line in path.read_text().splitlines()]
+    used = {line.split()[0] for line in lines if line}
+    assert not set(Transcript().words) - used
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fly a", "run 5", "cut a", "members z", "lose much", "say b a sing b", "heard a noise"],
+)
 def test_a_bad_command_names_its_line(line: str) -> None:
     transcript = Transcript()
     transcript.command("nodes a b")
     with pytest.raises(BadCommand, match=line):
         transcript.command(line)
+
+
+# Mutations: each breaks one rule.
+
+
+def relays_are_not_asked(patch: Patch) -> None:
+    patch.setattr(detector.Detector, "_ask_relays", lambda *_: None)
+
+
+def suspects_are_pinged_without_a_word(patch: Patch) -> None:
+    """Leave the accusation to gossip, as SWIM does without the buddy system."""
+    send = Post.send
+
+    def mutant(self: Post, to: Address, *messages: Datagram, **more: Any) -> None:
+        asks = any(isinstance(message, Ping) for message in messages)
+        kept = [each for each in messages if not (asks and isinstance(each, Suspect))]
+        send(self, to, *kept, **more)
+
+    patch.setattr(Post, "send", mutant)
+
+
+def nacks_come_at_the_timeout(patch: Patch) -> None:
+    patch.setattr(relay, "NACK_SHARE", 1.0)
+
+
+def nacks_are_not_counted(patch: Patch) -> None:
+    patch.setattr(detector.Detector, "nack", lambda *_: None)
+
+
+def only_the_interval_stretches(patch: Patch) -> None:
+    """Be no more patient with answers in bad health: memberlist's reading of LHA-Probe."""
+    stretch = Awareness.stretch
+
+    def mutant(self: Awareness, duration_s: float) -> float:
+        return duration_s if duration_s < 1.0 else stretch(self, duration_s)
+
+    patch.setattr(Awareness, "stretch", mutant)
+
+
+def everybody_confirms(patch: Patch) -> None:
+    """Count an accusation anew each time that it is heard."""
+    accuse = Suspicion.accuse
+
+    def mutant(self: Suspicion, accuser: int) -> bool:
+        return accuse(self, accuser + len(self.accusers))
+
+    patch.setattr(Suspicion, "accuse", mutant)
+
+
+def confirmations_are_worth_nothing(patch: Patch) -> None:
+    patch.setattr(Beliefs, "_confirm", lambda *_: None)
+
+
+def the_word_of_one_is_enough_in_a_small_covey(patch: Patch) -> None:
+    patch.setattr(Tuning, "confirmations", lambda self, members: 3 if members >= 5 else 0)
+
+
+def headers_prove_nothing(patch: Patch) -> None:
+    patch.setattr(Beliefs, "lived", lambda *_: None)
+
+
+def stale_accusations_are_ignored(patch: Patch) -> None:
+    about_us = Beliefs._about_us
+
+    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+        if claim.incarnation >= self._local.incarnation:
+            about_us(self, claim, source, now)
+
+    patch.setattr(Beliefs, "_about_us", mutant)
+
+
+def incarnations_have_32_bits(patch: Patch) -> None:
+    rise_above = LocalMember.rise_above
+
+    def mutant(self: LocalMember, incarnation: int) -> None:
+        rise_above(self, incarnation)
+        short = self.incarnation % 2**32
+        self._alive = msgspec.structs.replace(self._alive, incarnation=short)
+
+    patch.setattr(LocalMember, "rise_above", mutant)
+
+
+def every_number_is_believed(patch: Patch) -> None:
+    for module in (beliefs, plausible):
+        patch.setattr(module, "follows", lambda *_: True)
+
+
+def a_merge_accuses(patch: Patch) -> None:
+    """Take over in an exchange what the other one suspects, as an accuser."""
+
+    def mutant(self: Hearsay, member: Member, claim: Claim) -> None:
+        self._beliefs.claim(claim, None, 0.0)
+
+    patch.setattr(Hearsay, "_doubt", mutant)
+
+
+def rumours_are_told_four_times(patch: Patch) -> None:
+    patch.setattr(Tuning, "tellings", lambda *_: 4)
+
+
+def pauses_go_unnoticed(patch: Patch) -> None:
+    patch.setattr(Swim, "_resume", lambda *_: None)
+
+
+def pauses_use_up_the_time_of_suspects(patch: Patch) -> None:
+    patch.setattr(Suspicion, "postpone", lambda *_: None)
+
+
+def sleepers_are_accused(patch: Patch) -> None:
+    patch.setattr(beliefs, "_is_early", lambda *_: False)
+
+
+def addresses_are_forgotten(patch: Patch) -> None:
+    patch.setattr(Book, "write_down", lambda *_: None)
+
+
+def the_dead_stay_listed(patch: Patch) -> None:
+    patch.setattr(Roll, "reap", lambda *_: None)
+
+
+def strangers_are_welcome(patch: Patch) -> None:
+    patch.setattr(Roll, "has_room_for", lambda self, _: len(self.members) < 100)
+
+
+def flapping_is_nothing(patch: Patch) -> None:
+    patch.setattr(Flapping, "came_back", lambda *_, **__: None)
+
+
+def clones_are_nobodys_business(patch: Patch) -> None:
+    patch.setattr(Clones, "former_life", lambda *_: None)
+
+
+def refusals_are_always_believed(patch: Patch) -> None:
+    patch.setattr(Evidence, "_disbelieve", lambda *_: None)
+
+
+def paths_are_for_ever(patch: Patch) -> None:
+    """Go on sending to where a member was first heard, whatever it says."""
+    patch.setattr(roll, "_path_kept", lambda known, _: known and known.path)
+
+
+def packets_open_again(patch: Patch) -> None:
+    patch.setattr(ReplayWindow, "is_new", lambda *_: True)
+    patch.setattr(ReplayWindow, "admit", lambda *_: None)
+
+
+def equal_events_are_one(patch: Patch) -> None:
+    """Tell events apart by what they say and when, as Serf does."""
+
+    def mutant(event: Event) -> EventId:
+        return EventId(1, 0, hash((event.time, event.name, event.payload)) % 2**32)
+
+    patch.setattr(events, "id_of", mutant)
+
+
+def events_of_before_are_news(patch: Patch) -> None:
+    objection = events.Events._objection
+
+    def mutant(self: events.Events, event: Event, now: Instant, old: int) -> str | None:
+        self._is_first_life = self.is_sure = True
+        return objection(self, event, now, 0)
+
+    patch.setattr(events.Events, "_objection", mutant)
+
+
+BROKEN: list[tuple[Plant, str]] = [
+    (relays_are_not_asked, "probe-indirect"),
+    (suspects_are_pinged_without_a_word, "buddy-system"),
+    (nacks_come_at_the_timeout, "nack"),
+    (nacks_are_not_counted, "health-nacks"),
+    (only_the_interval_stretches, "health-probe"),
+    (everybody_confirms, "suspicion-confirmed"),
+    (confirmations_are_worth_nothing, "suspicion-confirmed"),
+    (the_word_of_one_is_enough_in_a_small_covey, "suspicion-small-covey"),
+    (headers_prove_nothing, "header-refutes"),
+    (stale_accusations_are_ignored, "refute-stale-suspicion"),
+    (incarnations_have_32_bits, "refute-at-the-top"),
+    (every_number_is_believed, "refute-at-the-top"),
+    (a_merge_accuses, "merge-is-no-accuser"),
+    (rumours_are_told_four_times, "retransmit-floor"),
+    (pauses_go_unnoticed, "pause-speaks-first"),
+    (pauses_use_up_the_time_of_suspects, "pause-gives-time-back"),
+    (sleepers_are_accused, "sleep"),
+    (addresses_are_forgotten, "reaped"),
+    (the_dead_stay_listed, "reaped"),
+    (strangers_are_welcome, "flood-of-members"),
+    (flapping_is_nothing, "flapping"),
+    (clones_are_nobodys_business, "clones"),
+    (refusals_are_always_believed, "refusals-forged"),
+    (paths_are_for_ever, "new-address"),
+    (packets_open_again, "replay"),
+    (equal_events_are_one, "event-twins"),
+    (events_of_before_are_news, "event-not-replayed"),
+]
+
+
+@pytest.mark.parametrize(("plant", "name"), BROKEN, ids=[plant.__name__ for plant, _ in BROKEN])
+def test_a_broken_rule_changes_its_transcript(plant: Plant, name: str, monkeypatch: Patch) -> None:
+    recorded = (FOLDER / f"{name}.txt").read_text()
+    plant(monkeypatch)
+    assert replay(recorded) != recorded
