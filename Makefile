@@ -14,8 +14,8 @@ PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak clean debian bench \
-        bench-idle bench-cli bench-seal bench-telemetry bench-membership
+.PHONY: help demo test check lint format soak fuzz clean debian bench \
+        bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-lifeguard
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,16 +72,21 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict
 	@$(BIN)/mypy --no-error-summary
 
 check: lint  ## lint and the fast tests, under two minutes
-	@$(BIN)/pytest -q -m 'not live and not slow'
+	@$(BIN)/pytest -q -n auto -m 'not live and not slow'
 
+# Pure tests share the cores; those with real processes have the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n auto -m 'not live'
+	@$(BIN)/pytest -q -m live
 
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
 soak: $(STAMPS)/test  ## many simulator seeds; SEEDS=0:1000 says which
 	@$(BIN)/python -m tests.sim.campaign $(if $(SEEDS),--seeds $(SEEDS))
+
+fuzz: $(STAMPS)/test  ## hostile input for ten minutes; SECONDS=60 SEED=7 say how long and from where
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 bench: PROGRAMS := $(BENCH_PROGRAMS)
 bench: $(STAMPS)/test debian  ## measure everything; docs/BENCHMARKS.md explains the figures
@@ -103,6 +108,9 @@ bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a sec
 bench-membership: PROGRAMS := $(BENCH_PROGRAMS)
 bench-membership: $(STAMPS)/bench debian  ## crashes, loss, joining, healing beside Serf and kinship; OPTIONS=--quick
 	@$(BIN)/python -m bench.membership $(OPTIONS)
+
+bench-lifeguard: $(STAMPS)/test  ## slow members in the simulator, beside the Lifeguard paper; OPTIONS=--quick
+	@$(BIN)/python -m bench.lifeguard $(OPTIONS)
 
 clean:  ## remove .venv and every cache
 	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Self
 
-from bench.contenders import Contender, Seat
+from bench.contenders import Contender
 from bench.witness import Witness
+from tests.live.harness.admitted import Seat
 from tests.live.harness.network import Network, Side
 
 WHOLE_WITHIN_S = 180.0

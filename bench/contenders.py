@@ -8,44 +8,18 @@ disk, so that what is measured is the membership and not the issuing of certific
 import os
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-from agent.admission.issuing import authority_of
-from agent.security import certificates
-from agent.security.identity import (
-    Credentials,
-    Identity,
-    Peer,
-    found,
-    new_id,
-    private_pem,
-    write_credentials,
-)
-from agent.security.private_files import replace_private, staged_directory, write_private
-from agent.settings import DEFAULT_PORT
-from gossip.machine import Address
-from gossip.state.registry import Admitted, SignedRegistry, admit, open_registry
+from tests.live.harness.admitted import Seat, found_and_admit
 from tests.live.harness.agents import COVEY, environment
-from tests.live.harness.network import Host
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 """For Serf and kinship; Covey makes its own."""
 PORT = 7946
 SETTINGS = '[log]\nlevel = "debug"\n[apps.system]\nenabled = false\n'
 """No app; and changes of members that come and go are told one by one, so that all are counted."""
-
-
-class Seat(NamedTuple):
-    """One member's place: its name, its host, its folder."""
-
-    name: str
-    host: Host
-    folder: Path
 
 
 class Contender(Protocol):
@@ -76,22 +50,7 @@ class Covey:
         for seat in seats:
             seat.folder.mkdir(parents=True)
             (seat.folder / "covey.toml").write_text(SETTINGS)
-        first, *others = seats
-        issuer = found(_identity_of(first), "bench", first.name)
-        keys = [Ed25519PrivateKey.generate() for _ in others]
-        entries = [
-            Admitted(new_id(), seat.name, key.public_key().public_bytes_raw())
-            for seat, key in zip(others, keys, strict=True)
-        ]
-        registry = _admitted(issuer, entries)
-        replace_private(_identity_of(first) / "registry", registry)
-        peer = Peer(
-            issuer.node_id, first.name, (Address(first.host.ipv4, DEFAULT_PORT),), time.time()
-        )
-        for seat, key, entry in zip(others, keys, entries, strict=True):
-            with staged_directory(_identity_of(seat)) as staged:
-                write_private(staged / "node.key", private_pem(key))
-                write_credentials(staged, _credentials(issuer, entry, registry, peer))
+        found_and_admit(seats, "bench")
 
     def command(self, seat: Seat, first: Seat) -> list[str]:  # noqa: ARG002 - it is on disk
         """Return the command that runs an agent."""
@@ -100,34 +59,6 @@ class Covey:
     def environ(self, seat: Seat) -> dict[str, str]:
         """Return an environment without settings of the developer's own agent."""
         return environment(seat.folder)
-
-
-def _identity_of(seat: Seat) -> Path:
-    return seat.folder / "data" / "identity"
-
-
-def _admitted(issuer: Identity, entries: Sequence[Admitted]) -> bytes:
-    registry = open_registry(issuer.first_registry(), issuer.verify)
-    for entry in entries:
-        registry = admit(registry, entry)
-    payload = registry.encode()
-    return SignedRegistry(payload, issuer.sign(payload)).encode()
-
-
-def _credentials(issuer: Identity, entry: Admitted, registry: bytes, peer: Peer) -> Credentials:
-    authority = authority_of(issuer)
-    subject = certificates.Subject(issuer.cluster_id, entry.id, entry.name)
-    return Credentials(
-        cluster_id=issuer.cluster_id,
-        cluster_name=issuer.cluster_name,
-        certificate=certificates.issue(
-            issuer.authority_private_key(), authority, subject, entry.key
-        ),
-        authority=authority,
-        keyring=issuer.keyring_bytes(),
-        registry=registry,
-        peers=(peer,),
-    )
 
 
 class Serf:

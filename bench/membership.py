@@ -1,9 +1,10 @@
 """Membership, beside Serf and kinship: how fast a crash is known, how often somebody is wronged.
 
-All run on the same kind of network, made of namespaces and one bridge, one system after the other
-in the same minutes, and are read by the same witness (bench/witness.py). ``--parts`` and
-``--members`` choose what is measured: all of it takes more than an hour, and a hundred agents are
-much for a small machine.
+All run on the same kind of network, made of namespaces and one bridge for each cluster, and are
+read by the same witness (bench/witness.py). The clusters of one wave live and suffer side by side,
+so that a busy moment of the machine is a busy moment for all of them: idle agents are cheap, and
+what is measured are timers. Clusters that would be too many agents together take turns.
+``--parts``, ``--members`` and the rest choose what is measured; all of it takes an hour.
 """
 
 import argparse
@@ -12,116 +13,173 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from bench import trials
 from bench.cluster import Cluster
+from bench.comparison import Comparison
 from bench.contenders import CONTENDERS
 from bench.report import finish, table
-from bench.trials import KINDS, LOSSES, QUICK, SPLIT, THOROUGH, Lengths
+from bench.trials import KINDS, LOSSES, QUICK, THOROUGH
 from gossip.sim.experiment import SEEDS
 from gossip.sim.world import World
 from tests.live.harness.network import can_make_networks
 
-PARTS = ("crash", "loss", "idle", "join", "heal", "sim")
-FIRST_LAST = "first", "last"
+PARTS = ("idle", "crash", "loss", "join", "heal", "sim")
 WITH_CLUSTER = {"crash", "loss", "idle"}
+WAVE_MAX = 170
+"""A wave has at most so many agents, or one cluster."""
 SIMULATED_MEMBERS, SIMULATED_S = 100, 60.0
 NEIGHBOURS = {"gc_thresh1": 8192, "gc_thresh2": 16384, "gc_thresh3": 32768}
 
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """One cluster that is to be measured."""
+
+    members: int
+    system: str
+
+
+class Wave:
+    """The clusters that live side by side."""
+
+    def __init__(self, places: Sequence[Place], failures: list[str]) -> None:
+        self.names = ", ".join(f"{place.system} {place.members}" for place in places)
+        self._failures = failures
+        self._clusters = {
+            place: Cluster(CONTENDERS[place.system], place.members) for place in places
+        }
+
+    def each(self, do: Callable[[Cluster], T]) -> Iterator[tuple[Place, T]]:
+        """Do the same to all clusters at once; yield what came of it.
+
+        A cluster that fails is ended, and takes no part in what comes later.
+        """
+        with ThreadPoolExecutor(max(1, len(self._clusters))) as threads:
+            going = {key: threads.submit(do, cluster) for key, cluster in self._clusters.items()}
+        for place, done in going.items():
+            try:
+                yield place, done.result()
+            except RuntimeError as error:
+                self._failures.append(f"{place.system} with {place.members} members: {error}")
+                self._clusters.pop(place).close()
+
+    def close(self) -> None:
+        """End all of them."""
+        for cluster in self._clusters.values():
+            cluster.close()
+
 
 class Run:
-    """One run: what was asked for, and what was measured so far, by part, members and system."""
+    """One run: what was asked for, carried out part by part."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.members: list[int] = options.members
-        self.systems: list[str] = options.systems
-        self.parts: list[str] = options.parts
-        self.losses: list[int] = options.loss
-        self.joining: int = options.joining
-        self.lengths: Lengths = QUICK if options.quick else THOROUGH
-        self.detection: dict[str, dict[str, dict[str, Any]]] = {}
-        self.false_deaths: dict[str, dict[str, dict[str, float]]] = {}
-        self.idle: dict[str, dict[str, Any]] = {}
-        self.join: dict[str, float | None] = {}
-        self.heal: dict[str, float | None] = {}
+        self._options = options
+        self._lengths = QUICK if options.quick else THOROUGH
+        self.found = Comparison(options.systems, self._lengths, options.joining)
         self.simulated: float | None = None
         self.load = [os.getloadavg()[0]]
         self._began = time.monotonic()
 
     def measure(self) -> None:
         """Measure all that was asked for."""
-        if WITH_CLUSTER.intersection(self.parts):
-            for members in self.members:
-                for system in self.systems:
-                    self._measure_cluster(system, members)
-        for system in self.systems:
-            if "join" in self.parts:
-                self._tell(f"{system}: {self.joining} join")
-                self.join[system] = trials.join(CONTENDERS[system], self.joining)
-            if "heal" in self.parts:
+        parts = self._options.parts
+        if WITH_CLUSTER.intersection(parts):
+            for places in waves(self._options.members, self._options.systems):
+                self._measure_wave(places)
+        for system in self._options.systems:
+            if "join" in parts:
+                self._tell(f"{system}: {self._options.joining} join")
+                joined_s = trials.join(CONTENDERS[system], self._options.joining)
+                self.found.joined_s[system] = joined_s
+        for system in self._options.systems:
+            if "heal" in parts:
                 self._tell(f"{system}: a split")
-                self.heal[system] = trials.heal(CONTENDERS[system], self.lengths.split_s)
-        if "sim" in self.parts:
+                healed_s = trials.heal(CONTENDERS[system], self._lengths.split_s)
+                self.found.healed_s[system] = healed_s
+        if "sim" in parts:
             self._tell("the simulator")
             self.simulated = simulated_a_second()
 
-    def _measure_cluster(self, system: str, members: int) -> None:
-        with Cluster(CONTENDERS[system], members) as cluster:
-            cluster.must_form()
-            if "idle" in self.parts:
-                self._tell(f"{system}, {members}: idle")
-                found = trials.idle(cluster, self.lengths.idle_s)
-                self.idle.setdefault(str(members), {})[system] = found._asdict()
-            if "crash" in self.parts:
-                for kind in KINDS:
-                    self._tell(f"{system}, {members}: crash of a {kind}")
-                    seen = trials.crash(cluster, kind, self.lengths.crashes)
-                    by_kind = self.detection.setdefault(str(members), {})
-                    by_kind.setdefault(kind, {})[system] = seen._asdict()
-            if "loss" in self.parts:
-                for percent in self.losses:
-                    self._tell(f"{system}, {members}: {percent} % loss")
-                    lost = trials.lose(cluster, percent, self.lengths.loss_s)
-                    by_loss = self.false_deaths.setdefault(str(members), {})
-                    by_loss.setdefault(str(percent), {})[system] = lost.false_deaths_per_node_hour
+    def _measure_wave(self, places: Sequence[Place]) -> None:
+        wave = Wave(places, self.found.failures)
+        try:
+            self._tell(f"{wave.names}: forming")
+            list(wave.each(Cluster.must_form))
+            if "idle" in self._options.parts:
+                self._tell("idle")
+                for place, cost in wave.each(partial(trials.idle, seconds=self._lengths.idle_s)):
+                    self.found.note_idle(*place, cost)
+            if "crash" in self._options.parts:
+                self._measure_crashes(wave)
+            if "loss" in self._options.parts:
+                self._measure_losses(wave)
+        finally:
+            wave.close()
+
+    def _measure_crashes(self, wave: Wave) -> None:
+        for kind in KINDS:
+            self._tell(f"crashes of a {kind}")
+            crash = partial(trials.crash, kind=kind, times=self._lengths.crashes)
+            for place, seen in wave.each(crash):
+                self.found.note_crashes(*place, kind, seen)
+
+    def _measure_losses(self, wave: Wave) -> None:
+        for percent in self._options.loss:
+            self._tell(f"{percent} % loss")
+            list(wave.each(Cluster.form_anew))
+            lose = partial(trials.lose, percent=percent, lengths=self._lengths)
+            for place, lost in wave.each(lose):
+                self.found.note_loss(*place, percent, lost)
 
     def _tell(self, what: str) -> None:
         """Say on stderr what comes now, and note how busy the machine is."""
         self.load.append(os.getloadavg()[0])
-        print(f"{time.monotonic() - self._began:6.0f} s  {what}", file=sys.stderr, flush=True)
+        passed_s = time.monotonic() - self._began
+        print(f"{passed_s:6.0f} s, load {self.load[-1]:.1f}  {what}", file=sys.stderr, flush=True)
 
     def figures(self) -> dict[str, Any]:
         """Return everything, for the last line."""
         return {
-            "detect_ratio_serf": {
-                members: {kind: _over_serf(kinds[kind], "last_s") for kind in kinds}
-                for members, kinds in self.detection.items()
-            },
-            "false_deaths_per_node_hour": self.false_deaths,
-            "idle_bytes_ratio_serf": {
-                members: _over_serf(by_system, "bytes_per_s")
-                for members, by_system in self.idle.items()
-            },
-            "join100_s": self.join.get("covey"),
-            "join_members": self.joining,
-            "heal_s": self.heal.get("covey"),
+            **self.found.figures(),
             "sim_node_seconds_per_s": self.simulated,
-            "detection_s": self.detection,
-            "idle": self.idle,
-            "join_s": self.join,
-            "heal_all_s": self.heal,
-            "lengths": self.lengths._asdict(),
             "load_1min": {"least": min(self.load), "most": max(self.load)},
+            "took_s": round(time.monotonic() - self._began),
         }
 
+    def show(self) -> None:
+        """Print the tables."""
+        self.found.show()
+        if self.simulated is not None:
+            table("Simulator", ["what", "figure"],
+                  [[f"seconds of a node, simulated a second, {SIMULATED_MEMBERS} idle members",
+                    self.simulated]])  # fmt: skip
+        print(f"\nLoad of the machine meanwhile (one minute): {min(self.load):.1f} to "
+              f"{max(self.load):.1f}")  # fmt: skip
 
-def _over_serf(by_system: dict[str, Any], figure: str) -> float | None:
-    """Return Covey's figure over Serf's; None when one of them has none."""
-    ours, theirs = (by_system.get(name, {}).get(figure) for name in ("covey", "serf"))
-    return round(ours / theirs, 3) if ours is not None and theirs else None
+
+def waves(sizes: Sequence[int], systems: Sequence[str]) -> list[list[Place]]:
+    """Put clusters together, in their order, as long as a wave does not become too large.
+
+    >>> for wave in waves([5, 60, 100], ["covey", "serf"]):
+    ...     print(*(f"{place.system}-{place.members}" for place in wave))
+    covey-5 serf-5 covey-60 serf-60
+    covey-100
+    serf-100
+    """
+    found: list[list[Place]] = []
+    for members, system in itertools.product(sizes, systems):
+        if found and sum(place.members for place in found[-1]) + members <= WAVE_MAX:
+            found[-1].append(Place(members, system))
+        else:
+            found.append([Place(members, system)])
+    return found
 
 
 def simulated_a_second() -> float:
@@ -132,76 +190,6 @@ def simulated_a_second() -> float:
     begun = time.process_time()
     world.run(SIMULATED_S)
     return SIMULATED_MEMBERS * SIMULATED_S / (time.process_time() - begun)
-
-
-def show(run: Run) -> None:
-    """Print the tables."""
-    _show_crashes(run)
-    _show_false_deaths(run)
-    _show_idle(run)
-    _show_rest(run)
-
-
-def _show_crashes(run: Run) -> None:
-    head = ["members", "what crashed", *(f"{s}, {w}" for s in run.systems for w in FIRST_LAST)]
-    rows: list[list[object]] = [
-        [members, kind, *_pairs(by_system, run.systems)]
-        for members, kinds in run.detection.items()
-        for kind, by_system in kinds.items()
-    ]
-    if rows:
-        table(f"Seconds until a crash is known, medians of {run.lengths.crashes}", head, rows)
-
-
-def _show_false_deaths(run: Run) -> None:
-    rows: list[list[object]] = [
-        [members, f"{percent} %", *(by_system[name] for name in run.systems)]
-        for members, losses in run.false_deaths.items()
-        for percent, by_system in losses.items()
-    ]
-    if rows:
-        seconds = run.lengths.loss_s
-        title = f"False deaths, reports a node and hour, over {seconds:.0f} s each"
-        table(title, ["members", "loss", *run.systems], rows)
-
-
-def _show_idle(run: Run) -> None:
-    head = ["members", "system", "RSS MiB", "% of a core", "bytes sent a second", "packets"]
-    rows: list[list[object]] = [
-        [members, name, *cost.values()]
-        for members, by_system in run.idle.items()
-        for name, cost in by_system.items()
-    ]
-    if rows:
-        table(f"Idle, one agent, medians over all, {run.lengths.idle_s:.0f} s", head, rows)
-
-
-def _pairs(by_system: dict[str, Any], systems: Sequence[str]) -> list[object]:
-    cells = [by_system[name][f"{which}_s"] for name in systems for which in FIRST_LAST]
-    return [_seconds(cell) for cell in cells]
-
-
-def _seconds(value: float | None) -> object:
-    return "not in time" if value is None else value
-
-
-def _show_rest(run: Run) -> None:
-    rows: list[list[object]] = []
-    if run.join:
-        rows.append([f"{run.joining} agents start at once: all see all",
-                     *(_seconds(run.join[name]) for name in run.systems)])  # fmt: skip
-    if run.heal:
-        members, east = SPLIT
-        what = f"a split {members - east}/{east} of {run.lengths.split_s:.0f} s, healed"
-        rows.append([what, *(_seconds(run.heal[name]) for name in run.systems)])
-    if rows:
-        table("Joining and healing, seconds", ["what", *run.systems], rows)
-    if run.simulated is not None:
-        table("Simulator", ["what", "figure"],
-              [[f"seconds of a node, simulated a second, {SIMULATED_MEMBERS} idle members",
-                run.simulated]])  # fmt: skip
-    print(f"\nLoad of the machine meanwhile (one minute): {min(run.load):.1f} to "
-          f"{max(run.load):.1f}")  # fmt: skip
 
 
 def _numbers(text: str) -> list[int]:
@@ -220,7 +208,7 @@ def _chosen(among: Sequence[str]) -> Any:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--members", type=_numbers, default=[5, 10, 30])
+    parser.add_argument("--members", type=_numbers, default=[5, 9, 10, 30, 100])
     parser.add_argument("--systems", type=_chosen(tuple(CONTENDERS)), default=list(CONTENDERS))
     parser.add_argument("--loss", type=_numbers, default=list(LOSSES), help="percent")
     parser.add_argument("--parts", type=_chosen(PARTS), default=list(PARTS))
@@ -256,7 +244,7 @@ def main() -> None:
     run = Run(options)
     with many_neighbours():
         run.measure()
-    show(run)
+    run.show()
     finish("membership", run.figures())
 
 

@@ -21,6 +21,9 @@ SPLIT = 9, 4
 HEALED_WITHIN_S = 180.0
 SECONDS_PER_HOUR = 3600.0
 KINDS = ("process", "host")
+LARGE = 30
+LOSING_LEAST = 1 / 3
+"""A suspicion takes its time among many: loss lasts at least this share of the usual time."""
 
 
 class Lengths(NamedTuple):
@@ -28,8 +31,17 @@ class Lengths(NamedTuple):
 
     crashes: int
     loss_s: float
+    """In clusters of up to LARGE members; larger ones have as many seconds of nodes earlier."""
     idle_s: float
     split_s: float
+
+    def losing_s(self, members: int) -> float:
+        """Return how long packets are lost.
+
+        >>> [THOROUGH.losing_s(members) for members in (5, 30, 60, 100)]
+        [120.0, 120.0, 60.0, 40.0]
+        """
+        return self.loss_s * max(LOSING_LEAST, min(1.0, LARGE / members))
 
 
 THOROUGH = Lengths(crashes=5, loss_s=120.0, idle_s=60.0, split_s=60.0)
@@ -89,13 +101,12 @@ def _median(seconds: list[float]) -> float | None:
     return None if middle == float("inf") else middle
 
 
-def lose(cluster: Cluster, percent: int, seconds: float) -> Losing:
+def lose(cluster: Cluster, percent: int, lengths: Lengths) -> Losing:
     """Lose this share of all frames between the hosts, and count who is wrongly declared dead."""
-    cluster.form_anew()
     time.sleep(REST_S)
     begun = time.monotonic()
     cluster.network.lose(percent)
-    time.sleep(seconds)
+    time.sleep(lengths.losing_s(len(cluster.seats)))
     reports = len(cluster.witness.deaths(begun))
     spent_s = time.monotonic() - begun
     cluster.network.lose(0)

@@ -45,6 +45,7 @@ MUST_HAPPEN = (
     "world/datagrams/cut",
     "world/datagrams/duplicated",
     "world/datagrams/nobody_there",
+    "world/messages/held",
     "world/streams/stalled",
     "world/streams/broken",
     "world/disks/writes_lost",

@@ -133,6 +133,8 @@ class SimulatedDriver:
 
     def _send_datagram(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, SendDatagram), "the table of effects says so"
+        if self._is_held(host, self._send_datagram, effect):
+            return
         self.counts["sent/datagrams"] += 1
         self.counts["sent/bytes"] += len(effect.data)
         target = self._by_address.get(effect.to)
@@ -155,7 +157,27 @@ class SimulatedDriver:
         elif receiver.state is HostState.PAUSED and len(receiver.inbox) >= INBOX_ITEMS_MAX:
             self.counts["datagrams/buffer_full"] += 1
         else:
-            self.call(receiver, lambda node, now: node.receive(data, source, now))
+            self._take_in(receiver, lambda node, now: node.receive(data, source, now))
+
+    # ------------------------------------------------------------------ slow hosts
+
+    def _take_in(self, host: Host, action: Callable[[Node, Instant], None]) -> None:
+        """Let a node take in what the air brought, when its host lets it through."""
+        if not self._is_held(host, self._take_in, action):
+            self.call(host, action)
+
+    def _is_held(self, host: Host, move: Callable[..., None], what: object) -> bool:
+        """Say whether a slow host keeps this to itself for now; it is moved on later, in order."""
+        release_at = self.network.release_at(host.name, self.schedule.now)
+        if release_at is None:
+            return False
+        self.counts["messages/held"] += 1
+        self.schedule.at(release_at, self._release, host, host.life, move, what)
+        return True
+
+    def _release(self, host: Host, life: int, move: Callable[..., None], what: object) -> None:
+        if host.life == life:
+            move(host, what)
 
     # ------------------------------------------------------------------ what kernels do
 
@@ -197,6 +219,8 @@ class SimulatedDriver:
 
     def _send_frame(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, SendFrame), "the table of effects says so"
+        if self._is_held(host, self._send_frame, effect):
+            return
         self.counts["sent/bytes"] += len(effect.data)
         target = self._by_id.get(effect.to)
         known = host.node.addresses_of(effect.to)
@@ -208,7 +232,7 @@ class SimulatedDriver:
 
     def frame_arrived(self, receiver: Host, data: bytes, sender: Host) -> None:
         """Hand a frame to the node on receiver."""
-        self.call(receiver, lambda node, now: node.receive_frame(data, sender.id, now))
+        self._take_in(receiver, lambda node, now: node.receive_frame(data, sender.id, now))
 
     def stream_broke(self, sender: Host, receiver: Host) -> None:
         """Tell the node on sender that frames to receiver were lost."""

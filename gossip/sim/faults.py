@@ -68,6 +68,7 @@ ON_A_HOST: dict[str, tuple[HostState, ...]] = {
     "restart": (HostState.DOWN,),
     "pause": (HostState.UP,),
     "resume": (HostState.PAUSED,),
+    "slow": (HostState.UP,),
     "sleep": (HostState.UP,),
     "awaken": (HostState.UP,),
 }
@@ -107,6 +108,17 @@ def _pauses(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fau
         name, length_s = rng.choice(names), _length_s(rng, 6.0)
         yield Fault(at, "pause", (name,))
         yield Fault(at + length_s, "resume", (name,))
+
+
+def _slowness(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    """Held, let go for a moment, held again, as in the Lifeguard paper."""
+    for at in _moments(rng, span_s, 3):
+        name, turns = rng.choice(names), rng.randint(1, 8)
+        held_s, open_s = rng.choice((0.5, 2.0, 8.0)), rng.choice((0.004, 0.25, 4.0))
+        for turn in range(turns):
+            held_at = at + turn * (held_s + open_s)
+            if held_at < span_s:
+                yield Fault(held_at, "slow", (name, held_s))
 
 
 def _sleeps(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
@@ -162,6 +174,7 @@ CLASSES: dict[str, Draw] = {
     "weather": _weather,
     "crashes": _crashes,
     "pauses": _pauses,
+    "slowness": _slowness,
     "sleeps": _sleeps,
     "partitions": _partitions,
     "cuts": _cuts,

@@ -58,6 +58,7 @@ class Network:
         self._blocked: set[tuple[str, str]] = set()
         self._silent_until: dict[tuple[str, str], Instant] = {}
         self._far_s: dict[tuple[str, str], float] = {}
+        self._held_until: dict[str, Instant] = {}
 
     def cut(self, source: str, target: str) -> None:
         """Let nothing pass from source to target any more; the way back stays open."""
@@ -79,6 +80,15 @@ class Network:
         """Undo ``block``."""
         self._blocked -= {(one, other), (other, one)}
 
+    def hold(self, name: str, until: Instant) -> None:
+        """Let nothing into a host or out of it before that instant. It is late then, not lost."""
+        self._held_until[name] = max(until, self._held_until.get(name, until))
+
+    def release_at(self, name: str, now: Instant) -> Instant | None:
+        """Return when what goes into a host or out of it moves on; None: at once."""
+        until = self._held_until.get(name, now)
+        return until if until > now else None
+
     def partition(self, sides: Iterable[Iterable[str]]) -> None:
         """Split the hosts into sides that do not hear each other.
 
@@ -91,8 +101,9 @@ class Network:
         self._sides = {}
 
     def heal(self) -> None:
-        """Undo every cut and partition and end every silence; the conditions stay."""
+        """Undo every cut and partition and end every silence and hold; the conditions stay."""
         self._cuts.clear()
+        self._held_until.clear()
         self._silent_until.clear()
         self.join_sides()
 

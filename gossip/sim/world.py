@@ -187,6 +187,14 @@ class World:
             self.tell(name, "goes on")
             self.driver.resume(self.hosts[name])
 
+    def slow(self, name: str, held_s: float) -> None:
+        """Hold all that goes into a device or out of it for so long; its timers go on.
+
+        That is the anomaly of the Lifeguard paper. A paused process judges nobody meanwhile.
+        """
+        self.tell(name, f"is slow for {held_s} s")
+        self.network.hold(name, self.now + held_s)
+
     def sleep(self, name: str, duration_s: float) -> None:
         """Let a node announce its sleep; its process goes on, as on a device with its radio off."""
         self.tell(name, f"sleeps for {duration_s:.1f} s")

@@ -1,0 +1,178 @@
+"""The protocols of the Lifeguard paper, played by Covey's machine with parts of it exchanged.
+
+Where a constant of ``gossip/tuning.py`` turns a part off, that is how; else a method of one of the
+machine's classes is replaced while a row is played. What Covey adds to the paper is out of the way
+in the paper's rows (``NOT_IN_THE_PAPER``). Nothing of this is an option of the product.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from gossip.ids import Boot, NodeId
+from gossip.machine import Address, Instant
+from gossip.membership import relay
+from gossip.membership.beliefs import Beliefs
+from gossip.membership.book import addresses_of
+from gossip.membership.detector import Detector
+from gossip.membership.messages import Ack, Claim, Ping
+from gossip.membership.probe import Probe
+from gossip.membership.swim import Swim
+from gossip.tuning import LAN, Tuning
+
+ALPHA, BETA, LAMBDA = 5, 6, 4
+
+
+def paper_tuning(members: int) -> Tuning:
+    """Return the paper's constants: alpha 5, beta 6, and memberlist's for the rest."""
+    crowd = LAN.crowd(members)
+    exchange_s = 30.0 * max(1, math.ceil(math.log2(members)) - 4)
+    return msgspec.structs.replace(
+        LAN,
+        suspicion_periods=ALPHA * max(1.0, math.log10(members)) / crowd,
+        suspicion_stretch=BETA,
+        confirmations_max=3,
+        awareness_max=8,
+        tellings_min=LAMBDA * math.ceil(math.log10(members + 1)),
+        tellings_per_doubling=0,
+        exchange_interval_s=exchange_s / crowd,
+        sleep_grace_s=2 * exchange_s,
+        probe_checkers=0,
+        sentinels=0,
+        flapping_patience=1.0,
+    )
+
+
+WITHOUT_LHA_PROBE = {"awareness_max": 0}
+WITHOUT_LHA_SUSPICION = {"suspicion_stretch": 1, "confirmations_max": 0}
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A protocol to be measured: the paper's without some of its parts, or Covey."""
+
+    name: str
+    without: dict[str, float] = {}
+    buddy_system: bool = True
+    is_covey: bool = False
+
+    def tuning(self, members: int) -> Tuning:
+        """Return the constants for a covey of this size."""
+        return (
+            LAN if self.is_covey else msgspec.structs.replace(paper_tuning(members), **self.without)
+        )
+
+    @contextlib.contextmanager
+    def played(self) -> Iterator[None]:
+        """Let the machine's classes be this row's meanwhile."""
+        with contextlib.ExitStack() as stack:
+            if not self.is_covey:
+                for owner, name, method in NOT_IN_THE_PAPER:
+                    stack.enter_context(mock.patch.object(owner, name, method))
+                if not self.buddy_system:
+                    stack.enter_context(mock.patch.object(Detector, "_ping", ping_alone))
+                if "awareness_max" in self.without:
+                    stack.enter_context(mock.patch.object(relay, "NACK_SHARE", math.inf))
+            yield
+
+
+SWIM = Row("SWIM", {**WITHOUT_LHA_PROBE, **WITHOUT_LHA_SUSPICION}, buddy_system=False)
+LIFEGUARD = Row("Lifeguard")
+COVEY = Row("Covey as shipped", is_covey=True)
+ROWS = (
+    SWIM,
+    Row("LHA-Probe", WITHOUT_LHA_SUSPICION, buddy_system=False),
+    Row("LHA-Suspicion", WITHOUT_LHA_PROBE, buddy_system=False),
+    Row("Buddy System", {**WITHOUT_LHA_PROBE, **WITHOUT_LHA_SUSPICION}),
+    LIFEGUARD,
+    COVEY,
+)
+
+_hear, _about_us = Beliefs.hear, Beliefs._about_us  # noqa: SLF001  to be wrapped
+
+
+def hear_no_header(
+    self: Beliefs, sender: NodeId, boot: Boot, incarnation: int, source: Address, now: Instant
+) -> bool:
+    """Learn nothing from the incarnation in the header of a packet."""
+    member = self._members.get(sender)
+    if member is not None and member.boot == boot:
+        incarnation = member.incarnation
+    return _hear(self, sender, boot, incarnation, source, now)
+
+
+def refute_by_rumour(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+    """Refute what is new, by a rumour alone."""
+    del source
+    if (claim.boot, claim.incarnation) >= (self._local.boot, self._local.incarnation):
+        _about_us(self, claim, None, now)
+
+
+def ping_alone(self: Detector, probe: Probe, number: int, now: Instant) -> None:
+    """Ping, and leave it to the rumours to tell a suspect that it is one."""
+    member = self._members.get(probe.target)
+    if member is not None:
+        probe.pinged_at[number] = now
+        self._post.send(addresses_of(member)[0], Ping(number, probe.target))
+
+
+def nothing(*_: object, **__: object) -> None:
+    """Do without."""
+
+
+NOT_IN_THE_PAPER: tuple[tuple[type, str, Callable[..., Any]], ...] = (
+    (Beliefs, "hear", hear_no_header),
+    (Beliefs, "_about_us", refute_by_rumour),
+    (Beliefs, "_tell", nothing),
+    (Detector, "_ask_again", nothing),
+    (Detector, "_ask_by_stream", nothing),
+    (Probe, "catch_up", nothing),
+)
+"""What Covey does and the paper does not, and what takes its place in the paper's rows."""
+
+
+@contextlib.contextmanager
+def senders_wait(
+    row: Row, release_at: Callable[[NodeId, Instant], Instant | None]
+) -> Iterator[None]:
+    """Let whoever is held wait in its first send meanwhile, as a thread of memberlist does.
+
+    A held member gets stuck in one probe, tells no rumours, and still judges its suspects by the
+    time. In the paper's rows the time of the probe runs out meanwhile, and the answer comes too
+    late; Covey gives a probe that it finds late its full time again (``Probe.catch_up``).
+    ``release_at`` tells until when a member is held, by the member's own clock.
+    """
+    wake, gossip, ack = Detector.wake, Swim._gossip, Detector.ack  # noqa: SLF001  to be wrapped
+
+    def waiting_wake(self: Detector, now: Instant) -> None:
+        wait(self._probe, release_at(self._local.id, now))
+        wake(self, now)
+
+    def wait(probe: Probe | None, until: Instant | None) -> None:
+        if probe is None or probe.is_over or until is None or probe.due_at >= until:
+            return
+        if row.is_covey:
+            probe.catch_up(until)
+        probe.due_at = until
+
+    def waiting_gossip(self: Swim, now: Instant) -> None:
+        until = release_at(self._local.id, now)
+        if until is not None:
+            self._gossip_at = until
+        gossip(self, now)
+
+    def ack_in_time(self: Detector, message: Ack, sender: NodeId, now: Instant) -> None:
+        probe = self._probe
+        takes_s = self._awareness.stretch(self._tuning.probe_interval_s)
+        if row.is_covey or probe is None or now < probe.started_at + takes_s:
+            ack(self, message, sender, now)
+
+    with (
+        mock.patch.object(Detector, "wake", waiting_wake),
+        mock.patch.object(Detector, "ack", ack_in_time),
+        mock.patch.object(Swim, "_gossip", waiting_gossip),
+    ):
+        yield
