@@ -27,6 +27,7 @@ from agent.config import Config
 from agent.doctor.doctor import Doctor
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
 from agent.driver import Driver
+from agent.fact_board import FactBoard
 from agent.facts import built_in
 from agent.forum.service import Forum
 from agent.gauges import export
@@ -83,6 +84,7 @@ class Agent:
     telemetry: Telemetry
     uplink: Uplink
     forum: Forum
+    facts: FactBoard
     apps: AppHost
     admission: AdmissionDesk
     round_trips: RoundTripDesk
@@ -261,8 +263,8 @@ class Agent:
             hints=self.keys.hints,
         )
         opened.push_async_callback(self.driver.stop)
-        facts = built_in(self.paths.data, self.started_at, self.config.gossip.profile)
-        self.driver.call(lambda now: self._node.set_facts(facts, now))
+        self.facts = self._make_facts()
+        self.facts.tell()
         self.keys.start()
         opened.push_async_callback(self.keys.stop)
         self.discovery = self._make_discovery(plan, book)
@@ -293,6 +295,16 @@ class Agent:
             lambda _now: time.time_ns() // 1_000_000,
             time.clock_gettime(time.CLOCK_BOOTTIME),
         )
+
+    def _make_facts(self) -> FactBoard:
+        own = built_in(
+            self.paths.data, self.started_at, self.config.gossip.profile, self.config.api.listen
+        )
+
+        def publish(facts: dict[str, str]) -> None:
+            self.driver.call(lambda now: self._node.set_facts(facts, now))
+
+        return FactBoard(own, self.config.node, self._control, publish)
 
     def _make_discovery(self, plan: Plan, book: PeerBook) -> Discovery:
         return Discovery(
@@ -332,6 +344,7 @@ class Agent:
         opened.push_async_callback(listeners.close)
         await self.apps.open()
         opened.push_async_callback(self.apps.close)
+        self._keep_running(self.facts.follow(self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from agent.facts import check_configured
 from agent.notation import parse_duration, parse_endpoint
 
 DEFAULT_PORT = 7747
@@ -42,8 +43,14 @@ class NodeSettings(Section, frozen=True, kw_only=True):
     """``[node]``: what the others are told about this node."""
 
     tags: dict[str, str] = {}
+    facts: dict[str, str] = {}
+    services: dict[str, str] = {}
     zone: str = ""
     weight: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse facts that could not be told. Raises ValueError."""
+        check_configured(self.facts, self.services)
 
 
 class NetworkSettings(Section, frozen=True, kw_only=True):

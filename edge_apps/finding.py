@@ -35,8 +35,13 @@ class AppNotFound(CoveyError):
 
 def available() -> tuple[str, ...]:
     """Return the names of the apps that need no configuration, sorted."""
-    installed = (point.name for point in metadata.entry_points(group=ENTRY_POINT_GROUP))
-    return tuple(sorted({*BUILT_IN, *installed}))
+    return tuple(sorted({*BUILT_IN, *installed()}))
+
+
+def installed() -> dict[str, str]:
+    """Return the apps of the packages beside Covey, with the versions of these packages."""
+    points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return {point.name: point.dist.version if point.dist else "" for point in points}
 
 
 def find(name: str, options: Mapping[str, Any]) -> App:

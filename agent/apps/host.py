@@ -19,17 +19,20 @@ from typing import Any
 
 import msgspec
 
+from agent._version import __version__
 from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
-from edge_apps.finding import available
+from edge_apps.finding import BUILT_IN, MODULE_OPTION, PATH_OPTION, installed
 
 # An app's name is an argument, a part of a path in the API, and the name of a file.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 COVEY_PREFIX = "COVEY_"
+# One that crashed runs again soon, unless it does so all the time.
+RUNNING = frozenset({AppState.RUNNING, AppState.WAITING})
 
 
 class AppStatus(msgspec.Struct, frozen=True):
@@ -66,12 +69,15 @@ class AppHost:
         for name in settings:
             _check_name(name)
         self.counts: Counter[str] = Counter()
+        self.changed = asyncio.Event()
+        """Set when the state of an app changes; whoever waits for it clears it."""
         self._settings = settings
         self._socket = socket
         self._logs = logs
         self._desired = DesiredApps(wishes)
         self._tuning = tuning
         self._known: set[str] = {*settings, *self._desired.names()}
+        self._versions: dict[str, str] = {}
         self._supervisors: dict[str, Supervisor] = {}
         self._app_logs: dict[str, AppLog] = {}
 
@@ -79,7 +85,9 @@ class AppHost:
         """Start the apps that are to run. One that fails to start does not keep the others."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
         # Looks at every installed package: too slow for the loop's thread on a small device.
-        self._known |= set(await asyncio.to_thread(available))
+        beside = await asyncio.to_thread(installed)
+        self._versions = {**beside, **dict.fromkeys(BUILT_IN, __version__)}
+        self._known |= set(self._versions)
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         await asyncio.gather(*(self._supervisor(name).start() for name in due))
 
@@ -90,6 +98,14 @@ class AppHost:
     async def list(self) -> list[AppStatus]:
         """Return all known apps, by name."""
         return [self._status(name) for name in sorted(self._known)]
+
+    def running(self) -> dict[str, str]:
+        """Return the apps that run, with their versions; empty where nobody knows it."""
+        return {
+            name: self._version(name)
+            for name, app in sorted(self._supervisors.items())
+            if app.state in RUNNING
+        }
 
     async def start(self, name: str) -> AppStatus:
         """Run the app, now and after each start of the agent. Raises AgentError."""
@@ -136,10 +152,19 @@ class AppHost:
             name, app.state.value, desired, app.pid, app.restarts, app.changed_at, app.last_end
         )
 
+    def _version(self, name: str) -> str:
+        """Return the version of the package that brings the app; a file of the owner has none."""
+        is_own_file = {PATH_OPTION, MODULE_OPTION} & set(self._options(name))
+        return "" if is_own_file else self._versions.get(name, "")
+
     def _supervisor(self, name: str) -> Supervisor:
         if name not in self._supervisors:
             self._supervisors[name] = Supervisor(
-                self._launch(name), self._app_log(name), self.counts, self._tuning
+                self._launch(name),
+                self._app_log(name),
+                self.counts,
+                self._tuning,
+                on_move=self.changed.set,
             )
         return self._supervisors[name]
 

@@ -49,7 +49,7 @@ class Supervisor:
 
     Both are safe to call in any state and return when it is so: the process has been started,
     or is gone. ``counts`` gets ``apps/started``, ``apps/completed``, ``apps/crashed`` and
-    ``apps/killed`` (needed SIGKILL).
+    ``apps/killed`` (needed SIGKILL). ``on_move`` is called after each change of the state.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Supervisor:
         counts: Counter[str],
         tuning: RestartTuning | None = None,
         wall_clock: Callable[[], float] = time.time,
+        on_move: Callable[[], None] = lambda: None,
     ) -> None:
         self.state = AppState.STOPPED
         self.changed_at = wall_clock()
@@ -70,6 +71,7 @@ class Supervisor:
         self._counts = counts
         self._tuning = tuning or RestartTuning()
         self._wall_clock = wall_clock
+        self._on_move = on_move
         self._failures = 0
         self._command = asyncio.Lock()  # start and stop take turns
         self._stop = asyncio.Event()
@@ -229,6 +231,7 @@ class Supervisor:
     def _move(self, event: AppEvent) -> None:
         self.state = TRANSITIONS[self.state, event]
         self.changed_at = self._wall_clock()
+        self._on_move()
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -24,10 +24,13 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-class Tag(click.ParamType[tuple[str, str]]):
-    """``NAME=VALUE``: becomes a pair."""
+class Pair(click.ParamType[tuple[str, str]]):
+    """``NAME=VALUE``: becomes a pair. ``what`` says of what, for complaints."""
 
     name = "name=value"
+
+    def __init__(self, what: str) -> None:
+        self._what = what
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -37,9 +40,10 @@ class Tag(click.ParamType[tuple[str, str]]):
             return value
         name, equals, text = value.partition("=")
         if not name or not equals:
-            self.fail(f"{value!r} is no tag; write NAME=VALUE", param, ctx)
+            self.fail(f"{value!r} is no {self._what}; write NAME=VALUE", param, ctx)
         return name, text
 
 
 DURATION = Duration()
-TAG = Tag()
+TAG = Pair("tag")
+FACT = Pair("fact")

@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "leave": Entry("agent.cli.cluster", "leave", "Stop the agent after saying goodbye."),
     "status": Entry("agent.cli.status", "status", "Show how the agent is."),
     "members": Entry("agent.cli.members", "members", "Show who is there."),
+    "facts": Entry("agent.cli.facts", "facts", "Show and set what nodes tell about themselves."),
     "rtt": Entry("agent.cli.rtt", "rtt", "Show the round trip between members."),
     "doctor": Entry("agent.cli.doctor", "doctor", "Say what is wrong, and what to do about it."),
     "keys": Entry("agent.cli.keyring", "keys", "Show and replace the keys that seal datagrams."),

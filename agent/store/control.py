@@ -12,7 +12,7 @@ no longer exists.
 
 import enum
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -114,6 +114,15 @@ class ControlStore:
     async def save_event_time(self, time: int) -> None:
         """Keep that time, unless a later one is kept."""
         await self.database.write(lambda rows: _save_event_time(rows, time))
+
+    def facts(self) -> dict[str, str]:
+        """Return the facts about this node that its owner set; see ``agent/fact_board.py``."""
+        return self.database.read(_owners_facts)
+
+    async def save_facts(self, facts: Mapping[str, str]) -> None:
+        """Keep these facts in place of the former ones."""
+        kept = msgspec.msgpack.encode(dict(facts))
+        await self.database.write(lambda rows: _set_fact(rows, "owner's facts", kept))
 
     def registry(self) -> tuple[int, bytes] | None:
         """Return epoch and bytes of the newest signed registry; None before the first."""
@@ -222,6 +231,11 @@ def _event_time(rows: sqlite3.Connection) -> int:
 
 def _save_event_time(rows: sqlite3.Connection, time: int) -> None:
     _set_fact(rows, "event time", str(max(time, _event_time(rows))).encode())
+
+
+def _owners_facts(rows: sqlite3.Connection) -> dict[str, str]:
+    found = rows.execute("SELECT value FROM facts WHERE name = ?", ("owner's facts",)).fetchone()
+    return msgspec.msgpack.decode(found[0], type=dict[str, str]) if found else {}
 
 
 def _registry(rows: sqlite3.Connection) -> tuple[int, bytes] | None:

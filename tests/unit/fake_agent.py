@@ -19,12 +19,13 @@ from agent.api.listen import Listeners
 from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.exits import NOT_FOUND, AgentError
+from agent.fact_board import FactBoard
 from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
 from agent.metrics import Metrics
 from agent.paths import Paths
 from agent.security.key_desk import Holding
 from agent.security.key_messages import KeyringState, KeyShown
-from agent.settings import ApiSettings
+from agent.settings import ApiSettings, NodeSettings
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
@@ -315,6 +316,23 @@ class FakeDoctor:
         return {"checks": self.checks, "matrix": matrix}
 
 
+class FactsInMemory:
+    """Keeps what was set, and what it was told to publish."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.published: list[dict[str, str]] = []
+        self.refusal: AgentError | None = None
+
+    def facts(self) -> dict[str, str]:
+        return {**self.kept}
+
+    async def save_facts(self, facts: Mapping[str, str]) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.kept = {**facts}
+
+
 class FakeAgent:
     """Satisfies ``agent.api.facade.AgentFacade``."""
 
@@ -325,6 +343,12 @@ class FakeAgent:
         self.telemetry = FakeTelemetry()
         self.uplink = FakeUplink()
         self.forum = FakeForum()
+        self.fact_store = FactsInMemory()
+        configured = NodeSettings(facts={"rack": "north"}, services={"web": ":80/http"})
+        self.facts = FactBoard(
+            {"covey": "1.2.3"}, configured, self.fact_store, self.fact_store.published.append
+        )
+        self.facts.tell()
         self.apps = FakeApps()
         self.admission = FakeAdmission()
         self.round_trips = FakeRoundTrips()
@@ -354,6 +378,8 @@ class FakeAgent:
         return Ways(udp_in_s=1.25, stream_s=60.0, udp_blocked=node == OTHER)
 
     def facts_of(self, node: int) -> dict[str, str]:
+        if node == ME:
+            return self.fact_store.published[-1]
         return {"covey": "1.2.3", "memory_bytes": "1024"} if node == OTHER else {}
 
     def now(self) -> float:

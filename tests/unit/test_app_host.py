@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from agent._version import __version__
 from agent.apps.host import AppHost, AppStatus
 from agent.apps.supervisor import RestartTuning
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
@@ -127,6 +128,30 @@ def test_an_app_that_fails_is_shown_with_its_traceback(tmp_path: Path) -> None:
             assert (await status(host, "probe")).last_end == "ended with exit status 1"
         finally:
             await host.close()
+
+    play(scenario)
+
+
+def test_who_runs_is_known_with_versions_and_changes_are_noticed(tmp_path: Path) -> None:
+    broken = APP.replace("print(", "raise RuntimeError('no sensor on pin 4') # (")
+
+    async def scenario() -> None:
+        host = make_host(tmp_path, {"probe": probe(tmp_path, broken), "system": AppSettings()})
+        await host.open()
+        try:
+            assert host.running().get("system") == __version__, "it comes with Covey"
+            assert host.running().get("probe", "") == "", "a file of the owner has no version"
+            while (await status(host, "probe")).state != "failing":
+                host.changed.clear()
+                await host.changed.wait()
+            assert set(host.running()) == {"system"}
+            host.changed.clear()
+            await host.stop("system")
+            assert host.changed.is_set()
+            assert host.running() == {} or set(host.running()) == {"probe"}
+        finally:
+            await host.close()
+        assert host.running() == {}
 
     play(scenario)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from edge_apps.client import ApiError, Client
-from edge_apps.finding import AppNotFound, available, find
+from edge_apps.finding import AppNotFound, available, find, installed
 from edge_apps.running import AgentKv
 from edge_apps.sdk import App
 
@@ -235,6 +235,7 @@ def test_installed_packages_bring_apps(tmp_path: Path, monkeypatch: pytest.Monke
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "bell" in available()
+    assert installed()["bell"] == "1.0"
     assert find("bell", {}).name == "door"
 
 

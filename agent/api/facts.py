@@ -1,0 +1,67 @@
+"""Routes of facts: what members tell about themselves, and what this one is to tell."""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.api.bodies import read_object
+from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
+from agent.api.members import find_member
+from gossip.ids import format_node_id
+from gossip.membership.facts import FACTS_BYTES_MAX
+from gossip.membership.members import Member
+
+# A letter takes up to six bytes in JSON for each of its own, and the names of the keys little.
+BODY_BYTES_MAX = 8 * FACTS_BYTES_MAX
+
+
+async def list_facts(request: Request) -> Response:
+    """Answer with the facts of one member, or of all that are there."""
+    agent: AgentFacade = request.app.state.agent
+    patterns = tuple(request.query_params.getlist("name")) or ("*",)
+    wanted = request.query_params.get("node", "")
+    asked = [find_member(agent, wanted)] if wanted else _present(agent)
+    return JSONResponse({"members": [_describe(agent, member, patterns) for member in asked]})
+
+
+async def change_facts(request: Request) -> Response:
+    """Set facts of this node and drop others, all or none; answer with all that are set."""
+    agent: AgentFacade = request.app.state.agent
+    body = await read_object(request, frozenset({"set", "unset"}), BODY_BYTES_MAX)
+    give, drop = body.get("set", {}), body.get("unset", [])
+    if not isinstance(give, dict) or not all(isinstance(value, str) for value in give.values()):
+        raise BadRequest("set: an object of names and their values, which are texts")
+    if not isinstance(drop, list) or not all(isinstance(name, str) for name in drop):
+        raise BadRequest("unset: a list of names")
+    if both := sorted({*give} & {*drop}):
+        raise BadRequest(f"{both[0][:80]!r} is in both set and unset; nothing was changed")
+    await agent.facts.change(give, drop)
+    return JSONResponse({"facts": agent.facts.given()})
+
+
+def _present(agent: AgentFacade) -> list[Member]:
+    return [member for member in agent.members if not member.state.is_departed]
+
+
+def _describe(agent: AgentFacade, member: Member, patterns: tuple[str, ...]) -> dict[str, Any]:
+    facts = agent.facts_of(member.id)
+    return {
+        "id": format_node_id(member.id),
+        "name": member.name,
+        "state": member.state.value,
+        "self": member.id == agent.identity.node_id,
+        "facts": {
+            name: value
+            for name, value in sorted(facts.items())
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        },
+    }
+
+
+ROUTES = (
+    ("GET", "/api/v1/facts", list_facts),
+    ("POST", "/api/v1/facts", change_facts),
+)

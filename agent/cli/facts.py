@@ -1,0 +1,70 @@
+"""``covey facts``: what members tell about themselves, and what this node is to tell."""
+
+from typing import Any
+
+import click
+
+from agent.cli.complete import member_names
+from agent.cli.output import is_terminal, output_option, write_json, write_table
+from agent.cli.parameters import FACT
+from agent.cli.session import Session, pass_session
+
+SHOWN_CHARACTERS_MAX = 80
+
+
+@click.group()
+def facts() -> None:
+    """Show and set what nodes tell about themselves."""
+
+
+@facts.command("list")
+@click.argument("node", required=False, shell_complete=member_names)
+@click.option("--name", "pattern", help="Only facts whose name fits this glob, such as 'app/*'.")
+@output_option
+@pass_session
+def list_(session: Session, node: str | None, pattern: str | None, output: str) -> None:
+    """List the facts of NODE, or of all members that are there."""
+    answer = session.client().get("/api/v1/facts", node=node, name=pattern)
+    if output == "json":
+        write_json(answer)
+        return
+    rows = [
+        (member["name"], name, _shown(value))
+        for member in sorted(answer["members"], key=lambda one: one["name"])
+        for name, value in member["facts"].items()
+    ]
+    write_table(("NODE", "NAME", "VALUE"), rows)
+
+
+@facts.command("set")
+@click.argument("given", metavar="NAME=VALUE...", type=FACT, nargs=-1, required=True)
+@output_option
+@pass_session
+def set_(session: Session, given: tuple[tuple[str, str], ...], output: str) -> None:
+    """Let this node tell facts, all or none of these.
+
+    They are kept over restarts of the agent, and reach the others within seconds to a minute.
+    """
+    _change(session, {"set": dict(given)}, output)
+
+
+@facts.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@output_option
+@pass_session
+def unset(session: Session, names: tuple[str, ...], output: str) -> None:
+    """Let this node tell facts no more that were set, all or none of these."""
+    _change(session, {"unset": list(names)}, output)
+
+
+def _change(session: Session, change: dict[str, Any], output: str) -> None:
+    answer = session.client().post("/api/v1/facts", change)
+    if output == "json":
+        write_json(answer)
+
+
+def _shown(value: str) -> str:
+    """Return a value as it is, and for a person the beginning of a long one."""
+    if len(value) <= SHOWN_CHARACTERS_MAX or not is_terminal():
+        return value
+    return value[:SHOWN_CHARACTERS_MAX] + "..."
