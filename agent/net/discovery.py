@@ -4,7 +4,8 @@ All three only ever say "somebody may be there": the addresses go to the node, w
 sealed Hello and lets the answer decide. They are told again every minute, because a hint that came
 to nothing an hour ago may be right now, and because the sockets, interfaces and names behind them
 change while the agent runs. The node keeps its own slow list of whom to try, so telling it twice
-costs nothing.
+costs nothing. Our own addresses are looked at more often: what a new lease changes is known to the
+others within seconds.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
 
 RESCAN_S = 60.0
+ADDRESSES_S = 2.0
+"""A look at our own addresses takes a fifth of a millisecond."""
 SEEDS_S = 60.0
 SEEDS_AT_FIRST_S = 5.0
 
@@ -95,13 +98,21 @@ class Discovery:
     async def _rescan(self) -> None:
         while True:
             chosen = choose(scan(), self._plan.interfaces)
-            self._note_addresses(present_addresses(self._plan))
+            present = present_addresses(self._plan)
+            self._note_addresses(present)
             if self._plan.mdns:
                 me = Announcement(self._cluster_id, self._node_id, self._addresses)
                 await self._mdns.update(multicast_handles(chosen), me)
-            await asyncio.sleep(RESCAN_S)
+            await self._until_moved(present)
             for sighting in tuple(self._mdns.sightings.values()):
                 self._on_sighting(sighting)
+
+    async def _until_moved(self, present: tuple[Address, ...]) -> None:
+        """Wait until this node has other addresses than these, a minute at most."""
+        waited_s = 0.0
+        while waited_s < RESCAN_S and present_addresses(self._plan) == present:
+            await asyncio.sleep(ADDRESSES_S)
+            waited_s += ADDRESSES_S
 
     def _note_addresses(self, present: tuple[Address, ...]) -> None:
         if present and present != self._addresses:

@@ -7,7 +7,6 @@ import pytest
 
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
-from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -53,17 +52,3 @@ def test_kill_is_known_to_all_at_once(five: Fleet) -> None:
 def test_the_log_says_how_it_is_known(five: Fleet) -> None:
     logs = [agent.log_tail() for agent in five.agents.values() if agent.name != VICTIM]
     assert any("its host says that it no longer runs" in log for log in logs)
-
-
-def test_a_frozen_agent_refuses_nothing(five: Fleet) -> None:
-    elm = five.agents["elm"]
-    elm.pause()
-    time.sleep(3)
-    elm.resume()
-    five.wait_formed(BACK_WITHIN_S, "nobody is lost after a pause")
-    eventually(
-        lambda: [agent.states()["elm"] for agent in five.agents.values()],
-        lambda seen: set(seen) == {"alive"},
-        BACK_WITHIN_S,
-        "alive to all",
-    )

@@ -1,10 +1,12 @@
-"""Crashes, restarts, cut cables and lossy networks: the covey notices, and heals by itself."""
+"""Crashes, restarts and cut cables: the covey notices, and heals by itself."""
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from edge_apps.client import ApiError
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
@@ -16,9 +18,11 @@ EAST = ("elm", "fir")
 DEAD_WITHIN_S = 10.0
 BACK_WITHIN_S = 10.0
 HEALED_WITHIN_S = 60.0
-CUT_FOR_S = 60.0
-LOSS_PERCENT = 10
-LOSS_FOR_S = 30.0
+CUT_FOR_S = 30.0
+COPIES = 3
+SETTLED_WITHIN_S = 15.0
+WRITES = 10
+WRITE_WITHIN_S = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +68,13 @@ def test_leaving_is_not_dying(five: Fleet) -> None:
 def test_value_survives_the_node_that_took_it(five: Fleet) -> None:
     ash, fir = five.agents["ash"], five.agents["fir"]
     ash.must("kv", "put", "lights/north", "on")
+    # A covey this young is still handing partitions over, and who takes one over asks the founder.
+    eventually(
+        lambda: fir.api.request("GET", "/api/v1/kv/lights/north", query={"r": COPIES}).body,
+        lambda value: value == b"on",
+        SETTLED_WITHIN_S,
+        "every owner answers",
+    )
     ash.kill()
     outcome = eventually(
         lambda: fir.covey("kv", "get", "lights/north"),
@@ -83,13 +94,30 @@ def test_value_survives_the_node_that_took_it(five: Fleet) -> None:
     )
 
 
-def test_frozen_device_is_not_lost(five: Fleet) -> None:
-    """A device that swaps for a moment may be suspected; when it wakes up, it accuses nobody."""
-    elm = five.agents["elm"]
-    elm.pause()
-    time.sleep(3)
-    elm.resume()
-    five.wait_formed(BACK_WITHIN_S, "nobody is lost after a pause")
+def _write(agents: list[AgentProcess], side: str) -> set[str]:
+    """Write keys on one side of a split, a common one too; return those that were acknowledged."""
+    accepted = set()
+    for number in range(WRITES):
+        agent, key = agents[number % len(agents)], f"split/{side}-{number}"
+        if _put(agent, key, side) == "ok":
+            accepted.add(key)
+    _put(agents[0], "split/both", side)
+    return accepted
+
+
+def _put(agent: AgentProcess, key: str, value: str) -> str:
+    """Write a key; return the outcome, "refused" where no owner is on this side."""
+    within = {"timeout": WRITE_WITHIN_S}
+    try:
+        answer = agent.api.request("PUT", f"/api/v1/kv/{key}", query=within, body=value.encode())
+    except ApiError:
+        return "refused"
+    return str(answer.json()["outcome"])
+
+
+def _written(agent: AgentProcess) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = agent.api.get("/api/v1/kv", prefix="split/")["entries"]
+    return listed
 
 
 def _wait_dead(agent: AgentProcess, others: set[str]) -> None:
@@ -103,6 +131,7 @@ def _wait_dead(agent: AgentProcess, others: set[str]) -> None:
 
 
 def test_split_heals_by_itself(five: Fleet) -> None:
+    """What both sides wrote meanwhile is there afterwards, and is the same everywhere."""
     west = [five.agents[name] for name in NAMES if name not in EAST]
     east = [five.agents[name] for name in EAST]
     five.network.cut()
@@ -111,19 +140,16 @@ def test_split_heals_by_itself(five: Fleet) -> None:
     for agents, others in sides:
         for agent in agents:
             _wait_dead(agent, others)
+    accepted = _write(west, "west") | _write(east, "east")
+    print(f"{len(accepted)} of {2 * WRITES} writes had their quorum")
+    assert accepted, "three of five devices are a quorum of some keys"
     time.sleep(max(0.0, CUT_FOR_S - (time.monotonic() - cut_at)))
     five.network.mend()
     five.wait_formed(HEALED_WITHIN_S, "one covey again")
-
-
-def test_lossy_network_kills_nobody(five: Fleet) -> None:
-    five.network.lose(LOSS_PERCENT)
-    seen: set[str] = set()
-    give_up = time.monotonic() + LOSS_FOR_S
-    while time.monotonic() < give_up:
-        for agent in five.running():
-            seen |= set(agent.states().values())
-        time.sleep(0.5)
-    five.network.lose(0)
-    assert not seen & {"dead", "left"}, f"at {LOSS_PERCENT} % loss members were seen {seen}"
-    five.wait_formed(BACK_WITHIN_S, "all alive")
+    lists = eventually(
+        lambda: [_written(agent) for agent in five.agents.values()],
+        lambda seen: all(listed == seen[0] for listed in seen),
+        HEALED_WITHIN_S,
+        "all read the same",
+    )
+    assert {one["key"] for one in lists[0]} >= accepted

@@ -1,9 +1,7 @@
 """Garbage at every port: counted, logged at a limited rate; memory and peers stay."""
 
-import os
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,12 @@ import pytest
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.network import Host
+from tests.live.harness.programs import PORT, overhear, run_on, write_packets
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[2]
-PORT, API_PORT = 7747, 7780
+API_PORT = 7780
 TOML = f"""
 [api]
 listen = "0.0.0.0:{API_PORT}"
@@ -26,25 +24,8 @@ MEMORY_GROWTH_BYTES_MAX = 24 * 2**20
 LOG_LINES_MAX = 200
 
 
-def _run_on(host: Host, module: str, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [*host.enter(), sys.executable, "-m", f"tests.live.harness.{module}", *arguments],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def _overhear(host: Host, folder: Path) -> Path:
-    """Record real packets of the covey, for the attacker to play with."""
-    heard, _ = _run_on(host, "eavesdropper", str(PORT), str(OVERHEARD)).communicate(timeout=60)
-    assert len(heard.split()) == OVERHEARD, "the covey was silent"
-    path = folder / "overheard.hex"
-    path.write_text(heard)
-    return path
-
-
 def _attack(attacker: Host, target: Host, overheard: Path, seed: int) -> "subprocess.Popen[str]":
-    return _run_on(
+    return run_on(
         attacker, "attacker", target.ipv4, str(PORT), str(API_PORT), str(overheard), str(seed)
     )
 
@@ -58,7 +39,7 @@ def test_garbage_changes_nothing(fleet: Fleet) -> None:
     ash = fleet.agents["ash"]
     assert ash.host
     attacker = fleet.network.add_host()
-    overheard = _overhear(ash.host, fleet.folder)
+    overheard = write_packets(fleet.folder / "overheard.hex", overhear(ash.at, OVERHEARD))
     ash.must("kv", "put", "treasure", "gold")
     memory, refused = ash.rss_bytes(), ash.refused()
     lines = len(ash.log.splitlines())

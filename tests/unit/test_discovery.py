@@ -202,7 +202,7 @@ def test_seeds_are_looked_up_again_and_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_addresses_that_change_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discovery, "RESCAN_S", 0.01)
+    monkeypatch.setattr(discovery, "ADDRESSES_S", 0.01)
 
     async def scenario() -> None:
         finder = Finder(BARN, 1, 7001, mdns=False)

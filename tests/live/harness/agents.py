@@ -88,6 +88,12 @@ class AgentProcess:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     @property
+    def at(self) -> Host:
+        """The host that the agent runs on."""
+        assert self.host, f"{self.name} has no host of its own"
+        return self.host
+
+    @property
     def pid(self) -> int:
         """The process id of the running agent."""
         assert self.process, f"{self.name} does not run"

@@ -78,8 +78,7 @@ class Network:
     def add_host(self, side: Side = "west") -> Host:
         """Plug a new host in: an IPv4, an IPv6 and a link-local address, a default route."""
         number = len(self.hosts) + 1
-        host = Host(f"{self._prefix}h{number}", f"p{number}", f"10.77.0.{number}",
-                    f"fd77::{number:x}")  # fmt: skip
+        host = Host(f"{self._prefix}h{number}", f"p{number}", *_addresses(number))
         run("ip", "netns", "add", host.namespace)
         self.hosts.append(host)
         self._in_switch("link", "add", host.port, "type", "veth",
@@ -91,10 +90,25 @@ class Network:
         run(*inside, "link", "set", "lo", "up")
         run(*inside, "link", "set", "eth0", "up")
         self._in_switch("link", "set", host.port, "master", side, "up")
-        run(*inside, "address", "add", f"{host.ipv4}/24", "dev", "eth0")
-        run(*inside, "address", "add", f"{host.ipv6}/64", "dev", "eth0", "nodad")
+        return self.lease(host, number)
+
+    def lease(self, host: Host, number: int) -> Host:
+        """Give a host the addresses of this number, and the route that goes with them."""
+        ipv4, ipv6 = _addresses(number)
+        inside = ("ip", "-n", host.namespace)
+        run(*inside, "address", "add", f"{ipv4}/24", "dev", "eth0")
+        run(*inside, "address", "add", f"{ipv6}/64", "dev", "eth0", "nodad")
         run(*inside, "route", "add", "default", "via", GATEWAY)
-        return host
+        return host._replace(ipv4=ipv4, ipv6=ipv6)
+
+    def expire(self, host: Host) -> None:
+        """Take a host's addresses away, and all routes with them; the cable stays."""
+        run("ip", "-n", host.namespace, "address", "flush", "dev", "eth0", "scope", "global")
+
+    def announce_leases(self) -> None:
+        """Let all hosts look each other's hardware up again, as after a gratuitous ARP."""
+        for host in self.hosts:
+            run("ip", "-n", host.namespace, "neighbour", "flush", "dev", "eth0")
 
     def cut(self) -> None:
         """Pull the cable between west and east."""
@@ -114,15 +128,35 @@ class Network:
 
     def lose(self, percent: int) -> None:
         """Drop this share of the frames that pass the switch; 0 for none."""
-        switch = ("ip", "netns", "exec", self._switch, "nft")
-        with contextlib.suppress(RuntimeError):
-            run(*switch, "delete", "table", "bridge", "loss")
+        self.pass_all()
         if percent:
-            run(*switch, "add", "table", "bridge", "loss")
-            run(*switch, "add", "chain", "bridge", "loss", "forward",
-                "{ type filter hook forward priority 0; }")  # fmt: skip
-            run(*switch, "add", "rule", "bridge", "loss", "forward",
-                f"numgen random mod 100 < {percent} drop")  # fmt: skip
+            self.drop(percent=percent)
+
+    def drop(
+        self,
+        source: Host | None = None,
+        target: Host | None = None,
+        *,
+        percent: int = 100,
+        what: Literal["frames", "datagrams"] = "frames",
+    ) -> None:
+        """From now on, drop this share of what goes from one host to another; None: any host."""
+        words = [f"iifname {source.port}"] if source else []
+        words += [f"oifname {target.port}"] if target else []
+        words += ["meta l4proto udp"] if what == "datagrams" else []
+        words += [f"numgen random mod 100 < {percent}"] if percent < 100 else []
+        self._nft("add", "table", "bridge", "losses")
+        self._nft("add", "chain", "bridge", "losses", "forward",
+                  "{ type filter hook forward priority 0; }")  # fmt: skip
+        self._nft("add", "rule", "bridge", "losses", "forward", *words, "drop")
+
+    def pass_all(self) -> None:
+        """Drop nothing any more."""
+        with contextlib.suppress(RuntimeError):
+            self._nft("delete", "table", "bridge", "losses")
+
+    def _nft(self, *words: str) -> None:
+        run("ip", "netns", "exec", self._switch, "nft", *words)
 
     def close(self) -> None:
         """End whatever still runs on the hosts, and remove them all. May be called twice."""
@@ -138,6 +172,10 @@ class Network:
     def __exit__(self, *_: object) -> None:
         """Remove the network."""
         self.close()
+
+
+def _addresses(number: int) -> tuple[str, str]:
+    return f"10.77.0.{number}", f"fd77::{number:x}"
 
 
 def _remove(namespace: str) -> None:
