@@ -48,6 +48,7 @@ def check(reading: Reading) -> Reading:
             f"sensor {reading.sensor[:40]!r}: use 1 to {SENSOR_CHARACTERS_MAX} characters in "
             "levels divided by '/', without blanks, '+' or '#'"
         )
+    _check_text(reading)
     _check_value(reading.sensor, reading.value)
     if len(reading.unit) > UNIT_CHARACTERS_MAX:
         raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
@@ -55,6 +56,16 @@ def check(reading: Reading) -> Reading:
         raise BadReading(f"time of {reading.sensor}: nanoseconds since 1970, up to the year 2262")
     _check_tags(reading.sensor, reading.tags)
     return reading
+
+
+def _check_text(reading: Reading) -> None:
+    """Python reads bytes that are no UTF-8 into texts that nothing else can store or send."""
+    value = reading.value if isinstance(reading.value, str) else ""
+    texts = (reading.sensor, reading.unit, value, *reading.tags, *reading.tags.values())
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise BadReading(f"reading of {ascii(reading.sensor)[:40]}: a text is not UTF-8") from None
 
 
 def _check_value(sensor: str, value: Value) -> None:

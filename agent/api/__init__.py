@@ -17,7 +17,19 @@ from collections import Counter
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from agent.api import apps, doctor, events, keyring, keys, members, overview, readings, rtt, sleep
+from agent.api import (
+    apps,
+    doctor,
+    events,
+    facts,
+    keyring,
+    keys,
+    members,
+    overview,
+    readings,
+    rtt,
+    sleep,
+)
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
@@ -25,6 +37,7 @@ from agent.api.streams import Streams
 ROUTES = (
     *overview.ROUTES,
     *members.ROUTES,
+    *facts.ROUTES,
     *sleep.ROUTES,
     *rtt.ROUTES,
     *keys.ROUTES,

@@ -17,6 +17,8 @@ JSON_BYTES_MAX = 64 * 1024
 VALUE_BYTES_MAX = 512 * 1024
 READINGS_BYTES_MAX = 8 * 1024 * 1024
 
+DIGITS_MAX = 20
+
 TRUE_WORDS = frozenset({"1", "true", "yes"})
 FALSE_WORDS = frozenset({"", "0", "false", "no"})
 
@@ -38,11 +40,15 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-async def read_object(request: Request, known: frozenset[str]) -> dict[str, Any]:
+async def read_object(
+    request: Request, known: frozenset[str], limit_bytes: int = JSON_BYTES_MAX
+) -> dict[str, Any]:
     """Return a JSON object with no other than the known keys; an empty body is ``{}``."""
-    body = await read_body(request, JSON_BYTES_MAX)
+    body = await read_body(request, limit_bytes)
     try:
-        value = json.loads(body or b"{}")
+        value = json.loads(body.decode() or "{}")
+        # "\\ud800" is JSON, and half a character: nothing could send, store or answer it.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}", "send an object in UTF-8") from None
     if not isinstance(value, dict):
@@ -59,7 +65,9 @@ def integer(
     text = request.query_params.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and least <= int(text[:20]) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX) or not (
+        least <= int(text) <= most
+    ):
         raise BadRequest(f"{name}={text[:40]}: a whole number from {least} to {most} is needed")
     return int(text)
 

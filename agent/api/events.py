@@ -17,6 +17,8 @@ from gossip.membership.messages import LONG_ANSWER_BYTES_MAX
 RECENT_DEFAULT = 100
 RECENT_MAX = 256
 TIMEOUT_S = 5.0
+TIMEOUT_S_MAX = 3600.0
+"""Of any profile; how long this one waits is for the forum to say."""
 WORDS = frozenset({"name", "payload", "payload_base64"})
 LISTENED_MAX = 64
 
@@ -47,8 +49,10 @@ async def ask(request: Request) -> Response:
     filters, timeout_s = asked.get("filters", {}), asked.get("timeout_s", TIMEOUT_S)
     if not isinstance(filters, dict) or not all(isinstance(v, str) for v in filters.values()):
         raise BadRequest("filters: an object of tags and their values, which are texts")
-    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool):
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
         raise BadRequest("timeout_s: seconds")
+    if not 0 < timeout_s <= TIMEOUT_S_MAX:
+        raise BadRequest(f"timeout_s: more than 0, and at most {TIMEOUT_S_MAX:g}")
     answers = agent.forum.ask(_name(asked), _payload(asked), filters, float(timeout_s))
     streams: Streams = request.app.state.streams
     return streams.respond(answers, describe)

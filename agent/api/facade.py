@@ -5,7 +5,7 @@ where they live: ``agent/kv.py``, ``agent/telemetry/service.py``, ``agent/apps/h
 ``agent/admission/desk.py``, ``agent/uplink/``.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from agent.apps.host import AppStatus
@@ -115,6 +115,16 @@ class ForumFacade(Protocol):
         """Answer a query."""
 
 
+class FactsFacade(Protocol):
+    """What this node tells about itself."""
+
+    def given(self) -> dict[str, str]:
+        """Return the facts that were set while an agent ran here."""
+
+    async def change(self, give: Mapping[str, str], drop: Collection[str]) -> None:
+        """Set some facts and drop others, all or none. Raises LimitExceeded for too much."""
+
+
 class AppsFacade(Protocol):
     """The apps that this agent runs."""
 
@@ -194,6 +204,10 @@ class AgentFacade(Protocol):
     @property
     def forum(self) -> ForumFacade:
         """Events and queries."""
+
+    @property
+    def facts(self) -> FactsFacade:
+        """What this node tells about itself."""
 
     @property
     def apps(self) -> AppsFacade:

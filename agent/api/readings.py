@@ -152,7 +152,7 @@ def _parse_json(body: bytes) -> Iterable[Outcome]:
     try:
         posted = _DECODER.decode(body)
         items = posted if isinstance(posted, list) else [posted]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         lines = body.splitlines()
         if body.lstrip().startswith(b"[") or len(lines) < 2:
             raise BadRequest(
@@ -169,7 +169,7 @@ def _parse_json_lines(lines: list[bytes]) -> Iterable[Outcome]:
         if text.strip():
             try:
                 yield _checked(number, _LINE_DECODER.decode(text))
-            except (msgspec.DecodeError, RecursionError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 yield BadLine(number, str(error))
 
 

@@ -1,7 +1,7 @@
 """This machine's network interfaces: where to look for others, and what to call ourselves.
 
 Interfaces come and go, addresses change under a running agent, and a device often has several
-networks. So nothing here is remembered: who needs the list scans again, every minute.
+networks. So nothing here is remembered: who needs the list scans again and again.
 """
 
 import ipaddress

@@ -6,7 +6,7 @@ believed until a sealed datagram or a certificate has proved it, and no silence 
 is gone. Wi-Fi sends multicast at the lowest rate and without acknowledgement: misses are normal.
 
 zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself
-is to notice interfaces that come later: ``update`` hands it the present list every minute.
+is to notice interfaces that come later: ``update`` hands it the present list.
 """
 
 import asyncio

@@ -113,4 +113,7 @@ def _host(offender: bytes) -> str | None:
         return None
     host = socket.inet_ntop(socket.AF_INET6, offender[8:24])
     (zone,) = struct.unpack_from("=I", offender, 24)
-    return f"{host}%{socket.if_indextoname(zone)}" if zone else host
+    try:
+        return f"{host}%{socket.if_indextoname(zone)}" if zone else host
+    except OSError:  # the interface went away meanwhile
+        return None

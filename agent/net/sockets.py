@@ -101,7 +101,13 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
 
 
 def family_of(host: str) -> socket.AddressFamily | None:
-    """Return the family of a literal address, with or without zone; None for anything else."""
+    """Return the family of a literal address, with or without zone; None for anything else.
+
+    A zone may hold any character by ``ipaddress``, and what the socket makes of a NUL or a letter
+    that is not ASCII is no OSError; no interface of Linux has such a name.
+    """
+    if not (host.isascii() and host.isprintable()):
+        return None
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:

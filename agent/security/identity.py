@@ -345,4 +345,7 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def _date(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    try:
+        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (ValueError, OverflowError, OSError):  # a damaged file says anything
+        return f"{unix_s:g} s after 1970"

@@ -24,6 +24,8 @@ TRUTHS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys
     ("f", "F", "false", "False", "FALSE"), False
 )
 INTEGER_SUFFIXES = ("i", "u")
+TIME_DIGITS_MAX = 19
+"""Of nanoseconds until the year 2262. Python reads no number of more than 4,300 digits."""
 ESCAPABLE = ",= "
 ESCAPABLE_IN_TEXT = '"\\'
 
@@ -118,7 +120,7 @@ def _float(digits: str) -> float:
 
 def _parse_time(text: str, precision: Precision) -> int:
     digits = text.removeprefix("-")
-    if not digits.isascii() or not digits.isdigit():
+    if not digits.isascii() or not digits.isdigit() or len(digits) > TIME_DIGITS_MAX:
         raise BadReading(f"time {text[:40]!r}: write a whole number of {precision} since 1970")
     return int(text) * NS_PER_UNIT[precision]
 

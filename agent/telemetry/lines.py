@@ -176,7 +176,7 @@ def parse_json(line: str) -> list[Reading]:
     """Parse one JSON object. Raises BadReading, naming the field."""
     try:
         return [from_json(_JSON.decode(line))]
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise BadReading(f"{error}; the fields are sensor, value, unit, time, tags") from None
 
 

@@ -24,6 +24,10 @@ Read in this order:
     workload      clients
     campaign      one seed: trouble, then peace, and peace must bring order
     experiment    how fast, how just, how costly: what `covey simulate` asks
+    wording       messages in plain words
+    puppet        a member that says only what it is told to say
+    witness       what became of whom, in a line
+    cast          all puppets, what they say and what they hear
     transcript    scenarios as text, with recorded answers
 
 Nothing here reads a clock or a file: ``tests/sim`` runs it, ``tests/sim/campaign.py`` at length.

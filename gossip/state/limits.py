@@ -38,6 +38,8 @@ PAGE_ENTRIES_MAX = 512
 
 REQUESTS_MAX = 10_000
 PARKED_FRAMES_MAX = 1_000
+PARKED_BYTES_MAX = 8 * FRAME_BYTES_MAX
+"""Anybody with a certificate can name an epoch that is yet to come."""
 ASK_INTERVAL_S = 1.0
 """At most one request for a registry to one peer in this time."""
 

@@ -15,7 +15,12 @@ from typing import Annotated
 import msgspec
 
 from gossip.state.dots import Coverage, Dot
-from gossip.state.limits import REQUEST_TIMEOUT_S_MAX, VALUE_BYTES_MAX
+from gossip.state.limits import (
+    KEY_BYTES_MAX,
+    REQUEST_TIMEOUT_S_MAX,
+    SURVEY_PARTITIONS_MAX,
+    VALUE_BYTES_MAX,
+)
 from gossip.state.records import KeyState, Version
 from gossip.state.requests import Key
 from gossip.wire import Codec
@@ -24,8 +29,11 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 Epoch = Annotated[int, msgspec.Meta(ge=0)]
 Partition = Annotated[int, msgspec.Meta(ge=0)]
 Mark = int
+Marks = Annotated[
+    tuple[tuple[Partition, Mark, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
+]
 Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
-Prefix = str
+Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
 STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY = range(6)
 """Why a question was refused; nothing was changed by it."""
@@ -140,7 +148,7 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
     """Tell me of changes for the length of a lease. Repeat it to renew."""
 
     number: Number
-    text: str
+    text: Prefix
     is_prefix: bool
 
 
@@ -165,7 +173,7 @@ class Survey(msgspec.Struct, frozen=True, array_like=True, tag=64):
 
     number: Number
     epoch: Epoch
-    marks: tuple[tuple[Partition, Mark, Mark], ...]
+    marks: Marks
 
 
 class Surveyed(msgspec.Struct, frozen=True, array_like=True, tag=65):
@@ -199,7 +207,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True, tag=68):
     number: Number
     epoch: Epoch
     partition: Partition
-    after: str
+    after: Prefix
 
 
 class Paged(msgspec.Struct, frozen=True, array_like=True, tag=69):

@@ -380,9 +380,7 @@ class StatePlane:
         self.reads.adopted(epoch_before, now)
         self.listings.adopted(now)
         self.watchers.adopted(now)
-        parked = list(self.registrar.parked)
-        self.registrar.parked.clear()
-        for question, peer in parked:
+        for question, peer in self.registrar.unpark():
             self._take(question, peer, now)
 
     def _pass_finished(self, partition: int, peer: NodeId, verdict: Verdict, now: Instant) -> None:

@@ -80,23 +80,40 @@ class KeyState(msgspec.Struct, frozen=True, array_like=True):
 NOTHING = Record()
 
 
-def covers(context: Iterable[Dot], dot: Dot) -> bool:
-    """Tell whether a context includes this dot: its counter is not above the actor's."""
-    return any(actor == dot[0] and dot[1] <= n for actor, n in context)
+class Seen:
+    """The dots of one key whose effect was processed: a context, and a partition's clock if any.
+
+    Made once for a whole state and asked for each dot of it. A state that travels has room for
+    tens of thousands of both, which must not be compared each with each.
+    """
+
+    def __init__(
+        self, context: Iterable[Dot], known: PartitionClock | frozenset[Dot] = frozenset()
+    ) -> None:
+        self._highest = _highest(context)
+        self._known = known
+
+    def __contains__(self, dot: Dot) -> bool:
+        actor, n = dot
+        return n <= self._highest.get(actor, 0) or dot in self._known
 
 
-def seen(record: Record, clock: PartitionClock, dot: Dot) -> bool:
-    """Tell whether the effect of a dot of this key has been processed here."""
-    return dot in clock or covers(record.context, dot)
+def seen(record: Record, clock: PartitionClock) -> Seen:
+    """Return the dots of a key whose effect has been processed here."""
+    return Seen(record.context, clock)
 
 
 def join_contexts(*contexts: Iterable[Dot]) -> tuple[Dot, ...]:
     """Return the pointwise maximum."""
+    return tuple(sorted(_highest(*contexts).items()))
+
+
+def _highest(*contexts: Iterable[Dot]) -> dict[Actor, Counter]:
     highest: dict[Actor, Counter] = {}
     for context in contexts:
         for actor, n in context:
             highest[actor] = max(n, highest.get(actor, n))
-    return tuple(sorted(highest.items()))
+    return highest
 
 
 def put(record: Record, version: Version, replaced: Iterable[Dot]) -> tuple[Record, KeyState]:
@@ -130,13 +147,10 @@ def merge(record: Record, clock: PartitionClock, state: KeyState) -> Record:
 
     The caller then adds ``coverage(state)`` to the clock and calls ``settle``.
     """
-    theirs, ours, covered = state.dots(), record.dots(), frozenset(state.covered)
-    kept = [
-        v
-        for v in record.live
-        if v.dot in theirs or not (v.dot in covered or covers(state.context, v.dot))
-    ]
-    new = [v for v in state.live if v.dot not in ours and not seen(record, clock, v.dot)]
+    theirs, seen_there = state.dots(), Seen(state.context, frozenset(state.covered))
+    ours, seen_here = record.dots(), seen(record, clock)
+    kept = [v for v in record.live if v.dot in theirs or v.dot not in seen_there]
+    new = [v for v in state.live if v.dot not in ours and v.dot not in seen_here]
     return Record(tuple(sorted(kept + new)), join_contexts(record.context, state.context))
 
 
@@ -169,7 +183,8 @@ def answer(record: Record, clock: PartitionClock, asked: Iterable[Dot]) -> KeySt
     Whoever asks names the dots that other replicas hold, and so learns exactly what it needs
     of this replica's clock: "absent but covered" beats a stale copy.
     """
-    covered = {dot for dot in asked if seen(record, clock, dot)} | record.dots()
+    processed = seen(record, clock)
+    covered = {dot for dot in asked if dot in processed} | record.dots()
     return KeyState(record.live, record.context, tuple(sorted(covered)))
 
 
@@ -180,12 +195,10 @@ def combine(states: Iterable[KeyState]) -> KeyState:
     """
     states = list(states)
     versions = {version.dot: version for state in states for version in state.live}
+    views = [(state.dots(), Seen(state.context, frozenset(state.covered))) for state in states]
 
     def survives(dot: Dot) -> bool:
-        return all(
-            dot in state.dots() or not (dot in state.covered or covers(state.context, dot))
-            for state in states
-        )
+        return all(dot in live or dot not in processed for live, processed in views)
 
     live = tuple(sorted(version for dot, version in versions.items() if survives(dot)))
     context = join_contexts(*(state.context for state in states))

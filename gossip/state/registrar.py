@@ -12,8 +12,15 @@ from collections.abc import Callable
 from gossip.errors import Forged, Malformed
 from gossip.ids import NodeId
 from gossip.machine import Instant
-from gossip.state.limits import ASK_INTERVAL_S, PARKED_FRAMES_MAX
-from gossip.state.messages import STALE_EPOCH, Question, Refused, RegistryAsk, RegistryOffer
+from gossip.state.limits import ASK_INTERVAL_S, PARKED_BYTES_MAX, PARKED_FRAMES_MAX
+from gossip.state.messages import (
+    CODEC,
+    STALE_EPOCH,
+    Question,
+    Refused,
+    RegistryAsk,
+    RegistryOffer,
+)
 from gossip.state.post import Post
 from gossip.state.registry import Registry, Verify, open_registry
 from gossip.state.requests import RegistryAdopted
@@ -26,7 +33,8 @@ class Registrar:
         self.signed = signed
         self.registry: Registry = open_registry(signed, verify)
         self.on_adopted: Callable[[int, Instant], None] = lambda _epoch_before, _now: None
-        self.parked: deque[tuple[Question, NodeId]] = deque()
+        self._parked: deque[tuple[Question, NodeId, int]] = deque()
+        self._parked_bytes = 0
         self._verify = verify
         self._post = post
         self._asked: dict[NodeId, Instant] = {}
@@ -98,8 +106,17 @@ class Registrar:
 
     def park(self, question: Question, peer: NodeId, now: Instant) -> None:
         """Keep a question that was asked under a newer registry, and ask for that registry."""
-        if len(self.parked) >= PARKED_FRAMES_MAX:
-            self.parked.popleft()
+        size_bytes = len(CODEC.encode(question))
+        self._parked.append((question, peer, size_bytes))
+        self._parked_bytes += size_bytes
+        while len(self._parked) > PARKED_FRAMES_MAX or self._parked_bytes > PARKED_BYTES_MAX:
+            self._parked_bytes -= self._parked.popleft()[-1]
             self._post.counts["frames_dropped/parked_too_many"] += 1
-        self.parked.append((question, peer))
         self.note_epoch(peer, question.epoch, now)
+
+    def unpark(self) -> list[tuple[Question, NodeId]]:
+        """Return the parked questions, in their order, and keep them no longer."""
+        waiting = [(question, peer) for question, peer, _ in self._parked]
+        self._parked.clear()
+        self._parked_bytes = 0
+        return waiting

@@ -22,6 +22,9 @@ from gossip.state.placement import Owners, assign, partition_of
 
 _Item = TypeVar("_Item")
 
+WEIGHT_MAX = 1e6
+"""Far beyond what an issuer grants; an infinite share of the partitions cannot be placed."""
+
 Verify = Callable[[bytes, bytes], bool]
 """(payload, signature) -> whether the covey's issuer signed it."""
 
@@ -40,7 +43,7 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
     id: NodeId
     name: str
     key: bytes = b""
-    weight: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    weight: Annotated[float, msgspec.Meta(gt=0, le=WEIGHT_MAX)] = 1.0
     zone: str = ""
     issuer: bool = False
 

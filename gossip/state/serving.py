@@ -85,7 +85,7 @@ class Serving:
             return
         answered = tuple(
             partition
-            for partition in message.partitions
+            for partition in dict.fromkeys(message.partitions)
             if self._known(partition)
             and message.epoch >= registry.since[partition]
             and self._replica.is_complete(partition, registry)

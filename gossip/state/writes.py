@@ -99,8 +99,8 @@ class Writes:
     ) -> bool:
         if replaced is None:
             return False
-        live = self._replica.record(partition, key).live
-        left = sum(len(v.value) for v in live if v.dot not in replaced)
+        live, gone = self._replica.record(partition, key).live, frozenset(replaced)
+        left = sum(len(v.value) for v in live if v.dot not in gone)
         return left + len(value) > VALUE_BYTES_MAX and left > 0
 
     def _tell_all(self, number: int, write: Write) -> None:

@@ -77,3 +77,13 @@ def test_anything_is_a_reading_or_an_explained_line(text: list[str], form: Any) 
 def test_anything_near_line_protocol_is_a_reading_or_an_explained_line(text: str) -> None:
     for outcome in parse([text], "influx"):
         assert isinstance(outcome, (BadLine, Reading))
+
+
+@given(
+    st.lists(st.text(st.characters(), max_size=40), max_size=3), st.sampled_from([None, *FORMATS])
+)
+def test_whatever_is_accepted_can_be_stored(text: list[str], form: Any) -> None:
+    """Also of texts that are no UTF-8: what a shell passed, half of a character."""
+    for outcome in parse(text, form):
+        if isinstance(outcome, Reading):
+            json.dumps([outcome.sensor, outcome.value, outcome.tags], ensure_ascii=False).encode()

@@ -259,13 +259,11 @@ def test_schedules_are_not_vacuous() -> None:
 
 
 def _without_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        records, "seen", lambda record, _c, dot: records.covers(record.context, dot)
-    )
+    monkeypatch.setattr(records, "seen", lambda record, _clock: records.Seen(record.context))
 
 
 def _without_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "seen", lambda _record, clock, dot: dot in clock)
+    monkeypatch.setattr(records, "seen", lambda _record, clock: clock)
 
 
 def _without_bare_context(monkeypatch: pytest.MonkeyPatch) -> None:

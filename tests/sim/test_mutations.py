@@ -177,7 +177,7 @@ def frames_do_not_wait_for_the_disk(patch: pytest.MonkeyPatch) -> None:
 
 def deletes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Merge without asking the clock what was processed before."""
-    patch.setattr(records, "seen", lambda *_: False)
+    patch.setattr(records, "seen", lambda *_: ())
 
 
 def one_is_a_quorum(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
-"""The bytes of every state message are pinned, and no bytes can crash the decoder."""
+"""The bytes of every state message are pinned; ``test_fuzz_codecs.py`` spoils them."""
 
 import json
-import random
 import typing
 from pathlib import Path
 
@@ -60,32 +59,6 @@ def test_pinned_bytes_come_back_as_their_messages() -> None:
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
     assert m.CODEC.tags == set(range(48, 72))
-
-
-@pytest.mark.parametrize("message", MESSAGES, ids=lambda each: type(each).__name__)
-def test_truncated_and_flipped_messages_decode_or_are_malformed(message: m.Message) -> None:
-    data = m.CODEC.encode(message)
-    broken = [data[:end] for end in range(len(data))]
-    broken += [
-        data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
-        for at in range(len(data))
-        for bit in range(8)
-    ]
-    for bytes_ in broken:
-        try:
-            m.CODEC.decode(bytes_)
-        except Malformed:
-            continue
-
-
-def test_random_bytes_do_not_crash_the_decoder() -> None:
-    rng = random.Random(7)
-    for _ in range(5000):
-        data = bytes([0x90 | rng.randrange(1, 9), rng.randrange(48, 72)]) + rng.randbytes(20)
-        try:
-            m.CODEC.decode(data)
-        except Malformed:
-            continue
 
 
 @pytest.mark.parametrize("message", [

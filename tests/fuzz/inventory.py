@@ -1,0 +1,101 @@
+"""Which code reads what others wrote, and where it meets hostile input.
+
+The table names every module of the packages that decodes anything; a test reads the sources and
+fails when one is missing (``tests/property/test_fuzz_inventory.py``). So whoever writes a new
+decoder has to say here by what it is attacked.
+
+``codecs``    every truncation and bit flip, spoilt fields: ``tests/property/test_fuzz_codecs.py``
+``siege``     whole nodes under attack: ``tests/fuzz/siege.py``
+``parsers``   one function at a time: ``tests/fuzz/parsers.py``
+``requests``  the HTTP API: ``tests/fuzz/requests.py``
+``own``       reads only what this very node wrote and keeps in a database or a folder of its own
+``kernel``    reads what the kernel or the administrator of this machine says
+a path        a test file that does it
+"""
+
+CALLS = frozenset(
+    {
+        "decode", "loads", "from_bytes", "unpack", "unpack_from", "iter_unpack", "fromhex",
+        "b64decode", "urlsafe_b64decode", "Decoder", "convert", "fromisoformat",
+        "load_der_x509_certificate", "load_der_x509_csr", "load_pem_private_key",
+        "from_public_bytes", "ip_address",
+    }
+)  # fmt: skip
+"""Names of what turns bytes or texts into something else."""
+
+CODECS, SIEGE, PARSERS, REQUESTS, OWN, KERNEL = (
+    "codecs", "siege", "parsers", "requests", "own", "kernel",
+)  # fmt: skip
+
+COVERED: dict[str, tuple[str, ...]] = {
+    # What comes from the network.
+    "gossip/envelope.py": (SIEGE, "tests/unit/test_envelope.py"),
+    "gossip/wire.py": (CODECS, SIEGE, "tests/unit/test_wire.py"),
+    "gossip/membership/addresses.py": (SIEGE,),
+    "gossip/membership/coordinates.py": (SIEGE, "tests/unit/test_membership_coordinates.py"),
+    "gossip/membership/detector.py": (CODECS, SIEGE),
+    "gossip/membership/exchange.py": (CODECS, SIEGE),
+    "gossip/membership/forum.py": (CODECS, SIEGE),
+    "gossip/membership/roundtrips.py": (CODECS, SIEGE),
+    "gossip/membership/swim.py": (CODECS, SIEGE),
+    "gossip/state/plane.py": (CODECS, SIEGE),
+    "gossip/state/registry.py": (SIEGE, PARSERS),
+    "agent/admission/desk.py": (CODECS, PARSERS),
+    "agent/admission/issuing.py": (PARSERS, OWN),
+    "agent/admission/joining.py": (CODECS, "tests/unit/test_admission_desk.py"),
+    "agent/doctor/desk.py": (CODECS, "tests/unit/test_hostile_desks.py"),
+    "agent/security/certificates.py": (PARSERS,),
+    "agent/security/key_desk.py": (CODECS, "tests/unit/test_hostile_desks.py"),
+    "agent/security/node_uri.py": (PARSERS,),
+    "agent/net/frames.py": (PARSERS,),
+    "agent/net/mdns.py": (PARSERS, "tests/unit/test_discovery.py"),
+    "agent/net/sockets.py": ("tests/unit/test_hostile_addresses.py",),
+    "agent/net/limits.py": (KERNEL,),
+    "agent/net/refusals.py": (KERNEL, "tests/unit/test_udp.py"),
+    "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
+    # What comes from this machine: people, programs, configuration.
+    "agent/admission/tokens.py": (PARSERS,),
+    "agent/api/bodies.py": (REQUESTS,),
+    "agent/api/events.py": (REQUESTS,),
+    "agent/api/keys.py": (REQUESTS,),
+    "agent/api/listen.py": (KERNEL, "tests/unit/test_api_listen.py"),
+    "agent/api/readings.py": (REQUESTS,),
+    "agent/telemetry/lines.py": (PARSERS, REQUESTS, "tests/property/test_lines_laws.py"),
+    "agent/forum/handlers.py": ("tests/unit/test_forum_service.py",),
+    "agent/apps/log.py": ("tests/unit/test_app_log.py",),
+    "agent/config.py": (PARSERS, "tests/unit/test_config.py"),
+    "agent/services.py": (KERNEL,),
+    "agent/cli/events.py": (REQUESTS,),
+    "agent/cli/publish.py": (PARSERS,),
+    "gossip/state/records.py": (PARSERS, SIEGE),
+    "edge_apps/client.py": ("tests/unit/test_client.py",),
+    "edge_apps/hearing.py": ("tests/unit/test_app_hearing.py",),
+    # Files that were copied, restored or edited.
+    "agent/security/identity.py": (PARSERS, "tests/unit/test_identity_files.py"),
+    "agent/security/keyring.py": (PARSERS, "tests/unit/test_keyring.py"),
+    "agent/apps/desired.py": ("tests/unit/test_app_desired.py",),
+    # What nobody else writes.
+    "agent/cli/kv.py": (OWN,),
+    "agent/cli/output.py": (OWN,),
+    "agent/demo/check.py": (OWN,),
+    "agent/demo/children.py": (OWN,),
+    "agent/demo/collector.py": (OWN,),
+    "agent/demo/screen.py": (KERNEL,),
+    "agent/forum/words.py": (PARSERS, OWN),
+    "agent/net/interfaces.py": (KERNEL,),
+    "agent/process.py": (OWN,),
+    "agent/store/control.py": (OWN,),
+    "agent/store/outbox_rows.py": (OWN,),
+    "agent/store/progress.py": (OWN,),
+    "agent/store/records.py": (OWN,),
+    "edge_apps/__main__.py": (OWN,),
+    "edge_apps/running.py": (OWN,),
+    "gossip/membership/events.py": (OWN,),
+    "gossip/membership/local.py": (OWN,),
+    "gossip/sim/cast.py": (OWN,),
+    "gossip/sim/puppet.py": (OWN,),
+    "gossip/sim/suite.py": (SIEGE,),
+    "gossip/sim/transcript.py": (OWN,),
+    "gossip/state/dots.py": (OWN,),
+    "gossip/state/placement.py": (OWN,),
+}

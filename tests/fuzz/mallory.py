@@ -1,0 +1,82 @@
+"""Mallory: a member of a simulated covey that holds all keys, and is played by a test.
+
+It is in the registry and was a good member once; then its device vanished, and whoever writes the
+test speaks in its place: in its own name or, since all members share the keys of the datagrams, in
+any other.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from gossip.envelope import Envelope
+from gossip.ids import Boot, ClusterId, NodeId, next_boot
+from gossip.machine import Address, Instant
+from gossip.membership.messages import DATAGRAMS, Datagram
+from gossip.node import Node
+from gossip.sim.host import Host
+from gossip.sim.suite import ToySuite
+from gossip.sim.world import SECRET, World
+from gossip.wire import LENGTH_BYTES, pack
+from tests.fuzz.codecs import codecs
+
+BODY_BYTES_MAX = 1300
+
+
+class Mallory:
+    """Sends what it likes to nodes of a world of which ``name`` was a member."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.host = world.hosts[name]
+        world.vanish(name)
+        self.id = self.host.id
+        self.boot = next_boot(self.host.starts + 1, world.driver._disk)
+        self._suite = ToySuite(SECRET)
+        self._envelopes: dict[tuple[ClusterId, NodeId, Boot], Envelope] = {}
+
+    def seal(
+        self,
+        body: bytes,
+        sender: NodeId | None = None,
+        boot: Boot | None = None,
+        incarnation: int = 1,
+        cluster_id: ClusterId | None = None,
+    ) -> bytes:
+        """Return a packet of this life of this sender: by default our own."""
+        sender, boot = sender or self.id, self.boot if boot is None else boot
+        name = cluster_id or self.world.issuer.cluster_id, sender, boot
+        if name not in self._envelopes:
+            self._envelopes[name] = Envelope(*name, self._suite)
+        return self._envelopes[name].seal(body, incarnation)
+
+    def deliver(self, to: Host, packet: bytes, source: Address | None = None) -> None:
+        """Let a packet arrive."""
+        place = source or self.host.address
+        self.call(to, lambda node, now: node.receive(packet, place, now))
+
+    def say(self, to: Host, *messages: Datagram, **header: Any) -> None:
+        """Say these, in as many packets as they take."""
+        for body in bodies(messages):
+            self.deliver(to, self.seal(body, **header))
+
+    def frame(self, to: Host, message: Any) -> None:
+        """Send a frame of the membership or of the state plane."""
+        tag = message.__struct_config__.tag
+        [codec] = [each for each in codecs().values() if tag in each.tags]
+        data = codec.encode(message)
+        self.call(to, lambda node, now: node.receive_frame(data, self.id, now))
+
+    def call(self, to: Host, action: Callable[[Node, Instant], None]) -> None:
+        """Let something happen to a node."""
+        self.world.driver.call(to, action)
+
+
+def bodies(messages: tuple[Datagram, ...]) -> list[bytes]:
+    """Return bodies that hold these messages, in order, each within a packet's size."""
+    found = [b""]
+    for message in messages:
+        item = DATAGRAMS.encode(message)
+        if len(found[-1]) + LENGTH_BYTES + len(item) > BODY_BYTES_MAX:
+            found.append(b"")
+        found[-1] += pack([item])
+    return found
