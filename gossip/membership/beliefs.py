@@ -383,7 +383,7 @@ class Beliefs:
     def _try(self, claim: Suspect, now: Instant) -> None:
         """Begin the trial of a suspect."""
         assert claim.member not in self.suspicions, "one trial at a time"
-        size = len(self._members.live)
+        size = len(self._members.live_ids)
         patience = self._roll.flapping.patience(claim.member, now)
         trial = self.suspicions[claim.member] = Suspicion(
             now,

@@ -116,7 +116,7 @@ class Detector:
     # Our own probes.
 
     def _begin(self, now: Instant) -> None:
-        target = self._order.take(self._others())
+        target = self._order.take(self._members, self._local.id)
         if target is None:
             self._next_at = now + self._tuning.probe_interval_s
             return
@@ -153,7 +153,7 @@ class Detector:
         target = self._members.get(probe.target)
         relays = [
             member
-            for member in self._others()
+            for member in self._members.others(self._local.id)
             if member.id != probe.target and member.state is MemberState.ALIVE
         ]
         if target is None or not relays:
@@ -292,7 +292,3 @@ class Detector:
             return
         self._counts["relays/begun"] += 1
         self._post.send(message.address, Ping(number, message.target))
-
-    def _others(self) -> tuple[Member, ...]:
-        """Return whom we can probe: of whom we know no address, we cannot judge either."""
-        return self._members.others(self._local.id)

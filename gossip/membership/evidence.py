@@ -251,7 +251,7 @@ class Evidence:
     def _is_beyond_doubt(self, check: Check, timeout_s: float, now: Instant) -> bool:
         if check.accused_at is None:
             return False
-        needed = min(1, self._tuning.confirmations(len(self._members.live)))
+        needed = min(1, self._tuning.confirmations(len(self._members.live_ids)))
         lasted_s = now - check.accused_at
         return (
             len(check.seconders) >= needed and lasted_s >= self._tuning.convict_timeouts * timeout_s
@@ -313,7 +313,7 @@ class Evidence:
             Dead(member.id, member.boot, member.incarnation, me, REFUSAL), None, now
         )
         # A certain death is told at once: rumours of it ride on these packets.
-        others = [other.id for other in self._members.live if other.id != me]
+        others = [other for other in self._members.live_ids if other != me]
         count = self._tuning.tellings(len(others) + 1) // 2
         self._tell(self._rng.sample(others, min(count, len(others))))
 
@@ -338,7 +338,7 @@ class Evidence:
             return True
         if not self._drawn.allows((member.id, member.boot, member.incarnation), now):
             return False
-        others = max(1, len(self._members.live) - 2)
+        others = max(1, len(self._members.live_ids) - 2)
         return self._rng.random() * others < self._tuning.probe_checkers
 
     def _is_disbelieved(self, member: Member, now: Instant) -> bool:

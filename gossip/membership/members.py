@@ -24,6 +24,8 @@ suspected for its silence, only be found dead in the end. (SWIM section 4.2, wit
 """
 
 import enum
+import random
+from bisect import bisect_left
 from collections.abc import Iterator
 
 import msgspec
@@ -44,12 +46,12 @@ class MemberState(enum.StrEnum):
     @property
     def is_live(self) -> bool:
         """Whether a member in this state is probed, told rumours and counted."""
-        return self in (MemberState.ALIVE, MemberState.SUSPECT)
+        return self is MemberState.ALIVE or self is MemberState.SUSPECT
 
     @property
     def is_departed(self) -> bool:
         """Whether a member in this state is not expected back, and its place may be given away."""
-        return self in (MemberState.DEAD, MemberState.LEFT)
+        return self is MemberState.DEAD or self is MemberState.LEFT
 
 
 RANK: dict[MemberState, int] = {
@@ -162,15 +164,23 @@ class MemberChanged(msgspec.Struct, frozen=True):
 
 
 class MemberTable:
-    """All members we list, ourselves among them, in the order of their ids."""
+    """All members we list, ourselves among them, in the order of their ids.
+
+    Who is listed, who of them is live and who can be reached are kept as tuples of ids, and most
+    changes leave them alone; so a change costs as much among thousands as among a few.
+    """
 
     def __init__(self) -> None:
         self.changes = 0
-        """How often anything in the list changed; whoever keeps something derived looks here."""
+        """How often a life, a standing or a description changed; whoever keeps something derived
+        looks here. A new path is none."""
+        self.ids: tuple[NodeId, ...] = ()
+        """Everybody listed, in order."""
+        self.live_ids: tuple[NodeId, ...] = ()
+        """Who counts as being there, in order."""
+        self.reachable_ids: tuple[NodeId, ...] = ()
+        """Who of them has an address, in order."""
         self._members: dict[NodeId, Member] = {}
-        self._ordered: tuple[Member, ...] | None = None
-        self._live: tuple[Member, ...] | None = None
-        self._others: tuple[NodeId, tuple[Member, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -182,9 +192,7 @@ class MemberTable:
         return self._members[node]
 
     def __iter__(self) -> Iterator[Member]:
-        if self._ordered is None:
-            self._ordered = tuple(self._members[node] for node in sorted(self._members))
-        return iter(self._ordered)
+        return map(self._members.__getitem__, self.ids)
 
     def get(self, node: NodeId) -> Member | None:
         """Return the member; None for one that is not listed."""
@@ -193,19 +201,20 @@ class MemberTable:
     @property
     def live(self) -> tuple[Member, ...]:
         """Return who counts as being there, ourselves included, in the order of ids."""
-        if self._live is None:
-            self._live = tuple(member for member in self if member.is_live)
-        return self._live
+        return tuple(map(self._members.__getitem__, self.live_ids))
 
-    def others(self, me: NodeId) -> tuple[Member, ...]:
-        """Return who of the live but one has an address, in the order of ids.
+    def others(self, me: NodeId) -> list[Member]:
+        """Return who of the live but one has an address, in the order of ids."""
+        members = self._members
+        return [members[node] for node in self.reachable_ids if node != me]
 
-        The same object as long as nothing has changed.
-        """
-        if self._others is None or self._others[0] != me:
-            others = (each for each in self.live if each.id != me and each.has_address)
-            self._others = me, tuple(others)
-        return self._others[1]
+    def sample_others(self, me: NodeId, count: int, rng: random.Random) -> list[Member]:
+        """Return some of ``others``, or all if there are not more, at random."""
+        ids = self.reachable_ids
+        here = bisect_left(ids, me)
+        others = len(ids) - (here < len(ids) and ids[here] == me)
+        drawn = rng.sample(range(others), min(count, others))
+        return [self._members[ids[n if n < here else n + len(ids) - others]] for n in drawn]
 
     def in_state(self, *states: MemberState) -> list[Member]:
         """Return the members in any of these states, in the order of ids."""
@@ -214,12 +223,50 @@ class MemberTable:
     def put(self, member: Member) -> None:
         """List the member, or replace what was believed about it."""
         assert member.described <= member.incarnation, "nobody describes what it is yet to become"
-        self._members[member.id] = member
+        node = member.id
+        known = self._members.get(node)
+        self._members[node] = member
+        if known is None:
+            self.ids = _with(self.ids, node)
+        elif _version(known) == _version(member) and known.has_address == member.has_address:
+            return
         self.changes += 1
-        self._ordered = self._live = self._others = None
+        self._list(node, is_live=member.is_live, is_reachable=member.has_address)
 
     def remove(self, node: NodeId) -> None:
         """Take a member off the list; it need not be on it."""
         if self._members.pop(node, None) is not None:
             self.changes += 1
-            self._ordered = self._live = self._others = None
+            self.ids = _without(self.ids, node)
+            self._list(node, is_live=False, is_reachable=False)
+
+    def begin_as(self, other: "MemberTable") -> None:
+        """List exactly whom another table lists, and share with it all that stays the same."""
+        self.changes = other.changes
+        self.ids, self.live_ids = other.ids, other.live_ids
+        self.reachable_ids = other.reachable_ids
+        self._members = other._members.copy()
+
+    def _list(self, node: NodeId, *, is_live: bool, is_reachable: bool) -> None:
+        change = _with if is_live else _without
+        self.live_ids = change(self.live_ids, node)
+        change = _with if is_live and is_reachable else _without
+        self.reachable_ids = change(self.reachable_ids, node)
+
+
+def _version(member: Member) -> tuple[MemberState, Boot, int, int]:
+    return member.state, member.boot, member.incarnation, member.described
+
+
+def _with(ids: tuple[NodeId, ...], node: NodeId) -> tuple[NodeId, ...]:
+    at = bisect_left(ids, node)
+    if at < len(ids) and ids[at] == node:
+        return ids
+    return (*ids[:at], node, *ids[at:])
+
+
+def _without(ids: tuple[NodeId, ...], node: NodeId) -> tuple[NodeId, ...]:
+    at = bisect_left(ids, node)
+    if at == len(ids) or ids[at] != node:
+        return ids
+    return (*ids[:at], *ids[at + 1 :])

@@ -36,7 +36,7 @@ class Post:
         items = [self._encode(message) for message in (*first, *messages)]
         room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
         assert room_bytes >= 0, "what is sent together fits into a packet"
-        tellings = self._tuning.tellings(len(self._members.live))
+        tellings = self._tuning.tellings(len(self._members.live_ids))
         told = self.rumours.take(room_bytes, tellings)
         self.counts["rumours/told"] += len(told)
         items += told

@@ -22,7 +22,7 @@ import random
 
 from gossip.ids import Boot, NodeId
 from gossip.machine import Instant
-from gossip.membership.members import Member
+from gossip.membership.members import Member, MemberTable
 from gossip.tuning import Tuning
 
 RETRY_SHARE = 0.4
@@ -126,9 +126,6 @@ class ProbeOrder:
         self._rng = rng
         self._pass: list[NodeId] = []
         self._urgent: dict[NodeId, None] = {}
-        # The others as last given, and the same by id: for many probes they stay the same.
-        self._others: tuple[Member, ...] = ()
-        self._by_id: dict[NodeId, Member] = {}
 
     def insert(self, node: NodeId) -> None:
         """Give a new member a random place among those that this pass has yet to visit."""
@@ -144,18 +141,19 @@ class ProbeOrder:
         if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
             self.urge(node)
 
-    def take(self, others: tuple[Member, ...]) -> Member | None:
-        """Return whom of the others to probe; None when there is nobody."""
-        if others is not self._others:
-            self._others, self._by_id = others, {member.id: member for member in others}
-        by_id = self._by_id
+    def take(self, members: MemberTable, me: NodeId) -> Member | None:
+        """Return whom but ourselves to probe; None when there is nobody.
+
+        Of whom we know no address, we cannot judge either.
+        """
         for waiting in (self._take_urgent, self._take_in_turn):
             while (node := waiting()) is not None:
-                if node in by_id:
-                    return by_id[node]
-        self._pass = [member.id for member in others]
+                member = members.get(node)
+                if member is not None and node != me and member.is_live and member.has_address:
+                    return member
+        self._pass = [node for node in members.reachable_ids if node != me]
         self._rng.shuffle(self._pass)
-        return by_id[self._pass.pop()] if self._pass else None
+        return members[self._pass.pop()] if self._pass else None
 
     def _take_urgent(self) -> NodeId | None:
         for node in self._urgent:

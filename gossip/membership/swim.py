@@ -124,6 +124,16 @@ class Swim:
         self._last_input_at = now
         beliefs.announce(now)
 
+    def begin_as(self, other: "Swim", now: Instant) -> None:
+        """Know everybody whom another machine knows, as after a long time among them.
+
+        For simulations of coveys that formed long ago; what is the same in both is kept once.
+        """
+        assert self._local.id in other.members, "it knows us, too"
+        self.members.begin_as(other.members)
+        self._post.rumours.drop(self._local.id)
+        self._exchange.begin_as(other._exchange, now)
+
     # Inputs.
 
     def receive(
@@ -323,7 +333,7 @@ class Swim:
     @property
     def _has_news(self) -> bool:
         waiting = len(self._post.rumours) + len(self._post.broadcasts)
-        return waiting > 0 and len(self.members.live) > 1
+        return waiting > 0 and len(self.members.live_ids) > 1
 
     def _gossip(self, now: Instant) -> None:
         """Tell a few members what is new, in packets of their own."""
@@ -335,8 +345,7 @@ class Swim:
 
     def _sample(self, count: int) -> list[Member]:
         """Return some of the others who are there, at random."""
-        others = self.members.others(self._local.id)
-        return self._rng.sample(others, min(count, len(others)))
+        return self.members.sample_others(self._local.id, count, self._rng)
 
     # Messages.
 
