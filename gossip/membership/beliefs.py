@@ -127,10 +127,21 @@ class Beliefs:
     ) -> bool:
         """Take the header of an opened packet as evidence; say whether to read the packet."""
         member = self._members.get(sender)
-        if member is not None and belies(member, boot, incarnation):
-            self._disown(member)
-            member = None
         if member is None:
+            return True
+        if boot == member.boot and incarnation == member.incarnation:
+            self._locate(member, member.path, source, now)
+            if member.state is not MemberState.ALIVE:
+                self._answer(sender, source, now)
+            return True
+        return self._hear_otherwise(member, boot, incarnation, source, now)
+
+    def _hear_otherwise(
+        self, member: Member, boot: Boot, incarnation: int, source: Address, now: Instant
+    ) -> bool:
+        """Take in a header that says something else than what we believe."""
+        if belies(member, boot, incarnation):
+            self._disown(member)
             return True
         if not follows(member, boot, incarnation):
             self._counts["claims_ignored/implausible"] += 1
@@ -141,15 +152,22 @@ class Beliefs:
             self._tell(source, member, now)
             return False
         # Another life may be somewhere else: what we knew of the way to the former one is void.
-        known_path = member.path if boot == member.boot else None
-        path = self._contacts.heard(sender, known_path, source, now)
+        self._locate(member, member.path if boot == member.boot else None, source, now)
+        self.lived(member.id, boot, incarnation, now)
+        self._answer(member.id, source, now)
+        return True
+
+    def _locate(self, member: Member, known: Address | None, source: Address, now: Instant) -> None:
+        """Note where a member was heard from; it is reached there from now on, or as before."""
+        path = self._contacts.heard(member.id, known, source, now)
         if path != member.path:
             self._roll.put(msgspec.structs.replace(member, path=path), now)
-        self.lived(sender, boot, incarnation, now)
+
+    def _answer(self, sender: NodeId, source: Address, now: Instant) -> None:
+        """Tell whoever sent a packet what we believe of it, if it might say otherwise."""
         member = self._members[sender]
         if member.state in DISPUTABLE:
             self._tell(source, member, now)
-        return True
 
     def _disown(self, member: Member) -> None:
         """Drop what we believed about a member: it was a lie. It is about to be met anew."""
@@ -200,8 +218,7 @@ class Beliefs:
 
     def expire(self, now: Instant) -> None:
         """Declare dead whoever did not refute in time."""
-        due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
-        for node in sorted(due):
+        for node in self._tried(now) if self.suspicions else ():
             member = self._members[node]
             assert member.state is MemberState.SUSPECT, "only suspects are on trial"
             self._counts["deaths/declared"] += 1
@@ -211,11 +228,16 @@ class Beliefs:
             self._counts["deaths/overdue sleepers"] += 1
             self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
 
-    def deadline(self) -> Instant | None:
-        """Return when the next suspicion, or the next sleep, becomes a death."""
-        trial = min((trial.deadline for trial in self.suspicions.values()), default=None)
+    def _tried(self, now: Instant) -> list[NodeId]:
+        due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
+        return sorted(due)
+
+    def deadline(self) -> Instant:
+        """Return when the next suspicion, or the next sleep, becomes a death; or infinity."""
         overdue = self.sleepers.deadline()
-        return min((at for at in (trial, overdue) if at is not None), default=None)
+        if not self.suspicions:
+            return overdue
+        return min(overdue, min(trial.deadline for trial in self.suspicions.values()))
 
     def postpone(self, pause_s: float, now: Instant) -> None:
         """Give suspects and sleepers back the time during which we could not hear them."""

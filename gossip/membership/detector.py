@@ -82,12 +82,11 @@ class Detector:
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
         probe = self._next_at if self._probe is None else self._probe.due_at
-        errand = self._errands.deadline()
-        return probe if errand is None else min(probe, errand)
+        return min(probe, self._errands.deadline()) if self._errands else probe
 
     def wake(self, now: Instant) -> None:
         """Move the probe on, begin the next one, and send the nacks that are due."""
-        for errand in self._errands.expire(now):
+        for errand in self._errands.expire(now) if self._errands else ():
             self._counts["relays/nacked"] += 1
             self._post.send(errand.asker, Nack(errand.asked_number))
         if self._probe is not None and self._probe.due_at <= now:

@@ -215,6 +215,8 @@ class Evidence:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due; infinity without a check."""
+        if not self._checks:
+            return math.inf
         return min((check.due_at for check in self._checks.values()), default=math.inf)
 
     def wake(self, now: Instant) -> None:

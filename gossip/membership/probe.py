@@ -29,7 +29,7 @@ RETRY_SHARE = 0.4
 """When the direct ping is repeated, as a share of the timeout; above a healthy round trip."""
 
 
-class ProbeState(enum.Enum):
+class ProbeState(enum.StrEnum):
     """How far a probe has come."""
 
     ASKED = "asked"
@@ -39,7 +39,7 @@ class ProbeState(enum.Enum):
     LOST = "lost"
 
 
-class ProbeEvent(enum.Enum):
+class ProbeEvent(enum.StrEnum):
     """What moves a probe on."""
 
     TIME = "time"

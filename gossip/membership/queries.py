@@ -306,6 +306,8 @@ class Queries:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
+        if not (self._asked or self._answering):
+            return NEVER
         asked = (min(one.until, one.remind_at) for one in self._asked.values())
         answering = (min(one.until, one.repeat_at) for one in self._answering.values())
         return min(min(asked, default=NEVER), min(answering, default=NEVER))

@@ -59,7 +59,7 @@ class Rumours:
 
     def drop(self, subject: NodeId) -> None:
         """Tell nothing about the subject any more."""
-        self._size -= len(self._by_subject.pop(subject, {}))
+        self._size -= len(self._by_subject.pop(subject, ()))
 
     def told(self, subject: NodeId) -> int | None:
         """Return how often the least-told rumour about the subject was told; None without one."""

@@ -21,7 +21,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from gossip.errors import InvalidRequest, Malformed
 from gossip.ids import Boot, NodeId
@@ -74,6 +74,13 @@ NEVER = math.inf
 T = TypeVar("T")
 
 
+class Timed(Protocol):
+    """A part that time moves."""
+
+    def deadline(self) -> Instant:
+        """Return when ``wake`` is next due; infinity while nothing waits."""
+
+
 class Swim:
     """The membership of one node, as a machine (see ``machine.py`` for the contract).
 
@@ -118,6 +125,14 @@ class Swim:
         self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
+        # The packets of probes, which are nearly all, move the detector alone; only what stirs the
+        # other parts makes it necessary to ask each of them again when it wants to act.
+        self._timed: tuple[Timed, ...] = (
+            self._exchange, self._introductions, self.forum,
+            beliefs, self._evidence, self._sentinels,
+        )  # fmt: skip
+        self._is_stirred, self._changes_seen = True, 0
+        self._parts_at: Instant = now
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = Absence(local, roll, beliefs, post, tuning, rng)
@@ -146,7 +161,7 @@ class Swim:
         now: Instant,
     ) -> None:
         """Take in an opened datagram. Never raises for bad bytes: it counts them."""
-        if not self._enter(now):
+        if not self._enter(now, stirs=False):
             return
         self._introductions.met(source)
         if sender == self._local.id:
@@ -266,42 +281,40 @@ class Swim:
 
     def deadline(self) -> Instant | None:
         """Return when ``wake`` is next due; None once we left."""
-        if self.left:
+        absence = self.absence
+        if absence.left:
             return None
-        if self.absence.is_away:
+        if absence.is_away:
             return self.absence.deadline()
-        trial = self._beliefs.deadline()
-        return min(
-            self._detector.deadline(),
-            self._exchange.deadline(),
-            self._introductions.deadline(),
-            self.forum.deadline(),
-            self._reap_at,
-            self._gossip_at if self._has_news else NEVER,
-            NEVER if trial is None else trial,
-            self._evidence.deadline(),
-            self._sentinels.deadline(),
-        )
+        if self._is_stirred or self._changes_seen != self.members.changes:
+            self._is_stirred, self._changes_seen = False, self.members.changes
+            self._parts_at = min(part.deadline() for part in self._timed)
+        due = min(self._parts_at, self._detector.deadline(), self._reap_at)
+        return min(due, self._gossip_at) if self._has_news else due
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
         return self._post.drain()
 
-    def _enter(self, now: Instant) -> bool:
+    def _enter(self, now: Instant, *, stirs: bool = True) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
-        self.absence.look(now)
+        if stirs:
+            self._is_stirred = True
+        absence = self.absence
+        absence.look(now)
         # The deadline is asked for only when there was time to miss it: this runs for each packet.
-        if now - self._last_input_at > self._tuning.pause_s and not self.leaving:
+        if now - self._last_input_at > self._tuning.pause_s and not absence.leaving:
             due = self.deadline()
             away_s = 0.0 if due is None else now - max(due, self._last_input_at)
             if away_s > self._tuning.pause_s:
                 self._resume(away_s, now)
         self._last_input_at = now
         self._post.broadcasts.expire(now)
-        return not self.left
+        return not absence.left
 
     def _resume(self, pause_s: float, now: Instant) -> None:
         self._post.counts["pauses/noticed"] += 1
+        self._is_stirred = True
         if self.asleep_until is None:
             self._go_on(pause_s, now)
         else:
@@ -325,15 +338,15 @@ class Swim:
 
     def _settle(self, now: Instant) -> None:
         # While nothing was waiting the time for gossip went by; news go out now, not back then.
-        self._gossip_at = max(self._gossip_at, now)
+        if self._gossip_at < now:
+            self._gossip_at = now
         self._sentinels.notice(now)
 
     # Gossip.
 
     @property
     def _has_news(self) -> bool:
-        waiting = len(self._post.rumours) + len(self._post.broadcasts)
-        return waiting > 0 and len(self.members.live_ids) > 1
+        return self._post.has_news and len(self.members.live_ids) > 1
 
     def _gossip(self, now: Instant) -> None:
         """Tell a few members what is new, in packets of their own."""
@@ -376,6 +389,17 @@ class Swim:
             case Ack():
                 if not self._evidence.ack(message, sender, now):
                     self._detector.ack(message, sender, now)
+            case Position():
+                if sender in self.members:
+                    self._contacts.coordinates.learn(sender, message.place)
+            case _:
+                self._is_stirred = True
+                self._act_on_news(message, sender, source, now)
+
+    def _act_on_news(
+        self, message: Datagram, sender: NodeId, source: Address, now: Instant
+    ) -> None:
+        match message:
             case Alive() | Suspect() | Dead() | Left() | Asleep():
                 self._beliefs.claim(message, source, now)
                 if isinstance(message, Suspect):
@@ -384,9 +408,6 @@ class Swim:
                 self._detector.ping_request(message, source, now)
             case Nack():
                 self._detector.nack(message, sender)
-            case Position():
-                if sender in self.members:
-                    self._contacts.coordinates.learn(sender, message.place)
             case Hello():
                 self._greeted(message, sender, source, now)
             case Event() | Query() | QueryAnswer():

@@ -44,7 +44,7 @@ Kind = Literal["process", "host"]
 class Bird:
     """One member of a flock: a device, and the membership machine on it."""
 
-    __slots__ = ("address", "has_vanished", "id", "is_down", "life", "name", "swim", "wake_at")
+    __slots__ = ("address", "has_vanished", "id", "is_down", "life", "name", "swim", "timer", "due")
     is_full = False
     """Nobody in a flock pauses, so nothing waits in a socket buffer."""
 
@@ -56,7 +56,10 @@ class Bird:
         self.life = 1
         self.is_down = False
         self.has_vanished = False
-        self.wake_at: Instant = math.inf
+        self.due: Instant = math.inf
+        """When its machine wants to act ..."""
+        self.timer: Instant = math.inf
+        """... and when that is looked at next."""
 
     def __repr__(self) -> str:
         return f"Bird({self.name})"
@@ -128,8 +131,9 @@ class Flock:
         """Start so many members that have all known each other for long; the flock is empty."""
         assert not self.birds, "whoever is there would not know them"
         birds = [self._hatch() for _ in range(count)]
-        model = self._new_swim(len(birds), new_node_id(self._identities), 1)
-        model.members.remove(model.id)
+        stranger = new_node_id(self._identities)
+        model = self._new_swim(len(birds), stranger, 1)
+        model.members.remove(stranger)
         for bird in birds:
             model.members.put(_known(bird, self.now))
         for bird in birds:
@@ -197,22 +201,25 @@ class Flock:
         self._arm(bird)
 
     def _arm(self, bird: Bird) -> None:
-        """Re-arm a timer. One that is set too early stays: it finds nothing due and re-arms."""
+        """Note when a machine wants to act. A timer that is set too early stays, and re-arms."""
         due = bird.swim.deadline()
-        if due is not None and due < bird.wake_at:
-            bird.wake_at = due
-            self.schedule.at(due, self._wake, bird, due)
+        bird.due = math.inf if due is None else due
+        if bird.due < bird.timer:
+            self._set_timer(bird)
 
-    def _wake(self, bird: Bird, due: Instant) -> None:
-        if bird.is_down or bird.wake_at != due:
+    def _set_timer(self, bird: Bird) -> None:
+        bird.timer = bird.due
+        self.schedule.at(bird.due, self._timer_fires, bird, bird.due)
+
+    def _timer_fires(self, bird: Bird, timer: Instant) -> None:
+        if bird.is_down or bird.timer != timer:
             return
-        bird.wake_at = math.inf
-        now, deadline = self.schedule.now, bird.swim.deadline()
-        if deadline is not None and deadline <= now:
-            bird.swim.wake(now)
+        bird.timer = math.inf
+        if bird.due <= self.schedule.now:
+            bird.swim.wake(self.schedule.now)
             self._settle(bird)
         else:
-            self._arm(bird)
+            self._set_timer(bird)
 
     def _emitted(self, bird: Bird, event: object) -> None:
         if isinstance(event, MemberChanged):
