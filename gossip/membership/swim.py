@@ -146,6 +146,7 @@ class Swim:
         """
         assert self._local.id in other.members, "it knows us, too"
         self.members.begin_as(other.members)
+        self._order.begin_as(other._order, other.members, other._local.id)
         self._post.rumours.drop(self._local.id)
         self._exchange.begin_as(other._exchange, now)
 

@@ -75,7 +75,7 @@ class Flock:
         conditions: Conditions = CALM,
         tuning: Tuning = LAN,
         known_max: int | None = None,
-        changed: Callable[[Bird, MemberChanged], None] | None = None,
+        changed: Callable[[Bird, MemberChanged, Instant], None] | None = None,
     ) -> None:
         """``known_max``: whoever starts is told of so many others, the first; None: of all.
 
@@ -224,7 +224,7 @@ class Flock:
     def _emitted(self, bird: Bird, event: object) -> None:
         if isinstance(event, MemberChanged):
             if self._changed is not None:
-                self._changed(bird, event)
+                self._changed(bird, event, self.now)
         elif isinstance(event, SentinelsChanged):
             self._kernels.watched[bird.name] = event.watched
 
