@@ -24,7 +24,14 @@ from gossip.membership.book import addresses_of
 from gossip.membership.clones import Clones
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
-from gossip.membership.members import REFUSED, Member, MemberState, Precedence, precedence
+from gossip.membership.members import (
+    RANK,
+    REFUSED,
+    Member,
+    MemberState,
+    Precedence,
+    precedence,
+)
 from gossip.membership.messages import (
     ALIVE_BYTES_MAX,
     DATAGRAMS,
@@ -54,6 +61,8 @@ STATE_OF: dict[type[Claim], MemberState] = {
     Left: MemberState.LEFT,
     Asleep: MemberState.ASLEEP,
 }
+
+RANK_OF: dict[type[Claim], int] = {kind: RANK[state] for kind, state in STATE_OF.items()}
 
 HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
     {
@@ -198,6 +207,7 @@ class Beliefs:
             self._about_us(claim, source, now)
             return
         member = self._members.get(claim.member)
+        standing = _precedence(claim)
         if not follows(member, claim.boot, claim.incarnation):
             self._counts["claims_ignored/implausible"] += 1
         elif isinstance(claim, Alive):
@@ -209,9 +219,9 @@ class Beliefs:
             self._counts["claims_ignored/asleep as announced"] += 1
             if source is not None:
                 self._tell(source, member, now)
-        elif _precedence(claim) > member.precedence:
+        elif standing > member.precedence:
             self._worse(member, claim, now)
-        elif _precedence(claim) == member.precedence and isinstance(claim, Suspect):
+        elif standing == member.precedence and isinstance(claim, Suspect):
             self._confirm(claim)
         else:
             self._correct(member, claim, source, now)
@@ -466,4 +476,4 @@ def _is_early(member: Member, claim: Claim, now: Instant) -> bool:
 
 
 def _precedence(claim: Claim) -> Precedence:
-    return precedence(claim.boot, claim.incarnation, STATE_OF[type(claim)])
+    return claim.boot, claim.incarnation, RANK_OF[type(claim)]

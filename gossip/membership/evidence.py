@@ -178,7 +178,8 @@ class Evidence:
     def seconded(self, claim: Suspect, now: Instant) -> None:
         """Take in that somebody else has evidence; look for ourselves, if it is our turn."""
         member = self._members.get(claim.member)
-        if member is None or claim.evidence != REFUSAL or claim.accuser == self._local.id:
+        assert claim.evidence == REFUSAL, "silence is not what we look for here"
+        if member is None or claim.accuser == self._local.id:
             return
         check = self._checks.get(member.id)
         if check is None and self._is_checker_of(member, now):

@@ -180,6 +180,8 @@ class MemberTable:
         """Who counts as being there, in order."""
         self.reachable_ids: tuple[NodeId, ...] = ()
         """Who of them has an address, in order."""
+        self.away_ids: tuple[NodeId, ...] = ()
+        """Who is listed and does not count, in order."""
         self._members: dict[NodeId, Member] = {}
 
     def __len__(self) -> int:
@@ -218,7 +220,8 @@ class MemberTable:
 
     def in_state(self, *states: MemberState) -> list[Member]:
         """Return the members in any of these states, in the order of ids."""
-        return [member for member in self if member.state in states]
+        ids = self.ids if any(state.is_live for state in states) else self.away_ids
+        return [member for node in ids if (member := self._members[node]).state in states]
 
     def put(self, member: Member) -> None:
         """List the member, or replace what was believed about it."""
@@ -232,6 +235,7 @@ class MemberTable:
             return
         self.changes += 1
         self._list(node, is_live=member.is_live, is_reachable=member.has_address)
+        self.away_ids = (_without if member.is_live else _with)(self.away_ids, node)
 
     def remove(self, node: NodeId) -> None:
         """Take a member off the list; it need not be on it."""
@@ -239,19 +243,23 @@ class MemberTable:
             self.changes += 1
             self.ids = _without(self.ids, node)
             self._list(node, is_live=False, is_reachable=False)
+            self.away_ids = _without(self.away_ids, node)
 
     def begin_as(self, other: "MemberTable") -> None:
         """List exactly whom another table lists, and share with it all that stays the same."""
         self.changes = other.changes
         self.ids, self.live_ids = other.ids, other.live_ids
-        self.reachable_ids = other.reachable_ids
+        self.reachable_ids, self.away_ids = other.reachable_ids, other.away_ids
         self._members = other._members.copy()
 
     def _list(self, node: NodeId, *, is_live: bool, is_reachable: bool) -> None:
-        change = _with if is_live else _without
-        self.live_ids = change(self.live_ids, node)
-        change = _with if is_live and is_reachable else _without
-        self.reachable_ids = change(self.reachable_ids, node)
+        were_alike = self.live_ids is self.reachable_ids
+        self.live_ids = (_with if is_live else _without)(self.live_ids, node)
+        if were_alike and is_live <= is_reachable:
+            self.reachable_ids = self.live_ids
+        else:
+            is_reachable = is_reachable and is_live
+            self.reachable_ids = (_with if is_reachable else _without)(self.reachable_ids, node)
 
 
 def _version(member: Member) -> tuple[MemberState, Boot, int, int]:

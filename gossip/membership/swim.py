@@ -41,6 +41,7 @@ from gossip.membership.local import LocalMember
 from gossip.membership.members import Member, MemberChanged, MemberTable
 from gossip.membership.messages import (
     DATAGRAMS,
+    REFUSAL,
     Ack,
     Alive,
     Asleep,
@@ -125,11 +126,10 @@ class Swim:
         self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
-        # The packets of probes, which are nearly all, move the detector alone; only what stirs the
-        # other parts makes it necessary to ask each of them again when it wants to act.
+        # Nearly all packets carry probes and claims, and move detector and beliefs alone; only what
+        # stirs the other parts makes it necessary to ask each of them again when it wants to act.
         self._timed: tuple[Timed, ...] = (
-            self._exchange, self._introductions, self.forum,
-            beliefs, self._evidence, self._sentinels,
+            self._exchange, self._introductions, self.forum, self._evidence, self._sentinels
         )  # fmt: skip
         self._is_stirred, self._changes_seen = True, 0
         self._parts_at: Instant = now
@@ -290,7 +290,8 @@ class Swim:
         if self._is_stirred or self._changes_seen != self.members.changes:
             self._is_stirred, self._changes_seen = False, self.members.changes
             self._parts_at = min(part.deadline() for part in self._timed)
-        due = min(self._parts_at, self._detector.deadline(), self._reap_at)
+        beliefs, detector = self._beliefs, self._detector
+        due = min(self._parts_at, beliefs.deadline(), detector.deadline(), self._reap_at)
         return min(due, self._gossip_at) if self._has_news else due
 
     def effects(self) -> Iterator[Effect]:
@@ -393,22 +394,23 @@ class Swim:
             case Position():
                 if sender in self.members:
                     self._contacts.coordinates.learn(sender, message.place)
-            case _:
-                self._is_stirred = True
-                self._act_on_news(message, sender, source, now)
-
-    def _act_on_news(
-        self, message: Datagram, sender: NodeId, source: Address, now: Instant
-    ) -> None:
-        match message:
             case Alive() | Suspect() | Dead() | Left() | Asleep():
                 self._beliefs.claim(message, source, now)
-                if isinstance(message, Suspect):
+                if isinstance(message, Suspect) and message.evidence == REFUSAL:
+                    self._is_stirred = True
                     self._evidence.seconded(message, now)
             case PingRequest():
                 self._detector.ping_request(message, source, now)
             case Nack():
                 self._detector.nack(message, sender)
+            case _:
+                self._is_stirred = True
+                self._act_on_rest(message, sender, source, now)
+
+    def _act_on_rest(
+        self, message: Datagram, sender: NodeId, source: Address, now: Instant
+    ) -> None:
+        match message:
             case Hello():
                 self._greeted(message, sender, source, now)
             case Event() | Query() | QueryAnswer():
