@@ -211,7 +211,11 @@ class Beliefs:
         if not follows(member, claim.boot, claim.incarnation):
             self._counts["claims_ignored/implausible"] += 1
         elif isinstance(claim, Alive):
-            self._alive(member, claim, source, now)
+            # While many join, most of what is told is known: that is said as cheaply as possible.
+            if member is not None and standing == member.precedence and _is_described(member):
+                self._counts["claims_ignored/known already"] += 1
+            else:
+                self._alive(member, claim, source, now)
         elif member is None:
             # Without a name and an address there is nothing to list.
             self._counts["claims_ignored/unknown member"] += 1
@@ -463,6 +467,10 @@ class Beliefs:
         if claim is not None and self._told.allows((source, member.id), now):
             self._counts["claims_told/directly"] += 1
             self._post.send(source, claim)
+
+
+def _is_described(member: Member) -> bool:
+    return member.described == member.incarnation
 
 
 def _is_early(member: Member, claim: Claim, now: Instant) -> bool:

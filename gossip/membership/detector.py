@@ -19,7 +19,7 @@ from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.membership.members import MemberState, MemberTable
 from gossip.membership.messages import (
     PROBE_FRAMES,
     Ack,

@@ -104,9 +104,9 @@ class Exchange:
         self._regular_at = now + self._pause_s
         self._wanted_at = now
 
-    def begin_as(self, other: "Exchange", now: Instant) -> None:
-        """Be in the middle of the life of one that knows all that another knows."""
-        self._ledger.begin_as(other._ledger)
+    def begin_with(self, table: bytes, now: Instant) -> None:
+        """Be in the middle of a life in which all know the same; ``table`` is the hash of it."""
+        self._ledger.begin_with(table)
         self._pause_s = self._tuning.exchange_s(len(self._members.live_ids))
         self._regular_at = now + self._rng.random() * self._pause_s
 

@@ -26,7 +26,7 @@ suspected for its silence, only be found dead in the end. (SWIM section 4.2, wit
 import enum
 import random
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -245,12 +245,13 @@ class MemberTable:
             self._list(node, is_live=False, is_reachable=False)
             self.away_ids = _without(self.away_ids, node)
 
-    def begin_as(self, other: "MemberTable") -> None:
-        """List exactly whom another table lists, and share with it all that stays the same."""
-        self.changes = other.changes
-        self.ids, self.live_ids = other.ids, other.live_ids
-        self.reachable_ids, self.away_ids = other.reachable_ids, other.away_ids
-        self._members = other._members.copy()
+    def begin_with(self, members: Mapping[NodeId, Member], ids: tuple[NodeId, ...]) -> None:
+        """List exactly these, who are all live and can be reached; ``ids`` are theirs, in order."""
+        assert len(members) == len(ids), "the ids are those of the members"
+        self.changes += 1
+        self.ids = self.live_ids = self.reachable_ids = ids
+        self.away_ids = ()
+        self._members = dict(members)
 
     def _list(self, node: NodeId, *, is_live: bool, is_reachable: bool) -> None:
         were_alike = self.live_ids is self.reachable_ids

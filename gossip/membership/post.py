@@ -6,7 +6,6 @@ without packets of their own while there is other traffic.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-
 from typing import get_args
 
 from gossip.ids import NodeId
@@ -17,7 +16,6 @@ from gossip.membership.messages import DATAGRAMS, Datagram
 from gossip.membership.rumours import Rumours
 from gossip.tuning import BODY_BYTES_MAX, Tuning
 from gossip.wire import LENGTH_BYTES, pack
-
 
 SENT: dict[type[Datagram], str] = {
     kind: f"messages_sent/{kind.__name__}" for kind in get_args(Datagram)

@@ -151,19 +151,14 @@ class ProbeOrder:
                 member = members.get(node)
                 if member is not None and node != me and member.is_live and member.has_address:
                     return member
-        self._begin_pass(members, me)
-        return members[self._pass.pop()] if self._pass else None
-
-    def begin_as(self, other: "ProbeOrder", members: MemberTable, me: NodeId) -> None:
-        """Be somewhere in a pass that another made: shuffling thousands for each takes long."""
-        if not other._pass:
-            other._begin_pass(members, me)
-        at = self._rng.randrange(len(other._pass))
-        self._pass = other._pass[at:] + other._pass[:at]
-
-    def _begin_pass(self, members: MemberTable, me: NodeId) -> None:
         self._pass = [node for node in members.reachable_ids if node != me]
         self._rng.shuffle(self._pass)
+        return members[self._pass.pop()] if self._pass else None
+
+    def begin_with(self, order: list[NodeId]) -> None:
+        """Be somewhere in a pass of this order: shuffling thousands takes long."""
+        at = self._rng.randrange(len(order))
+        self._pass = order[at:] + order[:at]
 
     def _take_urgent(self) -> NodeId | None:
         for node in self._urgent:

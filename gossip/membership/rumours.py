@@ -9,6 +9,7 @@ Suspicions are kept one per accuser, because who else suspects decides how long 
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 
 from gossip.ids import NodeId
 from gossip.wire import LENGTH_BYTES
@@ -36,6 +37,8 @@ class Rumours:
         self._by_subject: dict[NodeId, dict[NodeId, Rumour]] = {}
         # In the order in which they go: sorted by how often they were told, then newest first.
         self._waiting: list[tuple[int, int, Rumour]] = []
+        # How many are of which length: a packet that has no room for the shortest is full.
+        self._lengths: Counter[int] = Counter()
         self._turns = 0
 
     def __len__(self) -> int:
@@ -58,12 +61,15 @@ class Rumours:
     def reword(self, subject: NodeId, data: bytes) -> None:
         """Tell the same about the subject in other words, as often as it would have been told."""
         [rumour] = self._by_subject[subject].values()
+        self._measure(rumour, -1)
         rumour.data = data
+        self._measure(rumour, 1)
 
     def drop(self, subject: NodeId) -> None:
         """Tell nothing about the subject any more."""
         for rumour in self._by_subject.pop(subject, _NOTHING).values():
             self._dequeue(rumour)
+            self._measure(rumour, -1)
 
     def told(self, subject: NodeId) -> int | None:
         """Return how often the least-told rumour about the subject was told; None without one."""
@@ -73,11 +79,14 @@ class Rumours:
     def take(self, room_bytes: int, tellings: int) -> list[bytes]:
         """Return rumours that fit into the room, and count each as told once more."""
         taken: list[Rumour] = []
+        shortest_bytes = LENGTH_BYTES + min(self._lengths, default=0)
         for _, _, rumour in self._waiting:
             need_bytes = LENGTH_BYTES + len(rumour.data)
             if need_bytes <= room_bytes:
                 room_bytes -= need_bytes
                 taken.append(rumour)
+                if room_bytes < shortest_bytes:
+                    break
         for rumour in taken:
             self._dequeue(rumour)
             rumour.told += 1
@@ -91,9 +100,11 @@ class Rumours:
         waiting = self._by_subject.setdefault(subject, {})
         if accuser in waiting:
             self._dequeue(waiting[accuser])
+            self._measure(waiting[accuser], -1)
         self._turns += 1
-        waiting[accuser] = Rumour(subject, accuser, data, self._turns)
-        self._enqueue(waiting[accuser])
+        rumour = waiting[accuser] = Rumour(subject, accuser, data, self._turns)
+        self._enqueue(rumour)
+        self._measure(rumour, 1)
         if len(self._waiting) > self._limit:
             _, _, last = self._waiting.pop()
             self._unlist(last)
@@ -106,7 +117,14 @@ class Rumours:
         assert self._waiting[at][2] is rumour, "all that is listed waits"
         del self._waiting[at]
 
+    def _measure(self, rumour: Rumour, change: int) -> None:
+        length = len(rumour.data)
+        self._lengths[length] += change
+        if not self._lengths[length]:
+            del self._lengths[length]
+
     def _unlist(self, rumour: Rumour) -> None:
+        self._measure(rumour, -1)
         waiting = self._by_subject[rumour.subject]
         del waiting[rumour.accuser]
         if not waiting:

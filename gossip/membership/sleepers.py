@@ -65,7 +65,9 @@ class Sleepers:
         """Return when the next sleeper is overdue; infinity if nobody sleeps."""
         if not self._overdue_at:
             return math.inf
-        return min((at for node, at in self._overdue_at.items() if node != self._me), default=math.inf)
+        return min(
+            (at for node, at in self._overdue_at.items() if node != self._me), default=math.inf
+        )
 
     def postpone(self, now: Instant) -> None:
         """Give all the full grace again: we were away ourselves, and could not hear them wake."""

@@ -3,7 +3,7 @@
 ::
 
     datagram ─ header ─▶ Beliefs ◀─ claims ──┐          rumours ─┐
-             └ items ──┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
+             └ Reader ─┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
                        ├ Alive Suspect … ──▶ Beliefs ──news──────┼─▶ Post ─▶ effects
                        └ Hello ────────────▶ Introductions ──────┤
     refusal, end of a stream ────────────▶ Evidence ─accuses, convicts
@@ -23,13 +23,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
-from gossip.errors import InvalidRequest, Malformed
+from gossip.errors import InvalidRequest
 from gossip.ids import Boot, NodeId
 from gossip.machine import Address, Effect, Instant
 from gossip.membership.absence import Absence
 from gossip.membership.awareness import Awareness
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
+from gossip.membership.company import Company
 from gossip.membership.contacts import Contacts, Paths
 from gossip.membership.coordinates import Coordinates, Estimate
 from gossip.membership.detector import Detector
@@ -38,38 +39,16 @@ from gossip.membership.exchange import Exchange
 from gossip.membership.forum import Forum
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberChanged, MemberTable
-from gossip.membership.messages import (
-    DATAGRAMS,
-    REFUSAL,
-    Ack,
-    Alive,
-    Asleep,
-    Datagram,
-    Dead,
-    Event,
-    Hello,
-    Left,
-    Nack,
-    Ping,
-    PingRequest,
-    Position,
-    Query,
-    QueryAnswer,
-    Suspect,
-)
+from gossip.membership.members import MemberChanged, MemberTable
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.reach import Reach
+from gossip.membership.reader import Reader
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
 from gossip.membership.roundtrips import RoundTrips
 from gossip.membership.sentinels import Sentinels
 from gossip.tuning import Tuning
-from gossip.wire import unpack
 
-INTRODUCED_MAX = 16
-MEETING_S = 5.0
-"""An answered greeting is a meeting if the member is new to us, or back, since this long."""
 NEVER = math.inf
 
 T = TypeVar("T")
@@ -136,19 +115,20 @@ class Swim:
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = Absence(local, roll, beliefs, post, tuning, rng)
+        self._reader = Reader(
+            self._detector, beliefs, self._evidence, self._introductions, self._exchange,
+            self.forum, self._contacts, self.absence, local, self.members, post, rng,
+        )  # fmt: skip
         self._last_input_at = now
         beliefs.announce(now)
 
-    def begin_as(self, other: "Swim", now: Instant) -> None:
-        """Know everybody whom another machine knows, as after a long time among them.
-
-        For simulations of coveys that formed long ago; what is the same in both is kept once.
-        """
-        assert self._local.id in other.members, "it knows us, too"
-        self.members.begin_as(other.members)
-        self._order.begin_as(other._order, other.members, other._local.id)
+    def begin_among(self, company: Company, now: Instant) -> None:
+        """Know all members of a company, ourselves among them, as after a long time with them."""
+        assert self._local.id in company.members, "it knows us, too"
+        self.members.begin_with(company.members, company.ids)
+        self._order.begin_with(company.order)
         self._post.rumours.drop(self._local.id)
-        self._exchange.begin_as(other._exchange, now)
+        self._exchange.begin_with(company.table, now)
 
     # Inputs.
 
@@ -171,8 +151,8 @@ class Swim:
             return
         if self._beliefs.hear(sender, boot, incarnation, source, now):
             self._evidence.heard(sender, now)
-            self._read(body, sender, source, now)
-            self._ask_for_words(sender, source, now)
+            if self._reader.read(body, sender, source, now):
+                self._is_stirred = True
         self._settle(now)
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
@@ -355,76 +335,11 @@ class Swim:
         if self._gossip_at > now or not self._has_news:
             return
         self._gossip_at = now + self._tuning.gossip_interval_s
-        for member in self._sample(self._tuning.gossip_fanout):
+        fanout = self._tuning.gossip_fanout
+        for member in self.members.sample_others(self._local.id, fanout, self._rng):
             self._post.send(addresses_of(member)[0])
 
-    def _sample(self, count: int) -> list[Member]:
-        """Return some of the others who are there, at random."""
-        return self.members.sample_others(self._local.id, count, self._rng)
-
-    # Messages.
-
-    def _read(self, body: bytes, sender: NodeId, source: Address, now: Instant) -> None:
-        """Act on the messages of a packet, up to the first that is malformed."""
-        try:
-            for item in unpack(body):
-                message = DATAGRAMS.decode(item)
-                if message is None:
-                    self._post.counts["messages_skipped/unknown kind"] += 1
-                else:
-                    self._act(message, sender, source, now)
-        except Malformed:
-            self._post.counts["datagrams_dropped/malformed"] += 1
-
-    def _ask_for_words(self, sender: NodeId, source: Address, now: Instant) -> None:
-        """Ask a member who it is, when we hear it without knowing its latest words."""
-        member = self.members.get(sender)
-        if member is not None and (member.described == member.incarnation or not member.is_live):
-            return
-        if not self.absence.is_away:
-            self._introductions.ask(source, now)
-
-    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
-        match message:
-            case Ping():
-                self._detector.ping(message, sender, source, now)
-            case Ack():
-                if not self._evidence.ack(message, sender, now):
-                    self._detector.ack(message, sender, now)
-            case Position():
-                if sender in self.members:
-                    self._contacts.coordinates.learn(sender, message.place)
-            case Alive() | Suspect() | Dead() | Left() | Asleep():
-                self._beliefs.claim(message, source, now)
-                if isinstance(message, Suspect) and message.evidence == REFUSAL:
-                    self._is_stirred = True
-                    self._evidence.seconded(message, now)
-            case PingRequest():
-                self._detector.ping_request(message, source, now)
-            case Nack():
-                self._detector.nack(message, sender)
-            case _:
-                self._is_stirred = True
-                self._act_on_rest(message, sender, source, now)
-
-    def _act_on_rest(
-        self, message: Datagram, sender: NodeId, source: Address, now: Instant
-    ) -> None:
-        match message:
-            case Hello():
-                self._greeted(message, sender, source, now)
-            case Event() | Query() | QueryAnswer():
-                self.forum.receive(message, sender, now)
-
-    def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
-        """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
-        if hello.wants_reply:
-            if not self.absence.is_away:
-                self._introductions.answer(source, self._sample(INTRODUCED_MAX), now)
-            return
-        member = self.members.get(sender)
-        if member is not None and now - member.changed_at < MEETING_S:
-            self._exchange.want(sender, now)
+    # Applications.
 
     def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
         """Send an event, ask, or answer, for an application. Raises LocalError."""

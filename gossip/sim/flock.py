@@ -19,11 +19,12 @@ members that have known each other for long: thousands would need minutes to mee
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from gossip.ids import Boot, NodeId, new_node_id, next_boot
 from gossip.machine import Address, Emit, Instant, SendDatagram, SendFrame
+from gossip.membership.company import company_of
 from gossip.membership.local import FIRST_INCARNATION
 from gossip.membership.members import Member, MemberChanged, MemberState
 from gossip.membership.sentinels import SentinelsChanged
@@ -44,7 +45,7 @@ Kind = Literal["process", "host"]
 class Bird:
     """One member of a flock: a device, and the membership machine on it."""
 
-    __slots__ = ("address", "has_vanished", "id", "is_down", "life", "name", "swim", "timer", "due")
+    __slots__ = ("address", "due", "has_vanished", "id", "is_down", "life", "name", "swim", "timer")
     is_full = False
     """Nobody in a flock pauses, so nothing waits in a socket buffer."""
 
@@ -131,13 +132,10 @@ class Flock:
         """Start so many members that have all known each other for long; the flock is empty."""
         assert not self.birds, "whoever is there would not know them"
         birds = [self._hatch() for _ in range(count)]
-        stranger = new_node_id(self._identities)
-        model = self._new_swim(len(birds), stranger, 1)
-        model.members.remove(stranger)
+        members = [_known(bird, self.now) for bird in birds]
+        company = company_of(members, self.tuning, stream(self.seed, "company"))
         for bird in birds:
-            model.members.put(_known(bird, self.now))
-        for bird in birds:
-            bird.swim.begin_as(model, self.now)
+            bird.swim.begin_among(company, self.now)
             self._settle(bird)
 
     def crash(self, *names: str, kind: Kind = "process") -> None:

@@ -91,7 +91,9 @@ class Streams(Generic[D]):
             _, data = stream.waiting.popleft()
             self._after_one(stream, self._ends.frame_arrived, stream.receiver, data, stream.sender)
 
-    def _after_one(self, stream: Stream[D], action: Callable[..., None], *arguments: object) -> None:
+    def _after_one(
+        self, stream: Stream[D], action: Callable[..., None], *arguments: object
+    ) -> None:
         # The next frame is scheduled first: the action may send on this very stream.
         if stream.waiting:
             self._schedule.at(stream.waiting[0][0], self._move, stream)

@@ -14,8 +14,11 @@ from gossip.machine import Address
 from gossip.membership.addresses import is_usable, only_gossiped
 from gossip.membership.awareness import Awareness
 from gossip.membership.book import Book
+from gossip.membership.company import company_of
 from gossip.membership.contacts import PATH_HOLD_S, Contacts
 from gossip.membership.coordinates import Coordinates
+from gossip.membership.facts import FactsBook
+from gossip.membership.ledger import Ledger
 from gossip.membership.local import LocalMember
 from gossip.membership.members import RANK, REASONS, Member, MemberState, MemberTable, precedence
 from gossip.membership.messages import ALIVE_BYTES_MAX
@@ -116,14 +119,27 @@ def test_a_sample_is_drawn_as_if_from_the_list_of_the_others(me: int) -> None:
     ]
 
 
-def test_a_table_that_began_as_another_goes_its_own_way() -> None:
-    one, two = table_of(member(1), member(2)), MemberTable()
-    two.begin_as(one)
-    assert [*two] == [*one]
+def test_tables_that_began_with_the_same_company_go_their_own_ways() -> None:
+    company = company_of([member(2), member(1)], LAN, random.Random(1))
+    one, two = MemberTable(), MemberTable()
+    for table in (one, two):
+        table.begin_with(company.members, company.ids)
+    assert [*one] == [*two] == [member(1), member(2)]
     two.put(member(2, MemberState.DEAD))
     one.remove(1)
-    assert [m.id for m in two] == [1, 2]
+    assert [m.id for m in two.live] == [1]
     assert [m.id for m in one.live] == [2]
+    assert company.ids == (1, 2)
+
+
+def test_who_begins_with_a_company_has_the_hash_of_those_who_met() -> None:
+    members = [member(node) for node in range(1, 9)]
+    company = company_of(members, LAN, random.Random(1))
+    table = table_of(*reversed(members))
+    ledger = Ledger(table, FactsBook(table, LAN.facts_bytes_max, Counter()))
+    assert ledger.table() == company.table
+    table.put(member(3, MemberState.SUSPECT))
+    assert ledger.table() != company.table
 
 
 # Addresses.
