@@ -15,7 +15,7 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak clean debian bench \
-        bench-idle bench-cli bench-seal bench-telemetry bench-membership
+        bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-simulator
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a sec
 bench-membership: PROGRAMS := $(BENCH_PROGRAMS)
 bench-membership: $(STAMPS)/bench debian  ## crashes, loss, joining, healing beside Serf and kinship; OPTIONS=--quick
 	@$(BIN)/python -m bench.membership $(OPTIONS)
+
+bench-simulator: $(STAMPS)/test  ## seconds of a node a second; a thousand members, ten thousand; OPTIONS=--small
+	@$(BIN)/python -m bench.simulator $(OPTIONS)
 
 clean:  ## remove .venv and every cache
 	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -100,16 +100,11 @@ class Ledger:
         )
 
     def _version(self, member: Member) -> Version:
-        rank = RANK[member.state]
-        is_live = rank in LIVE_RANKS
-        return Version(
-            member.id,
-            member.boot,
-            member.incarnation,
-            rank,
-            member.described if is_live else 0,
-            self._facts.number_of(member) if is_live else 0,
-        )
+        rank, life = RANK[member.state], (member.id, member.boot, member.incarnation)
+        if rank not in LIVE_RANKS:
+            return Version(*life, rank, 0, 0)
+        facts = self._facts.number_of(member) if self._facts.is_used else 0
+        return Version(*life, rank, member.described, facts)
 
 
 def _hash(versions: list[Version], size_bytes: int, salt: bytes = b"") -> bytes:
