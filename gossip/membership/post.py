@@ -45,14 +45,10 @@ class Post:
         """Send the messages in one packet, then rumours, broadcasts, and of ``fill`` what fits."""
         first = () if self.farewell is None else (self.farewell,)
         items = [self._encode(message) for message in (*first, *messages)]
-        room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
-        assert room_bytes >= 0, "what is sent together fits into a packet"
         if self.has_news:
-            news = self._news(room_bytes)
-            items += news
-            room_bytes -= _packed_bytes(news)
+            items += self._news(_room_bytes(items))
         if fill:
-            items += self._fitting(fill, room_bytes)
+            items += self._fitting(fill, _room_bytes(items))
         if items:
             self._effects.append(SendDatagram(pack(items), to))
 
@@ -94,6 +90,13 @@ class Post:
             if room_bytes < 0:
                 return
             yield data
+
+
+def _room_bytes(items: Sequence[bytes]) -> int:
+    """Return what is left of a packet beside these."""
+    room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
+    assert room_bytes >= 0, "what is sent together fits into a packet"
+    return room_bytes
 
 
 def _packed_bytes(items: Sequence[bytes]) -> int:

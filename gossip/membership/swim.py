@@ -241,19 +241,23 @@ class Swim:
 
     def wake(self, now: Instant) -> None:
         """Let due timers act; harmless when called early."""
-        if not self._enter(now):
+        if not self._enter(now, stirs=False):
             return
         if self.absence.is_away:
             if self.absence.wake(now):
                 self._awaken(now)
             return
-        self._evidence.wake(now)
-        self._sentinels.wake(now)
+        is_time = self._has_stirred or self._parts_at <= now
+        if is_time:
+            self._is_stirred = True
+            self._evidence.wake(now)
+            self._sentinels.wake(now)
         self._detector.wake(now)
         self._beliefs.expire(now)
-        self._exchange.wake(now)
-        self._introductions.wake(now)
-        self.forum.wake(now)
+        if is_time:
+            self._exchange.wake(now)
+            self._introductions.wake(now)
+            self.forum.wake(now)
         if self._reap_at <= now:
             self._reap_at = now + REAP_INTERVAL_S
             self._roll.reap(now)
@@ -267,12 +271,17 @@ class Swim:
             return None
         if absence.is_away:
             return self.absence.deadline()
-        if self._is_stirred or self._changes_seen != self.members.changes:
+        if self._has_stirred:
             self._is_stirred, self._changes_seen = False, self.members.changes
             self._parts_at = min(part.deadline() for part in self._timed)
         beliefs, detector = self._beliefs, self._detector
         due = min(self._parts_at, beliefs.deadline(), detector.deadline(), self._reap_at)
         return min(due, self._gossip_at) if self._has_news else due
+
+    @property
+    def _has_stirred(self) -> bool:
+        """Whether parts may want to act at another time than they said."""
+        return self._is_stirred or self._changes_seen != self.members.changes
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
@@ -310,6 +319,7 @@ class Swim:
 
     def _go_on(self, pause_s: float, now: Instant) -> None:
         """Announce ourselves, and judge nobody by the time that we were away."""
+        self._is_stirred = True
         self._detector.restart(now)
         self._evidence.restart()
         self._beliefs.postpone(pause_s, now)

@@ -171,18 +171,24 @@ class Flock:
 
     def alive(self, name: str) -> set[str]:
         """Return whom a member takes for alive."""
+        return {
+            other for other, state in self.members(name).items() if state is MemberState.ALIVE
+        }
+
+    def members(self, name: str) -> dict[str, MemberState]:
+        """Return what a member thinks of whom."""
         members = self.birds[name].swim.members
-        alive = (each for each in members.live if each.state is MemberState.ALIVE)
-        return {self.by_id[each.id].name for each in alive}
+        return {self.by_id[member.id].name: member.state for member in members}
 
     def is_whole(self) -> bool:
         """Whether every running member takes exactly the running ones for alive."""
         up = [bird for bird in self.birds.values() if not bird.is_down]
         ids = tuple(sorted(bird.id for bird in up))
         tables = [bird.swim.members for bird in up]
-        # The quick look first: mostly somebody is not known yet.
-        return all(table.live_ids == ids for table in tables) and all(
-            each.state is MemberState.ALIVE for table in tables for each in table.live
+        # The quick look first: while all meet, mostly somebody is not known yet.
+        return all(len(table.live_ids) >= len(ids) for table in tables) and all(
+            tuple(each.id for each in table.live if each.state is MemberState.ALIVE) == ids
+            for table in tables
         )
 
     # ------------------------------------------------------------------ what is driven
