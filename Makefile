@@ -15,7 +15,8 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak fuzz clean debian bench \
-        bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-lifeguard
+        bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-lifeguard \
+        bench-simulator
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -111,6 +112,9 @@ bench-membership: $(STAMPS)/bench debian  ## crashes, loss, joining, healing bes
 
 bench-lifeguard: $(STAMPS)/test  ## slow members in the simulator, beside the Lifeguard paper; OPTIONS=--quick
 	@$(BIN)/python -m bench.lifeguard $(OPTIONS)
+
+bench-simulator: $(STAMPS)/test  ## seconds of a node a second; a thousand members, ten thousand; OPTIONS=--small
+	@$(BIN)/python -m bench.simulator $(OPTIONS)
 
 clean:  ## remove .venv and every cache
 	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info

@@ -13,5 +13,5 @@ Read in this order:
 * whom to try first, and how far it is: ``reach``, ``contacts``, ``coordinates``, ``roundtrips``;
 * what applications tell and ask each other on top: ``events`` (by ``lamport``, ``broadcasts`` and
   ``bulletins``), ``queries``, ``forum``;
-* and all of it together: ``swim``.
+* and all of it together: ``reader``, ``swim``; for simulations of many, ``company``.
 """

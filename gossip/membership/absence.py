@@ -155,6 +155,5 @@ class Absence:
             return
         self._told += 1
         self._tell_at = now + self._tuning.leave_linger_s / TELLINGS
-        others = self._members.others(self._local.id)
-        for member in self._rng.sample(others, min(TOLD_MAX, len(others))):
+        for member in self._members.sample_others(self._local.id, TOLD_MAX, self._rng):
             self._post.send(addresses_of(member)[0])

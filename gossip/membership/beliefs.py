@@ -24,7 +24,14 @@ from gossip.membership.book import addresses_of
 from gossip.membership.clones import Clones
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
-from gossip.membership.members import REFUSED, Member, MemberState, Precedence, precedence
+from gossip.membership.members import (
+    RANK,
+    REFUSED,
+    Member,
+    MemberState,
+    Precedence,
+    precedence,
+)
 from gossip.membership.messages import (
     ALIVE_BYTES_MAX,
     DATAGRAMS,
@@ -54,6 +61,8 @@ STATE_OF: dict[type[Claim], MemberState] = {
     Left: MemberState.LEFT,
     Asleep: MemberState.ASLEEP,
 }
+
+RANK_OF: dict[type[Claim], int] = {kind: RANK[state] for kind, state in STATE_OF.items()}
 
 HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
     {
@@ -127,10 +136,21 @@ class Beliefs:
     ) -> bool:
         """Take the header of an opened packet as evidence; say whether to read the packet."""
         member = self._members.get(sender)
-        if member is not None and belies(member, boot, incarnation):
-            self._disown(member)
-            member = None
         if member is None:
+            return True
+        if boot == member.boot and incarnation == member.incarnation:
+            self._locate(member, member.path, source, now)
+            if member.state is not MemberState.ALIVE:
+                self._answer(sender, source, now)
+            return True
+        return self._hear_otherwise(member, boot, incarnation, source, now)
+
+    def _hear_otherwise(
+        self, member: Member, boot: Boot, incarnation: int, source: Address, now: Instant
+    ) -> bool:
+        """Take in a header that says something else than what we believe."""
+        if belies(member, boot, incarnation):
+            self._disown(member)
             return True
         if not follows(member, boot, incarnation):
             self._counts["claims_ignored/implausible"] += 1
@@ -141,15 +161,22 @@ class Beliefs:
             self._tell(source, member, now)
             return False
         # Another life may be somewhere else: what we knew of the way to the former one is void.
-        known_path = member.path if boot == member.boot else None
-        path = self._contacts.heard(sender, known_path, source, now)
+        self._locate(member, member.path if boot == member.boot else None, source, now)
+        self.lived(member.id, boot, incarnation, now)
+        self._answer(member.id, source, now)
+        return True
+
+    def _locate(self, member: Member, known: Address | None, source: Address, now: Instant) -> None:
+        """Note where a member was heard from; it is reached there from now on, or as before."""
+        path = self._contacts.heard(member.id, known, source, now)
         if path != member.path:
             self._roll.put(msgspec.structs.replace(member, path=path), now)
-        self.lived(sender, boot, incarnation, now)
+
+    def _answer(self, sender: NodeId, source: Address, now: Instant) -> None:
+        """Tell whoever sent a packet what we believe of it, if it might say otherwise."""
         member = self._members[sender]
         if member.state in DISPUTABLE:
             self._tell(source, member, now)
-        return True
 
     def _disown(self, member: Member) -> None:
         """Drop what we believed about a member: it was a lie. It is about to be met anew."""
@@ -180,10 +207,15 @@ class Beliefs:
             self._about_us(claim, source, now)
             return
         member = self._members.get(claim.member)
+        standing = _precedence(claim)
         if not follows(member, claim.boot, claim.incarnation):
             self._counts["claims_ignored/implausible"] += 1
         elif isinstance(claim, Alive):
-            self._alive(member, claim, source, now)
+            # While many join, most of what is told is known: that is said as cheaply as possible.
+            if member is not None and standing == member.precedence and _is_described(member):
+                self._counts["claims_ignored/known already"] += 1
+            else:
+                self._alive(member, claim, source, now)
         elif member is None:
             # Without a name and an address there is nothing to list.
             self._counts["claims_ignored/unknown member"] += 1
@@ -191,17 +223,16 @@ class Beliefs:
             self._counts["claims_ignored/asleep as announced"] += 1
             if source is not None:
                 self._tell(source, member, now)
-        elif _precedence(claim) > member.precedence:
+        elif standing > member.precedence:
             self._worse(member, claim, now)
-        elif _precedence(claim) == member.precedence and isinstance(claim, Suspect):
+        elif standing == member.precedence and isinstance(claim, Suspect):
             self._confirm(claim)
         else:
             self._correct(member, claim, source, now)
 
     def expire(self, now: Instant) -> None:
         """Declare dead whoever did not refute in time."""
-        due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
-        for node in sorted(due):
+        for node in self._tried(now) if self.suspicions else ():
             member = self._members[node]
             assert member.state is MemberState.SUSPECT, "only suspects are on trial"
             self._counts["deaths/declared"] += 1
@@ -211,11 +242,16 @@ class Beliefs:
             self._counts["deaths/overdue sleepers"] += 1
             self.claim(Dead(node, member.boot, member.incarnation, self._local.id), None, now)
 
-    def deadline(self) -> Instant | None:
-        """Return when the next suspicion, or the next sleep, becomes a death."""
-        trial = min((trial.deadline for trial in self.suspicions.values()), default=None)
+    def _tried(self, now: Instant) -> list[NodeId]:
+        due = [node for node, trial in self.suspicions.items() if trial.deadline <= now]
+        return sorted(due)
+
+    def deadline(self) -> Instant:
+        """Return when the next suspicion, or the next sleep, becomes a death; or infinity."""
         overdue = self.sleepers.deadline()
-        return min((at for at in (trial, overdue) if at is not None), default=None)
+        if not self.suspicions:
+            return overdue
+        return min(overdue, min(trial.deadline for trial in self.suspicions.values()))
 
     def postpone(self, pause_s: float, now: Instant) -> None:
         """Give suspects and sleepers back the time during which we could not hear them."""
@@ -383,7 +419,7 @@ class Beliefs:
     def _try(self, claim: Suspect, now: Instant) -> None:
         """Begin the trial of a suspect."""
         assert claim.member not in self.suspicions, "one trial at a time"
-        size = len(self._members.live)
+        size = len(self._members.live_ids)
         patience = self._roll.flapping.patience(claim.member, now)
         trial = self.suspicions[claim.member] = Suspicion(
             now,
@@ -433,6 +469,10 @@ class Beliefs:
             self._post.send(source, claim)
 
 
+def _is_described(member: Member) -> bool:
+    return member.described == member.incarnation
+
+
 def _is_early(member: Member, claim: Claim, now: Instant) -> bool:
     """Say whether this is a death of somebody whose announced sleep is not over.
 
@@ -444,4 +484,4 @@ def _is_early(member: Member, claim: Claim, now: Instant) -> bool:
 
 
 def _precedence(claim: Claim) -> Precedence:
-    return precedence(claim.boot, claim.incarnation, STATE_OF[type(claim)])
+    return claim.boot, claim.incarnation, RANK_OF[type(claim)]

@@ -52,6 +52,8 @@ class Broadcasts:
 
     def expire(self, now: Instant) -> None:
         """Drop what is no longer worth telling."""
+        if not self._waiting:
+            return
         for key in [one.key for one in self._waiting.values() if one.until <= now]:
             del self._waiting[key]
 

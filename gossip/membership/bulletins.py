@@ -79,7 +79,7 @@ class Bulletins:
         if self._met_at is None:
             self._met_at = self._ask_at = now
             self._events.is_sure = False
-        elif back and self._rng.random() * len(self._members.live) < RETURN_BULLETINS:
+        elif back and self._rng.random() * len(self._members.live_ids) < RETURN_BULLETINS:
             self._returned = peer
             self._compare_at = min(self._compare_at, now + self._pause_s())
 
@@ -109,7 +109,7 @@ class Bulletins:
         return interval_s * self._rng.uniform(0.5, 1.5)
 
     def _somebody(self) -> NodeId | None:
-        others = [one.id for one in self._members.live if one.id != self._local.id]
+        others = [one for one in self._members.live_ids if one != self._local.id]
         fresh = [one for one in others if one not in self._told] or others
         return self._rng.choice(fresh) if fresh else None
 
@@ -118,7 +118,7 @@ class Bulletins:
     def _learn(self, now: Instant) -> None:
         if self._met_at is None or self._ask_at > now:
             return
-        others = max(1, len(self._members.live) - 1)
+        others = max(1, len(self._members.live_ids) - 1)
         sure = [time for is_sure, time in self._told.values() if is_sure]
         if (
             len(sure) >= min(SURE_ANSWERS, others)

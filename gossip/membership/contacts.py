@@ -140,7 +140,10 @@ class Contacts:
         self.coordinates.forget(node)
 
     def _of(self, node: NodeId) -> Contact:
-        return self._contacts.setdefault(node, Contact())
+        contact = self._contacts.get(node)
+        if contact is None:
+            contact = self._contacts[node] = Contact()
+        return contact
 
 
 def _age_s(at: Instant | None, now: Instant) -> float | None:

@@ -93,6 +93,10 @@ class Place(msgspec.Struct, frozen=True):
         return PLACE.pack(*self.vector, self.height_s, self.error, self.adjustment_s)
 
 
+NOWHERE = Place()
+"""Where everybody begins, and to where gravity draws."""
+
+
 def decode_place(data: bytes) -> Place:
     """Return the place. Raises Malformed for another length, no numbers, or out of bounds."""
     if len(data) != PLACE_BYTES:
@@ -153,20 +157,20 @@ class Vivaldi:
 
     def _weighed(self, place: Place) -> Place:
         """Return the place after gravity has acted."""
-        origin = Place()
-        force_s = -((place.raw_distance_s(origin) / GRAVITY_RHO_S) ** 2)
-        return self._pushed(place, force_s, origin)
+        force_s = -((place.raw_distance_s(NOWHERE) / GRAVITY_RHO_S) ** 2)
+        return self._pushed(place, force_s, NOWHERE)
 
     def _pushed(self, place: Place, force_s: float, other: Place) -> Place:
         """Return the place moved away from another by a force in seconds."""
-        apart_s = math.dist(place.vector, other.vector)
-        height_s = place.height_s
+        here, there, height_s = place.vector, other.vector, place.height_s
+        apart_s = math.dist(here, there)
         if apart_s > TINY_S:
-            away = [(a - b) / apart_s for a, b in zip(place.vector, other.vector, strict=True)]
+            pairs = zip(here, there, strict=True)
+            vector = tuple([a + force_s * ((a - b) / apart_s) for a, b in pairs])
             height_s += (height_s + other.height_s) * force_s / apart_s
         else:
-            away = self._any_direction()
-        vector = tuple(a + force_s * b for a, b in zip(place.vector, away, strict=True))
+            away = zip(here, self._any_direction(), strict=True)
+            vector = tuple([a + force_s * b for a, b in away])
         return Place(vector, max(height_s, HEIGHT_MIN_S), place.error, place.adjustment_s)
 
     def _any_direction(self) -> list[float]:
@@ -183,7 +187,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.place: Place | None = None
-        self.samples_s: deque[float] = deque(maxlen=LATENCY_SAMPLES)
+        self.samples_s: tuple[float, ...] = ()
         self.told: Place | None = None
         self.told_at: Instant = 0.0
 
@@ -212,15 +216,15 @@ class Coordinates:
         except Malformed:
             self._counts["coordinates/refused"] += 1
             return
-        self._peers.setdefault(node, Peer()).place = place
+        self._peer(node).place = place
 
     def measured(self, node: NodeId, rtt_s: float) -> None:
         """Take in a round trip to a member."""
         if not 0.0 <= rtt_s <= RTT_MAX_S:
             self._counts["coordinates/sample out of bounds"] += 1
             return
-        peer = self._peers.setdefault(node, Peer())
-        peer.samples_s.append(rtt_s)
+        peer = self._peer(node)
+        peer.samples_s = (*peer.samples_s, rtt_s)[-LATENCY_SAMPLES:]
         if peer.place is None:
             return
         median_s = sorted(peer.samples_s)[len(peer.samples_s) // 2]
@@ -229,7 +233,7 @@ class Coordinates:
 
     def news_for(self, node: NodeId, now: Instant) -> bytes | None:
         """Return our place if this member should hear it now; it counts as told then."""
-        place, peer = self.place, self._peers.setdefault(node, Peer())
+        place, peer = self.place, self._peer(node)
         if peer.told is not None and not _is_news(place, peer.told, now - peer.told_at):
             return None
         peer.told, peer.told_at = place, now
@@ -250,6 +254,12 @@ class Coordinates:
     def forget(self, node: NodeId) -> None:
         """Drop what we know of a node."""
         self._peers.pop(node, None)
+
+    def _peer(self, node: NodeId) -> Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = Peer()
+        return peer
 
     def _place_of(self, node: NodeId) -> Place | None:
         if node == self.me:

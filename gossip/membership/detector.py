@@ -19,7 +19,7 @@ from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.membership.members import MemberState, MemberTable
 from gossip.membership.messages import (
     PROBE_FRAMES,
     Ack,
@@ -82,12 +82,11 @@ class Detector:
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
         probe = self._next_at if self._probe is None else self._probe.due_at
-        errand = self._errands.deadline()
-        return probe if errand is None else min(probe, errand)
+        return min(probe, self._errands.deadline()) if self._errands else probe
 
     def wake(self, now: Instant) -> None:
         """Move the probe on, begin the next one, and send the nacks that are due."""
-        for errand in self._errands.expire(now):
+        for errand in self._errands.expire(now) if self._errands else ():
             self._counts["relays/nacked"] += 1
             self._post.send(errand.asker, Nack(errand.asked_number))
         if self._probe is not None and self._probe.due_at <= now:
@@ -116,7 +115,7 @@ class Detector:
     # Our own probes.
 
     def _begin(self, now: Instant) -> None:
-        target = self._order.take(self._others())
+        target = self._order.take(self._members, self._local.id)
         if target is None:
             self._next_at = now + self._tuning.probe_interval_s
             return
@@ -153,7 +152,7 @@ class Detector:
         target = self._members.get(probe.target)
         relays = [
             member
-            for member in self._others()
+            for member in self._members.others(self._local.id)
             if member.id != probe.target and member.state is MemberState.ALIVE
         ]
         if target is None or not relays:
@@ -292,7 +291,3 @@ class Detector:
             return
         self._counts["relays/begun"] += 1
         self._post.send(message.address, Ping(number, message.target))
-
-    def _others(self) -> tuple[Member, ...]:
-        """Return whom we can probe: of whom we know no address, we cannot judge either."""
-        return self._members.others(self._local.id)

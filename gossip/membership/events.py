@@ -199,10 +199,12 @@ class Events:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
-        return min(self._held.values(), default=NEVER)
+        return min(self._held.values()) if self._held else NEVER
 
     def wake(self, now: Instant) -> None:
         """Deliver what was held long enough, and whatever comes before it."""
+        if not self._held:
+            return
         due = [self._kept[key].event for key, at in self._held.items() if at <= now]
         if due:
             self._deliver_up_to(max(due, key=_order))

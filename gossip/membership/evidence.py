@@ -178,7 +178,8 @@ class Evidence:
     def seconded(self, claim: Suspect, now: Instant) -> None:
         """Take in that somebody else has evidence; look for ourselves, if it is our turn."""
         member = self._members.get(claim.member)
-        if member is None or claim.evidence != REFUSAL or claim.accuser == self._local.id:
+        assert claim.evidence == REFUSAL, "silence is not what we look for here"
+        if member is None or claim.accuser == self._local.id:
             return
         check = self._checks.get(member.id)
         if check is None and self._is_checker_of(member, now):
@@ -215,6 +216,8 @@ class Evidence:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due; infinity without a check."""
+        if not self._checks:
+            return math.inf
         return min((check.due_at for check in self._checks.values()), default=math.inf)
 
     def wake(self, now: Instant) -> None:
@@ -251,7 +254,7 @@ class Evidence:
     def _is_beyond_doubt(self, check: Check, timeout_s: float, now: Instant) -> bool:
         if check.accused_at is None:
             return False
-        needed = min(1, self._tuning.confirmations(len(self._members.live)))
+        needed = min(1, self._tuning.confirmations(len(self._members.live_ids)))
         lasted_s = now - check.accused_at
         return (
             len(check.seconders) >= needed and lasted_s >= self._tuning.convict_timeouts * timeout_s
@@ -313,7 +316,7 @@ class Evidence:
             Dead(member.id, member.boot, member.incarnation, me, REFUSAL), None, now
         )
         # A certain death is told at once: rumours of it ride on these packets.
-        others = [other.id for other in self._members.live if other.id != me]
+        others = [other for other in self._members.live_ids if other != me]
         count = self._tuning.tellings(len(others) + 1) // 2
         self._tell(self._rng.sample(others, min(count, len(others))))
 
@@ -338,7 +341,7 @@ class Evidence:
             return True
         if not self._drawn.allows((member.id, member.boot, member.incarnation), now):
             return False
-        others = max(1, len(self._members.live) - 2)
+        others = max(1, len(self._members.live_ids) - 2)
         return self._rng.random() * others < self._tuning.probe_checkers
 
     def _is_disbelieved(self, member: Member, now: Instant) -> bool:

@@ -104,6 +104,12 @@ class Exchange:
         self._regular_at = now + self._pause_s
         self._wanted_at = now
 
+    def begin_with(self, table: bytes, now: Instant) -> None:
+        """Be in the middle of a life in which all know the same; ``table`` is the hash of it."""
+        self._ledger.begin_with(table)
+        self._pause_s = self._tuning.exchange_s(len(self._members.live_ids))
+        self._regular_at = now + self._rng.random() * self._pause_s
+
     def publish(self, facts: Mapping[str, str], now: Instant) -> None:
         """Replace our own facts. Raises LimitExceeded; then nothing has changed."""
         self._facts.publish(self._members[self._local.id], facts)
@@ -134,10 +140,10 @@ class Exchange:
             del self._wanted[peer]
             self._begin(peer, now)
         if self._regular_at <= now:
-            live = self._members.live
+            live = self._members.live_ids
             self._pause_s = min(2 * self._pause_s, self._tuning.exchange_s(len(live)))
             self._regular_at = now + self._pause_s
-            peers = [member.id for member in live if member.id != self._local.id]
+            peers = [node for node in live if node != self._local.id]
             if peers:
                 self._begin(self._rng.choice(peers), now)
 

@@ -84,6 +84,11 @@ class FactsBook:
         self._shelves: dict[NodeId, Shelf] = {}
         self._kept_bytes = 0
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anybody has published anything."""
+        return bool(self._shelves)
+
     def of(self, member: Member) -> Facts | None:
         """Return what the member published in this life; None for nothing, or nothing kept."""
         shelf = self._shelf(member)

@@ -131,8 +131,8 @@ class Forum:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
-        parts = (self._events, self._bulletins, self._queries)
-        return min(part.deadline() for part in parts)
+        bulletins = self._bulletins.deadline()
+        return min(bulletins, self._events.deadline(), self._queries.deadline())
 
     def wake(self, now: Instant) -> None:
         """Let due timers act."""

@@ -83,10 +83,13 @@ class Introductions:
 
     def met(self, address: Address) -> None:
         """Stop greeting an address: a packet of the covey came from it."""
-        self._hints.pop(address, None)
+        if self._hints:
+            self._hints.pop(address, None)
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
+        if not self._hints:
+            return self._reconnect_at
         hinted = min((hint.due_at for hint in self._hints.values()), default=self._reconnect_at)
         return min(hinted, self._reconnect_at)
 

@@ -35,28 +35,38 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Ledger:
-    """The versions of all members, kept until the list or the facts change."""
+    """The versions of all members.
+
+    Only the hash over all of them is kept, until the list or the facts change. The versions
+    themselves are written down when somebody's hash is another, which is seldom.
+    """
 
     def __init__(self, members: MemberTable, facts: FactsBook) -> None:
         self._members = members
         self._facts = facts
         self._seen: tuple[int, int] | None = None
-        self._versions: dict[NodeId, Version] = {}
         self._table = b""
 
     def table(self) -> bytes:
         """Return the hash over all versions."""
-        self._refresh()
+        if self._seen != (self._members.changes, self._facts.changes):
+            self._facts.tidy()
+            self._seen = self._members.changes, self._facts.changes
+            self._table = _hash(list(self.versions().values()), TABLE_HASH_BYTES)
         return self._table
 
     def versions(self) -> dict[NodeId, Version]:
-        """Return all versions by member, in the order of ids; not to be changed."""
-        self._refresh()
-        return self._versions
+        """Return all versions by member, in the order of ids."""
+        return {member.id: self._version(member) for member in self._members}
+
+    def begin_with(self, table: bytes) -> None:
+        """Take this for the hash: somebody else computed it from the same versions."""
+        self._table = table
+        self._seen = self._members.changes, self._facts.changes
 
     def outline(self) -> bytes:
         """Return the hashes of as many shares as make outline and digest shortest together."""
-        count = math.sqrt(len(self.versions()) * VERSION_BYTES / BUCKET_HASH_BYTES)
+        count = math.sqrt(len(self._members) * VERSION_BYTES / BUCKET_HASH_BYTES)
         return self._hashes(min(BUCKETS_MAX, math.ceil(count)), self.table())
 
     def differing(self, outline: bytes, salt: bytes) -> tuple[int, ...]:
@@ -89,25 +99,12 @@ class Ledger:
             for share in shares
         )
 
-    def _refresh(self) -> None:
-        seen = self._members.changes, self._facts.changes
-        if seen == self._seen:
-            return
-        self._facts.tidy()
-        self._seen = self._members.changes, self._facts.changes
-        self._versions = {member.id: self._version(member) for member in self._members}
-        self._table = _hash(list(self._versions.values()), TABLE_HASH_BYTES)
-
     def _version(self, member: Member) -> Version:
-        is_live = member.is_live
-        return Version(
-            member.id,
-            member.boot,
-            member.incarnation,
-            RANK[member.state],
-            member.described if is_live else 0,
-            self._facts.number_of(member) if is_live else 0,
-        )
+        rank, life = RANK[member.state], (member.id, member.boot, member.incarnation)
+        if rank not in LIVE_RANKS:
+            return Version(*life, rank, 0, 0)
+        facts = self._facts.number_of(member) if self._facts.is_used else 0
+        return Version(*life, rank, member.described, facts)
 
 
 def _hash(versions: list[Version], size_bytes: int, salt: bytes = b"") -> bytes:

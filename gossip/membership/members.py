@@ -24,7 +24,9 @@ suspected for its silence, only be found dead in the end. (SWIM section 4.2, wit
 """
 
 import enum
-from collections.abc import Iterator
+import random
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -44,12 +46,12 @@ class MemberState(enum.StrEnum):
     @property
     def is_live(self) -> bool:
         """Whether a member in this state is probed, told rumours and counted."""
-        return self in (MemberState.ALIVE, MemberState.SUSPECT)
+        return self is MemberState.ALIVE or self is MemberState.SUSPECT
 
     @property
     def is_departed(self) -> bool:
         """Whether a member in this state is not expected back, and its place may be given away."""
-        return self in (MemberState.DEAD, MemberState.LEFT)
+        return self is MemberState.DEAD or self is MemberState.LEFT
 
 
 RANK: dict[MemberState, int] = {
@@ -162,15 +164,25 @@ class MemberChanged(msgspec.Struct, frozen=True):
 
 
 class MemberTable:
-    """All members we list, ourselves among them, in the order of their ids."""
+    """All members we list, ourselves among them, in the order of their ids.
+
+    Who is listed, who of them is live and who can be reached are kept as tuples of ids, and most
+    changes leave them alone; so a change costs as much among thousands as among a few.
+    """
 
     def __init__(self) -> None:
         self.changes = 0
-        """How often anything in the list changed; whoever keeps something derived looks here."""
+        """How often a life, a standing or a description changed; whoever keeps something derived
+        looks here. A new path is none."""
+        self.ids: tuple[NodeId, ...] = ()
+        """Everybody listed, in order."""
+        self.live_ids: tuple[NodeId, ...] = ()
+        """Who counts as being there, in order."""
+        self.reachable_ids: tuple[NodeId, ...] = ()
+        """Who of them has an address, in order."""
+        self.away_ids: tuple[NodeId, ...] = ()
+        """Who is listed and does not count, in order."""
         self._members: dict[NodeId, Member] = {}
-        self._ordered: tuple[Member, ...] | None = None
-        self._live: tuple[Member, ...] | None = None
-        self._others: tuple[NodeId, tuple[Member, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self._members)
@@ -182,9 +194,7 @@ class MemberTable:
         return self._members[node]
 
     def __iter__(self) -> Iterator[Member]:
-        if self._ordered is None:
-            self._ordered = tuple(self._members[node] for node in sorted(self._members))
-        return iter(self._ordered)
+        return map(self._members.__getitem__, self.ids)
 
     def get(self, node: NodeId) -> Member | None:
         """Return the member; None for one that is not listed."""
@@ -193,33 +203,79 @@ class MemberTable:
     @property
     def live(self) -> tuple[Member, ...]:
         """Return who counts as being there, ourselves included, in the order of ids."""
-        if self._live is None:
-            self._live = tuple(member for member in self if member.is_live)
-        return self._live
+        return tuple(map(self._members.__getitem__, self.live_ids))
 
-    def others(self, me: NodeId) -> tuple[Member, ...]:
-        """Return who of the live but one has an address, in the order of ids.
+    def others(self, me: NodeId) -> list[Member]:
+        """Return who of the live but one has an address, in the order of ids."""
+        members = self._members
+        return [members[node] for node in self.reachable_ids if node != me]
 
-        The same object as long as nothing has changed.
-        """
-        if self._others is None or self._others[0] != me:
-            others = (each for each in self.live if each.id != me and each.has_address)
-            self._others = me, tuple(others)
-        return self._others[1]
+    def sample_others(self, me: NodeId, count: int, rng: random.Random) -> list[Member]:
+        """Return some of ``others``, or all if there are not more, at random."""
+        ids = self.reachable_ids
+        here = bisect_left(ids, me)
+        others = len(ids) - (here < len(ids) and ids[here] == me)
+        drawn = rng.sample(range(others), min(count, others))
+        return [self._members[ids[n if n < here else n + len(ids) - others]] for n in drawn]
 
     def in_state(self, *states: MemberState) -> list[Member]:
         """Return the members in any of these states, in the order of ids."""
-        return [member for member in self if member.state in states]
+        ids = self.ids if any(state.is_live for state in states) else self.away_ids
+        return [member for node in ids if (member := self._members[node]).state in states]
 
     def put(self, member: Member) -> None:
         """List the member, or replace what was believed about it."""
         assert member.described <= member.incarnation, "nobody describes what it is yet to become"
-        self._members[member.id] = member
+        node = member.id
+        known = self._members.get(node)
+        self._members[node] = member
+        if known is None:
+            self.ids = _with(self.ids, node)
+        elif _version(known) == _version(member) and known.has_address == member.has_address:
+            return
         self.changes += 1
-        self._ordered = self._live = self._others = None
+        self._list(node, is_live=member.is_live, is_reachable=member.has_address)
+        self.away_ids = (_without if member.is_live else _with)(self.away_ids, node)
 
     def remove(self, node: NodeId) -> None:
         """Take a member off the list; it need not be on it."""
         if self._members.pop(node, None) is not None:
             self.changes += 1
-            self._ordered = self._live = self._others = None
+            self.ids = _without(self.ids, node)
+            self._list(node, is_live=False, is_reachable=False)
+            self.away_ids = _without(self.away_ids, node)
+
+    def begin_with(self, members: Mapping[NodeId, Member], ids: tuple[NodeId, ...]) -> None:
+        """List exactly these, who are all live and can be reached; ``ids`` are theirs, in order."""
+        assert len(members) == len(ids), "the ids are those of the members"
+        self.changes += 1
+        self.ids = self.live_ids = self.reachable_ids = ids
+        self.away_ids = ()
+        self._members = dict(members)
+
+    def _list(self, node: NodeId, *, is_live: bool, is_reachable: bool) -> None:
+        were_alike = self.live_ids is self.reachable_ids
+        self.live_ids = (_with if is_live else _without)(self.live_ids, node)
+        if were_alike and is_live <= is_reachable:
+            self.reachable_ids = self.live_ids
+        else:
+            is_reachable = is_reachable and is_live
+            self.reachable_ids = (_with if is_reachable else _without)(self.reachable_ids, node)
+
+
+def _version(member: Member) -> tuple[MemberState, Boot, int, int]:
+    return member.state, member.boot, member.incarnation, member.described
+
+
+def _with(ids: tuple[NodeId, ...], node: NodeId) -> tuple[NodeId, ...]:
+    at = bisect_left(ids, node)
+    if at < len(ids) and ids[at] == node:
+        return ids
+    return (*ids[:at], node, *ids[at:])
+
+
+def _without(ids: tuple[NodeId, ...], node: NodeId) -> tuple[NodeId, ...]:
+    at = bisect_left(ids, node)
+    if at == len(ids) or ids[at] != node:
+        return ids
+    return (*ids[:at], *ids[at + 1 :])

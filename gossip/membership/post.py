@@ -6,6 +6,7 @@ without packets of their own while there is other traffic.
 
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from typing import get_args
 
 from gossip.ids import NodeId
 from gossip.machine import Address, Effect, Emit, SendDatagram, SendFrame
@@ -15,6 +16,11 @@ from gossip.membership.messages import DATAGRAMS, Datagram
 from gossip.membership.rumours import Rumours
 from gossip.tuning import BODY_BYTES_MAX, Tuning
 from gossip.wire import LENGTH_BYTES, pack
+
+SENT: dict[type[Datagram], str] = {
+    kind: f"messages_sent/{kind.__name__}" for kind in get_args(Datagram)
+}
+"""Under which name each kind of message is counted: looked up, for it is needed all the time."""
 
 
 class Post:
@@ -30,21 +36,19 @@ class Post:
         self._tuning = tuning
         self._effects: deque[Effect] = deque()
 
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to tell everybody."""
+        return len(self.rumours) > 0 or len(self.broadcasts) > 0
+
     def send(self, to: Address, *messages: Datagram, fill: Sequence[Datagram] = ()) -> None:
         """Send the messages in one packet, then rumours, broadcasts, and of ``fill`` what fits."""
         first = () if self.farewell is None else (self.farewell,)
         items = [self._encode(message) for message in (*first, *messages)]
-        room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
-        assert room_bytes >= 0, "what is sent together fits into a packet"
-        tellings = self._tuning.tellings(len(self._members.live))
-        told = self.rumours.take(room_bytes, tellings)
-        self.counts["rumours/told"] += len(told)
-        items += told
-        room_bytes -= _packed_bytes(told)
-        said = self.broadcasts.take(room_bytes, tellings)
-        self.counts["rumours/events and queries told"] += len(said)
-        items += said
-        items += self._fitting(fill, room_bytes - _packed_bytes(said))
+        if self.has_news:
+            items += self._news(_room_bytes(items))
+        if fill:
+            items += self._fitting(fill, _room_bytes(items))
         if items:
             self._effects.append(SendDatagram(pack(items), to))
 
@@ -66,8 +70,17 @@ class Post:
         while self._effects:
             yield self._effects.popleft()
 
+    def _news(self, room_bytes: int) -> list[bytes]:
+        """Return rumours, then broadcasts, that fit into the room."""
+        tellings = self._tuning.tellings(len(self._members.live_ids))
+        told = self.rumours.take(room_bytes, tellings)
+        self.counts["rumours/told"] += len(told)
+        said = self.broadcasts.take(room_bytes - _packed_bytes(told), tellings)
+        self.counts["rumours/events and queries told"] += len(said)
+        return told + said
+
     def _encode(self, message: Datagram) -> bytes:
-        self.counts[f"messages_sent/{type(message).__name__}"] += 1
+        self.counts[SENT[type(message)]] += 1
         return DATAGRAMS.encode(message)
 
     def _fitting(self, fill: Sequence[Datagram], room_bytes: int) -> Iterator[bytes]:
@@ -77,6 +90,13 @@ class Post:
             if room_bytes < 0:
                 return
             yield data
+
+
+def _room_bytes(items: Sequence[bytes]) -> int:
+    """Return what is left of a packet beside these."""
+    room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
+    assert room_bytes >= 0, "what is sent together fits into a packet"
+    return room_bytes
 
 
 def _packed_bytes(items: Sequence[bytes]) -> int:

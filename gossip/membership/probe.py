@@ -22,14 +22,14 @@ import random
 
 from gossip.ids import Boot, NodeId
 from gossip.machine import Instant
-from gossip.membership.members import Member
+from gossip.membership.members import Member, MemberTable
 from gossip.tuning import Tuning
 
 RETRY_SHARE = 0.4
 """When the direct ping is repeated, as a share of the timeout; above a healthy round trip."""
 
 
-class ProbeState(enum.Enum):
+class ProbeState(enum.StrEnum):
     """How far a probe has come."""
 
     ASKED = "asked"
@@ -39,7 +39,7 @@ class ProbeState(enum.Enum):
     LOST = "lost"
 
 
-class ProbeEvent(enum.Enum):
+class ProbeEvent(enum.StrEnum):
     """What moves a probe on."""
 
     TIME = "time"
@@ -126,9 +126,6 @@ class ProbeOrder:
         self._rng = rng
         self._pass: list[NodeId] = []
         self._urgent: dict[NodeId, None] = {}
-        # The others as last given, and the same by id: for many probes they stay the same.
-        self._others: tuple[Member, ...] = ()
-        self._by_id: dict[NodeId, Member] = {}
 
     def insert(self, node: NodeId) -> None:
         """Give a new member a random place among those that this pass has yet to visit."""
@@ -144,18 +141,24 @@ class ProbeOrder:
         if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
             self.urge(node)
 
-    def take(self, others: tuple[Member, ...]) -> Member | None:
-        """Return whom of the others to probe; None when there is nobody."""
-        if others is not self._others:
-            self._others, self._by_id = others, {member.id: member for member in others}
-        by_id = self._by_id
+    def take(self, members: MemberTable, me: NodeId) -> Member | None:
+        """Return whom but ourselves to probe; None when there is nobody.
+
+        Of whom we know no address, we cannot judge either.
+        """
         for waiting in (self._take_urgent, self._take_in_turn):
             while (node := waiting()) is not None:
-                if node in by_id:
-                    return by_id[node]
-        self._pass = [member.id for member in others]
+                member = members.get(node)
+                if member is not None and node != me and member.is_live and member.has_address:
+                    return member
+        self._pass = [node for node in members.reachable_ids if node != me]
         self._rng.shuffle(self._pass)
-        return by_id[self._pass.pop()] if self._pass else None
+        return members[self._pass.pop()] if self._pass else None
+
+    def begin_with(self, order: list[NodeId]) -> None:
+        """Be somewhere in a pass of this order: shuffling thousands takes long."""
+        at = self._rng.randrange(len(order))
+        self._pass = order[at:] + order[:at]
 
     def _take_urgent(self) -> NodeId | None:
         for node in self._urgent:

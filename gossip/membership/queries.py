@@ -293,10 +293,10 @@ class Queries:
         if answer is None:
             return
         concerned = (key[0], self._local.id)
-        others = [one for one in self._members.live if one.id not in concerned]
+        others = [one for one in self._members.live_ids if one not in concerned]
         relays = self._rng.sample(others, min(self._tuning.query_relays, len(others)))
         for relay in relays:
-            self._send(relay, answer)
+            self._send(self._members[relay], answer)
 
     def _send(self, member: Member, message: Query | QueryAnswer) -> None:
         for address in addresses_of(member)[:1]:
@@ -306,6 +306,8 @@ class Queries:
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
+        if not (self._asked or self._answering):
+            return NEVER
         asked = (min(one.until, one.remind_at) for one in self._asked.values())
         answering = (min(one.until, one.repeat_at) for one in self._answering.values())
         return min(min(asked, default=NEVER), min(answering, default=NEVER))

@@ -6,6 +6,8 @@ target from a link of its own that does not work (Lifeguard section IV.A); an ac
 than that is still passed on.
 """
 
+import math
+
 import msgspec
 
 from gossip.ids import NodeId
@@ -70,8 +72,9 @@ class Errands:
             del self._errands[number]
         return due
 
-    def deadline(self) -> Instant | None:
-        """Return when ``expire`` is next due."""
+    def deadline(self) -> Instant:
+        """Return when ``expire`` is next due; infinity without errands."""
         return min(
-            (e.ends_at if e.nacked else e.nack_at for e in self._errands.values()), default=None
+            (e.ends_at if e.nacked else e.nack_at for e in self._errands.values()),
+            default=math.inf,
         )

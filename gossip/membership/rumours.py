@@ -8,6 +8,9 @@ exchange of states (``exchange.py``) finds whomever it missed.
 Suspicions are kept one per accuser, because who else suspects decides how long a suspicion lasts.
 """
 
+from bisect import bisect_left, insort
+from collections import Counter
+
 from gossip.ids import NodeId
 from gossip.wire import LENGTH_BYTES
 
@@ -32,11 +35,14 @@ class Rumours:
         assert limit > 0, "news need room"
         self._limit = limit
         self._by_subject: dict[NodeId, dict[NodeId, Rumour]] = {}
-        self._size = 0
+        # In the order in which they go: sorted by how often they were told, then newest first.
+        self._waiting: list[tuple[int, int, Rumour]] = []
+        # How many are of which length: a packet that has no room for the shortest is full.
+        self._lengths: Counter[int] = Counter()
         self._turns = 0
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._waiting)
 
     def put(self, subject: NodeId, data: bytes) -> None:
         """Tell this about the subject, and nothing older."""
@@ -55,11 +61,15 @@ class Rumours:
     def reword(self, subject: NodeId, data: bytes) -> None:
         """Tell the same about the subject in other words, as often as it would have been told."""
         [rumour] = self._by_subject[subject].values()
+        self._measure(rumour, -1)
         rumour.data = data
+        self._measure(rumour, 1)
 
     def drop(self, subject: NodeId) -> None:
         """Tell nothing about the subject any more."""
-        self._size -= len(self._by_subject.pop(subject, {}))
+        for rumour in self._by_subject.pop(subject, _NOTHING).values():
+            self._dequeue(rumour)
+            self._measure(rumour, -1)
 
     def told(self, subject: NodeId) -> int | None:
         """Return how often the least-told rumour about the subject was told; None without one."""
@@ -68,37 +78,57 @@ class Rumours:
 
     def take(self, room_bytes: int, tellings: int) -> list[bytes]:
         """Return rumours that fit into the room, and count each as told once more."""
-        if not self._size:
-            return []
-        taken: list[bytes] = []
-        for rumour in self._in_order():
+        taken: list[Rumour] = []
+        shortest_bytes = LENGTH_BYTES + min(self._lengths, default=0)
+        for _, _, rumour in self._waiting:
             need_bytes = LENGTH_BYTES + len(rumour.data)
-            if need_bytes > room_bytes:
-                continue
-            room_bytes -= need_bytes
-            taken.append(rumour.data)
+            if need_bytes <= room_bytes:
+                room_bytes -= need_bytes
+                taken.append(rumour)
+                if room_bytes < shortest_bytes:
+                    break
+        for rumour in taken:
+            self._dequeue(rumour)
             rumour.told += 1
-            if rumour.told >= tellings:
-                self._forget(rumour)
-        return taken
-
-    def _in_order(self) -> list[Rumour]:
-        every = [rumour for waiting in self._by_subject.values() for rumour in waiting.values()]
-        every.sort(key=lambda rumour: (rumour.told, -rumour.turn))
-        return every
+            if rumour.told < tellings:
+                self._enqueue(rumour)
+            else:
+                self._unlist(rumour)
+        return [rumour.data for rumour in taken]
 
     def _add(self, subject: NodeId, accuser: NodeId, data: bytes) -> None:
         waiting = self._by_subject.setdefault(subject, {})
-        self._size += accuser not in waiting
+        if accuser in waiting:
+            self._dequeue(waiting[accuser])
+            self._measure(waiting[accuser], -1)
         self._turns += 1
-        waiting[accuser] = Rumour(subject, accuser, data, self._turns)
-        if self._size > self._limit:
-            self._forget(self._in_order()[-1])
+        rumour = waiting[accuser] = Rumour(subject, accuser, data, self._turns)
+        self._enqueue(rumour)
+        self._measure(rumour, 1)
+        if len(self._waiting) > self._limit:
+            _, _, last = self._waiting.pop()
+            self._unlist(last)
 
-    def _forget(self, rumour: Rumour) -> None:
-        assert self._size > 0, "the size counts every rumour"
+    def _enqueue(self, rumour: Rumour) -> None:
+        insort(self._waiting, (rumour.told, -rumour.turn, rumour))
+
+    def _dequeue(self, rumour: Rumour) -> None:
+        at = bisect_left(self._waiting, (rumour.told, -rumour.turn))
+        assert self._waiting[at][2] is rumour, "all that is listed waits"
+        del self._waiting[at]
+
+    def _measure(self, rumour: Rumour, change: int) -> None:
+        length = len(rumour.data)
+        self._lengths[length] += change
+        if not self._lengths[length]:
+            del self._lengths[length]
+
+    def _unlist(self, rumour: Rumour) -> None:
+        self._measure(rumour, -1)
         waiting = self._by_subject[rumour.subject]
         del waiting[rumour.accuser]
-        self._size -= 1
         if not waiting:
             del self._by_subject[rumour.subject]
+
+
+_NOTHING: dict[NodeId, Rumour] = {}

@@ -67,8 +67,12 @@ class Sentinels:
 
     def _near(self, node: NodeId, steps: range) -> tuple[NodeId, ...]:
         """Return the members so many places behind (or before) a node on the ring of ids."""
-        ring = [member.id for member in self._members.live if member.id != node]
-        if not ring:
-            return ()
+        ring = self._members.live_ids
         at = bisect_left(ring, node)
-        return tuple(dict.fromkeys(ring[(at + step) % len(ring)] for step in steps))
+        listed = at < len(ring) and ring[at] == node
+        if len(ring) == listed:
+            return ()
+        # The ring without the node itself, whose place those behind it take.
+        size = len(ring) - listed
+        places = [(at + step) % size for step in steps]
+        return tuple(dict.fromkeys(ring[n + (listed and n >= at)] for n in places))

@@ -56,13 +56,18 @@ class Sleepers:
 
     def overdue(self, now: Instant) -> list[NodeId]:
         """Return who should have woken up, in the order of ids. We do not judge ourselves."""
+        if not self._overdue_at:
+            return []
         due = [node for node, at in self._overdue_at.items() if at <= now and node != self._me]
         return sorted(due)
 
-    def deadline(self) -> Instant | None:
-        """Return when the next sleeper is overdue."""
-        others = (at for node, at in self._overdue_at.items() if node != self._me)
-        return min(others, default=None)
+    def deadline(self) -> Instant:
+        """Return when the next sleeper is overdue; infinity if nobody sleeps."""
+        if not self._overdue_at:
+            return math.inf
+        return min(
+            (at for node, at in self._overdue_at.items() if node != self._me), default=math.inf
+        )
 
     def postpone(self, now: Instant) -> None:
         """Give all the full grace again: we were away ourselves, and could not hear them wake."""

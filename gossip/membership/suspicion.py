@@ -37,6 +37,8 @@ class Suspicion:
         self._needed = needed
         self._minimum_s = minimum_s
         self._maximum_s = maximum_s
+        self.deadline = self._deadline()
+        """When the time for a refutation is up."""
 
     def accuse(self, accuser: NodeId) -> bool:
         """Note an accuser; say whether it is a new one that still makes a difference.
@@ -46,6 +48,7 @@ class Suspicion:
         if accuser in self.accusers or len(self.accusers) > self._needed:
             return False
         self.accusers[accuser] = None
+        self.deadline = self._deadline()
         return True
 
     @property
@@ -53,9 +56,7 @@ class Suspicion:
         """How many accusers there are beside the first."""
         return max(0, len(self.accusers) - 1)
 
-    @property
-    def deadline(self) -> Instant:
-        """When the time for a refutation is up."""
+    def _deadline(self) -> Instant:
         return self._started_at + timeout_s(
             self.confirmations, self._needed, self._minimum_s, self._maximum_s
         )
@@ -63,3 +64,4 @@ class Suspicion:
     def postpone(self, pause_s: float) -> None:
         """Give back the time during which we were stopped and could not hear a refutation."""
         self._started_at += pause_s
+        self.deadline = self._deadline()

@@ -3,7 +3,7 @@
 ::
 
     datagram ─ header ─▶ Beliefs ◀─ claims ──┐          rumours ─┐
-             └ items ──┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
+             └ Reader ─┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
                        ├ Alive Suspect … ──▶ Beliefs ──news──────┼─▶ Post ─▶ effects
                        └ Hello ────────────▶ Introductions ──────┤
     refusal, end of a stream ────────────▶ Evidence ─accuses, convicts
@@ -21,15 +21,16 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from gossip.errors import InvalidRequest, Malformed
+from gossip.errors import InvalidRequest
 from gossip.ids import Boot, NodeId
 from gossip.machine import Address, Effect, Instant
 from gossip.membership.absence import Absence
 from gossip.membership.awareness import Awareness
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
+from gossip.membership.company import Company
 from gossip.membership.contacts import Contacts, Paths
 from gossip.membership.coordinates import Coordinates, Estimate
 from gossip.membership.detector import Detector
@@ -38,40 +39,26 @@ from gossip.membership.exchange import Exchange
 from gossip.membership.forum import Forum
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
-from gossip.membership.members import Member, MemberChanged, MemberTable
-from gossip.membership.messages import (
-    DATAGRAMS,
-    Ack,
-    Alive,
-    Asleep,
-    Datagram,
-    Dead,
-    Event,
-    Hello,
-    Left,
-    Nack,
-    Ping,
-    PingRequest,
-    Position,
-    Query,
-    QueryAnswer,
-    Suspect,
-)
+from gossip.membership.members import MemberChanged, MemberTable
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.reach import Reach
+from gossip.membership.reader import Reader
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
 from gossip.membership.roundtrips import RoundTrips
 from gossip.membership.sentinels import Sentinels
 from gossip.tuning import Tuning
-from gossip.wire import unpack
 
-INTRODUCED_MAX = 16
-MEETING_S = 5.0
-"""An answered greeting is a meeting if the member is new to us, or back, since this long."""
 NEVER = math.inf
 
 T = TypeVar("T")
+
+
+class Timed(Protocol):
+    """A part that time moves."""
+
+    def deadline(self) -> Instant:
+        """Return when ``wake`` is next due; infinity while nothing waits."""
 
 
 class Swim:
@@ -118,11 +105,30 @@ class Swim:
         self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
+        # Nearly all packets carry probes and claims, and move detector and beliefs alone; only what
+        # stirs the other parts makes it necessary to ask each of them again when it wants to act.
+        self._timed: tuple[Timed, ...] = (
+            self._exchange, self._introductions, self.forum, self._evidence, self._sentinels
+        )  # fmt: skip
+        self._is_stirred, self._changes_seen = True, 0
+        self._parts_at: Instant = now
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = Absence(local, roll, beliefs, post, tuning, rng)
+        self._reader = Reader(
+            self._detector, beliefs, self._evidence, self._introductions, self._exchange,
+            self.forum, self._contacts, self.absence, local, self.members, post, rng,
+        )  # fmt: skip
         self._last_input_at = now
         beliefs.announce(now)
+
+    def begin_among(self, company: Company, now: Instant) -> None:
+        """Know all members of a company, ourselves among them, as after a long time with them."""
+        assert self._local.id in company.members, "it knows us, too"
+        self.members.begin_with(company.members, company.ids)
+        self._order.begin_with(company.order)
+        self._post.rumours.drop(self._local.id)
+        self._exchange.begin_with(company.table, now)
 
     # Inputs.
 
@@ -136,7 +142,7 @@ class Swim:
         now: Instant,
     ) -> None:
         """Take in an opened datagram. Never raises for bad bytes: it counts them."""
-        if not self._enter(now):
+        if not self._enter(now, stirs=False):
             return
         self._introductions.met(source)
         if sender == self._local.id:
@@ -145,8 +151,8 @@ class Swim:
             return
         if self._beliefs.hear(sender, boot, incarnation, source, now):
             self._evidence.heard(sender, now)
-            self._read(body, sender, source, now)
-            self._ask_for_words(sender, source, now)
+            if self._reader.read(body, sender, source, now):
+                self._is_stirred = True
         self._settle(now)
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
@@ -235,19 +241,23 @@ class Swim:
 
     def wake(self, now: Instant) -> None:
         """Let due timers act; harmless when called early."""
-        if not self._enter(now):
+        if not self._enter(now, stirs=False):
             return
         if self.absence.is_away:
             if self.absence.wake(now):
                 self._awaken(now)
             return
-        self._evidence.wake(now)
-        self._sentinels.wake(now)
+        is_time = self._has_stirred or self._parts_at <= now
+        if is_time:
+            self._is_stirred = True
+            self._evidence.wake(now)
+            self._sentinels.wake(now)
         self._detector.wake(now)
         self._beliefs.expire(now)
-        self._exchange.wake(now)
-        self._introductions.wake(now)
-        self.forum.wake(now)
+        if is_time:
+            self._exchange.wake(now)
+            self._introductions.wake(now)
+            self.forum.wake(now)
         if self._reap_at <= now:
             self._reap_at = now + REAP_INTERVAL_S
             self._roll.reap(now)
@@ -256,42 +266,46 @@ class Swim:
 
     def deadline(self) -> Instant | None:
         """Return when ``wake`` is next due; None once we left."""
-        if self.left:
+        absence = self.absence
+        if absence.left:
             return None
-        if self.absence.is_away:
+        if absence.is_away:
             return self.absence.deadline()
-        trial = self._beliefs.deadline()
-        return min(
-            self._detector.deadline(),
-            self._exchange.deadline(),
-            self._introductions.deadline(),
-            self.forum.deadline(),
-            self._reap_at,
-            self._gossip_at if self._has_news else NEVER,
-            NEVER if trial is None else trial,
-            self._evidence.deadline(),
-            self._sentinels.deadline(),
-        )
+        if self._has_stirred:
+            self._is_stirred, self._changes_seen = False, self.members.changes
+            self._parts_at = min(part.deadline() for part in self._timed)
+        beliefs, detector = self._beliefs, self._detector
+        due = min(self._parts_at, beliefs.deadline(), detector.deadline(), self._reap_at)
+        return min(due, self._gossip_at) if self._has_news else due
+
+    @property
+    def _has_stirred(self) -> bool:
+        """Whether parts may want to act at another time than they said."""
+        return self._is_stirred or self._changes_seen != self.members.changes
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
         return self._post.drain()
 
-    def _enter(self, now: Instant) -> bool:
+    def _enter(self, now: Instant, *, stirs: bool = True) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
-        self.absence.look(now)
+        if stirs:
+            self._is_stirred = True
+        absence = self.absence
+        absence.look(now)
         # The deadline is asked for only when there was time to miss it: this runs for each packet.
-        if now - self._last_input_at > self._tuning.pause_s and not self.leaving:
+        if now - self._last_input_at > self._tuning.pause_s and not absence.leaving:
             due = self.deadline()
             away_s = 0.0 if due is None else now - max(due, self._last_input_at)
             if away_s > self._tuning.pause_s:
                 self._resume(away_s, now)
         self._last_input_at = now
         self._post.broadcasts.expire(now)
-        return not self.left
+        return not absence.left
 
     def _resume(self, pause_s: float, now: Instant) -> None:
         self._post.counts["pauses/noticed"] += 1
+        self._is_stirred = True
         if self.asleep_until is None:
             self._go_on(pause_s, now)
         else:
@@ -305,6 +319,7 @@ class Swim:
 
     def _go_on(self, pause_s: float, now: Instant) -> None:
         """Announce ourselves, and judge nobody by the time that we were away."""
+        self._is_stirred = True
         self._detector.restart(now)
         self._evidence.restart()
         self._beliefs.postpone(pause_s, now)
@@ -315,83 +330,26 @@ class Swim:
 
     def _settle(self, now: Instant) -> None:
         # While nothing was waiting the time for gossip went by; news go out now, not back then.
-        self._gossip_at = max(self._gossip_at, now)
+        if self._gossip_at < now:
+            self._gossip_at = now
         self._sentinels.notice(now)
 
     # Gossip.
 
     @property
     def _has_news(self) -> bool:
-        waiting = len(self._post.rumours) + len(self._post.broadcasts)
-        return waiting > 0 and len(self.members.live) > 1
+        return self._post.has_news and len(self.members.live_ids) > 1
 
     def _gossip(self, now: Instant) -> None:
         """Tell a few members what is new, in packets of their own."""
         if self._gossip_at > now or not self._has_news:
             return
         self._gossip_at = now + self._tuning.gossip_interval_s
-        for member in self._sample(self._tuning.gossip_fanout):
+        fanout = self._tuning.gossip_fanout
+        for member in self.members.sample_others(self._local.id, fanout, self._rng):
             self._post.send(addresses_of(member)[0])
 
-    def _sample(self, count: int) -> list[Member]:
-        """Return some of the others who are there, at random."""
-        others = self.members.others(self._local.id)
-        return self._rng.sample(others, min(count, len(others)))
-
-    # Messages.
-
-    def _read(self, body: bytes, sender: NodeId, source: Address, now: Instant) -> None:
-        """Act on the messages of a packet, up to the first that is malformed."""
-        try:
-            for item in unpack(body):
-                message = DATAGRAMS.decode(item)
-                if message is None:
-                    self._post.counts["messages_skipped/unknown kind"] += 1
-                else:
-                    self._act(message, sender, source, now)
-        except Malformed:
-            self._post.counts["datagrams_dropped/malformed"] += 1
-
-    def _ask_for_words(self, sender: NodeId, source: Address, now: Instant) -> None:
-        """Ask a member who it is, when we hear it without knowing its latest words."""
-        member = self.members.get(sender)
-        if member is not None and (member.described == member.incarnation or not member.is_live):
-            return
-        if not self.absence.is_away:
-            self._introductions.ask(source, now)
-
-    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
-        match message:
-            case Ping():
-                self._detector.ping(message, sender, source, now)
-            case Ack():
-                if not self._evidence.ack(message, sender, now):
-                    self._detector.ack(message, sender, now)
-            case Alive() | Suspect() | Dead() | Left() | Asleep():
-                self._beliefs.claim(message, source, now)
-                if isinstance(message, Suspect):
-                    self._evidence.seconded(message, now)
-            case PingRequest():
-                self._detector.ping_request(message, source, now)
-            case Nack():
-                self._detector.nack(message, sender)
-            case Position():
-                if sender in self.members:
-                    self._contacts.coordinates.learn(sender, message.place)
-            case Hello():
-                self._greeted(message, sender, source, now)
-            case Event() | Query() | QueryAnswer():
-                self.forum.receive(message, sender, now)
-
-    def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
-        """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
-        if hello.wants_reply:
-            if not self.absence.is_away:
-                self._introductions.answer(source, self._sample(INTRODUCED_MAX), now)
-            return
-        member = self.members.get(sender)
-        if member is not None and now - member.changed_at < MEETING_S:
-            self._exchange.want(sender, now)
+    # Applications.
 
     def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
         """Send an event, ask, or answer, for an application. Raises LocalError."""

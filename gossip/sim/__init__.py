@@ -9,6 +9,7 @@ Read in this order:
     network       what happens to a datagram; who hears whom
     suite         a toy cipher, for simulation only
     host          a device: what survives its processes
+    kernels       what gives a dead process away
     streams       ordered, breakable connections
     driver        performs the effects of all nodes, as the asyncio driver does for one
     issuer        says who belongs
@@ -22,6 +23,7 @@ Read in this order:
     history       rules of the data plane, judged from the history of operations
     faults        what will go wrong, drawn from a seed
     workload      clients
+    flock         membership alone, of thousands, on the same network
     campaign      one seed: trouble, then peace, and peace must bring order
     experiment    how fast, how just, how costly: what `covey simulate` asks
     wording       messages in plain words

@@ -17,7 +17,8 @@ from gossip.ids import NodeId
 from gossip.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
 from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
-from gossip.sim.host import INBOX_ITEMS_MAX, Host, HostState
+from gossip.sim.host import Host, HostState
+from gossip.sim.kernels import Kernels
 from gossip.sim.network import Network
 from gossip.sim.schedule import Schedule
 from gossip.sim.seeds import stream
@@ -25,8 +26,6 @@ from gossip.sim.streams import Streams
 
 # A dial that finds nobody at any address fails after about this long.
 DIAL_FAILS_S = 0.05
-# Linux refuses so many datagrams of one sender at once, then one a second (icmp_ratelimit).
-REFUSALS_AT_ONCE, REFUSALS_PER_S = 6, 1.0
 
 
 class Audience(Protocol):
@@ -54,9 +53,8 @@ class SimulatedDriver:
         self._disk: random.Random = stream(seed, "disks")
         self._by_address: dict[Address, Host] = {}
         self._by_id: dict[NodeId, Host] = {}
-        self._kernels = stream(seed, "kernels")
-        self._watched: dict[str, tuple[NodeId, ...]] = {}
-        self._allowances: dict[tuple[str, str], tuple[float, Instant]] = {}
+        rng = stream(seed, "kernels")
+        self.kernels = Kernels(self.schedule, network, rng, self.counts, self)
         self._perform: dict[type[Effect], Callable[[Host, Effect], None]] = {
             SendDatagram: self._send_datagram,
             SendFrame: self._send_frame,
@@ -151,10 +149,10 @@ class SimulatedDriver:
         if receiver is None or receiver.is_down:
             self.counts["datagrams/nobody_there"] += 1
             if receiver is not None and self.network.hears(sender, receiver.name):
-                self._refuse(receiver, to, self._by_address.get(source))
+                self.kernels.refuse(receiver, to, self._by_address.get(source))
         elif not self.network.hears(sender, receiver.name):
             self.counts["datagrams/cut_under_way"] += 1
-        elif receiver.state is HostState.PAUSED and len(receiver.inbox) >= INBOX_ITEMS_MAX:
+        elif receiver.is_paused and receiver.is_full:
             self.counts["datagrams/buffer_full"] += 1
         else:
             self._take_in(receiver, lambda node, now: node.receive(data, source, now))
@@ -182,38 +180,16 @@ class SimulatedDriver:
     # ------------------------------------------------------------------ what kernels do
 
     def process_ended(self, ended: Host) -> None:
-        """Close the streams of a process that is no more, if there is a kernel to do so."""
-        self._watched.pop(ended.name, None)
-        if ended.has_vanished:
-            return
-        for host in self._by_id.values():
-            watches = ended.id in self._watched.get(host.name, ())
-            if watches and self.network.connected(host.name, ended.name):
-                delay_s = self.network.conditions.delay_s * (1 + self._kernels.random())
-                self.schedule.after(delay_s, self._stream_closes, host, host.life, ended)
+        """Let the kernel of a process that is no more do its part."""
+        self.kernels.process_ended(ended, self._by_id.values())
 
-    def _stream_closes(self, host: Host, life: int, ended: Host) -> None:
-        if host.life == life:
-            self.counts["streams/closed"] += 1
-            self.call(host, lambda node, now: node.stream_closed(ended.id, now))
+    def stream_closed(self, device: Host, ended: Host) -> None:
+        """Tell the node on a host that its stream to another has ended."""
+        self.call(device, lambda node, now: node.stream_closed(ended.id, now))
 
-    def _refuse(self, refuser: Host, address: Address, sender: Host | None) -> None:
-        """Answer a datagram to a port that no process has, as often as a kernel does."""
-        if sender is None or refuser.has_vanished:
-            return
-        now, link = self.schedule.now, (refuser.name, sender.name)
-        left, since = self._allowances.get(link, (REFUSALS_AT_ONCE, now))
-        left = min(REFUSALS_AT_ONCE, left + (now - since) * REFUSALS_PER_S)
-        if left < 1:
-            return
-        self._allowances[link] = left - 1, now
-        self.counts["datagrams/refused"] += 1
-        for delay_s in self.network.datagram_delays(*link, now):
-            self.schedule.after(delay_s, self._refusal_arrives, sender, sender.life, address)
-
-    def _refusal_arrives(self, host: Host, life: int, address: Address) -> None:
-        if host.life == life:
-            self.call(host, lambda node, now: node.port_unreachable(address, now))
+    def port_refused(self, device: Host, address: Address) -> None:
+        """Tell the node on a host that nobody receives datagrams at this address."""
+        self.call(device, lambda node, now: node.port_unreachable(address, now))
 
     # ------------------------------------------------------------------ frames
 
@@ -284,7 +260,7 @@ class SimulatedDriver:
     def _emit(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, Emit), "the table of effects says so"
         if isinstance(effect.event, SentinelsChanged):
-            self._watched[host.name] = effect.event.watched
+            self.kernels.watched[host.name] = effect.event.watched
         self._audience.emitted(host, effect.event)
 
 

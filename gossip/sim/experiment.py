@@ -6,22 +6,20 @@ all know all, or after a minute, the dust may settle for as long as states are e
 often than usual; then measuring begins. A quarter of the time is quiet, which shows what
 the covey costs when nothing happens; then the unlucky crash together, and the rest of the time is
 for noticing. Every change of every member list is judged against the truth, which only a simulator
-knows.
+knows. It measures the membership alone, on a flock (``flock.py``).
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.membership.members import MemberChanged, MemberState
-from gossip.sim.checkers import Checker
-from gossip.sim.host import Host
+from gossip.sim.flock import Bird, Flock, Kind
 from gossip.sim.network import Conditions
 from gossip.sim.seeds import stream
-from gossip.sim.world import Kind, World
 from gossip.tuning import PROFILES
 
 SEEDS = 3
@@ -91,24 +89,25 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         return self.bytes_per_node_s * SECONDS_PER_DAY
 
 
-class Judge(Checker):
+class Judge:
     """Compares what members believe with what is so."""
 
     def __init__(self) -> None:
+        self.truth: Mapping[NodeId, Bird] = {}
+        """Everybody, by id; what is so can be seen there."""
         self.false_suspicions = 0
         self.false_deaths = 0
         self.falsely_dead: set[NodeId] = set()
         self.crashed_at: dict[NodeId, Instant] = {}
         self.known_at: dict[NodeId, dict[str, Instant]] = {}
 
-    def member_changed(self, world: World, host: Host, change: MemberChanged) -> None:
+    def changed(self, observer: Bird, change: MemberChanged, now: Instant) -> None:
         """Note a verdict, true or false."""
         member = change.member
-        subject = world.hosts[world.names[member.id]]
         if member.id in self.crashed_at:
             if member.state is MemberState.DEAD:
-                self.known_at.setdefault(member.id, {}).setdefault(host.name, world.now)
-        elif subject.is_up and member.boot == subject.node.swim.boot:
+                self.known_at.setdefault(member.id, {}).setdefault(observer.name, now)
+        elif not self.truth[member.id].is_down:
             self._note_false(change)
 
     def _note_false(self, change: MemberChanged) -> None:
@@ -135,23 +134,24 @@ class Experiment:
         assert settings.seconds > 0, "measuring takes time"
         self.settings = settings
         self._judge = Judge()
-        self._world = World(
+        self._flock = Flock(
             settings.seed,
             conditions=_conditions(settings),
             tuning=PROFILES[settings.profile],
-            checkers=[self._judge],
             known_max=SEEDS,
+            changed=self._judge.changed,
         )
+        self._judge.truth = self._flock.by_id
         self._converged_s: float | None = None
         self._quiet: tuple[float, float] = (0.0, 0.0)
 
     def run(self) -> Iterator[float]:
         """Let it happen; yield now and then how much of it is done, from 0 to 1."""
-        settings, world = self.settings, self._world
+        settings, flock = self.settings, self._flock
         yield 0.0
-        world.add(*(f"n{number}" for number in range(settings.nodes)))
-        self._converged_s = world.run_until(world.is_whole, within_s=START_MAX_S)
-        settle_s = world.tuning.exchange_interval_s
+        flock.add(settings.nodes)
+        self._converged_s = flock.run_until(flock.is_whole, within_s=START_MAX_S)
+        settle_s = flock.tuning.exchange_interval_s
         whole_s = settle_s + settings.seconds
         yield from self._pass_time(settle_s, whole_s, 0.0)
         self._judge.forget()
@@ -188,27 +188,26 @@ class Experiment:
         return self.settings.seconds * (QUIET_SHARE if self.settings.crash else 1.0)
 
     def _pass_time(self, seconds: float, whole_s: float, before_s: float) -> Iterator[float]:
-        begun = self._world.now
+        begun = self._flock.now
         until = begun + seconds
-        while self._world.now < until:
-            self._world.run(min(STEP_S, until - self._world.now))
-            yield min(1.0, (before_s + self._world.now - begun) / whole_s)
+        while self._flock.now < until:
+            self._flock.run(min(STEP_S, until - self._flock.now))
+            yield min(1.0, (before_s + self._flock.now - begun) / whole_s)
 
     def _crash(self) -> None:
-        world, settings = self._world, self.settings
-        names = stream(settings.seed, "crash").sample(world.up(), settings.crash)
+        flock, settings = self._flock, self.settings
+        names = stream(settings.seed, "crash").sample(flock.up(), settings.crash)
         for name in names:
-            self._judge.crashed_at[world.hosts[name].id] = world.now
-        world.crash(*names, kind=settings.kind)
+            self._judge.crashed_at[flock.birds[name].id] = flock.now
+        flock.crash(*names, kind=settings.kind)
 
     def _sent(self) -> tuple[int, int]:
         """Return the datagrams and the bytes that were sent so far."""
-        counts = self._world.driver.counts
-        packets = counts["sent/datagrams"]
-        return packets, packets * HEADERS_BYTES + counts["sent/bytes"]
+        packets = self._flock.datagrams_sent
+        return packets, packets * HEADERS_BYTES + self._flock.bytes_sent
 
     def _lost_share(self) -> float:
-        counts = self._world.network.counts
+        counts = self._flock.network.counts
         lost = counts["datagrams/lost"] + counts["datagrams/lost_in_burst"]
         return lost / max(1, counts["datagrams/sent"])
 

@@ -73,6 +73,11 @@ class Host:
         return self._node
 
     @property
+    def is_full(self) -> bool:
+        """Whether the socket buffers of a paused process hold no more."""
+        return len(self.inbox) >= INBOX_ITEMS_MAX
+
+    @property
     def is_up(self) -> bool:
         """Whether the process runs and is not paused."""
         return self.state is HostState.UP

@@ -9,6 +9,7 @@ Every chance is drawn for every datagram, also when its probability is zero. So 
 of trouble leaves all the other draws where they were.
 """
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -122,17 +123,15 @@ class Network:
         """Return after how many seconds each copy of a datagram arrives."""
         self.counts["datagrams/sent"] += 1
         lost, doubled = self._is_lost(source, target, now), self._doubles()
-        delays = [self._delay(), self._delay()]
+        first_s, second_s = self._delay(), self._delay()
         if lost is not None:
             self.counts[f"datagrams/{lost}"] += 1
             return []
-        far_s = self._far_s.get((source, target), 0.0)
-        if far_s:
-            delays = [delay_s + far_s for delay_s in delays]
+        far_s = self._far_s.get((source, target), 0.0) if self._far_s else 0.0
         if not doubled:
-            return delays[:1]
+            return [first_s + far_s]
         self.counts["datagrams/duplicated"] += 1
-        return delays
+        return [first_s + far_s, second_s + far_s]
 
     def frame_delay(self, source: str, target: str) -> float:
         """Return how long a frame travels; loss shows as retransmission, never as a gap."""
@@ -146,16 +145,16 @@ class Network:
 
     def _is_lost(self, source: str, target: str, now: Instant) -> str | None:
         """Return the reason for which a datagram is lost; None when it passes."""
-        rng, air, link = self._rng, self.conditions, (source, target)
-        vanishes, silence = rng.random() < air.loss, rng.random() < air.burst
-        length_s = rng.expovariate(1.0) * air.burst_s
-        if not self.hears(source, target):
+        random, air = self._rng.random, self.conditions
+        vanishes, silence = random() < air.loss, random() < air.burst
+        length_s = -math.log(1.0 - random()) * air.burst_s
+        if (self._sides or self._cuts) and not self.hears(source, target):
             return "cut"
-        if link in self._blocked:
+        if self._blocked and (source, target) in self._blocked:
             return "blocked"
         if silence:
-            self._silent_until[link] = now + length_s
-        if self._silent_until and self._silent_until.get(link, now) > now:
+            self._silent_until[source, target] = now + length_s
+        if self._silent_until and self._silent_until.get((source, target), now) > now:
             return "lost_in_burst"
         return "lost" if vanishes else None
 
@@ -163,7 +162,8 @@ class Network:
         return self._rng.random() < self.conditions.duplicate
 
     def _delay(self) -> float:
-        rng, air = self._rng, self.conditions
-        held, held_s = rng.random() < air.late, rng.random() * air.late_s
-        delay = air.delay_s + rng.expovariate(1.0) * air.jitter_s
+        random, air = self._rng.random, self.conditions
+        held, held_s = random() < air.late, random() * air.late_s
+        # Exponential, as Random.expovariate does it, which is too slow to call for each packet.
+        delay = air.delay_s - math.log(1.0 - random()) * air.jitter_s
         return delay + held_s if held else delay

@@ -10,10 +10,10 @@ nobody hears of those.
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Generic, Protocol
 
 from gossip.machine import Instant
-from gossip.sim.host import INBOX_ITEMS_MAX, Host
+from gossip.sim.kernels import D, D_contra
 from gossip.sim.network import Network
 from gossip.sim.schedule import Schedule
 
@@ -22,20 +22,20 @@ RETRY_S = 0.25
 GIVE_UP_MIN_S, GIVE_UP_MAX_S = 4.0, 12.0
 
 
-class StreamEnds(Protocol):
+class StreamEnds(Protocol[D_contra]):
     """What the streams tell the world."""
 
-    def frame_arrived(self, receiver: Host, data: bytes, sender: Host) -> None:
+    def frame_arrived(self, receiver: D_contra, data: bytes, sender: D_contra) -> None:
         """Hand a frame to the process on receiver."""
 
-    def stream_broke(self, sender: Host, receiver: Host) -> None:
+    def stream_broke(self, sender: D_contra, receiver: D_contra) -> None:
         """Tell the process on sender that frames to receiver were lost."""
 
 
-class Stream:
+class Stream(Generic[D]):
     """Frames under way between two lives of two hosts."""
 
-    def __init__(self, sender: Host, receiver: Host, ready_at: Instant) -> None:
+    def __init__(self, sender: D, receiver: D, ready_at: Instant) -> None:
         self.sender, self.receiver = sender, receiver
         self.lives = sender.life, receiver.life
         self.waiting: deque[tuple[Instant, bytes]] = deque()
@@ -54,17 +54,17 @@ class Stream:
         return self.lives[1] == self.receiver.life and not self.receiver.is_down
 
 
-class Streams:
+class Streams(Generic[D]):
     """All streams of a world, at most one for each direction between two hosts."""
 
     def __init__(
-        self, schedule: Schedule, network: Network, rng: random.Random, ends: StreamEnds
+        self, schedule: Schedule, network: Network, rng: random.Random, ends: StreamEnds[D]
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._schedule, self._network, self._rng, self._ends = schedule, network, rng, ends
-        self._open: dict[tuple[str, str], Stream] = {}
+        self._open: dict[tuple[str, str], Stream[D]] = {}
 
-    def send(self, sender: Host, receiver: Host, data: bytes) -> None:
+    def send(self, sender: D, receiver: D, data: bytes) -> None:
         """Put a frame on the stream between two hosts, dialling if there is none."""
         self.counts["frames/sent"] += 1
         now, link = self._schedule.now, (sender.name, receiver.name)
@@ -78,7 +78,7 @@ class Streams:
         if len(stream.waiting) == 1:
             self._schedule.at(stream.ready_at, self._move, stream)
 
-    def _move(self, stream: Stream) -> None:
+    def _move(self, stream: Stream[D]) -> None:
         """Deliver the frame at the head, or find out why that cannot be done."""
         if not stream.sender_lives:
             self._drop(stream)
@@ -91,17 +91,19 @@ class Streams:
             _, data = stream.waiting.popleft()
             self._after_one(stream, self._ends.frame_arrived, stream.receiver, data, stream.sender)
 
-    def _after_one(self, stream: Stream, action: Callable[..., None], *arguments: object) -> None:
+    def _after_one(
+        self, stream: Stream[D], action: Callable[..., None], *arguments: object
+    ) -> None:
         # The next frame is scheduled first: the action may send on this very stream.
         if stream.waiting:
             self._schedule.at(stream.waiting[0][0], self._move, stream)
         action(*arguments)
 
-    def _is_stalled(self, stream: Stream) -> bool:
-        full = len(stream.receiver.inbox) >= INBOX_ITEMS_MAX
-        return full or not self._network.connected(stream.sender.name, stream.receiver.name)
+    def _is_stalled(self, stream: Stream[D]) -> bool:
+        ends = stream.sender.name, stream.receiver.name
+        return stream.receiver.is_full or not self._network.connected(*ends)
 
-    def _stall(self, stream: Stream) -> None:
+    def _stall(self, stream: Stream[D]) -> None:
         now = self._schedule.now
         patience_s = self._rng.uniform(GIVE_UP_MIN_S, GIVE_UP_MAX_S)
         if stream.gives_up_at is None:
@@ -112,12 +114,12 @@ class Streams:
         else:
             self._schedule.after(RETRY_S, self._move, stream)
 
-    def _break(self, stream: Stream) -> None:
+    def _break(self, stream: Stream[D]) -> None:
         self.counts["streams/broken"] += 1
         self._drop(stream)
         self._ends.stream_broke(stream.sender, stream.receiver)
 
-    def _drop(self, stream: Stream) -> None:
+    def _drop(self, stream: Stream[D]) -> None:
         self.counts["frames/lost"] += len(stream.waiting)
         stream.waiting.clear()
         stream.broken = True

@@ -3,9 +3,8 @@
 import msgspec
 import pytest
 
-from gossip.sim import experiment
 from gossip.sim.experiment import Experiment, Findings, Judge, Settings, run
-from gossip.sim.world import World
+from gossip.sim.flock import Flock
 from gossip.tuning import PROFILES
 
 SMALL = Settings(nodes=5, crash=1, seconds=60.0, seed=7)
@@ -68,12 +67,13 @@ def test_each_profile_has_links(profile: str) -> None:
 def test_who_is_wronged_is_counted() -> None:
     """A member behind a cut runs well, so those who declare it dead are wrong."""
     judge = Judge()
-    world = World(1, checkers=[judge], known_max=experiment.SEEDS)
-    world.add("a", "b", "c")
-    world.run(10)
+    flock = Flock(1, changed=judge.changed)
+    judge.truth = flock.by_id
+    flock.add(3)
+    flock.run(10)
     judge.forget()
-    world.partition(["a"], ["b", "c"])
-    world.run(60)
-    assert judge.falsely_dead == {host.id for host in world.hosts.values()}
+    flock.network.partition([["n0"], ["n1", "n2"]])
+    flock.run(60)
+    assert judge.falsely_dead == {bird.id for bird in flock.birds.values()}
     assert judge.false_deaths == 4
     assert judge.false_suspicions >= 4

@@ -94,19 +94,21 @@ def power_cut() -> None:
 
 def any_packet_revives(patch: pytest.MonkeyPatch) -> None:
     """Believe that who sends a packet is alive, also when it is dead at that incarnation."""
-    lived = Beliefs.lived
+    hear = Beliefs.hear
 
-    def mutant(self: Beliefs, node: int, boot: int, incarnation: int, now: Instant) -> None:
-        member = self._members[node]
-        claim = member.boot, member.incarnation
-        if member.state is MemberState.DEAD and claim == (boot, incarnation):
+    def mutant(
+        self: Beliefs, node: int, boot: int, incarnation: int, source: Address, now: Instant
+    ) -> bool:
+        member = self._members.get(node)
+        claim = (member.boot, member.incarnation) if member else None
+        if member and member.state is MemberState.DEAD and claim == (boot, incarnation):
             revived = msgspec.structs.replace(member, state=MemberState.ALIVE)
             # Past the roll, which asserts the rule as well: the checker is under test.
             self._members.put(revived)
             self._post.emit(MemberChanged(revived, member.state, "sent a packet"))
-        lived(self, node, boot, incarnation, now)
+        return hear(self, node, boot, incarnation, source, now)
 
-    patch.setattr(Beliefs, "lived", mutant)
+    patch.setattr(Beliefs, "hear", mutant)
 
 
 def incarnations_wrap(patch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """The small nouns of the membership, each alone."""
 
 import itertools
+import math
 import random
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 
 from gossip.errors import LimitExceeded
@@ -12,8 +14,11 @@ from gossip.machine import Address
 from gossip.membership.addresses import is_usable, only_gossiped
 from gossip.membership.awareness import Awareness
 from gossip.membership.book import Book
+from gossip.membership.company import company_of
 from gossip.membership.contacts import PATH_HOLD_S, Contacts
 from gossip.membership.coordinates import Coordinates
+from gossip.membership.facts import FactsBook
+from gossip.membership.ledger import Ledger
 from gossip.membership.local import LocalMember
 from gossip.membership.members import RANK, REASONS, Member, MemberState, MemberTable, precedence
 from gossip.membership.messages import ALIVE_BYTES_MAX
@@ -38,8 +43,18 @@ def member(
     return Member(node, f"n{node}", (HERE,), {}, state, boot, incarnation, 0.0, **more)
 
 
+ME = 1000
+
+
+def table_of(*members: Member) -> MemberTable:
+    table = MemberTable()
+    for each in members:
+        table.put(each)
+    return table
+
+
 def taken(order: ProbeOrder, others: list[Member]) -> int | None:
-    target = order.take(others)
+    target = order.take(table_of(*others, member(ME)), ME)
     return target.id if target else None
 
 
@@ -72,6 +87,59 @@ def test_the_table_lists_in_the_order_of_ids_and_keeps_count_of_the_live() -> No
     table.remove(9)
     assert [m.id for m in table.live] == [5]
     assert 9 not in table
+
+
+def test_a_path_is_no_news_for_what_is_derived_from_the_table() -> None:
+    table = table_of(member(1), member(2))
+    changes = table.changes
+    table.put(member(2, path=THERE))
+    assert table.changes == changes
+    table.put(member(2, MemberState.SUSPECT, path=THERE))
+    assert table.changes > changes
+
+
+def test_only_those_with_an_address_are_reachable() -> None:
+    table = table_of(member(1), msgspec.structs.replace(member(2), addresses=()), member(3))
+    assert [m.id for m in table.others(1)] == [3]
+    table.put(msgspec.structs.replace(member(2), addresses=(), path=THERE))
+    assert [m.id for m in table.others(1)] == [2, 3]
+    table.put(member(3, MemberState.DEAD))
+    assert [m.id for m in table.others(1)] == [2]
+
+
+@pytest.mark.parametrize("me", [1, 5, 9, 4])
+def test_a_sample_is_drawn_as_if_from_the_list_of_the_others(me: int) -> None:
+    table = table_of(*(member(node) for node in (1, 3, 5, 7, 9)))
+    others = table.others(me)
+    for seed in range(20):
+        drawn = table.sample_others(me, 3, random.Random(seed))
+        assert drawn == random.Random(seed).sample(others, 3)
+    assert sorted(m.id for m in table.sample_others(me, 99, random.Random(1))) == [
+        m.id for m in others
+    ]
+
+
+def test_tables_that_began_with_the_same_company_go_their_own_ways() -> None:
+    company = company_of([member(2), member(1)], LAN, random.Random(1))
+    one, two = MemberTable(), MemberTable()
+    for table in (one, two):
+        table.begin_with(company.members, company.ids)
+    assert [*one] == [*two] == [member(1), member(2)]
+    two.put(member(2, MemberState.DEAD))
+    one.remove(1)
+    assert [m.id for m in two.live] == [1]
+    assert [m.id for m in one.live] == [2]
+    assert company.ids == (1, 2)
+
+
+def test_who_begins_with_a_company_has_the_hash_of_those_who_met() -> None:
+    members = [member(node) for node in range(1, 9)]
+    company = company_of(members, LAN, random.Random(1))
+    table = table_of(*reversed(members))
+    ledger = Ledger(table, FactsBook(table, LAN.facts_bytes_max, Counter()))
+    assert ledger.table() == company.table
+    table.put(member(3, MemberState.SUSPECT))
+    assert ledger.table() != company.table
 
 
 # Addresses.
@@ -255,13 +323,13 @@ def test_the_urgent_jump_the_queue_once_and_only_if_they_may_be_probed() -> None
     order.urge(7)
     assert taken(order, others) == 7
     assert {taken(order, others) for _ in range(20)} == set(range(1, 21))
-    assert order.take([]) is None
+    assert taken(order, []) is None
 
 
 def test_a_new_member_gets_its_turn_in_the_pass_that_runs() -> None:
     order = ProbeOrder(LAN, random.Random(1))
     others = [member(node) for node in range(1, 11)]
-    order.take(others)
+    taken(order, others)
     order.insert(50)
     order.insert(50)
     visited = [taken(order, [*others, member(50)]) for _ in range(10)]
@@ -296,7 +364,7 @@ def test_errands_end_and_are_bounded() -> None:
     assert taken.count(True) == LAN.relayed_max
     errands.expire(LAN.probe_interval_s)
     assert len(errands) == 0
-    assert errands.deadline() is None
+    assert errands.deadline() == math.inf
 
 
 # Memory of others.
