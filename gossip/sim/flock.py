@@ -95,7 +95,9 @@ class Flock:
         self._changed = changed
         self._by_address: dict[Address, Bird] = {}
         self._identities = stream(seed, "identities")
-        self._streams = Streams[Bird](self.schedule, self.network, stream(seed, "streams"), self)
+        # Agents share their streams: in a world the state plane soon has one open to everybody.
+        rng = stream(seed, "streams")
+        self._streams = Streams[Bird](self.schedule, self.network, rng, self, are_open=True)
         rng = stream(seed, "kernels")
         self._kernels = Kernels[Bird](self.schedule, self.network, rng, self.counts, self)
 
@@ -171,9 +173,7 @@ class Flock:
 
     def alive(self, name: str) -> set[str]:
         """Return whom a member takes for alive."""
-        return {
-            other for other, state in self.members(name).items() if state is MemberState.ALIVE
-        }
+        return {other for other, state in self.members(name).items() if state is MemberState.ALIVE}
 
     def members(self, name: str) -> dict[str, MemberState]:
         """Return what a member thinks of whom."""

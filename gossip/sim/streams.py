@@ -58,9 +58,17 @@ class Streams(Generic[D]):
     """All streams of a world, at most one for each direction between two hosts."""
 
     def __init__(
-        self, schedule: Schedule, network: Network, rng: random.Random, ends: StreamEnds[D]
+        self,
+        schedule: Schedule,
+        network: Network,
+        rng: random.Random,
+        ends: StreamEnds[D],
+        *,
+        are_open: bool = False,
     ) -> None:
+        """``are_open``: nobody has to dial, somebody else has had frames to send before."""
         self.counts: Counter[str] = Counter()
+        self._are_open = are_open
         self._schedule, self._network, self._rng, self._ends = schedule, network, rng, ends
         self._open: dict[tuple[str, str], Stream[D]] = {}
 
@@ -70,7 +78,7 @@ class Streams(Generic[D]):
         now, link = self._schedule.now, (sender.name, receiver.name)
         stream = self._open.get(link)
         if stream is None or stream.broken or not stream.sender_lives:
-            round_trip_s = 2 * self._network.frame_delay(*link)
+            round_trip_s = 0.0 if self._are_open else 2 * self._network.frame_delay(*link)
             stream = Stream(sender, receiver, now + round_trip_s)
             self._open[link] = stream
         stream.ready_at = max(stream.ready_at, now + self._network.frame_delay(*link))
