@@ -157,3 +157,7 @@ class Absence:
         self._tell_at = now + self._tuning.leave_linger_s / TELLINGS
         for member in self._members.sample_others(self._local.id, TOLD_MAX, self._rng):
             self._post.send(addresses_of(member)[0])
+        # Whom we hold for dead may be paused only, and would mourn us when it goes on.
+        dead = [each for each in self._members.in_state(MemberState.DEAD) if each.has_address]
+        for member in self._rng.sample(dead, min(TOLD_MAX, len(dead))):
+            self._post.send(addresses_of(member)[0])

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from gossip.machine import Address
 
 PORT_MAX = 65535
+NOBODYS = ipaddress.ip_network("240.0.0.0/4")
+"""No unicast addresses, and the last of them is that of everybody."""
 HOST_CHARACTERS_MAX = 64
 
 
@@ -23,7 +25,16 @@ def _is_unicast(host: str) -> bool:
         parsed = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return not (parsed.is_multicast or parsed.is_unspecified or host == "255.255.255.255")
+    # An IPv6 address may hold an IPv4 one (::ffff:224.0.0.1), and a zone any character at all.
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    odd = parsed.is_multicast or parsed.is_unspecified or parsed in NOBODYS
+    return host.isascii() and host.isprintable() and not odd
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_local(host: str) -> bool:
+    """Say whether each device reads this address as another place, with or without a zone."""
+    return "%" in host or (":" in host and ipaddress.ip_address(host).is_link_local)
 
 
 def is_usable(address: Address) -> bool:
@@ -37,7 +48,7 @@ def is_usable(address: Address) -> bool:
 
 def is_gossiped(address: Address) -> bool:
     """Say whether the address means the same to all members: usable, and without a zone."""
-    return is_usable(address) and "%" not in address.host
+    return is_usable(address) and not _is_local(address.host)
 
 
 def only_gossiped(addresses: Iterable[Address]) -> tuple[Address, ...]:

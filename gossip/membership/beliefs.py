@@ -43,7 +43,13 @@ from gossip.membership.messages import (
     Left,
     Suspect,
 )
-from gossip.membership.plausible import belies, follows, follows_incarnation, follows_life
+from gossip.membership.plausible import (
+    belies,
+    follows,
+    follows_incarnation,
+    follows_life,
+    may_be,
+)
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.roll import Roll
@@ -152,7 +158,7 @@ class Beliefs:
         if belies(member, boot, incarnation):
             self._disown(member)
             return True
-        if not follows(member, boot, incarnation):
+        if not may_be(member, boot, incarnation):
             self._counts["claims_ignored/implausible"] += 1
             return False
         if boot < member.boot:
@@ -192,9 +198,6 @@ class Beliefs:
         Its words may be outdated then; ``Member.described`` says so until they arrive.
         """
         member = self._members[node]
-        if not follows(member, boot, incarnation):
-            self._counts["claims_ignored/implausible"] += 1
-            return
         if precedence(boot, incarnation, MemberState.ALIVE) <= member.precedence:
             return
         if not member.is_live or member.state is MemberState.SUSPECT:

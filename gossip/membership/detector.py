@@ -136,7 +136,7 @@ class Detector:
 
     def _ping(self, probe: Probe, number: int, now: Instant) -> None:
         member = self._members.get(probe.target)
-        if member is None:
+        if member is None or not member.has_address:
             return
         addresses = addresses_of(member)
         attempt = len(probe.pinged_at)
@@ -155,7 +155,7 @@ class Detector:
             for member in self._members.others(self._local.id)
             if member.id != probe.target and member.state is MemberState.ALIVE
         ]
-        if target is None or not relays:
+        if target is None or not target.has_address or not relays:
             return
         self._counts["probes/relayed"] += 1
         request = PingRequest(probe.number, probe.target, addresses_of(target)[0])

@@ -245,7 +245,8 @@ def check(words: msgspec.Struct) -> None:
     """Raise LimitExceeded if a message that we are to send would be refused by others."""
     try:
         msgspec.convert(msgspec.to_builtins(words), type(words))
-    except msgspec.ValidationError as error:
+        msgspec.msgpack.encode(words)  # half of a surrogate pair is a str, and no text
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise LimitExceeded(f"this does not fit: {error}; nothing was sent") from None
 
 

@@ -103,7 +103,7 @@ class Check:
     def is_about(self, member: Member) -> bool:
         """Say whether the member is still what this check is about."""
         same = (member.boot, member.incarnation) == (self.boot, self.incarnation)
-        return same and member.is_live and addresses_of(member)[0] == self.path
+        return same and member.is_live and addresses_of(member)[:1] == (self.path,)
 
 
 class Disbelief:

@@ -102,6 +102,8 @@ class Exchange:
         # A newcomer missed rumours that others heard: its first exchanges follow each other soon.
         self._pause_s = tuning.exchange_gap_s * (1 + rng.random())
         self._regular_at = now + self._pause_s
+        self._hurried = 0
+        """So many more exchanges follow each other soon, before the pauses grow."""
         self._wanted_at = now
 
     def begin_with(self, table: bytes, now: Instant) -> None:
@@ -141,15 +143,27 @@ class Exchange:
             self._begin(peer, now)
         if self._regular_at <= now:
             live = self._members.live_ids
-            self._pause_s = min(2 * self._pause_s, self._tuning.exchange_s(len(live)))
-            self._regular_at = now + self._pause_s
+            self._regular_at = now + self._next_pause_s(len(live))
             peers = [node for node in live if node != self._local.id]
             if peers:
                 self._begin(self._rng.choice(peers), now)
 
+    def _next_pause_s(self, members: int) -> float:
+        if self._hurried:
+            self._hurried -= 1
+            # Whoever learnt the same at the same time should not go on in step.
+            return self._pause_s * (0.75 + self._rng.random() / 2)
+        self._pause_s = min(2 * self._pause_s, self._tuning.exchange_s(members))
+        return self._pause_s
+
     def hasten(self, now: Instant) -> None:
-        """Exchange again soon, with growing pauses: there are facts that others lack."""
+        """Exchange again soon, then with growing pauses: there are facts that others lack.
+
+        Those who know grow several times as many in each round, so half as many rounds as the
+        covey has doublings reach nearly all; the growing pauses find the last.
+        """
         self._pause_s = self._tuning.exchange_gap_s
+        self._hurried = math.ceil(math.log2(max(2, len(self._members.live_ids))) / 2)
         soon_s = self._pause_s * (0.5 + self._rng.random())
         self._regular_at = min(self._regular_at, now + soon_s)
 

@@ -3,7 +3,9 @@
 Boots and incarnations only grow, so whoever could push them to their end would silence a member
 for good: it could never say anything newer. (A 32-bit incarnation at its maximum, answered with a
 wrapped 0, does that to other implementations.) Honest numbers move in small steps; a claim that
-jumps is ignored and counted. A liar inside the covey would need billions of claims.
+jumps is ignored and counted. A liar inside the covey would need billions of claims. What the member
+itself says in the header of its packets is followed however far it is: whoever was pushed by two
+claims, before its answer to the first was heard, must not become one that nobody believes.
 
 Of a member never heard of before there is nothing to compare with. So a first claim may be a lie
 of any size; but it does not outlive the first packet of the member itself. If what that says is
@@ -39,6 +41,13 @@ def follows(member: Member | None, boot: Boot, incarnation: int) -> bool:
     if boot == member.boot:
         return follows_incarnation(incarnation, member.incarnation)
     return follows_life(boot, member.boot) and incarnation <= INCARNATION_MAX
+
+
+def may_be(member: Member, boot: Boot, incarnation: int) -> bool:
+    """Say whether the member itself, who speaks like this, may have come to it."""
+    if boot == member.boot:
+        return incarnation <= INCARNATION_MAX
+    return follows(member, boot, incarnation)
 
 
 def follows_life(boot: Boot, known: Boot) -> bool:

@@ -245,7 +245,7 @@ class Queries:
             self._counts["queries_ignored/too many"] += 1
             return
         self._counts["queries/heard"] += 1
-        timeout_s = query.timeout_ms / 1000
+        timeout_s = min(query.timeout_ms / 1000, self._tuning.query_timeout_max_s)
         self._answering[key] = Answering(now + timeout_s)
         self._post.emit(QueryHeard(key, query.name, query.payload, timeout_s))
 

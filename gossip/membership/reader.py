@@ -43,6 +43,10 @@ from gossip.membership.post import Post
 from gossip.wire import unpack
 
 INTRODUCED_MAX = 16
+REQUESTS = frozenset({Ping, PingRequest})
+REQUESTS_MAX = 8
+"""So many of one packet are answered: an honest one carries one or two. A packet may name any
+address as its source, and must not earn it a flood."""
 MEETING_S = 5.0
 """An answered greeting is a meeting if the member is new to us, or back, since this long."""
 
@@ -83,12 +87,16 @@ class Reader:
 
         Says whether it moved other parts than detector and beliefs (and the list of members).
         """
-        stirs = False
+        stirs, requests = False, 0
         try:
             for item in unpack(body):
                 message = DATAGRAMS.decode(item)
+                is_request = type(message) in REQUESTS
+                requests += is_request
                 if message is None:
                     self._post.counts["messages_skipped/unknown kind"] += 1
+                elif is_request and requests > REQUESTS_MAX:
+                    self._post.counts["messages_skipped/too many requests"] += 1
                 elif self._act(message, sender, source, now):
                     stirs = True
         except Malformed:

@@ -37,7 +37,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "gossip/membership/exchange.py": (CODECS, SIEGE),
     "gossip/membership/forum.py": (CODECS, SIEGE),
     "gossip/membership/roundtrips.py": (CODECS, SIEGE),
-    "gossip/membership/swim.py": (CODECS, SIEGE),
+    "gossip/membership/reader.py": (CODECS, SIEGE),
     "gossip/state/plane.py": (CODECS, SIEGE),
     "gossip/state/registry.py": (SIEGE, PARSERS),
     "agent/admission/desk.py": (CODECS, PARSERS),

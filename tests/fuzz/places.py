@@ -5,24 +5,29 @@ list of what is forbidden, as networks, so that a mistake in one of them shows.
 """
 
 import ipaddress
+import string
 
 from gossip.machine import Address
 
+CHARACTERS = frozenset(string.ascii_letters + string.digits + ":.%-_")
 FORBIDDEN = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/32",  # unspecified
         "224.0.0.0/4",  # multicast
-        "255.255.255.255/32",  # broadcast
+        "240.0.0.0/4",  # nobody's, and the last one everybody's
         "::/128",
         "ff00::/8",
+        "::ffff:0.0.0.0/128",  # the same, written as IPv6
+        "::ffff:224.0.0.0/100",
+        "::ffff:240.0.0.0/100",
     )
 )
 
 
 def may_be_sent_to(address: Address) -> bool:
     """Say whether this is one unicast address, and a port."""
-    if not 0 < address.port < 2**16:
+    if not 0 < address.port < 2**16 or not set(address.host) <= CHARACTERS:
         return False
     host, _, _zone = address.host.partition("%")
     try:

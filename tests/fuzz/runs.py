@@ -64,7 +64,9 @@ BY_NAME = {kind.name: kind for kind in KINDS}
 
 def run(kind: Kind, seed: int) -> int:
     """Make one run; return how many inputs it had. Raises Finding."""
-    logging.getLogger("agent.api.errors").setLevel(logging.CRITICAL)  # a 500 is a finding here
+    errors = logging.getLogger("agent.api.errors")
+    level = errors.level
+    errors.setLevel(logging.CRITICAL)  # a 500 is a finding here
     try:
         return kind.run(seed)
     except Exception as error:
@@ -73,6 +75,8 @@ def run(kind: Kind, seed: int) -> int:
             f"{type(error).__name__}: {error}\n{notes}\n"
             f"replay: python -m tests.fuzz --only {kind.name} --seed {seed} --runs 1"
         ) from error
+    finally:
+        errors.setLevel(level)
 
 
 def campaign(

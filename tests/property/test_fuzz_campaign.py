@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gossip.machine import Address
-from gossip.membership import beliefs, detector, introductions, swim
+from gossip.membership import beliefs, detector, introductions, reader
 from gossip.state import plane
 from tests.fuzz import parsers
 from tests.fuzz.runs import BY_NAME, Finding, run
@@ -82,14 +82,15 @@ def test_it_finds_a_datagram_to_everybody(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_finds_a_drop_that_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = swim.Swim._read
+    original = reader.Reader.read
 
-    def read(self: swim.Swim, *arguments: object) -> None:
+    def read(self: reader.Reader, *arguments: object) -> bool:
         malformed = self._post.counts["datagrams_dropped/malformed"]
-        original(self, *arguments)  # type: ignore[arg-type]
+        stirs = original(self, *arguments)  # type: ignore[arg-type]
         self._post.counts["datagrams_dropped/malformed"] = malformed
+        return stirs
 
-    monkeypatch.setattr(swim.Swim, "_read", read)
+    monkeypatch.setattr(reader.Reader, "read", read)
     assert found("siege", "uncounted")
 
 
