@@ -25,7 +25,6 @@ from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
-from edge_apps.finding import available
 
 # An app's name is an argument, a part of a path in the API, and the name of a file.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -72,14 +71,13 @@ class AppHost:
         self._desired = DesiredApps(wishes)
         self._tuning = tuning
         self._known: set[str] = {*settings, *self._desired.names()}
+        self._has_looked = False
         self._supervisors: dict[str, Supervisor] = {}
         self._app_logs: dict[str, AppLog] = {}
 
     async def open(self) -> None:
         """Start the apps that are to run. One that fails to start does not keep the others."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # Looks at every installed package: too slow for the loop's thread on a small device.
-        self._known |= set(await asyncio.to_thread(available))
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         await asyncio.gather(*(self._supervisor(name).start() for name in due))
 
@@ -89,10 +87,12 @@ class AppHost:
 
     async def list(self) -> list[AppStatus]:
         """Return all known apps, by name."""
+        await self._look_around()
         return [self._status(name) for name in sorted(self._known)]
 
     async def start(self, name: str) -> AppStatus:
         """Run the app, now and after each start of the agent. Raises AgentError."""
+        await self._look_around()
         self._check_known(name)
         self._desired.wish(name, runs=True)
         await self._supervisor(name).start()
@@ -100,6 +100,7 @@ class AppHost:
 
     async def stop(self, name: str) -> AppStatus:
         """End the app, and do not start it again with the agent. Raises AgentError."""
+        await self._look_around()
         self._check_known(name)
         self._desired.wish(name, runs=False)
         if name in self._supervisors:
@@ -111,9 +112,18 @@ class AppHost:
 
         Raises AgentError, at once and not with the first line.
         """
+        if name not in self._known:
+            self._known |= set(_installed())
         self._check_known(name)
         app_log = self._app_log(name)
         return app_log.follow(lines) if follow else _each(app_log.tail(lines))
+
+    async def _look_around(self) -> None:
+        """Learn, once, which apps are installed: nobody needs to know until somebody asks."""
+        if not self._has_looked:
+            # Looks at every installed package: too slow for the loop's thread on a small device.
+            self._known |= set(await asyncio.to_thread(_installed))
+            self._has_looked = True
 
     def _check_known(self, name: str) -> None:
         if name not in self._known:
@@ -181,6 +191,12 @@ def _check_name(name: str) -> None:
             "use up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit",
             BAD_CONFIG,
         )
+
+
+def _installed() -> tuple[str, ...]:
+    from edge_apps.finding import available  # the SDK and importlib.metadata: only when asked
+
+    return available()
 
 
 async def _each(lines: list[str]) -> AsyncIterator[str]:

@@ -14,17 +14,20 @@ import enum
 import sqlite3
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from sqlite_utils import Database as SchemaDatabase
-from sqlite_utils.migrations import Migrations
 
 from agent import exits
 from agent.exits import AgentError
 from agent.security.identity import Peer
 from agent.store.database import Database
+from agent.store.migrations import Migrations
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
 
 PEERS_MAX = 4096
 TOKENS_REMEMBERED_S = 30 * 86400.0
@@ -33,8 +36,8 @@ TOKENS_REMEMBERED_S = 30 * 86400.0
 migrations = Migrations("control")
 
 
-@migrations()
-def create(schema: SchemaDatabase) -> None:
+@migrations
+def create(schema: "Schema") -> None:
     """Make the tables of the first version."""
     facts = {"name": str, "value": bytes}
     schema.table("facts").create(facts, pk="name", not_null={"value"})
