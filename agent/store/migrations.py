@@ -1,9 +1,10 @@
 """Schemas as steps, told apart from what a file already has without loading the library for them.
 
-sqlite-utils carries the steps out and records them in the file (docs/adr/0006-one-writer-thread.md).
-It brings a date parser and a plug-in system along, 5 MiB of memory and a tenth of the time in which
-an agent starts, and is needed once in the life of a file and once for each new version of its
-schema. So it is imported when a step is pending, and otherwise its record is read with plain SQL.
+sqlite-utils carries the steps out and records them in the file
+(docs/adr/0006-one-writer-thread.md).
+It brings a date parser and a plug-in system along, costs memory and time at every start, and is
+needed once in the life of a file and once for each new version of its schema. So it is imported
+when a step is pending, and otherwise its record is read with plain SQL.
 """
 
 import sqlite3
