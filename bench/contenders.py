@@ -5,6 +5,8 @@ and finds the rest; Covey and Serf also have mDNS on. Covey's agents are admitte
 disk, so that what is measured is the membership and not the issuing of certificates.
 """
 
+import asyncio
+import compileall
 import os
 import re
 import sys
@@ -16,6 +18,7 @@ from typing import NamedTuple, Protocol
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.admission.issuing import authority_of
+from agent.paths import Paths
 from agent.security import certificates
 from agent.security.identity import (
     Credentials,
@@ -28,6 +31,7 @@ from agent.security.identity import (
 )
 from agent.security.private_files import replace_private, staged_directory, write_private
 from agent.settings import DEFAULT_PORT
+from agent.store.preparing import prepare
 from gossip.machine import Address
 from gossip.state.registry import Admitted, SignedRegistry, admit, open_registry
 from tests.live.harness.agents import COVEY, environment
@@ -36,6 +40,7 @@ from tests.live.harness.network import Host
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 """For Serf and kinship; Covey makes its own."""
 PORT = 7946
+COMPILED = Path(__file__).parents[1]
 SETTINGS = '[log]\nlevel = "debug"\n[apps.system]\nenabled = false\n'
 """No app; and changes of members that come and go are told one by one, so that all are counted."""
 
@@ -92,6 +97,11 @@ class Covey:
             with staged_directory(_identity_of(seat)) as staged:
                 write_private(staged / "node.key", private_pem(key))
                 write_credentials(staged, _credentials(issuer, entry, registry, peer))
+        for seat in seats:
+            asyncio.run(prepare(Paths.find(seat.folder)))
+        # As a package is when pip has installed it: else each agent compiles all of it again.
+        for package in ("agent", "gossip", "edge_apps"):
+            compileall.compile_dir(COMPILED / package, quiet=1)
 
     def command(self, seat: Seat, first: Seat) -> list[str]:  # noqa: ARG002 - it is on disk
         """Return the command that runs an agent."""

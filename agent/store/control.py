@@ -33,10 +33,10 @@ PEERS_MAX = 4096
 TOKENS_REMEMBERED_S = 30 * 86400.0
 """How long an expired token is still told apart from one that never was."""
 
-migrations = Migrations("control")
+CONTROL_MIGRATIONS = Migrations("control")
 
 
-@migrations
+@CONTROL_MIGRATIONS
 def create(schema: "Schema") -> None:
     """Make the tables of the first version."""
     facts = {"name": str, "value": bytes}
@@ -85,7 +85,7 @@ class ControlStore:
     @classmethod
     async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":
         """Open or create the file. Raises AgentError when it belongs to another identity."""
-        database = await Database.open(path, migrations, synchronous="FULL")
+        database = await Database.open(path, CONTROL_MIGRATIONS, synchronous="FULL")
         owner = f"{format_cluster_id(cluster_id)}/{format_node_id(node_id)}".encode()
         found = await database.write(lambda rows: _fact_or(rows, "owner", owner))
         if found != owner:

@@ -70,6 +70,7 @@ class Handover:
         glances.seen = self.glanced
         self._post = post
         self._order = order
+        self._others: frozenset[NodeId] = frozenset()
         self._takeovers: dict[int, Takeover] = {}
         self._letting_go: dict[int, set[NodeId]] = {}
         self._due: Instant | None = None
@@ -78,6 +79,7 @@ class Handover:
     def adopted(self, now: Instant) -> None:
         """See what a registry asks of us: at the start, and after each change."""
         registry, me = self._registrar.registry, self._post.me
+        self._others = frozenset(registry.ids()) - {me}
         self._takeovers.clear()
         self._letting_go.clear()
         for partition, owners in enumerate(registry.owners):
@@ -124,19 +126,18 @@ class Handover:
 
     def _settle(self, partition: int, takeover: Takeover) -> None:
         """Become complete when enough was heard."""
-        others = set(self._registrar.registry.ids()) - {self._post.me}
         former = self._askable_former(partition)
         enough = len(takeover.complete & former) >= self._needed(partition, former)
-        if enough or takeover.heard >= others:
+        if enough or takeover.heard >= self._others:
             del self._takeovers[partition]
             self._replica.hold(partition, self._registrar.registry.since[partition])
             self._post.counts["handovers/taken"] += 1
 
-    def _askable_former(self, partition: int) -> set[NodeId]:
+    def _askable_former(self, partition: int) -> frozenset[NodeId]:
         registry = self._registrar.registry
-        return set(registry.former[partition]).intersection(registry.ids()) - {self._post.me}
+        return self._others.intersection(registry.former[partition])
 
-    def _needed(self, partition: int, former: set[NodeId]) -> int:
+    def _needed(self, partition: int, former: frozenset[NodeId]) -> int:
         """Return |S| - W + 1, or what is left of S."""
         size = len(self._registrar.registry.former[partition])
         majority = size // 2 + 1
@@ -172,7 +173,7 @@ class Handover:
         ]
         if not idle:
             return
-        others = self._order(set(self._registrar.registry.ids()) - {self._post.me})
+        others = self._order(self._others)
         chosen = {partition: self._choose(partition, others) for partition in idle}
         for node in dict.fromkeys(chosen.values()):
             if node is not None:
