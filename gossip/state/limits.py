@@ -56,7 +56,7 @@ RETRY_S = 1.0
 """How often unfinished hand-overs look for a partner."""
 OUTSIDERS_AT_ONCE = 8
 """Whoever takes over and finds too few complete owners asks so many others at once ..."""
-OUTSIDER_PAUSE_S = 0.25
+OUTSIDER_PAUSE_S = 0.5
 """... and one more in this time: each may cost a new stream, and all nodes may be asking."""
 
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
