@@ -13,7 +13,7 @@ the passes of all of them. A covey that starts for the first time has nothing bu
 without glances, a hundred nodes say so to each other in some eighty thousand frames each way.
 
 What is not named in the answer gets a pass of its own; so does everything when the answer stays
-away for ``SESSION_TIMEOUT_S``, and what the asker then tries again is its own affair.
+away for ``GLANCE_TIMEOUT_S``, and what the asker then tries again is its own affair.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.state.agenda import Agenda
-from gossip.state.limits import SESSION_TIMEOUT_S
+from gossip.state.limits import GLANCE_TIMEOUT_S
 from gossip.state.messages import Glance, Glanced
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar
@@ -54,7 +54,7 @@ class Glances:
         replica, asked = self._replica, sorted(partitions)
         number, epoch = self._post.number(), self._registrar.registry.epoch
         self._awaited[number] = peer, frozenset(asked)
-        self._agenda.set(number, now + SESSION_TIMEOUT_S)
+        self._agenda.set(number, now + GLANCE_TIMEOUT_S)
         marks = tuple((p, replica.digest(p), replica.clock_mark(p)) for p in asked)
         token = max(map(replica.token, asked), default=0)
         self._post.send(Glance(number, epoch, marks), peer, token)

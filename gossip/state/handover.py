@@ -92,6 +92,16 @@ class Handover:
                 self._letting_go[partition] = set()
         self._due = now if self._takeovers or self._letting_go else None
 
+    def begin(self, now: Instant) -> None:
+        """See what the registry asks of us after a start, when nobody has been met yet."""
+        self.adopted(now)
+        # A question to somebody whose address is not known would only be in the way of the next.
+        self._due = None if self._due is None else now + RETRY_S
+
+    def returned(self, now: Instant) -> None:
+        """Somebody has come who may be asked, as soon as we are known there and can be answered."""
+        self._due = None if self._due is None else min(self._due, now + RETRY_S / 4)
+
     def _continue(self, partition: int) -> None:
         """Stay complete where we were complete under the owners before, or nobody was."""
         registry, me = self._registrar.registry, self._post.me

@@ -98,7 +98,7 @@ class StatePlane:
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
             self.comparisons, self.glances, self.handover, self.repair,
         )  # fmt: skip
-        self.handover.adopted(now)
+        self.handover.begin(now)
 
     def _wire(self) -> dict[type, Callable[[Any, NodeId, Instant], object]]:
         """Say who takes in which frame."""
@@ -335,6 +335,7 @@ class StatePlane:
             return
         self.writes.returned(peer)
         self.watchers.returned(peer)
+        self.handover.returned(now)
         self.repair.survey(peer)
         self._deliver_own(now)
 
