@@ -70,7 +70,6 @@ FAMILIES: dict[str, str] = {
     "watches": "Watches that were refused.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
     "comparisons": "Comparisons of partitions between owners.",
-    "glances": "Looks at many partitions at once while taking them over.",
     "surveys": "Rounds of asking other owners what they have.",
     "handovers": "Partitions taken over from, or let go to, other owners.",
     "persists": "Batches of changes that are on disk.",

@@ -10,8 +10,8 @@ token lies in a file with mode 0600, made at the first start. There is no TLS: l
 loopback interface, in a private network, or behind a proxy that has it.
 
 Both accept from the start, and whoever connects first waits a moment longer: only then is what
-serves them loaded (``serving.py``). It is a quarter of the time that an agent takes to start and
-a sixth of its memory, and a hundred agents that start at once have better use for both.
+serves them loaded (``serving.py``). An agent that starts, perhaps among a hundred others, has
+better use for that time and memory.
 """
 
 import asyncio

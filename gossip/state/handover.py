@@ -18,19 +18,12 @@ operator decided; the count is then what is left of S. And if changes came so fa
 S are complete, a new owner asks every node that belongs: who has heard all has heard enough.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gossip.ids import NodeId
 from gossip.machine import Instant
-from gossip.state.glance import Glances
-from gossip.state.limits import (
-    OUTSIDER_PAUSE_S,
-    OUTSIDERS_AT_ONCE,
-    RETRY_S,
-    SESSIONS_MAX,
-)
+from gossip.state.limits import RETRY_S, SESSIONS_MAX
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar
 from gossip.state.repair import Repair
@@ -47,39 +40,26 @@ class Takeover:
         self.heard: set[NodeId] = set()
         self.complete: set[NodeId] = set()
         self.attempts: Counter[NodeId] = Counter()
-        self.asked: NodeId | None = None
-        """Who was asked last for this one's sake."""
 
 
 class Handover:
     """All take-overs and let-goes of this node."""
 
     def __init__(
-        self,
-        replica: Replica,
-        registrar: Registrar,
-        repair: Repair,
-        glances: Glances,
-        post: Post,
-        order: Order,
+        self, replica: Replica, registrar: Registrar, repair: Repair, post: Post, order: Order
     ) -> None:
         self._replica = replica
         self._registrar = registrar
         self._repair = repair
-        self._glances = glances
-        glances.seen = self.glanced
         self._post = post
         self._order = order
-        self._others: frozenset[NodeId] = frozenset()
         self._takeovers: dict[int, Takeover] = {}
         self._letting_go: dict[int, set[NodeId]] = {}
         self._due: Instant | None = None
-        self._outsiders_until = -math.inf
 
     def adopted(self, now: Instant) -> None:
         """See what a registry asks of us: at the start, and after each change."""
         registry, me = self._registrar.registry, self._post.me
-        self._others = frozenset(registry.ids()) - {me}
         self._takeovers.clear()
         self._letting_go.clear()
         for partition, owners in enumerate(registry.owners):
@@ -91,16 +71,6 @@ class Handover:
             if me not in registry.owners[partition]:
                 self._letting_go[partition] = set()
         self._due = now if self._takeovers or self._letting_go else None
-
-    def begin(self, now: Instant) -> None:
-        """See what the registry asks of us after a start, when nobody has been met yet."""
-        self.adopted(now)
-        # A question to somebody whose address is not known would only be in the way of the next.
-        self._due = None if self._due is None else now + RETRY_S
-
-    def returned(self, now: Instant) -> None:
-        """Somebody has come who may be asked, as soon as we are known there and can be answered."""
-        self._due = None if self._due is None else min(self._due, now + RETRY_S / 4)
 
     def _continue(self, partition: int) -> None:
         """Stay complete where we were complete under the owners before, or nobody was."""
@@ -136,18 +106,19 @@ class Handover:
 
     def _settle(self, partition: int, takeover: Takeover) -> None:
         """Become complete when enough was heard."""
+        others = set(self._registrar.registry.ids()) - {self._post.me}
         former = self._askable_former(partition)
         enough = len(takeover.complete & former) >= self._needed(partition, former)
-        if enough or takeover.heard >= self._others:
+        if enough or takeover.heard >= others:
             del self._takeovers[partition]
             self._replica.hold(partition, self._registrar.registry.since[partition])
             self._post.counts["handovers/taken"] += 1
 
-    def _askable_former(self, partition: int) -> frozenset[NodeId]:
+    def _askable_former(self, partition: int) -> set[NodeId]:
         registry = self._registrar.registry
-        return self._others.intersection(registry.former[partition])
+        return set(registry.former[partition]).intersection(registry.ids()) - {self._post.me}
 
-    def _needed(self, partition: int, former: frozenset[NodeId]) -> int:
+    def _needed(self, partition: int, former: set[NodeId]) -> int:
         """Return |S| - W + 1, or what is left of S."""
         size = len(self._registrar.registry.former[partition])
         majority = size // 2 + 1
@@ -162,82 +133,37 @@ class Handover:
         """Look for partners for what is unfinished."""
         if self._due is None or now < self._due:
             return
-        self._due = now + RETRY_S
-        busy = self._repair.wanted()
-        self._ask(busy, now)
         room = 2 * SESSIONS_MAX
+        for partition, takeover in list(self._takeovers.items()):
+            if room and not self._repair.is_wanted(partition):
+                room -= 1
+                self._ask_next(partition, takeover)
         for partition, held_by in list(self._letting_go.items()):
-            if room and partition not in busy:
+            if room and not self._repair.is_wanted(partition):
                 room -= 1
                 self._tell_next(partition, held_by)
         self._repair.work(now)
-        if not self._takeovers and not self._letting_go:
-            self._due = None
+        self._due = now + RETRY_S if self._takeovers or self._letting_go else None
 
-    def _ask(self, busy: set[int], now: Instant) -> None:
-        """Ask the next nodes about each take-over for which no answer is awaited."""
-        idle = [
-            partition
-            for partition, takeover in self._takeovers.items()
-            if partition not in busy and not self._glances.awaits(takeover.asked)
-        ]
-        if not idle:
+    def _ask_next(self, partition: int, takeover: Takeover) -> None:
+        """Ask a former owner; those that were asked least first; then anybody."""
+        former = self._askable_former(partition)
+        if len(takeover.complete & former) >= self._needed(partition, former):
+            self._settle(partition, takeover)
             return
-        others = self._order(self._others)
-        chosen = {partition: self._choose(partition, others) for partition in idle}
-        for node in dict.fromkeys(chosen.values()):
-            if node is not None:
-                # One frame asks about all, so that it is enough to meet each node once.
-                wanted = {p for p, choice in chosen.items() if choice == node}
-                more = {p for p, takeover in self._takeovers.items() if not takeover.attempts[node]}
-                self._ask_node(node, wanted, wanted | more - busy, now)
-
-    def _ask_node(self, node: NodeId, wanted: set[int], all_of: set[int], now: Instant) -> None:
-        """Ask a node because of some take-overs, and about others as well."""
-        former = self._registrar.registry.former
-        if not any(node in former[p] for p in wanted) and not self._may_ask_outsider(now):
-            return
-        for partition in wanted:
-            self._takeovers[partition].asked = node
-        for partition in all_of:
-            self._takeovers[partition].attempts[node] += 1
-        self._glances.begin(all_of, node, now)
-
-    def _choose(self, partition: int, others: list[NodeId]) -> NodeId | None:
-        """Return a former owner; those that were asked least first; then anybody."""
-        takeover, former = self._takeovers[partition], self._askable_former(partition)
+        others = self._order(set(self._registrar.registry.ids()) - {self._post.me})
         # Someone heard, but not complete at the time, may be complete by now: ask again.
         candidates = [node for node in others if node not in takeover.complete]
-        enough = len(takeover.complete & former) >= self._needed(partition, former)
-        if enough or not candidates:
+        if not candidates:
             self._settle(partition, takeover)
-            return None
-        return min(candidates, key=lambda node: (takeover.attempts[node], node not in former))
-
-    def _may_ask_outsider(self, now: Instant) -> bool:
-        """Tell whether it is time for another one; else come back when it is."""
-        ahead_s = self._outsiders_until - now
-        if ahead_s > OUTSIDERS_AT_ONCE * OUTSIDER_PAUSE_S:
-            self._due = min(self._due or now, now) + OUTSIDER_PAUSE_S
-            return False
-        self._outsiders_until = max(self._outsiders_until, now) + OUTSIDER_PAUSE_S
-        return True
-
-    def glanced(
-        self,
-        partition: int,
-        peer: NodeId,
-        complete: bool | None,  # noqa: FBT001 - the shape of Seen
-        now: Instant,
-    ) -> None:
-        """A peer holds the same, complete or not; or something else, which takes a pass."""
-        if partition not in self._takeovers:
             return
-        if complete is None:
-            self._repair.want(partition, peer)
-            self._repair.work(now)
-        else:
-            self.finished(partition, peer, complete=complete, now=now)
+
+        def priority(node: NodeId) -> tuple[int, bool]:
+            return takeover.attempts[node], node not in former
+
+        chosen = min(candidates, key=priority)
+        takeover.attempts[chosen] += 1
+        self._repair.want(partition, chosen)
 
     def _tell_next(self, partition: int, held_by: set[NodeId]) -> None:
         """Make a pass with an owner that is not known to hold all that we hold."""

@@ -52,14 +52,8 @@ SURVEY_INTERVAL_S = 30.0
 SURVEY_PARTITIONS_MAX = 64
 SESSIONS_MAX = 8
 SESSION_TIMEOUT_S = 10.0
-GLANCE_TIMEOUT_S = 2.0
-"""An answer is lost when the other side does not know our address yet: ask again soon."""
 RETRY_S = 1.0
 """How often unfinished hand-overs look for a partner."""
-OUTSIDERS_AT_ONCE = 8
-"""Whoever takes over and finds too few complete owners asks so many others at once ..."""
-OUTSIDER_PAUSE_S = 0.5
-"""... and one more in this time: each may cost a new stream, and all nodes may be asking."""
 
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S

@@ -226,22 +226,7 @@ class Exchanged(msgspec.Struct, frozen=True, array_like=True, tag=71):
     states: tuple[tuple[Key, KeyState], ...]
 
 
-class Glance(msgspec.Struct, frozen=True, array_like=True, tag=72):
-    """Say in which of these partitions you hold what I hold, by digest and clock mark."""
-
-    number: Number
-    epoch: Epoch
-    marks: tuple[tuple[Partition, Mark, Mark], ...]
-
-
-class Glanced(msgspec.Struct, frozen=True, array_like=True, tag=73):
-    """In these, and whether I am complete there for owners of now or before."""
-
-    number: Number
-    same: tuple[tuple[Partition, bool], ...]
-
-
-Question = Forward | Store | Fetch | Scan | Survey | Compare | Page | Exchange | Glance
+Question = Forward | Store | Fetch | Scan | Survey | Compare | Page | Exchange
 Answer = (
     ReadyReply
     | Forwarded
@@ -253,7 +238,6 @@ Answer = (
     | Compared
     | Paged
     | Exchanged
-    | Glanced
 )
 Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed
 Message = Question | Answer | Notice

@@ -21,7 +21,6 @@ from gossip.machine import Effect, Instant
 from gossip.state import messages as m
 from gossip.state.comparison import Comparisons, Verdict
 from gossip.state.forwards import Forwards
-from gossip.state.glance import Glances
 from gossip.state.handover import Handover
 from gossip.state.limits import REQUESTS_MAX
 from gossip.state.listing import Listings
@@ -81,8 +80,7 @@ class StatePlane:
         parts = (self.replica, self.registrar)
         self.comparisons = Comparisons(*parts, self.post)
         self.repair = Repair(*parts, self.comparisons, self.post, rng, now)
-        self.glances = Glances(*parts, self.post)
-        self.handover = Handover(*parts, self.repair, self.glances, self.post, order)
+        self.handover = Handover(*parts, self.repair, self.post, order)
         self.serving = Serving(*parts, self.post)
         self.writes = Writes(*parts, self.repair, self.post)
         self.forwards = Forwards(*parts, self.writes, self.post, order)
@@ -96,9 +94,9 @@ class StatePlane:
         self._handlers = self._wire()
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
-            self.comparisons, self.glances, self.handover, self.repair,
+            self.comparisons, self.handover, self.repair,
         )  # fmt: skip
-        self.handover.begin(now)
+        self.handover.adopted(now)
 
     def _wire(self) -> dict[type, Callable[[Any, NodeId, Instant], object]]:
         """Say who takes in which frame."""
@@ -127,8 +125,6 @@ class StatePlane:
             m.Paged: self.comparisons.paged,
             m.Exchange: self.serving.exchange,
             m.Exchanged: self.comparisons.exchanged,
-            m.Glance: self.serving.glance,
-            m.Glanced: self.glances.glanced,
         }
 
     @property
@@ -315,7 +311,6 @@ class StatePlane:
             or self.forwards.refused(number, peer, message.reason, now)
             or self.reads.refused(number, peer, message.reason, now)
             or self.comparisons.refused(number, peer, now)
-            or self.glances.refused(number, peer)
         )
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
@@ -325,7 +320,6 @@ class StatePlane:
         self.reads.unreachable(peer, now)
         self.listings.unreachable(peer, now)
         self.comparisons.unreachable(peer, now)
-        self.glances.unreachable(peer)
         self._deliver_own(now)
 
     def peer_alive(self, peer: NodeId, now: Instant) -> None:
@@ -335,7 +329,6 @@ class StatePlane:
             return
         self.writes.returned(peer)
         self.watchers.returned(peer)
-        self.handover.returned(now)
         self.repair.survey(peer)
         self._deliver_own(now)
 
@@ -381,7 +374,6 @@ class StatePlane:
     def _adopted(self, epoch_before: int, now: Instant) -> None:
         """The registry has changed under everything that is under way."""
         self.comparisons.restart(now)
-        self.glances.restart()
         self.repair.restart()
         self.handover.adopted(now)
         self.writes.adopted(epoch_before)

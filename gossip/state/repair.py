@@ -59,9 +59,9 @@ class Repair:
         if peer != self._post.me and (partition, peer) not in self._running:
             self._wanted[partition, peer] = None
 
-    def wanted(self) -> set[int]:
-        """Return the partitions over which a pass is planned or under way."""
-        return {partition for partition, _ in (*self._wanted, *self._running)}
+    def is_wanted(self, partition: int) -> bool:
+        """Tell whether a pass over this partition is planned or under way."""
+        return any(p == partition for p, _ in (*self._wanted, *self._running))
 
     def work(self, now: Instant) -> None:
         """Begin passes as long as there is room."""

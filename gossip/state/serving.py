@@ -19,8 +19,6 @@ from gossip.state.messages import (
     Exchanged,
     Fetch,
     Fetched,
-    Glance,
-    Glanced,
     Page,
     Paged,
     Ready,
@@ -119,23 +117,6 @@ class Serving:
             )
         )
         self._post.send(Surveyed(message.number, differing), peer)
-
-    def glance(self, message: Glance, peer: NodeId, now: Instant) -> None:
-        """Name the partitions in which we hold what the asker holds."""
-        registry, replica = self._registrar.registry, self._replica
-        if not all(self._known(partition) for partition, _, _ in message.marks):
-            self._registrar.refuse(message, peer, INVALID)
-            return
-        # As with passes, and all or nothing: whoever is behind begins anew in a moment.
-        if not all(self._registrar.agrees(message, p, peer, now) for p, _, _ in message.marks):
-            return
-        same = tuple(
-            (partition, replica.is_source(partition, registry))
-            for partition, digest, clock_mark in message.marks
-            if digest == replica.digest(partition) and clock_mark == replica.clock_mark(partition)
-        )
-        token = max((replica.token(partition) for partition, _ in same), default=0)
-        self._post.send(Glanced(message.number, same), peer, token)
 
     def compare(self, message: Compare, peer: NodeId, now: Instant) -> None:
         """Say whether a partition is the same here, and what our clock covers."""
