@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from agent import api
 from agent.admission.desk import AdmissionDesk
 from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.running import RunningCovey
@@ -339,7 +338,7 @@ class Agent:
         )
         self._keep_running(self.budget.run())
         export(self)
-        listeners = Listeners(api.create(self), self.paths, self.config.api)
+        listeners = Listeners(self, self.paths, self.config.api)
         await listeners.open()
         opened.push_async_callback(listeners.close)
         await self.apps.open()

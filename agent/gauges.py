@@ -3,7 +3,8 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from agent.api.overview import member_counts
+from agent.api.facade import AgentFacade
+from gossip.membership.members import MemberState
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -30,6 +31,12 @@ def export(agent: "Agent") -> None:
     gauge("outbox_waiting", "Readings not yet delivered.", lambda: agent.telemetry.stats().waiting)
     gauge("uplink_connected", "1 with a broker.", lambda: float(agent.uplink.status().connected))
     gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: agent.uplink.status().in_flight)
+
+
+def member_counts(agent: AgentFacade) -> dict[str, int]:
+    """Return how many members are in each state; every state is there."""
+    counts = Counter(member.state for member in agent.members)
+    return {state.value: counts[state] for state in MemberState}
 
 
 def _floats(counts: "dict[str, int] | Counter[str]") -> dict[str, float]:

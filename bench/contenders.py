@@ -5,6 +5,8 @@ and finds the rest; Covey and Serf also have mDNS on. Covey's agents are admitte
 disk, so that what is measured is the membership and not the issuing of certificates.
 """
 
+import asyncio
+import compileall
 import os
 import re
 import sys
@@ -12,12 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from agent.paths import Paths
+from agent.store.preparing import prepare
 from tests.live.harness.admitted import Seat, found_and_admit
 from tests.live.harness.agents import COVEY, environment
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 """For Serf and kinship; Covey makes its own."""
 PORT = 7946
+COMPILED = Path(__file__).parents[1]
 SETTINGS = '[log]\nlevel = "debug"\n[apps.system]\nenabled = false\n'
 """No app; and changes of members that come and go are told one by one, so that all are counted."""
 
@@ -51,6 +56,11 @@ class Covey:
             seat.folder.mkdir(parents=True)
             (seat.folder / "covey.toml").write_text(SETTINGS)
         found_and_admit(seats, "bench")
+        for seat in seats:
+            asyncio.run(prepare(Paths.find(seat.folder)))
+        # As a package is when pip has installed it: else each agent compiles all of it again.
+        for package in ("agent", "gossip", "edge_apps"):
+            compileall.compile_dir(COMPILED / package, quiet=1)
 
     def command(self, seat: Seat, first: Seat) -> list[str]:  # noqa: ARG002 - it is on disk
         """Return the command that runs an agent."""

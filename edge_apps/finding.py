@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edge_apps import builtin
 from edge_apps.sdk import App
 from gossip.errors import CoveyError
 
 ENTRY_POINT_GROUP = "covey.apps"
-BUILT_IN = ("sensor_sim", "system")
 ATTRIBUTE = "app"
 PATH_OPTION, MODULE_OPTION = "path", "module"
 
@@ -35,7 +35,7 @@ class AppNotFound(CoveyError):
 
 def available() -> tuple[str, ...]:
     """Return the names of the apps that need no configuration, sorted."""
-    return tuple(sorted({*BUILT_IN, *installed()}))
+    return tuple(sorted({*builtin.NAMES, *installed()}))
 
 
 def installed() -> dict[str, str]:
@@ -50,7 +50,7 @@ def find(name: str, options: Mapping[str, Any]) -> App:
         return _app_in(_load(name, Path(path).expanduser()), ATTRIBUTE, str(path))
     if module := options.get(MODULE_OPTION):
         return _from_module(str(module))
-    if name in BUILT_IN:
+    if name in builtin.NAMES:
         return _from_module(f"edge_apps.builtin.{name}")
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _from_module(point.value)

@@ -1,64 +1,15 @@
 """The HTTP API of an agent: what the command line, the apps, people and Prometheus speak to.
 
-One Starlette application, ``create(agent)``, served on a Unix socket and, when switched on, on
-TCP (``listen.py``). Handlers only translate: they read a request, call a service of the agent
-(``facade.py`` lists what they need of it), and write the answer. The rules they share:
+One Starlette application (``application.py``), served on a Unix socket and, when switched on, on
+TCP (``listen.py`` opens them, ``serving.py`` answers). Handlers only translate: they read a
+request, call a service of the agent (``facade.py`` lists what they need of it), and write the
+answer. The rules they share:
 
 * bodies are JSON, except for keys' values, which are raw bytes, and line protocol;
 * an error is ``{"error": {"code", "message", "hint"}}`` with a fitting status (``errors.py``);
 * what does not end is a stream of JSON, one value a line (``streams.py``);
 * what comes in has a limit (``bodies.py``), and each refusal is counted.
 
-``docs/api.md`` is the reference; a test compares it with the routes below.
+Nothing is imported here: an agent that starts opens its sockets, and loads the rest when somebody
+connects to one.
 """
-
-from collections import Counter
-
-from starlette.applications import Starlette
-from starlette.routing import Route
-
-from agent.api import (
-    apps,
-    doctor,
-    events,
-    facts,
-    keyring,
-    keys,
-    members,
-    overview,
-    readings,
-    rtt,
-    sleep,
-)
-from agent.api.errors import HANDLERS
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
-
-ROUTES = (
-    *overview.ROUTES,
-    *members.ROUTES,
-    *facts.ROUTES,
-    *sleep.ROUTES,
-    *rtt.ROUTES,
-    *keys.ROUTES,
-    *readings.ROUTES,
-    *events.ROUTES,
-    *apps.ROUTES,
-    *keyring.ROUTES,
-    *doctor.ROUTES,
-)
-
-
-def create(agent: AgentFacade) -> Starlette:
-    """Return the application. Its counters are added to the agent's metrics."""
-    application = Starlette(
-        routes=[Route(path, handler, methods=[method]) for method, path, handler in ROUTES],
-        exception_handlers=HANDLERS,
-    )
-    # A key may end in a slash: it must not be redirected to one that does not.
-    application.router.redirect_slashes = False
-    application.state.agent = agent
-    application.state.streams = Streams()
-    application.state.counts = Counter()
-    agent.metrics.count(lambda: application.state.counts)
-    return application

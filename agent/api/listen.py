@@ -9,78 +9,86 @@ TCP carries the same API in the clear and asks each request for a bearer token (
 token lies in a file with mode 0600, made at the first start. There is no TLS: listen on the
 loopback interface, in a private network, or behind a proxy that has it.
 
-uvicorn serves both. Two of its habits do not fit a guest in somebody else's event loop, and
-``GuestServer`` drops them: it takes over the signals, and it wakes up ten times a second.
+Both accept from the start, and whoever connects first waits a moment longer: only then is what
+serves them loaded (``serving.py``). An agent that starts, perhaps among a hundred others, has
+better use for that time and memory.
 """
 
 import asyncio
-import contextlib
-import hmac
 import ipaddress
 import logging
 import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from agent.api.errors import error_body, respond
+from agent.api.facade import AgentFacade
 from agent.config import read_secret
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
 from agent.notation import parse_endpoint
 from agent.paths import SOCKET_PATH_BYTES_MAX, Paths
 from agent.settings import ApiSettings
 
+if TYPE_CHECKING:
+    from agent.api.serving import Serving
+
 logger = logging.getLogger(__name__)
 
 BACKLOG = 128
-CONNECTIONS_MAX = 256
-KEEP_ALIVE_S = 15
-SHUTDOWN_S = 2
 PROBE_TIMEOUT_S = 1.0
 TOKEN_BYTES = 32
 DIRECTORY_OPEN_TO_GROUP = stat.S_IXGRP
 
 
 class Listeners:
-    """The sockets of one application; ``open`` returns when they accept, ``close`` ends them."""
+    """The sockets of the API; ``open`` returns when they accept, ``close`` ends them."""
 
-    def __init__(self, application: Starlette, paths: Paths, settings: ApiSettings) -> None:
-        self._application = application
+    def __init__(self, agent: AgentFacade, paths: Paths, settings: ApiSettings) -> None:
+        self._agent = agent
         self._paths = paths
         self._settings = settings
-        self._servers: list[GuestServer] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._sockets: list[socket.socket] = []
+        self._token = ""
+        self._starting: asyncio.Task[Serving] | None = None
         self.tcp_address: tuple[str, int] | None = None
 
     async def open(self) -> None:
         """Listen. Raises AgentError when a socket or the token file cannot be had."""
         tcp = self._open_tcp()  # first: a bad setting must not leave a socket file behind
-        self._serve(self._application, open_unix_socket(self._paths.socket))
         if tcp is not None:
-            token = load_or_make_token(self._token_file())
-            self._serve(BearerToken(self._application, token), tcp)
-        for server in self._servers:
-            await server.listening.wait()
+            self._token = load_or_make_token(self._token_file())
+        self._sockets = [open_unix_socket(self._paths.socket), *([] if tcp is None else [tcp])]
+        for listener in self._sockets:
+            asyncio.get_running_loop().add_reader(listener, self._wake)
 
     async def close(self) -> None:
         """Stop accepting, end the open streams, wait a moment for answers on their way."""
-        self._application.state.streams.close()
-        for server in self._servers:
-            server.stop()
-        await asyncio.gather(*self._tasks)
+        self._stop_waiting()
+        if self._starting is not None:
+            await (await self._starting).close()
+        for listener in self._sockets:
+            listener.close()
         self._paths.socket.unlink(missing_ok=True)
 
-    def _serve(self, application: ASGIApp, listener: socket.socket) -> None:
-        server = GuestServer(application)
-        task = asyncio.create_task(server.serve([listener]), name="HTTP API")
-        self._servers.append(server)
-        self._tasks.append(task)
+    def _wake(self) -> None:
+        """Somebody waits at a socket for the first time: have the API come to them."""
+        self._stop_waiting()
+        self._starting = asyncio.create_task(self._start(), name="HTTP API: start")
+        self._starting.add_done_callback(_complain)
+
+    def _stop_waiting(self) -> None:
+        for listener in self._sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+
+    async def _start(self) -> "Serving":
+        # In a thread: a small device takes a second for it, and the gossip must not stand still.
+        module = await asyncio.to_thread(import_module, "agent.api.serving")
+        serving: Serving = module.Serving(self._agent, *self._sockets, token=self._token)
+        await serving.start()
+        return serving
 
     def _open_tcp(self) -> socket.socket | None:
         if not self._settings.listen:
@@ -98,64 +106,9 @@ class Listeners:
         )
 
 
-class GuestServer(uvicorn.Server):
-    """uvicorn inside an event loop that belongs to somebody else."""
-
-    def __init__(self, application: ASGIApp) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                backlog=BACKLOG,
-                limit_concurrency=CONNECTIONS_MAX,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-            )
-        )
-        self.listening = asyncio.Event()
-        self._stopped = asyncio.Event()
-
-    def stop(self) -> None:
-        """Begin to shut down."""
-        self.should_exit = True
-        self._stopped.set()
-
-    async def main_loop(self) -> None:
-        """Wait for ``stop``, asleep."""
-        await self.on_tick(0)  # fills in the headers that all answers have
-        self.listening.set()
-        await self._stopped.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the agent."""
-        yield
-
-
-class BearerToken:
-    """ASGI middleware that lets nobody through without ``Authorization: Bearer TOKEN``."""
-
-    def __init__(self, application: Starlette, token: str) -> None:
-        self._application = application
-        self._expected = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, or pass the request on."""
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if hmac.compare_digest(given, self._expected):
-            await self._application(scope, receive, send)
-            return
-        self._application.state.counts["api_errors/unauthorized"] += 1
-        hint = "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token"
-        body = error_body("unauthorized", "the token is missing or wrong", hint)
-        await respond(401, body, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+def _complain(starting: "asyncio.Task[Serving]") -> None:
+    if not starting.cancelled() and (error := starting.exception()) is not None:
+        logger.critical("the HTTP API cannot be served: is Covey installed whole?", exc_info=error)
 
 
 def open_unix_socket(path: Path) -> socket.socket:

@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 from agent._version import __version__
 from agent.api.facade import AgentFacade
 from agent.config import Config
+from agent.gauges import member_counts
 from agent.metrics import CONTENT_TYPE
 from gossip.ids import format_cluster_id, format_node_id
-from gossip.membership.members import MemberState
 
 
 async def healthz(request: Request) -> Response:
@@ -71,12 +71,6 @@ async def leave(request: Request) -> Response:
     """Answer, and then let the agent say goodbye and stop."""
     agent: AgentFacade = request.app.state.agent
     return JSONResponse({"leaving": True}, 202, background=BackgroundTask(agent.leave))
-
-
-def member_counts(agent: AgentFacade) -> dict[str, int]:
-    """Return how many members are in each state; every state is there."""
-    counts = Counter(member.state for member in agent.members)
-    return {state.value: counts[state] for state in MemberState}
 
 
 def settings_with_origins(settings: Config) -> list[dict[str, Any]]:

@@ -26,11 +26,13 @@ from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
-from edge_apps.finding import BUILT_IN, MODULE_OPTION, PATH_OPTION, installed
+from edge_apps import builtin
 
 # An app's name is an argument, a part of a path in the API, and the name of a file.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 COVEY_PREFIX = "COVEY_"
+OWN_FILE_OPTIONS = frozenset({"path", "module"})
+"""Those of edge_apps/finding.py, which knows the whole SDK and is not loaded to start an agent."""
 # One that crashed runs again soon, unless it does so all the time.
 RUNNING = frozenset({AppState.RUNNING, AppState.WAITING})
 
@@ -77,18 +79,17 @@ class AppHost:
         self._desired = DesiredApps(wishes)
         self._tuning = tuning
         self._known: set[str] = {*settings, *self._desired.names()}
-        self._versions: dict[str, str] = {}
+        self._versions = dict.fromkeys(builtin.NAMES, __version__)
+        self._has_looked = False
         self._supervisors: dict[str, Supervisor] = {}
         self._app_logs: dict[str, AppLog] = {}
 
     async def open(self) -> None:
         """Start the apps that are to run. One that fails to start does not keep the others."""
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # Looks at every installed package: too slow for the loop's thread on a small device.
-        beside = await asyncio.to_thread(installed)
-        self._versions = {**beside, **dict.fromkeys(BUILT_IN, __version__)}
-        self._known |= set(self._versions)
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
+        if any(name not in self._versions and not self._is_own_file(name) for name in due):
+            await self._look_around()
         await asyncio.gather(*(self._supervisor(name).start() for name in due))
 
     async def close(self) -> None:
@@ -97,6 +98,7 @@ class AppHost:
 
     async def list(self) -> list[AppStatus]:
         """Return all known apps, by name."""
+        await self._look_around()
         return [self._status(name) for name in sorted(self._known)]
 
     def running(self) -> dict[str, str]:
@@ -109,6 +111,7 @@ class AppHost:
 
     async def start(self, name: str) -> AppStatus:
         """Run the app, now and after each start of the agent. Raises AgentError."""
+        await self._look_around()
         self._check_known(name)
         self._desired.wish(name, runs=True)
         await self._supervisor(name).start()
@@ -116,6 +119,7 @@ class AppHost:
 
     async def stop(self, name: str) -> AppStatus:
         """End the app, and do not start it again with the agent. Raises AgentError."""
+        await self._look_around()
         self._check_known(name)
         self._desired.wish(name, runs=False)
         if name in self._supervisors:
@@ -127,9 +131,22 @@ class AppHost:
 
         Raises AgentError, at once and not with the first line.
         """
+        if name not in self._known:
+            self._note(_installed())
         self._check_known(name)
         app_log = self._app_log(name)
         return app_log.follow(lines) if follow else _each(app_log.tail(lines))
+
+    async def _look_around(self) -> None:
+        """Learn, once, which apps are installed: nobody needs to know until somebody asks."""
+        if not self._has_looked:
+            # Looks at every installed package: too slow for the loop's thread on a small device.
+            self._note(await asyncio.to_thread(_installed))
+            self._has_looked = True
+
+    def _note(self, versions: Mapping[str, str]) -> None:
+        self._versions = {**versions, **self._versions}
+        self._known |= self._versions.keys()
 
     def _check_known(self, name: str) -> None:
         if name not in self._known:
@@ -154,8 +171,10 @@ class AppHost:
 
     def _version(self, name: str) -> str:
         """Return the version of the package that brings the app; a file of the owner has none."""
-        is_own_file = {PATH_OPTION, MODULE_OPTION} & set(self._options(name))
-        return "" if is_own_file else self._versions.get(name, "")
+        return "" if self._is_own_file(name) else self._versions.get(name, "")
+
+    def _is_own_file(self, name: str) -> bool:
+        return not OWN_FILE_OPTIONS.isdisjoint(self._options(name))
 
     def _supervisor(self, name: str) -> Supervisor:
         if name not in self._supervisors:
@@ -206,6 +225,12 @@ def _check_name(name: str) -> None:
             "use up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit",
             BAD_CONFIG,
         )
+
+
+def _installed() -> dict[str, str]:
+    from edge_apps.finding import installed  # the SDK and importlib.metadata: only when asked
+
+    return installed()
 
 
 async def _each(lines: list[str]) -> AsyncIterator[str]:

@@ -35,12 +35,16 @@ def init(session: Session, name: str, node_name: str) -> None:
 
     Makes the covey's id, its certificate authority and its secrets, and this node's identity.
     """
+    import asyncio
+
     from agent.config import load
     from agent.security.identity import found
+    from agent.store.preparing import prepare
 
     settings = load(session.paths).node
     session.paths.create()
     found(session.paths.identity, name, node_name, weight=settings.weight, zone=settings.zone)
+    asyncio.run(prepare(session.paths))
     click.echo(f"{node_name} is the first node of the covey {name}.")
     session.say(
         f"Next: start its agent with `{_command(session)} run`, and let others in with "
@@ -96,6 +100,7 @@ def join(session: Session, token: str, seeds: tuple[str, ...], node_name: str) -
 
     from agent.admission.joining import join as join_covey
     from agent.config import load
+    from agent.store.preparing import prepare
 
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     settings = load(session.paths)
@@ -112,6 +117,7 @@ def join(session: Session, token: str, seeds: tuple[str, ...], node_name: str) -
         zone=settings.node.zone,
     )
     identity = asyncio.run(joining)
+    asyncio.run(prepare(session.paths))
     click.echo(f"{identity.node_name} belongs to the covey {identity.cluster_name}.")
     session.say(f"Next: start its agent with `{_command(session)} run`.")
 

@@ -4,7 +4,6 @@ Clocks are compared over streams, and half of the round trip is taken for the wa
 difference below a second means nothing.
 """
 
-import statistics
 from collections.abc import Mapping
 
 from agent.doctor.findings import Finding, fail, ok, warn
@@ -23,6 +22,8 @@ def examine(
     if len(offsets_s) < 2:
         return [ok("clock", "nobody answered to compare clocks with.")]
     # Of two, nobody knows which one is wrong; ours is what the other is compared with.
+    import statistics  # brings fractions and decimals along: for the doctor's visits alone
+
     middle_s = statistics.median(offsets_s.values()) if len(offsets_s) > 2 else 0.0
     off = {node: offset - middle_s for node, offset in offsets_s.items()}
     findings = [

@@ -10,12 +10,10 @@ import os
 import secrets
 import shutil
 import socket
-import statistics
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from agent.doctor.findings import Finding, fail, ok, warn
@@ -39,6 +37,8 @@ OUR_DISTRIBUTION = "covey"
 
 def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> list[Finding]:
     """Look at all of it. Takes up to a second: not for an event loop's own thread."""
+    from importlib.metadata import packages_distributions  # for the doctor's visits alone
+
     return [
         certificate(paths.identity),
         disk(paths.data),
@@ -113,6 +113,8 @@ def _sync_time_s(data: Path) -> float:
     finally:
         os.close(handle)
         probe.unlink(missing_ok=True)
+    import statistics  # brings fractions and decimals along: for the doctor's visits alone
+
     return statistics.median(times)
 
 

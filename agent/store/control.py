@@ -14,27 +14,30 @@ import enum
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from sqlite_utils import Database as SchemaDatabase
-from sqlite_utils.migrations import Migrations
 
 from agent import exits
 from agent.exits import AgentError
 from agent.security.identity import Peer
 from agent.store.database import Database
+from agent.store.migrations import Migrations
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
 
 PEERS_MAX = 4096
 TOKENS_REMEMBERED_S = 30 * 86400.0
 """How long an expired token is still told apart from one that never was."""
 
-migrations = Migrations("control")
+CONTROL_MIGRATIONS = Migrations("control")
 
 
-@migrations()
-def create(schema: SchemaDatabase) -> None:
+@CONTROL_MIGRATIONS
+def create(schema: "Schema") -> None:
     """Make the tables of the first version."""
     facts = {"name": str, "value": bytes}
     schema.table("facts").create(facts, pk="name", not_null={"value"})
@@ -82,7 +85,7 @@ class ControlStore:
     @classmethod
     async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":
         """Open or create the file. Raises AgentError when it belongs to another identity."""
-        database = await Database.open(path, migrations, synchronous="FULL")
+        database = await Database.open(path, CONTROL_MIGRATIONS, synchronous="FULL")
         owner = f"{format_cluster_id(cluster_id)}/{format_node_id(node_id)}".encode()
         found = await database.write(lambda rows: _fact_or(rows, "owner", owner))
         if found != owner:

@@ -39,10 +39,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sqlite_utils import Database as SchemaDatabase
-from sqlite_utils.migrations import Migrations
-
 from agent.store.failures import NewerSchemaError, StorageError, closed, translate
+from agent.store.migrations import Migrations
 
 GROUP_WRITES_MAX = 1000
 SYNC_DELAY_S = 1.0
@@ -294,22 +292,11 @@ def _migrate(path: Path, migrations: Migrations) -> None:
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("PRAGMA journal_mode = WAL")
-        schema = SchemaDatabase(connection, execute_plugins=False)
-        known = {migration.name for migration in migrations.pending(_empty())}
-        unknown = [name for name in _applied(migrations, schema) if name not in known]
-        if unknown:
+        if unknown := migrations.unknown(connection):
             raise NewerSchemaError(path, unknown)
-        migrations.apply(schema)
+        migrations.apply(connection)
     finally:
         connection.close()
-
-
-def _empty() -> SchemaDatabase:
-    return SchemaDatabase(memory=True, execute_plugins=False)
-
-
-def _applied(migrations: Migrations, schema: SchemaDatabase) -> list[str]:
-    return [migration.name for migration in migrations.applied(schema)]
 
 
 def _open_reader(path: Path) -> sqlite3.Connection:

@@ -10,14 +10,18 @@ at which position a life of this node began, so that neither the boot nor the se
 needs to be stored with each reading.
 """
 
-from sqlite_utils import Database
-from sqlite_utils.migrations import Migrations
+from typing import TYPE_CHECKING
+
+from agent.store.migrations import Migrations
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
 
 OUTBOX_MIGRATIONS = Migrations("outbox")
 
 
-@OUTBOX_MIGRATIONS()
-def readings_and_progress(db: Database) -> None:
+@OUTBOX_MIGRATIONS
+def readings_and_progress(db: "Schema") -> None:
     """Create the readings, the lives they belong to, and how far delivery has come."""
     db.execute(
         "CREATE TABLE readings (position INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL,"
@@ -31,8 +35,8 @@ def readings_and_progress(db: Database) -> None:
     db.execute("INSERT INTO progress VALUES (1, 0, x'90')")  # x'90': msgpack's empty array
 
 
-@OUTBOX_MIGRATIONS()
-def dead_letters(db: Database) -> None:
+@OUTBOX_MIGRATIONS
+def dead_letters(db: "Schema") -> None:
     """Create the place for readings that no broker would take; numbers are never reused."""
     db.execute(
         "CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, reading_id TEXT"

@@ -13,16 +13,19 @@ SQLite's integers are signed: numbers of 64 bits are stored as what they are in 
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from sqlite_utils import Database as SchemaDatabase
-from sqlite_utils.migrations import Migrations
 
 from agent.store.database import Database
+from agent.store.migrations import Migrations
 from gossip.state.dots import Coverage, Interval
 from gossip.state.limits import KEY_BYTES_MAX
 from gossip.state.records import Record, record_mark
 from gossip.state.storage import ClockChange, Forget, HoldingChange, RecordChange
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
 
 RECORDS_MIGRATIONS = Migrations("records")
 
@@ -35,8 +38,8 @@ _decode_record = msgspec.msgpack.Decoder(Record).decode
 _decode_intervals = msgspec.msgpack.Decoder(tuple[Interval, ...]).decode
 
 
-@RECORDS_MIGRATIONS()
-def records_clocks_holdings(db: SchemaDatabase) -> None:
+@RECORDS_MIGRATIONS
+def records_clocks_holdings(db: "Schema") -> None:
     """Create the tables; each is its own index."""
     db.execute(
         "CREATE TABLE records (partition INTEGER NOT NULL, key TEXT NOT NULL,"

@@ -7,7 +7,6 @@ from collections import Counter
 
 from agent.settings import UplinkSettings
 from agent.store.outbox import Outbox
-from agent.uplink.client import PahoLink
 from agent.uplink.pump import Pump
 from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Place, Template
@@ -29,8 +28,12 @@ class Uplink:
         self._outbox = outbox
         self._started_s = time.time()
         template = Template(settings.topic, settings.payload, place)
-        link = PahoLink(settings, settings.client_id or default_client_id(place))
-        self._pump = Pump(settings, outbox, link, template, rng=rng) if settings.host else None
+        self._pump: Pump | None = None
+        if settings.host:
+            from agent.uplink.client import PahoLink  # paho only for who has a broker
+
+            link = PahoLink(settings, settings.client_id or default_client_id(place))
+            self._pump = Pump(settings, outbox, link, template, rng=rng)
 
     @property
     def counts(self) -> Counter[str]:

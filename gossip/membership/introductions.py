@@ -4,6 +4,12 @@ A *hint* is an address at which somebody may be: a seed from the configuration, 
 announcement seen by mDNS, a line of the address book on disk. It proves nothing. We say Hello
 there, with doubling pauses, then slowly for ever, until a packet of the covey comes from it.
 
+A few hints at a time are followed: where many devices are switched on together, the first answers
+bring news of the others. A hint at which a live member says to be can wait until the crowd has
+settled, and is not followed again once somebody answered there: most members have several
+addresses, and mDNS tells all of them to everybody every minute. It is not ignored either, because
+two sites may number their devices alike.
+
 Dead and forgotten peers are greeted too, each of them once in ``reconnect_rounds`` rounds, without
 end: the other half of a split network looks exactly like a set of dead members, and after any
 length of time one greeting that gets through brings both halves together (``exchange.py``). The
@@ -27,20 +33,22 @@ from gossip.membership.roll import Roll
 from gossip.membership.throttle import Throttle
 from gossip.tuning import Tuning
 
-HELLOS_PER_WAKE = 32
+HELLOS_PER_WAKE = 6
+"""When more are due, the rest follow a gossip interval later."""
 ASKED_MAX = 256
-BUSY_S = 0.01
-"""When more are due than one wake sends, the rest follow after this long."""
+ANSWERED_MAX = 4096
+"""Addresses remembered at which somebody answered."""
 
 
 class Hint:
     """One address, and how often it was greeted in vain."""
 
-    __slots__ = ("due_at", "greeted")
+    __slots__ = ("due_at", "greeted", "is_postponed")
 
     def __init__(self, due_at: Instant) -> None:
         self.due_at = due_at
         self.greeted = 0
+        self.is_postponed = False
 
 
 class Introductions:
@@ -63,6 +71,7 @@ class Introductions:
         self._tuning = tuning
         self._rng = rng
         self._hints: dict[Address, Hint] = {}
+        self._proved: dict[Address, None] = {}
         self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
         self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
         self._round: list[NodeId] = []
@@ -73,18 +82,30 @@ class Introductions:
 
     def add(self, addresses: Iterable[Address], now: Instant) -> None:
         """Note where somebody may be; an address seen anew is greeted soon again."""
+        listed: set[Address] | None = None
         for address in addresses:
             if not is_usable(address) or address in self._local.alive.addresses:
                 continue
+            if address in self._proved:
+                listed = self._listed() if listed is None else listed
+                if address in listed:
+                    continue
             hint = self._hints.setdefault(address, Hint(now))
-            hint.due_at = min(hint.due_at, now)
+            if not hint.is_postponed:
+                hint.due_at = min(hint.due_at, now)
             if len(self._hints) > self._tuning.hints_max:
                 self._drop_hopeless()
 
     def met(self, address: Address) -> None:
         """Stop greeting an address: a packet of the covey came from it."""
-        if self._hints:
-            self._hints.pop(address, None)
+        if self._hints and self._hints.pop(address, None) is not None:
+            self._proved[address] = None
+            if len(self._proved) > ANSWERED_MAX:
+                del self._proved[next(iter(self._proved))]
+
+    def _listed(self) -> set[Address]:
+        """Return where the live members say to be."""
+        return {address for member in self._roll.members.live for address in member.addresses}
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
@@ -96,10 +117,8 @@ class Introductions:
     def wake(self, now: Instant) -> None:
         """Say Hello where it is due."""
         due = [address for address, hint in self._hints.items() if hint.due_at <= now]
-        for address in due[:HELLOS_PER_WAKE]:
-            self._follow(address, now)
-        for address in due[HELLOS_PER_WAKE:]:
-            self._hints[address].due_at = now + BUSY_S
+        if due:
+            self._follow_all(due, now)
         if self._reconnect_at <= now:
             self._reconnect_at = now + self._tuning.reconnect_interval_s
             self._reconnect()
@@ -122,10 +141,25 @@ class Introductions:
             known = [claim for claim in claims if isinstance(claim, Alive)]
             self._post.send(source, Hello(wants_reply=False), self._local.alive, fill=known)
 
+    def _follow_all(self, due: list[Address], now: Instant) -> None:
+        """Greet a few, first those that never were; put off those who seem to be known."""
+        paths, listed = {member.path for member in self._roll.members.live}, self._listed()
+        due.sort(key=lambda address: self._hints[address].greeted)
+        greeted = 0
+        for address in due:
+            hint = self._hints[address]
+            if address in paths:
+                del self._hints[address]
+            elif address in listed and not hint.greeted and not hint.is_postponed:
+                hint.is_postponed = True
+                hint.due_at = now + self._tuning.hello_slowest_s * (0.5 + self._rng.random() / 2)
+            elif greeted < HELLOS_PER_WAKE:
+                greeted += 1
+                self._follow(address, now)
+            else:
+                hint.due_at = now + self._tuning.gossip_interval_s
+
     def _follow(self, address: Address, now: Instant) -> None:
-        if any(member.path == address for member in self._roll.members.live):
-            self.met(address)
-            return
         hint = self._hints[address]
         pause_s = self._tuning.hello_first_s * 2 ** min(hint.greeted, 32)
         # Members that were switched on together should not go on greeting together.

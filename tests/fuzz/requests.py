@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from starlette.applications import Starlette
 
-from agent.api import ROUTES, create
+from agent.api.application import ROUTES, create
 from agent.store.outbox import Receipt
 from edge_apps.reading import BadReading, Reading
 from tests.fuzz.hostile import Mutator

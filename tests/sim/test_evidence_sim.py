@@ -56,7 +56,7 @@ def test_a_killed_process_is_known_to_all_within_two_seconds(count: int) -> None
     assert time_to_know(world, "n1", within_s=60) < KNOWN_TO_ALL_S
     assert len(reasons.heard) == count - 1
     # Whoever is told directly, in answer to something outdated, is not told why.
-    assert reasons.heard.count(REFUSED) > 0.8 * (count - 1)
+    assert reasons.heard.count(REFUSED) > 0.5 * (count - 1)
     assert world.counts["checks/convicted"] > 0
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from agent.api import create
 from agent.api.listen import Listeners
 from agent.apps.host import AppStatus
 from agent.config import Config
@@ -427,7 +426,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def open(self) -> None:
-        self.listeners = Listeners(create(self.agent), self.paths, self.settings)
+        self.listeners = Listeners(self.agent, self.paths, self.settings)
         await self.listeners.open()
 
     async def close(self) -> None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agent.api import create
+from agent.api.application import create
 from tests.fuzz.requests import exchange
 from tests.unit.fake_agent import FakeAgent
 

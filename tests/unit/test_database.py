@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlite_utils import Database as SchemaDatabase
-from sqlite_utils.migrations import Migrations
+from sqlite_utils import Database as Schema
 
 from agent import exits
 from agent.store.database import Database
 from agent.store.failures import NewerSchemaError, StorageError
+from agent.store.migrations import Migrations
 
 
 def make_migrations(*, newer: bool = False) -> Migrations:
     migrations = Migrations("test")
 
-    @migrations()
-    def notes(db: SchemaDatabase) -> None:
+    @migrations
+    def notes(db: Schema) -> None:
         db.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT UNIQUE)")
 
     if newer:
 
-        @migrations()
-        def colours(db: SchemaDatabase) -> None:
+        @migrations
+        def colours(db: Schema) -> None:
             db.execute("ALTER TABLE notes ADD COLUMN colour TEXT")
 
     return migrations

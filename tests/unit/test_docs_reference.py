@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 
-from agent.api import ROUTES
+from agent.api.application import ROUTES
 from agent.cli.root import COMMANDS, root
 from agent.exits import MEANINGS
 from agent.families import FAMILIES

@@ -4,6 +4,7 @@ A list of what is allowed, not of what is forbidden: the next heavy module has a
 nobody has thought of yet. Each command runs in a fresh interpreter.
 """
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -88,3 +89,52 @@ def test_asking_the_agent_needs_no_runtime(arguments: list[str], tmp_path: Path)
     assert status == 5
     assert foreign(loaded) == {"click"}
     assert heavy <= {"email", "http.client", "logging", "ssl"}, "http.client brings these along"
+
+
+PREPARED = """
+import asyncio, sys
+from pathlib import Path
+from agent.paths import Paths
+
+async def prepared():
+    from agent.security.identity import found
+    from agent.store.preparing import prepare
+    paths.create()
+    found(paths.identity, "barn", "pi1")
+    assert await prepare(paths)
+
+async def started():
+    from agent.agent import Agent
+    from agent.config import load
+    agent = Agent(load(paths), paths)
+    running = asyncio.create_task(agent.run())
+    while not (paths.socket.exists() or running.done()):
+        await asyncio.sleep(0.01)
+    await agent.leave()
+    await running
+
+paths = Paths.find(Path(sys.argv[1]))
+asyncio.run({step}())
+print(*({late!r} & sys.modules.keys()))
+"""
+
+
+def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) -> None:
+    """The API's server, the schema's tool and the broker's client are loaded when asked for."""
+    late = {"sqlite_utils", "uvicorn", "starlette", "paho", "prometheus_client", "edge_apps.sdk"}
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    (tmp_path / "covey.toml").write_text(
+        f'[network]\nbind = ["127.0.0.1"]\nport = {port}\nmdns = false\n'
+        "[apps.system]\nenabled = false\n"
+    )
+
+    def loaded(step: str) -> set[str]:
+        program = PREPARED.format(step=step, late=late)
+        command = [sys.executable, "-c", program, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return set(done.stdout.split())
+
+    assert loaded("prepared") == {"sqlite_utils"}
+    assert loaded("started") == set()

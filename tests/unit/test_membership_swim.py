@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from gossip.machine import Address
+from gossip.membership.introductions import HELLOS_PER_WAKE
 from gossip.membership.members import MemberState
 from gossip.membership.messages import (
     Ack,
@@ -72,6 +73,37 @@ def test_our_own_and_unusable_addresses_are_no_hints() -> None:
     solo = Solo()
     solo.swim.discovered([MINE, Address("example.org", 1), Address("224.0.0.1", 9)], solo.now)
     assert solo.run(5) == []
+
+
+def test_many_hints_are_followed_a_few_at_a_time() -> None:
+    solo = Solo()
+    hints = [Address(f"192.0.2.{n}", 7747) for n in range(100, 200)]
+    solo.swim.discovered(hints, solo.now)
+    assert 0 < len(said(solo.run(0.1), Hello)) <= 2 * HELLOS_PER_WAKE
+    solo.run(30)
+    begun = len(said(solo.run(60), Hello))
+    assert begun >= len(hints), "and none is forgotten"
+
+
+def test_where_a_live_member_says_to_be_can_wait() -> None:
+    solo, second, other = Solo(), Address("198.51.100.2", 7747), Address("198.51.100.3", 7747)
+    solo.hear(2, alive(2, addresses=(where(2), second)))
+    solo.swim.discovered([where(2), second, other], solo.now)
+    sent = solo.run(3)
+    assert said(sent, Hello, other)
+    assert said(sent, Hello, second) == []
+    assert said(solo.run(LAN.hello_slowest_s), Hello, second), "somebody else may be there"
+
+
+def test_where_a_live_member_has_answered_nobody_is_greeted_again() -> None:
+    solo, second = Solo(), Address("198.51.100.2", 7747)
+    solo.swim.discovered([second], solo.now)
+    assert said(solo.run(1), Hello, second)
+    solo.hear(2, alive(2, addresses=(where(2), second)), source=second)
+    solo.hear(2, alive(2, addresses=(where(2), second)))
+    solo.swim.discovered([second], solo.now)
+    assert said(solo.run(1), Hello, second) == []
+    assert len(solo.swim._introductions) == 0
 
 
 def test_hints_are_bounded() -> None:

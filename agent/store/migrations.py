@@ -1,0 +1,58 @@
+"""Schemas as steps, told apart from what a file already has without loading the library for them.
+
+sqlite-utils carries the steps out and records them in the file
+(docs/adr/0006-one-writer-thread.md).
+It brings a date parser and a plug-in system along, costs memory and time at every start, and is
+needed once in the life of a file and once for each new version of its schema. So it is imported
+when a step is pending, and otherwise its record is read with plain SQL.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
+
+Step = Callable[["Schema"], None]
+
+
+class Migrations:
+    """The steps of one file's schema; decorate them with ``@migrations``, in their order.
+
+    A step is recorded under the name of its function: append new ones, never change an old one.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._steps: dict[str, Step] = {}
+
+    def __call__(self, step: Step) -> Step:
+        """Append a step."""
+        assert step.__name__ not in self._steps, "two steps share a name"
+        self._steps[step.__name__] = step
+        return step
+
+    def unknown(self, connection: sqlite3.Connection) -> list[str]:
+        """Return the steps that a file has taken and that are none of ours: it is newer."""
+        return [name for name in self._taken(connection) if name not in self._steps]
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Take the steps that a file lacks, each in a transaction of its own."""
+        if self._steps.keys() <= set(self._taken(connection)):
+            return
+        from sqlite_utils import Database as Schema  # late, see the module's text
+        from sqlite_utils.migrations import Migrations as Library
+
+        library = Library(self.name)
+        for step in self._steps.values():
+            library()(step)
+        library.apply(Schema(connection, execute_plugins=False))
+
+    def _taken(self, connection: sqlite3.Connection) -> list[str]:
+        """Return the names that sqlite-utils recorded in a file, in the order of the steps."""
+        tables = "SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'"
+        if not connection.execute(tables).fetchone()[0]:
+            return []
+        steps = "SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY rowid"
+        return [name for (name,) in connection.execute(steps, (self.name,))]
