@@ -24,16 +24,14 @@ from bench.cluster import Cluster
 from bench.comparison import Comparison
 from bench.contenders import CONTENDERS
 from bench.report import finish, table
+from bench.simulator import IDLE_MEMBERS, node_seconds_per_s
 from bench.trials import KINDS, LOSSES, QUICK, THOROUGH
-from gossip.sim.experiment import SEEDS
-from gossip.sim.world import World
 from tests.live.harness.network import can_make_networks
 
 PARTS = ("idle", "crash", "loss", "join", "heal", "sim")
 WITH_CLUSTER = {"crash", "loss", "idle"}
 WAVE_MAX = 170
 """A wave has at most so many agents, or one cluster."""
-SIMULATED_MEMBERS, SIMULATED_S = 100, 60.0
 NEIGHBOURS = {"gc_thresh1": 8192, "gc_thresh2": 16384, "gc_thresh3": 32768}
 
 T = TypeVar("T")
@@ -105,7 +103,7 @@ class Run:
                 self.found.healed_s[system] = healed_s
         if "sim" in parts:
             self._tell("the simulator")
-            self.simulated = simulated_a_second()
+            self.simulated = node_seconds_per_s()
 
     def _measure_wave(self, places: Sequence[Place]) -> None:
         wave = Wave(places, self.found.failures)
@@ -158,7 +156,7 @@ class Run:
         self.found.show()
         if self.simulated is not None:
             table("Simulator", ["what", "figure"],
-                  [[f"seconds of a node, simulated a second, {SIMULATED_MEMBERS} idle members",
+                  [[f"seconds of a node, simulated a second, {IDLE_MEMBERS} idle members",
                     self.simulated]])  # fmt: skip
         print(f"\nLoad of the machine meanwhile (one minute): {min(self.load):.1f} to "
               f"{max(self.load):.1f}")  # fmt: skip
@@ -180,16 +178,6 @@ def waves(sizes: Sequence[int], systems: Sequence[str]) -> list[list[Place]]:
         else:
             found.append([Place(members, system)])
     return found
-
-
-def simulated_a_second() -> float:
-    """Return how many seconds of one node are simulated in a second, for an idle covey."""
-    world = World(1, known_max=SEEDS)
-    world.add(*(f"n{number}" for number in range(SIMULATED_MEMBERS)))
-    world.run_until(world.is_whole, within_s=60)
-    begun = time.process_time()
-    world.run(SIMULATED_S)
-    return SIMULATED_MEMBERS * SIMULATED_S / (time.process_time() - begun)
 
 
 def _numbers(text: str) -> list[int]:

@@ -166,7 +166,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     dead_keep_s: float = 24 * 3600.0
     """A dead member stays listed this long; then only its addresses are kept."""
     left_keep_s: float = 3600.0
-    """A member that left stays listed this long, and is not looked for afterwards."""
+    """A member that left stays listed this long; it is looked for until ``healed_s`` are over."""
     forgotten_max: int = 1024
     """Addresses of dead members that are no longer listed."""
     facts_bytes_max: int = 8 * 2**20

@@ -18,7 +18,7 @@ greeting carries our belief that the peer is dead, so that its first answer alre
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gossip.ids import NodeId
 from gossip.machine import Address, Instant
@@ -121,7 +121,7 @@ class Introductions:
             self._follow_all(due, now)
         if self._reconnect_at <= now:
             self._reconnect_at = now + self._tuning.reconnect_interval_s
-            self._reconnect()
+            self._reconnect(now)
 
     def hello(self, to: Address, *, wants_reply: bool, also: Datagram | None = None) -> None:
         """Introduce ourselves to whoever is there."""
@@ -169,10 +169,9 @@ class Introductions:
         hint.due_at = now + pause_s
         self.hello(address, wants_reply=True)
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, now: Instant) -> None:
         """Greet the next few of those who are dead or forgotten."""
-        dead = self._roll.members.in_state(MemberState.DEAD)
-        departed = {member.id: addresses_of(member) for member in dead}
+        departed = {member.id: addresses_of(member) for member in self._missed(now)}
         departed |= {peer.id: peer.addresses for peer in self._roll.book}
         if not departed:
             return
@@ -184,6 +183,16 @@ class Introductions:
             node = self._round.pop()
             for address in departed.get(node, ()):
                 self._greet(node, address)
+
+    def _missed(self, now: Instant) -> Iterator[Member]:
+        """Yield who is dead, and who left a moment ago.
+
+        A goodbye may have been said by somebody else. Whoever did not say it can answer, and must
+        be asked: when all believe it of all, nobody else speaks to anybody any more.
+        """
+        for member in self._roll.members.in_state(MemberState.DEAD, MemberState.LEFT):
+            if member.state is MemberState.DEAD or now - member.changed_at < self._tuning.healed_s:
+                yield member
 
     def _greet(self, node: NodeId, address: Address) -> None:
         member = self._roll.members.get(node)

@@ -182,10 +182,11 @@ def test_the_dead_are_taken_off_the_list_in_the_end_and_greeted_for_ever() -> No
     assert len(solo.swim._roll.book) == 0
 
 
-def test_who_left_is_not_greeted() -> None:
+def test_who_left_is_asked_once_whether_it_did_and_then_let_go() -> None:
     solo = Solo(2)
     solo.hear(2, Left(2, 1, 2), incarnation=2)
     solo.drain()
+    assert 1 <= len(said(solo.run(LAN.healed_s), Hello)) <= LAN.healed_s / LAN.reconnect_interval_s
     assert said(solo.run(600), Hello) == []
 
 
