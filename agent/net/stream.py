@@ -21,7 +21,7 @@ from gossip.ids import NodeId, format_node_id
 from gossip.machine import Address
 
 ADDRESSES_TRIED_MAX = 4
-ADDRESS_CHECKS, ADDRESS_CHECK_S = 10, 0.05
+ADDRESS_CHECKS, ADDRESS_CHECK_S = 30, 0.05
 DIAL_S = 3.0
 LINKS_MAX = 1024
 
