@@ -24,7 +24,7 @@ FAMILIES: dict[str, str] = {
     "members_unlisted": "Members taken off the list.",
     "rumours": "Rumours sent along with other messages.",
     "messages_sent": "Messages of the membership, by their kind.",
-    "messages_skipped": "Messages of a kind that this version does not know, or too many requests in one packet.",
+    "messages_skipped": "Messages of unknown kinds, and requests beyond what one packet may ask.",
     "exchanges": "Comparisons of member lists over a stream.",
     "exchange_bytes": "Bytes of the frames by which member lists are compared.",
     "exchange_entries": "Members of whom a comparison told something new.",

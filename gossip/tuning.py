@@ -8,10 +8,13 @@ can be read in one place.
 
 How the numbers hang together, for LAN and up to 32 members. A member that dies is first pinged
 after 1.6 s on average (e/(e-1) periods, SWIM section 3.1); the probe is lost at the end of its
-period, 1 s later; suspicion lasts 4 s once enough others confirm it; the news is everywhere half a
-second after that: about 7 s, and 10 s with little luck. A member that is paused for less than 4 s
-is never declared dead, because its first packet afterwards clears it. A process that is killed on a
-host that stays up is known to all after about a second, because the host says so: ``evidence.py``.
+period, 1 s later; suspicion lasts 3.5 s once enough others confirm it; the news is everywhere half
+a second after that: about 6.5 s, and 9 s with little luck. (memberlist waits half a second longer,
+and declares healthy members dead under loss all the same: what saves them here is that any packet
+of theirs clears them, and that rumours are told more often.) A member that is paused for less than
+4 s is never declared dead, because its first packet afterwards clears it. A process that is killed
+on a host that stays up is known to all after about a second, because the host says so:
+``evidence.py``.
 """
 
 import math
@@ -250,7 +253,7 @@ LAN = Tuning(
     probe_interval_s=1.0,
     probe_timeout_s=0.5,
     pause_s=2.0,
-    suspicion_periods=4,
+    suspicion_periods=3.5,
     gossip_interval_s=0.2,
     hello_first_s=0.5,
     hello_slowest_s=30.0,

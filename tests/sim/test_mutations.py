@@ -164,7 +164,7 @@ def sleepers_are_given_up(patch: pytest.MonkeyPatch) -> None:
 
 def the_dead_are_not_greeted(patch: pytest.MonkeyPatch) -> None:
     """Look for nobody who was declared dead."""
-    patch.setattr(Introductions, "_reconnect", lambda _: None)
+    patch.setattr(Introductions, "_reconnect", lambda *_: None)
 
 
 def frames_do_not_wait_for_the_disk(patch: pytest.MonkeyPatch) -> None:
