@@ -22,7 +22,7 @@ HEALED_WITHIN_S = 180.0
 SECONDS_PER_HOUR = 3600.0
 KINDS = ("process", "host")
 LARGE = 30
-LOSING_LEAST = 1 / 3
+LOSING_LEAST = 1 / 2
 """A suspicion takes its time among many: loss lasts at least this share of the usual time."""
 
 
@@ -39,12 +39,12 @@ class Lengths(NamedTuple):
         """Return how long packets are lost.
 
         >>> [THOROUGH.losing_s(members) for members in (5, 30, 60, 100)]
-        [120.0, 120.0, 60.0, 40.0]
+        [90.0, 90.0, 45.0, 45.0]
         """
         return self.loss_s * max(LOSING_LEAST, min(1.0, LARGE / members))
 
 
-THOROUGH = Lengths(crashes=5, loss_s=120.0, idle_s=60.0, split_s=60.0)
+THOROUGH = Lengths(crashes=7, loss_s=90.0, idle_s=60.0, split_s=60.0)
 QUICK = Lengths(crashes=2, loss_s=40.0, idle_s=30.0, split_s=30.0)
 
 
