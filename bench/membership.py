@@ -169,8 +169,7 @@ def waves(sizes: Sequence[int], systems: Sequence[str]) -> list[list[Place]]:
     >>> for wave in waves([5, 60, 100], ["covey", "serf"]):
     ...     print(*(f"{place.system}-{place.members}" for place in wave))
     covey-5 serf-5 covey-60 serf-60
-    covey-100
-    serf-100
+    covey-100 serf-100
     """
     found: list[list[Place]] = []
     for members, system in itertools.product(sizes, systems):
@@ -198,7 +197,7 @@ def _chosen(among: Sequence[str]) -> Any:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=_numbers, default=[5, 9, 10, 30, 100])
-    parser.add_argument("--systems", type=_chosen(tuple(CONTENDERS)), default=list(CONTENDERS)[::-1])
+    parser.add_argument("--systems", type=_chosen(tuple(CONTENDERS)), default=[*CONTENDERS][::-1])
     parser.add_argument("--loss", type=_numbers, default=list(LOSSES), help="percent")
     parser.add_argument("--parts", type=_chosen(PARTS), default=list(PARTS))
     parser.add_argument("--joining", type=int, default=100, help="how many start at once")
