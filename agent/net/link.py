@@ -15,7 +15,8 @@ process that dies closes its connections at once (``gossip/membership/sentinels.
 
 Whatever was waiting when a link fails is dropped, and the node's machine hears of it: it knows
 best whether to ask somebody else. While a link cools, sending fails at once instead of queueing
-behind one hopeless dial after another. TCP's own patience is some 15 minutes;
+behind one hopeless dial after another; a frame from the other side ends that, for its sender wants
+an answer. TCP's own patience is some 15 minutes;
 ``TCP_USER_TIMEOUT`` (RFC 5482) makes it ten seconds.
 """
 
@@ -119,6 +120,14 @@ class Link:
         self._more.set()
         if self._redial is not None:
             self._redial.cancel()
+
+    def warm(self) -> None:
+        """Cool no longer: the other side has just shown that it is there."""
+        if self.state is LinkState.COOLING:
+            assert self._task is not None, "somebody waits for the end of it"
+            self._task.cancel()
+            self._enter(LinkState.IDLE)
+            self._dial_again()
 
     def _dial_again(self) -> None:
         if self._is_kept and self.state is LinkState.IDLE:

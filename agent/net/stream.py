@@ -40,6 +40,7 @@ class Streams:
             sockets.stream, listening, identity.cluster_id, identity.node_id, counts
         )
         self._links: dict[NodeId, Link] = {}
+        self._on_frame: OnFrame
         self._on_unreachable: Callable[[NodeId], None]
         self._on_closed: Callable[[NodeId], None]
         self._addresses_of: Callable[[NodeId], Iterable[Address]]
@@ -65,7 +66,8 @@ class Streams:
         """
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
-        self._listener.start(on_frame, on_guest)
+        self._on_frame = on_frame
+        self._listener.start(self._heard, on_guest)
 
     async def stop(self) -> None:
         """Close everything; what waits is forgotten."""
@@ -85,6 +87,12 @@ class Streams:
         for to, link in self._links.items():
             if to not in kept:
                 link.let_go()
+
+    def _heard(self, frame: bytes, peer: NodeId) -> None:
+        """Hand a frame on; whoever sends one is there, and may be waiting for the answer."""
+        if peer in self._links:
+            self._links[peer].warm()
+        self._on_frame(frame, peer)
 
     def _link_to(self, to: NodeId) -> Link:
         link = self._links.get(to)

@@ -6,6 +6,7 @@ Errors that are not the disk's (a constraint, a wrong statement) are our own and
 """
 
 import errno
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from agent import exits
 from agent.exits import AgentError
 
 PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
+WAL_INDEX_BYTES = 32768  # the smallest file beside a write-ahead log (sqlite.org/walformat.html)
 
 FULL = "the disk is full"
 READ_ONLY = "it cannot be written"
@@ -107,6 +109,8 @@ def translate(error: Exception, path: Path) -> Exception:
     kind = _kind_of(error)
     if kind is None:
         return error
+    if kind == FAILING and _has_no_room(path):
+        kind = FULL
     advice = ADVICE[kind]
     return StorageError(f"{path}: {kind} ({error}).", hint=advice.hint, status=advice.status)
 
@@ -118,6 +122,14 @@ def closed(path: Path) -> StorageError:
         hint="Nothing of this write was kept. Try again when the agent runs.",
         status=exits.UNREACHABLE,
     )
+
+
+def _has_no_room(path: Path) -> bool:
+    """Tell whether the index of a write-ahead log found no room: SQLite calls that an I/O error."""
+    try:
+        return shutil.disk_usage(path.parent).free < WAL_INDEX_BYTES
+    except OSError:
+        return False
 
 
 def _kind_of(error: Exception) -> str | None:

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(240)]
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 DEAD_WITHIN_S = 10.0
 BACK_WITHIN_S = 15.0
-OVERHEARD = 20
+OVERHEARD = 60
 KEYS = 10
 
 

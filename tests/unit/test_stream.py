@@ -171,6 +171,23 @@ def test_a_node_without_address_is_unreachable_but_not_from_within_send(tmp_path
     asyncio.run(scenario())
 
 
+def test_who_is_heard_again_is_answered_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            there = one.where.pop(two.who.node_id)
+            one.streams.send(b"lost", two.who.node_id)
+            await eventually(lambda: one.unreachable)
+            one.where[two.who.node_id] = there
+            two.streams.send(b"ask", one.who.node_id)
+            await eventually(lambda: one.frames)
+            one.streams.send(b"answer", two.who.node_id)
+            await eventually(lambda: two.frames)
+            assert [frame for _, frame in two.frames] == [b"answer"]
+            assert one.counts["frames_dropped/cooling"] == 0
+
+    asyncio.run(scenario())
+
+
 def test_the_next_address_is_tried(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with pair(tmp_path) as (one, two):
