@@ -62,9 +62,9 @@ def _sample(process: int) -> Sample:
     return Sample(cpu_s, int(counters[8]), int(counters[9]))
 
 
-def measure(processes: Sequence[int], seconds: float) -> Idle:
+def measure(processes: Sequence[int], seconds: float, settle_s: float = SETTLE_S) -> Idle:
     """Let the agents rest, then watch them for so many seconds."""
-    time.sleep(SETTLE_S)
+    time.sleep(settle_s)
     before = [_sample(process) for process in processes]
     time.sleep(seconds)
     after = [_sample(process) for process in processes]

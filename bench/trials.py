@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from bench.cluster import Cluster
 from bench.contenders import Contender
-from bench.idle import Idle, measure
+from bench.idle import SETTLE_S, Idle, measure
 
 REST_S = 5.0
 """From the moment all see all to the moment something is broken: joining is over by then."""
@@ -115,8 +115,8 @@ def lose(cluster: Cluster, percent: int, lengths: Lengths) -> Losing:
 
 
 def idle(cluster: Cluster, seconds: float) -> Idle:
-    """Do nothing, and see what it costs."""
-    return measure(cluster.processes(), seconds)
+    """Do nothing, and see what it costs; the more have met, the longer they need to settle."""
+    return measure(cluster.processes(), seconds, max(SETTLE_S, float(len(cluster.seats))))
 
 
 def join(contender: Contender, members: int) -> float | None:
