@@ -1,6 +1,5 @@
 """A finding: one thing that was looked at, how it is, and what to do about it."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -36,8 +35,3 @@ def warn(name: str, message: str, hint: str) -> Finding:
 def fail(name: str, message: str, hint: str) -> Finding:
     """Return a finding that somebody should act on."""
     return Finding(name, Status.FAIL, message, hint)
-
-
-def has_failed(findings: Iterable[Finding]) -> bool:
-    """Tell whether one of them is a failure."""
-    return any(finding.status is Status.FAIL for finding in findings)

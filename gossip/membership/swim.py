@@ -32,7 +32,7 @@ from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
 from gossip.membership.company import Company
 from gossip.membership.contacts import Contacts, Paths
-from gossip.membership.coordinates import Coordinates, Estimate
+from gossip.membership.coordinates import Coordinates
 from gossip.membership.detector import Detector
 from gossip.membership.evidence import Evidence
 from gossip.membership.exchange import Exchange
@@ -438,10 +438,6 @@ class Swim:
     def rtt_s(self, node: NodeId) -> float | None:
         """Return the smoothed round trip to a member in seconds; None when it is not known."""
         return self._contacts.rtt_s(node)
-
-    def rtt_estimate_s(self, one: NodeId, other: NodeId) -> Estimate | None:
-        """Return the round trip between two nodes by their coordinates; None if not known."""
-        return self._contacts.coordinates.estimate(one, other)
 
     def facts_of(self, node: NodeId) -> dict[str, str]:
         """Return what a listed member published about itself, as far as it has arrived here."""

@@ -36,8 +36,8 @@ def share_within(world: World, truth: dict[tuple[str, str], float], share: float
     for name in NAMES:
         swim = world.hosts[name].node.swim
         for (one, other), rtt_s in truth.items():
-            estimate = swim.rtt_estimate_s(ids[one], ids[other])
-            good.append(estimate is not None and abs(estimate.rtt_s - rtt_s) <= share * rtt_s)
+            estimated_s = swim.round_trips.between(ids[one], ids[other]).estimated_s
+            good.append(estimated_s is not None and abs(estimated_s - rtt_s) <= share * rtt_s)
     return sum(good) / len(good)
 
 

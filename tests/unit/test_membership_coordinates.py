@@ -147,7 +147,7 @@ def test_places_that_cannot_be_are_refused_and_counted(numbers: tuple[float, ...
     solo = Solo(2)
     solo.hear(2, Position(struct.pack(">11f", *numbers)))
     assert solo.swim.counts["coordinates/refused"] == 1
-    assert solo.swim.rtt_estimate_s(ME, 2) is None
+    assert solo.swim.round_trips.between(ME, 2).estimated_s is None
 
 
 @pytest.mark.parametrize("size", [0, 43, 45, 128])
@@ -161,7 +161,7 @@ def test_strangers_leave_no_place_behind() -> None:
     for stranger in range(100, 200):
         solo.hear(stranger, Position(Place().encode()), Ping(1, ME))
     assert len(solo.swim._contacts.coordinates) <= 1
-    assert solo.swim.rtt_estimate_s(ME, 150) is None
+    assert solo.swim.round_trips.between(ME, 150).estimated_s is None
 
 
 # What is told to whom.
