@@ -90,8 +90,8 @@ fuzz: $(STAMPS)/test  ## hostile input for ten minutes; SECONDS=60 SEED=7 say ho
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 bench: PROGRAMS := $(BENCH_PROGRAMS)
-bench: $(STAMPS)/test debian  ## measure everything; docs/BENCHMARKS.md explains the figures
-	@$(BIN)/python -m bench.all
+bench: $(STAMPS)/bench debian  ## measure everything, in two hours; OPTIONS=--quick in one
+	@$(BIN)/python -m bench.all $(OPTIONS)
 
 bench-idle: PROGRAMS := $(BENCH_PROGRAMS)
 bench-idle: $(STAMPS)/test debian  ## memory, CPU and traffic of ten idle agents, beside Serf

@@ -28,6 +28,7 @@ class Comparison:
         self.healed_s: dict[str, float | None] = {}
         self.failures: list[str] = []
         """What could not be measured, and why."""
+        self._failed: set[str] = set()
 
     def note_crashes(self, members: int, system: str, kind: str, found: Detection) -> None:
         """File how fast crashes of a kind were known."""
@@ -40,6 +41,11 @@ class Comparison:
     def note_idle(self, members: int, system: str, found: Idle) -> None:
         """File what an idle agent costs."""
         self.idle.setdefault(members, {})[system] = found
+
+    def note_failure(self, system: str, what: str, why: Exception) -> None:
+        """File that a system could not be measured, which is a finding too."""
+        self.failures.append(f"{system}, {what}: {why}")
+        self._failed.add(f"{system}, {what}")
 
     # --- for programs -------------------------------------------------------------------------
 
@@ -88,7 +94,7 @@ class Comparison:
     def _show_crashes(self) -> None:
         head = ["members", "what crashed", *(f"{s}, {w}" for s in self.systems for w in FIRST_LAST)]
         rows: list[list[object]] = [
-            [members, kind, *self._first_and_last(found)]
+            [members, kind, *self._first_and_last(members, found)]
             for members, kinds in sorted(self.detections.items())
             for kind, found in kinds.items()
         ]
@@ -96,15 +102,18 @@ class Comparison:
             title = f"Seconds until a crash is known, medians of {self.lengths.crashes}"
             table(title, head, rows)
 
-    def _first_and_last(self, found: dict[str, Detection]) -> Iterator[object]:
+    def _first_and_last(self, members: int, found: dict[str, Detection]) -> Iterator[object]:
         for system in self.systems:
             for which in FIRST_LAST:
-                value = getattr(found[system], f"{which}_s") if system in found else None
-                yield "not in time" if system in found and value is None else _cell(value)
+                if system in found:
+                    value = getattr(found[system], f"{which}_s")
+                    yield "not in time" if value is None else value
+                else:
+                    yield self._gap(system, f"{members} members")
 
     def _show_losses(self) -> None:
         rows: list[list[object]] = [
-            [members, f"{percent} %", *self._rates(found)]
+            [members, f"{percent} %", *self._rates(members, found)]
             for members, losses in sorted(self.losses.items())
             for percent, found in losses.items()
         ]
@@ -112,9 +121,12 @@ class Comparison:
             title = f"False deaths, reports a node and hour, some {self.lengths.loss_s:.0f} s each"
             table(title, ["members", "loss", *self.systems], rows)
 
-    def _rates(self, found: dict[str, Losing]) -> Iterator[object]:
+    def _rates(self, members: int, found: dict[str, Losing]) -> Iterator[object]:
         for system in self.systems:
-            yield _cell(found[system].false_deaths_per_node_hour if system in found else None)
+            if system in found:
+                yield found[system].false_deaths_per_node_hour
+            else:
+                yield self._gap(system, f"{members} members")
 
     def _show_idle(self) -> None:
         head = ["members", "system", "RSS MiB", "% of a core", "bytes sent a second", "packets"]
@@ -131,16 +143,25 @@ class Comparison:
     def _show_rest(self) -> None:
         members, east = SPLIT
         split = f"a split {members - east}/{east} of {self.lengths.split_s:.0f} s, healed"
+        joining = f"{self.joining} agents start at once: all see all"
         rows: list[list[object]] = [
-            [what, *(_cell(found.get(name)) for name in self.systems)]
-            for what, found in (
-                (f"{self.joining} agents start at once: all see all", self.joined_s),
-                (split, self.healed_s),
+            [title, *(self._seconds(name, what, found) for name in self.systems)]
+            for title, what, found in (
+                (joining, f"{self.joining} join", self.joined_s),
+                (split, "a split", self.healed_s),
             )
             if found
         ]
         if rows:
             table("Joining and healing, seconds", ["what", *self.systems], rows)
+
+    def _seconds(self, system: str, what: str, found: dict[str, float | None]) -> object:
+        seconds = found.get(system)
+        return self._gap(system, what, "not in time") if seconds is None else seconds
+
+    def _gap(self, system: str, what: str, otherwise: str = "-") -> str:
+        """Return what stands where a figure is missing; the reasons follow the tables."""
+        return "failed" if f"{system}, {what}" in self._failed else otherwise
 
 
 def over_serf(found: dict[str, Any], figure: str) -> float | None:
@@ -158,7 +179,3 @@ def _plain(found: Any) -> Any:
     if isinstance(found, dict):
         return {key: _plain(value) for key, value in found.items()}
     return found._asdict()
-
-
-def _cell(value: float | None) -> object:
-    return "-" if value is None else value

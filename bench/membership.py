@@ -8,31 +8,34 @@ what is measured are timers. Clusters that would be too many agents together tak
 """
 
 import argparse
-import contextlib
 import itertools
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from bench import trials
 from bench.cluster import Cluster
 from bench.comparison import Comparison
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, Contender
 from bench.report import finish, table
 from bench.simulator import IDLE_MEMBERS, node_seconds_per_s
 from bench.trials import KINDS, LOSSES, QUICK, THOROUGH
+from tests.live.harness.neighbours import many_neighbours
 from tests.live.harness.network import can_make_networks
 
 PARTS = ("idle", "crash", "loss", "join", "heal", "sim")
 WITH_CLUSTER = {"crash", "loss", "idle"}
 WAVE_MAX = 200
 """A wave has at most so many agents, or one cluster."""
-NEIGHBOURS = {"gc_thresh1": 8192, "gc_thresh2": 16384, "gc_thresh3": 32768}
+
+FAILURES = RuntimeError, OSError, subprocess.SubprocessError
+"""A contender that does not do what it should, or a machine that cannot carry it: a gap in the
+table, with the reason, and no end of the run."""
 
 T = TypeVar("T")
 
@@ -47,9 +50,9 @@ class Place(NamedTuple):
 class Wave:
     """The clusters that live side by side."""
 
-    def __init__(self, places: Sequence[Place], failures: list[str]) -> None:
+    def __init__(self, places: Sequence[Place], found: Comparison) -> None:
         self.names = ", ".join(f"{place.system} {place.members}" for place in places)
-        self._failures = failures
+        self._found = found
         self._clusters = {
             place: Cluster(CONTENDERS[place.system], place.members) for place in places
         }
@@ -64,8 +67,8 @@ class Wave:
         for place, done in going.items():
             try:
                 yield place, done.result()
-            except RuntimeError as error:
-                self._failures.append(f"{place.system} with {place.members} members: {error}")
+            except FAILURES as error:
+                self._found.note_failure(place.system, f"{place.members} members", error)
                 self._clusters.pop(place).close()
 
     def close(self) -> None:
@@ -92,22 +95,31 @@ class Run:
         if WITH_CLUSTER.intersection(parts):
             for places in waves(self._options.members, self._options.systems):
                 self._measure_wave(places)
-        for system in self._options.systems:
-            if "join" in parts:
-                self._tell(f"{system}: {self._options.joining} join")
-                joined_s = trials.join(CONTENDERS[system], self._options.joining)
-                self.found.joined_s[system] = joined_s
-        for system in self._options.systems:
-            if "heal" in parts:
-                self._tell(f"{system}: a split")
-                healed_s = trials.heal(CONTENDERS[system], self._lengths.split_s)
-                self.found.healed_s[system] = healed_s
+        if "join" in parts:
+            joining = f"{self._options.joining} join"
+            join = partial(trials.join, members=self._options.joining)
+            self._measure_each(joining, join, self.found.joined_s)
+        if "heal" in parts:
+            heal = partial(trials.heal, seconds=self._lengths.split_s)
+            self._measure_each("a split", heal, self.found.healed_s)
         if "sim" in parts:
             self._tell("the simulator")
             self.simulated = node_seconds_per_s()
 
+    def _measure_each(
+        self, what: str, trial: Callable[[Contender], float | None], to: dict[str, float | None]
+    ) -> None:
+        """Let one system after the other undergo a trial; who fails has no figure."""
+        for system in self._options.systems:
+            self._tell(f"{system}: {what}")
+            to[system] = None
+            try:
+                to[system] = trial(CONTENDERS[system])
+            except FAILURES as error:
+                self.found.note_failure(system, what, error)
+
     def _measure_wave(self, places: Sequence[Place]) -> None:
-        wave = Wave(places, self.found.failures)
+        wave = Wave(places, self.found)
         try:
             self._tell(f"{wave.names}: forming")
             list(wave.each(Cluster.must_form))
@@ -205,35 +217,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextlib.contextmanager
-def many_neighbours() -> Iterator[None]:
-    """Let the kernel remember more neighbours meanwhile.
-
-    Its table is one for all namespaces, and a hundred hosts that know each other are ten thousand
-    entries; usually a thousand fit.
-    """
-    before: dict[Path, str] = {}
-    for family, name in itertools.product(("ipv4", "ipv6"), NEIGHBOURS):
-        setting = Path(f"/proc/sys/net/{family}/neigh/default/{name}")
-        before[setting] = setting.read_text()
-        setting.write_text(str(max(int(before[setting]), NEIGHBOURS[name])))
-    try:
-        yield
-    finally:
-        for setting, text in before.items():
-            setting.write_text(text)
-
-
 def main() -> None:
     """Measure what the command line asks for."""
     options = _options()
     if not can_make_networks:
         sys.exit("needs root and iproute2, to give each agent a host of its own")
     run = Run(options)
-    with many_neighbours():
-        run.measure()
-    run.show()
-    finish("membership", run.figures())
+    try:
+        with many_neighbours():
+            run.measure()
+    finally:  # an hour's figures are not thrown away because the last minute went wrong
+        run.show()
+        finish("membership", run.figures())
 
 
 if __name__ == "__main__":

@@ -5,14 +5,17 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.live.harness.fleet import Fleet
+from tests.live.harness.neighbours import many_neighbours
 from tests.live.harness.network import can_make_networks
 
 
 @pytest.fixture(scope="session")
-def networks() -> None:
-    """Skip where nobody may make networks."""
+def networks() -> Iterator[None]:
+    """Skip where nobody may make networks; else let the kernel know many hosts."""
     if not can_make_networks:
         pytest.skip("needs root and iproute2 to make network namespaces")
+    with many_neighbours():
+        yield
 
 
 @pytest.fixture

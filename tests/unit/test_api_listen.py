@@ -16,6 +16,7 @@ from agent.api.listen import load_or_make_token, open_tcp_socket, open_unix_sock
 from agent.exits import BAD_CONFIG, AgentError
 from agent.settings import ApiSettings
 from edge_apps.client import AgentUnreachable, Client
+from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import Served, serving
 
 
@@ -89,7 +90,7 @@ def test_listening_to_the_network_is_said_aloud(caplog: pytest.LogCaptureFixture
 
 
 def get(port: int, authorization: str | None) -> tuple[int, str | None]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GIVE_UP_S)
     headers = {"Authorization": authorization} if authorization is not None else {}
     connection.request("GET", "/api/v1/members", headers=headers)
     answer = connection.getresponse()
@@ -147,7 +148,7 @@ def test_closing_ends_open_streams_and_removes_the_socket(tmp_path: Path) -> Non
         watcher.start()
         begun.wait(10)
         served.call(_until_watched(served))
-    watcher.join(10)
+    watcher.join(GIVE_UP_S)
     assert ended == ["end"], "the stream ended in order, not by a broken connection"
     assert not served.paths.socket.exists()
     with pytest.raises(AgentUnreachable):
@@ -155,7 +156,7 @@ def test_closing_ends_open_streams_and_removes_the_socket(tmp_path: Path) -> Non
 
 
 async def _until_watched(served: Served) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(GIVE_UP_S):
         while not served.agent.kv.watches_open:  # noqa: ASYNC110  a plain number
             await asyncio.sleep(0.01)
 

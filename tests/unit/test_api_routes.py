@@ -10,6 +10,7 @@ import pytest
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
 from gossip.state.requests import Value, WatchEvent
+from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import STAMP, Served, serving
 
 
@@ -25,7 +26,7 @@ def client(served: Served) -> Client:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + GIVE_UP_S
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)

@@ -12,6 +12,7 @@ import pytest
 from edge_apps import App, Client, Context, Event, Query
 from edge_apps.hearing import Order, hear
 from edge_apps.testing import AppHarness, MemoryKv
+from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import serving
 
 app = App("porch")
@@ -73,7 +74,7 @@ def test_what_comes_is_done_by_the_apps_own_thread(tmp_path: Path) -> None:
         context = Context("porch", {}, lambda _: None, MemoryKv(), lambda: 0.0)
         failed = 0
         for _ in range(3):
-            order = orders.get(timeout=10)
+            order = orders.get(timeout=GIVE_UP_S)
             assert not isinstance(order, str)
             try:
                 order(context)

@@ -20,9 +20,9 @@ from agent.apps.host import AppHost, AppStatus
 from agent.apps.supervisor import RestartTuning
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
+from tests.patience import GIVE_UP_S
 
 QUICK = RestartTuning(pause_first_s=0.05, pause_max_s=0.1, failing_after=3)
-GIVE_UP_S = 30.0  # decides nothing: a test that is right never waits this long
 
 APP = """
 import os

@@ -19,8 +19,7 @@ from edge_apps.client import ApiError, Client
 from edge_apps.finding import AppNotFound, available, find, installed
 from edge_apps.running import AgentKv
 from edge_apps.sdk import App
-
-GIVE_UP_S = 30.0  # decides nothing: a test that is right never waits this long
+from tests.patience import GIVE_UP_S
 
 APP = """
 from edge_apps import App, Context

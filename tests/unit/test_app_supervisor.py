@@ -10,12 +10,12 @@ from pathlib import Path
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
+from tests.patience import GIVE_UP_S
 
 QUICK = RestartTuning(pause_first_s=0.01, pause_max_s=0.05, failing_after=3, stop_grace_s=0.3)
 PATIENT = RestartTuning(pause_first_s=600, pause_max_s=600)
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEP
-GIVE_UP_S = 20.0  # decides nothing: a test that is right never waits this long
 
 
 class Bench:

@@ -17,6 +17,7 @@ from agent import exits
 from agent.exits import AgentError
 from agent.paths import Paths
 from agent.process import locked, serve_until_stopped
+from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import Served, serving
 
 COVEY = [sys.executable, "-m", "agent"]
@@ -101,7 +102,7 @@ def test_the_first_signal_leaves(number: signal.Signals) -> None:
         serving = asyncio.create_task(serve_until_stopped(agent))
         await asyncio.sleep(0)
         os.kill(os.getpid(), number)
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, GIVE_UP_S)
         return agent.events
 
     assert asyncio.run(story()) == ["leaving", "returned"]
@@ -116,7 +117,7 @@ def test_the_second_signal_does_not_wait() -> None:
         while not agent.events:  # noqa: ASYNC110  a plain list
             await asyncio.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(serving, 10)
+        await asyncio.wait_for(serving, GIVE_UP_S)
         return agent.events
 
     assert asyncio.run(story()) == ["leaving", "cancelled"]

@@ -18,9 +18,8 @@ from agent.cli.root import root
 from agent.cli.watching import CLOSE, OPEN
 from agent.exits import AgentError
 from gossip.membership.members import MemberState
+from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import OTHER, Served, serving
-
-PATIENCE_S = 15.0
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def watching(tmp_path: Path, output: int, *more: str) -> subprocess.Popen[bytes]
 
 
 def read_until(handle: int, wanted: bytes) -> bytes:
-    seen, give_up = b"", time.monotonic() + PATIENCE_S
+    seen, give_up = b"", time.monotonic() + GIVE_UP_S
     while wanted not in seen:
         assert time.monotonic() < give_up, seen
         if select.select([handle], [], [], 0.1)[0]:
@@ -143,7 +142,7 @@ def test_the_screen_is_drawn_on_change_and_given_back(
         assert b"suspect" not in again
         process.send_signal(end)
         assert CLOSE.encode() in read_until(ours, CLOSE.encode())
-        assert process.wait(PATIENCE_S) == exits.INTERRUPTED
+        assert process.wait(GIVE_UP_S) == exits.INTERRUPTED
     finally:
         process.kill()
         process.communicate()

@@ -19,6 +19,7 @@ from agent.security.identity import Peer
 from agent.store.control import ControlStore
 from gossip.machine import Address
 from gossip.membership.members import Member, MemberChanged, MemberState
+from tests.patience import GIVE_UP_S
 
 LO = Interface("lo", 1, ("127.0.0.1", "::1"))
 ETH = Interface("eth0", 2, ("192.0.2.2", "2001:db8::2", "fe80::2%eth0"))
@@ -29,7 +30,7 @@ BARN, SHED = bytes(range(16)), bytes(16)
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until it holds; a hang, not a slow machine, fails the test."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(GIVE_UP_S):
         while not condition():  # noqa: ASYNC110 - any condition, not one that tells
             await asyncio.sleep(0.02)
 

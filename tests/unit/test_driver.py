@@ -21,6 +21,7 @@ from gossip.machine import Address, Effect, Emit, Persist, SendDatagram, SendFra
 from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
 from gossip.state.requests import Completed, Get, GetResult, Put, PutResult, Watch, WatchEvent
+from tests.patience import GIVE_UP_S
 
 OK = PutResult("ok", 1, 1, b"")
 
@@ -130,7 +131,7 @@ class Rig:
                 sender.sendto(each, ("127.0.0.1", self.sockets.port))
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(GIVE_UP_S):
             while not condition():  # noqa: ASYNC110 - any condition, not one that tells
                 await asyncio.sleep(0.005)
 
@@ -210,7 +211,7 @@ def test_a_failed_commit_ends_the_driver_and_confirms_nothing(run: Run) -> None:
         await asyncio.sleep(0)
         rig.effect(Persist(1, ("a",)))
         with pytest.raises(AgentError, match="disk is full"):
-            await asyncio.wait_for(rig.driver.wait(), 20)
+            await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
         with pytest.raises(AgentError, match="disk is full"):
             await waiting
         assert ("persisted", 1) not in rig.node.calls
@@ -227,7 +228,7 @@ def test_a_bug_in_the_node_ends_the_driver(run: Run, caplog: pytest.LogCaptureFi
     async def scenario(rig: Rig) -> None:
         rig.send(b"bug")
         with pytest.raises(AgentError, match="a rule of the protocol was broken") as caught:
-            await asyncio.wait_for(rig.driver.wait(), 20)
+            await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
         assert caught.value.hint
 
     run(scenario)
@@ -369,7 +370,7 @@ def test_stop_ends_wait_without_error(run: Run) -> None:
     async def scenario(rig: Rig) -> None:
         waiting = asyncio.create_task(rig.driver.wait())
         await rig.driver.stop()
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, GIVE_UP_S)
 
     run(scenario)
 

@@ -20,6 +20,7 @@ from agent.settings import HandlerSettings
 from gossip.machine import Emit
 from gossip.membership.messages import AnswerKind
 from gossip.tuning import LAN
+from tests.patience import GIVE_UP_S
 from tests.unit.membership_solo import ME, MY_BOOT, Solo
 
 PYTHON = sys.executable
@@ -75,11 +76,11 @@ class Rig:
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), GIVE_UP_S))
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    give_up = time.monotonic() + 15
+    give_up = time.monotonic() + GIVE_UP_S
     while not condition():
         assert time.monotonic() < give_up
         await asyncio.sleep(0.01)

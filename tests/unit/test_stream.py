@@ -22,11 +22,12 @@ from agent.security.identity import Identity, found
 from agent.security.private_files import staged_directory, write_private
 from gossip.ids import NodeId
 from gossip.machine import Address
+from tests.patience import GIVE_UP_S
 
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until it holds; a hang, not a slow machine, fails the test."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(GIVE_UP_S):
         while not condition():  # noqa: ASYNC110 - any condition, not one that tells
             await asyncio.sleep(0.01)
 

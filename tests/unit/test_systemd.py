@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.systemd import Notifier, keep_alive
+from tests.patience import GIVE_UP_S
 
 
 @pytest.fixture
@@ -90,4 +91,4 @@ def test_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
 
 
 def test_no_watchdog_no_task(manager: socket.socket) -> None:
-    asyncio.run(asyncio.wait_for(keep_alive(notifier(manager)), 10))
+    asyncio.run(asyncio.wait_for(keep_alive(notifier(manager)), GIVE_UP_S))

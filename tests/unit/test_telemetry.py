@@ -13,6 +13,7 @@ from agent.store.outbox import Accepted, Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.service import Overrun, Telemetry
 from edge_apps.reading import Reading
+from tests.patience import GIVE_UP_S
 
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -27,7 +28,7 @@ def run(path: Path, scenario: Callable[[Telemetry], Awaitable[Any]]) -> None:
     async def main() -> None:
         database = await Database.open(path / "telemetry.db", OUTBOX_MIGRATIONS)
         outbox = await Outbox.open(database, 1, 1 << 32, wall_ns=lambda: NOW_NS)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(GIVE_UP_S):
             await scenario(Telemetry(outbox))
         await outbox.close()
         await database.close()

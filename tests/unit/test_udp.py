@@ -15,6 +15,7 @@ from agent.net.refusals import EXTENDED_ERROR, IP_RECVERR, ORIGIN_ICMP, Refusals
 from agent.net.sockets import Sockets, family_of, open_sockets
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from gossip.machine import Address
+from tests.patience import GIVE_UP_S
 
 LONG = bytes(range(256))
 """As long as what we send: a refusal must quote enough of it."""
@@ -236,7 +237,7 @@ def test_readers_are_called_until_stopped(endpoint: UdpEndpoint, sockets: Socket
         endpoint.start(on_readable)
         with sender() as one:
             one.sendto(b"x", ("127.0.0.1", sockets.port))
-            await asyncio.wait_for(arrived.wait(), 5)
+            await asyncio.wait_for(arrived.wait(), GIVE_UP_S)
         endpoint.stop()
         endpoint.stop()
         assert got == [b"x"]

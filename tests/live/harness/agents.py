@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from edge_apps.client import Client
 from tests.live.harness.network import Host
-from tests.live.harness.waiting import PATIENCE
+from tests.live.harness.waiting import patience_s
 
 COVEY = Path(sys.executable).with_name("covey")
 READY_WITHIN_S = 20.0
@@ -119,7 +119,7 @@ class AgentProcess:
     def wait_ready(self) -> None:
         """Wait until the agent tells systemd, here played by us, that it is ready."""
         assert self.process, f"{self.name} was not launched"
-        give_up = time.monotonic() + READY_WITHIN_S * PATIENCE
+        give_up = time.monotonic() + patience_s(READY_WITHIN_S)
         self._notified.settimeout(0.2)
         while time.monotonic() < give_up:
             assert self.process.poll() is None, f"{self.name} ended:\n{self.log_tail()}"
@@ -154,7 +154,7 @@ class AgentProcess:
     def _end(self, with_signal: signal.Signals) -> int:
         assert self.process, f"{self.name} does not run"
         self.process.send_signal(with_signal)
-        status = self.process.wait(STOPPED_WITHIN_S * PATIENCE)
+        status = self.process.wait(patience_s(STOPPED_WITHIN_S))
         self.process = None
         self._notified.close()
         return status
@@ -164,7 +164,7 @@ class AgentProcess:
         if self.process:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(STOPPED_WITHIN_S)
+            self.process.wait(patience_s(STOPPED_WITHIN_S))
             self.process = None
             self._notified.close()
 

@@ -1,15 +1,18 @@
 """Waiting for something to become true, with a failure that says what was seen instead.
 
-A live test states a promise ("within 10 s the others show it dead"). On a busy machine with two
-cores the promise is given ``PATIENCE`` times as long before the test calls it broken; what it
-really took is printed.
+A live test states a promise ("within 10 s the others show it dead"), and what it really took is
+printed beside it. Whether a promise about time is kept is what the benchmarks measure: a test ends
+when something comes true, and gives up only when a machine that is merely busy would have been
+done long ago.
 """
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE = 2.0
+GIVE_UP_LEAST_S = 60.0
+PATIENCE = 4.0
+"""So many times a promise are waited for, where that is longer."""
 POLL_S = 0.1
 
 T = TypeVar("T")
@@ -17,6 +20,11 @@ T = TypeVar("T")
 
 class NeverHappenedError(AssertionError):
     """The condition did not come true in time; the message has the last thing seen."""
+
+
+def patience_s(promised_s: float) -> float:
+    """Return after how long a test no longer believes that it is only the machine."""
+    return max(GIVE_UP_LEAST_S, promised_s * PATIENCE)
 
 
 def eventually(
@@ -28,7 +36,7 @@ def eventually(
     """Look until ``accept`` is true of what is seen, and return that.
 
     Errors while looking count as "not yet": an agent that starts refuses connections.
-    Prints how long it took. Raises NeverHappenedError after ``within_s`` times PATIENCE.
+    Prints how long it took. Raises NeverHappenedError after ``patience_s(within_s)``.
     """
     started = time.monotonic()
     seen: object = "nothing"
@@ -41,6 +49,8 @@ def eventually(
                 return latest
         except Exception as error:  # noqa: BLE001 - whatever it was, it is shown at the end
             seen = error
-        if time.monotonic() - started > within_s * PATIENCE:
-            raise NeverHappenedError(f"{what}: not within {within_s:g} s; last seen: {seen!r}")
+        if time.monotonic() - started > patience_s(within_s):
+            raise NeverHappenedError(
+                f"{what}: not within {patience_s(within_s):g} s; last seen: {seen!r}"
+            )
         time.sleep(POLL_S)
