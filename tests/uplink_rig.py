@@ -50,10 +50,11 @@ class Rig:
 async def rig(
     path: Path, port: int, *, timeout_s: float = 30.0, **options: Any
 ) -> AsyncIterator[Rig]:
-    settings = UplinkSettings(host="127.0.0.1", port=port, **options)
+    texts = {"topic": "{sensor}", "payload": "{value}"}
+    settings = UplinkSettings(host="127.0.0.1", port=port, **texts | options)
     database = await Database.open(path / "telemetry.db", OUTBOX_MIGRATIONS)
     outbox = await Outbox.open(database, NODE, 1 << 32)
-    template = Template("{sensor}", "{value}", PLACE)
+    template = Template(settings.topic, settings.payload, PLACE)
     rng = random.Random(1)
     pump = Pump(
         settings,

@@ -1,44 +1,75 @@
-"""The demo's MQTT broker: Mosquitto where it is installed, else amqtt, a broker in Python.
+"""The demo's MQTT broker: one that came with the demo's packages, in a process of its own.
 
-Both listen on the loopback address alone and keep nothing on disk. amqtt speaks MQTT 3.1.1
-only, so the agents' uplinks begin with version 5, are refused, and fall back: the demo says so
-rather than hide it. ``python -m agent.demo.broker PORT`` is the child that runs amqtt.
+iotcore has rumqttd in a wheel: no other package, no compiler, MQTT 5. Where it has no wheel,
+amqtt serves: pure Python, MQTT 3.1.1 only, and silent to whoever begins with version 5; so the
+agents of the demo are told the version rather than left to find it out. Both listen on the
+loopback address alone and keep nothing on disk (docs/adr/0014-the-demos-broker.md).
+
+``python -m agent.demo.broker PACKAGE PORT DIRECTORY`` is the child that runs either.
 """
 
 import asyncio
 import contextlib
 import importlib.util
+import logging
 import os
-import shutil
 import socket
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.demo.children import Child
 from agent.exits import NO, AgentError
+from agent.uplink.versions import Version
 
 LOOPBACK = "127.0.0.1"
 READY_S = 15.0
 READY_POLL_S = 0.05
-# Debian puts daemons where a user's PATH does not look.
-DAEMON_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
 
-MOSQUITTO_CONF = """\
-listener {port} {host}
-allow_anonymous true
-persistence false
-# The demo's subscriber must get every reading, also after a burst.
-max_queued_messages 0
+# rumqttd listens to one version of MQTT a port. It sends a subscriber `max_inflight_count`
+# messages before the first is acknowledged, and closes the connection above `max_payload_size`.
+RUMQTTD_CONF = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 100
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+
+[v5.1]
+name = "demo"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 1048576
+max_inflight_count = 100
 """
 
 
+class Kind(NamedTuple):
+    """A broker that may be installed: its package, the version that it speaks, how to run it."""
+
+    package: str
+    version: Version
+    serve: Callable[[int, Path], None]
+
+
 class Broker(NamedTuple):
-    """A running broker, and a sentence about which one it is."""
+    """A running broker."""
 
     child: Child
     port: int
-    description: str
+    kind: Kind
+
+    @property
+    def description(self) -> str:
+        """Which one it is, for a person."""
+        return f"{self.kind.package}, MQTT {self.kind.version}, on {LOOPBACK}:{self.port}"
 
 
 async def start_broker(directory: Path) -> Broker:
@@ -46,27 +77,26 @@ async def start_broker(directory: Path) -> Broker:
 
     Raises AgentError when none is installed, or it does not come up.
     """
+    kind = choose(KINDS)
     port = free_port()
-    mosquitto = shutil.which("mosquitto", path=DAEMON_PATH)
-    if mosquitto:
-        config = directory / "mosquitto.conf"
-        config.write_text(MOSQUITTO_CONF.format(port=port, host=LOOPBACK))
-        command: tuple[str, ...] = (mosquitto, "-c", str(config))
-        description = f"Mosquitto, MQTT 5, on {LOOPBACK}:{port}"
-    elif importlib.util.find_spec("amqtt"):
-        command = (sys.executable, "-P", "-m", "agent.demo.broker", str(port))
-        description = (
-            f"amqtt on {LOOPBACK}:{port}; it has no MQTT 5, so the uplinks fall back to 3.1.1"
-        )
-    else:
-        raise AgentError(
-            "there is no MQTT broker for the demo",
-            "install Mosquitto (`apt install mosquitto`), or Covey with its extra: covey[demo]",
-            NO,
-        )
-    child = await Child.start(command, os.environ, directory / "broker.log")
+    command = (sys.executable, "-P", "-m", "agent.demo.broker")
+    arguments = (kind.package, str(port), str(directory))
+    child = await Child.start((*command, *arguments), os.environ, directory / "broker.log")
     await _await_ready(child, port)
-    return Broker(child, port, description)
+    return Broker(child, port, kind)
+
+
+def choose(kinds: Sequence[Kind]) -> Kind:
+    """Return the first that is installed. Raises AgentError when none is."""
+    for kind in kinds:
+        if importlib.util.find_spec(kind.package):
+            return kind
+    raise AgentError(
+        "The demo's MQTT broker is not installed.",
+        "Install Covey with the demo's packages: pip install 'covey[demo]', or `make demo` in a "
+        "clone.",
+        NO,
+    )
 
 
 def free_port() -> int:
@@ -99,17 +129,41 @@ async def _await_ready(child: Child, port: int) -> None:
     raise AgentError(f"the demo's broker did not come up:\n{child.last_lines()}", "", NO)
 
 
-async def _serve_amqtt(port: int) -> None:
+# ---- the child ----------------------------------------------------------------------------------
+
+
+def _serve_iotcore(port: int, directory: Path) -> None:
+    from iotcore.iotcore import IotCoreBroker
+
+    # rumqttd routes each packet inside an `error_span`, which arrives here as an error a packet.
+    logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+    config = directory / "broker.toml"
+    config.write_text(RUMQTTD_CONF.format(host=LOOPBACK, port=port))
+    IotCoreBroker(config_path=str(config)).run_forever()
+
+
+def _serve_amqtt(port: int, _directory: Path) -> None:
     from amqtt.broker import Broker as AmqttBroker
+
+    async def serve() -> None:
+        await AmqttBroker(config).start()
+        await asyncio.Event().wait()
 
     config = {
         "listeners": {"default": {"type": "tcp", "bind": f"{LOOPBACK}:{port}"}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
-    broker = AmqttBroker(config)
-    await broker.start()
-    await asyncio.Event().wait()
+    asyncio.run(serve())
+
+
+KINDS = (Kind("iotcore", "5", _serve_iotcore), Kind("amqtt", "3.1.1", _serve_amqtt))
+
+
+def main(package: str, port: str, directory: str) -> None:
+    """Run the broker of one package until the process is ended."""
+    (kind,) = (kind for kind in KINDS if kind.package == package)
+    kind.serve(int(port), Path(directory))
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_amqtt(int(sys.argv[1])))
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Counts what arrives at the broker: a subscriber that remembers each reading's id.
 
-It speaks MQTT 3.1.1, which every broker does, and subscribes with QoS 1. An id that comes
+It subscribes with QoS 1. An id that comes
 twice is no fault (delivery is "at least once") but is counted; a payload without an id is.
 """
 
@@ -11,9 +11,11 @@ from collections import Counter, deque
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.exits import NO, AgentError
+from agent.uplink.client import PROTOCOLS
+from agent.uplink.versions import Version
 
 TOPICS = "covey/#"
 CONNECT_TIMEOUT_S = 10.0
@@ -23,13 +25,13 @@ RATE_WINDOW_S = 3.0
 class Collector:
     """A connected subscriber. paho's thread calls back; all reads are safe from any other."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, version: Version) -> None:
         self.times_seen: Counter[str] = Counter()
         self.without_id = 0
         self._arrivals: deque[float] = deque()
         self._subscribed = threading.Event()
         self._client = Client(
-            CallbackAPIVersion.VERSION2, "covey-demo", protocol=MQTTProtocolVersion.MQTTv311
+            CallbackAPIVersion.VERSION2, "covey-demo", protocol=PROTOCOLS[version]
         )
         self._client.on_connect = self._on_connect
         self._client.on_subscribe = self._on_subscribe

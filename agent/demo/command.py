@@ -104,7 +104,11 @@ async def _check(agents: int, keep: Path | None) -> int:
             await check(stage, report, say)
     except TimeoutError:
         report.error = f"not done within {CHECK_S:g} s"
-    except (AgentError, ClientError) as error:
+    except AgentError as error:
+        report.error = error.message
+        if error.hint:
+            say(error.hint)
+    except ClientError as error:
         report.error = str(error)
     except BaseException as error:
         report.error = f"interrupted: {type(error).__name__}"

@@ -8,7 +8,7 @@ mDNS, kept on the loopback interface: a demo does not advertise itself on somebo
 import asyncio
 from pathlib import Path
 
-from agent.demo.broker import LOOPBACK, free_port
+from agent.demo.broker import LOOPBACK, Broker, free_port
 from agent.demo.children import Child, covey_command, environment_of, run_covey
 from agent.exits import NO, AgentError
 from edge_apps.client import Client, ClientError
@@ -33,6 +33,7 @@ profile = "local"
 [uplink]
 host = "{host}"
 port = {broker_port}
+version = "{broker_version}"
 
 [apps.system]
 every = "1s"
@@ -58,11 +59,17 @@ class DemoNode:
         """Whether its process is there."""
         return self.child is not None and self.child.running
 
-    def configure(self, broker_port: int) -> None:
+    def configure(self, broker: Broker) -> None:
         """Write its directory and configuration."""
         self.directory.mkdir(mode=0o700)
         (self.directory / "covey.toml").write_text(
-            CONFIG.format(host=LOOPBACK, port=self.port, broker_port=broker_port, name=self.name)
+            CONFIG.format(
+                host=LOOPBACK,
+                port=self.port,
+                broker_port=broker.port,
+                broker_version=broker.kind.version,
+                name=self.name,
+            )
         )
 
     async def covey(self, *arguments: str) -> str:
@@ -123,16 +130,16 @@ class DemoNode:
 class Fleet:
     """All agents of the demo."""
 
-    def __init__(self, directory: Path, count: int, broker_port: int) -> None:
+    def __init__(self, directory: Path, count: int, broker: Broker) -> None:
         assert 0 < count <= len(NAMES), "the demo has a name for each agent"
         self.nodes = [DemoNode(name, directory / name) for name in NAMES[:count]]
-        self._broker_port = broker_port
+        self._broker = broker
 
     async def form(self) -> None:
         """Found the covey on the first node, let the others join. Only the first runs then."""
         first, *others = self.nodes
         for node in self.nodes:
-            node.configure(self._broker_port)
+            node.configure(self._broker)
         await first.covey("init", CLUSTER, "--node-name", first.name)
         await first.start()
         await first.await_ready()

@@ -24,7 +24,6 @@ class View(NamedTuple):
     owners: tuple[str, ...]
     waiting: int
     uplink: str
-    fell_back: bool
 
 
 async def look(nodes: Sequence[DemoNode]) -> list[View]:
@@ -55,12 +54,11 @@ def _view(name: str, members: list[Any], status: Any, ring: Any) -> View:
         owners=tuple(owner["name"] for owner in ring["owners"]),
         waiting=status["outbox"]["waiting"],
         uplink=f"{uplink['state']}, MQTT {uplink['version']}",
-        fell_back=uplink["fell_back"],
     )
 
 
 def _silent(node: DemoNode) -> View:
-    return View(node.name, node.running, False, {}, (), 0, "", False)  # noqa: FBT003
+    return View(node.name, node.running, False, {}, (), 0, "")  # noqa: FBT003
 
 
 def all_see(views: Sequence[View], states: dict[str, str]) -> bool:

@@ -29,7 +29,7 @@ async def narrate(stage: Stage, seconds: float | None, say: Say) -> None:
 def describe(views: list[View]) -> str:
     """Return one line: how many members each agent sees alive.
 
-    >>> describe([View("lark", True, True, {"lark": "alive", "wren": "dead"}, (), 0, "", False)])
+    >>> describe([View("lark", True, True, {"lark": "alive", "wren": "dead"}, (), 0, "")])
     'lark sees 1 of 2 alive'
     """
     return ", ".join(_describe(view) for view in views)

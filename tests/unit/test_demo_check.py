@@ -53,7 +53,7 @@ def test_an_error_is_in_the_line() -> None:
 
 
 def test_the_collector_counts_ids() -> None:
-    collector = Collector("127.0.0.1", 1)
+    collector = Collector("127.0.0.1", 1, "5")
     for payload in (b'{"id": "a-1"}', b'{"id": "a-2"}', b'{"id": "a-1"}'):
         collector.take(payload)
     for payload in (b"", b"21.5", b'{"value": 1}', b"[1]"):

@@ -13,13 +13,13 @@ OWNERS = ("heron", "lark")
 
 
 def view(name: str, **states: str) -> View:
-    return View(name, True, True, states, OWNERS, 7, "connected, MQTT 5", fell_back=False)
+    return View(name, True, True, states, OWNERS, 7, "connected, MQTT 5")
 
 
 def picture(*views: View, events: int = 3) -> Picture:
     return Picture(
         views=views,
-        broker="Mosquitto, MQTT 5, on 127.0.0.1:34519",
+        broker="iotcore, MQTT 5, on 127.0.0.1:34519",
         rate=42.4,
         received=1234,
         repeated=2,
@@ -30,7 +30,7 @@ def picture(*views: View, events: int = 3) -> Picture:
 
 ALL = dict.fromkeys(NAMES, "alive")
 HEALTHY = tuple(view(name, **ALL) for name in NAMES)
-DOWN = View("wren", False, False, {}, (), 0, "", fell_back=False)
+DOWN = View("wren", False, False, {}, (), 0, "")
 STARTING = DOWN._replace(running=True)
 
 
@@ -50,7 +50,7 @@ def test_a_usual_terminal_shows_everything() -> None:
     assert text.count("keeps demo/greeting") == 2
     assert text.count("outbox 7") == 3
     assert text.count("connected, MQTT 5") == 3
-    for part in ("42/s", "1234 arrived", "2 came twice", "Mosquitto", "1:15", "event 2", "q quit"):
+    for part in ("42/s", "1234 arrived", "2 came twice", "iotcore", "1:15", "event 2", "q quit"):
         assert part in text
 
 

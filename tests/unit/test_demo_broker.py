@@ -1,0 +1,84 @@
+"""The demo's broker: which one it is, that PyPI alone has it, and that the uplink likes it."""
+
+import asyncio
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from agent.demo import broker as demo_broker
+from agent.demo.broker import KINDS, Kind, choose, start_broker
+from agent.demo.collector import Collector
+from agent.exits import AgentError
+from tests.uplink_rig import rig, run
+
+EXTRA = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]["demo"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "python", "implementation", "expected"),
+    [
+        ("x86_64", "3.11", "cpython", "iotcore"),
+        ("aarch64", "3.13", "cpython", "iotcore"),
+        ("armv7l", "3.13", "cpython", "iotcore"),
+        ("armv6l", "3.13", "cpython", "amqtt"),
+        ("riscv64", "3.13", "cpython", "amqtt"),
+        ("x86_64", "3.16", "cpython", "amqtt"),
+        ("x86_64", "3.11", "pypy", "amqtt"),
+    ],
+)
+def test_each_machine_installs_one_broker(
+    machine: str, python: str, implementation: str, expected: str
+) -> None:
+    environment = {
+        "platform_machine": machine,
+        "python_version": python,
+        "implementation_name": implementation,
+    }
+    requirements = [Requirement(text) for text in EXTRA]
+    chosen = [
+        each.name for each in requirements if each.marker and each.marker.evaluate(environment)
+    ]
+    assert chosen == [expected]
+    assert {each.name for each in requirements} == {kind.package for kind in KINDS}
+
+
+def test_the_first_that_is_installed_serves() -> None:
+    absent, present = (Kind(name, "5", KINDS[0].serve) for name in ("no_such_package", "json"))
+    assert choose([absent, present]) is present
+    with pytest.raises(AgentError) as caught:
+        choose([absent])
+    assert "covey[demo]" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.package)
+@pytest.mark.parametrize("qos", [1, 2])
+def test_the_uplink_delivers_to_it(
+    kind: Kind, qos: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_broker, "KINDS", (kind,))
+    monkeypatch.setenv("PATH", "/nonexistent")
+
+    async def scenario() -> None:
+        broker = await start_broker(tmp_path)
+        collector = Collector(demo_broker.LOOPBACK, broker.port, kind.version)
+        try:
+            await asyncio.to_thread(collector.start)
+            options = {"version": kind.version, "qos": qos}
+            async with rig(
+                tmp_path, broker.port, topic="covey/{sensor}", payload="", **options
+            ) as r:
+                await r.accept(range(300))
+                await r.until_empty()
+                await r.until(lambda: len(collector.ids) == 300)
+                assert collector.repeated == 0
+                assert r.pump.status().version == kind.version
+        finally:
+            await asyncio.to_thread(collector.stop)
+            await broker.child.stop()
+        assert broker.child.log.read_text().count("ERROR") == 0
+
+    run(scenario())
