@@ -14,7 +14,7 @@ PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak fuzz clean debian bench \
+.PHONY: help demo test check lint format soak fuzz clean debian release bench \
         bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-lifeguard \
         bench-simulator
 
@@ -44,6 +44,11 @@ $(STAMPS)/test: $(BIN)/python pyproject.toml
 $(STAMPS)/bench: $(STAMPS)/test
 	@echo "installing what covey is compared with into .venv"
 	@$(PIP) install --group bench
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/release: $(BIN)/python pyproject.toml
+	@echo "installing what builds a release into .venv"
+	@$(PIP) install --group release
 	@mkdir -p $(STAMPS) && touch $@
 
 # As root, fetch the Debian packages that are missing; otherwise say which tests will skip.
@@ -79,6 +84,9 @@ check: lint  ## lint and the fast tests, under two minutes
 test: lint debian  ## everything, with real processes, brokers and network namespaces
 	@$(BIN)/pytest -q -n auto -m 'not live'
 	@$(BIN)/pytest -q -m live
+
+release: $(STAMPS)/release  ## build wheel and sdist into dist/, twice, and try them; uploads nothing
+	@packaging/release.sh $(BIN)/python
 
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
