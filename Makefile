@@ -15,7 +15,7 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak fuzz clean debian release bench \
-        bench-idle bench-cli bench-seal bench-telemetry bench-membership bench-lifeguard \
+        bench-idle bench-cli bench-start bench-seal bench-telemetry bench-membership bench-lifeguard \
         bench-simulator
 
 help:  ## list what there is
@@ -107,6 +107,9 @@ bench-idle: $(STAMPS)/test debian  ## memory, CPU and traffic of ten idle agents
 
 bench-cli: $(STAMPS)/test  ## cold start of the command line
 	@$(BIN)/python -m bench.cli
+
+bench-start: $(STAMPS)/test  ## processor time that an agent takes to start
+	@$(BIN)/python -m bench.start
 
 bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
 	@$(BIN)/python -m bench.seal

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.bytecode import compile_packages
 from bench.report import finish, table
 
 RUNS = 30
@@ -41,6 +42,7 @@ def _milliseconds(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     """Measure each command; the rounds are interleaved, so that all share the weather."""
+    compile_packages()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "COVEY_DIR": folder}
         taken: dict[str, list[float]] = {name: [] for name in COMMANDS}

@@ -6,7 +6,6 @@ disk, so that what is measured is the membership and not the issuing of certific
 """
 
 import asyncio
-import compileall
 import os
 import re
 import sys
@@ -16,13 +15,13 @@ from typing import Protocol
 
 from agent.paths import Paths
 from agent.store.preparing import prepare
+from bench.bytecode import compile_packages
 from tests.live.harness.admitted import Seat, found_and_admit
 from tests.live.harness.agents import COVEY, environment
 
 KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 """For Serf and kinship; Covey makes its own."""
 PORT = 7946
-COMPILED = Path(__file__).parents[1]
 SETTINGS = '[log]\nlevel = "debug"\n[apps.system]\nenabled = false\n'
 """No app; and changes of members that come and go are told one by one, so that all are counted."""
 
@@ -58,9 +57,7 @@ class Covey:
         found_and_admit(seats, "bench")
         for seat in seats:
             asyncio.run(prepare(Paths.find(seat.folder)))
-        # As a package is when pip has installed it: else each agent compiles all of it again.
-        for package in ("agent", "gossip", "edge_apps"):
-            compileall.compile_dir(COMPILED / package, quiet=1)
+        compile_packages()
 
     def command(self, seat: Seat, first: Seat) -> list[str]:  # noqa: ARG002 - it is on disk
         """Return the command that runs an agent."""
