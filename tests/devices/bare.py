@@ -1,0 +1,64 @@
+"""Runs a command of this work tree in a Debian that has Python, pip and make, and nothing else.
+
+::
+
+    python -m tests.devices.bare bookworm make demo CHECK=1
+    python -m tests.devices.bare trixie make test
+
+The command sees a copy of the tree as a clone of it would be, in a directory of its own, as root,
+with the machine's network. Its output is shown as it comes, and its status is ours.
+"""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.devices.rig.debian import BARE, ROOT, SUITES, tree
+from tests.devices.rig.podman import LIMITS, Podman, missing, ways_out
+
+SOURCE = "/home/covey"
+USAGE = 2
+
+
+def run(suite: str, command: Sequence[str], options: Sequence[str] = ()) -> int:
+    """Run a command in a bare Debian, with more options of podman; return its exit status."""
+    with contextlib.closing(Podman()) as podman, tempfile.TemporaryDirectory() as source:
+        clone(Path(source))
+        words = podman.words(
+            "run", "--rm", *LIMITS, *ways_out(), *options,
+            "--volume", f"{source}:{SOURCE}", "--workdir", SOURCE,
+            "--rootfs", f"{tree(suite, BARE)}:O", *command,
+        )  # fmt: skip
+        return subprocess.run(words, check=False).returncode
+
+
+def clone(place: Path) -> None:
+    """Copy all files that git knows or would take, as they are now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():  # a file that was just removed is still listed
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, place / name)
+
+
+def main() -> int:
+    """Read the command line; return the exit status."""
+    _, *words = sys.argv
+    if len(words) < 2 or words[0] not in SUITES:
+        print(f"usage: python -m tests.devices.bare {{{','.join(SUITES)}}} COMMAND ...")
+        return USAGE
+    if reason := missing():
+        print(reason, file=sys.stderr)
+        return 1
+    return run(words[0], words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
