@@ -70,6 +70,8 @@ async def check(stage: Stage, report: Report, say: Say) -> None:
     await _expect(nodes[1], FIRST_VALUE)
     say(f"{DEMO_KEY}, written on {first.name}, was read on {nodes[1].name}")
     say(f"uplinks: {await _connect(stage)}")
+    await _receive(stage)
+    say("the first reading has arrived at the broker")
 
     receipt = await _burst(victim)
     await victim.kill()
@@ -120,6 +122,15 @@ async def _connect(stage: Stage) -> str:
     await _until(connected, "an uplink does not connect")
     (view,) = await look(stage.fleet.nodes[:1])
     return view.uplink
+
+
+async def _receive(stage: Stage) -> None:
+    """Wait for the first reading."""
+
+    async def received() -> bool:
+        return bool(stage.collector.ids)
+
+    await _until(received, "no reading arrives at the broker")
 
 
 async def _expect(node: DemoNode, value: bytes) -> None:
