@@ -5,12 +5,15 @@ and the logger. Under systemd the journal has the time already and reads the pri
 ``<N>`` in front of each line (sd-daemon(3)), so a stack trace of twenty lines stays one level.
 With ``format = "json"`` each event is one object on one line.
 
+What is logged holds names and texts of others. In every form each character that is not printable
+is an escape, and what an event has beyond its first line, such as a stack trace, is indented:
+nobody else begins a line of our log.
+
 Some events are caused by whoever can reach our port. ``LimitedLog`` makes sure that a flood of
 forged packets is a counter in the metrics and a few lines in the log, not a full disk.
 """
 
 import datetime as dt
-import json
 import logging
 import os
 import sys
@@ -18,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
+from agent.escaping import CONTINUED, json_text, lines_below, one_line
 from agent.settings import LogSettings
 
 # syslog's priorities (RFC 5424, section 6.2.1), as sd-daemon(3) wants them in front of a line.
@@ -102,7 +106,7 @@ class JournalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the event's lines."""
         prefix = f"<{PRIORITIES.get(record.levelno, PRIORITIES[logging.INFO])}>"
-        lines = f"{record.name}: {_text(self, record)}".splitlines()
+        lines = f"{record.name}: {_text(self, record)}".split("\n")
         return "\n".join(prefix + line for line in lines)
 
 
@@ -120,14 +124,14 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             event["error"] = self.formatException(record.exc_info)
-        return json.dumps(event, ensure_ascii=False)
+        return json_text(event)
 
 
 def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Return the message, with the stack trace of its exception below."""
-    message = record.getMessage()
+    """Return the message on one line, with the stack trace of its exception below, indented."""
+    message = one_line(record.getMessage())
     if record.exc_info:
-        message += "\n" + formatter.formatException(record.exc_info)
+        message += f"\n{CONTINUED}{lines_below(formatter.formatException(record.exc_info))}"
     return message
 
 

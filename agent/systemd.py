@@ -13,6 +13,8 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 
+from agent.escaping import one_line
+
 logger = logging.getLogger(__name__)
 
 ABSTRACT_MARK = "@"
@@ -31,11 +33,11 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """Say that the agent serves; ``systemctl start`` returns now."""
-        self._send(f"READY=1\nSTATUS={_one_line(status)}")
+        self._send(f"READY=1\nSTATUS={one_line(status)}")
 
     def status(self, text: str) -> None:
         """Set the line that ``systemctl status`` shows."""
-        self._send(f"STATUS={_one_line(text)}")
+        self._send(f"STATUS={one_line(text)}")
 
     def stopping(self) -> None:
         """Say that the agent has begun to stop."""
@@ -70,10 +72,6 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
         return None  # meant for another process of the service
     interval = environ.get("WATCHDOG_USEC", "")
     return int(interval) / MICROSECONDS if interval.isdigit() and int(interval) else None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 async def keep_alive(notifier: Notifier, is_well: Callable[[], bool] = lambda: True) -> None:

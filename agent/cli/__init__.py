@@ -12,7 +12,10 @@ import sys
 
 def main() -> None:
     """Run the command line of this process, and end the process with its status."""
-    from agent.cli.failures import run_to_status
+    from agent.cli.failures import on_unforeseen, run_to_status
     from agent.cli.root import root
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # real files here
+    sys.excepthook = on_unforeseen
     sys.exit(run_to_status(root))

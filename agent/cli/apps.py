@@ -3,7 +3,7 @@
 import click
 
 from agent.cli.complete import app_names
-from agent.cli.output import output_option, printable, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 
@@ -17,8 +17,9 @@ def app() -> None:
 
 @app.command("list")
 @output_option
+@wide_option
 @pass_session
-def list_(session: Session, output: str) -> None:
+def list_(session: Session, output: str, *, wide: bool) -> None:
     """List the apps that the agent knows."""
     answer = session.client().get("/api/v1/apps")
     if output == "json":
@@ -28,7 +29,7 @@ def list_(session: Session, output: str) -> None:
         (one["name"], one["state"], one["desired"], one["pid"], one["restarts"], one["last_end"])
         for one in answer["apps"]
     ]
-    write_table(("NAME", "STATE", "DESIRED", "PID", "RESTARTS", "LAST END"), rows)
+    write_table(("NAME", "STATE", "DESIRED", "PID", "RESTARTS", "LAST END"), rows, wide=wide)
 
 
 @app.command()
@@ -37,7 +38,7 @@ def list_(session: Session, output: str) -> None:
 def start(session: Session, name: str) -> None:
     """Run an app, now and after each start of the agent."""
     answer = session.client().post(f"/api/v1/apps/{name}/start")
-    click.echo(f"{name} is {answer['state']}")
+    write_line(f"{name} is {answer['state']}")
     session.say(f"What it prints: `covey app log {name} --follow`.")
 
 
@@ -47,7 +48,7 @@ def start(session: Session, name: str) -> None:
 def stop(session: Session, name: str) -> None:
     """Stop an app, and leave it stopped when the agent starts again."""
     answer = session.client().post(f"/api/v1/apps/{name}/stop")
-    click.echo(f"{name} is {answer['state']}")
+    write_line(f"{name} is {answer['state']}")
 
 
 @app.command()
@@ -60,7 +61,7 @@ def log(session: Session, name: str, lines: int, *, follow: bool) -> None:
     path = f"/api/v1/apps/{name}/log"
     if follow:
         for one in lines_of(session.client(), path, {"lines": lines, "follow": 1}):
-            click.echo(printable(one["line"]))
+            write_line(one["line"])
         return
     for text in session.client().get(path, lines=lines)["lines"]:
-        click.echo(printable(text))
+        write_line(text)

@@ -2,7 +2,12 @@
 
 A shell waits for this while somebody types. An agent that does not answer within a tenth of a
 second, or does not run, simply completes nothing.
+
+The shell puts what it is offered on its command line, and some shells do not quote it. A member
+chooses its name itself: one that a shell would read as more than a word is not offered.
 """
+
+import re
 
 import click
 
@@ -10,6 +15,8 @@ from agent.cli.session import Session
 from edge_apps.client import ClientError
 
 TIMEOUT_S = 0.1
+INERT = re.compile(r"[\w@%+,./][\w@%+=:,./-]*")
+"""What no shell takes for anything but a word, and no command for an option."""
 
 
 def member_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
@@ -29,4 +36,4 @@ def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
         names = [item["name"] for item in answer.json()[collection]]
     except (ClientError, ValueError, KeyError):
         return []
-    return sorted(name for name in names if name.startswith(begun))
+    return sorted(name for name in names if name.startswith(begun) and INERT.fullmatch(name))

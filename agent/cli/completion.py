@@ -2,6 +2,7 @@
 
 import click
 
+from agent.cli.output import write_own
 from agent.cli.root import root
 
 INSTALL = {
@@ -19,4 +20,4 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None, "the choices are shells that click knows"
-    click.echo(kind(root, {}, "covey", "_COVEY_COMPLETE").source())
+    write_own(kind(root, {}, "covey", "_COVEY_COMPLETE").source())

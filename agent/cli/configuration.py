@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.output import output_option, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
 from agent.cli.session import Session, pass_session
 from agent.exits import BAD_CONFIG, AgentError
 
@@ -25,8 +25,9 @@ def config() -> None:
 @config.command()
 @click.option("--origin", is_flag=True, help="Say where each value was set.")
 @output_option
+@wide_option
 @pass_session
-def show(session: Session, *, origin: bool, output: str) -> None:
+def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
     """Show every setting, as the file and the environment set it now."""
     from agent.config import load
 
@@ -43,9 +44,9 @@ def show(session: Session, *, origin: bool, output: str) -> None:
         )
     elif origin:
         rows = [(name, value, loaded.origin(name)) for name, value in loaded.values().items()]
-        write_table(("SETTING", "VALUE", "ORIGIN"), rows)
+        write_table(("SETTING", "VALUE", "ORIGIN"), rows, wide=wide)
     else:
-        write_table(("SETTING", "VALUE"), list(loaded.values().items()))
+        write_table(("SETTING", "VALUE"), list(loaded.values().items()), wide=wide)
 
 
 @config.command()
@@ -58,7 +59,7 @@ def check(session: Session) -> None:
     _check_files(loaded)
     exists = session.paths.config_file.exists()
     kind = "is good" if exists else "does not exist: all settings have their defaults"
-    click.echo(f"{session.paths.config_file} {kind}")
+    write_line(f"{session.paths.config_file} {kind}")
 
 
 def _check_files(loaded: "Config") -> None:

@@ -5,7 +5,14 @@ from typing import Any
 import click
 
 from agent import exits
-from agent.cli.output import output_option, printable, write_json, write_table
+from agent.cli.output import (
+    Styled,
+    output_option,
+    wide_option,
+    write_json,
+    write_line,
+    write_table,
+)
 from agent.cli.session import Session
 from agent.exits import AgentError
 from edge_apps.client import AgentUnreachable
@@ -16,8 +23,9 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command()
 @output_option
+@wide_option
 @click.pass_context
-def doctor(ctx: click.Context, output: str) -> None:
+def doctor(ctx: click.Context, output: str, *, wide: bool) -> None:
     """Say what is wrong, and what to do about it.
 
     Asks the agent, and the agent asks every member whom it reaches and by what: datagrams (udp), a
@@ -28,7 +36,7 @@ def doctor(ctx: click.Context, output: str) -> None:
     if output == "json":
         write_json(answer)
     else:
-        _write(answer)
+        _write(answer, wide=wide)
     if any(check["status"] == "fail" for check in answer["checks"]):
         ctx.exit(exits.UNHEALTHY)
 
@@ -72,14 +80,14 @@ def _check(name: str, status: str, message: str, hint: str = "") -> dict[str, st
     return {"id": name, "status": status, "message": message, "hint": hint}
 
 
-def _write(answer: dict[str, Any]) -> None:
+def _write(answer: dict[str, Any], *, wide: bool) -> None:
     for check in answer["checks"]:
-        status = click.style(check["status"].ljust(4), fg=COLOURS[check["status"]])
-        click.echo(f"{status}  {check['id']}: {printable(check['message'])}")
+        status = Styled(check["status"].ljust(4), COLOURS.get(check["status"]))
+        write_line(status, f"  {check['id']}: {check['message']}")
         if check["hint"] and check["status"] != "ok":
-            click.echo(f"      {printable(check['hint'])}")
+            write_line(f"      {check['hint']}")
     matrix = answer["matrix"]
     if matrix and len(matrix["names"]) > 1:
-        click.echo("")
+        write_line()
         rows = [(name, *row) for name, row in zip(matrix["names"], matrix["rows"], strict=True)]
-        write_table(("FROM \\ TO", *matrix["names"]), rows)
+        write_table(("FROM \\ TO", *matrix["names"]), rows, wide=wide)

@@ -9,8 +9,10 @@ import click
 from agent.cli.output import (
     is_terminal,
     output_option,
+    wide_option,
     write_json,
     write_json_line,
+    write_line,
     write_row,
     write_table,
 )
@@ -49,7 +51,7 @@ def send(
     if output == "json":
         write_json(answer)
     else:
-        click.echo(answer["id"])
+        write_line(answer["id"])
 
 
 @click.command()
@@ -59,23 +61,26 @@ def send(
     "--limit", type=click.IntRange(0, RECENT_MAX), default=100, help="How many of the last [100]."
 )
 @output_option
+@wide_option
 @pass_session
-def events(session: Session, *, follow: bool, name: str, limit: int, output: str) -> None:
+def events(
+    session: Session, *, follow: bool, name: str, limit: int, output: str, wide: bool
+) -> None:
     """Show events that arrived here, in the order of their Lamport times.
 
     The agent remembers the last 256 since its start.
     """
     if follow:
-        _follow(session, name, output)
+        _follow(session, name, output, wide=wide)
         return
     answer = session.client().get("/api/v1/events", name=name, limit=limit)
     if output == "json":
         write_json(answer)
     else:
-        write_table(HEADER, [_row(one) for one in answer["events"]])
+        write_table(HEADER, [_row(one) for one in answer["events"]], wide=wide)
 
 
-def _follow(session: Session, name: str, output: str) -> None:
+def _follow(session: Session, name: str, output: str, *, wide: bool) -> None:
     if output != "json" and is_terminal():
         write_row(HEADER, FOLLOW_WIDTHS)
     for one in lines_of(session.client(), "/api/v1/events", {"follow": 1, "name": name}):
@@ -84,7 +89,7 @@ def _follow(session: Session, name: str, output: str) -> None:
         elif "missed" in one:
             session.say(f"{one['missed']} events missed: they came faster than they were shown.")
         else:
-            write_row(_row(one), FOLLOW_WIDTHS)
+            write_row(_row(one), FOLLOW_WIDTHS, wide=wide)
 
 
 def _row(one: dict[str, Any]) -> tuple[object, ...]:

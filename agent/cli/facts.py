@@ -5,11 +5,9 @@ from typing import Any
 import click
 
 from agent.cli.complete import member_names
-from agent.cli.output import is_terminal, output_option, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.parameters import FACT
 from agent.cli.session import Session, pass_session
-
-SHOWN_CHARACTERS_MAX = 80
 
 
 @click.group()
@@ -21,19 +19,22 @@ def facts() -> None:
 @click.argument("node", required=False, shell_complete=member_names)
 @click.option("--name", "pattern", help="Only facts whose name fits this glob, such as 'app/*'.")
 @output_option
+@wide_option
 @pass_session
-def list_(session: Session, node: str | None, pattern: str | None, output: str) -> None:
+def list_(
+    session: Session, node: str | None, pattern: str | None, output: str, *, wide: bool
+) -> None:
     """List the facts of NODE, or of all members that are there."""
     answer = session.client().get("/api/v1/facts", node=node, name=pattern)
     if output == "json":
         write_json(answer)
         return
     rows = [
-        (member["name"], name, _shown(value))
+        (member["name"], name, value)
         for member in sorted(answer["members"], key=lambda one: one["name"])
         for name, value in member["facts"].items()
     ]
-    write_table(("NODE", "NAME", "VALUE"), rows)
+    write_table(("NODE", "NAME", "VALUE"), rows, wide=wide)
 
 
 @facts.command("set")
@@ -61,10 +62,3 @@ def _change(session: Session, change: dict[str, Any], output: str) -> None:
     answer = session.client().post("/api/v1/facts", change)
     if output == "json":
         write_json(answer)
-
-
-def _shown(value: str) -> str:
-    """Return a value as it is, and for a person the beginning of a long one."""
-    if len(value) <= SHOWN_CHARACTERS_MAX or not is_terminal():
-        return value
-    return value[:SHOWN_CHARACTERS_MAX] + "..."

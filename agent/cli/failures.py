@@ -10,10 +10,12 @@ What nobody foresaw keeps its stack trace: hiding it would only make the report 
 
 import os
 import sys
+from types import TracebackType
 
 import click
 
 from agent import exits
+from agent.escaping import one_line
 from agent.exits import AgentError
 from agent.paths import SYSTEM_SOCKET
 from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, ClientError
@@ -69,10 +71,22 @@ def _service_hint(error: CoveyError) -> str:
 
 
 def _tell(message: str, hint: str, status: int) -> int:
-    click.echo(click.style("error: ", fg="red") + message, err=True, color=colour_wish())
+    told = click.style("error: ", fg="red") + one_line(message)
+    click.echo(told, err=True, color=colour_wish())
     if hint:
-        click.echo(click.style("hint: ", fg="cyan") + hint, err=True, color=colour_wish())
+        advice = click.style("hint: ", fg="cyan") + one_line(hint)
+        click.echo(advice, err=True, color=colour_wish())
     return status
+
+
+def on_unforeseen(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Write the stack trace of what nobody foresaw, in which texts of others may stand."""
+    import traceback
+
+    text = "".join(traceback.format_exception(kind, error, trace)).rstrip("\n")
+    click.echo("\n".join(map(one_line, text.split("\n"))), err=True)
 
 
 def colour_wish() -> bool | None:

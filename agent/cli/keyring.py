@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent import exits
-from agent.cli.output import output_option, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.session import Session, pass_session
 
 POLL_S = 0.5
@@ -27,17 +27,19 @@ def keys() -> None:
 
 @keys.command("list")
 @output_option
+@wide_option
 @pass_session
-def list_keys(session: Session, output: str) -> None:
+def list_keys(session: Session, output: str, *, wide: bool) -> None:
     """Show who holds which keys, by their fingerprints."""
-    _write(session.client().get("/api/v1/keys"), output)
+    _write(session.client().get("/api/v1/keys"), output, wide=wide)
 
 
 @keys.command()
 @click.option("--force", is_flag=True, help="Do not wait for members that are away.")
 @output_option
+@wide_option
 @click.pass_context
-def rotate(ctx: click.Context, *, force: bool, output: str) -> None:
+def rotate(ctx: click.Context, *, force: bool, output: str, wide: bool) -> None:
     """Give the covey a new key, without losing a member.
 
     The old key is dropped when every node has the new one. With --force those that are away are
@@ -51,7 +53,7 @@ def rotate(ctx: click.Context, *, force: bool, output: str) -> None:
         "POST", "/api/v1/keys/rotate", json={"force": force}, timeout_s=ORDER_TIMEOUT_S
     ).json()
     answer = _watch(session, began, answer)
-    _write(answer, output)
+    _write(answer, output, wide=wide)
     if answer["rotating"]:
         missing = _names(answer, "awaited")
         session.say(
@@ -86,12 +88,12 @@ def _names(answer: dict[str, Any], flag: str) -> list[str]:
     return sorted(one["name"] for one in answer["members"] if one[flag])
 
 
-def _write(answer: dict[str, Any], output: str) -> None:
+def _write(answer: dict[str, Any], output: str, *, wide: bool) -> None:
     if output == "json":
         write_json(answer)
         return
     rows = [_row(one) for one in sorted(answer["members"], key=lambda one: str(one["name"]))]
-    write_table(("NAME", "GENERATION", "PRIMARY", "OTHER KEYS", "TOLD"), rows)
+    write_table(("NAME", "GENERATION", "PRIMARY", "OTHER KEYS", "TOLD"), rows, wide=wide)
 
 
 def _row(one: dict[str, Any]) -> tuple[object, ...]:

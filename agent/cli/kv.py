@@ -11,7 +11,15 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
-from agent.cli.output import output_option, write_json, write_json_line, write_row, write_table
+from agent.cli.output import (
+    output_option,
+    wide_option,
+    write_json,
+    write_json_line,
+    write_row,
+    write_table,
+    write_value,
+)
 from agent.cli.parameters import DURATION
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
@@ -87,8 +95,11 @@ def get(session: Session, key: str, r: int | None, timeout: float, output: str) 
     versions = int(answer.headers.get("covey-versions", "1"))
     if versions > 1:
         session.say(f"{versions} versions were written at the same time; this is the newest.")
-    sys.stdout.buffer.write(answer.body)
-    sys.stdout.buffer.flush()
+    if not write_value(answer.body):
+        session.say(
+            f"{len(answer.body)} bytes that are no text were not shown; to keep them: "
+            f"`covey kv get {key} > FILE`"
+        )
 
 
 @kv.command()
@@ -111,9 +122,17 @@ def delete(
 @click.option("--after", default="", help="Only keys behind this one.")
 @read_option
 @output_option
+@wide_option
 @pass_session
 def list_(
-    session: Session, prefix: str, limit: int | None, after: str, r: int | None, output: str
+    session: Session,
+    prefix: str,
+    limit: int | None,
+    after: str,
+    r: int | None,
+    output: str,
+    *,
+    wide: bool,
 ) -> None:
     """List the keys that begin with PREFIX, with their values."""
     entries, outcome = _pages(session, prefix, limit, after, r)
@@ -121,7 +140,7 @@ def list_(
         write_json({"entries": entries, "outcome": outcome})
     else:
         rows = [(one["key"], _shown(one["values"][0]), len(one["values"])) for one in entries]
-        write_table(("KEY", "VALUE", "VERSIONS"), rows)
+        write_table(("KEY", "VALUE", "VERSIONS"), rows, wide=wide)
     if outcome != "ok":
         raise AgentError(
             "the list is partial: not enough owners of some keys answered",
@@ -134,8 +153,11 @@ def list_(
 @click.argument("key", required=False)
 @click.option("--prefix", help="Watch all keys that begin like this; empty for all.")
 @output_option
+@wide_option
 @pass_session
-def watch(session: Session, key: str | None, prefix: str | None, output: str) -> None:
+def watch(
+    session: Session, key: str | None, prefix: str | None, output: str, *, wide: bool
+) -> None:
     """Show changes of KEY, or of a --prefix, until Ctrl-C."""
     if (key is None) == (prefix is None):
         raise click.UsageError("watch either a KEY or a --prefix")
@@ -146,7 +168,7 @@ def watch(session: Session, key: str | None, prefix: str | None, output: str) ->
         else:
             values = event["values"]
             shown = _shown(values[0]) if values else ""
-            write_row((event["kind"], event["key"], shown), WATCH_WIDTHS)
+            write_row((event["kind"], event["key"], shown), WATCH_WIDTHS, wide=wide)
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:

@@ -5,13 +5,21 @@ from typing import Any
 import click
 
 from agent.cli.complete import member_names
-from agent.cli.output import output_option, write_facts, write_json, write_table
+from agent.cli.output import (
+    is_terminal,
+    output_option,
+    wide_option,
+    write_facts,
+    write_json,
+    write_table,
+)
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
 STATES = ("alive", "suspect", "asleep", "dead", "left")
 
 HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
+SPARE = ("ID",)
 PATHS = {
     "udp_out_s": "UDP out",
     "udp_in_s": "UDP in",
@@ -24,8 +32,9 @@ PATHS = {
 @click.option("--state", type=click.Choice(STATES), help="Only members in this state.")
 @click.option("--watch", is_flag=True, help="Keep showing, and draw again when it changes.")
 @output_option
+@wide_option
 @click.pass_context
-def members(ctx: click.Context, state: str | None, output: str, *, watch: bool) -> None:
+def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, wide: bool) -> None:
     """Show who is there.
 
     The list is this agent's view: each member is alive, suspect (did not answer lately), asleep
@@ -36,14 +45,14 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool) 
     if watch:
         from agent.cli import watching
 
-        watching.watch(ctx.obj, state, output, HEADER, _row)
+        watching.watch(ctx.obj, state, output, wide=wide)
         return
     answer = ctx.obj.client().get("/api/v1/members", state=state)
     if output == "json":
         write_json(answer)
         return
-    rows = [_row(member) for member in sorted(answer["members"], key=lambda one: one["name"])]
-    write_table(HEADER, rows)
+    rows = [row(member) for member in sorted(answer["members"], key=lambda one: one["name"])]
+    write_table(HEADER, rows, wide=wide, spare=SPARE)
 
 
 @members.command()
@@ -96,6 +105,10 @@ def _signs(member: dict[str, Any]) -> dict[str, object]:
     return signs
 
 
-def _row(member: dict[str, Any]) -> tuple[object, ...]:
-    name = f"{member['name']} (this node)" if member["self"] else member["name"]
-    return name, _state({**member}), member["addresses"], member["tags"], member["id"]
+def row(member: dict[str, Any]) -> tuple[object, ...]:
+    """Return a line of the table; a person gets remarks, a pipe the bare words."""
+    name, state = member["name"], member["state"]
+    if is_terminal():
+        name = f"{name} (this node)" if member["self"] else name
+        state = _state({**member})
+    return name, state, member["addresses"], member["tags"], member["id"]

@@ -1,17 +1,21 @@
 """Writes results: tables for people, tab-separated lines for pipes, JSON for programs.
 
-On a terminal a table is aligned and has a header. In a pipe the same rows come without header,
-divided by tabs, so that ``cut -f2`` works; ``-o json`` has named and stable fields and is what a
-program should read. Names, tags and values come from other nodes: control characters in them
-are shown as escapes, so that nobody else writes to this terminal.
+On a terminal a table is aligned, has a header and fits. In a pipe the same rows come without
+header, divided by tabs and in full, so that ``cut -f1`` gives names; ``-o json`` has named and
+stable fields and is what a program should read. Nothing else in ``agent/cli`` writes to stdout, so
+that every text passes through ``agent/escaping.py``; what is not a result goes to stderr by
+``Session.say``, or by ``complain``, which ``--quiet`` does not silence.
 """
 
-import json
+import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import click
+
+from agent.cli.tables import GAP, cut, laid_out, printable
+from agent.escaping import columns, json_text, one_line, padded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,7 +33,14 @@ STATE_COLOURS = {
     "left": "bright_black",
     "stopped": "bright_black",
 }
-GAP = "  "
+
+
+class Styled(NamedTuple):
+    """A piece of a line with its colour."""
+
+    text: str
+    colour: str | None = None
+    bold: bool = False
 
 
 def output_option(function: F) -> F:
@@ -44,46 +55,113 @@ def output_option(function: F) -> F:
     return option(function)
 
 
+def wide_option(function: F) -> F:
+    """Add ``--wide`` to a command that writes a table, as the argument ``wide``."""
+    option = click.option(
+        "--wide", is_flag=True, help="All columns and whole cells, also wider than the terminal."
+    )
+    return option(function)
+
+
 def write_json(value: Any) -> None:
     """Write one JSON document."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    click.echo(json_text(value, indent=2))
 
 
 def write_json_line(value: Any) -> None:
     """Write one value of a stream, on one line, at once."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(json_text(value))
     sys.stdout.flush()
 
 
-def write_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Write rows, aligned below their header on a terminal, divided by tabs in a pipe."""
-    cells = [[printable(cell) for cell in row] for row in rows]
+def write_table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    wide: bool = False,
+    spare: Collection[str] = (),
+) -> None:
+    """Write rows, aligned below their header on a terminal, divided by tabs in a pipe.
+
+    On a terminal that is too narrow, the columns ``spare`` are left out and cells cut, unless
+    ``wide``.
+    """
     if not is_terminal():
-        for row in cells:
-            click.echo("\t".join(row))
+        for row in rows:
+            click.echo("\t".join(map(printable, row)))
         return
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    click.echo(click.style(_aligned(header, widths), bold=True))
-    for row in cells:
-        click.echo(_aligned(row, widths))
+    lines, widths = laid_out(header, rows, None if wide else terminal_columns(), spare)
+    click.echo(click.style(_aligned(lines[0], widths, coloured=False), bold=True))
+    for line in lines[1:]:
+        click.echo(_aligned(line, widths))
 
 
-def write_row(row: Sequence[object], widths: Sequence[int]) -> None:
-    """Write one row of a stream, at once; ``widths`` are for the terminal."""
-    cells = [printable(cell) for cell in row]
-    click.echo(_aligned(cells, widths) if is_terminal() else "\t".join(cells))
+def write_row(row: Sequence[object], widths: Sequence[int], *, wide: bool = False) -> None:
+    """Write one row of a stream, at once; ``widths`` are for the terminal, 0 for the last."""
+    if not is_terminal():
+        click.echo("\t".join(map(printable, row)))
+    else:
+        cells = list(map(printable, row))
+        used = sum(
+            max(columns(cell), width) + len(GAP)
+            for cell, width in zip(cells[:-1], widths, strict=False)
+        )
+        if not wide and used < (room := terminal_columns()):
+            cells[-1] = cut(row[-1], room - used)
+        click.echo(_aligned(cells, widths))
     sys.stdout.flush()
 
 
 def write_facts(facts: Mapping[str, object]) -> None:
     """Write names and values, one pair a line."""
-    width = max(map(len, facts), default=0)
+    names = {name: one_line(name) for name in facts}
+    width = max(map(columns, names.values()), default=0)
     for name, value in facts.items():
         text = printable(value)
         if is_terminal():
-            click.echo(f"{click.style(name.ljust(width), bold=True)}{GAP}{_coloured(text, text)}")
+            label = click.style(padded(names[name], width), bold=True)
+            click.echo(f"{label}{GAP}{_coloured(text, text)}")
         else:
-            click.echo(f"{name}\t{text}")
+            click.echo(f"{names[name]}\t{text}")
+
+
+def write_line(*parts: str | Styled) -> None:
+    """Write one line of text, whatever is in it."""
+    click.echo("".join(_painted(part) for part in parts))
+
+
+def write_value(data: bytes) -> bool:
+    """Write a value: exact bytes into a pipe or file; on a terminal the lines of its text.
+
+    Says whether all of it was shown: a terminal gets nothing of what is no text.
+    """
+    if not is_terminal():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return True
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return False
+    for line in text.removesuffix("\n").split("\n"):
+        click.echo("\t".join(map(one_line, line.split("\t"))))
+    return True
+
+
+def write_own(text: str) -> None:
+    """Write a text that holds nothing of others, such as a script for a shell, as it is."""
+    click.echo(text)
+
+
+def steer(sequence: str) -> None:
+    """Send the terminal a control sequence of ours, at once."""
+    click.echo(sequence, nl=False)
+    sys.stdout.flush()
+
+
+def complain(text: str) -> None:
+    """Tell on stderr what was wrong with a part of the input, also under ``--quiet``."""
+    click.echo(one_line(text), err=True)
 
 
 def is_terminal() -> bool:
@@ -91,28 +169,25 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def printable(value: object) -> str:
-    r"""Return a cell's text: None is a dash, control characters are escapes.
-
-    >>> printable(None), printable(True), printable({"room": "attic"}), len(printable("a\tb"))
-    ('-', 'yes', 'room=attic', 4)
-    """
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return printable(",".join(f"{name}={text}" for name, text in sorted(value.items())))
-    if isinstance(value, list | tuple):
-        return printable(",".join(map(str, value)))
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def terminal_columns() -> int:
+    """Return how wide the terminal is; ``COLUMNS`` decides where it is set."""
+    return shutil.get_terminal_size().columns
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [_coloured(cell, cell.ljust(width)) for cell, width in zip(row, widths, strict=True)]
+def _aligned(row: Sequence[str], widths: Sequence[int], *, coloured: bool = True) -> str:
+    cells = [padded(cell, width) for cell, width in zip(row, widths, strict=True)]
+    if coloured:
+        cells = [_coloured(cell, filled) for cell, filled in zip(row, cells, strict=True)]
     return GAP.join(cells).rstrip()
 
 
-def _coloured(text: str, padded: str) -> str:
-    return click.style(padded, fg=STATE_COLOURS[text]) if text in STATE_COLOURS else padded
+def _coloured(text: str, filled: str) -> str:
+    """Colour a cell by its first word: a state may have more behind it."""
+    word = text.partition(" ")[0]
+    return click.style(filled, fg=STATE_COLOURS[word]) if word in STATE_COLOURS else filled
+
+
+def _painted(part: str | Styled) -> str:
+    if isinstance(part, str):
+        return one_line(part)
+    return click.style(one_line(part.text), fg=part.colour, bold=part.bold or None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from agent import exits
-from agent.cli.output import output_option, write_json
+from agent.cli.output import complain, output_option, write_json, write_line
 from agent.cli.parameters import TAG
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
@@ -80,7 +80,7 @@ def publish(
     if output == "json":
         write_json(publisher.receipt._asdict())
     else:
-        click.echo(f"accepted {publisher.receipt.accepted}")
+        write_line(f"accepted {publisher.receipt.accepted}")
     publisher.complain()
 
 
@@ -138,7 +138,7 @@ class Publisher:
             outcomes = list(parse(batch, known))
             for bad in (one for one in outcomes if isinstance(one, BadLine)):
                 self._bad += 1
-                click.echo(f"line {before + bad.number}: {bad.problem}", err=True)
+                complain(f"line {before + bad.number}: {bad.problem}")
             self.post([one for one in outcomes if not isinstance(one, BadLine)])
             before += len(batch)
 

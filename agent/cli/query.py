@@ -6,7 +6,7 @@ import click
 
 from agent import exits
 from agent.cli.events import file_option, payload_fields, payload_text, read_payload
-from agent.cli.output import is_terminal, output_option, write_json_line, write_row
+from agent.cli.output import is_terminal, output_option, wide_option, write_json_line, write_row
 from agent.cli.parameters import DURATION, TAG
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
@@ -24,6 +24,7 @@ SAID = {"failed": "failed: ", "nobody": "nobody answers such queries there"}
 @click.option("--filter", "filters", type=TAG, multiple=True, help="Only members with this tag.")
 @click.option("--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait.")
 @output_option
+@wide_option
 @pass_session
 def query(
     session: Session,
@@ -33,6 +34,8 @@ def query(
     filters: tuple[tuple[str, str], ...],
     timeout: float,
     output: str,
+    *,
+    wide: bool,
 ) -> None:
     """Ask members something, and show their answers as they come.
 
@@ -54,7 +57,9 @@ def query(
             write_json_line(one)
         elif "node" in one:
             said = SAID.get(one["kind"], "") + payload_text(one)
-            write_row((one["node"]["name"], f"{one['after_s'] * 1000:.0f}ms", said), WIDTHS)
+            write_row(
+                (one["node"]["name"], f"{one['after_s'] * 1000:.0f}ms", said), WIDTHS, wide=wide
+            )
     if not summary:
         raise AgentError("the agent stopped before all had answered", "", exits.UNREACHABLE)
     _conclude(session, summary)

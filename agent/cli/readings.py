@@ -8,6 +8,7 @@ import click
 from agent.cli.output import (
     is_terminal,
     output_option,
+    wide_option,
     write_facts,
     write_json,
     write_json_line,
@@ -28,14 +29,15 @@ FOLLOW_WIDTHS = (24, 32, 12, 6, 0)
     "--limit", type=click.IntRange(min=0), help="How many of the newest [100; following: 0]."
 )
 @output_option
+@wide_option
 @pass_session
 def readings(
-    session: Session, *, follow: bool, sensor: str, limit: int | None, output: str
+    session: Session, *, follow: bool, sensor: str, limit: int | None, output: str, wide: bool
 ) -> None:
     """Show readings that the agent accepted, oldest first."""
     query = {"sensor": sensor, "limit": limit}
     if follow:
-        show = write_json_line if output == "json" else _follower(session)
+        show = write_json_line if output == "json" else _follower(session, wide=wide)
         for one in lines_of(session.client(), "/api/v1/readings", {**query, "follow": 1}):
             show(one)
         return
@@ -43,7 +45,7 @@ def readings(
     if output == "json":
         write_json(answer)
     else:
-        write_table(HEADER, [_row(one) for one in answer["readings"]])
+        write_table(HEADER, [_row(one) for one in answer["readings"]], wide=wide)
 
 
 @click.command()
@@ -72,7 +74,7 @@ def outbox(session: Session, output: str) -> None:
         write_facts({"dead letter": f"{letter['sensor']}: {letter['reason']} ({letter['id']})"})
 
 
-def _follower(session: Session) -> Callable[[dict[str, Any]], None]:
+def _follower(session: Session, *, wide: bool) -> Callable[[dict[str, Any]], None]:
     if is_terminal():
         write_row(HEADER, FOLLOW_WIDTHS)
 
@@ -80,7 +82,7 @@ def _follower(session: Session) -> Callable[[dict[str, Any]], None]:
         if "missed" in one:
             session.say(f"{one['missed']} readings came faster than they could be shown.")
         else:
-            write_row(_row(one), FOLLOW_WIDTHS)
+            write_row(_row(one), FOLLOW_WIDTHS, wide=wide)
 
     return show
 

@@ -2,15 +2,16 @@
 
 import click
 
-from agent.cli.output import output_option, write_facts, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_facts, write_json, write_table
 from agent.cli.session import Session, pass_session
 
 
 @click.command()
 @click.argument("key", required=False)
 @output_option
+@wide_option
 @pass_session
-def ring(session: Session, key: str | None, output: str) -> None:
+def ring(session: Session, key: str | None, output: str, *, wide: bool) -> None:
     """Show which nodes own which keys, or who owns KEY.
 
     Keys hash to partitions, and each partition has owners. The owners follow from who belongs to
@@ -24,7 +25,7 @@ def ring(session: Session, key: str | None, output: str) -> None:
             (node["name"], node["partitions"], f"{node['share']:.1%}", node["state"], node["id"])
             for node in answer["nodes"]
         ]
-        write_table(("NODE", "PARTITIONS", "SHARE", "STATE", "ID"), rows)
+        write_table(("NODE", "PARTITIONS", "SHARE", "STATE", "ID"), rows, wide=wide, spare=("ID",))
         owners = min(answer["replicas"], len(rows))  # a small covey has fewer nodes than replicas
         session.say(
             f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."

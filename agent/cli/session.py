@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from agent.escaping import one_line
 from agent.paths import Paths
 from edge_apps.client import Client
 
@@ -26,7 +27,7 @@ class Session:
     def say(self, text: str) -> None:
         """Tell the person something that is not the result."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(one_line(text), err=True)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

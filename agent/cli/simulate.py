@@ -2,28 +2,22 @@
 
 import math
 import secrets
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import click
 import msgspec
 
 from agent import exits
-from agent.cli.output import is_terminal, output_option, write_facts, write_json
+from agent.cli.output import is_terminal, output_option, write_facts, write_json, write_line
 from agent.cli.plot import bars, nice_step, svg
+from agent.cli.progress import Progress
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
 from gossip.sim.experiment import Findings, Settings, median_and_max, run
 from gossip.tuning import PROFILES
 
 SEED_BITS = 32
-PATIENCE_S = 1.0
-"""A run that takes no longer shows no progress."""
-PROGRESS_COLUMNS = 30
-REDRAW_S = 0.1
 MEGABYTE = 1e6
 
 
@@ -97,9 +91,10 @@ def simulate(
         return
     write_facts(facts(settings, findings))
     if findings.knowing and is_terminal():
-        click.echo("\nWho knows of the crash, by seconds after it:")
+        write_line()
+        write_line("Who knows of the crash, by seconds after it:")
         for line in bars(findings.knowing, _until_s(findings)):
-            click.echo(line)
+            write_line(line)
 
 
 def facts(settings: Settings, findings: Findings) -> dict[str, object]:
@@ -133,32 +128,6 @@ def as_json(settings: Settings, findings: Findings) -> dict[str, Any]:
     found["first_s"] = {"median": first[0], "max": first[1]}
     found["last_s"] = {"median": last[0], "max": last[1]}
     return {"settings": msgspec.to_builtins(settings), "findings": found}
-
-
-class Progress:
-    """A bar on stderr, for whoever waits longer than a second at a terminal."""
-
-    def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._is_wanted = sys.stderr.isatty() and not quiet
-        self._draws_at = clock() + PATIENCE_S
-        self._is_drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._is_drawn:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-    def show(self, done: float) -> None:
-        """Draw how much is done, from 0 to 1."""
-        if not self._is_wanted or self._clock() < self._draws_at:
-            return
-        self._draws_at = self._clock() + REDRAW_S
-        self._is_drawn = True
-        bar = "#" * round(done * PROGRESS_COLUMNS)
-        click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True)
 
 
 def _draw(file: Path, settings: Settings, findings: Findings) -> None:

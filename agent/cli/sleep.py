@@ -2,7 +2,7 @@
 
 import click
 
-from agent.cli.output import output_option, write_json
+from agent.cli.output import output_option, write_json, write_line
 from agent.cli.parameters import DURATION
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
@@ -23,7 +23,7 @@ def sleep(session: Session, duration: float, output: str) -> None:
     if output == "json":
         write_json(answer)
         return
-    click.echo(f"The others know that this node sleeps for {format_duration(answer['until_s'])}.")
+    write_line(f"The others know that this node sleeps for {format_duration(answer['until_s'])}.")
     session.say(
         f"Silent for {format_duration(answer['grace_s'])} longer than that it counts as dead. "
         "`covey wake` ends the sleep early."
@@ -35,4 +35,4 @@ def sleep(session: Session, duration: float, output: str) -> None:
 def wake(session: Session) -> None:
     """Tell the others that this node is awake, before its time."""
     answer = session.client().post("/api/v1/wake")
-    click.echo("This node is awake." if answer["woken"] else "This node was not asleep.")
+    write_line("This node is awake." if answer["woken"] else "This node was not asleep.")

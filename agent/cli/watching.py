@@ -8,14 +8,19 @@ script wants.
 import contextlib
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
-
-from agent.cli.output import is_terminal, printable, write_json_line, write_table
+from agent.cli.members import HEADER, SPARE, row
+from agent.cli.output import (
+    is_terminal,
+    steer,
+    write_json_line,
+    write_line,
+    write_row,
+    write_table,
+)
 from agent.cli.session import Session
 from edge_apps.client import AgentUnreachable
 
@@ -25,24 +30,23 @@ CLEAR = "\x1b[H\x1b[2J"
 LINES_KEPT = 4
 """For the header, what does not fit, and the line at the bottom."""
 
+LINE_WIDTHS = (24, 16, 7, 24, 0)
+
 Members = list[dict[str, Any]]
-Row = Callable[[dict[str, Any]], tuple[object, ...]]
 
 
-def watch(
-    session: Session, state: str | None, output: str, header: tuple[str, ...], row: Row
-) -> None:
+def watch(session: Session, state: str | None, output: str, *, wide: bool) -> None:
     """Show the members until Ctrl-C."""
     if output == "json":
         _follow(session, state, write_json_line)
     elif is_terminal():
         with _screen():
-            _draw(session, state, header, row)
+            _draw(session, state, wide=wide)
     else:
         _follow(session, state, _write_line)
 
 
-def _draw(session: Session, state: str | None, header: tuple[str, ...], row: Row) -> None:
+def _draw(session: Session, state: str | None, *, wide: bool) -> None:
     shown: object = None
     for found, trouble in _looks(session, state):
         size = shutil.get_terminal_size()
@@ -50,14 +54,14 @@ def _draw(session: Session, state: str | None, header: tuple[str, ...], row: Row
             continue
         shown = found, trouble, size
         room = max(1, size.lines - LINES_KEPT)
-        click.echo(CLEAR, nl=False)
-        write_table(header, [row(member) for member in found[:room]])
+        steer(CLEAR)
+        shown = [row(member) for member in found[:room]]
+        write_table(HEADER, shown, wide=wide, spare=SPARE)
         if len(found) > room:
-            click.echo(f"... and {len(found) - room} more")
-        click.echo(
-            f"\n{printable(trouble) if trouble else f'{len(found)} members'}; Ctrl-C ends it"
-        )
-        sys.stdout.flush()
+            write_line(f"... and {len(found) - room} more")
+        write_line()
+        write_line(f"{trouble or f'{len(found)} members'}; Ctrl-C ends it")
+        steer("")
 
 
 def _follow(session: Session, state: str | None, write: Callable[[dict[str, Any]], None]) -> None:
@@ -101,9 +105,8 @@ def _looks(session: Session, state: str | None) -> Iterator[tuple[Members, str]]
 
 def _write_line(member: dict[str, Any]) -> None:
     at = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    addresses = printable(member["addresses"])
-    click.echo("\t".join([at, printable(member["name"]), member["state"], addresses, member["id"]]))
-    sys.stdout.flush()
+    columns = member["name"], member["state"], member["addresses"], member["id"]
+    write_row((at, *columns), LINE_WIDTHS)
 
 
 @contextlib.contextmanager
@@ -111,11 +114,10 @@ def _screen() -> Iterator[None]:
     """Lend the alternate screen; give the terminal back also when we are told to end."""
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        click.echo(OPEN, nl=False)
+        steer(OPEN)
         yield
     finally:
-        click.echo(CLOSE, nl=False)
-        sys.stdout.flush()
+        steer(CLOSE)
         signal.signal(signal.SIGTERM, before)
 
 

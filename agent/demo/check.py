@@ -18,6 +18,7 @@ import msgspec
 from agent.demo.fleet import DemoNode
 from agent.demo.look import DEMO_KEY, all_see, look
 from agent.demo.stage import Say, Stage
+from agent.escaping import json_text
 from agent.exits import NO, AgentError
 from edge_apps.client import ClientError
 
@@ -54,7 +55,7 @@ class Report(msgspec.Struct):
         fields = msgspec.to_builtins(self)
         if self.error is None:
             del fields["error"]
-        return msgspec.json.encode(fields).decode()
+        return json_text(fields)
 
 
 async def check(stage: Stage, report: Report, say: Say) -> None:

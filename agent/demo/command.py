@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from agent.escaping import one_line
 from agent.exits import INTERRUPTED, NO, YES, AgentError
 
 AGENTS_DEFAULT = 3
@@ -46,7 +47,7 @@ def demo(*, checks: bool, agents: int, keep: Path | None, seconds: float | None)
     if checks and agents < CHECK_AGENTS_MIN:
         raise click.UsageError(f"--check needs at least {CHECK_AGENTS_MIN} agents")
     if sys.stdout.isatty() and not checks:
-        click.echo("Setting up; this takes a few seconds.")
+        _say("Setting up; this takes a few seconds.")
     story = _check(agents, keep) if checks else _show(agents, keep, seconds)
     sys.exit(asyncio.run(_interruptible(story)))
 
@@ -86,7 +87,9 @@ async def _show(agents: int, keep: Path | None, seconds: float | None) -> int:
             else:
                 await narrate(stage, seconds, _say)
     except AgentError as error:
-        _say(f"{error.message}\n{error.hint}".strip())
+        _say(error.message)
+        if error.hint:
+            _say(error.hint)
         return error.status
     return YES
 
@@ -120,7 +123,7 @@ async def _check(agents: int, keep: Path | None) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    click.echo(one_line(text), err=True)
 
 
 def _timed() -> Callable[[str], None]:

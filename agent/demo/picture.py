@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.demo.look import DEMO_KEY, View
+from agent.escaping import columns, one_line, shortened
 
 COLUMN = 11
 RATE_BAR_MAX = 30
@@ -134,7 +135,7 @@ def _keys(count: int) -> list[Line]:
 def _paint(line: Line, width: int, *, colour: bool) -> str:
     painted, used = "", 0
     for cell in line:
-        text = cell.text[: width - used]
-        used += len(text)
+        text = shortened(one_line(cell.text), width - used)
+        used += columns(text)
         painted += f"{cell.colour}{text}{RESET}" if colour and cell.colour and text else text
     return painted.rstrip()

@@ -11,8 +11,8 @@ import pytest
 from agent import exits
 from agent.cli.failures import run_to_status
 from agent.cli.plot import bars, svg
+from agent.cli.progress import Progress
 from agent.cli.root import root
-from agent.cli.simulate import Progress
 
 SMALL = ("simulate", "--nodes", "4", "--seconds", "60", "--seed", "5")
 CURVE = [(1.0, 0.5), (3.0, 1.0)]

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 
 from agent import exits
-from agent.cli.facts import SHOWN_CHARACTERS_MAX
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.exits import AgentError
@@ -167,11 +166,12 @@ def test_a_person_sees_a_header_and_the_beginning_of_long_values(
 ) -> None:
     assert covey("facts", "set", f"long={'x' * 200}").status == exits.YES
     assert f"{'x' * 200}\n" in covey("facts", "list").stdout
-    for module in ("agent.cli.output", "agent.cli.facts"):
-        monkeypatch.setattr(f"{module}.is_terminal", lambda: True)
+    monkeypatch.setattr("agent.cli.output.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
     shown = covey("facts", "list", "--name", "long").stdout.splitlines()
     assert shown[0].split() == ["NODE", "NAME", "VALUE"]
-    assert shown[1].split() == ["ada", "long", "x" * SHOWN_CHARACTERS_MAX + "..."]
+    assert shown[1].split() == ["ada", "long", "x" * 67 + "…"]
+    assert "x" * 200 in covey("facts", "list", "--name", "long", "--wide").stdout
 
 
 def test_facts_are_set_and_unset(served: Served, covey: Covey) -> None:

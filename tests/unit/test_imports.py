@@ -33,7 +33,8 @@ HEAVY_STANDARD = {
 }  # fmt: skip
 LIGHT_PARTS = {
     "agent", "agent.cli", "agent.cli.failures", "agent.cli.root", "agent.cli.session",
-    "agent.exits", "agent.paths", "edge_apps", "edge_apps.client", "gossip", "gossip.errors",
+    "agent.escaping", "agent.exits", "agent.paths", "edge_apps", "edge_apps.client", "gossip",
+    "gossip.errors",
 }  # fmt: skip
 
 

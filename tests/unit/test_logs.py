@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.logs import LIMITED_KEYS_MAX, LimitedLog, configure, is_journal
+from agent.logs import LIMITED_KEYS_MAX, JournalFormatter, LimitedLog, configure, is_journal
 from agent.settings import LogSettings
 
 
@@ -125,3 +125,29 @@ def test_invented_keys_cost_bounded_memory() -> None:
         log.warning(str(number), "x")
     assert len(log._next) <= LIMITED_KEYS_MAX
     assert len(log._held_back) <= LIMITED_KEYS_MAX
+
+
+EVIL = "a\x1b[2J\x9b\u202e\r\n12:00:00 ERROR agent: FORGED\u2028\x85"
+
+
+@pytest.mark.parametrize(
+    "settings", [LogSettings(), LogSettings(format="json")], ids=["console", "json"]
+)
+def test_no_text_of_others_forges_a_line(settings: LogSettings) -> None:
+    stream = logged(settings)
+    logging.getLogger("agent").info("%s is alive", EVIL)
+    try:
+        int(EVIL)
+    except ValueError:
+        logging.getLogger("agent").exception("it failed")
+    told = stream.getvalue()
+    assert "FORGED" in told
+    for line in told.split("\n"):
+        assert line.isprintable()
+        assert not line.startswith("12:00:00 ERROR agent")
+
+
+def test_the_journal_gets_no_forged_line_either() -> None:
+    record = logging.LogRecord("agent", logging.INFO, "", 0, "%s", (EVIL,), None)
+    assert JournalFormatter().format(record).count("\n") == 0
+    assert JournalFormatter().format(record).isprintable()

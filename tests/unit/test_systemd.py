@@ -33,7 +33,7 @@ def test_life_in_messages(manager: socket.socket) -> None:
     told.stopping()
     messages = [manager.recv(1000).decode() for _ in range(4)]
     assert messages == [
-        "READY=1\nSTATUS=three members alive",
+        "READY=1\nSTATUS=three members\\nalive",
         "STATUS=four members",
         "WATCHDOG=1",
         "STOPPING=1\nSTATUS=leaving the covey",
