@@ -228,33 +228,35 @@ class Detector:
             return tag_of(data) in PROBE_FRAMES.tags
         return False
 
-    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Take in a ping or an answer that came by a stream."""
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> StreamPong | None:
+        """Take in a ping or an answer that came by a stream; return one that is not ours."""
         try:
             frame = PROBE_FRAMES.decode(data)
         except Malformed:
             self._counts["frames_dropped/malformed"] += 1
-            return
+            return None
         if isinstance(frame, StreamPong):
-            self._pong(frame, peer, now)
-        elif isinstance(frame, StreamPing):
+            return None if self._pong(frame, peer, now) else frame
+        if isinstance(frame, StreamPing):
             if frame.suspect is not None and frame.suspect.member == self._local.id:
                 self._beliefs.claim(frame.suspect, None, now)
             self._counts["pings_answered/by stream"] += 1
             pong = StreamPong(frame.number, self._local.alive)
             self._post.send_frame(peer, PROBE_FRAMES.encode(pong))
+        return None
 
-    def _pong(self, pong: StreamPong, peer: NodeId, now: Instant) -> None:
-        """Take in that a member lives whom no ping reaches."""
+    def _pong(self, pong: StreamPong, peer: NodeId, now: Instant) -> bool:
+        """Take in that a member lives whom no ping reaches; say whether our probe asked."""
         self._asked_by_stream.pop(peer, None)
         probe = self._probe
         expected = probe is not None and (probe.number, probe.target) == (pong.number, peer)
         if probe is None or not expected or pong.alive.member != peer:
-            self._counts["acks/unexpected"] += 1
-        elif probe.move(ProbeEvent.ANSWER):
+            return False
+        if probe.move(ProbeEvent.ANSWER):
             self._counts["probes/answered by stream"] += 1
             self._contacts.found_blocked(peer)
             self._beliefs.claim(pong.alive, None, now)
+        return True
 
     def stream_failed(self, peer: NodeId) -> bool:
         """Note that a stream broke; say whether all it was to carry is a ping of ours."""

@@ -5,23 +5,27 @@ does not, then the host says so: it ends the streams of the process at once, and
 to its port (ICMP "port unreachable"). Both are *hints*, and all that a hint does is to shorten the
 way to a verdict that silence would reach too. A hint begins a *check*::
 
-    LOOKING ──refused n times, silent in between──▶ ACCUSING ──silent, and seconded──▶ CONVICTED
-       └──answered, or never refused──▶ over             └──answered, or alone──▶ over
+    LOOKING ──refused n times, stream gone, silent──▶ ACCUSING ──silent, and seconded──▶ CONVICTED
+       └──answered, or one of the two missing──▶ over     └──answered, or alone──▶ over
 
-The member is pinged at once and again every few hundredths of a second. When nothing but refusals
-comes back, we accuse it after 0.4 probe timeouts, tell those who watch it as well
+The member is pinged at once and again every few hundredths of a second; when that is refused, it
+is also asked by stream. When nothing but refusals comes back, and the stream ended or cannot be
+opened either, we accuse it after 0.4 probe timeouts, tell those who watch it as well
 (``sentinels.py``), and go on asking, now with the accusation in each ping and through relays too.
 After another full timeout without a packet of it, and if somebody else found the same by pings of
 its own, it is dead, and the news go out at once and in all directions.
 
-Why that is safe. ICMP is neither sealed nor signed. The runtime lets pass only refusals that
-quote a datagram of ours, each of them once; whoever sees our packets can still forge them. So no
-number of refusals outweighs one packet: whatever the member sends begins the count anew, and an
-answer to a ping that came after a refusal proves that refusals about this member lie, or are about
-something else (a firewall that rejects). Those are then not believed for a time that doubles. A
-forger would have to suppress all packets of the member, to several others, for longer than any
-healthy round trip; and then the first one to get through refutes the death. Accusations by
-evidence begin no shorter trial with anybody who has not looked for itself.
+Why that is safe. A host whose process died has two ways to say so, and uses both; a firewall that
+rejects datagrams has one of them, and the member behind it goes on. So neither refusals nor the end
+of a stream accuse anybody alone. ICMP is neither sealed nor signed, either. The runtime lets pass
+only refusals that quote a datagram of ours, each of them once; whoever sees our packets can still
+forge them, and can end streams too. So no number of hints outweighs one packet: whatever the member
+sends begins the count anew, and an answer, by datagram or by stream, to what we asked after a
+refusal proves that refusals about this member lie, or are about something else. Those are then not
+believed for a time that doubles. A forger would have to suppress all packets of the member, to
+several others, for longer than any healthy round trip; and then the first one to get through
+refutes the death. Accusations by evidence begin no shorter trial with anybody who has not looked
+for itself.
 """
 
 import math
@@ -36,7 +40,18 @@ from gossip.membership.book import addresses_of
 from gossip.membership.contacts import Contacts
 from gossip.membership.local import LocalMember
 from gossip.membership.members import Member, MemberState, MemberTable
-from gossip.membership.messages import REFUSAL, Ack, Datagram, Dead, Ping, PingRequest, Suspect
+from gossip.membership.messages import (
+    PROBE_FRAMES,
+    REFUSAL,
+    Ack,
+    Datagram,
+    Dead,
+    Ping,
+    PingRequest,
+    StreamPing,
+    StreamPong,
+    Suspect,
+)
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.sentinels import Sentinels
@@ -69,6 +84,8 @@ class Check:
         "relays",
         "seconders",
         "silent_since",
+        "stream_asked",
+        "stream_gone",
         "was_refused",
     )
 
@@ -81,6 +98,9 @@ class Check:
         self.awaits_refusal = True
         """Whether something went there since the last refusal: each packet counts once."""
         self.was_refused = False
+        self.stream_asked = False
+        self.stream_gone = False
+        """Whether a stream to it ended, or could not be opened, since we last heard it."""
         self.numbers: set[int] = set()
         self.relays: dict[NodeId, None] = {}
         self.accused_at: Instant | None = None
@@ -97,6 +117,7 @@ class Check:
         self.silent_since = now
         self.refusals = 0
         self.awaits_refusal = False
+        self.stream_asked = self.stream_gone = False
         self.accused_at = None
         self.seconders.clear()
 
@@ -174,6 +195,15 @@ class Evidence:
         member = self._members.get(peer)
         if member is not None and member.is_live and peer not in self._checks:
             self._begin(member, now)
+        self.stream_failed(peer)
+
+    def stream_failed(self, peer: NodeId) -> bool:
+        """Take in that a stream broke, or could not be opened; say whether a check asked for it."""
+        check = self._checks.get(peer)
+        if check is None:
+            return False
+        check.stream_gone = True
+        return check.stream_asked
 
     def seconded(self, claim: Suspect, now: Instant) -> None:
         """Take in that somebody else has evidence; look for ourselves, if it is our turn."""
@@ -200,13 +230,25 @@ class Evidence:
                 break
         else:
             return False
-        self._counts["checks/contradicted"] += 1
         if sender == node:
             self._contacts.reached(node, now)
+        self._contradict(node, check, now)
+        return True
+
+    def pong(self, message: StreamPong, sender: NodeId, now: Instant) -> None:
+        """Take in an answer that came by stream; it may be one to a check."""
+        check = self._checks.get(sender)
+        if check is None or message.number not in check.numbers or message.alive.member != sender:
+            self._counts["acks/unexpected"] += 1
+            return
+        self._contradict(sender, check, now)
+        self._beliefs.claim(message.alive, None, now)
+
+    def _contradict(self, node: NodeId, check: Check, now: Instant) -> None:
+        self._counts["checks/contradicted"] += 1
         if check.was_refused and check.boot == self._members[node].boot:
             self._disbelieve(node, check.boot, now)
         del self._checks[node]
-        return True
 
     def restart(self) -> None:
         """Forget all checks: we were stopped, and answers may have been lost."""
@@ -242,6 +284,8 @@ class Evidence:
             self._order.urge(node)
             del self._checks[node]
             return
+        if check.refusals and check.numbers and not (check.stream_asked or check.stream_gone):
+            self._ask_by_stream(member, check)
         self._ping(member, check)
         pace = 1 if check.refusals else UNREFUSED_PACE
         check.due_at = now + pace * self._tuning.refused_ping_share * timeout_s
@@ -249,7 +293,8 @@ class Evidence:
     def _is_enough(self, check: Check, timeout_s: float, now: Instant) -> bool:
         lasted_s = now - check.silent_since
         needed = self._tuning.refusals_needed
-        return check.refusals >= needed and lasted_s >= self._tuning.accuse_timeouts * timeout_s
+        refused = check.stream_gone and check.refusals >= needed
+        return refused and lasted_s >= self._tuning.accuse_timeouts * timeout_s
 
     def _is_beyond_doubt(self, check: Check, timeout_s: float, now: Instant) -> bool:
         if check.accused_at is None:
@@ -283,6 +328,18 @@ class Evidence:
             messages.insert(0, accusation)
         # Plain: rumours are told a limited number of times, and not to a closed port.
         self._post.send_plain(check.path, *messages)
+
+    def _ask_by_stream(self, member: Member, check: Check) -> None:
+        """Ask in the other way: one of the two answers, or both are closed.
+
+        Not before a ping of the check had the time to be answered: that is cheaper.
+        """
+        number = self._number()
+        check.numbers.add(number)
+        check.stream_asked = True
+        accusation = self._beliefs.claim_of(member)
+        suspect = accusation if isinstance(accusation, Suspect) else None
+        self._post.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(number, suspect)))
 
     def _ask_relays(self, member: Member, check: Check) -> None:
         able = [

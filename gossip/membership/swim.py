@@ -161,7 +161,9 @@ class Swim:
             if peer in self.members:
                 self._contacts.streamed(peer, now)
             if self._detector.concerns(data):
-                self._detector.receive_frame(data, peer, now)
+                pong = self._detector.receive_frame(data, peer, now)
+                if pong is not None:
+                    self._evidence.pong(pong, peer, now)
             elif self.forum.concerns(data):
                 self.forum.receive_frame(data, peer, now)
             elif self.round_trips.concerns(data):
@@ -181,7 +183,8 @@ class Swim:
         if self._enter(now) and peer in self.members:
             self._post.counts["streams/broken"] += 1
             self._contacts.stream_failed(peer, now)
-            if not self._detector.stream_failed(peer):
+            asked = self._evidence.stream_failed(peer)
+            if not self._detector.stream_failed(peer) and not asked:
                 self._order.urge(peer)
 
     def stream_closed(self, peer: NodeId, now: Instant) -> None:

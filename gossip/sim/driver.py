@@ -152,6 +152,8 @@ class SimulatedDriver:
                 self.kernels.refuse(receiver, to, self._by_address.get(source))
         elif not self.network.hears(sender, receiver.name):
             self.counts["datagrams/cut_under_way"] += 1
+        elif self.network.rejects(receiver.name):
+            self.kernels.refuse(receiver, to, self._by_address.get(source))
         elif receiver.is_paused and receiver.is_full:
             self.counts["datagrams/buffer_full"] += 1
         else:

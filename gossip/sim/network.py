@@ -57,6 +57,7 @@ class Network:
         self._cuts: set[tuple[str, str]] = set()
         self._sides: dict[str, int] = {}
         self._blocked: set[tuple[str, str]] = set()
+        self._rejecting: set[str] = set()
         self._silent_until: dict[tuple[str, str], Instant] = {}
         self._far_s: dict[tuple[str, str], float] = {}
         self._held_until: dict[str, Instant] = {}
@@ -80,6 +81,18 @@ class Network:
     def unblock(self, one: str, other: str) -> None:
         """Undo ``block``."""
         self._blocked -= {(one, other), (other, one)}
+
+    def reject(self, name: str) -> None:
+        """Let a firewall on a host refuse every datagram for it; streams pass, and its own do."""
+        self._rejecting.add(name)
+
+    def admit(self, name: str) -> None:
+        """Undo ``reject``."""
+        self._rejecting.discard(name)
+
+    def rejects(self, name: str) -> bool:
+        """Tell whether a firewall on a host refuses datagrams."""
+        return name in self._rejecting
 
     def hold(self, name: str, until: Instant) -> None:
         """Let nothing into a host or out of it before that instant. It is late then, not lost."""

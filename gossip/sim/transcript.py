@@ -113,6 +113,8 @@ class Transcript:
             "mend": world.mend,
             "block": world.network.block,
             "unblock": world.network.unblock,
+            "reject": world.network.reject,
+            "admit": world.network.admit,
             "far": lambda one, other, time: world.network.lengthen(one, other, seconds(time)),
             "heal": world.heal,
             "lose": self._lose,

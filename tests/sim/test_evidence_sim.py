@@ -2,9 +2,10 @@
 
 import pytest
 
+from gossip.machine import Instant
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.contacts import Paths
-from gossip.membership.evidence import Evidence
+from gossip.membership.evidence import Check, Evidence
 from gossip.membership.members import REFUSED, MemberChanged, MemberState
 from gossip.sim.checkers import Checker, NoFalseDeath, Violation
 from gossip.sim.host import Host
@@ -104,6 +105,59 @@ def test_a_stopped_process_refuses_nothing() -> None:
     assert not world.counts["checks/begun"]
 
 
+def refusals_suffice(patch: pytest.MonkeyPatch) -> None:
+    """Accuse on refusals alone, as if a host had no second way to say that a process is gone."""
+    is_enough = Evidence._is_enough
+
+    def mutant(self: Evidence, check: Check, timeout_s: float, now: Instant) -> bool:
+        check.stream_gone = True
+        return is_enough(self, check, timeout_s, now)
+
+    patch.setattr(Evidence, "_is_enough", mutant)
+
+
+def behind_a_rejecting_firewall(count: int, loss: float = 0.0, seconds: float = 90) -> World:
+    """Let one of so many live behind a firewall that refuses datagrams and lets streams pass."""
+    world = settled_world(count, conditions=Conditions(loss=loss))
+    checker = NoFalseDeath()
+    world.checkers.append(checker)
+    world.network.reject("n1")
+    world.run(seconds)
+    assert world.counts["refusals/heard"] > 0, "there really was a firewall"
+    assert loss or not checker.suspicions, "n1 was suspected"
+    assert world.run_until(world.is_whole, within_s=30) is not None
+    return world
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 10])
+def test_nobody_behind_a_firewall_that_rejects_datagrams_is_even_suspected(count: int) -> None:
+    world = behind_a_rejecting_firewall(count)
+    one, other = world.hosts["n0"], world.hosts["n1"]
+    assert world.counts["refusals/proved wrong"] > 0
+    paths = one.node.swim.paths_of(other.id, one.local(world.now))
+    assert paths.udp_blocked
+    assert paths.udp_in_s is not None
+    world.network.admit("n1")
+    world.run(30)
+    assert not one.node.swim.paths_of(other.id, one.local(world.now)).udp_blocked
+
+
+def test_loss_does_not_kill_behind_a_firewall_that_rejects() -> None:
+    behind_a_rejecting_firewall(5, loss=0.1)
+
+
+def test_if_refusals_sufficed_a_firewall_would_accuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals_suffice(monkeypatch)
+    with pytest.raises(AssertionError, match="n1 was suspected"):
+        behind_a_rejecting_firewall(5)
+
+
+def test_behind_a_firewall_that_rejects_a_death_is_found_by_silence() -> None:
+    world = behind_a_rejecting_firewall(5, seconds=20)
+    world.crash("n1")
+    time_to_know(world, "n1", within_s=15)
+
+
 def forge(world: World, victim: str, seconds: float) -> None:
     """Tell every other node all the time that the victim's host refuses its datagrams."""
     address = world.hosts[victim].address
@@ -142,8 +196,10 @@ def test_forged_refusals_under_loss_kill_nobody(seed: int) -> None:
 def test_without_its_rules_forged_refusals_would_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above would notice: here neither packets, answers nor refutations count."""
     world = settled_world(5)
+    refusals_suffice(monkeypatch)
     monkeypatch.setattr(Evidence, "heard", lambda *_: None)
     monkeypatch.setattr(Evidence, "ack", lambda *_: False)
+    monkeypatch.setattr(Evidence, "pong", lambda *_: None)
     monkeypatch.setattr(Beliefs, "_about_us", lambda *_: None)
     world.checkers.append(NoFalseDeath())
     with pytest.raises(Violation, match="declared n1 dead"):

@@ -10,6 +10,7 @@ from gossip.membership.members import MemberState
 from gossip.membership.messages import (
     DATAGRAMS,
     FRAMES,
+    PROBE_FRAMES,
     Alive,
     Datagram,
     Entry,
@@ -70,7 +71,8 @@ class Solo:
             if isinstance(effect, SendDatagram):
                 sent += [(effect.to, DATAGRAMS.decode(item)) for item in unpack(effect.data)]
             elif isinstance(effect, SendFrame):
-                self.frames.append((effect.to, FRAMES.decode(effect.data)))
+                frame = FRAMES.decode(effect.data) or PROBE_FRAMES.decode(effect.data)
+                self.frames.append((effect.to, frame))
             elif isinstance(effect, Emit):
                 self.events.append(effect.event)
         return sent

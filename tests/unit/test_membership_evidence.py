@@ -34,11 +34,15 @@ MOMENT_S = 0.001
 class Hinted(Solo):
     """A machine whose every datagram to one member is refused, by its host or by a forger.
 
-    That nobody answers its ordinary probes does not make it doubt itself.
+    So are its streams, unless ``streams`` are open and silent. That nobody answers its ordinary
+    probes does not make it doubt itself.
     """
 
-    def __init__(self, *others: int) -> None:
+    def __init__(self, *others: int, streams: bool = False) -> None:
         super().__init__(*others, tuning=msgspec.structs.replace(LAN, awareness_max=0))
+        self.has_streams = streams
+        self.asked: list[StreamPing] = []
+        """What was asked by stream while refusals came."""
 
     def refuse(self, node: int) -> None:
         self.swim.port_unreachable(where(node), self.now)
@@ -52,6 +56,10 @@ class Hinted(Solo):
             for to, _ in step:
                 if to == where(node):
                     self.refuse(node)
+            asked = [f for to, f in self.frames if to == node and isinstance(f, StreamPing)]
+            self.asked += asked
+            if asked and not self.has_streams:
+                self.swim.peer_unreachable(node, self.now)
             sent += step
         return sent
 
@@ -68,7 +76,53 @@ def test_a_refusal_is_followed_by_pings_at_once() -> None:
     assert not said(sent, PingRequest)
 
 
-def test_refusals_alone_accuse_and_with_a_second_they_convict() -> None:
+def test_refusals_alone_accuse_nobody() -> None:
+    """A firewall that rejects datagrams refuses as a host does whose process is gone."""
+    solo = Hinted(2, 3, 4, streams=True)
+    solo.refuse(2)
+    solo.refused_for(2, LAN.probe_timeout_s)
+    solo.second(2, accuser=3)
+    assert not solo.swim.counts["checks/accused"]
+    assert len(solo.asked) == 1, "it was asked in the other way as well, once"
+
+
+def test_an_answer_by_stream_means_that_refusals_lie() -> None:
+    solo = Hinted(2, 3, 4, streams=True)
+    solo.refuse(2)
+    solo.refused_for(2, 3 * GAP_S)
+    [ping] = solo.asked
+    for number, peer, subject in (
+        (ping.number + 9, 2, 2),
+        (ping.number, 3, 3),
+        (ping.number, 2, 3),
+    ):
+        pong = PROBE_FRAMES.encode(StreamPong(number, alive(subject)))
+        solo.swim.receive_frame(pong, peer, solo.now)
+    assert not solo.swim.counts["refusals/proved wrong"]
+    solo.swim.receive_frame(PROBE_FRAMES.encode(StreamPong(ping.number, alive(2))), 2, solo.now)
+    assert solo.swim.counts["refusals/proved wrong"] == 1
+    solo.refuse(2)
+    assert solo.swim.counts["refusals/not believed"] == 1
+
+
+def test_a_packet_takes_the_end_of_a_stream_back() -> None:
+    solo = Hinted(2, 3, 4, streams=True)
+    solo.swim.stream_closed(2, solo.now)
+    solo.hear(2)
+    solo.refuse(2)
+    solo.refused_for(2, LAN.probe_timeout_s)
+    assert not solo.swim.counts["checks/accused"]
+
+
+def test_a_refusal_where_the_stream_has_ended_is_not_asked_about_by_stream() -> None:
+    solo = Hinted(2, 3, 4)
+    solo.swim.stream_closed(2, solo.now)
+    solo.refused_for(2, ACCUSED_S + 2 * GAP_S)
+    assert solo.state(2) is MemberState.SUSPECT
+    assert not solo.asked
+
+
+def test_refusals_and_a_closed_stream_accuse_and_with_a_second_they_convict() -> None:
     solo = Hinted(2, 3, 4)
     solo.refuse(2)
     sent = solo.refused_for(2, ACCUSED_S - GAP_S)

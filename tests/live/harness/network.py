@@ -26,6 +26,7 @@ SIDES: tuple[Side, ...] = ("west", "east")
 NAMESPACES = Path("/run/netns")
 NAME = re.compile(r"cv([0-9]+)-[0-9a-f]+-")
 GATEWAY = "10.77.0.254"
+AGENT_PORT = 7747
 
 # Where Debian keeps what only root needs; not every root shell looks there.
 os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -154,6 +155,18 @@ class Network:
         """Drop nothing any more."""
         with contextlib.suppress(RuntimeError):
             self._nft("delete", "table", "bridge", "losses")
+
+    def reject_datagrams(self, host: Host) -> None:
+        """Let a firewall on a host answer every datagram for an agent with a refusal."""
+        nft = (*host.enter(), "nft")
+        run(*nft, "add", "table", "inet", "firewall")
+        run(*nft, "add", "chain", "inet", "firewall", "input",
+            "{ type filter hook input priority 0; }")  # fmt: skip
+        run(*nft, "add", "rule", "inet", "firewall", "input", f"udp dport {AGENT_PORT} reject")
+
+    def open_firewall(self, host: Host) -> None:
+        """Undo ``reject_datagrams``."""
+        run(*host.enter(), "nft", "delete", "table", "inet", "firewall")
 
     def _nft(self, *words: str) -> None:
         run("ip", "netns", "exec", self._switch, "nft", *words)
