@@ -33,7 +33,7 @@ from agent.gauges import export
 from agent.kv import Kv
 from agent.member_log import log_member
 from agent.metrics import Metrics
-from agent.net.discovery import Discovery, Plan, present_addresses
+from agent.net.discovery import Discovery, Here, Plan, look_around
 from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
@@ -275,7 +275,7 @@ class Agent:
             me=self.identity.node_id,
             boot=self.boot,
             name=self.identity.node_name,
-            addresses=present_addresses(plan),
+            addresses=look_around(plan).told,
             tags=self.config.node.tags,
             tuning=self._tuning,
             cluster_id=self.identity.cluster_id,
@@ -305,13 +305,16 @@ class Agent:
 
         return FactBoard(own, self.config.node, self._control, publish)
 
+    def _moved(self, here: Here) -> None:
+        self.driver.call(lambda now: self._node.set_addresses(here.told, now, own=here.own))
+
     def _make_discovery(self, plan: Plan, book: PeerBook) -> Discovery:
         return Discovery(
             self.identity.cluster_id,
             self.identity.node_id,
             plan,
             on_found=lambda found: self.driver.call(lambda now: self._node.discovered(found, now)),
-            on_moved=lambda here: self.driver.call(lambda now: self._node.set_addresses(here, now)),
+            on_moved=self._moved,
             counts=self._counts,
             book=book.addresses(),
         )

@@ -30,6 +30,7 @@ FAMILIES: dict[str, str] = {
     "exchange_entries": "Members of whom a comparison told something new.",
     "facts_ignored": "Facts that others told and that were not kept, by the reason.",
     "facts_learnt": "Facts that comparisons brought.",
+    "addresses_ignored": "Addresses of other members that are not used, by the reason.",
     "introductions": "Attempts to reach somebody who may be a member.",
     "reconnects": "Attempts to reach members that are dead or forgotten.",
     "hints_dropped": "Addresses that discovery found and nobody had room to remember.",

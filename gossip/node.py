@@ -195,9 +195,11 @@ class Node:
         self.swim.set_facts(facts, now)
         self._settle(now)
 
-    def set_addresses(self, addresses: tuple[Address, ...], now: Instant) -> None:
-        """Tell all others that this node is reached elsewhere now."""
-        self.swim.set_addresses(addresses, now)
+    def set_addresses(
+        self, addresses: tuple[Address, ...], now: Instant, own: Iterable[Address] = ()
+    ) -> None:
+        """Tell all others where this node is reached; ``own``: where it would meet itself, too."""
+        self.swim.set_addresses(addresses, now, own)
         self._settle(now)
 
     def speak(self, action: Callable[[Forum], T], now: Instant) -> T:

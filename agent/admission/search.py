@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from agent.net.interfaces import choose, multicast_handles, scan
+from agent.net.interfaces import WILDCARDS, all_addresses, choose, multicast_plugs, scan
 from agent.net.mdns import Mdns, Sighting
 from agent.net.seeds import parse_seeds, resolve
 from gossip.ids import ClusterId
@@ -33,21 +33,24 @@ class Search:
         self.others_seen = False
         """Whether members of other coveys were seen."""
         self._cluster_id, self._wanted, self._uses_mdns = cluster_id, interfaces, mdns
-        self._seeds = parse_seeds(seeds, port)
+        self._seeds, self._port = parse_seeds(seeds, port), port
         self._seed_texts = tuple(seeds)
         self._found: asyncio.Queue[Address] = asyncio.Queue()
         self._known: set[Address] = set()
+        self._own: frozenset[Address] = frozenset()
         self._looked_on: list[str] = []
         self._mdns = Mdns(self._on_sighting, Counter())
         self._tasks: list[asyncio.Task[None]] = []
         self._last: Address | None = None
 
     async def __aenter__(self) -> Self:
+        interfaces = scan()
+        self._own = all_addresses(interfaces, WILDCARDS, self._port)
         self._tasks = [asyncio.create_task(self._look_up_seeds(), name="search-seeds")]
         if self._uses_mdns:
-            chosen = choose(scan(), self._wanted)
+            chosen = choose(interfaces, self._wanted)
             self._looked_on = [each.name for each in chosen]
-            await self._mdns.update(multicast_handles(chosen))
+            await self._mdns.update(multicast_plugs(chosen))
         return self
 
     async def __aexit__(
@@ -84,7 +87,8 @@ class Search:
             self.others_seen = True
 
     def _add(self, addresses: Iterable[Address]) -> None:
-        for address in addresses:
+        """Take addresses down; last those of this very machine, which others may have as well."""
+        for address in sorted(addresses, key=lambda each: each in self._own):
             if address not in self._known:
                 self._known.add(address)
                 self._found.put_nowait(address)

@@ -6,13 +6,19 @@ believed until a sealed datagram or a certificate has proved it, and no silence 
 is gone. Wi-Fi sends multicast at the lowest rate and without acknowledgement: misses are normal.
 
 zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself
-is to notice interfaces that come later: ``update`` hands it the present list.
+is to notice interfaces that come later: ``update`` hands it the present list. Nor does it notice
+that an interface is another one under an old address: a USB stick was pulled and put back, or
+``netplan apply`` made it anew. The kernel's group memberships went with the old one, so whoever
+goes on with them is deaf and mute there. What each handle is plugged into is compared, too, and the
+groups are joined anew when that has changed (RFC 6762 section 8.3 wants a new announcement then).
 """
 
 import asyncio
+import ipaddress
 import logging
+import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from zeroconf import ServiceStateChange, Zeroconf
@@ -61,19 +67,24 @@ class Mdns:
         self._browser: AsyncServiceBrowser | None = None
         self._announced: AsyncServiceInfo | None = None
         self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._plugs: dict[str | int, object] = {}
+        self.failure = ""
+        """Why it does not work now; empty when it does."""
 
     async def update(
-        self, interfaces: list[str | int], announcement: Announcement | None = None
+        self, plugs: Mapping[str | int, object], announcement: Announcement | None = None
     ) -> None:
-        """Be heard and hear on these interfaces (``multicast_handles``), starting if need be.
+        """Be heard and hear on these interfaces (``multicast_plugs``), starting if need be.
 
         Never raises for the network's sake: what does not work now may work in a minute.
         """
         try:
-            await self._update_interfaces(interfaces)
+            await self._update_interfaces(plugs)
             if announcement is not None and announcement.addresses and self._zeroconf is not None:
                 await self._announce(self._zeroconf, announcement)
+            self.failure = ""
         except (OSError, RuntimeError) as error:
+            self.failure = str(error)
             self.counts["discovery/mdns_failed"] += 1
             self._quiet.warning("mdns", "mDNS does not work now: %s; trying again", error)
 
@@ -88,16 +99,34 @@ class Mdns:
             await self._zeroconf.async_close()
         self._browser = self._zeroconf = self._announced = None
 
-    async def _update_interfaces(self, interfaces: list[str | int]) -> None:
-        if self._zeroconf is not None:
-            if interfaces:
-                await self._zeroconf.async_update_interfaces(interfaces)
+    async def _update_interfaces(self, plugs: Mapping[str | int, object]) -> None:
+        if not plugs:
             return
-        if interfaces:
-            self._zeroconf = AsyncZeroconf(interfaces=interfaces)
-            self._browser = AsyncServiceBrowser(
-                self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change]
-            )
+        if self._zeroconf is None:
+            self._zeroconf = AsyncZeroconf(interfaces=list(plugs))
+            await self._browse(self._zeroconf)
+        else:
+            await self._plug_in(self._zeroconf, plugs)
+        self._plugs = dict(plugs)
+
+    async def _plug_in(self, zeroconf: AsyncZeroconf, plugs: Mapping[str | int, object]) -> None:
+        same = [handle for handle, plug in plugs.items() if self._plugs.get(handle) == plug]
+        replaced = self._plugs.keys() & plugs.keys() - set(same)
+        if replaced:
+            # The library tells interfaces apart by what we call them: let go first, then join.
+            self.counts["discovery/mdns_joined_anew"] += len(replaced)
+            await zeroconf.async_update_interfaces(same)
+        await zeroconf.async_update_interfaces(list(plugs))
+        if len(same) < len(plugs):
+            await self._browse(zeroconf)
+
+    async def _browse(self, zeroconf: AsyncZeroconf) -> None:
+        """Ask who is there, now and then ever more rarely."""
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        self._browser = AsyncServiceBrowser(
+            zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change]
+        )
 
     async def _announce(self, zeroconf: AsyncZeroconf, what: Announcement) -> None:
         info = service_info(what)
@@ -147,7 +176,7 @@ def service_info(what: Announcement) -> AsyncServiceInfo:
         SERVICE_TYPE,
         f"{node}.{SERVICE_TYPE}",
         port=what.addresses[0].port,
-        parsed_addresses=[address.host for address in what.addresses],
+        parsed_addresses=[address.host.partition("%")[0] for address in what.addresses],
         properties={
             "cluster": format_cluster_id(what.cluster_id),
             "node": node,
@@ -165,7 +194,23 @@ def parse_service(info: AsyncServiceInfo) -> Sighting | None:
         node_id = parse_node_id(facts.get("node") or "")
     except ValueError:
         return None
-    hosts = info.parsed_scoped_addresses()[:ADDRESSES_MAX]
+    found = (_reachable_here(host) for host in info.parsed_scoped_addresses())
+    hosts = [host for host in found if host is not None][:ADDRESSES_MAX]
     if not hosts or not info.port:
         return None
     return Sighting(cluster_id, node_id, tuple(Address(host, info.port) for host in hosts))
+
+
+def _reachable_here(host: str) -> str | None:
+    """Return the address as our sockets have it; None for one that leads nowhere from here.
+
+    A link-local one means what it says on the link on which it was heard. The library names that
+    by its number, and the kernel, when it tells where a datagram is from, by its name.
+    """
+    plain, _, zone = host.partition("%")
+    if not ipaddress.ip_address(plain).is_link_local or ":" not in plain:
+        return plain
+    try:
+        return f"{plain}%{socket.if_indextoname(int(zone))}"
+    except (OSError, ValueError):
+        return None

@@ -7,6 +7,7 @@ change, together, because a disk has other things to do while a covey forms.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -35,9 +36,15 @@ class PeerBook:
         self._task: asyncio.Task[None] | None = None
 
     def addresses(self) -> list[Address]:
-        """Return where peers were reached, those seen last first."""
-        peers = [peer for peer in self._store.peers() if peer.id != self._me]
-        return list(dict.fromkeys(address for peer in peers for address in peer.addresses))
+        """Return where peers were reached, those seen last first.
+
+        The best address of each comes before the second of any: who cannot take all of them in
+        should rather know many peers by one address than few by all of theirs.
+        """
+        books = [peer.addresses for peer in self._store.peers() if peer.id != self._me]
+        by_rank = itertools.zip_longest(*books)
+        found = (address for rank in by_rank for address in rank if address is not None)
+        return list(dict.fromkeys(found))
 
     async def start(self, first_peers: list[Peer]) -> None:
         """Begin to write; ``first_peers`` came with the credentials and never replace an entry."""

@@ -174,9 +174,19 @@ class Beliefs:
 
     def _locate(self, member: Member, known: Address | None, source: Address, now: Instant) -> None:
         """Note where a member was heard from; it is reached there from now on, or as before."""
+        if source in self._local.own:
+            # Whoever wrote that can write any source; what we send there would reach ourselves.
+            self._counts["addresses_ignored/our own, as a source"] += 1
+            return
         path = self._contacts.heard(member.id, known, source, now)
         if path != member.path:
             self._roll.put(msgspec.structs.replace(member, path=path), now)
+
+    def met(self, sender: NodeId, source: Address, now: Instant) -> None:
+        """Note where the first packet of a member came from: of all ways, this one is proved."""
+        member = self._members.get(sender)
+        if member is not None and member.path is None:
+            self._locate(member, None, source, now)
 
     def _answer(self, sender: NodeId, source: Address, now: Instant) -> None:
         """Tell whoever sent a packet what we believe of it, if it might say otherwise."""

@@ -57,7 +57,9 @@ class Book:
 
 
 def addresses_of(member: Member) -> tuple[Address, ...]:
-    """Return the member's addresses, best first: where it was heard from, then what it says."""
-    if member.path is None:
+    """Return where to send to a member, best first: where it was heard from, then what it says."""
+    if member.path is None and not member.ours:
         return member.addresses
-    return (member.path, *(address for address in member.addresses if address != member.path))
+    left_out = (member.path, *member.ours)
+    told = (address for address in member.addresses if address not in left_out)
+    return tuple(told) if member.path is None else (member.path, *told)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from gossip.errors import Malformed
 from gossip.ids import NodeId
 from gossip.machine import Address, Instant
-from gossip.membership.addresses import is_usable
+from gossip.membership.addresses import is_gossiped, is_usable
 from gossip.membership.awareness import PROBE_ANSWERED, Awareness
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
@@ -284,7 +284,8 @@ class Detector:
 
     def ping_request(self, message: PingRequest, source: Address, now: Instant) -> None:
         """Ping somebody on behalf of somebody else."""
-        if not is_usable(message.address) or message.target == self._local.id:
+        address = self._way_to(message)
+        if address is None or message.target == self._local.id:
             self._counts["relays/refused"] += 1
             return
         number = self.next_number()
@@ -292,4 +293,17 @@ class Detector:
             self._counts["relays/refused"] += 1
             return
         self._counts["relays/begun"] += 1
-        self._post.send(message.address, Ping(number, message.target))
+        self._post.send(address, Ping(number, message.target))
+
+    def _way_to(self, request: PingRequest) -> Address | None:
+        """Return where to ping the target: where the asker says, if that means the same here.
+
+        A link-local address is another place on each device, and one of Docker's is ourselves.
+        Then we ping it where we know it to be; None when we do not.
+        """
+        if not is_usable(request.address):
+            return None
+        if is_gossiped(request.address) and request.address not in self._local.own:
+            return request.address
+        member = self._members.get(request.target)
+        return next(iter(addresses_of(member)), None) if member is not None else None

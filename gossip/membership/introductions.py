@@ -6,9 +6,14 @@ there, with doubling pauses, then slowly for ever, until a packet of the covey c
 
 A few hints at a time are followed: where many devices are switched on together, the first answers
 bring news of the others. A hint at which a live member says to be can wait until the crowd has
-settled, and is not followed again once somebody answered there: most members have several
+settled, and is not followed again while somebody is there who answered: most members have several
 addresses, and mDNS tells all of them to everybody every minute. It is not ignored either, because
-two sites may number their devices alike.
+two sites may number their devices alike. Nor is it forgotten that a member answered there: when it
+is dead, it is looked for there as well, whatever addresses it said to have.
+
+There is room for so many hints. Those told last are followed first; when there are too many, those
+go that were greeted most often in vain, of them those told longest ago, and of what was told at
+once, the last: whoever tells hints puts the best first.
 
 Dead and forgotten peers are greeted too, each of them once in ``reconnect_rounds`` rounds, without
 end: the other half of a split network looks exactly like a set of dead members, and after any
@@ -18,7 +23,7 @@ greeting carries our belief that the peer is dead, so that its first answer alre
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from gossip.ids import NodeId
 from gossip.machine import Address, Instant
@@ -37,18 +42,25 @@ HELLOS_PER_WAKE = 6
 """When more are due, the rest follow a gossip interval later."""
 ASKED_MAX = 256
 ANSWERED_MAX = 4096
-"""Addresses remembered at which somebody answered."""
+"""Addresses remembered at which somebody answered; the longest known goes first."""
 
 
 class Hint:
     """One address, and how often it was greeted in vain."""
 
-    __slots__ = ("due_at", "greeted", "is_postponed")
+    __slots__ = ("due_at", "greeted", "is_postponed", "told", "told_behind")
 
     def __init__(self, due_at: Instant) -> None:
         self.due_at = due_at
         self.greeted = 0
         self.is_postponed = False
+        self.told = 0
+        self.told_behind = 0
+
+    @property
+    def hopelessness(self) -> tuple[int, int, int]:
+        """Which hint to follow last, and to give up when there are too many: the largest."""
+        return self.greeted, -self.told, self.told_behind
 
 
 class Introductions:
@@ -71,7 +83,8 @@ class Introductions:
         self._tuning = tuning
         self._rng = rng
         self._hints: dict[Address, Hint] = {}
-        self._proved: dict[Address, None] = {}
+        self._tellings = 0
+        self._answered_at: dict[Address, NodeId] = {}
         self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
         self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
         self._round: list[NodeId] = []
@@ -81,31 +94,32 @@ class Introductions:
         return len(self._hints)
 
     def add(self, addresses: Iterable[Address], now: Instant) -> None:
-        """Note where somebody may be; an address seen anew is greeted soon again."""
-        listed: set[Address] | None = None
-        for address in addresses:
-            if not is_usable(address) or address in self._local.alive.addresses:
-                continue
-            if address in self._proved:
-                listed = self._listed() if listed is None else listed
-                if address in listed:
-                    continue
+        """Note where somebody may be, best first; an address seen anew is greeted soon again."""
+        inhabited = self._inhabited() if self._answered_at else frozenset()
+        usable = [each for each in addresses if is_usable(each) and each not in self._local.own]
+        wanted = [each for each in usable if each not in self._answered_at or each not in inhabited]
+        self._tellings += 1
+        for behind, address in enumerate(wanted[: self._tuning.hints_max]):
             hint = self._hints.setdefault(address, Hint(now))
+            hint.told, hint.told_behind = self._tellings, behind
             if not hint.is_postponed:
                 hint.due_at = min(hint.due_at, now)
-            if len(self._hints) > self._tuning.hints_max:
-                self._drop_hopeless()
+        self._post.counts["hints_dropped/too many"] += max(0, len(wanted) - self._tuning.hints_max)
+        self._drop_hopeless()
 
-    def met(self, address: Address) -> None:
+    def met(self, address: Address, sender: NodeId) -> None:
         """Stop greeting an address: a packet of the covey came from it."""
         if self._hints and self._hints.pop(address, None) is not None:
-            self._proved[address] = None
-            if len(self._proved) > ANSWERED_MAX:
-                del self._proved[next(iter(self._proved))]
+            self._answered_at.pop(address, None)
+            self._answered_at[address] = sender
+            if len(self._answered_at) > ANSWERED_MAX:
+                del self._answered_at[next(iter(self._answered_at))]
 
-    def _listed(self) -> set[Address]:
-        """Return where the live members say to be."""
-        return {address for member in self._roll.members.live for address in member.addresses}
+    def _inhabited(self) -> set[Address]:
+        """Return where the live members are, or say to be."""
+        live = self._roll.members.live
+        found = {address for member in live for address in member.addresses}
+        return found.union(member.path for member in live if member.path is not None)
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due."""
@@ -143,8 +157,8 @@ class Introductions:
 
     def _follow_all(self, due: list[Address], now: Instant) -> None:
         """Greet a few, first those that never were; put off those who seem to be known."""
-        paths, listed = {member.path for member in self._roll.members.live}, self._listed()
-        due.sort(key=lambda address: self._hints[address].greeted)
+        paths, listed = {member.path for member in self._roll.members.live}, self._inhabited()
+        due.sort(key=lambda address: self._hints[address].hopelessness)
         greeted = 0
         for address in due:
             hint = self._hints[address]
@@ -175,14 +189,24 @@ class Introductions:
         departed |= {peer.id: peer.addresses for peer in self._roll.book}
         if not departed:
             return
+        answered_at = self._answered_by(departed)
         if not self._round:
             self._round = sorted(departed)
             self._rng.shuffle(self._round)
         share = math.ceil(len(departed) / self._tuning.reconnect_rounds)
         for _ in range(min(share, self._tuning.reconnect_burst_max, len(self._round))):
             node = self._round.pop()
-            for address in departed.get(node, ()):
-                self._greet(node, address)
+            for address in dict.fromkeys((*departed.get(node, ()), *answered_at.get(node, ()))):
+                if address not in self._local.own:
+                    self._greet(node, address)
+
+    def _answered_by(self, nodes: Container[NodeId]) -> dict[NodeId, list[Address]]:
+        """Return where these nodes once answered, if a hint had led us there."""
+        found: dict[NodeId, list[Address]] = {}
+        for address, node in self._answered_at.items():
+            if node in nodes:
+                found.setdefault(node, []).append(address)
+        return found
 
     def _missed(self, now: Instant) -> Iterator[Member]:
         """Yield who is dead, and who left a moment ago.
@@ -201,6 +225,11 @@ class Introductions:
         self.hello(address, wants_reply=True, also=belief)
 
     def _drop_hopeless(self) -> None:
-        hopeless = max(self._hints, key=lambda address: self._hints[address].greeted)
-        del self._hints[hopeless]
-        self._post.counts["hints_dropped/too many"] += 1
+        """Keep as many hints as there is room for."""
+        excess = len(self._hints) - self._tuning.hints_max
+        if excess <= 0:
+            return
+        hints = self._hints
+        for address in sorted(hints, key=lambda each: hints[each].hopelessness)[-excess:]:
+            del hints[address]
+        self._post.counts["hints_dropped/too many"] += excess

@@ -24,7 +24,12 @@ class LocalMember:
         addresses: Iterable[Address],
         tags: Mapping[str, str],
     ) -> None:
-        self._alive = _checked(Alive(me, boot, FIRST_INCARNATION, name, _best(addresses), {**tags}))
+        self.wishes = only_gossiped(addresses)
+        """Where we are reached, best first: what we would tell if all of it had room."""
+        self.own = frozenset(self.wishes)
+        """Where we would meet ourselves; nobody else is there, whatever somebody says."""
+        words = Alive(me, boot, FIRST_INCARNATION, name, (), {**tags})
+        self._alive = _checked(_with_addresses(words, self.wishes), self.wishes)
         self.asleep_until: Instant | None = None
         """When the sleep ends that we announced; None while we are awake."""
 
@@ -51,14 +56,21 @@ class LocalMember:
     def describe(
         self, *, addresses: Iterable[Address] | None = None, tags: Mapping[str, str] | None = None
     ) -> None:
-        """Change the description. Raises LimitExceeded; then nothing has changed."""
-        changed = msgspec.structs.replace(
+        """Change the description. Raises LimitExceeded for tags; then nothing has changed.
+
+        Of the addresses, as many as have room are told, possibly none: a device cannot help which
+        it has, and whoever hears it learns where it is from its packets.
+        """
+        wishes = self.wishes if addresses is None else only_gossiped(addresses)
+        words = msgspec.structs.replace(
             self._alive,
             incarnation=self.incarnation + 1,
-            addresses=self._alive.addresses if addresses is None else _best(addresses),
+            addresses=(),
             tags=self._alive.tags if tags is None else {**tags},
         )
-        self._alive = _checked(changed)
+        described = _with_addresses(words, wishes)
+        self._alive = described if tags is None else _checked(described, wishes)
+        self.wishes = wishes
 
     def rise_above(self, incarnation: int) -> None:
         """Take an incarnation that beats everything said about this one and those before it."""
@@ -67,17 +79,23 @@ class LocalMember:
         self._alive = msgspec.structs.replace(self._alive, incarnation=following)
 
 
-def _best(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """Keep what others can use; of very many, the first ones, which the caller likes best."""
-    return only_gossiped(addresses)[:ADDRESSES_MAX]
+def _with_addresses(words: Alive, wishes: tuple[Address, ...]) -> Alive:
+    """Add the best of the addresses, as many as have room."""
+    for count in range(min(len(wishes), ADDRESSES_MAX), 0, -1):
+        alive = msgspec.structs.replace(words, addresses=wishes[:count])
+        if len(DATAGRAMS.encode(alive)) <= ALIVE_BYTES_MAX:
+            return alive
+    return words
 
 
-def _checked(alive: Alive) -> Alive:
-    data = DATAGRAMS.encode(alive)
+def _checked(alive: Alive, wishes: tuple[Address, ...]) -> Alive:
+    """Return the words if name and tags leave room for an address. Raises LimitExceeded."""
+    needed = msgspec.structs.replace(alive, addresses=alive.addresses or wishes[:1])
+    data = DATAGRAMS.encode(needed)
     if len(data) > ALIVE_BYTES_MAX:
         raise LimitExceeded(
-            f"name, addresses and tags take {len(data)} bytes together, and {ALIVE_BYTES_MAX} fit "
-            "into a packet; nothing was changed: use fewer or shorter tags"
+            f"name, addresses and tags take {len(data)} bytes together, and {ALIVE_BYTES_MAX} "
+            "fit into a packet; nothing was changed: use fewer or shorter tags"
         )
     try:
         msgspec.convert(msgspec.to_builtins(alive), Alive)

@@ -131,6 +131,8 @@ class Member(msgspec.Struct, frozen=True):
     """Where its packets come from; may differ from what it says of itself."""
     asleep_until: Instant | None = None
     """When it said that it wakes, on our own clock; None unless it is asleep."""
+    ours: tuple[Address, ...] = ()
+    """Those of its addresses that we have too: what is sent there comes back to ourselves."""
 
     @property
     def precedence(self) -> Precedence:
@@ -140,7 +142,7 @@ class Member(msgspec.Struct, frozen=True):
     @property
     def has_address(self) -> bool:
         """Whether anything can be sent to it."""
-        return self.path is not None or bool(self.addresses)
+        return self.path is not None or len(self.addresses) > len(self.ours)
 
     @property
     def is_live(self) -> bool:

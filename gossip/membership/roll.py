@@ -18,6 +18,7 @@ from gossip.membership.addresses import only_gossiped
 from gossip.membership.book import Book
 from gossip.membership.contacts import Contacts
 from gossip.membership.flapping import Flapping
+from gossip.membership.local import LocalMember
 from gossip.membership.members import (
     FLAPS,
     FORGOTTEN,
@@ -40,6 +41,7 @@ class Roll:
 
     def __init__(
         self,
+        local: LocalMember,
         members: MemberTable,
         contacts: Contacts,
         tuning: Tuning,
@@ -51,6 +53,7 @@ class Roll:
         self.admitted: frozenset[NodeId] | None = None
         """Who is in the registry; None as long as nobody told us."""
         self.flapping = Flapping(tuning, counts)
+        self._local = local
         self._contacts = contacts
         self._tuning = tuning
         self._emit = emit
@@ -67,6 +70,7 @@ class Roll:
                     known,
                     name=alive.name,
                     addresses=alive.addresses,
+                    ours=self._ours(alive.member, alive.addresses),
                     tags=alive.tags,
                     described=alive.incarnation,
                 ),
@@ -85,9 +89,28 @@ class Roll:
                 changed_at=now,
                 described=alive.incarnation,
                 path=_path_kept(known, alive),
+                ours=self._ours(alive.member, alive.addresses),
             ),
             now,
         )
+
+    def set_own(self, own: frozenset[Address]) -> None:
+        """Note where we are ourselves now, and look for nobody else there."""
+        if own == self._local.own:
+            return
+        self._local.own = own
+        for member in self.members:
+            ours = self._ours(member.id, member.addresses)
+            path = None if member.path in own else member.path
+            if (ours, path) != (member.ours, member.path):
+                self.members.put(msgspec.structs.replace(member, ours=ours, path=path))
+
+    def _ours(self, node: NodeId, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        """Return those of another member's addresses at which we would meet ourselves."""
+        own = self._local.own
+        if node == self._local.id or own.isdisjoint(addresses):
+            return ()
+        return tuple(address for address in addresses if address in own)
 
     def put(self, member: Member, now: Instant, reason: str | None = None) -> None:
         """Believe this about a member, and tell the application what is new in it.
@@ -135,7 +158,8 @@ class Roll:
         member = Member(
             id=entry.member,
             name=entry.name,
-            addresses=only_gossiped(entry.addresses),
+            addresses=(addresses := only_gossiped(entry.addresses)),
+            ours=self._ours(entry.member, addresses),
             tags=entry.tags,
             state=entry.state,
             boot=entry.boot,

@@ -27,6 +27,7 @@ from gossip.errors import InvalidRequest
 from gossip.ids import Boot, NodeId
 from gossip.machine import Address, Effect, Instant
 from gossip.membership.absence import Absence
+from gossip.membership.addresses import only_gossiped
 from gossip.membership.awareness import Awareness
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
@@ -88,7 +89,9 @@ class Swim:
         # Their own chances, so that nothing else depends on who is at the same place as whom.
         coordinates = Coordinates(me, random.Random(boot), self._post.counts)
         self._contacts = Contacts(coordinates)
-        self._roll = Roll(self.members, self._contacts, tuning, self._changed, self._post.counts)
+        self._roll = Roll(
+            self._local, self.members, self._contacts, tuning, self._changed, self._post.counts
+        )
         self.forum = Forum(self._local, self.members, self._post, tuning, event_time, now)
         self.round_trips = RoundTrips(me, self._contacts, self._post)
         self._reach = Reach(me, self.members, self._roll.book, self._contacts)
@@ -144,15 +147,18 @@ class Swim:
         """Take in an opened datagram. Never raises for bad bytes: it counts them."""
         if not self._enter(now, stirs=False):
             return
-        self._introductions.met(source)
+        self._introductions.met(source, sender)
         if sender == self._local.id:
             # Not this life: the envelope keeps our own packets from us.
             self._beliefs.meet_other_life(boot)
             return
+        is_known = sender in self.members
         if self._beliefs.hear(sender, boot, incarnation, source, now):
             self._evidence.heard(sender, now)
             if self._reader.read(body, sender, source, now):
                 self._is_stirred = True
+            if not is_known:
+                self._beliefs.met(sender, source, now)
         self._settle(now)
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
@@ -207,11 +213,19 @@ class Swim:
             self._beliefs.announce(now)
             self._settle(now)
 
-    def set_addresses(self, addresses: Iterable[Address], now: Instant) -> None:
-        """Tell where we are reached now, best first; of more than eight, the first eight."""
+    def set_addresses(
+        self, addresses: Iterable[Address], now: Instant, own: Iterable[Address] = ()
+    ) -> None:
+        """Tell where we are reached now, best first; of too many, those that have room.
+
+        ``own``: where we would meet ourselves besides. Nobody else is looked for at any of them.
+        """
         if self._enter(now):
-            self._local.describe(addresses=addresses)
-            self._beliefs.announce(now)
+            told = tuple(addresses)
+            self._roll.set_own(frozenset((*told, *own)))
+            if self._local.wishes != only_gossiped(told):
+                self._local.describe(addresses=told)
+                self._beliefs.announce(now)
             self._settle(now)
 
     def set_facts(self, facts: Mapping[str, str], now: Instant) -> None:

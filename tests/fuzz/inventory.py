@@ -51,6 +51,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/net/mdns.py": (PARSERS, "tests/unit/test_discovery.py"),
     "agent/net/sockets.py": ("tests/unit/test_hostile_addresses.py",),
     "agent/net/limits.py": (KERNEL,),
+    "agent/net/netlink.py": (KERNEL, "tests/unit/test_interfaces.py"),
     "agent/net/refusals.py": (KERNEL, "tests/unit/test_udp.py"),
     "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
     # What comes from this machine: people, programs, configuration.

@@ -10,8 +10,8 @@ import pytest
 from agent import exits
 from agent.exits import AgentError
 from agent.net import discovery, peer_book
-from agent.net.discovery import Discovery, Plan
-from agent.net.interfaces import Interface, choose, multicast_handles, own_addresses, scan
+from agent.net.discovery import Discovery, Here, Plan
+from agent.net.interfaces import Interface, choose, multicast_plugs, own_addresses, scan
 from agent.net.mdns import Announcement, Mdns, Sighting, parse_service, service_info
 from agent.net.peer_book import PeerBook
 from agent.net.seeds import parse_seeds, resolve
@@ -69,7 +69,8 @@ def test_what_is_advertised_replaces_the_rest() -> None:
 
 
 def test_handles_for_multicast() -> None:
-    assert multicast_handles([LO, ETH, WLAN]) == ["127.0.0.1", "192.0.2.2", 2, "169.254.7.7", 3]
+    handles = list(multicast_plugs([LO, ETH, WLAN]))
+    assert handles == ["127.0.0.1", "192.0.2.2", "169.254.7.7", 2, 3]
 
 
 def test_the_loopback_is_found_here() -> None:
@@ -109,7 +110,7 @@ class Finder:
 
     def __init__(self, covey: bytes, node: int, port: int, **more: object) -> None:
         self.found: list[Address] = []
-        self.moved: list[tuple[Address, ...]] = []
+        self.moved: list[Here] = []
         self.counts: Counter[str] = Counter()
         plan = Plan(["127.0.0.1"], port, interfaces=["lo"], **more)  # type: ignore[arg-type]
         self.discovery = Discovery(
@@ -146,7 +147,7 @@ def test_a_goodbye_takes_a_sighting_away() -> None:
     async def scenario() -> None:
         seen: list[Sighting] = []
         listening, speaking = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
-        handles = multicast_handles(choose(scan(), ["lo"]))
+        handles = multicast_plugs(choose(scan(), ["lo"]))
         await listening.update(handles)
         me = Announcement(BARN, 77, (Address("127.0.0.1", 7005),))
         await speaking.update(handles, me)
@@ -164,11 +165,12 @@ def test_without_any_interface_it_waits_for_one() -> None:
         mdns, other = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
         await mdns.update([], Announcement(BARN, 78, ()))
         assert mdns._zeroconf is None
-        handles = multicast_handles(choose(scan(), ["lo"]))
+        handles = multicast_plugs(choose(scan(), ["lo"]))
         await other.update(handles, Announcement(BARN, 79, (Address("127.0.0.1", 7006),)))
         await mdns.update(handles, Announcement(BARN, 78, (Address("127.0.0.1", 7007),)))
         await eventually(lambda: any(each.node_id == 79 for each in seen))
-        await mdns.update(["127.0.0.1", "192.0.2.250"])  # one that is not there harms nothing
+        absent: dict[str | int, object] = {"192.0.2.250": 1}
+        await mdns.update(handles | absent)  # one that is not there harms nothing
         await mdns.stop()
         await other.stop()
 
@@ -212,9 +214,53 @@ def test_addresses_that_change_are_told(monkeypatch: pytest.MonkeyPatch) -> None
         finder.discovery._plan = finder.discovery._plan._replace(bind=EVERY)
         monkeypatch.setattr(discovery, "scan", lambda: [moved])
         there = (Address("127.0.0.1", 7001), Address("127.0.0.2", 7001))
-        await eventually(lambda: there in finder.moved)
-        assert finder.moved.count(there) == 1
+        await eventually(lambda: there in [here.told for here in finder.moved])
+        assert [here.told for here in finder.moved].count(there) == 1
         await finder.discovery.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_look_that_fails_is_counted_and_another_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "ADDRESSES_S", 0.01)
+    calls = 0
+
+    def failing() -> list[Interface]:
+        nonlocal calls
+        calls += 1
+        if calls < 20:
+            raise OSError(24, "Too many open files")
+        return [Interface("lo", 1, ("127.0.0.1",))]
+
+    monkeypatch.setattr(discovery, "scan", failing)
+
+    async def scenario() -> None:
+        finder = Finder(BARN, 1, 7001, mdns=False)
+        await finder.discovery.start()
+        await eventually(lambda: finder.moved)
+        assert finder.moved[0].told == (Address("127.0.0.1", 7001),)
+        assert finder.counts["discovery/look_failed"] == 19
+        await finder.discovery.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_replugged_card_is_joined_anew() -> None:
+    async def scenario() -> None:
+        counts: Counter[str] = Counter()
+        mdns = Mdns(lambda _: None, counts)
+        me = Announcement(BARN, 80, (Address("127.0.0.1", 7008),))
+        await mdns.update({"127.0.0.1": (1, 0)}, me)
+        before = mdns._zeroconf
+        assert before is not None
+        [sender] = before.zeroconf.engine.senders
+        await mdns.update({"127.0.0.1": (1, 0)}, me)
+        assert before.zeroconf.engine.senders == [sender]
+        await mdns.update({"127.0.0.1": (2, 0)}, me)
+        assert before.zeroconf.engine.senders != [sender]
+        assert counts["discovery/mdns_joined_anew"] == 1
+        assert mdns._zeroconf is before
+        await mdns.stop()
 
     asyncio.run(scenario())
 
@@ -247,8 +293,26 @@ def test_the_peer_book_survives_a_restart(tmp_path: Path) -> None:
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
         again = PeerBook(store, 1)
         await again.start([Peer(2, "pi2", (Address("10.0.0.222", 1),))])
-        assert hosts(again.addresses()) == ["10.9.9.9", "10.0.0.2", "10.0.0.5"]
+        assert hosts(again.addresses()) == ["10.9.9.9", "10.0.0.5", "10.0.0.2"]
         await again.stop()
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_book_begins_with_one_address_of_each_those_seen_last_first(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        for seen_at, node in enumerate((2, 3, 4)):
+            book = PeerBook(store, 1, lambda: 1000.0 + seen_at)  # noqa: B023
+            await book.start([])
+            book.note(changed(node, *(Address(f"10.{n}.0.{node}", 1) for n in range(3))))
+            await book.stop()
+        assert hosts(book.addresses()) == [
+            *("10.0.0.4", "10.0.0.3", "10.0.0.2"),
+            *("10.1.0.4", "10.1.0.3", "10.1.0.2"),
+            *("10.2.0.4", "10.2.0.3", "10.2.0.2"),
+        ]
         await store.close()
 
     asyncio.run(scenario())

@@ -82,16 +82,35 @@ class Network:
         host = Host(f"{self._prefix}h{number}", f"p{number}", *_addresses(number))
         run("ip", "netns", "add", host.namespace)
         self.hosts.append(host)
+        run("ip", "-n", host.namespace, "link", "set", "lo", "up")
+        self._connect(host, side)
+        return self.lease(host, number)
+
+    def _connect(self, host: Host, side: Side) -> None:
         self._in_switch("link", "add", host.port, "type", "veth",
                         "peer", "name", "eth0", "netns", host.namespace)  # fmt: skip
         # No duplicate address detection: it would hold back IPv6 for seconds.
         run(*host.enter(), "sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0",
             "net.ipv6.conf.eth0.accept_dad=0")  # fmt: skip
-        inside = ("ip", "-n", host.namespace)
-        run(*inside, "link", "set", "lo", "up")
-        run(*inside, "link", "set", "eth0", "up")
+        run("ip", "-n", host.namespace, "link", "set", "eth0", "up")
         self._in_switch("link", "set", host.port, "master", side, "up")
-        return self.lease(host, number)
+
+    def replace_card(self, host: Host, side: Side = "west") -> None:
+        """Take a host's network card out and put another in: same name, same addresses."""
+        number = self.hosts.index(host) + 1
+        run("ip", "-n", host.namespace, "link", "delete", "eth0")
+        self._connect(host, side)
+        self.lease(host, number)
+
+    def add_bridge(self, host: Host, name: str, address: str) -> None:
+        """Give a host a bridge of its own, as Docker does, with a container behind it."""
+        inside = ("ip", "-n", host.namespace)
+        run(*inside, "link", "add", name, "type", "bridge")
+        run(*inside, "link", "add", f"v{name}", "type", "veth", "peer", "name", f"c{name}")
+        run(*inside, "link", "set", f"v{name}", "master", name, "up")
+        run(*inside, "link", "set", f"c{name}", "up")
+        run(*inside, "link", "set", name, "up")
+        run(*inside, "address", "add", address, "dev", name)
 
     def lease(self, host: Host, number: int) -> Host:
         """Give a host the addresses of this number, and the route that goes with them."""
