@@ -17,6 +17,7 @@ from typing import Protocol
 from agent.exits import NOT_FOUND, NOT_PERMITTED, USAGE, AgentError
 from agent.facts import app_facts, check_fact, is_agents_own, service_facts
 from agent.settings import NodeSettings
+from agent.suggesting import did_you_mean
 from gossip.errors import LimitExceeded
 from gossip.membership.facts import flaw
 
@@ -150,7 +151,7 @@ class FactBoard:
         shown = ", ".join(names[:SHOWN_MAX]) + (", and others" if len(names) > SHOWN_MAX else "")
         raise AgentError(
             f"no fact called {name[:80]!r} was set here; nothing was changed",
-            f"set are {shown or 'none'}",
+            did_you_mean(name, names, f"set are {shown or 'none'}"),
             NOT_FOUND,
         )
 

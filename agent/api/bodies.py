@@ -1,7 +1,8 @@
 """Reads what comes in with a request: bodies with a limit, and the values after the ``?``.
 
 The limit is enforced while reading, because ``Content-Length`` may be missing or a lie. All
-complaints are ``BadRequest`` and say how the value is written.
+complaints are ``BadRequest`` and say how the value is written. They name parameters in backticks,
+so that the command line can put its own spelling there (``agent/cli/spelling.py``).
 """
 
 import json
@@ -68,7 +69,7 @@ def integer(
     if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX) or not (
         least <= int(text) <= most
     ):
-        raise BadRequest(f"{name}={text[:40]}: a whole number from {least} to {most} is needed")
+        raise BadRequest(f"`{name}={text[:40]}`: a whole number from {least} to {most} is needed")
     return int(text)
 
 
@@ -82,7 +83,7 @@ def number(request: Request, name: str, *, most: float, default: float) -> float
     except ValueError:
         value = 0.0
     if not 0 < value <= most:
-        raise BadRequest(f"{name}={text[:40]}: a number above 0, at most {most:g}, is needed")
+        raise BadRequest(f"`{name}={text[:40]}`: a number above 0, at most {most:g}, is needed")
     return value
 
 
@@ -90,7 +91,7 @@ def flag(request: Request, name: str) -> bool:
     """Return the truth value ``?name=``; false when it is missing."""
     text = request.query_params.get(name, "").lower()
     if text not in TRUE_WORDS | FALSE_WORDS:
-        raise BadRequest(f"{name}={text[:40]}: write 1 or 0")
+        raise BadRequest(f"`{name}={text[:40]}`: write 1 or 0")
     return text in TRUE_WORDS
 
 

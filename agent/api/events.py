@@ -48,11 +48,11 @@ async def ask(request: Request) -> Response:
     asked = await read_object(request, WORDS | {"filters", "timeout_s"})
     filters, timeout_s = asked.get("filters", {}), asked.get("timeout_s", TIMEOUT_S)
     if not isinstance(filters, dict) or not all(isinstance(v, str) for v in filters.values()):
-        raise BadRequest("filters: an object of tags and their values, which are texts")
+        raise BadRequest("`filters`: an object of tags and their values, which are texts")
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-        raise BadRequest("timeout_s: seconds")
+        raise BadRequest("`timeout_s`: a number of seconds")
     if not 0 < timeout_s <= TIMEOUT_S_MAX:
-        raise BadRequest(f"timeout_s: more than 0, and at most {TIMEOUT_S_MAX:g}")
+        raise BadRequest(f"`timeout_s`: more than 0, and at most {TIMEOUT_S_MAX:g} seconds")
     answers = agent.forum.ask(_name(asked), _payload(asked), filters, float(timeout_s))
     streams: Streams = request.app.state.streams
     return streams.respond(answers, describe)
@@ -64,7 +64,7 @@ async def listen(request: Request) -> Response:
     patterns = tuple(request.query_params.getlist("name"))
     if not 0 < len(patterns) <= LISTENED_MAX:
         raise BadRequest(
-            f"name: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
+            f"`name`: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
         )
     streams: Streams = request.app.state.streams
     return streams.respond(agent.forum.listen(patterns), describe)
@@ -81,7 +81,7 @@ async def answer(request: Request) -> Response:
 def _name(asked: dict[str, Any]) -> str:
     name = asked.get("name")
     if not isinstance(name, str) or not name:
-        raise BadRequest("name: a text is needed")
+        raise BadRequest("`name`: a text is needed")
     return name
 
 

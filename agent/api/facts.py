@@ -33,9 +33,9 @@ async def change_facts(request: Request) -> Response:
     body = await read_object(request, frozenset({"set", "unset"}), BODY_BYTES_MAX)
     give, drop = body.get("set", {}), body.get("unset", [])
     if not isinstance(give, dict) or not all(isinstance(value, str) for value in give.values()):
-        raise BadRequest("set: an object of names and their values, which are texts")
+        raise BadRequest("`set`: an object of names and their values, which are texts")
     if not isinstance(drop, list) or not all(isinstance(name, str) for name in drop):
-        raise BadRequest("unset: a list of names")
+        raise BadRequest("`unset`: a list of names")
     if both := sorted({*give} & {*drop}):
         raise BadRequest(f"{both[0][:80]!r} is in both set and unset; nothing was changed")
     await agent.facts.change(give, drop)

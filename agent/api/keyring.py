@@ -27,7 +27,7 @@ async def rotate(request: Request) -> Response:
     asked = await read_object(request, frozenset({"force"}))
     force = asked.get("force", False)
     if not isinstance(force, bool):
-        raise BadRequest("force: true or false")
+        raise BadRequest("`force`: true or false")
     await agent.keys.rotate(force=force)
     return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
 

@@ -47,7 +47,7 @@ async def get_key(request: Request) -> Response:
     if result.outcome != "ok":
         raise AgentError(
             f"only {result.answered} of {result.needed} owners of {key!r} answered",
-            "try again when more of them are back, or accept fewer with r=1",
+            "try again when more of them are back, or accept fewer with `r=1`",
             UNHEALTHY,
         )
     if not result.values:

@@ -11,6 +11,7 @@ from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
 from agent.exits import NOT_FOUND, AgentError
+from agent.suggesting import did_you_mean
 from gossip.ids import format_node_id
 from gossip.membership.members import Member, MemberState
 
@@ -25,7 +26,7 @@ async def list_members(request: Request) -> Response:
     agent: AgentFacade = request.app.state.agent
     state = request.query_params.get("state", "")
     if state and state not in STATES:
-        raise BadRequest(f"state={state[:40]}: no such state", f"known are {', '.join(STATES)}")
+        raise BadRequest(f"`state={state[:40]}`: no such state", f"known are {', '.join(STATES)}")
     found = [member for member in agent.members if state in ("", member.state.value)]
     return JSONResponse({"members": [describe(agent, member) for member in found]})
 
@@ -51,9 +52,9 @@ async def create_token(request: Request) -> Response:
     asked = await read_object(request, frozenset({"ttl_s", "uses"}))
     ttl_s, uses = asked.get("ttl_s", TOKEN_TTL_S), asked.get("uses", 1)
     if not _is_number(ttl_s) or not 1 <= ttl_s <= TOKEN_TTL_S_MAX:
-        raise BadRequest("ttl_s: seconds, from 1 to those of a year")
+        raise BadRequest("`ttl_s`: from 1 second to a year")
     if type(uses) is not int or not 1 <= uses <= TOKEN_USES_MAX:
-        raise BadRequest(f"uses: a whole number from 1 to {TOKEN_USES_MAX}")
+        raise BadRequest(f"`uses`: a whole number from 1 to {TOKEN_USES_MAX}")
     token = await agent.admission.create_token(float(ttl_s), uses)
     return JSONResponse({"token": token, "ttl_s": float(ttl_s), "uses": uses}, 201)
 
@@ -63,9 +64,9 @@ def find_member(agent: AgentFacade, wanted: str) -> Member:
     for member in agent.members:
         if wanted in (format_node_id(member.id), member.name):
             return member
-    raise AgentError(
-        f"no member is called {wanted[:80]!r}", "`covey members` lists them", NOT_FOUND
-    )
+    names = (member.name for member in agent.members)
+    hint = did_you_mean(wanted, names, "`covey members` lists them")
+    raise AgentError(f"no member is called {wanted[:80]!r}", hint, NOT_FOUND)
 
 
 def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _precision(request: Request) -> Precision:
     for precision in NS_PER_UNIT:
         if text == precision:
             return precision
-    raise BadRequest(f"precision={text[:20]}: one of {', '.join(NS_PER_UNIT)}")
+    raise BadRequest(f"`precision={text[:20]}`: one of {', '.join(NS_PER_UNIT)}")
 
 
 def _parse_json(body: bytes) -> Iterable[Outcome]:

@@ -17,7 +17,7 @@ async def show_round_trip(request: Request) -> Response:
     agent: AgentFacade = request.app.state.agent
     wanted = request.query_params.get("a", "")
     if not wanted:
-        raise BadRequest("a= is missing", "name a member, and with b= the other")
+        raise BadRequest("`a` is missing", "name a member, and with `b` the other")
     one = find_member(agent, wanted)
     other = find_member(
         agent, request.query_params.get("b") or format_node_id(agent.identity.node_id)

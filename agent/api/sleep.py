@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse, Response
 from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
+from agent.notation import format_duration
 from gossip.membership.absence import SLEEP_S_MIN
 from gossip.membership.messages import SLEEP_S_MAX
 
@@ -17,7 +18,9 @@ async def sleep(request: Request) -> Response:
     duration_s = asked.get("duration_s", 0)
     is_number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
     if not is_number or not SLEEP_S_MIN <= duration_s <= SLEEP_S_MAX:
-        raise BadRequest(f"duration_s: seconds, from {SLEEP_S_MIN:g} to {SLEEP_S_MAX}")
+        raise BadRequest(
+            f"`duration_s`: from {format_duration(SLEEP_S_MIN)} to {format_duration(SLEEP_S_MAX)}"
+        )
     grace_s = await agent.sleep(float(duration_s))
     return JSONResponse({"asleep": True, "until_s": float(duration_s), "grace_s": grace_s})
 

@@ -26,6 +26,7 @@ from agent.apps.states import AppState
 from agent.apps.supervisor import Launch, RestartTuning, Supervisor
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
+from agent.suggesting import did_you_mean
 from edge_apps import builtin
 
 # An app's name is an argument, a part of a path in the API, and the name of a file.
@@ -151,8 +152,13 @@ class AppHost:
     def _check_known(self, name: str) -> None:
         if name not in self._known:
             raise AgentError(
-                f"no app is called {name!r}; nothing was changed",
-                f"known are {', '.join(sorted(self._known))}; others need a table [apps.NAME]",
+                f"no app is called {name[:80]!r}; nothing was changed",
+                did_you_mean(
+                    name,
+                    sorted(self._known),
+                    "`covey app list` has all; a program of yours needs a table [apps.NAME] in "
+                    "covey.toml, and a restart of the agent",
+                ),
                 NOT_FOUND,
             )
 

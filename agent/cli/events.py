@@ -18,6 +18,7 @@ from agent.cli.output import (
 )
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
+from agent.cli.suggestions import say_if_nothing
 
 HEADER = ("TIME", "LAMPORT", "NAME", "FROM", "PAYLOAD")
 FOLLOW_WIDTHS = (24, 8, 20, 16, 0)
@@ -78,6 +79,9 @@ def events(
         write_json(answer)
     else:
         write_table(HEADER, [_row(one) for one in answer["events"]], wide=wide)
+        if not answer["events"] and name != "*" and limit:
+            heard = session.client().get("/api/v1/events", limit=RECENT_MAX)["events"]
+            say_if_nothing(session, "event", name, {one["name"]: None for one in heard})
 
 
 def _follow(session: Session, name: str, output: str, *, wide: bool) -> None:

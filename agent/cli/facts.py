@@ -8,6 +8,7 @@ from agent.cli.complete import member_names
 from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.parameters import FACT
 from agent.cli.session import Session, pass_session
+from agent.cli.suggestions import say_if_nothing
 
 
 @click.group()
@@ -34,6 +35,10 @@ def list_(
         for member in sorted(answer["members"], key=lambda one: one["name"])
         for name, value in member["facts"].items()
     ]
+    if not rows and pattern is not None:
+        told = session.client().get("/api/v1/facts", node=node)["members"]
+        known = {name: None for member in told for name in member["facts"]}
+        say_if_nothing(session, "fact", pattern, known)
     write_table(("NODE", "NAME", "VALUE"), rows, wide=wide)
 
 

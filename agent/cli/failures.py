@@ -21,6 +21,23 @@ from agent.paths import SYSTEM_SOCKET
 from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, ClientError
 from gossip.errors import CoveyError
 
+VERBS = {
+    "check": "config check",
+    "create": "token create",
+    "delete": "kv delete",
+    "get": "kv get",
+    "log": "app log",
+    "put": "kv put",
+    "rotate": "keys rotate",
+    "send": "event send",
+    "set": "facts set",
+    "start": "app start",
+    "stop": "app stop",
+    "unset": "facts unset",
+    "watch": "kv watch",
+}
+"""What stands below a noun, and is asked for without it."""
+
 
 def run_to_status(command: click.Command, arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status after saying what went wrong, if anything did."""
@@ -37,12 +54,19 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     except click.exceptions.NoArgsIsHelpError as error:  # a command group named alone
         click.echo(error.format_message(), err=True)
         return exits.USAGE
+    except click.exceptions.NoSuchCommand as error:
+        return _tell(_small(error.message), _command_hint(error), exits.USAGE)
+    except click.exceptions.NoSuchOption as error:
+        return _tell(_small(error.message), _option_hint(error), exits.USAGE)
     except click.UsageError as error:
         return _tell(error.format_message(), _usage_hint(error), exits.USAGE)
     except click.ClickException as error:
         return _tell(error.format_message(), "", error.exit_code)
     except CoveyError as error:
-        return _tell(str(error), getattr(error, "hint", "") + _service_hint(error), _status(error))
+        from agent.cli.spelling import spelled
+
+        hint = getattr(error, "hint", "") + _service_hint(error)
+        return _tell(spelled(str(error)), spelled(hint), _status(error))
     # Without standalone mode, click returns the code that ctx.exit() was given.
     return result if isinstance(result, int) else exits.YES
 
@@ -55,6 +79,29 @@ def _status(error: CoveyError) -> int:
     if isinstance(error, AgentTimedOut):
         return exits.TIMED_OUT
     return exits.UNREACHABLE if isinstance(error, ClientError) else exits.NO
+
+
+def _command_hint(error: click.exceptions.NoSuchCommand) -> str:
+    """Name the command that was probably meant: a close name, or one that stands below a noun."""
+    from agent.suggesting import closest
+
+    assert error.ctx is not None, "a group found it missing"
+    group = error.ctx.command
+    assert isinstance(group, click.Group), "only a group has commands"
+    meant = VERBS.get(error.command_name) if group.name == "root" else None
+    meant = meant or closest(error.command_name, group.list_commands(error.ctx))
+    return f"did you mean `{error.ctx.command_path} {meant}`?" if meant else _usage_hint(error)
+
+
+def _option_hint(error: click.exceptions.NoSuchOption) -> str:
+    if not error.possibilities:
+        return _usage_hint(error)
+    return f"did you mean {' or '.join(f'`{each}`' for each in error.possibilities)}?"
+
+
+def _small(text: str) -> str:
+    """Return a sentence of click as the rest of one of ours."""
+    return text[:1].lower() + text[1:].rstrip(".")
 
 
 def _usage_hint(error: click.UsageError) -> str:

@@ -23,6 +23,7 @@ from agent.cli.output import (
 from agent.cli.parameters import DURATION
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
+from agent.cli.suggestions import suggesting_keys
 from agent.exits import AgentError
 
 PAGE_KEYS = 500
@@ -82,13 +83,14 @@ def get(session: Session, key: str, r: int | None, timeout: float, output: str) 
 
     Of concurrent versions, the newest; `-o json` shows all.
     """
-    answer = session.client().request(
-        "GET",
-        f"/api/v1/kv/{key}",
-        query={"r": r, "timeout": timeout},
-        headers={"Accept": "application/json"} if output == "json" else {},
-        timeout_s=timeout + EXTRA_WAIT_S,
-    )
+    with suggesting_keys(session, key):
+        answer = session.client().request(
+            "GET",
+            f"/api/v1/kv/{key}",
+            query={"r": r, "timeout": timeout},
+            headers={"Accept": "application/json"} if output == "json" else {},
+            timeout_s=timeout + EXTRA_WAIT_S,
+        )
     if output == "json":
         write_json(answer.json())
         return

@@ -62,7 +62,18 @@ def query(
             )
     if not summary:
         raise AgentError("the agent stopped before all had answered", "", exits.UNREACHABLE)
+    if not summary["expected"]:
+        raise AgentError(
+            f"no member that is alive has the {_tags(filters)}; nobody was asked",
+            "tags are set in [node] of each member's covey.toml; `covey members --wide` shows them",
+            exits.NOT_FOUND,
+        )
     _conclude(session, summary)
+
+
+def _tags(filters: tuple[tuple[str, str], ...]) -> str:
+    told = ", ".join(f"{name}={value}" for name, value in filters)
+    return f"tag {told}" if len(filters) == 1 else f"tags {told}"
 
 
 def _conclude(session: Session, summary: dict[str, Any]) -> None:

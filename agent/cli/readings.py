@@ -17,6 +17,8 @@ from agent.cli.output import (
 )
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
+from agent.cli.suggestions import say_if_nothing
+from agent.suggesting import CANDIDATES_MAX
 
 HEADER = ("TIME", "SENSOR", "VALUE", "UNIT", "TAGS")
 FOLLOW_WIDTHS = (24, 32, 12, 6, 0)
@@ -46,6 +48,9 @@ def readings(
         write_json(answer)
     else:
         write_table(HEADER, [_row(one) for one in answer["readings"]], wide=wide)
+        if not answer["readings"] and sensor != "*" and limit != 0:
+            newest = session.client().get("/api/v1/readings", limit=CANDIDATES_MAX)["readings"]
+            say_if_nothing(session, "sensor", sensor, {one["sensor"]: None for one in newest})
 
 
 @click.command()

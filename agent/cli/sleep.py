@@ -25,7 +25,8 @@ def sleep(session: Session, duration: float, output: str) -> None:
         return
     write_line(f"The others know that this node sleeps for {format_duration(answer['until_s'])}.")
     session.say(
-        f"Silent for {format_duration(answer['grace_s'])} longer than that it counts as dead. "
+        "If it is not back "
+        f"{format_duration(answer['grace_s'])} after that, they take it for dead. "
         "`covey wake` ends the sleep early."
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from agent.escaping import one_line
+from agent.escaping import lines_below
 from agent.exits import INTERRUPTED, NO, YES, AgentError
 
 AGENTS_DEFAULT = 3
@@ -123,7 +123,7 @@ async def _check(agents: int, keep: Path | None) -> int:
 
 
 def _say(text: str) -> None:
-    click.echo(one_line(text), err=True)
+    click.echo(lines_below(text), err=True)
 
 
 def _timed() -> Callable[[str], None]:

@@ -25,9 +25,16 @@ from gossip.errors import LimitExceeded, LocalError
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.membership.lamport import LEARNT_MAX, Allowance, LamportClock
-from gossip.membership.local import LocalMember
+from gossip.membership.local import LocalMember, flaw_of_tags
 from gossip.membership.members import MemberTable
-from gossip.membership.messages import DATAGRAMS, Event, EventId
+from gossip.membership.messages import (
+    DATAGRAMS,
+    EVENT_NAME_CHARACTERS_MAX,
+    EVENT_PAYLOAD_BYTES_MAX,
+    Event,
+    EventId,
+    Query,
+)
 from gossip.membership.post import Post
 from gossip.tuning import Tuning
 
@@ -241,13 +248,34 @@ def id_of(event: Event) -> EventId:
     return EventId(event.sender, event.boot, event.sequence)
 
 
-def check(words: msgspec.Struct) -> None:
+def check(words: "Event | Query") -> None:
     """Raise LimitExceeded if a message that we are to send would be refused by others."""
+    if problem := _flaw(words):
+        raise LimitExceeded(f"{problem}; nothing was sent")
+    msgspec.convert(msgspec.to_builtins(words), type(words))  # no other limit is the caller's
+
+
+def _flaw(words: "Event | Query") -> str:
+    """Say what others would not accept, for whoever wrote it; empty if there is nothing."""
+    if not 1 <= len(words.name) <= EVENT_NAME_CHARACTERS_MAX:
+        return f"a name has 1 to {EVENT_NAME_CHARACTERS_MAX} characters, not {len(words.name)}"
+    if len(words.payload) > EVENT_PAYLOAD_BYTES_MAX:
+        return (
+            f"a payload has at most {EVENT_PAYLOAD_BYTES_MAX} bytes, not {len(words.payload)}: put "
+            "larger things into a shared key, and send its name"
+        )
+    tags = words.filters if isinstance(words, Query) else {}
+    if (problem := flaw_of_tags(tags)) or all(map(_is_text, (words.name, *tags, *tags.values()))):
+        return problem
+    return "a name or a tag is no text: it has half of a surrogate pair"
+
+
+def _is_text(text: str) -> bool:
     try:
-        msgspec.convert(msgspec.to_builtins(words), type(words))
-        msgspec.msgpack.encode(words)  # half of a surrogate pair is a str, and no text
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise LimitExceeded(f"this does not fit: {error}; nothing was sent") from None
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _order(event: Event) -> tuple[int, NodeId, int, int]:

@@ -8,7 +8,16 @@ from gossip.errors import LimitExceeded
 from gossip.ids import UINT64_MAX, Boot, NodeId
 from gossip.machine import Address, Instant
 from gossip.membership.addresses import only_gossiped
-from gossip.membership.messages import ADDRESSES_MAX, ALIVE_BYTES_MAX, DATAGRAMS, Alive
+from gossip.membership.messages import (
+    ADDRESSES_MAX,
+    ALIVE_BYTES_MAX,
+    DATAGRAMS,
+    NAME_CHARACTERS_MAX,
+    TAG_KEY_CHARACTERS_MAX,
+    TAG_VALUE_CHARACTERS_MAX,
+    TAGS_MAX,
+    Alive,
+)
 
 FIRST_INCARNATION = 1
 
@@ -97,10 +106,32 @@ def _checked(alive: Alive, wishes: tuple[Address, ...]) -> Alive:
             f"name, addresses and tags take {len(data)} bytes together, and {ALIVE_BYTES_MAX} "
             "fit into a packet; nothing was changed: use fewer or shorter tags"
         )
-    try:
-        msgspec.convert(msgspec.to_builtins(alive), Alive)
-    except msgspec.ValidationError as error:
+    if len(alive.name) > NAME_CHARACTERS_MAX:
         raise LimitExceeded(
-            f"name or tags are longer than members accept: {error}; nothing was changed"
-        ) from None
+            f"a node's name has at most {NAME_CHARACTERS_MAX} characters, not {len(alive.name)}; "
+            "nothing was changed"
+        )
+    if problem := flaw_of_tags(alive.tags):
+        raise LimitExceeded(f"{problem}; nothing was changed")
+    msgspec.convert(msgspec.to_builtins(alive), Alive)  # no other limit is the caller's
     return alive
+
+
+def flaw_of_tags(tags: Mapping[str, str]) -> str:
+    """Say which tag other members would not accept, and why; empty if there is none.
+
+    >>> flaw_of_tags({"room": "attic"}), flaw_of_tags({"room": 300 * "x"})
+    ('', "the value of the tag 'room' has 300 characters; it may have 256")
+    """
+    if len(tags) > TAGS_MAX:
+        return f"there are {len(tags)} tags; a node has at most {TAGS_MAX}"
+    for name, value in tags.items():
+        if len(name) > TAG_KEY_CHARACTERS_MAX:
+            longest = TAG_KEY_CHARACTERS_MAX
+            return f"the tag {name[:20]!r}... has a name of {len(name)} characters, not {longest}"
+        if len(value) > TAG_VALUE_CHARACTERS_MAX:
+            longest = TAG_VALUE_CHARACTERS_MAX
+            return (
+                f"the value of the tag {name!r} has {len(value)} characters; it may have {longest}"
+            )
+    return ""

@@ -192,11 +192,11 @@ def check_request(request: Request) -> None:
             _check_prefix(request.prefix)
             _check_prefix(request.after)
             if not 1 <= request.limit <= LIST_ENTRIES_MAX:
-                raise InvalidRequest(f"limit: 1 to {LIST_ENTRIES_MAX}, not {request.limit}")
+                raise InvalidRequest(f"`limit={request.limit}`: 1 to {LIST_ENTRIES_MAX}")
         case Put() | Delete() | Get():
             check_key(request.key)
     if not 0 < request.timeout_s <= REQUEST_TIMEOUT_S_MAX:
-        raise InvalidRequest(f"timeout: up to {REQUEST_TIMEOUT_S_MAX:.0f} s")
+        raise InvalidRequest(f"`timeout`: up to {REQUEST_TIMEOUT_S_MAX:.0f} s")
     if isinstance(request, Put) and len(request.value) > VALUE_BYTES_MAX:
         raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
     if isinstance(request, Put | Delete) and request.context is not None:
@@ -222,7 +222,7 @@ def quorum(wanted: int | None, owners: int, name: str) -> int:
     if wanted is None:
         return owners // 2 + 1
     if not 1 <= wanted <= owners:
-        raise InvalidRequest(f"{name}={wanted}: this key has {owners} owners; use 1 to {owners}")
+        raise InvalidRequest(f"`{name}={wanted}`: this key has {owners} owners; use 1 to {owners}")
     return wanted
 
 

@@ -74,7 +74,7 @@ class FakeKv:
     ) -> PutResult:
         self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
         if w is not None and w > 3:
-            raise InvalidRequest(f"w={w}: this key has 3 owners; use 1 to 3")
+            raise InvalidRequest(f"`w={w}`: this key has 3 owners; use 1 to 3")
         self.values[key] = [value]
         return PutResult(self.outcome, 2 if self.outcome == "ok" else 1, 2, b"ctx")
 

@@ -164,8 +164,9 @@ def test_unknown_names_change_nothing(tmp_path: Path) -> None:
             with pytest.raises(AgentError, match="no app is called 'nope'") as caught:
                 await attempt
             assert caught.value.status == NOT_FOUND
-        with pytest.raises(AgentError):
-            host.log("nope")
+        with pytest.raises(AgentError) as caught:
+            host.log("sensor-sim")
+        assert "did you mean 'sensor_sim'?" in caught.value.hint
         assert not (tmp_path / "apps.json").exists()
         await host.close()
 

@@ -316,7 +316,7 @@ def test_leave(served: Served, covey: Covey) -> None:
 def test_sleep_and_wake(served: Served, covey: Covey) -> None:
     slept = covey("sleep", "2h")
     assert slept.stdout == "The others know that this node sleeps for 2h.\n"
-    assert "Silent for 2m longer" in slept.stderr
+    assert "If it is not back 2m after that, they take it for dead." in slept.stderr
     assert covey("members", "--state", "asleep").stdout.startswith("ada\tasleep\t")
     assert "asleep (2h)" in covey("members", "show", "ada").stdout
     assert covey("wake").stdout == "This node is awake.\n"

@@ -57,7 +57,8 @@ def foreign(modules: set[str]) -> set[str]:
 def test_the_root_loads_no_command(arguments: list[str]) -> None:
     _, loaded, heavy = loaded_by("from agent.cli import main; main()", *arguments)
     assert foreign(loaded) == {"click"}
-    assert {name for name in loaded if not name.startswith("click")} == LIGHT_PARTS
+    parts = {name for name in loaded if not name.startswith("click")}
+    assert parts - {"agent.suggesting"} == LIGHT_PARTS  # a few lines, for a mistyped name
     assert heavy == set()
 
 

@@ -1,0 +1,183 @@
+"""What the command line says to somebody who mistyped: the likely name, in its own spelling."""
+
+import doctest
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import pytest
+
+import agent.cli.spelling
+import agent.suggesting
+import gossip.membership.local
+from agent import exits
+from agent.api.application import ROUTES
+from agent.cli.failures import VERBS, run_to_status
+from agent.cli.root import root
+from agent.cli.spelling import SPELLINGS, spelled
+from agent.suggesting import CANDIDATES_MAX, closest
+from gossip.errors import LimitExceeded
+from gossip.membership.events import check
+from gossip.membership.messages import Event, Query
+from tests.unit.fake_agent import ME, Served, serving
+from tests.unit.test_docs_reference import EVERY_COMMAND
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Outcome(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+Covey = Callable[..., Outcome]
+
+
+@pytest.fixture
+def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
+    def run(*arguments: str) -> Outcome:
+        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        running.agent.kv.values = {"lights/north": [b"on"], "lights/south": [b"off"]}
+        yield running
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    for module in (agent.suggesting, agent.cli.spelling, gossip.membership.local):
+        assert doctest.testmod(module).failed == 0
+        assert doctest.testmod(module).attempted > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["memebrs"], "`covey members`"),
+        (["get", "k"], "`covey kv get`"),
+        (["put", "k", "v"], "`covey kv put`"),
+        (["event", "sned", "x"], "`covey event send`"),
+        (["members", "--wach"], "`--watch`"),
+        (["members", "show", "adda"], "'ada'"),
+        (["rtt", "BOB"], "'bob'"),
+        (["facts", "list", "aad"], "'ada'"),
+    ],
+)
+def test_did_you_mean(served: Served, covey: Covey, arguments: list[str], meant: str) -> None:
+    outcome = covey(*arguments)
+    assert outcome.status in (exits.USAGE, exits.NOT_FOUND)
+    assert f"did you mean {meant}?" in outcome.stderr.splitlines()[1]
+
+
+def test_keys_are_suggested_to_a_person(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "did you mean" not in covey("kv", "get", "lights/nroth").stderr
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    outcome = covey("kv", "get", "lights/nroth")
+    assert outcome.status == exits.NOT_FOUND
+    assert "did you mean 'lights/north'?" in outcome.stderr
+
+
+def test_sensors_events_and_facts_that_nobody_has(served: Served, covey: Covey) -> None:
+    covey("publish", "attic/temperature", "21")
+    served.agent.telemetry.recent = lambda pattern, _limit: (  # type: ignore[method-assign]
+        served.agent.telemetry.accepted if pattern == "*" else []
+    )
+    told = covey("readings", "--sensor", "atic/temperature").stderr
+    assert "no sensor fits 'atic/temperature'; did you mean 'attic/temperature'?" in told
+    assert covey("readings", "--sensor", "x/*").stderr == "no sensor fits 'x/*'\n"
+    assert "no event fits 'dor'; did you mean 'door'?" in covey("events", "--name", "dor").stderr
+    assert "did you mean 'rack'?" in covey("facts", "list", "--name", "rakc").stderr
+    covey("facts", "set", "litres=1")
+    assert "did you mean 'litres'?" in covey("facts", "unset", "liters").stderr
+
+
+def test_nobody_has_such_a_tag(served: Served, covey: Covey) -> None:
+    from agent.forum.words import Summary
+
+    served.agent.forum.answers = [Summary(0, 0, ())]
+    outcome = covey("query", "ping", "--filter", "room=lab")
+    assert outcome.status == exits.NOT_FOUND
+    assert "no member that is alive has the tag room=lab; nobody was asked" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["kv", "put", "k", "v", "-w", "9"], "`-w 9`"),
+        (["kv", "get", "k", "-r", "99"], "`-r 99`"),
+        (["kv", "get", "k", "--timeout", "2h"], "`--timeout 7200.0`"),
+        (["query", "ping", "--timeout", "2h"], "`--timeout`"),
+        (["token", "create", "--ttl", "900d"], "`--ttl`"),
+        (["sleep", "90d"], "`DURATION`"),
+    ],
+)
+def test_an_option_is_called_as_it_was_typed(
+    served: Served, covey: Covey, arguments: list[str], option: str
+) -> None:
+    outcome = covey(*arguments)
+    assert outcome.status == exits.USAGE
+    assert option in outcome.stderr
+    assert "_s" not in outcome.stderr
+
+
+def test_a_hint_too(served: Served, covey: Covey) -> None:
+    served.agent.kv.outcome = "unavailable"
+    assert "accept fewer with `-r 1`" in covey("kv", "get", "k").stderr
+
+
+def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
+    """In messages, parameters of the HTTP API stand in backticks."""
+    sources = [*(ROOT / "agent" / "api").glob("*.py"), ROOT / "gossip" / "state" / "requests.py"]
+    named = {
+        name
+        for source in sources
+        for line in source.read_text().splitlines()
+        if "(" in line or line.lstrip().startswith(('"', 'f"'))
+        for name in re.findall(r"[\"' ]`([a-z_]+)(?:=[^`]*)?`[:, \"]", line)
+    }
+    for_programs = {"precision", "set", "unset", "path"}
+    assert named - for_programs <= SPELLINGS.keys()
+    assert len(ROUTES) > len(named) > 5
+    assert spelled("`r=1` and `x=1`") == "`-r 1` and `x=1`"
+
+
+def test_a_verb_stands_where_it_is_said_to_stand() -> None:
+    for verb, meant in VERBS.items():
+        assert meant.endswith(f" {verb}")
+        assert f"covey {meant}" in EVERY_COMMAND
+        assert not isinstance(EVERY_COMMAND[f"covey {meant}"], click.Group)
+
+
+def test_looking_for_a_name_is_bounded() -> None:
+    known = [f"member-{number}" for number in range(100_000)]
+    assert closest("member-99999", iter(known)) in known[:CANDIDATES_MAX]
+    assert closest("x" * 10_000, known) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (Event(ME, 1, 1, 1, "x", b"y" * 513), "a payload has at most 512 bytes, not 513"),
+        (Event(ME, 1, 1, 1, "x" * 65, b""), "a name has 1 to 64 characters, not 65"),
+        (Event(ME, 1, 1, 1, "\ud800", b""), "no text"),
+        (Query(ME, 1, 1, "x", b"", {"t": "v" * 257}, 1), "the value of the tag 't' has 257"),
+        (Query(ME, 1, 1, "x", b"", {"t" * 65: "v"}, 1), "has a name of 65 characters"),
+        (Query(ME, 1, 1, "x", b"", {str(n): "" for n in range(33)}, 1), "there are 33 tags"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_words(words: Event | Query, problem: str) -> None:
+    with pytest.raises(LimitExceeded, match=re.escape(problem)) as caught:
+        check(words)
+    assert "$" not in str(caught.value)
+    assert "Expected" not in str(caught.value)
