@@ -21,8 +21,22 @@ import math
 
 import msgspec
 
-PACKET_BYTES_MAX = 1400
-"""UDP payload that crosses Ethernet, PPPoE and WireGuard without being fragmented."""
+PATH_BYTES = 1280
+"""The largest IP packet that we send, by datagram and by stream: the least that IPv6 asks of every
+link (RFC 8200 section 5), what VPNs offer at least, and what QUIC relies on (RFC 9000 section 14).
+So PPPoE (1492), WireGuard (1420) and tunnels in tunnels need no search for their size."""
+
+NARROW_PATH_BYTES = 576
+"""The same, on a path that turned out to drop larger packets: what every host takes (RFC 791)."""
+
+IP_AND_UDP_BYTES = 40 + 8
+"""The headers of a datagram by IPv6; IPv4's are 20 less."""
+
+PACKET_BYTES_MAX = PATH_BYTES - IP_AND_UDP_BYTES
+"""The largest datagram, in bytes of UDP payload."""
+
+NARROW_PACKET_BYTES = NARROW_PATH_BYTES - IP_AND_UDP_BYTES
+"""The same, on a narrow path."""
 
 ENVELOPE_BYTES = 53
 """What the envelope adds to a body; see its table."""

@@ -3,8 +3,16 @@
 UDP and TCP share the number, so that one firewall rule and one advertised address are enough.
 IPv4 and IPv6 get sockets of their own (``IPV6_V6ONLY``): mapped addresses would make one peer
 look like two. A machine without IPv6 is no error as long as something could be bound.
+
+Nothing that we send is larger than a path has to carry (``gossip/tuning.py``), because nobody tells
+who sends too much: the ICMP messages by which a path names its size (RFC 1191) are what firewalls
+and tunnels lose first. TCP gets the bound as its largest segment, which each side tells the other
+in its first packet, so the one that bounds it bounds both. Datagrams by IPv4 go out without "don't
+fragment": they are small enough, and where a path is narrower still, a router that cuts one in two
+is better than one that drops it; every datagram is sealed, so pieces cannot be mixed up.
 """
 
+import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -14,12 +22,17 @@ from collections.abc import Sequence
 
 from agent import exits
 from agent.exits import AgentError
+from gossip.tuning import PATH_BYTES
 
 ATTEMPTS_MAX = 32
 BACKLOG = 128
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 """Some 700 full datagrams: what arrives while the process is paused is heard afterwards. The
 kernel silently gives less where ``net.core.rmem_max`` says so."""
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0
+"""linux/in.h; Python's socket module does not name them."""
+IP_AND_TCP_BYTES = {socket.AF_INET: 20 + 20, socket.AF_INET6: 40 + 20}
+"""The headers in front of a segment, without TCP's options, which count as its content."""
 NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.EPROTONOSUPPORT}
 
 log = logging.getLogger(__name__)
@@ -89,11 +102,35 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
             fresh.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound_segments(fresh, PATH_BYTES)
         else:
             fresh.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+            if family == socket.AF_INET:
+                fresh.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         fresh.bind((host, port))
         if kind == socket.SOCK_STREAM:
             fresh.listen(BACKLOG)
+    except BaseException:
+        fresh.close()
+        raise
+    return fresh
+
+
+def bound_segments(of: socket.socket, path_bytes: int) -> None:
+    """Let a socket that is not connected yet send and ask for no larger IP packets than these."""
+    segment_bytes = path_bytes - IP_AND_TCP_BYTES[of.family]
+    of.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment_bytes)
+
+
+async def connected_to(host: str, port: int, path_bytes: int) -> socket.socket:
+    """Return a stream socket that is connected to a literal address. Raises OSError."""
+    family = family_of(host)
+    assert family is not None, "whoever dials has looked whether it is an address"
+    fresh = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        fresh.settimeout(0)
+        bound_segments(fresh, path_bytes)
+        await asyncio.get_running_loop().sock_connect(fresh, (host, port))
     except BaseException:
         fresh.close()
         raise

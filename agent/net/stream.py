@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable
 from agent.net.frames import framed
 from agent.net.link import Connection, Link
 from agent.net.listener import Listener, OnFrame, OnGuest
-from agent.net.sockets import Sockets, family_of
+from agent.net.sockets import Sockets, connected_to, family_of
 from agent.net.tls import dialling_context, listening_context, peer_of
 from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.machine import Address
+from gossip.tuning import PATH_BYTES
 
 ADDRESSES_TRIED_MAX = 4
 ADDRESS_CHECKS, ADDRESS_CHECK_S = 30, 0.05
@@ -130,9 +131,10 @@ class Streams:
 
     async def _dial_address(self, to: NodeId, address: Address) -> Connection:
         async with asyncio.timeout(DIAL_S):
+            connected = await connected_to(address.host, address.port, PATH_BYTES)
             # The empty name keeps asyncio from sending and checking a host name.
             reader, writer = await asyncio.open_connection(
-                address.host, address.port, ssl=self._context, server_hostname=""
+                sock=connected, ssl=self._context, server_hostname=""
             )
         try:
             peer = peer_of(writer.get_extra_info("ssl_object"), self._identity.cluster_id)

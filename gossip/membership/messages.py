@@ -27,7 +27,7 @@ TAGS_MAX = 32
 TAG_KEY_CHARACTERS_MAX = 64
 TAG_VALUE_CHARACTERS_MAX = 256
 
-ALIVE_BYTES_MAX = 1200
+ALIVE_BYTES_MAX = 1024
 """An encoded Alive; less than a packet, so that it travels together with what asked for it."""
 
 POSITION_BYTES_MAX = 128

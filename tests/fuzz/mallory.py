@@ -16,10 +16,9 @@ from gossip.node import Node
 from gossip.sim.host import Host
 from gossip.sim.suite import ToySuite
 from gossip.sim.world import SECRET, World
+from gossip.tuning import BODY_BYTES_MAX
 from gossip.wire import LENGTH_BYTES, pack
 from tests.fuzz.codecs import codecs
-
-BODY_BYTES_MAX = 1300
 
 
 class Mallory:

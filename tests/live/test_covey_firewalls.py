@@ -58,3 +58,17 @@ def test_a_firewall_that_rejects_datagrams_accuses_nobody(three: Fleet) -> None:
     cedar.must("kv", "put", "from", "behind")
     assert others[0].must("kv", "get", "from").stdout == "behind"
     three.network.open_firewall(cedar.at)
+
+
+def test_a_path_of_1280_bytes_is_wide_enough(three: Fleet) -> None:
+    """Whatever VPN, PPPoE or VLAN is in between, and whether or not ICMP gets through."""
+    three.network.narrow(1280)
+    for agent in three.agents.values():  # so that no stream is from before
+        agent.kill()
+        agent.start()
+    three.wait_formed(BACK_WITHIN_S, "all see each other")
+    ash, birch, cedar = three.agents.values()
+    large = "x" * 100_000
+    ash.must("kv", "put", "large", large)
+    assert birch.must("kv", "get", "large").stdout == large
+    assert cedar.must("kv", "get", "large").stdout == large

@@ -12,13 +12,23 @@ import pytest
 from agent import exits
 from agent.exits import AgentError
 from agent.net.refusals import EXTENDED_ERROR, IP_RECVERR, ORIGIN_ICMP, Refusals
-from agent.net.sockets import Sockets, family_of, open_sockets
+from agent.net.sockets import (
+    IP_MTU_DISCOVER,
+    IP_PMTUDISC_DONT,
+    Sockets,
+    connected_to,
+    family_of,
+    open_sockets,
+)
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from gossip.machine import Address
+from gossip.tuning import NARROW_PATH_BYTES, PACKET_BYTES_MAX, PATH_BYTES
 from tests.patience import GIVE_UP_S
 
 LONG = bytes(range(256))
 """As long as what we send: a refusal must quote enough of it."""
+TIMESTAMP_BYTES = 12
+"""TCP's option, which takes its room from the segments."""
 
 
 @pytest.fixture
@@ -243,6 +253,40 @@ def test_readers_are_called_until_stopped(endpoint: UdpEndpoint, sockets: Socket
         assert got == [b"x"]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("path_bytes", [PATH_BYTES, NARROW_PATH_BYTES])
+def test_whoever_bounds_its_segments_bounds_both_directions(host: str, path_bytes: int) -> None:
+    """Loopback would carry 64 KiB in one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    wanted = path_bytes - {socket.AF_INET: 40, socket.AF_INET6: 60}[family]
+
+    async def scenario() -> None:
+        with socket.create_server((host, 0), family=family) as unbounded:
+            here = await connected_to(host, unbounded.getsockname()[1], path_bytes)
+            there, _ = unbounded.accept()
+            for end in (here, there):
+                with end:
+                    found = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+                    assert wanted - TIMESTAMP_BYTES <= found <= wanted
+
+    asyncio.run(scenario())
+
+
+def test_listening_sockets_bound_the_segments_of_whoever_dials(sockets: Sockets) -> None:
+    for listening in sockets.stream:
+        with socket.socket(listening.family, socket.SOCK_STREAM) as unbounded:
+            unbounded.connect(listening.getsockname()[:2])
+            segment = unbounded.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+            assert 1000 < segment <= PATH_BYTES - 40
+
+
+def test_datagrams_fit_a_path_and_may_be_cut_on_a_narrower_one(sockets: Sockets) -> None:
+    assert PACKET_BYTES_MAX + 40 + 8 <= 1280, "the least that IPv6 promises"
+    for each in sockets.datagram:
+        if each.family == socket.AF_INET:
+            assert each.getsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER) == IP_PMTUDISC_DONT
 
 
 def test_families_of_literals() -> None:

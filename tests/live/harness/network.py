@@ -158,13 +158,28 @@ class Network:
         target: Host | None = None,
         *,
         percent: int = 100,
-        what: Literal["frames", "datagrams"] = "frames",
+        what: Literal["frames", "datagrams", "streams"] = "frames",
     ) -> None:
         """From now on, drop this share of what goes from one host to another; None: any host."""
         words = [f"iifname {source.port}"] if source else []
         words += [f"oifname {target.port}"] if target else []
         words += ["meta l4proto udp"] if what == "datagrams" else []
+        words += [f"tcp dport {AGENT_PORT}"] if what == "streams" else []
         words += [f"numgen random mod 100 < {percent}"] if percent < 100 else []
+        self._drop(*words)
+
+    def narrow(self, path_bytes: int, target: Host | None = None) -> None:
+        """From now on, drop packets larger than this, on their way to one host; None: any.
+
+        That is what a tunnel does whose words about it (ICMP) are lost.
+        """
+        for host in self.hosts:
+            # Else what is dropped are not packets, but dozens of them that hosts pass on as one.
+            run("ip", "-n", host.namespace, "link", "set", "dev", "eth0", "gso_max_segs", "1")
+        words = [f"oifname {target.port}"] if target else []
+        self._drop(*words, "meta", "length", ">", str(path_bytes))
+
+    def _drop(self, *words: str) -> None:
         self._nft("add", "table", "bridge", "losses")
         self._nft("add", "chain", "bridge", "losses", "forward",
                   "{ type filter hook forward priority 0; }")  # fmt: skip
