@@ -43,7 +43,12 @@ class ClientError(CoveyError):
 
 
 class AgentUnreachable(ClientError):
-    """No agent answered; a request that changes something may have been carried out or not."""
+    """No agent answered; a request that changes something may have been carried out or not.
+
+    ``was_asked`` is false when it was certainly not: there was nobody to send it to.
+    """
+
+    was_asked = True
 
 
 class AgentTimedOut(AgentUnreachable):
@@ -183,7 +188,9 @@ class Client:
             opened.connect(path)
         except OSError as error:
             opened.close()
-            raise self._not_connected(error) from None
+            unreached = self._not_connected(error)
+            unreached.was_asked = False
+            raise unreached from None
         return opened
 
     def _not_connected(self, error: OSError) -> AgentUnreachable:

@@ -11,10 +11,13 @@ import msgspec
 
 SENSOR_CHARACTERS_MAX = 128
 UNIT_CHARACTERS_MAX = 32
-TAGS_MAX = 16
-TAG_CHARACTERS_MAX = 64
+TAGS_MAX = 64
+TAG_NAME_CHARACTERS_MAX = 128
+TAG_CHARACTERS_MAX = 1024  # Telegraf's tags hold paths, labels and whole command lines
 TEXT_VALUE_CHARACTERS_MAX = 1024
 INTEGER_MAX = 2**63 - 1
+UNTIMED = -1
+"""In place of a time: when the agent accepts the reading. 0 is a time, the beginning of 1970."""
 
 # A sensor's name becomes levels of an MQTT topic: no wildcards, no blanks, no empty level.
 SENSOR_PATTERN = re.compile(r"[^\s+#/\x00-\x1f\x7f]+(/[^\s+#/\x00-\x1f\x7f]+)*")
@@ -26,18 +29,19 @@ class BadReading(ValueError):
     """A reading that cannot be accepted; the message says what to change."""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     """One measured value.
 
     ``sensor`` names what was measured, in levels divided by ``/``; ``value`` is a number, a
     truth value or a short text; ``unit`` is free text such as ``C`` or ``%``; ``time_ns`` is
-    Unix time in nanoseconds, 0 for "when the agent accepts it"; ``tags`` are short texts.
+    Unix time in nanoseconds, ``UNTIMED`` for "when the agent accepts it"; ``tags`` are short
+    texts.
     """
 
     sensor: str
     value: Value
     unit: str = ""
-    time_ns: int = 0
+    time_ns: int = UNTIMED
     tags: dict[str, str] = {}
 
 
@@ -52,7 +56,7 @@ def check(reading: Reading) -> Reading:
     _check_value(reading.sensor, reading.value)
     if len(reading.unit) > UNIT_CHARACTERS_MAX:
         raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
-    if not 0 <= reading.time_ns <= INTEGER_MAX:
+    if not 0 <= reading.time_ns <= INTEGER_MAX and reading.time_ns != UNTIMED:
         raise BadReading(f"time of {reading.sensor}: nanoseconds since 1970, up to the year 2262")
     _check_tags(reading.sensor, reading.tags)
     return reading
@@ -83,8 +87,8 @@ def _check_tags(sensor: str, tags: dict[str, str]) -> None:
     if len(tags) > TAGS_MAX:
         raise BadReading(f"tags of {sensor}: at most {TAGS_MAX}")
     for name, text in tags.items():
-        if not name or len(name) > TAG_CHARACTERS_MAX or len(text) > TAG_CHARACTERS_MAX:
+        if not 0 < len(name) <= TAG_NAME_CHARACTERS_MAX or len(text) > TAG_CHARACTERS_MAX:
             raise BadReading(
-                f"tag {name[:40]!r} of {sensor}: name and value have 1 to "
-                f"{TAG_CHARACTERS_MAX} characters"
+                f"tag {name[:40]!r} of {sensor}: its name has 1 to {TAG_NAME_CHARACTERS_MAX} "
+                f"characters, its value at most {TAG_CHARACTERS_MAX}"
             )

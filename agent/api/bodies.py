@@ -6,17 +6,21 @@ so that the command line can put its own spelling there (``agent/cli/spelling.py
 """
 
 import json
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from agent.api.errors import BadRequest, TooLarge
+from agent.api.errors import BadRequest, NotEncodedSo, TooLarge
+from agent.slices import slices
 
 JSON_BYTES_MAX = 64 * 1024
 # What a value may have (gossip's limit on values is checked by the state plane, which names it),
 # with room to say so: a value that is a little too large gets the precise complaint.
 VALUE_BYTES_MAX = 512 * 1024
 READINGS_BYTES_MAX = 8 * 1024 * 1024
+GZIP_CHUNK_BYTES = 64 * 1024
 
 DIGITS_MAX = 20
 
@@ -39,6 +43,51 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
     except ClientDisconnect:
         raise BadRequest("the client hung up within its request; nothing was done") from None
     return b"".join(parts)
+
+
+async def read_readings(request: Request) -> bytes:
+    """Return a body of readings, unpacked. Raises TooLarge, NotEncodedSo, BadRequest.
+
+    What is packed has the same limit as what comes out of it: a gzip of 8 MiB may hold eight
+    gigabytes of zeros, and is given up as soon as the limit is passed.
+    """
+    body = await read_body(request, READINGS_BYTES_MAX)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise NotEncodedSo(encoding)
+    parts: list[bytes] = []
+    size_bytes = 0
+    try:
+        async for chunks in slices(unzipped(body)):
+            size_bytes += sum(map(len, chunks))
+            if size_bytes > READINGS_BYTES_MAX:
+                raise TooLarge(READINGS_BYTES_MAX)
+            parts += chunks
+    except (zlib.error, EOFError) as error:
+        raise BadRequest(f"the body is no gzip: {error}", "send it again, whole") from None
+    return b"".join(parts)
+
+
+def unzipped(packed: bytes) -> Iterator[bytes]:
+    """Yield what a gzip holds, in small chunks; it may have several members (RFC 1952, 2.2).
+
+    Raises zlib.error for what is no gzip, EOFError for one that is cut.
+    """
+    view = memoryview(packed)
+    while view:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        at = 0
+        while not unpacker.eof:
+            given = unpacker.unconsumed_tail or view[at : at + GZIP_CHUNK_BYTES]
+            if not unpacker.unconsumed_tail:
+                at += len(given)
+            chunk = unpacker.decompress(given, GZIP_CHUNK_BYTES)
+            if not given and not chunk and not unpacker.eof:
+                raise EOFError("it ends too soon")
+            yield chunk
+        view = view[at - len(unpacker.unused_data) :]
 
 
 async def read_object(

@@ -54,11 +54,19 @@ class BadRequest(AgentError):
 
 
 class TooLarge(AgentError):
-    """A request with more bytes than its kind may have."""
+    """A request with more than its kind may have: so many bytes, or other things."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        message = f"the request is larger than {limit_bytes} bytes; nothing of it was stored"
+    def __init__(self, limit: int, what: str = "bytes") -> None:
+        message = f"the request has more than {limit} {what}; nothing of it was stored"
         super().__init__(message, "send less at once", exits.USAGE)
+
+
+class NotEncodedSo(AgentError):
+    """A body in an encoding that is not taken; 415."""
+
+    def __init__(self, encoding: str) -> None:
+        message = f"Content-Encoding {encoding[:40]!r} is not taken; nothing was stored"
+        super().__init__(message, "send the body as it is, or with gzip", exits.USAGE)
 
 
 def error_body(code: str, message: str, hint: str = "") -> dict[str, dict[str, str]]:
@@ -76,6 +84,13 @@ def error_of(error: Exception) -> dict[str, dict[str, str]]:
     return error_body("internal", "the agent failed to answer", "its log has the details")
 
 
+def status_of(error: AgentError) -> int:
+    """Return the HTTP status for an error."""
+    if isinstance(error, TooLarge):
+        return 413
+    return 415 if isinstance(error, NotEncodedSo) else HTTP_STATUSES.get(error.status, 500)
+
+
 def respond(
     status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -85,9 +100,8 @@ def respond(
 
 async def _on_agent_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AgentError)
-    status = 413 if isinstance(error, TooLarge) else HTTP_STATUSES.get(error.status, 500)
     count(request, error.code)
-    return respond(status, error_of(error))
+    return respond(status_of(error), error_of(error))
 
 
 async def _on_bad_value(request: Request, error: Exception) -> Response:

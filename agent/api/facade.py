@@ -72,9 +72,9 @@ class TelemetryFacade(Protocol):
         """Put readings on disk, all or none."""
 
     def follow(self, pattern: str) -> AsyncIterator[Accepted | Overrun]:
-        """Yield readings as they are accepted."""
+        """Yield readings as they are accepted, from now on."""
 
-    def recent(self, pattern: str, limit: int) -> list[Accepted]:
+    async def recent(self, pattern: str, limit: int) -> list[Accepted]:
         """Return the newest readings, oldest first."""
 
     def stats(self) -> OutboxStats:

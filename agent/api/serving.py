@@ -5,6 +5,8 @@ uvicorn does the work. Two of its habits do not fit a guest in somebody else's e
 """
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import hmac
 import socket
@@ -98,19 +100,37 @@ class GuestServer(uvicorn.Server):
 
 
 class BearerToken:
-    """ASGI middleware that lets nobody through without ``Authorization: Bearer TOKEN``."""
+    """ASGI middleware that lets nobody through without the token.
+
+    Its own form is ``Authorization: Bearer TOKEN``; clients of InfluxDB say ``Token TOKEN``
+    (version 2), or give a user's name, any, and the token as the password (version 1).
+    """
 
     def __init__(self, application: Starlette, token: str) -> None:
         self._application = application
-        self._expected = f"Bearer {token}".encode()
+        self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401, or pass the request on."""
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        if hmac.compare_digest(given, self._expected):
+        given = _token_of(dict(scope["headers"]).get(b"authorization", b""))
+        if given and hmac.compare_digest(given, self._token):
             await self._application(scope, receive, send)
             return
         self._application.state.counts["api_errors/unauthorized"] += 1
         hint = "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token"
         body = error_body("unauthorized", "the token is missing or wrong", hint)
         await respond(401, body, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+
+def _token_of(header: bytes) -> bytes:
+    """Return the token that a header gives in one of the three forms; empty in none."""
+    scheme, _, value = header.partition(b" ")
+    match scheme.lower():
+        case b"bearer" | b"token":
+            return value.strip()
+        case b"basic":
+            try:
+                return base64.b64decode(value, validate=True).partition(b":")[2]
+            except binascii.Error:
+                return b""
+    return b""

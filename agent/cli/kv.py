@@ -20,7 +20,7 @@ from agent.cli.output import (
     write_table,
     write_value,
 )
-from agent.cli.parameters import DURATION
+from agent.cli.parameters import DURATION, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
@@ -43,7 +43,7 @@ read_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=ValueGroup)
 def kv() -> None:
     """Read and write the covey's shared keys."""
 

@@ -9,36 +9,40 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from agent import exits
 from agent.cli.output import complain, output_option, write_json, write_line
-from agent.cli.parameters import TAG
+from agent.cli.parameters import TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
-from edge_apps.client import Client, ClientError
+from edge_apps.client import AgentUnreachable, Client, ClientError
 
 if TYPE_CHECKING:
-    from agent.telemetry.lines import Format
+    from agent.telemetry.lines import Format, Parsed
     from edge_apps.reading import Reading
 
 FORMATS = ("auto", "plain", "json", "influx")
-BATCH_LINES_MAX = 1000
+BATCH_LINES_MAX, BATCH_BYTES_MAX = 1000, 1024 * 1024
+POST_READINGS_MAX, POST_BYTES_MAX = 1000, 4 * 1024 * 1024
 LINGER_S = 0.2
 READ_BYTES = 64 * 1024
-LINE_BYTES_MAX = 64 * 1024
+LINE_BYTES_MAX = 1024 * 1024
+"""What is kept of one line; the agent's limit is lower, and says so."""
+RETRY_S, RETRY_TOLD_S = 0.5, 10.0
 STDIN = "-"
 
 
-@click.command()
+@click.command(cls=ValueCommand)
 @click.argument("sensor", required=False)
 @click.argument("value", required=False)
 @click.option("--unit", default="", help="Such as C or %.")
 @click.option("--tag", "tags", type=TAG, multiple=True, help="May be given several times.")
 @click.option("--time", "when", help="Unix seconds, or RFC 3339 with its zone [now].")
+@click.option("--text", is_flag=True, help="Take VALUE as a text, also if it looks like a number.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read lines from stdin, like `-`.")
 @click.option(
     "--format",
@@ -58,6 +62,7 @@ def publish(
     tags: tuple[tuple[str, str], ...],
     when: str | None,
     *,
+    text: bool,
     from_stdin: bool,
     form: str,
     output: str,
@@ -66,103 +71,147 @@ def publish(
 
     Either one reading, SENSOR VALUE, or many from a pipe. Lines are `NAME VALUE [TIME]`, JSON
     objects, or InfluxDB line protocol. A reading counts as accepted
-    when it is on the agent's disk.
+    when it is on the agent's disk. When the agent goes away under a pipe, it is waited for.
     """
+    publisher = Publisher(session)
     piped = sensor is None and not sys.stdin.isatty()
     if from_stdin or piped or (sensor == STDIN and value is None):
-        publisher = Publisher(session.client())
         publisher.publish_lines(form)
     elif sensor is None or value is None:
         raise click.UsageError("give SENSOR and VALUE, or `-` to read lines from stdin")
     else:
-        publisher = Publisher(session.client())
-        publisher.post([_reading(sensor, value, unit, when, dict(tags))])
+        publisher.post([_reading(sensor, value, unit, when, dict(tags), as_text=text)])
     if output == "json":
-        write_json(publisher.receipt._asdict())
+        write_json(publisher.receipt())
     else:
-        write_line(f"accepted {publisher.receipt.accepted}")
+        write_line(f"accepted {publisher.accepted}")
     publisher.complain()
-
-
-class ReceiptSoFar(NamedTuple):
-    """What the agent accepted; ids are empty while that is nothing."""
-
-    accepted: int = 0
-    first: str = ""
-    last: str = ""
 
 
 class Publisher:
     """Hands batches to the agent, and keeps the sums."""
 
-    def __init__(self, client: Client) -> None:
-        self.receipt = ReceiptSoFar()
-        self._client = client
+    def __init__(self, session: Session) -> None:
+        self.accepted = 0
+        self._first = self._last = ""
+        self._session = session
+        self._client: Client = session.client()
         self._bad = 0
+        self._perhaps_twice = 0
 
-    def post(self, readings: "list[Reading]") -> None:
-        """Hand over one batch."""
-        import msgspec
+    def receipt(self) -> dict[str, int | str]:
+        """Return what the agent accepted; the ids are empty while that is nothing."""
+        return {"accepted": self.accepted, "first": self._first, "last": self._last}
 
-        if not readings:
-            return
-        headers = {"Content-Type": "application/json"}
-        body = msgspec.json.encode(readings)
-        try:
-            answer: dict[str, Any] = self._client.request(
-                "POST", "/api/v1/readings", body=body, headers=headers
-            ).json()
-        except ClientError as error:
-            if self.receipt.accepted:
-                error.hint = (
-                    f"the {self.receipt.accepted} readings before were accepted, up to "
-                    f"{self.receipt.last}. {error.hint}"
-                )
-            raise
-        self.receipt = ReceiptSoFar(
-            self.receipt.accepted + answer["accepted"],
-            self.receipt.first or answer["first"],
-            answer["last"],
-        )
+    def post(self, readings: "Iterable[Reading]") -> None:
+        """Hand over readings, in as few requests as the agent takes."""
+        for body, count in bodies(readings):
+            answer = self._request(body, count)
+            self.accepted += int(answer["accepted"])
+            self._first = self._first or str(answer["first"])
+            self._last = str(answer["last"])
 
     def publish_lines(self, form: str) -> None:
         """Hand over what stdin has, until it ends."""
-        from agent.telemetry.lines import BadLine, detect, parse
+        from agent.telemetry.lines import GoodLine, parse
 
         known: Format | None = None if form == "auto" else _as_format(form)
-        before = 0
+        first = 1
         for batch in batches(sys.stdin.fileno()):
-            meaningful = (line for line in batch if line.strip() and not line.startswith("#"))
-            if known is None and (first := next(meaningful, None)) is not None:
-                known = detect(first.strip())
-            outcomes = list(parse(batch, known))
-            for bad in (one for one in outcomes if isinstance(one, BadLine)):
-                self._bad += 1
-                complain(f"line {before + bad.number}: {bad.problem}")
-            self.post([one for one in outcomes if not isinstance(one, BadLine)])
-            before += len(batch)
+            known = known or _detect(batch)
+            good: list[Reading] = []
+            parsed: Parsed
+            for parsed in parse(batch, known, first=first):
+                if isinstance(parsed, GoodLine):
+                    good += parsed.readings
+                else:
+                    self._bad += 1
+                    complain(str(parsed))
+            self.post(good)
+            first += len(batch)
 
     def complain(self) -> None:
-        """Raise AgentError if lines were bad."""
+        """Tell what may be twice. Raises AgentError if lines were bad."""
+        if self._perhaps_twice:
+            self._session.say(
+                f"The agent went away while it was handed {self._perhaps_twice} readings. They "
+                "were sent again, and may be in its outbox twice."
+            )
         if self._bad:
             raise AgentError(
                 f"{self._bad} of the lines could not be read and were left out; "
-                f"readings accepted from the others: {self.receipt.accepted}",
+                f"readings accepted from the others: {self.accepted}",
                 "correct the lines named above, and publish only those again",
                 exits.NO,
             )
 
+    def _request(self, body: bytes, count: int) -> dict[str, str | int]:
+        """Post one body. Once something was accepted, an agent that went away is waited for.
 
-def batches(source: int) -> Iterator[list[str]]:
+        What was sent when it went may be on its disk or not, and is sent again: at least once.
+        """
+        began = told = time.monotonic()
+        uncertain = False
+        while True:
+            try:
+                answer: dict[str, str | int] = self._client.request(
+                    "POST",
+                    "/api/v1/readings",
+                    body=body,
+                    headers={"Content-Type": "application/json"},
+                ).json()
+            except AgentUnreachable as error:
+                if not self.accepted:
+                    raise
+                uncertain |= error.was_asked
+                now = time.monotonic()
+                if told == began or now - told >= RETRY_TOLD_S:
+                    told = now
+                    self._session.say(
+                        f"{error.message}; waiting for it, {now - began:.0f} s so far, "
+                        f"with {count} readings in hand (accepted before: {self.accepted})"
+                    )
+                time.sleep(RETRY_S)
+            except ClientError as error:
+                if self.accepted:
+                    error.hint = (
+                        f"the {self.accepted} readings before were accepted, up to "
+                        f"{self._last}. {error.hint}"
+                    )
+                raise
+            else:
+                self._perhaps_twice += count if uncertain else 0
+                return answer
+
+
+def bodies(readings: "Iterable[Reading]") -> Iterator[tuple[bytes, int]]:
+    """Yield JSON lists that one request may have, and how many readings are in each."""
+    import msgspec
+
+    parts: list[bytes] = []
+    size_bytes = 0
+    for reading in readings:
+        part = msgspec.json.encode(reading)
+        if parts and (size_bytes + len(part) > POST_BYTES_MAX or len(parts) >= POST_READINGS_MAX):
+            yield b"[" + b",".join(parts) + b"]", len(parts)
+            parts, size_bytes = [], 0
+        parts.append(part)
+        size_bytes += len(part) + 1
+    if parts:
+        yield b"[" + b",".join(parts) + b"]", len(parts)
+
+
+def batches(source: int) -> Iterator[list[bytes]]:
     """Yield the lines of a file descriptor: those that come within LINGER_S, at most a batch."""
-    lines: list[str] = []
+    lines: list[bytes] = []
+    size_bytes = 0
     rest = b""
     due = 0.0
     while True:
         patience = max(0.0, due - time.monotonic()) if lines else None
         if not select.select([source], [], [], patience)[0]:
             yield lines
-            lines = []
+            lines, size_bytes = [], 0
             continue
         chunk = os.read(source, READ_BYTES)
         if not chunk:
@@ -172,24 +221,36 @@ def batches(source: int) -> Iterator[list[str]]:
             raise AgentError(f"a line has more than {LINE_BYTES_MAX} bytes", "divide it by lines")
         if complete and not lines:
             due = time.monotonic() + LINGER_S
-        lines += [line.decode(errors="replace") for line in complete]
-        while len(lines) >= BATCH_LINES_MAX:
-            yield lines[:BATCH_LINES_MAX]
-            del lines[:BATCH_LINES_MAX]
+        for line in complete:
+            lines.append(line)
+            size_bytes += len(line)
+            if len(lines) >= BATCH_LINES_MAX or size_bytes >= BATCH_BYTES_MAX:
+                yield lines
+                lines, size_bytes = [], 0
     if rest or lines:
-        yield [*lines, rest.decode(errors="replace")]
+        yield [*lines, rest] if rest else lines
+
+
+def _detect(lines: list[bytes]) -> "Format | None":
+    """Return the form of the first line that says something; None while none does."""
+    from agent.telemetry.lines import BLANKS_AND_SIGNATURE, detect
+
+    texts = (line.decode(errors="replace").strip(BLANKS_AND_SIGNATURE) for line in lines)
+    first = next((text for text in texts if text and not text.startswith("#")), None)
+    return None if first is None else detect(first)
 
 
 def _reading(
-    sensor: str, value: str, unit: str, when: str | None, tags: dict[str, str]
+    sensor: str, value: str, unit: str, when: str | None, tags: dict[str, str], *, as_text: bool
 ) -> "Reading":
     """Check a reading here already: the complaint comes without an agent, too."""
-    from agent.telemetry.lines import parse_time, parse_value
-    from edge_apps.reading import BadReading, Reading, check
+    from agent.telemetry.plain import parse_time, parse_value
+    from edge_apps.reading import UNTIMED, BadReading, Reading, check
 
     try:
-        time_ns = parse_time(when) if when else 0
-        return check(Reading(sensor, parse_value(value), unit, time_ns, tags))
+        time_ns = parse_time(when) if when else UNTIMED
+        found = value if as_text else parse_value(value)
+        return check(Reading(sensor, found, unit, time_ns, tags))
     except BadReading as error:
         raise click.UsageError(str(error)) from None
 

@@ -7,7 +7,7 @@ import click
 from agent import exits
 from agent.cli.events import file_option, payload_fields, payload_text, read_payload
 from agent.cli.output import is_terminal, output_option, wide_option, write_json_line, write_row
-from agent.cli.parameters import DURATION, TAG
+from agent.cli.parameters import DURATION, TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.exits import AgentError
@@ -17,7 +17,7 @@ WIDTHS = (20, 8, 0)
 SAID = {"failed": "failed: ", "nobody": "nobody answers such queries there"}
 
 
-@click.command()
+@click.command(cls=ValueCommand)
 @click.argument("name")
 @click.argument("payload", required=False)
 @file_option

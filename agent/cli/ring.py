@@ -3,10 +3,11 @@
 import click
 
 from agent.cli.output import output_option, wide_option, write_facts, write_json, write_table
+from agent.cli.parameters import ValueCommand
 from agent.cli.session import Session, pass_session
 
 
-@click.command()
+@click.command(cls=ValueCommand)
 @click.argument("key", required=False)
 @output_option
 @wide_option

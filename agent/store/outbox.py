@@ -20,23 +20,25 @@ import logging
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 import msgspec
 
 from agent.exits import UNHEALTHY, AgentError
+from agent.slices import collect
 from agent.store import outbox_rows as rows
 from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.progress import Progress
-from edge_apps.reading import BadReading, Reading, check
+from edge_apps.reading import UNTIMED, BadReading, Reading, check
 from gossip.ids import Boot, NodeId, format_node_id
 
 SAVE_DELAY_S = 0.25
 SAVE_RETRY_S = 5.0
-# How many of the newest readings a look back searches: the search runs on the event loop.
-RECENT_SEARCHED_MAX = 50_000
+# How many of the newest readings a look back searches, and how many of them in one go: the
+# search runs on the event loop.
+RECENT_SEARCHED_MAX, RECENT_STRETCH = 50_000, 500
 
 Listener = Callable[[int, Sequence[Reading]], None]
 
@@ -147,18 +149,22 @@ class Outbox:
         """
         if not readings:
             raise BadReading("no readings: send at least one")
-        now_ns = self._wall_ns()
-        timed = [_with_time(check(reading), now_ns) for reading in readings]
-        stored = [rows.row(reading) for reading in timed]
-        if self.waiting + self._accepting + len(stored) > self.waiting_max:
-            self.counts["readings_refused/outbox_full"] += len(stored)
+        if self.waiting + self._accepting + len(readings) > self.waiting_max:
+            self.counts["readings_refused/outbox_full"] += len(readings)
             raise OutboxFullError(
                 f"The outbox is full: {self.waiting} readings wait, {self.waiting_max} may.",
                 hint="None of the new readings was accepted. See `covey outbox` for the uplink's "
                 "last error, or raise waiting_max in [telemetry].",
                 status=UNHEALTHY,
             )
-        self._accepting += len(stored)
+        self._accepting += len(readings)
+        try:
+            now_ns = self._wall_ns()
+            timed = await collect(_with_time(check(reading), now_ns) for reading in readings)
+            stored = await collect(map(rows.row, timed))
+        except BaseException:
+            self._accepting -= len(readings)
+            raise
         # Whoever waits may give up; the readings are committed, and counted, all the same.
         first = await asyncio.shield(asyncio.ensure_future(self._store(stored, timed)))
         return Receipt(len(stored), self.id_of(first), self.id_of(first + len(stored) - 1))
@@ -177,7 +183,12 @@ class Outbox:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call ``listener(first_position, readings)`` after each commit; return how to stop."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def stop() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return stop
 
     # ---- out ------------------------------------------------------------------------------------
 
@@ -226,14 +237,26 @@ class Outbox:
         first, boot = self._boots[max(index, 0)]
         return f"{self._node}-{boot:016x}-{position - first + 1}"
 
-    def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
+    async def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
         """Return the newest readings of matching sensors that are still here, oldest first.
 
         ``pattern`` is a glob in which ``*`` also matches ``/``. Delivered readings are kept for
-        such looks back; the newest 50,000 are searched.
+        such looks back; the newest 50,000 are searched, in slices.
         """
-        query = partial(rows.recent_rows, pattern, limit, self._last - RECENT_SEARCHED_MAX)
-        return [self._accepted(row) for row in reversed(self._database.read(query))]
+        newest = await collect(self._newest(pattern, limit))
+        return newest[::-1]
+
+    def _newest(self, pattern: str, limit: int) -> Iterator[Accepted]:
+        """Yield what ``recent`` finds, the newest first, from one short stretch after another."""
+        last, end = self._last, max(0, self._last - RECENT_SEARCHED_MAX)
+        for high in range(last, end, -RECENT_STRETCH):
+            if limit <= 0:
+                return
+            after = max(end, high - RECENT_STRETCH)
+            query = partial(rows.recent_rows, pattern, limit, after, high)
+            for row in self._database.read(query):
+                limit -= 1
+                yield self._accepted(row)
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest dead letters, oldest first."""
@@ -294,4 +317,6 @@ class Outbox:
 
 def _with_time(reading: Reading, now_ns: int) -> Reading:
     """Give a reading that came without a time that of its acceptance."""
-    return reading if reading.time_ns else msgspec.structs.replace(reading, time_ns=now_ns)
+    if reading.time_ns != UNTIMED:
+        return reading
+    return msgspec.structs.replace(reading, time_ns=now_ns)

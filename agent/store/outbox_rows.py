@@ -94,12 +94,14 @@ def rows_after(after: int, limit: int, connection: Connection) -> list[StoredRow
     ).fetchall()
 
 
-def recent_rows(pattern: str, limit: int, after: int, connection: Connection) -> list[StoredRow]:
-    """Return the newest rows behind a position whose sensor matches, newest first."""
+def recent_rows(
+    pattern: str, limit: int, after: int, last: int, connection: Connection
+) -> list[StoredRow]:
+    """Return the newest rows behind a position, up to ``last``, whose sensor matches."""
     return connection.execute(
         "SELECT position, time_ns, sensor, body FROM readings WHERE position > ?"
-        " AND sensor GLOB ? ORDER BY position DESC LIMIT ?",
-        (after, pattern.replace("[!", "[^"), limit),  # the shell's way of "none of these"
+        " AND position <= ? AND sensor GLOB ? ORDER BY position DESC LIMIT ?",
+        (after, last, pattern.replace("[!", "[^"), limit),  # the shell's way of "none of these"
     ).fetchall()
 
 

@@ -1,4 +1,4 @@
-"""InfluxDB line protocol: what Telegraf and many sensors already write.
+r"""InfluxDB line protocol: what Telegraf and many sensors already write.
 
     measurement,tag=value,tag=value field=1.5,other=2i,text="two words",on=true 1700000000000000000
 
@@ -7,65 +7,89 @@ measurement when the field is called ``value``. Values keep their types: ``1.5``
 ``2i`` and ``2u`` are whole numbers, ``t`` and ``true`` are truth values, quotes make texts.
 
 A backslash escapes the comma, the equals sign and the blank in names and tags, the quote and
-itself in quoted texts, and means itself before anything else. Blanks and slashes at the ends
-do not fit a sensor's name; such names are refused, with the reason, like any other.
+itself in quoted texts, and means itself before anything else. A quote is a character like any
+other except at the beginning of a field's value. Only a text may contain a newline; then the
+line goes on behind it. Blanks and slashes at the ends do not fit a sensor's name; such names are
+refused, with the reason, like any other.
 (https://docs.influxdata.com/influxdb/v2/reference/syntax/line-protocol/)
 """
 
-from typing import Literal
+import re
 
-from edge_apps.reading import BadReading, Reading, Value
+from edge_apps.reading import UNTIMED, BadReading, Reading, Value
 
-Precision = Literal["ns", "us", "ms", "s"]
-NS_PER_UNIT: dict[Precision, int] = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+NS_PER_UNIT: dict[str, int] = {
+    "ns": 1,
+    "n": 1,
+    "us": 1_000,
+    "u": 1_000,
+    "µs": 1_000,
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "m": 60 * 1_000_000_000,
+    "h": 3600 * 1_000_000_000,
+}
+"""What a time may count, in the words of InfluxDB's versions 1 and 2."""
 
 DEFAULT_FIELD = "value"
 TRUTHS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
     ("f", "F", "false", "False", "FALSE"), False
 )
-INTEGER_SUFFIXES = ("i", "u")
 TIME_DIGITS_MAX = 19
 """Of nanoseconds until the year 2262. Python reads no number of more than 4,300 digits."""
-ESCAPABLE = ",= "
-ESCAPABLE_IN_TEXT = '"\\'
+
+BLANK = " "
+SERIES = re.compile(r"(?:[^ ]|(?<=\\) )++")
+PAIR = re.compile(r"((?:[^=\\]|\\.?)++)=(.++)", re.DOTALL)
+COMMA = re.compile(r"(?<!\\),")
+FIELD = re.compile(
+    r'((?:[^\\,= ]|\\.)++)=("(?:[^"\\]|\\.)*+"|[^" ,][^ ,]*+)(,|(?=[ ]|\Z))', re.DOTALL
+)
+OPEN_TEXT = re.compile(r'(?:[^\\,= ]|\\.)++="(?:[^"\\]|\\.?)*+\Z', re.DOTALL)
+FIELD_BEGINS = re.compile(r" +(?:[^\\,= ]|\\.)++=")
+INTEGER = re.compile(r"([+-]?[0-9]{1,20})i|(\+?[0-9]{1,20})u")
+FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+NO_NUMBERS = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
+TIME = re.compile(rf"-?[0-9]{{1,{TIME_DIGITS_MAX}}}")
+ESCAPED = re.compile(r"\\([,= ])")
+ESCAPED_IN_TEXT = re.compile(r'\\(["\\])')
 
 
-def parse_line(line: str, precision: Precision = "ns") -> list[Reading]:
-    """Return the readings of one line, one per field. Raises BadReading, naming the part."""
-    parts = [part for part in split(line, " ") if part]
-    if not 2 <= len(parts) <= 3:
-        raise BadReading(
-            "write MEASUREMENT[,TAG=VALUE] FIELD=VALUE[,FIELD=VALUE] [TIME]; "
-            f"there are {len(parts)} parts in {line[:60]!r}"
-        )
-    measurement, tags = _parse_series(parts[0])
-    time_ns = _parse_time(parts[2], precision) if len(parts) == 3 else 0
+class OpenText(BadReading):
+    """The line ends within a quoted text, which may go on behind a newline."""
+
+
+def parse_line(line: str, unit_ns: int = 1) -> list[Reading]:
+    """Return the readings of one line, one per field; its time counts units of ``unit_ns``.
+
+    Raises BadReading, naming the part.
+    """
+    series = SERIES.match(line)
+    if series is None or len(line) == series.end():
+        raise _not_a_line(line)
+    measurement, tags = _parse_series(series[0])
+    fields, rest = _parse_fields(line, series.end())
+    time_ns = _parse_time(rest, unit_ns) if rest else UNTIMED
     return [
-        Reading(_sensor(measurement, field), value, time_ns=time_ns, tags=tags)
-        for field, value in map(_parse_field, split(parts[1], ","))
+        Reading(_sensor(measurement, name), value, time_ns=time_ns, tags=tags)
+        for name, value in fields
     ]
 
 
-def split(text: str, divider: str) -> list[str]:
-    r"""Split at a character, except where it is escaped or inside a quoted text.
+def looks_like_line(text: str) -> bool:
+    """Tell line protocol from other forms: its second part has an equals sign behind a name.
 
-    A quote opens a text only right behind an equals sign; elsewhere it is a character.
-
-    >>> split(r'a\ b "c" d="e f"', " ")
-    ['a\\ b', '"c"', 'd="e f"']
+    >>> looks_like_line("m,room=a t=1"), looks_like_line("room 21.5")
+    (True, False)
     """
-    parts, start, at, quoted = [], 0, 0, False
-    while at < len(text):
-        character = text[at]
-        if character == "\\":
-            at += 1
-        elif character == '"' and (quoted or text[at - 1 : at] == "="):
-            quoted = not quoted
-        elif character == divider and not quoted:
-            parts.append(text[start:at])
-            start = at + 1
-        at += 1
-    return [*parts, text[start:]]
+    series = SERIES.match(text)
+    return series is not None and bool(FIELD_BEGINS.match(text, series.end()))
+
+
+def _not_a_line(line: str) -> BadReading:
+    return BadReading(
+        f"write MEASUREMENT[,TAG=VALUE] FIELD=VALUE[,FIELD=VALUE] [TIME], not {line[:60]!r}"
+    )
 
 
 def _sensor(measurement: str, field: str) -> str:
@@ -73,65 +97,71 @@ def _sensor(measurement: str, field: str) -> str:
 
 
 def _parse_series(text: str) -> tuple[str, dict[str, str]]:
-    measurement, *pairs = split(text, ",")
+    measurement, *pairs = text.split(",") if "\\" not in text else COMMA.split(text)
     tags = {}
     for pair in pairs:
-        name, *rest = split(pair, "=")
-        if len(rest) != 1 or not name or not rest[0]:
+        parts = PAIR.fullmatch(pair)
+        if parts is None or _has_unescaped_equals(parts[2]):
             raise BadReading(f"tag {pair[:40]!r}: write NAME=VALUE, and escape blanks with '\\'")
-        tags[_unescape(name, ESCAPABLE)] = _unescape(rest[0], ESCAPABLE)
-    return _unescape(measurement, ESCAPABLE), tags
+        tags[_unescape(parts[1])] = _unescape(parts[2])
+    return _unescape(measurement), tags
 
 
-def _parse_field(text: str) -> tuple[str, Value]:
-    name, *rest = split(text, "=")
-    if len(rest) != 1 or not name or not rest[0]:
-        raise BadReading(f"field {text[:40]!r}: write NAME=VALUE, and put texts in double quotes")
-    name = _unescape(name, ESCAPABLE)
-    return name, _parse_value(name, rest[0])
+def _has_unescaped_equals(text: str) -> bool:
+    return "=" in text and "=" in ESCAPED.sub("", text)
+
+
+def _parse_fields(line: str, at: int) -> tuple[list[tuple[str, Value]], str]:
+    """Return the fields that begin behind a blank, and what stands behind them."""
+    while line.startswith(BLANK, at):
+        at += 1
+    fields: list[tuple[str, Value]] = []
+    comma = ","
+    while comma:
+        found = FIELD.match(line, at)
+        if found is None:
+            raise _no_field(line, at)
+        name = _unescape(found[1])
+        fields.append((name, _parse_value(name, found[2])))
+        comma, at = found[3], found.end()
+    return fields, line[at:].strip(BLANK)
+
+
+def _no_field(line: str, at: int) -> BadReading:
+    if at == len(line):
+        return _not_a_line(line)
+    if OPEN_TEXT.match(line, at):
+        return OpenText(f"field {line[at : at + 40]!r}: its text lacks the closing quote")
+    return BadReading(
+        f"field {line[at : at + 40]!r}: write NAME=VALUE, and put texts in double quotes"
+    )
 
 
 def _parse_value(name: str, text: str) -> Value:
     if text[0] == '"':
-        if len(text) < 2 or text[-1] != '"':
-            raise BadReading(f"field {name!r}: its text lacks the closing quote")
-        return _unescape(text[1:-1], ESCAPABLE_IN_TEXT)
+        text = text[1:-1]
+        return ESCAPED_IN_TEXT.sub(r"\1", text) if "\\" in text else text
+    if FLOAT.fullmatch(text) or NO_NUMBERS.fullmatch(text):
+        return float(text)
+    if whole := INTEGER.fullmatch(text):
+        return int(whole[1] or whole[2])
     if text in TRUTHS:
         return TRUTHS[text]
-    try:
-        return _integer(text[:-1]) if text.endswith(INTEGER_SUFFIXES) else _float(text)
-    except ValueError:
+    raise BadReading(
+        f'field {name[:40]!r}: {text[:40]!r} is no value; write 1.5, 2i, true or "text"'
+    )
+
+
+def _parse_time(text: str, unit_ns: int) -> int:
+    if not TIME.fullmatch(text):
+        unit = next(name for name, size_ns in NS_PER_UNIT.items() if size_ns == unit_ns)
         raise BadReading(
-            f'field {name!r}: {text[:40]!r} is no value; write 1.5, 2i, true or "text"'
-        ) from None
+            f"time {text[:40]!r}: write a whole number of {unit} since 1970, and nothing behind it"
+        )
+    if text[0] == "-" and int(text):
+        raise BadReading(f"time {text}: only times since 1970 are taken")
+    return int(text) * unit_ns
 
 
-def _integer(digits: str) -> int:
-    if "_" in digits:  # Python would read 1_000 as a number; nobody else does
-        raise ValueError(digits)
-    return int(digits)
-
-
-def _float(digits: str) -> float:
-    if "_" in digits:
-        raise ValueError(digits)
-    return float(digits)
-
-
-def _parse_time(text: str, precision: Precision) -> int:
-    digits = text.removeprefix("-")
-    if not digits.isascii() or not digits.isdigit() or len(digits) > TIME_DIGITS_MAX:
-        raise BadReading(f"time {text[:40]!r}: write a whole number of {precision} since 1970")
-    return int(text) * NS_PER_UNIT[precision]
-
-
-def _unescape(text: str, escapable: str) -> str:
-    if "\\" not in text:
-        return text
-    out, at = [], 0
-    while at < len(text):
-        if text[at] == "\\" and text[at + 1 : at + 2] and text[at + 1] in escapable:
-            at += 1
-        out.append(text[at])
-        at += 1
-    return "".join(out)
+def _unescape(text: str) -> str:
+    return ESCAPED.sub(r"\1", text) if "\\" in text else text

@@ -6,34 +6,44 @@ Three forms; ``detect`` tells them apart:
 ``json``    ``{"sensor": "attic/temperature", "value": 21.5, "unit": "C", "time": ..., "tags": {}}``
 ``influx``  ``weather,room=attic temperature=21.5,humidity=40i 1700000000000000000``
 
-One bad line never hides the others: parsing yields an outcome per reading or bad line, and the
-caller accepts what is good and reports what is not, with the line's number and what to change.
+One bad line never hides the others: parsing yields what each line holds or what is wrong with it,
+and the caller accepts what is good and reports what is not, with the line's number and what to
+change. Lines end with a newline and nothing else; a carriage return before it is tolerated. What
+Unicode also calls the end of a line is text.
 """
 
-import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
-from math import isfinite
-from typing import Literal
-
-import msgspec
+from typing import Literal, NamedTuple
 
 from agent.telemetry import influx
-from edge_apps.reading import BadReading, Reading, Value, check
+from agent.telemetry.json_form import parse_json
+from agent.telemetry.plain import parse_plain
+from edge_apps.reading import TEXT_VALUE_CHARACTERS_MAX, BadReading, Reading, check
 
 Format = Literal["plain", "json", "influx"]
 FORMATS: tuple[Format, ...] = ("plain", "json", "influx")
 
-NS_PER_S = 1_000_000_000
-# Seconds with more digits lie thousands of years ahead: they were meant as milliseconds or finer.
-SECONDS_DIGITS_MAX = 11
-SECONDS = re.compile(r"(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]*))?")
+LINE_BYTES_MAX = 128 * 1024
+READINGS_PER_LINE_MAX = 1_000
+"""A line is parsed in one go, and nothing else happens in the agent meanwhile."""
+JOINS_MAX = 8
+"""How often a line with texts over several lines is tried before it is given up."""
 
-TRUTHS = {"true": True, "false": False}
+BLANKS = " \t\r"
+BLANKS_AND_SIGNATURE = BLANKS + "\ufeff"
+"""Some editors and shells begin a text with a byte order mark. It is no part of it."""
 
 
-class BadLine(msgspec.Struct, frozen=True):
-    """A line that holds no acceptable reading: its number, counted from 1, and what to change."""
+class GoodLine(NamedTuple):
+    """A line with the readings that it holds, and its number, counted from 1."""
+
+    number: int
+    readings: list[Reading]
+
+
+class BadLine(NamedTuple):
+    """A line that holds no acceptable reading: its number, and what to change."""
 
     number: int
     problem: str
@@ -42,29 +52,40 @@ class BadLine(msgspec.Struct, frozen=True):
         return f"line {self.number}: {self.problem}"
 
 
-Outcome = Reading | BadLine
+Parsed = GoodLine | BadLine
+
+
+def split_lines(body: bytes) -> Iterator[bytes]:
+    """Yield the lines of a body, without making all of them at once."""
+    start = 0
+    while (end := body.find(b"\n", start)) >= 0:
+        yield body[start:end]
+        start = end + 1
+    if start < len(body):
+        yield body[start:]
 
 
 def parse(
-    lines: Iterable[str], form: Format | None = None, precision: influx.Precision = "ns"
-) -> Iterator[Outcome]:
-    """Yield the readings and the bad lines, in order. Blank lines and ``#`` comments say nothing.
+    lines: Iterable[bytes], form: Format | None = None, unit_ns: int = 1, first: int = 1
+) -> Iterator[Parsed]:
+    """Yield what each line holds, in order. Blank lines and ``#`` comments hold no readings.
 
-    Without ``form``, the first line that says something decides for all. ``precision`` is the
-    unit of the times in line protocol; the other forms say it themselves.
+    Without ``form``, the first line that says something decides for all. The times of line
+    protocol count units of ``unit_ns``; the other forms say theirs themselves. The first line has
+    the number ``first``.
     """
-    for number, raw in enumerate(lines, 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        form = form or detect(line)
+    source = _Source(lines, first)
+    for raw in source:
+        number = source.number
         try:
-            parsed = influx.parse_line(line, precision) if form == "influx" else PARSERS[form](line)
-            good = [check(reading) for reading in parsed]
+            line = _text(raw).lstrip(BLANKS if number > 1 else BLANKS_AND_SIGNATURE)
+            if not line or line.startswith("#"):
+                yield GoodLine(number, [])
+                continue
+            form = form or detect(line)
+            yield GoodLine(number, _checked(_READERS[form](line, source, unit_ns)))
         except BadReading as error:
             yield BadLine(number, str(error))
-        else:
-            yield from good
 
 
 def detect(line: str) -> Format:
@@ -78,124 +99,94 @@ def detect(line: str) -> Format:
     """
     if line.startswith("{"):
         return "json"
-    parts = influx.split(line, " ")
-    return "influx" if len(parts) > 1 and len(influx.split(parts[1], "=")) > 1 else "plain"
+    return "influx" if influx.looks_like_line(line) else "plain"
 
 
-# ---- name value [time] --------------------------------------------------------------------------
+class _Source:
+    """Lines with their numbers, of which some may be given back."""
+
+    def __init__(self, lines: Iterable[bytes], first: int) -> None:
+        self.number = first - 1
+        self._lines = iter(lines)
+        self._back: deque[bytes] = deque()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        line = self._back.popleft() if self._back else next(self._lines)
+        self.number += 1
+        return line
+
+    def give_back(self, lines: list[bytes]) -> None:
+        self._back.extendleft(reversed(lines))
+        self.number -= len(lines)
 
 
-def parse_plain(line: str) -> list[Reading]:
-    """Parse ``name value [time]``, divided by blanks. A value that is no number is a short text.
+def _checked(readings: list[Reading]) -> list[Reading]:
+    if len(readings) > READINGS_PER_LINE_MAX:
+        raise BadReading(f"more than {READINGS_PER_LINE_MAX} fields: divide the line")
+    return [check(reading) for reading in readings]
 
-    Raises BadReading.
+
+def _read_json(line: str, _source: _Source, _unit_ns: int) -> list[Reading]:
+    return [parse_json(line.rstrip(BLANKS))]
+
+
+def _read_plain(line: str, _source: _Source, _unit_ns: int) -> list[Reading]:
+    return parse_plain(line.rstrip(BLANKS))
+
+
+def _read_influx(line: str, source: _Source, unit_ns: int) -> list[Reading]:
+    """Parse line protocol, also when a text in it goes on over the next lines.
+
+    A text that is never closed costs its own line alone: what follows is read as lines again.
     """
-    parts = line.split()
-    if not 2 <= len(parts) <= 3:
-        raise BadReading(f"write NAME VALUE [TIME], with blanks between them, not {line[:60]!r}")
-    time_ns = parse_time(parts[2]) if len(parts) == 3 else 0
-    return [Reading(parts[0], parse_value(parts[1]), time_ns=time_ns)]
-
-
-def parse_value(text: str) -> Value:
-    """Return the number, truth value or text that a word stands for.
-
-    >>> parse_value("3"), parse_value("3.0"), parse_value("true"), parse_value("open")
-    (3, 3.0, True, 'open')
-    """
-    if text.lower() in TRUTHS:
-        return TRUTHS[text.lower()]
-    for number in (int, float):
+    try:
+        return influx.parse_line(line.rstrip(BLANKS), unit_ns)
+    except influx.OpenText as error:
+        problem = error
+    taken: list[bytes] = []
+    for _ in range(JOINS_MAX):
         try:
-            return _number(number, text)
-        except ValueError:
+            line = f"{line}\n{_up_to_quote(source, taken)}"
+            return influx.parse_line(line.rstrip(BLANKS), unit_ns)
+        except influx.OpenText:
             continue
-    return text
+        except BadReading:
+            break
+    source.give_back(taken)
+    raise problem
 
 
-def _number(kind: Callable[[str], int | float], text: str) -> int | float:
-    if "_" in text:  # Python would read 1_000 as a number; nobody else does
-        raise ValueError(text)
-    return kind(text)
-
-
-def parse_time(text: str) -> int:
-    """Return nanoseconds since 1970 for seconds (``1700000000.5``) or RFC 3339 with its zone.
-
-    Raises BadReading.
-    """
-    seconds = SECONDS.fullmatch(text)
-    if seconds:
-        return _seconds_to_ns(seconds["whole"], seconds["fraction"] or "")
-    moment = _moment(text)
-    if moment is None or moment.tzinfo is None:
-        raise BadReading(
-            f"time {text[:40]!r}: write seconds since 1970, or 2026-01-31T12:00:00Z with its zone"
-        )
-    since = moment - datetime.fromtimestamp(0, moment.tzinfo)
-    return (since.days * 86_400 + since.seconds) * NS_PER_S + since.microseconds * 1_000
-
-
-def _moment(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _seconds_to_ns(whole: str, fraction: str) -> int:
-    """Convert without going through a float, which has no room for nanoseconds."""
-    if len(whole) > SECONDS_DIGITS_MAX:
-        raise BadReading(f"time {whole[:40]}: write seconds since 1970, not {_unit(whole)}")
-    return int(whole) * NS_PER_S + int(fraction[:9].ljust(9, "0"))
-
-
-def _unit(digits: str) -> str:
-    return {13: "milliseconds", 16: "microseconds", 19: "nanoseconds"}.get(
-        len(digits), "a finer unit"
-    )
-
-
-# ---- JSON lines ---------------------------------------------------------------------------------
-
-
-class JsonReading(msgspec.Struct, forbid_unknown_fields=True):
-    """A reading as JSON: time in seconds since 1970 or as RFC 3339, left out for "now"."""
-
-    sensor: str
-    value: Value
-    unit: str = ""
-    time: int | float | str | None = None
-    tags: dict[str, str] = {}
-
-
-_JSON = msgspec.json.Decoder(JsonReading)
-
-
-def parse_json(line: str) -> list[Reading]:
-    """Parse one JSON object. Raises BadReading, naming the field."""
-    try:
-        return [from_json(_JSON.decode(line))]
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise BadReading(f"{error}; the fields are sensor, value, unit, time, tags") from None
-
-
-def from_json(draft: JsonReading) -> Reading:
-    """Return the reading that a decoded JSON object describes. Raises BadReading."""
-    return Reading(draft.sensor, draft.value, draft.unit, _json_time(draft.time), draft.tags)
-
-
-def _json_time(time: int | float | str | None) -> int:  # noqa: PYI041 - msgspec tells them apart
-    if time is None:
-        return 0
-    if isinstance(time, float):
-        if not isfinite(time):
-            raise BadReading("time: write seconds since 1970")
-        return parse_time(f"{time:.6f}")  # a float of today's seconds resolves microseconds
-    return parse_time(str(time))
-
-
-PARSERS: dict[Format, Callable[[str], list[Reading]]] = {
-    "plain": parse_plain,
-    "json": parse_json,
+_READERS: dict[Format, Callable[[str, _Source, int], list[Reading]]] = {
+    "plain": _read_plain,
+    "json": _read_json,
+    "influx": _read_influx,
 }
+
+
+def _up_to_quote(source: _Source, taken: list[bytes]) -> str:
+    """Take lines up to one with a quote in it, and return them. Raises BadReading without one."""
+    more: list[str] = []
+    length = 0
+    for raw in source:
+        taken.append(raw)
+        more.append(_text(raw))
+        if b'"' in raw:
+            return "\n".join(more)
+        length += 1 + len(more[-1])
+        if length > TEXT_VALUE_CHARACTERS_MAX:
+            break
+    raise BadReading("no line closes the text")
+
+
+def _text(raw: bytes) -> str:
+    if len(raw) > LINE_BYTES_MAX:
+        raise BadReading(f"the line has more than {LINE_BYTES_MAX} bytes; it was left out")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise BadReading(
+            f"byte {error.start + 1} of the line is not UTF-8; convert the text, as with iconv"
+        ) from None

@@ -7,9 +7,10 @@ somebody's terminal.
 """
 
 import asyncio
+import re
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Sequence
+from fnmatch import translate
 
 import msgspec
 
@@ -36,9 +37,9 @@ class Telemetry:
         """Put readings on disk, all or none. Raises BadReading, OutboxFullError, StorageError."""
         return await self._outbox.accept(readings)
 
-    def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
+    async def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
         """Return the newest readings of matching sensors, oldest first."""
-        return self._outbox.recent(pattern, limit)
+        return await self._outbox.recent(pattern, limit)
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest readings that were given up, and why."""
@@ -48,46 +49,48 @@ class Telemetry:
         """Return the outbox in numbers."""
         return self._outbox.stats()
 
-    async def follow(self, pattern: str = "*") -> AsyncGenerator[Accepted | Overrun, None]:
-        """Yield what is accepted from the first ``anext`` on, for sensors that match the glob.
-
-        Stop by closing the iterator (``contextlib.aclosing``).
-        """
-        follower = _Follower(pattern)
-        stop = self._outbox.subscribe(follower.take)
-        try:
-            while True:
-                for missed, position, reading in await follower.drain():
-                    if missed:
-                        self.counts["followed_readings/missed"] += missed
-                        yield Overrun(missed)
-                    yield Accepted(position, self._outbox.id_of(position), reading)
-        finally:
-            stop()
+    def follow(self, pattern: str = "*") -> "Following":
+        """Return what is accepted from now on, for sensors that match the glob; close it."""
+        return Following(pattern, self._outbox, self.counts)
 
 
-class _Follower:
-    """The bounded queue of one follower."""
+class Following:
+    """The readings of one follower, as an asynchronous iterator over a bounded queue."""
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
+    def __init__(self, pattern: str, outbox: Outbox, counts: Counter[str]) -> None:
+        self._matches = re.compile(translate(pattern)).match
+        self._takes_all = not pattern.strip("*") and bool(pattern)
+        self._id_of = outbox.id_of
+        self._counts = counts
         self._queue: deque[tuple[int, Reading]] = deque(maxlen=FOLLOWER_READINGS_MAX)
         self._missed = 0
         self._something = asyncio.Event()
+        self._stop = outbox.subscribe(self._take)
 
-    def take(self, first: int, readings: Sequence[Reading]) -> None:
+    def _take(self, first: int, readings: Sequence[Reading]) -> None:
         """Queue what matches; called by the outbox after a commit."""
-        for position, reading in enumerate(readings, first):
-            if fnmatchcase(reading.sensor, self._pattern):
-                self._missed += len(self._queue) == FOLLOWER_READINGS_MAX
-                self._queue.append((position, reading))
-                self._something.set()
+        numbered = enumerate(readings, first)
+        taken = [each for each in numbered if self._takes_all or self._matches(each[1].sensor)]
+        self._missed += max(0, len(self._queue) + len(taken) - FOLLOWER_READINGS_MAX)
+        self._queue.extend(taken)
+        if taken:
+            self._something.set()
 
-    async def drain(self) -> list[tuple[int, int, Reading]]:
-        """Wait for something, and return all of it; the first says how many were missed."""
+    def __aiter__(self) -> "Following":
+        return self
+
+    async def __anext__(self) -> Accepted | Overrun:
+        """Wait for the next one; first of all say how many were missed in front of it."""
         await self._something.wait()
-        self._something.clear()
-        missed, self._missed = self._missed, 0
-        taken = [(0, position, reading) for position, reading in self._queue]
-        self._queue.clear()
-        return [(missed, *taken[0][1:]), *taken[1:]]
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            self._counts["followed_readings/missed"] += missed
+            return Overrun(missed)
+        position, reading = self._queue.popleft()
+        if not self._queue:
+            self._something.clear()
+        return Accepted(position, self._id_of(position), reading)
+
+    async def aclose(self) -> None:
+        """Take no more."""
+        self._stop()

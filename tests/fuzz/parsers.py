@@ -36,8 +36,7 @@ from agent.security.identity import found, load
 from agent.security.keyring import new_keyring, parse_keyring
 from agent.security.node_uri import node_uri, parse_node_uri
 from agent.store.control import TokenRefusedError, TokenState
-from agent.telemetry.lines import FORMATS, BadLine, parse
-from edge_apps.reading import Reading
+from agent.telemetry.lines import FORMATS, GoodLine, parse, split_lines
 from gossip.errors import InvalidRequest, Malformed, RemoteError
 from gossip.machine import Address
 from gossip.state.records import decode_context, encode_context
@@ -132,11 +131,10 @@ def _registry(data: bytes) -> None:
 def _lines(data: bytes) -> None:
     """Readings from a pipe, in each of the forms; what is accepted must fit a database."""
     for form in (None, *FORMATS):
-        for outcome in parse(_text(data).splitlines(), form):
-            if isinstance(outcome, Reading):
-                msgspec.json.encode(outcome)
+        for outcome in parse(split_lines(data), form):
+            if isinstance(outcome, GoodLine):
+                msgspec.json.encode(outcome.readings)
             else:
-                assert isinstance(outcome, BadLine)
                 str(outcome).encode(errors="surrogateescape")
 
 

@@ -6,19 +6,20 @@ is an error of our own form, with a code and a message.
 """
 
 import asyncio
+import gzip
 import json
 import random
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from agent.api.application import ROUTES, create
 from agent.store.outbox import Receipt
 from edge_apps.reading import BadReading, Reading
 from tests.fuzz.hostile import Mutator
-from tests.fuzz.parsers import LINES, WORDS, spoil_json, spoil_text
+from tests.fuzz.parsers import LINES, WORDS, spoil_blindly, spoil_json, spoil_text
 from tests.unit.fake_agent import FakeAgent, FakeTelemetry
 
 BODIES: dict[str, tuple[bytes, ...]] = {
@@ -31,6 +32,9 @@ BODIES: dict[str, tuple[bytes, ...]] = {
     "/api/v1/queries": (b'{"name": "log", "filters": {"room": "attic"}, "timeout_s": 2.5}',),
     "/api/v1/readings": (b'[{"sensor": "a/b", "value": 21.5, "time_ns": 1, "tags": {"r": "x"}}]',),
     "/api/v1/write": LINES,
+    "/write": (*LINES, gzip.compress(LINES[0])),
+    "/api/v2/write": (*LINES, gzip.compress(LINES[0])),
+    "/query": (b"q=CREATE+DATABASE+%22telegraf%22",),
     "/api/v1/keys/rotate": (b'{"force": true}',),
 }
 QUERIES = (
@@ -43,11 +47,14 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"content-length", b"9" * 20),
     (b"content-type", b"\xff\xfe"),
     (b"accept", b"application/json"),
+    (b"content-encoding", b"gzip"),
+    (b"content-encoding", b"\xff"),
     (b"covey-context", b"AAAA"),
     (b"covey-context", b"\xff"),
     (b"covey-context", b"*" * 30_000),
 )
 ENDLESS = "follow=1"
+GZIP = b"\x1f\x8b"
 PATIENCE_S = 5.0
 
 
@@ -87,7 +94,7 @@ class Requests:
         told = f"{method} {path[:80]}?{query[:200]!r} {headers} {body[:200]!r}: {status}"
         if status is None or (status >= 500 and status != 503):
             raise Failed(told)
-        if status >= 400 and not json.loads(answer)["error"]["message"]:
+        if status >= 400 and not _message(json.loads(answer)):
             raise Failed(told)
 
     def _body(self, path: str) -> bytes:
@@ -95,6 +102,8 @@ class Requests:
         if not good or self.rng.random() < 0.1:
             return good
         spoil = spoil_text if path.endswith("write") or good[:1] not in b"{[" else spoil_json
+        if good[:2] == GZIP:
+            spoil = spoil_blindly
         return spoil(self._mutator, good)
 
     def _query(self) -> bytes:
@@ -110,8 +119,15 @@ class Requests:
         return "&".join(quote(part, safe="=*:", errors="surrogatepass") for part in chosen).encode()
 
 
+def _message(answer: dict[str, Any]) -> str:
+    """Return an error's words: in our own form, or in those of InfluxDB 1 and 2."""
+    error = answer.get("error", answer)
+    words: str = error if isinstance(error, str) else error["message"]
+    return words
+
+
 async def exchange(
-    application: Starlette,
+    application: ASGIApp,
     method: str,
     path: str,
     query: bytes,

@@ -105,5 +105,5 @@ def test_it_finds_a_node_that_believes_what_is_said_of_it(monkeypatch: pytest.Mo
 
 
 def test_it_finds_a_parser_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge_apps.reading._check_text", lambda _reading: None)
-    assert found("parsers", "surrogates not allowed")
+    monkeypatch.setattr("agent.telemetry.lines._text", bytes.decode)
+    assert found("parsers", "codec can't decode")

@@ -6,17 +6,26 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.telemetry.lines import FORMATS, BadLine, parse
+from agent.telemetry.lines import FORMATS, BadLine, parse, split_lines
 from edge_apps.reading import Reading, check
 
 names = st.from_regex(r"[a-z0-9_.:-]{1,12}(/[a-z0-9_.:-]{1,12}){0,2}", fullmatch=True)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 integers = st.integers(-(2**63) + 1, 2**63 - 1)
-# What one line can carry: no line breaks of any kind, no lone surrogates.
-texts = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=40)
+# What one line can carry: no newline, no lone surrogates.
+texts = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=40)
 values = st.one_of(floats, integers, st.booleans(), texts)
 tags = st.dictionaries(texts.filter(str.strip), texts.filter(str.strip), max_size=3)
 times_ns = st.integers(1, 2**63 - 1)
+
+
+def parsed(text: str | bytes, form: Any = None) -> list[Any]:
+    """Return the readings and the bad lines of a text, in order."""
+    body = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
+    outcomes: list[Any] = []
+    for each in parse(split_lines(body), form):
+        outcomes += [each] if isinstance(each, BadLine) else each.readings
+    return outcomes
 
 
 def same(left: Any, right: Reading) -> bool:
@@ -26,7 +35,7 @@ def same(left: Any, right: Reading) -> bool:
 @given(names, values, texts.filter(lambda t: len(t) <= 32), tags)
 def test_json_comes_back(sensor: str, value: Any, unit: str, labels: dict[str, str]) -> None:
     line = json.dumps({"sensor": sensor, "value": value, "unit": unit, "tags": labels})
-    (back,) = parse([line])
+    (back,) = parsed(line)
     assert same(back, Reading(sensor, value, unit, tags=labels))
 
 
@@ -54,36 +63,42 @@ def test_line_protocol_comes_back(
     series = ",".join(
         [sensor, *(f"{escape(k, ',= ')}={escape(v, ',= ')}" for k, v in labels.items())]
     )
-    (back,) = parse([f"{series} value={field(value)} {time_ns}"], "influx")
+    (back,) = parsed(f"{series} value={field(value)} {time_ns}", "influx")
     assert same(back, Reading(sensor, value, time_ns=time_ns, tags=labels))
 
 
 @given(names, st.one_of(floats, integers, st.booleans()), st.integers(1, 2**63 // 10**9 - 1))
 def test_plain_comes_back(sensor: str, value: Any, time_s: int) -> None:
-    (back,) = parse([f"{sensor} {value} {time_s}"], "plain")
+    (back,) = parsed(f"{sensor} {value} {time_s}", "plain")
     assert same(back, Reading(sensor, value, time_ns=time_s * 10**9))
 
 
-@given(st.lists(st.text(max_size=60), max_size=5), st.sampled_from([None, *FORMATS]))
-def test_anything_is_a_reading_or_an_explained_line(text: list[str], form: Any) -> None:
-    for outcome in parse(text, form):
+@given(st.text(max_size=300) | st.binary(max_size=300), st.sampled_from([None, *FORMATS]))
+def test_anything_is_a_reading_or_an_explained_line(text: str | bytes, form: Any) -> None:
+    for outcome in parsed(text, form):
         if isinstance(outcome, BadLine):
             assert outcome.problem
         else:
             assert check(outcome) is outcome
 
 
-@given(st.text('mt=,i"\\ 1.u#{', max_size=30))
+@given(st.text('mt=,i"\\ 1.u#{\n', max_size=30))
 def test_anything_near_line_protocol_is_a_reading_or_an_explained_line(text: str) -> None:
-    for outcome in parse([text], "influx"):
+    for outcome in parsed(text, "influx"):
         assert isinstance(outcome, (BadLine, Reading))
 
 
-@given(
-    st.lists(st.text(st.characters(), max_size=40), max_size=3), st.sampled_from([None, *FORMATS])
-)
-def test_whatever_is_accepted_can_be_stored(text: list[str], form: Any) -> None:
+@given(st.text('mt=,i"\\ 1.u#{\n', max_size=60))
+def test_each_line_has_one_outcome_and_its_number(text: str) -> None:
+    """A text over several lines takes them along; a bad line takes none."""
+    numbers = [each.number for each in parse(split_lines(text.encode()), "influx")]
+    assert numbers == sorted(set(numbers))
+    assert set(numbers) <= set(range(1, text.count("\n") + 2))
+
+
+@given(st.text(st.characters(), max_size=120), st.sampled_from([None, *FORMATS]))
+def test_whatever_is_accepted_can_be_stored(text: str, form: Any) -> None:
     """Also of texts that are no UTF-8: what a shell passed, half of a character."""
-    for outcome in parse(text, form):
+    for outcome in parsed(text, form):
         if isinstance(outcome, Reading):
             json.dumps([outcome.sensor, outcome.value, outcome.tags], ensure_ascii=False).encode()

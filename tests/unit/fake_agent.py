@@ -141,7 +141,7 @@ class FakeTelemetry:
         finally:
             self.followers.remove(follower)
 
-    def recent(self, pattern: str, limit: int) -> list[Accepted]:
+    async def recent(self, pattern: str, limit: int) -> list[Accepted]:
         return self.accepted[-limit:]
 
     def stats(self) -> OutboxStats:

@@ -311,7 +311,7 @@ def test_line_protocol(served: Served, client: Client) -> None:
         ("readings", b"hello"),
         ("readings", b"[" * 100_000),
         ("readings", b"\xff\xfe"),
-        ("write", b"m t=1\nnonsense"),
+        ("write", b"nonsense\nm"),
         ("write", b"\xff\xfe"),
     ],
 )

@@ -5,28 +5,38 @@ from typing import Any
 
 import pytest
 
-from agent.telemetry import influx, lines
-from agent.telemetry.lines import BadLine, parse
-from edge_apps.reading import Reading
+from agent.telemetry import influx, json_form, lines, plain
+from agent.telemetry.influx import NS_PER_UNIT
+from agent.telemetry.lines import BadLine, GoodLine, parse, split_lines
+from edge_apps.reading import TAGS_MAX, BadReading, Reading
 
 TIME_NS = 1_700_000_000_000_000_000
 
 
-def one(line: str, **options: Any) -> Any:
-    (outcome,) = parse([line], **options)
+def parsed(text: str | bytes, **options: Any) -> list[Any]:
+    """Return the readings and the bad lines of a text, in order."""
+    body = text if isinstance(text, bytes) else text.encode()
+    outcomes: list[Any] = []
+    for each in parse(split_lines(body), **options):
+        outcomes += each.readings if isinstance(each, GoodLine) else [each]
+    return outcomes
+
+
+def one(line: str | bytes, **options: Any) -> Any:
+    (outcome,) = parsed(line, **options)
     return outcome
 
 
-def problem(line: str, **options: Any) -> str:
+def problem(line: str | bytes, **options: Any) -> str:
     outcome = one(line, **options)
     assert isinstance(outcome, BadLine), outcome
     return outcome.problem
 
 
 def test_the_examples_in_the_docstrings() -> None:
-    for module in (lines, influx):
+    for module in (lines, influx, plain, json_form):
         assert doctest.testmod(module).failed == 0
-        assert doctest.testmod(module).attempted > 0
+    assert doctest.testmod(lines).attempted > 0
 
 
 @pytest.mark.parametrize(
@@ -44,9 +54,9 @@ def test_the_examples_in_the_docstrings() -> None:
     ],
 )
 def test_plain_lines(line: str, expected: Reading) -> None:
-    parsed = one(line)
-    assert parsed == expected
-    assert type(parsed.value) is type(expected.value)
+    found = one(line)
+    assert found == expected
+    assert type(found.value) is type(expected.value)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,10 @@ def test_json_lines() -> None:
     [
         ('{"sensor":"t"}', "value"),
         ('{"sensor":"t","value":null}', "value"),
-        ('{"sensor":"t","value":1,"units":"C"}', "fields are sensor, value, unit, time, tags"),
+        (
+            '{"sensor":"t","value":1,"units":"C"}',
+            "fields are sensor, value, unit, time or time_ns, tags",
+        ),
         ('{"sensor":"t","value":1,', "fields are"),
         ('{"sensor":"t","value":1,"time":1700000000000}', "milliseconds"),
         ('{"sensor":"t","value":1,"tags":{"a":1}}', "tags"),
@@ -96,7 +109,7 @@ def test_json_lines_that_are_refused(line: str, says: str) -> None:
 def test_line_protocol_gives_a_reading_per_field() -> None:
     line = r'weather,room=the\ attic,a\=b=c\,d temperature=21.5,hum=40i,n=2u,ok=t,s="x, y=\"z\"" 17'
     tags = {"room": "the attic", "a=b": "c,d"}
-    assert list(parse([line])) == [
+    assert parsed(line) == [
         Reading("weather/temperature", 21.5, time_ns=17, tags=tags),
         Reading("weather/hum", 40, time_ns=17, tags=tags),
         Reading("weather/n", 2, time_ns=17, tags=tags),
@@ -114,17 +127,21 @@ def test_line_protocol_types_and_the_default_field() -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "expected"), [("ns", 7), ("us", 7_000), ("ms", 7_000_000), ("s", 7_000_000_000)]
+    ("precision", "expected"),
+    [
+        *[("ns", 7), ("n", 7), ("us", 7_000), ("u", 7_000), ("ms", 7_000_000)],
+        *[("s", 7_000_000_000), ("m", 420_000_000_000), ("h", 25_200_000_000_000)],
+    ],
 )
-def test_line_protocol_precision(precision: Any, expected: int) -> None:
-    assert one("t value=1 7", precision=precision).time_ns == expected
+def test_line_protocol_precision(precision: str, expected: int) -> None:
+    assert one("t value=1 7", unit_ns=NS_PER_UNIT[precision]).time_ns == expected
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         ("m", "MEASUREMENT"),
-        ("m t=1 2 3", "there are 4 parts"),
+        ("m t=1 2 3", "nothing behind it"),
         ("m,room t=1", "tag 'room'"),
         ("m,room= t=1", "tag"),
         ("m t=", "field 't='"),
@@ -145,17 +162,130 @@ def test_line_protocol_that_is_refused(line: str, says: str) -> None:
 
 
 def test_a_bad_line_hides_no_other() -> None:
-    outcomes = list(parse(["# comment", "t 1", "", "t", "t 2\n", "u x y z"]))
+    outcomes = parsed("# comment\nt 1\n\nt\nt 2\nu x y z\n")
     assert [type(o) for o in outcomes] == [Reading, BadLine, Reading, BadLine]
     assert [o.number for o in outcomes if isinstance(o, BadLine)] == [4, 6]
     assert str(outcomes[1]).startswith("line 4: write NAME VALUE")
 
 
 def test_one_bad_field_refuses_its_line_whole() -> None:
-    assert [type(o) for o in parse(["m a=1,b=nan", "m a=1"])] == [BadLine, Reading]
+    assert [type(o) for o in parsed("m a=1,b=nan\nm a=1")] == [BadLine, Reading]
 
 
 def test_the_first_line_decides_the_form() -> None:
-    outcomes = list(parse(["m a=1", "t 2"]))
+    outcomes = parsed("m a=1\nt 2")
     assert outcomes[0] == Reading("m/a", 1.0)
     assert isinstance(outcomes[1], BadLine)
+
+
+# ---- what is a line, and what is text ------------------------------------------------------------
+
+NO_LINE_ENDS = ("\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x85", "\r")
+
+
+@pytest.mark.parametrize("separator", NO_LINE_ENDS)
+def test_lines_end_at_a_newline_alone(separator: str) -> None:
+    text = f"a{separator}b"
+    assert one(f'm t="{text}"\n').value == text
+    assert one(f"m,place={text} value=1").tags == {"place": text}
+    if separator == "\u2028":
+        assert one(f'{{"sensor":"t","value":"{text}"}}').value == text
+        assert one(f"t {text}").value == text
+
+
+@pytest.mark.parametrize("form", ["plain", "influx", "json"])
+def test_a_carriage_return_in_front_of_the_newline_is_tolerated(form: Any) -> None:
+    line = {"plain": "t 1", "influx": "t value=1 5", "json": '{"sensor":"t","value":1}'}[form]
+    assert [o.value for o in parsed(f"{line}\r\n{line}\r\n", form=form)] == [1, 1]
+
+
+@pytest.mark.parametrize("line", ["t 1", "t value=1", '{"sensor":"t","value":1}'])
+def test_a_byte_order_mark_in_front_is_no_letter(line: str) -> None:
+    first, second = parsed(f"\ufeff{line}\n{line}")
+    assert first == second
+    assert first.sensor == "t"
+
+
+def test_a_text_may_go_on_over_lines_and_an_open_one_costs_its_line_alone() -> None:
+    outcomes = parsed('m t="one\n two ",u=1 5\nm t="open\nm v=1\nm t="x" 6\n')
+    assert outcomes[:2] == [
+        Reading("m/t", "one\n two ", time_ns=5),
+        Reading("m/u", 1.0, time_ns=5),
+    ]
+    assert [type(o) for o in outcomes[2:]] == [BadLine, Reading, Reading]
+    assert outcomes[2].number == 3
+    assert "closing quote" in outcomes[2].problem
+
+
+def test_a_backslash_before_the_quote_leaves_the_text_open() -> None:
+    assert "closing quote" in problem(r'm b="a\"', form="influx")
+    assert one(r'm b="a\\"').value == "a\\"
+
+
+def test_quotes_are_characters_outside_of_fields() -> None:
+    assert one('m,q="x,r=y" v=1').tags == {"q": '"x', "r": 'y"'}
+    assert one('say"so",a="b value=1').sensor == 'say"so"'
+    assert one('m a"b=1').sensor == 'm/a"b'
+
+
+@pytest.mark.parametrize("number", ["\u0663", "\u0663.5", "\uff11", "1\u0663", "1_0"])
+def test_only_ascii_digits_make_a_number(number: str) -> None:
+    assert one(f"t {number}", form="plain").value == number
+    for suffix in ("", "i", "u"):
+        assert "is no value" in problem(f"m t={number}{suffix}", form="influx")
+    assert "time" in problem(f"t 1 {number}", form="plain")
+    assert "time" in problem(f"m t=1 {number}", form="influx")
+
+
+def test_time_zero_is_1970_and_no_time_is_none() -> None:
+    for line in ("t 1 0", "t value=1 0", '{"sensor":"t","value":1,"time":0}'):
+        assert one(line).time_ns == 0
+    assert one('{"sensor":"t","value":1,"time_ns":0}').time_ns == 0
+    assert one("t 1 1970-01-01T00:00:00Z").time_ns == 0
+    for line in ("t 1", "t value=1", '{"sensor":"t","value":1}'):
+        assert one(line) == Reading("t", 1)
+
+
+def test_two_times_are_one_too_many() -> None:
+    both = '{"sensor":"t","value":1,"time":1,"time_ns":1000000000}'
+    assert "time or time_ns, not both" in problem(both)
+    assert "since 1970" in problem('{"sensor":"t","value":1,"time_ns":-1}')
+
+
+def test_a_comma_in_a_number_is_not_silently_a_text() -> None:
+    assert "a decimal point: 21.5" in problem("t 21,5")
+    assert one("t 21,5,3").value == "21,5,3"
+
+
+def test_bytes_that_are_not_utf8_cost_their_line() -> None:
+    outcomes = parsed(b"t 1\nt gr\xfcn\nt 2\n", form="plain")
+    assert [type(o) for o in outcomes] == [Reading, BadLine, Reading]
+    assert "byte 5 of the line is not UTF-8" in outcomes[1].problem
+
+
+def test_what_one_line_may_hold_is_bounded() -> None:
+    fields = ",".join(f"f{n}=1" for n in range(lines.READINGS_PER_LINE_MAX + 1))
+    assert "divide the line" in problem(f"m {fields}")
+    assert "bytes; it was left out" in problem(b"m t=" + b"1" * lines.LINE_BYTES_MAX, form="influx")
+    assert len(one("m," + ",".join(f"t{n}=v" for n in range(TAGS_MAX)) + " v=1").tags) == TAGS_MAX
+    crowd = ",".join(f"t{n}=v" for n in range(TAGS_MAX + 1))
+    assert "tags of m/v" in problem(f"m,{crowd} v=1")
+    assert one(f"m,path={'x' * 1024} v=1").tags == {"path": "x" * 1024}
+
+
+def test_the_objects_of_a_list_are_found_whatever_their_texts_hold() -> None:
+    texts = ["", "}", '\\"]', "[{", "\u2028", "a,b", "{}{", "\\\\"]
+    items = [
+        f'{{"sensor":"t","value":"{text}","tags":{{"a":"{text}"}}}}'.encode() for text in texts
+    ]
+    for glue in (b",", b" ,\n "):
+        assert list(json_form.items_of(b"\n[ " + glue.join(items) + b" ]\n")) == items
+    assert list(json_form.items_of(b"[ ]")) == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"[", b"[1]", b"[{}", b"[{},]", b"[{}]]", b"[{},{]", b'[{"a":"}]', b"[{{{}}}]"]
+)
+def test_a_list_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(BadReading):
+        list(json_form.items_of(body))

@@ -112,7 +112,7 @@ def test_positions_are_not_reused_when_everything_was_delivered_and_deleted(
         outbox.delivered([1, 2, 3])
 
     async def second(outbox: Outbox) -> None:
-        assert outbox.recent() == []
+        assert await outbox.recent() == []
         await outbox.accept(readings(4))
         assert [accepted.position for accepted in outbox.batch(10)] == [4]
         assert outbox.batch(10)[0].id.endswith("-0000000200000000-1")
@@ -279,7 +279,7 @@ def test_delivered_readings_are_deleted_in_batches_down_to_what_is_kept(
         outbox.delivered(range(1, 91))
 
     async def later(outbox: Outbox) -> None:
-        kept = [accepted.reading.value for accepted in outbox.recent(limit=1000)]
+        kept = [accepted.reading.value for accepted in await outbox.recent(limit=1000)]
         assert kept == list(range(80, 100))  # 5, and less than a batch of 10
         assert values(outbox) == list(range(90, 100))
 
@@ -291,9 +291,9 @@ def test_recent_takes_globs_and_returns_oldest_first(tmp_path: Path) -> None:
     async def scenario(outbox: Outbox) -> None:
         await outbox.accept(readings(1, 2, 3, sensor="a/x") + readings(4, sensor="b/x"))
         outbox.delivered([1, 2])
-        assert [a.reading.value for a in outbox.recent("a/*")] == [1, 2, 3]
-        assert [a.reading.value for a in outbox.recent("*x", 2)] == [3, 4]
-        assert [a.reading.value for a in outbox.recent("[!a]*")] == [4]
+        assert [a.reading.value for a in await outbox.recent("a/*")] == [1, 2, 3]
+        assert [a.reading.value for a in await outbox.recent("*x", 2)] == [3, 4]
+        assert [a.reading.value for a in await outbox.recent("[!a]*")] == [4]
 
     live(tmp_path, scenario)
 

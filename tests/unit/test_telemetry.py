@@ -51,7 +51,7 @@ def test_followers_get_matching_readings_with_ids_and_times(tmp_path: Path) -> N
             got = [await first, await next_reading(following), await next_reading(following)]
         assert [item.reading.value for item in got] == [1, 2, 3]
         assert [item.reading.time_ns for item in got] == [NOW_NS] * 3
-        assert [item.id for item in got] == [item.id for item in telemetry.recent("a/*")]
+        assert [item.id for item in got] == [item.id for item in await telemetry.recent("a/*")]
 
     run(tmp_path, scenario)
 
