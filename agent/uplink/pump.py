@@ -20,6 +20,7 @@ codes, and brokers acknowledge with it what they then drop.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -32,7 +33,7 @@ from agent.store.outbox import Accepted, Outbox
 from agent.uplink import reasons
 from agent.uplink.backoff import Backoff
 from agent.uplink.link import ConnectError, Link, Session, publish_bytes
-from agent.uplink.quarantine import Burials, Quarantine
+from agent.uplink.quarantine import Burials, Phase, Quarantine
 from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Message, Template
 from agent.uplink.versions import VersionChoice
@@ -42,6 +43,9 @@ BACKOFF_BASE_S, BACKOFF_CAP_S = 1.0, 60.0
 # A broker that holds back its answers for so long has forgotten us, whatever TCP says.
 ANSWER_TIMEOUT_S = 30.0
 READ_AHEAD = 256
+HANGS_UP_WITHIN_S = 0.25
+# While a reading may be what ends the connections, the others should not wait for long.
+URGENT_DELAY_MAX_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ class Pump:
         self._something = asyncio.Event()
         self._broker = f"{settings.host}:{settings.broker_port}"
         self._watch: asyncio.TimerHandle
+        self._anew: asyncio.TimerHandle | None = None
         self._state, self._since_s = "connecting", wall_s()
         self._last_error, self._last_code = "", reasons.SUCCESS
         self._told: set[str] = set()  # the errors that were logged since things went well
@@ -158,7 +163,7 @@ class Pump:
             if self._burials:
                 await self._bury()
             if self._refused and not self._window:
-                await self._pause()
+                await self._end_round()
             self._fill(session)
             await self._something.wait()
 
@@ -182,6 +187,11 @@ class Pump:
         while not self._refused and len(self._window) < self._size(session):
             if len(self._burials) >= READ_AHEAD:  # let the event loop breathe, and bury these first
                 return
+            if self._quarantine.trial_is_due:
+                if not self._window:
+                    self._quarantine.begin_trial()
+                    self._rewind()
+                return
             accepted = self._next()
             if accepted is None:
                 return
@@ -192,27 +202,42 @@ class Pump:
                 self._something.set()
                 continue
             self._window.add(accepted.position, now)
+            self._quarantine.sent(accepted.position, accepted.reading.sensor)
             self._link.publish(accepted.position, message, qos)
 
     def _is_too_large(self, message: Message, qos: int, session: Session) -> bool:
         return publish_bytes(message, qos, session.version) > session.packet_bytes_max
 
     def _next(self) -> Accepted | None:
-        """Return the next reading to send, in order; None when nothing waits."""
-        while True:
+        """Return the next reading to send, in order; None when there is none for now."""
+        if not self._ready:
+            self._ready.extend(self._outbox.batch(READ_AHEAD, self._read_to))
             if not self._ready:
-                self._ready.extend(self._outbox.batch(READ_AHEAD, self._read_to))
-                if not self._ready:
-                    self._retry_aside()
-                    return None
-                self._read_to = self._ready[-1].position
+                self._look_elsewhere()
+                return None
+            self._read_to = self._ready[-1].position
+        while self._ready:
             accepted = self._ready.popleft()
-            if accepted.position not in self._quarantine.aside:
+            if not self._quarantine.passes_over(accepted.position, accepted.reading.sensor):
                 return accepted
+        # All of them wait for others; look at the next ones when the event loop had its turn.
+        asyncio.get_running_loop().call_soon(self._something.set)
+        return None
 
-    def _retry_aside(self) -> None:
-        """Behind the readings set aside there are none left to try: take those up again."""
-        if self._quarantine.aside and not self._window:
+    def _look_elsewhere(self) -> None:
+        """Nothing is left to send: take up those that were passed over, now or later."""
+        if self._window:
+            return
+        if self._quarantine.exhausted():
+            self._rewind()
+        elif self._quarantine.phase is Phase.BEYOND and self._anew is None:
+            loop = asyncio.get_running_loop()
+            self._anew = loop.call_later(self._backoff.slow_s(), self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Nothing came that could prove anything about those in trouble: try them again."""
+        self._anew = None
+        if self._quarantine.phase is Phase.BEYOND and not self._window:
             self._quarantine.begin_anew()
             self._rewind()
 
@@ -237,8 +262,7 @@ class Pump:
         self._something.set()
         if reasons.is_good(code):
             self._acknowledged.append(token)
-            if self._quarantine.delivered(token):
-                self._rewind()
+            self._quarantine.delivered(token)
             return
         self.counts[f"uplink_refusals/{reasons.label_of(code)}"] += 1
         self._burials += self._quarantine.refused(token, code)
@@ -263,18 +287,31 @@ class Pump:
     async def _bury(self) -> None:
         burials, self._burials = self._burials, []
         for position, reason in burials:
-            log.warning("Giving up reading %s: %s.", self._outbox.id_of(position), reason)
+            log.warning("Giving up %s: %s.", self._name_of(position), reason)
             try:
                 await self._outbox.bury(position, reason)
             except StorageError as error:
                 log.warning("It goes on waiting, as it cannot be set aside: %s", error)
 
-    async def _pause(self) -> None:
-        """After a refusal, with nothing in flight: wait, then start at the oldest again."""
+    def _name_of(self, position: int) -> str:
+        """Return what a reading is called in the log: its id, and its sensor's name escaped."""
+        found = self._outbox.batch(1, position - 1)
+        sensor = ascii(found[0].reading.sensor) if found else "unknown"
+        return f"the reading {self._outbox.id_of(position)} of sensor {sensor}"
+
+    async def _end_round(self) -> None:
+        """After a refusal, with nothing in flight: wait, then start at the oldest again.
+
+        After a trial others go first, so nobody has to wait for long; but some brokers refuse and
+        hang up, and then the end of the connection is to be seen before anything else is sent.
+        """
+        on_trial = self._quarantine.phase is Phase.TRIAL
         delay_s = self._backoff.next_s()
-        try:
-            await asyncio.wait_for(self._until_lost(), delay_s)
-        except TimeoutError:
+        with contextlib.suppress(TimeoutError):
+            wait_s = min(delay_s, HANGS_UP_WITHIN_S) if on_trial else delay_s
+            await asyncio.wait_for(self._until_lost(), wait_s)
+        if self._lost_code is None:
+            self._quarantine.drained(self._refused)
             self._refused = []
             self._rewind()
 
@@ -290,9 +327,18 @@ class Pump:
         self._fail(f"The connection to {self._broker} ended", code)
         # Some brokers refuse a reading and then end the connection all the same.
         unsettled = sorted({*self._window.clear(), *self._refused})
+        if len(unsettled) == 1:
+            self._suspect(unsettled[0])
         self._burials += self._quarantine.lost(unsettled, code)
         await self._bury()
         return self._delay_s(code)
+
+    def _suspect(self, position: int) -> None:
+        """Say, once between two deliveries, who was alone in flight at the end of a connection."""
+        sentence = f"The connection ended while only {self._name_of(position)} was in flight"
+        if sentence not in self._told:
+            self._told.add(sentence)
+            log.warning("%s.", sentence)
 
     def _note_failure(self, error: ConnectError) -> float:
         self.counts[f"uplink_connects_failed/{reasons.label_of(error.code)}"] += 1
@@ -308,7 +354,8 @@ class Pump:
     def _delay_s(self, code: int) -> float:
         if code in reasons.NEEDS_A_PERSON:
             return self._backoff.slow_s()
-        return self._backoff.next_s()
+        delay_s = self._backoff.next_s()
+        return min(delay_s, URGENT_DELAY_MAX_S) if self._quarantine.is_urgent else delay_s
 
     def _fail(self, what: str, code: int, detail: str = "") -> None:
         """Remember the error for the status; log it once between two deliveries."""

@@ -1,4 +1,4 @@
-"""Which readings to give up, on what evidence.
+"""Which readings to give up, on what evidence, and which to send while that is unclear.
 
 One message that a broker will not take must not hold up a million behind it; and a broker that
 takes nothing today must not turn a million good readings into dead letters. So giving up needs
@@ -7,54 +7,167 @@ proof that it is the message:
 * The broker refuses it by a code that **blames the message** (topic invalid, packet too large),
   ``BLAMED_MAX`` times in a row.
 * The broker refuses it by **another code** (not authorized, quota exceeded) ``REFUSED_MAX``
-  times in a row, and has accepted other readings between each two refusals. While it refuses
-  everything, everything waits.
-* The **connection dies** whenever it is sent, as old brokers do with what is too large for them.
-  After a death, readings go one at a time until those that were in flight are through. One that
-  was alone in flight at ``DEATHS_MAX`` deaths in a row is set **aside**, and the next is tried.
-  When one is acknowledged, those set aside are **accused** and tried once more, alone: another
-  death, now that others pass, is the proof. When too many had to be set aside, the broker is
-  the reason, and all begins anew.
+  times in a row, and has accepted other readings between each two refusals.
+* The **connection ends** whenever it is sent, as brokers do with a name that is no MQTT text, or
+  with what is too large for them. A reading is **suspect** when it was alone in flight at such an
+  end; it is guilty when that happens in a **trial**: alone once more, after others have passed.
+
+Until there is proof, others go first. That is a walk through three phases::
+
+    NORMAL ──stuck──► BEYOND ──others passed──► TRIAL ──it fails again──► BEYOND
+       ▲                 └──nothing passes──► NORMAL  └──all passed──► NORMAL
+
+In BEYOND, all sensors with a reading in trouble are passed over, so that the order of each
+sensor's readings is kept; when none but those are left, only the suspects are. Each death puts
+one sensor at least out of the way, so what is good is held up for as many reconnections as there
+are bad sensors, however many readings they have, and each bad reading is found by two or three
+deaths of its own. Nobody is acquitted for want of room: what is kept is one entry for each
+suspect.
+
+To find who killed a connection, the window shrinks to a part of what was in flight: a death
+costs a reconnection, a reading that passes only a round trip, so it shrinks fast.
 
 The class is pure: it is told what happened, and answers with what to bury.
 """
+
+from enum import StrEnum
 
 from agent.uplink import reasons
 
 BLAMED_MAX = 3
 REFUSED_MAX = 10
-DEATHS_MAX = 3
-ASIDE_MAX = 20
+# So many lone deaths make a suspect; and so many in all, the last in a trial, prove the guilt.
+DEATHS_MAX = 2
+# How much of what was in flight at a death may be in flight together afterwards.
+SHRINK = 8
+# A trial costs a reconnection if the suspect is guilty: so many good readings go in between.
+TRIAL_EVERY = 10
+# For so many deaths in a row it may be the readings, and finding out is urgent.
+URGENT_DEATHS_MAX = 40
 
 Burials = list[tuple[int, str]]  # position, reason
 
 
+class Phase(StrEnum):
+    """Which readings go now."""
+
+    NORMAL = "normal"  # all, in order
+    BEYOND = "beyond"  # all but those in trouble
+    TRIAL = "trial"  # those that BEYOND passed over
+
+
+class Event(StrEnum):
+    """What moves the phase."""
+
+    STUCK = "stuck"  # a reading is in trouble, and nothing passes
+    PASSED = "passed"  # others passed, or all passed
+    FAILED = "failed"  # the trial's reading is in trouble again
+    NONE_LEFT = "none left"  # there is nobody else to try
+
+
+TRANSITIONS = {
+    (Phase.NORMAL, Event.STUCK): Phase.BEYOND,
+    (Phase.BEYOND, Event.STUCK): Phase.BEYOND,
+    (Phase.BEYOND, Event.PASSED): Phase.TRIAL,
+    (Phase.BEYOND, Event.NONE_LEFT): Phase.NORMAL,
+    (Phase.TRIAL, Event.FAILED): Phase.BEYOND,
+    (Phase.TRIAL, Event.PASSED): Phase.NORMAL,
+}
+
+
 class Quarantine:
-    """Counts failures by position and decides when a reading is given up."""
+    """Counts failures by position, and decides who goes next and who is given up."""
 
     def __init__(self) -> None:
-        self.aside: set[int] = set()
-        self._accused: set[int] = set()
-        self._careful_until = 0
+        self.phase = Phase.NORMAL
+        self._sensor_of: dict[int, str] = {}  # what is in flight, or was refused in this round
+        self._shunned: set[str] = set()  # sensors that BEYOND passes over
+        self._by_sensor = True  # BEYOND passes over sensors; else over the suspects alone
+        self._reached = 0  # how far BEYOND has come
+        self._deaths: dict[int, int] = {}  # suspects, and how often each was alone at a death
+        self._deaths_in_a_row = 0
         self._deliveries = 0
+        self._controls = 0  # deliveries since the last trial failed
+        self._delivered_before_round = -1
+        self._careful_until, self._careful_size = 0, 1
         self._refusals: dict[int, tuple[int, int, int]] = {}  # position: code, times, deliveries
-        self._deaths = (0, 0)  # which position was alone in flight, at how many deaths in a row
+
+    # ---- who goes next --------------------------------------------------------------------------
 
     def window(self, size: int) -> int:
-        """Return how many may be in flight now: one while a killer is being looked for."""
-        return 1 if self._careful_until or self._accused or self.aside else size
+        """Return how many may be in flight now."""
+        if self._deaths and (self.phase is Phase.TRIAL or self._deaths_in_a_row):
+            return 1
+        return min(size, self._careful_size) if self._careful_until else size
 
-    def delivered(self, position: int) -> bool:
-        """Note an acknowledgement; tell whether readings set aside are to be tried again now."""
+    def passes_over(self, position: int, sensor: str) -> bool:
+        """Tell whether this reading, the next in order, is to wait for now."""
+        if self.phase is Phase.TRIAL and position > self._reached:
+            self._end()
+        if self.phase is not Phase.BEYOND:
+            return False
+        enough = DEATHS_MAX if self._by_sensor else 1
+        if position in self._refusals or self._deaths.get(position, 0) >= enough:
+            return True
+        if self._by_sensor and sensor in self._shunned:
+            return True
+        self._reached = max(self._reached, position)
+        return False
+
+    @property
+    def trial_is_due(self) -> bool:
+        """Whether enough others have passed; the trial begins when nothing is in flight."""
+        return self.phase is Phase.BEYOND and self._controls >= TRIAL_EVERY
+
+    def begin_trial(self) -> None:
+        """Take up those that were passed over, the oldest first."""
+        self._move(Event.PASSED)
+
+    def exhausted(self) -> bool:
+        """Note that nothing else waits; tell whether there is now something else to try."""
+        if self.phase is Phase.NORMAL:
+            return False
+        if self.phase is Phase.TRIAL:
+            self._end()
+            return True
+        if self._controls:
+            self.begin_trial()
+            return True
+        if self._by_sensor and self._deaths:
+            self._by_sensor = False
+            return True
+        if not self._deaths and not self._refusals:  # the guilty are buried
+            self.begin_anew()
+            return True
+        return False
+
+    def begin_anew(self) -> None:
+        """Try all in order again: there is no other reading that could prove anything."""
+        self._move(Event.NONE_LEFT)
+        self._shunned.clear()
+        self._by_sensor = True
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether a reading may be the reason for the deaths, so that waiting is of no use."""
+        return 0 < self._deaths_in_a_row <= URGENT_DEATHS_MAX
+
+    # ---- what happened --------------------------------------------------------------------------
+
+    def sent(self, position: int, sensor: str) -> None:
+        """Note that a reading is in flight."""
+        self._sensor_of[position] = sensor
+
+    def delivered(self, position: int) -> None:
+        """Note an acknowledgement: it acquits the reading, and its sensor for now."""
         self._deliveries += 1
+        self._controls += 1
+        self._deaths_in_a_row = 0
         self._refusals.pop(position, None)
+        self._deaths.pop(position, None)
+        self._shunned.discard(self._sensor_of.pop(position, ""))
         if position >= self._careful_until:
             self._careful_until = 0
-        released = bool(self.aside)
-        self._accused |= self.aside
-        self.aside.clear()
-        self._accused.discard(position)
-        return released
 
     def refused(self, position: int, code: int) -> Burials:
         """Note that the broker refused one reading; return it if it is to be given up."""
@@ -67,33 +180,63 @@ class Quarantine:
         self._refusals[position] = (code, times, self._deliveries)
         if times < (BLAMED_MAX if blamed else REFUSED_MAX):
             return []
-        del self._refusals[position]
+        self._forget(position)
         return [(position, f"refused {times} times: {reasons.name_of(code)}")]
+
+    def drained(self, refused: list[int]) -> None:
+        """Note the end of a round in which these were refused, and all others answered."""
+        fruitless = self._deliveries == self._delivered_before_round
+        self._delivered_before_round = self._deliveries
+        if fruitless or self.phase is not Phase.NORMAL:
+            self._shun(refused)
 
     def lost(self, in_flight: list[int], code: int) -> Burials:
         """Note that the connection died with these in flight, oldest first; return the guilty."""
         if not in_flight:
             return []
+        self._deaths_in_a_row += 1
         self._careful_until = max(self._careful_until, *in_flight)
+        self._careful_size = max(1, len(in_flight) // SHRINK)
         if len(in_flight) > 1:
+            self._sensor_of.clear()
             return []
         (alone,) = in_flight
-        if alone in self._accused:
-            self._accused.remove(alone)
-            return [(alone, f"ends the connection whenever it is sent: {reasons.name_of(code)}")]
-        position, times = self._deaths
-        times = times + 1 if position == alone else 1
-        self._deaths = (alone, times)
-        if times >= DEATHS_MAX:
-            self._set_aside(alone)
-        return []
+        died = self._deaths[alone] = self._deaths.get(alone, 0) + 1
+        on_trial = self.phase is Phase.TRIAL
+        if on_trial or died >= DEATHS_MAX or self.phase is Phase.BEYOND and not self._controls:
+            self._shun(in_flight)
+        self._sensor_of.clear()
+        if not on_trial or died < DEATHS_MAX:
+            return []
+        self._forget(alone)
+        return [(alone, f"ends the connection whenever it is sent: {reasons.name_of(code)}")]
 
-    def begin_anew(self) -> None:
-        """Acquit those set aside: there is no other reading that could prove them guilty."""
-        self.aside.clear()
-        self._deaths = (0, 0)
+    # ---- the phase ------------------------------------------------------------------------------
 
-    def _set_aside(self, position: int) -> None:
-        self.aside.add(position)
-        if len(self.aside) > ASIDE_MAX:
-            self.begin_anew()
+    def _shun(self, positions: list[int]) -> None:
+        """Let others go before the sensors of these."""
+        self._shunned.update(
+            self._sensor_of.pop(position) for position in positions if position in self._sensor_of
+        )
+        if self.phase is Phase.TRIAL:
+            self._controls = 0
+            self._move(Event.FAILED)
+            return
+        if self.phase is Phase.NORMAL:
+            self._controls = 0
+            self._reached = 0
+        self._move(Event.STUCK)
+
+    def _end(self) -> None:
+        """End a trial that all have passed, or in which the guilty were found."""
+        self._move(Event.PASSED)
+        self._shunned.clear()
+        self._by_sensor = True
+
+    def _forget(self, position: int) -> None:
+        self._deaths.pop(position, None)
+        self._refusals.pop(position, None)
+        self._sensor_of.pop(position, None)
+
+    def _move(self, event: Event) -> None:
+        self.phase = TRANSITIONS[self.phase, event]

@@ -17,6 +17,7 @@ from agent.uplink import reasons
 from agent.uplink.backoff import Backoff
 from agent.uplink.client import PahoLink
 from agent.uplink.pump import Pump
+from agent.uplink.quarantine import Quarantine
 from agent.uplink.service import Uplink
 from edge_apps.reading import Reading
 from tests.strict_broker import StrictBroker, Verdict
@@ -139,6 +140,7 @@ def test_taken_over_waits_long() -> None:
             return 99.0
 
     pump = object.__new__(Pump)
+    pump._quarantine = Quarantine()
     pump._backoff = Slow(random.Random(1), 1.0, 2.0)
     assert pump._delay_s(reasons.TAKEN_OVER) == 99.0
     assert pump._delay_s(reasons.SILENCE) <= 2.0

@@ -123,64 +123,9 @@ def test_a_delivery_forgives_refusals() -> None:
     assert quarantine.refused(7, reasons.TOPIC_NAME_INVALID) == []
 
 
-def test_after_a_death_readings_go_one_at_a_time_until_all_are_through() -> None:
-    quarantine = Quarantine()
-    assert quarantine.window(20) == 20
-    quarantine.lost([5, 6, 7], reasons.SILENCE)
-    for position in (5, 6):
-        quarantine.delivered(position)
-        assert quarantine.window(20) == 1
-    quarantine.delivered(7)
-    assert quarantine.window(20) == 20
-
-
 def test_an_idle_connection_may_die_without_suspicion() -> None:
     quarantine = Quarantine()
     quarantine.lost([], reasons.SILENCE)
-    assert quarantine.window(20) == 20
-
-
-def kill(quarantine: Quarantine, position: int, times: int = rules.DEATHS_MAX) -> Any:
-    return [quarantine.lost([position], reasons.SILENCE) for _ in range(times)]
-
-
-def test_a_killer_is_given_up_only_when_others_pass_and_it_kills_again() -> None:
-    quarantine = Quarantine()
-    quarantine.lost([5, 6, 7], reasons.SILENCE)
-    assert kill(quarantine, 5) == [[]] * rules.DEATHS_MAX
-    assert quarantine.aside == {5}
-    assert quarantine.delivered(6), "those set aside are to be tried again"
-    assert quarantine.aside == set()
-    assert quarantine.window(20) == 1
-    ((position, reason),) = quarantine.lost([5], reasons.SILENCE)
-    assert position == 5
-    assert "ends the connection" in reason
-
-
-def test_an_accused_reading_that_passes_is_innocent() -> None:
-    quarantine = Quarantine()
-    kill(quarantine, 5)
-    quarantine.delivered(6)
-    assert not quarantine.delivered(5)
-    assert quarantine.window(20) == 20
-    assert quarantine.lost([5], reasons.SILENCE) == []
-
-
-def test_a_broker_that_kills_everything_makes_no_dead_letters() -> None:
-    quarantine = Quarantine()
-    for position in range(1, 500):
-        assert not any(kill(quarantine, position))
-    assert len(quarantine.aside) <= rules.ASIDE_MAX
-
-
-def test_several_killers_in_a_row_are_all_found() -> None:
-    quarantine = Quarantine()
-    for position in (5, 6, 7):
-        kill(quarantine, position)
-    quarantine.delivered(8)
-    guilty = [quarantine.lost([position], reasons.SILENCE)[0][0] for position in (5, 6, 7)]
-    assert guilty == [5, 6, 7]
-    quarantine.delivered(9)
     assert quarantine.window(20) == 20
 
 
