@@ -16,6 +16,7 @@ import msgspec
 
 from agent.facts import check_configured
 from agent.notation import parse_duration, parse_endpoint
+from edge_apps.texts import flaw
 
 DEFAULT_PORT = 7747
 # Open to everybody is fine here: every packet is authenticated before it means anything.
@@ -24,6 +25,22 @@ HANDLER_TIMEOUT_S_MAX = 60
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+def _check_broker_host(host: str) -> None:
+    """Refuse what is more than a name or an address. Raises ValueError."""
+    scheme, found, rest = host.partition("://")
+    if found:
+        secure = scheme in ("mqtts", "ssl", "tls")
+        raise ValueError(
+            f"is a name or an address alone, without {scheme + found!r}"
+            + ("; for TLS set tls = true" if secure else "")
+            + (", and the port is in port" if ":" in rest else "")
+        )
+    if host.count(":") == 1 or host.startswith("["):
+        raise ValueError("is a name or an address alone; the port is in port")
+    if any(not character.isprintable() or character in " /" for character in host):
+        raise ValueError("is a name or an address, without blanks and '/'")
 
 
 @contextmanager
@@ -124,6 +141,12 @@ class UplinkSettings(Section, frozen=True, kw_only=True):
         with naming("keepalive"):
             if not 1 <= self.keepalive_s <= 65535:
                 raise ValueError("must lie between 1s and 65535s (MQTT 5, section 3.1.2.10)")
+        with naming("host"):
+            _check_broker_host(self.host)
+        for setting in ("client_id", "username"):
+            with naming(setting):
+                if found := flaw(getattr(self, setting)):
+                    raise ValueError(f"holds {found}, which MQTT does not carry")
         if bool(self.certificate_file) != bool(self.key_file):
             raise ValueError("key_file: goes together with certificate_file; give both or neither")
 

@@ -9,6 +9,8 @@ import re
 
 import msgspec
 
+from edge_apps.texts import flaw
+
 SENSOR_CHARACTERS_MAX = 128
 UNIT_CHARACTERS_MAX = 32
 TAGS_MAX = 64
@@ -19,8 +21,9 @@ INTEGER_MAX = 2**63 - 1
 UNTIMED = -1
 """In place of a time: when the agent accepts the reading. 0 is a time, the beginning of 1970."""
 
-# A sensor's name becomes levels of an MQTT topic: no wildcards, no blanks, no empty level.
-SENSOR_PATTERN = re.compile(r"[^\s+#/\x00-\x1f\x7f]+(/[^\s+#/\x00-\x1f\x7f]+)*")
+# A sensor's name becomes levels of an MQTT topic: no wildcards, no blanks, no empty level, and
+# no `$` at the start, which is the broker's where the template begins with the sensor.
+SENSOR_PATTERN = re.compile(r"(?!\$)[^\s+#/]+(/[^\s+#/]+)*")
 
 Value = float | int | bool | str
 
@@ -47,12 +50,12 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def check(reading: Reading) -> Reading:
     """Return the reading if an outbox may accept it. Raises BadReading, naming the field."""
+    _check_text(reading)
     if len(reading.sensor) > SENSOR_CHARACTERS_MAX or not SENSOR_PATTERN.fullmatch(reading.sensor):
         raise BadReading(
             f"sensor {reading.sensor[:40]!r}: use 1 to {SENSOR_CHARACTERS_MAX} characters in "
-            "levels divided by '/', without blanks, '+' or '#'"
+            "levels divided by '/', without blanks, '+', '#' or a '$' at the start"
         )
-    _check_text(reading)
     _check_value(reading.sensor, reading.value)
     if len(reading.unit) > UNIT_CHARACTERS_MAX:
         raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
@@ -63,13 +66,22 @@ def check(reading: Reading) -> Reading:
 
 
 def _check_text(reading: Reading) -> None:
-    """Python reads bytes that are no UTF-8 into texts that nothing else can store or send."""
-    value = reading.value if isinstance(reading.value, str) else ""
-    texts = (reading.sensor, reading.unit, value, *reading.tags, *reading.tags.values())
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise BadReading(f"reading of {ascii(reading.sensor)[:40]}: a text is not UTF-8") from None
+    """Names, units and tags are texts that MQTT carries; a text value may hold any characters.
+
+    Python also reads bytes that are no UTF-8, into texts that nothing else can store or send.
+    """
+    names = (reading.sensor, reading.unit, *reading.tags, *reading.tags.values())
+    found = flaw("".join(names))
+    if found:
+        raise BadReading(
+            f"reading of {reading.sensor[:40]!a}: its name, unit or a tag holds {found}, "
+            "which MQTT does not carry; was it read in the wrong encoding?"
+        )
+    if isinstance(reading.value, str):
+        try:
+            reading.value.encode()
+        except UnicodeEncodeError:
+            raise BadReading(f"value of {reading.sensor[:40]!a}: it is not UTF-8") from None
 
 
 def _check_value(sensor: str, value: Value) -> None:

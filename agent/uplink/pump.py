@@ -38,6 +38,7 @@ from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Message, Template
 from agent.uplink.versions import VersionChoice
 from agent.uplink.window import Window
+from edge_apps.texts import topic_flaw
 
 BACKOFF_BASE_S, BACKOFF_CAP_S = 1.0, 60.0
 # A broker that holds back its answers for so long has forgotten us, whatever TCP says.
@@ -196,17 +197,21 @@ class Pump:
             if accepted is None:
                 return
             message = self._template.message(accepted)
-            if self._is_too_large(message, qos, session):
-                limit = f"larger than the broker's limit of {session.packet_bytes_max} bytes"
-                self._burials.append((accepted.position, limit))
+            flaw = self._flaw(message, qos, session)
+            if flaw:
+                self._burials.append((accepted.position, flaw))
                 self._something.set()
                 continue
             self._window.add(accepted.position, now)
             self._quarantine.sent(accepted.position, accepted.reading.sensor)
             self._link.publish(accepted.position, message, qos)
 
-    def _is_too_large(self, message: Message, qos: int, session: Session) -> bool:
-        return publish_bytes(message, qos, session.version) > session.packet_bytes_max
+    def _flaw(self, message: Message, qos: int, session: Session) -> str:
+        """Say why this message must not be sent, also if it was stored before that was a rule."""
+        if publish_bytes(message, qos, session.version) > session.packet_bytes_max:
+            return f"larger than the broker's limit of {session.packet_bytes_max} bytes"
+        flaw = topic_flaw(message.topic)
+        return flaw and f"MQTT cannot publish to its topic: {flaw}"
 
     def _next(self) -> Accepted | None:
         """Return the next reading to send, in order; None when there is none for now."""

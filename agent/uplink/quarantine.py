@@ -203,7 +203,7 @@ class Quarantine:
         (alone,) = in_flight
         died = self._deaths[alone] = self._deaths.get(alone, 0) + 1
         on_trial = self.phase is Phase.TRIAL
-        if on_trial or died >= DEATHS_MAX or self.phase is Phase.BEYOND and not self._controls:
+        if on_trial or died >= DEATHS_MAX or (self.phase is Phase.BEYOND and not self._controls):
             self._shun(in_flight)
         self._sensor_of.clear()
         if not on_trial or died < DEATHS_MAX:

@@ -23,10 +23,9 @@ import msgspec
 from agent.exits import BAD_CONFIG, AgentError
 from agent.store.outbox import Accepted
 from edge_apps.reading import Reading, Value
+from edge_apps.texts import TOPIC_BYTES_MAX, topic_flaw
 
 NS_PER_MS = 1_000_000
-TOPIC_BYTES_MAX = 65_535
-WILDCARDS = "+#\0"
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -137,9 +136,11 @@ def _compile(what: str, template: str, fields: dict[str, Field]) -> list[str | F
 
 
 def _check_topic(template: str, example: str) -> None:
-    if not example or example.startswith("$") or any(c in example for c in WILDCARDS):
+    found = topic_flaw(example)
+    if found:
         raise AgentError(
-            f"The topic template {template!r} gives {example!r}, to which MQTT cannot publish.",
+            f"The topic template {template!r} gives {example[:80]!r}, to which MQTT cannot "
+            f"publish: {found}.",
             hint="Leave out '+', '#' and a '$' at the start, also in the names of the cluster and "
             "the node.",
             status=BAD_CONFIG,

@@ -218,6 +218,33 @@ def test_a_reading_that_kills_the_connection_is_found_and_set_aside(
     run(scenario())
 
 
+@pytest.mark.parametrize("verdict", ["drop", reasons.NOT_AUTHORIZED])
+@pytest.mark.parametrize("sensors", [1, 30])
+def test_many_bad_readings_at_the_head_hold_nothing_back_and_are_all_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, verdict: Verdict, sensors: int
+) -> None:
+    def rule(topic: str, _payload: bytes) -> Verdict:
+        return verdict if topic.startswith("bad") else 0
+
+    async def scenario() -> None:
+        async with StrictBroker(rule=rule) as broker, rig(tmp_path, broker.port) as r:
+            bad = [Reading(f"bad/{n % sensors}", n) for n in range(30)]
+            receipt = await r.outbox.accept(bad)
+            await r.accept(range(100))
+            await r.until(lambda: len(set(sent(broker))) == 100)
+            assert sent(broker) == sorted(set(sent(broker))), "each once, in order"
+            for n in range(100, 1000, 10):  # proof needs readings that pass in between
+                await r.accept(range(n, n + 10))
+                await r.until(lambda n=n: len(set(sent(broker))) == n + 10)  # type: ignore[misc]
+            await r.until_empty()
+            letters = {letter.id: letter.reading for letter in r.outbox.dead_letters()}
+            assert sorted(int(reading.value) for reading in letters.values()) == list(range(30))
+            assert r.outbox.stats().delivered == 1000
+            assert f"Giving up the reading {receipt.first} of sensor 'bad/0'" in caplog.text
+
+    run(scenario())
+
+
 def test_a_lone_killer_is_kept_and_tried_again(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with (

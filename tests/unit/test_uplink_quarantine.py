@@ -190,7 +190,8 @@ def test_what_is_kept_does_not_grow_with_what_went_through() -> None:
         pass
     kept = model.quarantine
     assert kept.phase is Phase.NORMAL
-    assert not (kept._deaths or kept._refusals or kept._sensor_of or kept._shunned)
+    assert kept._deaths == kept._refusals == kept._sensor_of == {}
+    assert kept._shunned == set()
 
 
 def test_the_window_shrinks_fast_and_recovers() -> None:
