@@ -66,22 +66,21 @@ def check(reading: Reading) -> Reading:
 
 
 def _check_text(reading: Reading) -> None:
-    """Names, units and tags are texts that MQTT carries; a text value may hold any characters.
+    """Names are texts that MQTT carries in a header; what only a payload holds may be any text.
 
     Python also reads bytes that are no UTF-8, into texts that nothing else can store or send.
     """
-    names = (reading.sensor, reading.unit, *reading.tags, *reading.tags.values())
-    found = flaw("".join(names))
+    found = flaw("".join((reading.sensor, reading.unit, *reading.tags)))
     if found:
         raise BadReading(
-            f"reading of {reading.sensor[:40]!a}: its name, unit or a tag holds {found}, "
-            "which MQTT does not carry; was it read in the wrong encoding?"
+            f"reading of {reading.sensor[:40]!a}: its sensor, its unit or a tag's name holds "
+            f"{found}, which MQTT does not carry; was it read in the wrong encoding?"
         )
-    if isinstance(reading.value, str):
-        try:
-            reading.value.encode()
-        except UnicodeEncodeError:
-            raise BadReading(f"value of {reading.sensor[:40]!a}: it is not UTF-8") from None
+    value = reading.value if isinstance(reading.value, str) else ""
+    try:
+        "".join((value, *reading.tags.values())).encode()
+    except UnicodeEncodeError:
+        raise BadReading(f"reading of {reading.sensor[:40]!a}: a text is not UTF-8") from None
 
 
 def _check_value(sensor: str, value: Value) -> None:

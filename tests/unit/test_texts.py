@@ -68,14 +68,13 @@ def test_topics_of_any_length_up_to_the_limit() -> None:
 
 
 @pytest.mark.parametrize("character", FORBIDDEN)
-@pytest.mark.parametrize("place", ["sensor", "unit", "tag name", "tag"])
-def test_no_name_unit_or_tag_holds_them(character: str, place: str) -> None:
+@pytest.mark.parametrize("place", ["sensor", "unit", "tag"])
+def test_no_name_holds_them(character: str, place: str) -> None:
     text = f"caf{character}e"
     reading = {
         "sensor": Reading(text, 1),
         "unit": Reading("t", 1, text),
-        "tag name": Reading("t", 1, tags={text: "b"}),
-        "tag": Reading("t", 1, tags={"a": text}),
+        "tag": Reading("t", 1, tags={text: "b"}),
     }[place]
     with pytest.raises(BadReading) as caught:
         check(reading)
@@ -86,8 +85,14 @@ def test_no_name_unit_or_tag_holds_them(character: str, place: str) -> None:
 @pytest.mark.parametrize(
     "character", [each for each in FORBIDDEN if not "\ud800" <= each <= "\udfff"]
 )
-def test_a_text_value_is_data_and_may(character: str) -> None:
-    check(Reading("t", f"line{character}line"))
+def test_a_text_in_the_payload_is_data_and_may(character: str) -> None:
+    check(Reading("t", f"line{character}line", tags={"a": f"line{character}line"}))
+
+
+def test_but_no_text_is_anything_else_than_utf_8() -> None:
+    for reading in (Reading("t", "\ud800"), Reading("t", 1, tags={"a": "\ud800"})):
+        with pytest.raises(BadReading, match="not UTF-8"):
+            check(reading)
 
 
 def test_a_sensor_does_not_begin_with_a_dollar() -> None:
