@@ -4,6 +4,9 @@ Everything of an agent hangs on the ``AsyncExitStack`` of ``run``: what was open
 first, however far the start got. The order is also the order of trust: who we are, what we must
 not lose, the network, the protocols on top of it, and at the end the services that people and
 apps use, so that nobody is answered before there is something to answer with.
+
+What keeps a node from taking part does not end its agent: it waits, at the stage that it has
+reached (``stages.py``), answers on its socket meanwhile, and goes on by itself.
 """
 
 import asyncio
@@ -17,19 +20,22 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from agent.admission.desk import AdmissionDesk
+from agent.admission.former import Parting, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
+from agent.admission.newcomer import Newcomer
 from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
 from agent.apps.host import AppHost
 from agent.budget import ByteBudget
 from agent.config import Config
-from agent.doctor.doctor import Doctor
+from agent.doctor.doctor import Doctor, EarlyDoctor
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
 from agent.driver import Driver
 from agent.fact_board import FactBoard
 from agent.facts import built_in
 from agent.forum.service import Forum
-from agent.gauges import export
+from agent.gauges import export_covey, export_kept
+from agent.keeping import Keeper
 from agent.kv import Kv
 from agent.member_log import log_member
 from agent.metrics import Metrics
@@ -46,6 +52,7 @@ from agent.security.circle import RunningCircle
 from agent.security.key_desk import KeyDesk
 from agent.security.key_messages import TAGS as KEY_TAGS
 from agent.security.keyring import Keyring
+from agent.stages import STARTING, Lack, Stage
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.outbox import Outbox
@@ -55,14 +62,12 @@ from agent.systemd import Notifier, keep_alive
 from agent.telemetry.service import Telemetry
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
-from gossip.ids import BOOT_RANDOM_BITS, Boot, NodeId, format_node_id, next_boot
+from gossip.ids import Boot, NodeId, format_node_id, next_boot
 from gossip.machine import Address, Instant
-from gossip.membership.beliefs import IdentityOutrun
 from gossip.membership.contacts import Paths as Ways
 from gossip.membership.members import MemberTable
 from gossip.node import Node, NodeSettings
 from gossip.state.registry import Registry
-from gossip.state.requests import RegistryAdopted
 from gossip.tuning import PROFILES
 
 ACTOR_BITS = 64
@@ -88,12 +93,19 @@ class Agent:
     admission: AdmissionDesk
     round_trips: RoundTripDesk
     keys: KeyDesk
-    doctor: Doctor
+    doctor: Doctor | EarlyDoctor
     discovery: Discovery
 
     def __init__(self, config: Config, paths: Paths) -> None:
         self.config, self.paths = config, paths
         self.started_at = time.time()
+        self.stage = Stage.WAITING
+        self.has_left = False
+        """Whether it ends because the node has left its covey, and is to wait from now on."""
+        self.newcomer = Newcomer(config, paths)
+        self.doctor = EarlyDoctor(self)
+        self._lack: Lack = STARTING
+        self._listeners = Listeners(self, paths, config.api)
         self.metrics = Metrics()
         self._counts: Counter[str] = Counter()
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
@@ -101,21 +113,25 @@ class Agent:
         self._reasons = Reasons()
         self._stopping = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
-        self._saves: set[asyncio.Future[object]] = set()
         self._tuning = PROFILES[config.gossip.profile]
 
     # ---- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until ``leave`` was called. Raises AgentError for what stopped it otherwise."""
+        """Serve until ``leave`` or ``part``. Raises AgentError for what stopped it otherwise."""
         async with AsyncExitStack() as opened:
-            self._open_identity()
-            await self._open_stores(opened)
-            await self._open_network(opened)
-            await self._open_services(opened)
-            self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
+            opened.push_async_callback(self._end_background)
             self._keep_running(keep_alive(self._notifier))
-            await self._until_stopped()
+            opened.push_async_callback(self._listeners.close)
+            if await self._until_admitted():
+                self._open_identity()
+                await self._open_stores(opened)
+                await self._open_network(opened)
+                await self._open_services(opened)
+                self.stage = Stage.MEMBER
+                self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
+                self._keep_running(self.driver.wait())
+                await self._until_stopped()
             self._notifier.stopping()
 
     async def leave(self) -> None:
@@ -124,6 +140,15 @@ class Agent:
             self.driver.call(self._node.leave)
             await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
         self._stopping.set()
+
+    async def part(self, parting: Parting) -> None:
+        """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
+        lack = self.newcomer.lack()
+        if lack is not None and not self.paths.identity.is_dir():
+            raise lack.error()
+        await asyncio.to_thread(note_parting, self.paths, parting)
+        self.has_left = True
+        log.info("leaving the covey; `covey join` ends the time away")
 
     async def sleep(self, duration_s: float) -> float:
         """Announce a sleep; return, when all were told, after what grace we would be dead."""
@@ -176,8 +201,22 @@ class Agent:
 
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
+        if self.stage is Stage.WAITING:
+            return [self._lack.message]
         reasons = [each.problem for each in self._databases if each.problem]
+        if self.stage < Stage.MEMBER:
+            reasons.append(self._lack.message)
         return [*reasons, "leaving the covey"] if self._stopping.is_set() else reasons
+
+    def require(self, stage: Stage) -> None:
+        """Raise AgentError, with what to do, when the agent has not come so far."""
+        if self.stage < stage:
+            raise self._lack.error()
+
+    @property
+    def advice(self) -> str:
+        """What to do for the agent to come further; empty when it takes part."""
+        return self._lack.hint if self.stage < Stage.MEMBER else ""
 
     def store_counts(self) -> Counter[str]:
         """Return what the databases and the outbox counted, added up."""
@@ -187,6 +226,28 @@ class Agent:
         return total
 
     # ---- opening, from the bottom up ------------------------------------------------------------
+
+    async def _until_admitted(self) -> bool:
+        """Wait until this node is part of a covey; tell whether it is, or the agent is to stop."""
+        while (lack := self.newcomer.lack()) is not None:
+            await self._wait_with(lack, self.newcomer.arrived)
+            if self._stopping.is_set():
+                return False
+            self.newcomer.arrived.clear()
+        self._lack = STARTING
+        return True
+
+    async def _wait_with(self, lack: Lack, end: asyncio.Event) -> None:
+        """Say what this node lacks, answer on the socket, and wait for that to end, or to stop."""
+        self._lack = lack
+        log.warning("%s; %s", lack.message, lack.hint)
+        await self._listeners.open()
+        self._notifier.ready(f"waiting: {lack.message}; {lack.hint}")
+        ended = asyncio.create_task(end.wait(), name="agent: until it can go on")
+        try:
+            await self._until_stopped(ended)
+        finally:
+            ended.cancel()
 
     def _open_identity(self) -> None:
         self.identity = identity.load(self.paths.identity)
@@ -202,7 +263,8 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        opened.push_async_callback(self._finish_saving)
+        self._keeper = Keeper(self._control)
+        opened.push_async_callback(self._keeper.finish)
         self.boot = next_boot(await self._control.count_start(), self._rng)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
@@ -218,6 +280,12 @@ class Agent:
             keep_delivered=limits.keep_delivered,
         )
         opened.push_async_callback(self._outbox.close)
+        self.telemetry = Telemetry(self._outbox)
+        self.apps = AppHost(
+            self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
+        )
+        export_kept(self)
+        self.stage = Stage.KEEPING
 
     async def _open_network(self, opened: AsyncExitStack) -> None:
         network = self.config.network
@@ -243,19 +311,18 @@ class Agent:
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
         self.driver.listen(book.note)
-        self.driver.listen(self._save_registry)
-        self.driver.listen(self._heed_outrun)
+        self.driver.listen(self._keeper.note)
         self.driver.listen(log_member)
         self.driver.listen(self._reasons.note)
         self.round_trips = RoundTripDesk(self.driver)
         self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self._counts)
         self.driver.listen(self.keys.heed)
-        self.doctor = Doctor(self)
+        doctor = self.doctor = Doctor(self)
         await self.driver.start(
             on_guest=self.admission.serve,
             routes=[
                 (KEY_TAGS, self.keys.receive_frame),
-                (DOCTOR_TAGS, self.doctor.receive_frame),
+                (DOCTOR_TAGS, doctor.receive_frame),
                 (ADMISSION_TAGS, self.admission.receive_frame),
             ],
             greeting=self.keys.greeting,
@@ -320,12 +387,11 @@ class Agent:
         )
 
     async def _open_services(self, opened: AsyncExitStack) -> None:
-        opened.push_async_callback(self._end_background)
+        opened.push_async_callback(self._end_background)  # before what it works on is closed
         self.kv = Kv(self.driver)
         settings = self.config.events, self.config.queries
         self.forum = Forum(self.driver, *settings, self._control.save_event_time)
         opened.push_async_callback(self.forum.stop)
-        self.telemetry = Telemetry(self._outbox)
         place = Place(
             cluster=self.identity.cluster_name,
             node=self.identity.node_name,
@@ -333,30 +399,25 @@ class Agent:
         )
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng)
         self._keep_running(self.uplink.run())
-        self.apps = AppHost(
-            self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
-        )
         self.budget = ByteBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
         self._keep_running(self.budget.run())
-        export(self)
-        listeners = Listeners(self, self.paths, self.config.api)
-        await listeners.open()
-        opened.push_async_callback(listeners.close)
+        export_covey(self)
+        await self._listeners.open()
+        opened.push_async_callback(self._listeners.close)
         await self.apps.open()
         opened.push_async_callback(self.apps.close)
         self._keep_running(self.facts.follow(self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
 
-    async def _until_stopped(self) -> None:
-        """Wait for ``leave``, or for something to break. Raises what broke."""
-        self._keep_running(self.driver.wait())
+    async def _until_stopped(self, *ends: asyncio.Future[Any]) -> None:
+        """Wait for ``leave``, one of the ``ends``, or for something to break. Raises what broke."""
         stopping = asyncio.create_task(self._stopping.wait(), name="agent: until told to stop")
         try:
-            while not stopping.done():
-                waiting: set[asyncio.Future[Any]] = {stopping, *self._background}
+            while not any(end.done() for end in (stopping, *ends)):
+                waiting: set[asyncio.Future[Any]] = {stopping, *ends, *self._background}
                 done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
                     each.result()
@@ -373,34 +434,3 @@ class Agent:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-
-    def _save_registry(self, event: object) -> None:
-        if isinstance(event, RegistryAdopted):
-            registry = event.registry
-            log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
-            self._save(self._control.save_registry(registry.epoch, event.signed))
-
-    def _heed_outrun(self, event: object) -> None:
-        """Others know a later life of this node: see to it that the next start is later still."""
-        if isinstance(event, IdentityOutrun):
-            log.error(
-                "the others know a later start of this node than this one: its identity was "
-                "copied to another device, or restored from a backup. Until this agent is started "
-                "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
-                "and join it anew."
-            )
-            self._save(self._control.raise_starts(event.boot >> BOOT_RANDOM_BITS))
-
-    def _save(self, work: Awaitable[object]) -> None:
-        save = asyncio.ensure_future(work)
-        self._saves.add(save)
-        save.add_done_callback(self._note_saved)
-
-    def _note_saved(self, save: asyncio.Future[object]) -> None:
-        """Complain, and go on: what was not saved is learned again after a restart."""
-        self._saves.discard(save)
-        if not save.cancelled() and (error := save.exception()) is not None:
-            log.error("control.db was not written: %s", error)
-
-    async def _finish_saving(self) -> None:
-        await asyncio.gather(*self._saves, return_exceptions=True)

@@ -9,6 +9,9 @@ are found in this order, the first that applies:
 3. for root: ``/etc/covey``, ``/var/lib/covey``, ``/run/covey``, the same that the unit uses;
 4. for everybody else: the XDG base directories.
 
+Nothing is asked for that is not needed: a service's user may have no home and no entry in the
+list of users, and a person may stand in a directory that is gone.
+
 The standard library is enough for this, and it is imported by every command: keep it light.
 """
 
@@ -17,12 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.exits import NOT_PERMITTED, AgentError
+from agent.exits import NOT_PERMITTED, USAGE, AgentError
 
 CONFIG_NAME = "covey.toml"
 PRIVATE_DIRECTORY_MODE = 0o700
 # sockaddr_un.sun_path has 108 bytes on Linux, with the closing zero (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
+SYSTEM_CONFIG = Path("/etc/covey")
 SYSTEM_SOCKET = Path("/run/covey/covey.sock")
 
 
@@ -41,21 +45,35 @@ class Paths(NamedTuple):
     ) -> "Paths":
         """Return the places; nothing is created. ``directory`` is what ``--dir`` said.
 
-        ``environ`` and ``user_id`` are those of the process unless given.
+        ``environ`` and ``user_id`` are those of the process unless given. Raises AgentError when
+        nothing says where, and for a directory that has no name.
         """
         environ = os.environ if environ is None else environ
         user_id = os.geteuid() if user_id is None else user_id
         chosen = directory or _path(environ.get("COVEY_DIR"))
         if chosen is not None:
-            chosen = chosen.expanduser().absolute()
+            chosen = _whole(chosen)
             return Paths(chosen / CONFIG_NAME, chosen / "data", chosen)
-        usual = _for_root() if user_id == 0 else _for_user(environ)
-        config = _path(environ.get("CONFIGURATION_DIRECTORY"))
+        usual = _for_root() if user_id == 0 else _for_user(environ, _home(environ))
+        config = _path(environ.get("CONFIGURATION_DIRECTORY")) or usual.config
+        data = _path(environ.get("STATE_DIRECTORY")) or usual.data
+        if data is None:
+            raise AgentError(
+                f"this user ({user_id}) has no home directory to keep an agent's files in",
+                "name a place with --dir PATH or COVEY_DIR",
+                USAGE,
+            )
         return Paths(
-            config_file=config / CONFIG_NAME if config else usual.config_file,
-            data=_path(environ.get("STATE_DIRECTORY")) or usual.data,
-            runtime=_path(environ.get("RUNTIME_DIRECTORY")) or usual.runtime,
+            config_file=config / CONFIG_NAME,
+            data=data,
+            runtime=_path(environ.get("RUNTIME_DIRECTORY")) or usual.runtime or data,
         )
+
+    @staticmethod
+    def is_chosen(environ: Mapping[str, str] | None = None) -> bool:
+        """Say whether a variable of the environment says where an agent is."""
+        environ = os.environ if environ is None else environ
+        return bool(environ.get("COVEY_DIR") or environ.get("RUNTIME_DIRECTORY"))
 
     @property
     def socket(self) -> Path:
@@ -71,6 +89,11 @@ class Paths(NamedTuple):
     def identity(self) -> Path:
         """The directory of the node's key, certificate and cluster credentials."""
         return self.data / "identity"
+
+    @property
+    def parting(self) -> Path:
+        """The note that this node has left its covey; missing while it belongs."""
+        return self.data / "parting"
 
     @property
     def control_db(self) -> Path:
@@ -102,16 +125,43 @@ class Paths(NamedTuple):
 
         Raises AgentError when the file system refuses.
         """
-        for directory in (self.data, self.runtime):
-            try:
-                directory.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
-            except OSError as error:
-                raise AgentError(
-                    f"cannot make the directory {directory}: {error.strerror}; nothing was changed",
-                    "choose another place with --dir PATH or COVEY_DIR, or run as a user who "
-                    "may write there",
-                    NOT_PERMITTED,
-                ) from None
+        self.create_data()
+        _create(self.runtime)
+
+    def create_data(self) -> None:
+        """Make the data directory alone: all that is needed to write an identity."""
+        _create(self.data)
+
+
+def may_be_there(path: Path) -> bool:
+    """Say whether there is something at a path; True also where this user may not look."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+class _Usual(NamedTuple):
+    """The directories of some kind of user; None where such a user has none."""
+
+    config: Path
+    data: Path | None
+    runtime: Path | None
+
+
+def _create(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise AgentError(
+            f"cannot make the directory {directory}: {error.strerror}; nothing was changed",
+            "choose another place with --dir PATH or COVEY_DIR, or run as a user who may write "
+            "there",
+            NOT_PERMITTED,
+        ) from None
 
 
 def _path(text: str | None) -> Path | None:
@@ -120,14 +170,39 @@ def _path(text: str | None) -> Path | None:
     return Path(first) if first else None
 
 
-def _for_root() -> Paths:
-    return Paths(Path("/etc/covey") / CONFIG_NAME, Path("/var/lib/covey"), SYSTEM_SOCKET.parent)
+def _whole(chosen: Path) -> Path:
+    """Return a directory with its whole name. Raises AgentError when there is none."""
+    try:
+        return chosen.expanduser().absolute()
+    except (RuntimeError, OSError):  # "~nobody", or the working directory is gone
+        raise AgentError(
+            f"nobody knows where {chosen} is: this user has no home, or its directory is gone",
+            "give --dir or COVEY_DIR a name that begins with /",
+            USAGE,
+        ) from None
 
 
-def _for_user(environ: Mapping[str, str]) -> Paths:
-    """Return the XDG places; without a runtime directory, the data directory serves."""
-    home = _path(environ.get("HOME")) or Path.home()
-    config = _path(environ.get("XDG_CONFIG_HOME")) or home / ".config"
-    data = (_path(environ.get("XDG_DATA_HOME")) or home / ".local" / "share") / "covey"
+def _home(environ: Mapping[str, str]) -> Path | None:
+    try:
+        return _path(environ.get("HOME")) or Path.home()
+    except RuntimeError:  # no such variable, and no entry in the list of users
+        return None
+
+
+def _for_root() -> _Usual:
+    return _Usual(SYSTEM_CONFIG, Path("/var/lib/covey"), SYSTEM_SOCKET.parent)
+
+
+def _for_user(environ: Mapping[str, str], home: Path | None) -> _Usual:
+    """Return the XDG places; without a runtime directory, the data directory serves.
+
+    Who has no home is a service, and reads the system's configuration.
+    """
+    config = _path(environ.get("XDG_CONFIG_HOME")) or (home and home / ".config")
+    data = _path(environ.get("XDG_DATA_HOME")) or (home and home / ".local" / "share")
     runtime = _path(environ.get("XDG_RUNTIME_DIR"))
-    return Paths(config / "covey" / CONFIG_NAME, data, runtime / "covey" if runtime else data)
+    return _Usual(
+        config / "covey" if config else SYSTEM_CONFIG,
+        data / "covey" if data else None,
+        runtime / "covey" if runtime else None,
+    )

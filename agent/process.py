@@ -1,32 +1,29 @@
-"""One agent as a process: its lock, its logs, its event loop, its signals.
+"""One agent as a process: its logs, its event loop, its signals.
 
 The first SIGTERM or SIGINT lets the agent say goodbye, so that the others list it as left and
 nobody waits for a suspicion to run out; a second one ends it without manners, which loses no
 more than a crash would: nothing that was acknowledged. SIGUSR1 writes the stacks of all threads
 to stderr, for an agent that hangs.
 
-Two agents on one directory would both write its databases and speak with one identity. A lock
-on a file keeps the second away; the kernel gives it up when the process ends, however it ends.
+A node that leaves its covey (``covey leave``) does not end the process: whoever watches over it
+would start it again. A new agent takes the place of the one that left, and waits.
 """
 
 import asyncio
-import errno
 import faulthandler
-import fcntl
 import gc
 import importlib.util
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from agent import logs
 from agent.config import load
-from agent.exits import NO, NOT_PERMITTED, AgentError
+from agent.lock import locked
+from agent.ownership import check_code_is_readable, work_as_owner
 from agent.paths import Paths
 
 if TYPE_CHECKING:
@@ -59,12 +56,16 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
         )
     logs.configure(config.log)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    work_as_owner(paths.data)
+    check_code_is_readable()
     paths.create()
     with locked(paths), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config, paths))
+        while runner.run(_serve(config, paths)):
+            logger.info("the agent goes on outside of the covey")
 
 
-async def _serve(config: "Config", paths: Paths) -> None:
+async def _serve(config: "Config", paths: Paths) -> bool:
+    """Run one agent to its end; tell whether the next one is to wait in its place."""
     # What is loaded stays loaded: looking through it for garbage costs a tenth of the start, and
     # again each time that all is looked through.
     gc.disable()
@@ -72,11 +73,16 @@ async def _serve(config: "Config", paths: Paths) -> None:
 
     gc.freeze()
     gc.enable()
-    await serve_until_stopped(Agent(config, paths))
+    agent = Agent(config, paths)
+    told_to_stop = await serve_until_stopped(agent)
+    return agent.has_left and not told_to_stop
 
 
-async def serve_until_stopped(agent: Runnable) -> None:
-    """Run the agent; the first stop signal lets it leave, the second ends it at once."""
+async def serve_until_stopped(agent: Runnable) -> bool:
+    """Run the agent; the first stop signal lets it leave, the second ends it at once.
+
+    Return whether there was a signal.
+    """
     loop = asyncio.get_running_loop()
     running = asyncio.create_task(agent.run(), name="agent")
     leaving: list[asyncio.Task[None]] = []
@@ -102,49 +108,7 @@ async def serve_until_stopped(agent: Runnable) -> None:
         for task in leaving:
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
-
-
-@contextmanager
-def locked(paths: Paths) -> Iterator[None]:
-    """Hold the lock of the data directory. Raises AgentError when another agent does."""
-    try:
-        handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _cannot_write(paths, error) from None
-    try:
-        _lock(handle, paths)
-        with suppress(OSError):  # a courtesy to whoever comes second; a full disk may refuse it
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, paths: Paths) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
-        raise AgentError(
-            f"an agent already runs on {paths.data} (process {owner}); it was left alone",
-            "give each agent its own directory with --dir PATH, or stop the other: `covey leave`",
-            NO,
-        ) from None
-
-
-def _cannot_write(paths: Paths, error: OSError) -> AgentError:
-    if error.errno == errno.ENOSPC:
-        return AgentError(
-            f"the disk of {paths.data} is full; nothing was changed",
-            "make room there, or choose another directory with --dir PATH",
-            NO,
-        )
-    return AgentError(
-        f"cannot write in {paths.data}: {error.strerror}; nothing was changed",
-        "run as the directory's owner, or choose another with --dir PATH",
-        NOT_PERMITTED,
-    )
+    return bool(leaving)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

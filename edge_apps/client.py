@@ -9,7 +9,8 @@ Two things can go wrong, and they are different types because callers act differ
 
     ClientError
     ├── AgentUnreachable      nobody answered; the request may or may not have been carried out
-    │   └── AgentTimedOut     somebody listens, but the answer did not come in time
+    │   ├── AgentTimedOut     somebody listens, but the answer did not come in time
+    │   └── AgentForbidden    this user may not speak to the agent; nothing was asked
     └── ApiError              the agent answered that it will not, or cannot; says why
 """
 
@@ -53,6 +54,17 @@ class AgentUnreachable(ClientError):
 
 class AgentTimedOut(AgentUnreachable):
     """An agent listens, but did not answer in time."""
+
+
+class AgentForbidden(AgentUnreachable):
+    """This user may not speak to the agent: its socket, ``socket_path``, is for others."""
+
+    def __init__(self, socket_path: Path) -> None:
+        super().__init__(
+            f"this user may not speak to the agent at {socket_path}",
+            "run as the agent's user, or join the group that owns the socket",
+        )
+        self.socket_path = socket_path
 
 
 class ApiError(ClientError):
@@ -195,10 +207,7 @@ class Client:
 
     def _not_connected(self, error: OSError) -> AgentUnreachable:
         if isinstance(error, PermissionError):
-            return AgentUnreachable(
-                f"not permitted to speak to the agent at {self.socket_path}",
-                "run as the agent's user, or join the group that owns the socket",
-            )
+            return AgentForbidden(self.socket_path)
         if isinstance(error, TimeoutError | BlockingIOError):
             return AgentTimedOut(
                 f"the agent at {self.socket_path} accepts no connection",

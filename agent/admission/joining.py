@@ -1,9 +1,9 @@
 """Joining a covey with a token: the device's side of ``agent/admission/messages.py``.
 
-No agent runs yet. The device looks for a member of the token's covey, by mDNS and at the seeds;
-makes sure that it is one, by the authority's fingerprint in the token; and only then shows the
-token's secret. What comes back is checked and put in place as a whole, so that ``covey run`` can
-start right away. When anything fails, the device is as it was before.
+The agent, if there is one, waits. The device looks for a member of the token's covey, by mDNS and
+at the seeds; makes sure that it is one, by the authority's fingerprint in the token; and only then
+shows the token's secret. What comes back is checked and put in place as a whole, so that the agent
+can start right away. When anything fails, the device is as it was before.
 
 One thing is kept on purpose: when the question was sent and the answer got lost, nobody here knows
 whether the covey has let us in. Then the new key stays in a hidden directory beside the identity,
@@ -14,7 +14,7 @@ the token is not used twice.
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -90,20 +90,24 @@ async def join(
     weight: float = 1.0,
     zone: str = "",
     timeout_s: float = TIMEOUT_S,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Identity:
     """Join the token's covey and return the identity that is now in ``identity_dir``.
 
     ``seeds`` are hosts to ask besides those that mDNS finds, with ``port`` unless they name one;
-    ``interfaces`` limits mDNS to these. Raises AgentError; its status tells the reasons apart.
+    ``interfaces`` limits mDNS to these. ``say`` is told what is being done. Raises AgentError; its
+    status tells the reasons apart.
     """
     token = parse_token(token_text)
     check_name(node_name, "node")
     check_absent(identity_dir)
-    search = Search(token.cluster_id, seeds, port, interfaces, mdns=mdns)
+    search = Search(token.cluster_id, seeds, port, interfaces, mdns=mdns, say=say)
     applicant = _apply(identity_dir, token, node_name, weight, zone)
-    joining = Joining(token, applicant, search)
+    joining = Joining(token, applicant, search, say)
+    say("looking for a member of the covey")
     try:
         async with asyncio.timeout(timeout_s), search:
+            say(search.describe())
             credentials = await joining.run()
     except TimeoutError:
         raise joining.explain_timeout(timeout_s) from None
@@ -120,8 +124,15 @@ async def join(
 class Joining:
     """One run of ``join``: asks one member after the other until one decides."""
 
-    def __init__(self, token: Token, applicant: Applicant, search: Search) -> None:
+    def __init__(
+        self,
+        token: Token,
+        applicant: Applicant,
+        search: Search,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
         self.key = applicant.key()
+        self._say = say
         self.answer_lost = False
         self._token, self._applicant, self._search = token, applicant, search
         self._failures: dict[Address, str] = {}
@@ -131,21 +142,29 @@ class Joining:
         """Return what the covey gives us. Raises AgentError when it refuses; runs until then."""
         while True:
             address = await self._search.next_address()
+            if address not in self._failures:
+                self._say(f"asking {address}")
             try:
                 async with asyncio.timeout(ATTEMPT_S):
                     return await self._ask(address)
             except AnswerLost as error:
                 self.answer_lost = True
-                self._failures[address] = str(error)
+                self._note_failure(address, str(error))
             except AgentError as error:
                 if error.status != exits.UNREACHABLE:
                     self.answer_lost = False  # the issuer has decided, whatever went before
                     raise
                 self._refused = error
             except RemoteError as error:
-                self._failures[address] = str(error)
+                self._note_failure(address, str(error))
             except (OSError, EOFError) as error:
-                self._failures[address] = str(error) or "no answer in time"
+                self._note_failure(address, str(error) or "no answer in time")
+
+    def _note_failure(self, address: Address, why: str) -> None:
+        """Remember why an address did not help, and say so once: it is tried again and again."""
+        if self._failures.get(address) != why:
+            self._say(f"{address}: {why}")
+        self._failures[address] = why
 
     async def _ask(self, address: Address) -> Credentials:
         """Ask the member at this address. Raises AgentError, RemoteError, OSError, EOFError."""

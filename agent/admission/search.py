@@ -1,9 +1,8 @@
 """Looking for a member to ask, before there is an agent: mDNS and seeds, one address at a time."""
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -28,8 +27,13 @@ class Search:
         interfaces: Sequence[str],
         *,
         mdns: bool,
+        say: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        """Prepare to look. Raises AgentError for a seed that cannot be read."""
+        """Prepare to look. Raises AgentError for a seed that cannot be read.
+
+        ``say`` is told, once, of each seed that cannot be looked up.
+        """
+        self._say = say
         self.others_seen = False
         """Whether members of other coveys were seen."""
         self._cluster_id, self._wanted, self._uses_mdns = cluster_id, interfaces, mdns
@@ -38,6 +42,7 @@ class Search:
         self._found: asyncio.Queue[Address] = asyncio.Queue()
         self._known: set[Address] = set()
         self._own: frozenset[Address] = frozenset()
+        self._unresolved: dict[str, str] = {}
         self._looked_on: list[str] = []
         self._mdns = Mdns(self._on_sighting, Counter())
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,7 +83,8 @@ class Search:
             where.append(f"mDNS on {', '.join(self._looked_on) or 'no interface (none is up)'}")
         if self._seed_texts:
             where.append(f"seeds {', '.join(self._seed_texts)}")
-        return f"Looked at: {' and '.join(where) or 'nothing (mDNS is off and no seed given)'}."
+        told = f"Looked at: {' and '.join(where) or 'nothing (mDNS is off and no seed given)'}."
+        return " ".join([told, *self._unresolved.values()])
 
     def _on_sighting(self, sighting: Sighting) -> None:
         if sighting.cluster_id == self._cluster_id:
@@ -96,6 +102,16 @@ class Search:
     async def _look_up_seeds(self) -> None:
         while True:
             for seed in self._seeds:
-                with contextlib.suppress(OSError):
+                try:
                     self._add(await resolve(seed))
+                except OSError as error:
+                    self._note_unresolved(seed[0], str(error) or "no answer in time")
+                else:
+                    self._unresolved.pop(seed[0], None)
             await asyncio.sleep(AGAIN_S)
+
+    def _note_unresolved(self, host: str, why: str) -> None:
+        told = f"The seed {host} cannot be looked up: {why}."
+        if self._unresolved.get(host) != told:
+            self._say(told)
+        self._unresolved[host] = told

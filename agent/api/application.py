@@ -4,12 +4,16 @@
 """
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from agent.api import (
     apps,
+    belonging,
     doctor,
     events,
     facts,
@@ -25,27 +29,38 @@ from agent.api import (
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
+from agent.stages import Stage
 
-ROUTES = (
-    *overview.ROUTES,
-    *members.ROUTES,
-    *facts.ROUTES,
-    *sleep.ROUTES,
-    *rtt.ROUTES,
-    *keys.ROUTES,
-    *readings.ROUTES,
-    *influx.ROUTES,
-    *events.ROUTES,
-    *apps.ROUTES,
-    *keyring.ROUTES,
-    *doctor.ROUTES,
+Handler = Callable[[Request], Awaitable[Response]]
+
+ROOMS = (
+    (Stage.WAITING, overview.ROUTES),
+    (Stage.WAITING, belonging.ROUTES),
+    (Stage.WAITING, doctor.ROUTES),
+    (Stage.KEEPING, readings.ROUTES),
+    (Stage.KEEPING, influx.ROUTES),
+    (Stage.KEEPING, apps.ROUTES),
+    (Stage.MEMBER, members.ROUTES),
+    (Stage.MEMBER, facts.ROUTES),
+    (Stage.MEMBER, sleep.ROUTES),
+    (Stage.MEMBER, rtt.ROUTES),
+    (Stage.MEMBER, keys.ROUTES),
+    (Stage.MEMBER, events.ROUTES),
+    (Stage.MEMBER, keyring.ROUTES),
 )
+"""All routes, by the stage from which on an agent can serve them."""
+
+ROUTES = tuple(route for _, routes in ROOMS for route in routes)
 
 
 def create(agent: AgentFacade) -> Starlette:
     """Return the application. Its counters are added to the agent's metrics."""
     application = Starlette(
-        routes=[Route(path, handler, methods=[method]) for method, path, handler in ROUTES],
+        routes=[
+            Route(path, _from_on(stage, handler), methods=[method])
+            for stage, routes in ROOMS
+            for method, path, handler in routes
+        ],
         exception_handlers=HANDLERS,
     )
     # A key may end in a slash: it must not be redirected to one that does not.
@@ -55,3 +70,14 @@ def create(agent: AgentFacade) -> Starlette:
     application.state.counts = Counter()
     agent.metrics.count(lambda: application.state.counts)
     return application
+
+
+def _from_on(stage: Stage, handler: Handler) -> Handler:
+    """Return a handler that refuses, with what to do, while the agent has not come so far."""
+
+    async def answer(request: Request) -> Response:
+        agent: AgentFacade = request.app.state.agent
+        agent.require(stage)
+        return await handler(request)
+
+    return answer

@@ -46,6 +46,10 @@ ROUTING_CODES = {
 """The code for an HTTP status that no exit status stands behind."""
 
 
+OVER_TCP = "covey.over_tcp"
+"""In the scope of a request that came by TCP, and not over the Unix socket."""
+
+
 class BadRequest(AgentError):
     """A request that cannot be understood; the hint says how to write it."""
 

@@ -5,15 +5,17 @@ where they live: ``agent/kv.py``, ``agent/telemetry/service.py``, ``agent/apps/h
 ``agent/admission/desk.py``, ``agent/uplink/``.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from agent.admission.former import Parting
 from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
 from agent.metrics import Metrics
 from agent.security.key_desk import Holding
 from agent.security.key_messages import KeyringState
+from agent.stages import Stage
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
@@ -148,6 +150,21 @@ class AdmissionFacade(Protocol):
         """Return a new join token."""
 
 
+class NewcomerFacade(Protocol):
+    """Makes a node part of a covey: ``agent/admission/newcomer.py``. All raise AgentError."""
+
+    async def found(self, name: str, node_name: str) -> IdentityFacade:
+        """Found a covey."""
+
+    async def join(
+        self, token: str, node_name: str, seeds: Sequence[str], say: Callable[[str], None]
+    ) -> IdentityFacade:
+        """Join the token's covey."""
+
+    async def come_back(self) -> IdentityFacade:
+        """Go back to the covey that was left."""
+
+
 class RoundTripsFacade(Protocol):
     """How far members are from each other."""
 
@@ -275,6 +292,24 @@ class AgentFacade(Protocol):
 
     async def awaken(self) -> bool:
         """End an announced sleep; say whether there was one."""
+
+    @property
+    def stage(self) -> Stage:
+        """How far the agent has come; what belongs to a later stage is not there yet."""
+
+    @property
+    def advice(self) -> str:
+        """What to do for the agent to come further; empty when it takes part."""
+
+    def require(self, stage: Stage) -> None:
+        """Raise AgentError when the agent has not come so far."""
+
+    @property
+    def newcomer(self) -> NewcomerFacade:
+        """Makes the node part of a covey."""
+
+    async def part(self, parting: Parting) -> None:
+        """Write down that this node leaves its covey. Raises AgentError."""
 
     async def leave(self) -> None:
         """Say goodbye and begin to stop."""

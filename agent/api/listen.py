@@ -44,7 +44,11 @@ DIRECTORY_OPEN_TO_GROUP = stat.S_IXGRP
 
 
 class Listeners:
-    """The sockets of the API; ``open`` returns when they accept, ``close`` ends them."""
+    """The sockets of the API; ``open`` returns when they accept, ``close`` ends them.
+
+    Opening what is open, and closing what is closed, does nothing: an agent that has to wait opens
+    them early, and goes on with them.
+    """
 
     def __init__(self, agent: AgentFacade, paths: Paths, settings: ApiSettings) -> None:
         self._agent = agent
@@ -57,6 +61,8 @@ class Listeners:
 
     async def open(self) -> None:
         """Listen. Raises AgentError when a socket or the token file cannot be had."""
+        if self._sockets:
+            return
         tcp = self._open_tcp()  # first: a bad setting must not leave a socket file behind
         if tcp is not None:
             self._token = load_or_make_token(self._token_file())
@@ -66,11 +72,14 @@ class Listeners:
 
     async def close(self) -> None:
         """Stop accepting, end the open streams, wait a moment for answers on their way."""
+        if not self._sockets:
+            return
         self._stop_waiting()
         if self._starting is not None:
             await (await self._starting).close()
         for listener in self._sockets:
             listener.close()
+        self._sockets, self._starting = [], None
         self._paths.socket.unlink(missing_ok=True)
 
     def _wake(self) -> None:

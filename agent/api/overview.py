@@ -1,4 +1,4 @@
-"""Routes about the agent as a whole: health, metrics, status, configuration, goodbye."""
+"""Routes about the agent as a whole: health, metrics, status, configuration."""
 
 import platform
 import time
@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,7 +14,11 @@ from agent.api.facade import AgentFacade
 from agent.config import Config
 from agent.gauges import member_counts
 from agent.metrics import CONTENT_TYPE
+from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
+
+NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "apps"))
+NOTHING_SEEN = dict.fromkeys(("members", "epoch", "uplink"))
 
 
 async def healthz(request: Request) -> Response:
@@ -32,45 +35,53 @@ async def metrics(request: Request) -> Response:
 
 
 async def status(request: Request) -> Response:
-    """Answer with what ``covey status`` shows."""
+    """Answer with what ``covey status`` shows; what the agent has not come to yet is null."""
     agent: AgentFacade = request.app.state.agent
     reasons = list(agent.not_ready())
     return JSONResponse(
         {
             "ready": not reasons,
             "reasons": reasons,
+            "advice": agent.advice,
+            "stage": agent.stage.word,
             "version": __version__,
             "python": platform.python_version(),
-            "cluster": {
-                "id": format_cluster_id(agent.identity.cluster_id),
-                "name": agent.identity.cluster_name,
-            },
-            "node": {
-                "id": format_node_id(agent.identity.node_id),
-                "name": agent.identity.node_name,
-                "boot": f"{agent.boot:016x}",
-                "issuer": agent.identity.is_issuer,
-            },
             "uptime_s": round(max(0.0, time.time() - agent.started_at), 3),
-            "members": member_counts(agent),
-            "epoch": agent.registry.epoch,
-            "outbox": msgspec.to_builtins(agent.telemetry.stats()),
-            "uplink": msgspec.to_builtins(agent.uplink.status()),
-            "apps": dict(Counter(app.state for app in await agent.apps.list())),
+            **(await _kept(agent) if agent.stage >= Stage.KEEPING else NOTHING_KEPT),
+            **(_seen(agent) if agent.stage >= Stage.MEMBER else NOTHING_SEEN),
         }
     )
+
+
+async def _kept(agent: AgentFacade) -> dict[str, Any]:
+    """Return who this node is, and what it keeps."""
+    me = agent.identity
+    return {
+        "cluster": {"id": format_cluster_id(me.cluster_id), "name": me.cluster_name},
+        "node": {
+            "id": format_node_id(me.node_id),
+            "name": me.node_name,
+            "boot": f"{agent.boot:016x}",
+            "issuer": me.is_issuer,
+        },
+        "outbox": msgspec.to_builtins(agent.telemetry.stats()),
+        "apps": dict(Counter(app.state for app in await agent.apps.list())),
+    }
+
+
+def _seen(agent: AgentFacade) -> dict[str, Any]:
+    """Return how this node takes part."""
+    return {
+        "members": member_counts(agent),
+        "epoch": agent.registry.epoch,
+        "uplink": msgspec.to_builtins(agent.uplink.status()),
+    }
 
 
 async def config(request: Request) -> Response:
     """Answer with each setting and where it was set; secrets are files, so none is shown."""
     settings: Config = request.app.state.agent.config
     return JSONResponse({"settings": settings_with_origins(settings)})
-
-
-async def leave(request: Request) -> Response:
-    """Answer, and then let the agent say goodbye and stop."""
-    agent: AgentFacade = request.app.state.agent
-    return JSONResponse({"leaving": True}, 202, background=BackgroundTask(agent.leave))
 
 
 def settings_with_origins(settings: Config) -> list[dict[str, Any]]:
@@ -86,5 +97,4 @@ ROUTES = (
     ("GET", "/metrics", metrics),
     ("GET", "/api/v1/status", status),
     ("GET", "/api/v1/config", config),
-    ("POST", "/api/v1/leave", leave),
 )

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent.api.application import create
-from agent.api.errors import error_body, respond
+from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.facade import AgentFacade
 from agent.api.listen import BACKLOG
 
@@ -114,7 +114,7 @@ class BearerToken:
         """Answer 401, or pass the request on."""
         given = _token_of(dict(scope["headers"]).get(b"authorization", b""))
         if given and hmac.compare_digest(given, self._token):
-            await self._application(scope, receive, send)
+            await self._application({**scope, OVER_TCP: True}, receive, send)
             return
         self._application.state.counts["api_errors/unauthorized"] += 1
         hint = "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token"

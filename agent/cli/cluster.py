@@ -1,22 +1,35 @@
 """The commands that make, enter and leave a covey: ``init``, ``token``, ``join``, ``leave``.
 
-``init`` and ``join`` work on the identity directory of a node that does not run yet; ``token``
-and ``leave`` ask the running agent. Each of them ends by saying what to do next.
+All of them ask the agent. Where none runs, ``init`` and ``join`` do the same work themselves
+(``agent/admission/newcomer.py``), as the owner of the directory. Each ends by saying what to do
+next.
 """
 
 import socket
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.output import output_option, write_json
 from agent.cli.parameters import DURATION
 from agent.cli.session import Session, pass_session
+from agent.cli.streaming import lines_of
+from agent.exits import UNREACHABLE, AgentError
 from agent.notation import format_duration
+from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from agent.admission.newcomer import Newcomer
+    from agent.security.identity import Identity
 
 DEFAULT_CLUSTER_NAME = "covey"
 JOIN_RELAY_TIMEOUT_S = 30.0
+MEMBER_WITHIN_S, MEMBER_LOOK_S = 10.0, 0.1
 
 node_name_option = click.option(
     "--node-name",
@@ -33,23 +46,21 @@ node_name_option = click.option(
 def init(session: Session, name: str, node_name: str) -> None:
     """Found a covey called NAME, with this node as its first.
 
-    Makes the covey's id, its certificate authority and its secrets, and this node's identity.
+    Makes the covey's id, its certificate authority and its secrets, and this node's identity. An
+    agent that runs goes on as the first member at once.
     """
-    import asyncio
-
-    from agent.config import load
-    from agent.security.identity import found
-    from agent.store.preparing import prepare
-
-    settings = load(session.paths).node
-    session.paths.create()
-    found(session.paths.identity, name, node_name, weight=settings.weight, zone=settings.zone)
-    asyncio.run(prepare(session.paths))
+    asked = {"name": name, "node_name": node_name}
+    try:
+        session.client().post("/api/v1/init", asked)
+    except AgentUnreachable as error:
+        _check_nobody_is_there(error)
+        _without_agent(session, lambda newcomer: newcomer.found(name, node_name))
+        click.echo(f"{node_name} is the first node of the covey {name}.")
+        _say_what_is_next(session, f"let others in with `{_command(session)} token create`")
+        return
     click.echo(f"{node_name} is the first node of the covey {name}.")
-    session.say(
-        f"Next: start its agent with `{_command(session)} run`, and let others in with "
-        f"`{_command(session)} token create`."
-    )
+    _await_member(session)
+    session.say(f"Next: let others in with `{_command(session)} token create`.")
 
 
 @click.group()
@@ -82,55 +93,135 @@ def create(session: Session, ttl: float, uses: int, output: str) -> None:
     nodes = "one node" if uses == 1 else f"{uses} nodes"
     session.say(
         f"Good for {nodes} within {format_duration(ttl)}. On the other device: `covey join TOKEN`, "
-        "then `covey run`."
+        "and `covey run` where no agent runs yet."
     )
 
 
 @click.command()
-@click.argument("token")
+@click.argument("token", required=False)
 @click.option("--seed", "seeds", multiple=True, metavar="HOST[:PORT]", help="Ask this member.")
 @node_name_option
 @pass_session
-def join(session: Session, token: str, seeds: tuple[str, ...], node_name: str) -> None:
+def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name: str) -> None:
     """Make this node part of the covey that TOKEN is from; `-` reads the token from stdin.
 
-    Looks for a member by mDNS unless --seed names one. Nothing is left behind if it fails.
+    Looks for a member by mDNS unless --seed names one. Nothing is left behind if it fails. Without
+    a token, a node that has left its covey comes back to it.
     """
-    import asyncio
-
-    from agent.admission.joining import join as join_covey
-    from agent.config import load
-    from agent.store.preparing import prepare
-
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
-    settings = load(session.paths)
-    session.paths.create()
-    session.say("Looking for a member of the covey ...")
-    joining = join_covey(
-        text,
-        session.paths.identity,
-        node_name,
-        seeds=[*seeds, *settings.network.seeds],
-        interfaces=settings.network.interfaces,
-        mdns=settings.network.mdns,
-        weight=settings.node.weight,
-        zone=settings.node.zone,
-    )
-    identity = asyncio.run(joining)
-    asyncio.run(prepare(session.paths))
-    click.echo(f"{identity.node_name} belongs to the covey {identity.cluster_name}.")
-    session.say(f"Next: start its agent with `{_command(session)} run`.")
+    try:
+        who = _ask_to_join(session, text, seeds, node_name)
+    except AgentUnreachable as error:
+        _check_nobody_is_there(error)
+
+        def enter(newcomer: "Newcomer") -> "Coroutine[Any, Any, Identity]":
+            if text is None:
+                return newcomer.come_back()
+            return newcomer.join(text, node_name, seeds, lambda said: _progress(session, said))
+
+        joined = _without_agent(session, enter)
+        click.echo(f"{joined.node_name} belongs to the covey {joined.cluster_name}.")
+        _say_what_is_next(session)
+        return
+    click.echo(f"{who['node']['name']} belongs to the covey {who['cluster']['name']}.")
+    _await_member(session)
 
 
 @click.command()
+@click.option("--forget", is_flag=True, help="Leave for good: set the identity and data aside.")
 @pass_session
-def leave(session: Session) -> None:
-    """Stop the agent after saying goodbye.
+def leave(session: Session, *, forget: bool) -> None:
+    """Take this node out of its covey after saying goodbye.
 
-    The others see the node as left, not as dead. Its data stays; `covey run` brings it back.
+    The others see the node as left, not as dead. Its agent goes on running, and stays outside also
+    after a restart, until `covey join` without a token brings it back as it was. With --forget its
+    identity and its data are set aside, and it can join any covey with a token, as a new node.
     """
-    session.client().post("/api/v1/leave")
-    click.echo("The agent says goodbye and stops.")
+    session.client().post("/api/v1/leave", {"forget": forget})
+    click.echo("The agent says goodbye, and waits outside of the covey.")
+    if forget:
+        session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
+    else:
+        session.say("`covey join` without a token brings it back.")
+
+
+def _ask_to_join(
+    session: Session, token: str | None, seeds: tuple[str, ...], node_name: str
+) -> dict[str, Any]:
+    """Have the agent join, and say what it does. Raises AgentUnreachable, AgentError, ApiError."""
+    asked: dict[str, Any] = {"node_name": node_name, "seeds": list(seeds)}
+    if token is not None:
+        asked["token"] = token
+    outcome: dict[str, Any] = {}
+    for line in lines_of(session.client(), "/api/v1/join", json=asked):
+        if "progress" in line:
+            _progress(session, line["progress"])
+        else:
+            outcome = line
+    if not outcome:  # the agent stopped while it was at it
+        raise AgentError(
+            "the agent stopped before it had joined; nothing was kept",
+            "start it, and run the same command again: that is safe",
+            UNREACHABLE,
+        )
+    return outcome
+
+
+def _check_nobody_is_there(error: AgentUnreachable) -> None:
+    """Raise the error again unless it means that no agent runs: two must not write at once."""
+    if isinstance(error, AgentForbidden | AgentTimedOut):
+        raise error
+
+
+def _without_agent(
+    session: Session, work: "Callable[[Newcomer], Coroutine[Any, Any, Identity]]"
+) -> "Identity":
+    """Do what an agent would do, while none runs. Raises AgentError."""
+    import asyncio
+
+    from agent.admission.newcomer import Newcomer, load_late_code
+    from agent.config import load
+    from agent.lock import locked
+    from agent.ownership import work_as_owner
+
+    paths = session.paths
+    settings = load(paths)
+    load_late_code()
+    work_as_owner(paths.data)
+    paths.create_data()
+
+    async def do() -> "Identity":
+        return await work(Newcomer(settings, paths))
+
+    with locked(paths):
+        return asyncio.run(do())
+
+
+def _await_member(session: Session) -> None:
+    """Wait until the agent takes part, and say whether it does."""
+    client, give_up = session.client(), time.monotonic() + MEMBER_WITHIN_S
+    because = "it has not answered yet"
+    while time.monotonic() < give_up:
+        try:
+            status = client.get("/api/v1/status")
+        except AgentUnreachable as error:
+            because = error.message
+        else:
+            if status["stage"] == "member":
+                session.say("Its agent takes part from now on.")
+                return
+            because = "; ".join(status["reasons"])
+        time.sleep(MEMBER_LOOK_S)
+    session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
+
+
+def _progress(session: Session, text: str) -> None:
+    session.say(f"... {text}")
+
+
+def _say_what_is_next(session: Session, more: str = "") -> None:
+    start = f"start its agent with `{_command(session)} run`, or as a service"
+    session.say(f"Next: {start}{f', and {more}' if more else ''}.")
 
 
 def _command(session: Session) -> str:

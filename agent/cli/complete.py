@@ -12,7 +12,7 @@ import re
 import click
 
 from agent.cli.session import Session
-from edge_apps.client import ClientError
+from gossip.errors import CoveyError
 
 TIMEOUT_S = 0.1
 INERT = re.compile(r"[\w@%+,./][\w@%+=:,./-]*")
@@ -34,6 +34,6 @@ def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
     try:
         answer = session.client().request("GET", f"/api/v1/{collection}", timeout_s=TIMEOUT_S)
         names = [item["name"] for item in answer.json()[collection]]
-    except (ClientError, ValueError, KeyError):
+    except (CoveyError, ValueError, KeyError):
         return []
     return sorted(name for name in names if name.startswith(begun) and INERT.fullmatch(name))

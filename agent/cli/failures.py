@@ -5,11 +5,13 @@
     error: no agent listens on /run/covey/covey.sock
     hint: start one with `covey run`, or name its directory with --dir or COVEY_DIR
 
-What nobody foresaw keeps its stack trace: hiding it would only make the report worse.
+A file, a directory or a socket that refuses is nobody's bug: it is named, with what it said. What
+nobody foresaw keeps its stack trace: hiding it would only make the report worse.
 """
 
 import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
 import click
@@ -17,8 +19,7 @@ import click
 from agent import exits
 from agent.escaping import one_line
 from agent.exits import AgentError
-from agent.paths import SYSTEM_SOCKET
-from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, ClientError
+from edge_apps.client import AgentForbidden, AgentTimedOut, ApiError, ClientError
 from gossip.errors import CoveyError
 
 VERBS = {
@@ -65,8 +66,9 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     except CoveyError as error:
         from agent.cli.spelling import spelled
 
-        hint = getattr(error, "hint", "") + _service_hint(error)
-        return _tell(spelled(str(error)), spelled(hint), _status(error))
+        return _tell(spelled(str(error)), spelled(_hint(error)), _status(error))
+    except OSError as error:
+        return _tell(_said(error), _advice(error), _status_of_system(error))
     # Without standalone mode, click returns the code that ctx.exit() was given.
     return result if isinstance(result, int) else exits.YES
 
@@ -78,6 +80,8 @@ def _status(error: CoveyError) -> int:
         return exits.STATUSES.get(error.code, exits.NO)
     if isinstance(error, AgentTimedOut):
         return exits.TIMED_OUT
+    if isinstance(error, AgentForbidden):
+        return exits.NOT_PERMITTED
     return exits.UNREACHABLE if isinstance(error, ClientError) else exits.NO
 
 
@@ -109,12 +113,54 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"`{path} --help` explains it"
 
 
-def _service_hint(error: CoveyError) -> str:
-    """Point to the system's agent, which a user without rights would not find."""
-    unreached = isinstance(error, AgentUnreachable) and not isinstance(error, AgentTimedOut)
-    if unreached and os.geteuid() != 0 and SYSTEM_SOCKET.exists():
-        return f"; an agent runs as a service on this machine ({SYSTEM_SOCKET}): try `sudo covey`"
+def _hint(error: CoveyError) -> str:
+    """Return what to do; for who may not use an agent that a group may, how to join the group."""
+    if isinstance(error, AgentForbidden) and (group := _group_of(error.socket_path.parent)):
+        return (
+            f"become one of the group that may: `sudo usermod -aG {group} {_user()}`, and log in "
+            "again; until then put `sudo` before the command"
+        )
+    return str(getattr(error, "hint", ""))
+
+
+def _group_of(directory: Path) -> str:
+    """Return the name of the group that may enter a directory; empty if there is none to join."""
+    import grp
+    import stat
+
+    try:
+        status = directory.stat()
+        may_enter = status.st_gid and status.st_mode & stat.S_IXGRP
+        return grp.getgrgid(status.st_gid).gr_name if may_enter else ""
+    except (OSError, KeyError):
+        return ""
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "USER"
+
+
+def _said(error: OSError) -> str:
+    """Return what the system said, and of which file."""
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return where + (error.strerror or str(error) or type(error).__name__)
+
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "run as a user who may, or name another place"
+    if isinstance(error, FileNotFoundError):
+        return "check the name, and that its directory is still there"
     return ""
+
+
+def _status_of_system(error: OSError) -> int:
+    return exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO
 
 
 def _tell(message: str, hint: str, status: int) -> int:

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "run": Entry("agent.cli.run", "run", "Run the agent in the foreground."),
     "sleep": Entry("agent.cli.sleep", "sleep", "Tell the others that this node will be silent."),
     "wake": Entry("agent.cli.sleep", "wake", "Tell the others that this node is awake."),
-    "leave": Entry("agent.cli.cluster", "leave", "Stop the agent after saying goodbye."),
+    "leave": Entry("agent.cli.cluster", "leave", "Take this node out of its covey."),
     "status": Entry("agent.cli.status", "status", "Show how the agent is."),
     "members": Entry("agent.cli.members", "members", "Show who is there."),
     "facts": Entry("agent.cli.facts", "facts", "Show and set what nodes tell about themselves."),
@@ -95,7 +95,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, readable=False, path_type=Path),
     metavar="PATH",
     help="Keep all of this agent, configuration, data and socket, under PATH (or COVEY_DIR).",
 )

@@ -1,11 +1,12 @@
 """What the global options say, and what every command needs: the paths, the client, a voice."""
 
+from functools import cached_property
 from pathlib import Path
 
 import click
 
 from agent.escaping import one_line
-from agent.paths import Paths
+from agent.paths import SYSTEM_SOCKET, Paths, may_be_there
 from edge_apps.client import Client
 
 
@@ -18,11 +19,25 @@ class Session:
         self.verbose = verbose
         self.quiet = quiet
         self.directory = directory
-        self.paths = Paths.find(directory)
+
+    @cached_property
+    def paths(self) -> Paths:
+        """Where the files of this user's agent are. Raises AgentError when nothing says where."""
+        return Paths.find(self.directory)
 
     def client(self) -> Client:
-        """Return a client of the agent; nothing is connected yet."""
-        return Client(self.paths.socket)
+        """Return a client of the agent; nothing is connected yet.
+
+        A user who has no agent, and has named none, means the one that runs as a service.
+        """
+        own = self.paths.socket
+        if not may_be_there(own) and self._means_any() and may_be_there(SYSTEM_SOCKET):
+            return Client(SYSTEM_SOCKET)
+        return Client(own)
+
+    def _means_any(self) -> bool:
+        """Say whether neither option nor variable names an agent."""
+        return self.directory is None and not Paths.is_chosen()
 
     def say(self, text: str) -> None:
         """Tell the person something that is not the result."""

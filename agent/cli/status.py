@@ -26,16 +26,27 @@ def status(ctx: click.Context, output: str) -> None:
 
 
 def _facts(answer: dict[str, Any]) -> dict[str, object]:
-    members = ", ".join(f"{count} {state}" for state, count in answer["members"].items())
-    return {
-        "state": "ready" if answer["ready"] else "not ready",
+    """Return what to show; an agent that waits has less to tell, and says what to do."""
+    told: dict[str, object] = {
+        "state": "ready" if answer["ready"] else _unready(answer["stage"]),
         "because": "; ".join(answer["reasons"]),
-        "covey": f"{answer['cluster']['name']} ({answer['cluster']['id']})",
-        "node": f"{answer['node']['name']} ({answer['node']['id']})",
-        "up for": format_duration(answer["uptime_s"]),
-        "members": members,
-        "epoch": answer["epoch"],
-        "readings waiting": answer["outbox"]["waiting"],
-        "uplink": answer["uplink"]["state"],
-        "version": answer["version"],
     }
+    if answer["advice"]:
+        told["next"] = answer["advice"]
+    if answer["cluster"]:
+        told["covey"] = f"{answer['cluster']['name']} ({answer['cluster']['id']})"
+        told["node"] = f"{answer['node']['name']} ({answer['node']['id']})"
+    told["up for"] = format_duration(answer["uptime_s"])
+    if answer["members"]:
+        told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
+        told["epoch"] = answer["epoch"]
+    if answer["outbox"]:
+        told["readings waiting"] = answer["outbox"]["waiting"]
+    if answer["uplink"]:
+        told["uplink"] = answer["uplink"]["state"]
+    told["version"] = answer["version"]
+    return told
+
+
+def _unready(stage: str) -> str:
+    return "not ready" if stage == "member" else "waiting"

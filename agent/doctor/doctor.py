@@ -16,6 +16,23 @@ if TYPE_CHECKING:
     from agent.agent import Agent
 
 
+class EarlyDoctor:
+    """Examines an agent that does not take part in a covey yet: its device, and why it waits."""
+
+    def __init__(self, agent: "Agent") -> None:
+        self._agent = agent
+
+    async def examine(self) -> dict[str, Any]:
+        """Return the findings, as ``GET /api/v1/doctor`` shows them; there is no matrix."""
+        agent = self._agent
+        network = agent.config.network
+        device = await asyncio.to_thread(
+            examine_device, agent.paths, network.interfaces, mdns=network.mdns
+        )
+        findings = [*device, running.health(agent.not_ready(), agent.advice)]
+        return {"checks": msgspec.to_builtins(findings), "matrix": None}
+
+
 class Doctor:
     """Examines the agent that it belongs to."""
 

@@ -15,10 +15,11 @@ UNOPENED = ("forged", "unknown_key")
 FLOOD_SHARE = 0.01
 
 
-def health(reasons: Sequence[str]) -> Finding:
-    """Look whether the agent can do its work."""
+def health(reasons: Sequence[str], advice: str = "") -> Finding:
+    """Look whether the agent can do its work; ``advice`` says what it waits for, if it does."""
     if reasons:
-        return fail("health", f"the agent is not ready: {'; '.join(reasons)}.", "See its log.")
+        hint = advice or "See its log."
+        return fail("health", f"the agent is not ready: {'; '.join(reasons)}.", hint)
     return ok("health", "the agent is ready.")
 
 

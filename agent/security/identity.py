@@ -225,8 +225,8 @@ def check_absent(directory: Path) -> None:
         owner = "an identity that cannot be read"
     raise AgentError(
         f"{directory} already holds {owner}; nothing was changed.",
-        hint="Start it with `covey run`. To give it up, stop the agent and move its whole data "
-        "directory away; to run a second agent here, give it its own with --dir PATH.",
+        hint="Start its agent with `covey run`, unless it runs. To give it up: `covey leave "
+        "--forget`; to run a second agent here, give it its own directory with --dir PATH.",
         status=exits.NO,
     )
 

@@ -87,7 +87,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/demo/screen.py": (KERNEL,),
     "agent/forum/words.py": (PARSERS, OWN),
     "agent/net/interfaces.py": (KERNEL,),
-    "agent/process.py": (OWN,),
+    "agent/lock.py": (OWN,),
     "agent/store/control.py": (OWN,),
     "agent/store/outbox_rows.py": (OWN,),
     "agent/store/progress.py": (OWN,),

@@ -7,13 +7,14 @@ the real commands talk to it, while the test can set what it will answer.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from agent.admission.former import Parting
 from agent.api.listen import Listeners
 from agent.apps.host import AppStatus
 from agent.config import Config
@@ -25,6 +26,7 @@ from agent.paths import Paths
 from agent.security.key_desk import Holding
 from agent.security.key_messages import KeyringState, KeyShown
 from agent.settings import ApiSettings, NodeSettings
+from agent.stages import Lack, Stage
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
@@ -301,6 +303,34 @@ class FakeKeys:
         self.generation, self.phase = (3, "steady") if force else (1, "installed")
 
 
+class FakeNewcomer:
+    """Becomes part of whatever covey it is told; ``refusal`` is raised instead, if it is set."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+        self.refusal: AgentError | None = None
+
+    async def found(self, name: str, node_name: str) -> Identity:
+        return self._arrive("found", name, node_name)
+
+    async def join(
+        self, token: str, node_name: str, seeds: Sequence[str], say: Callable[[str], None]
+    ) -> Identity:
+        say("looking for a member of the covey")
+        await asyncio.sleep(0)
+        say("asking \x1b[1m192.168.1.8:7747")
+        return self._arrive("join", token, node_name, tuple(seeds))
+
+    async def come_back(self) -> Identity:
+        return self._arrive("come back")
+
+    def _arrive(self, *asked: object) -> Identity:
+        self.asked.append(asked)
+        if self.refusal is not None:
+            raise self.refusal
+        return Identity()
+
+
 class FakeDoctor:
     """Finds what the test says."""
 
@@ -353,6 +383,10 @@ class FakeAgent:
         self.round_trips = FakeRoundTrips()
         self.keys = FakeKeys()
         self.doctor = FakeDoctor()
+        self.newcomer = FakeNewcomer()
+        self.stage = Stage.MEMBER
+        self.advice = ""
+        self.partings: list[Parting] = []
         self.metrics = Metrics()
         self.started_at = time.time() - 90
         self.boot = 0x1_0000_0001
@@ -405,6 +439,13 @@ class FakeAgent:
         me = msgspec.structs.replace(self.members[ME], state=MemberState.ALIVE, asleep_until=None)
         self.members.put(me)
         return was_asleep
+
+    def require(self, stage: Stage) -> None:
+        if self.stage < stage:
+            raise Lack("this node belongs to no covey yet", "found one with `covey init`").error()
+
+    async def part(self, parting: Parting) -> None:
+        self.partings.append(parting)
 
     async def leave(self) -> None:
         self.left.set()

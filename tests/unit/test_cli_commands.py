@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from agent import exits
+from agent.admission.former import Parting
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
+from agent.stages import Stage
 from gossip.state.requests import Value, WatchEvent
 from tests.unit.fake_agent import STAMP, Served, serving
 
@@ -309,8 +311,56 @@ def test_apps(served: Served, covey: Covey) -> None:
 
 
 def test_leave(served: Served, covey: Covey) -> None:
-    assert covey("leave").status == exits.YES
+    outcome = covey("leave")
+    assert outcome.status == exits.YES
+    assert "`covey join` without a token brings it back" in outcome.stderr
+    assert covey("leave", "--forget").status == exits.YES
     assert served.agent.left.wait(10)
+    assert served.agent.partings == [Parting.STAYS_AWAY, Parting.FORGETS]
+
+
+def test_init_asks_the_agent_that_waits(served: Served, covey: Covey) -> None:
+    outcome = covey("init", "barn", "--node-name", "pi1")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "pi1 is the first node of the covey barn.\n"
+    assert "takes part from now on" in outcome.stderr
+    assert served.agent.newcomer.asked == [("found", "barn", "pi1")]
+    assert not served.paths.identity.exists(), "the agent writes, not the command"
+
+
+def test_join_asks_the_agent_and_shows_what_it_does(served: Served, covey: Covey) -> None:
+    outcome = covey("join", "covey1-x", "--seed", "bob:1", "--seed", "cy", "--node-name", "ada")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "ada belongs to the covey attic.\n"
+    assert outcome.stderr.splitlines()[:2] == [
+        "... looking for a member of the covey",
+        "... asking \\x1b[1m192.168.1.8:7747",
+    ]
+    assert served.agent.newcomer.asked == [("join", "covey1-x", "ada", ("bob:1", "cy"))]
+
+
+def test_join_without_token_comes_back(served: Served, covey: Covey) -> None:
+    assert covey("join").stdout == "ada belongs to the covey attic.\n"
+    assert served.agent.newcomer.asked == [("come back",)]
+
+
+def test_the_statuses_of_a_refused_join_stay(served: Served, covey: Covey) -> None:
+    for status in range(exits.TOKEN_UNKNOWN, exits.NAME_TAKEN + 1):
+        served.agent.newcomer.refusal = AgentError("no", "try another", status)
+        outcome = covey("join", "covey1-x")
+        assert (outcome.status, outcome.stdout) == (status, "")
+        assert outcome.stderr.endswith("error: no\nhint: try another\n")
+
+
+def test_a_waiting_agent_is_shown_as_such(served: Served, covey: Covey) -> None:
+    served.agent.stage, served.agent.reasons = Stage.WAITING, ["no identity"]
+    served.agent.advice = "covey init"
+    outcome = covey("status")
+    assert outcome.status == exits.UNHEALTHY
+    lines = outcome.stdout.splitlines()
+    assert lines[:3] == ["state\twaiting", "because\tno identity", "next\tcovey init"]
+    assert not [line for line in lines if line.startswith(("covey", "members", "uplink"))]
+    assert covey("kv", "get", "k").status == exits.UNHEALTHY
 
 
 def test_sleep_and_wake(served: Served, covey: Covey) -> None:

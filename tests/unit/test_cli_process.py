@@ -15,8 +15,9 @@ import pytest
 
 from agent import exits
 from agent.exits import AgentError
+from agent.lock import locked
 from agent.paths import Paths
-from agent.process import locked, serve_until_stopped
+from agent.process import run_agent, serve_until_stopped
 from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import Served, serving
 
@@ -49,7 +50,7 @@ def test_a_second_agent_is_kept_away(paths: Paths) -> None:
 def test_the_lock_goes_with_the_process(paths: Paths) -> None:
     program = (
         "import sys; from pathlib import Path; from agent.paths import Paths;"
-        "from agent.process import locked\n"
+        "from agent.lock import locked\n"
         f"with locked(Paths.find(Path({str(paths.runtime)!r}), {{}})):\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
@@ -74,6 +75,8 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
 
 class Runnable:
     """Runs until it has left; leaving waits for ``may_go``."""
+
+    has_left = False
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -132,13 +135,41 @@ def test_what_stops_the_agent_is_raised() -> None:
         asyncio.run(serve_until_stopped(Broken()))
 
 
-def test_run_without_identity_says_what_to_do(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COVEY, "--dir", str(tmp_path), "run"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == exits.NOT_FOUND
-    assert "error: " in done.stderr
-    assert "covey init" in done.stderr
+def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COVEY, "--dir", str(tmp_path), "run"], stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert "covey init" in waiting.stderr.readline()
+        command = [*COVEY, "--dir", str(tmp_path), "status"]
+        status = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert status.returncode == exits.UNHEALTHY
+        assert status.stdout.startswith("state\twaiting\nbecause\tthis node belongs to no covey")
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(30) == 0
+
+
+def test_who_leaves_goes_on_running_outside(paths: Paths) -> None:
+    """Whatever watches over the process would start it again, and so it does not end."""
+    lives = []
+
+    class Leaving(Runnable):
+        def __init__(self, *_: object) -> None:
+            super().__init__()
+            self.has_left = not lives
+            lives.append(self)
+
+        async def run(self) -> None:
+            if len(lives) > 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.may_go.set()
+                await self.left.wait()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("agent.agent.Agent", Leaving)
+        patched.setattr("agent.logs.configure", lambda _settings: None)  # the tests' own stay
+        run_agent(paths, "error")
+    assert [each.events for each in lives] == [[], ["leaving"]]
 
 
 def test_a_broken_pipe_is_quiet(served: Served) -> None:

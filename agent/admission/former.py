@@ -1,0 +1,88 @@
+"""What is left of a membership: the note that a node has left, and files that are set aside.
+
+``covey leave`` is meant to last: neither a service manager that restarts whatever ends, nor a
+reboot, may bring a device back into a covey that its owner took it out of. So the wish is on disk
+before anybody is told, and each start reads it.
+
+Nothing is deleted. With ``--forget`` the identity and the databases move to ``former/``, where
+whoever wants them back finds them whole, readings that had not been delivered included.
+"""
+
+import time
+from enum import StrEnum
+from pathlib import Path
+
+from agent.exits import NOT_PERMITTED, AgentError
+from agent.paths import Paths
+from agent.security.private_files import DIRECTORY_MODE, replace_private, sync_directory
+
+SQLITE_SUFFIXES = ("", "-wal", "-shm")
+
+
+class Parting(StrEnum):
+    """How a node left its covey."""
+
+    STAYS_AWAY = "stays away"
+    """Until it is told to come back, as itself."""
+    FORGETS = "forgets"
+    """For good: the identity is to be set aside, which happens before the next start."""
+
+
+def note_parting(paths: Paths, parting: Parting) -> None:
+    """Write down that this node has left; it is on disk when this returns. Raises AgentError."""
+    try:
+        replace_private(paths.parting, f"{parting}\n".encode())
+    except OSError as error:
+        raise _not_done(paths, error) from None
+
+
+def noted_parting(paths: Paths) -> Parting | None:
+    """Return how this node left, None when it did not. Raises AgentError."""
+    try:
+        text = paths.parting.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _not_done(paths, error) from None
+    # Whatever else stands there, somebody wanted out.
+    return Parting.FORGETS if text == Parting.FORGETS else Parting.STAYS_AWAY
+
+
+def withdraw_parting(paths: Paths) -> None:
+    """Have this node belong again. Raises AgentError."""
+    try:
+        paths.parting.unlink(missing_ok=True)
+        sync_directory(paths.data)
+    except OSError as error:
+        raise _not_done(paths, error) from None
+
+
+def set_aside(paths: Paths, now_s: float | None = None) -> Path:
+    """Move the identity and the databases away; return where they are now. Raises AgentError.
+
+    The identity goes last: cut off in the middle, the next start goes on with it.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    target = paths.data / "former" / stamp
+    databases = (paths.control_db, paths.data_db, paths.telemetry_db)
+    files = [each.with_name(each.name + end) for each in databases for end in SQLITE_SUFFIXES]
+    try:
+        target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        for each in (*files, paths.identity):
+            if each.exists():
+                each.rename(target / each.name)
+        sync_directory(target)
+        sync_directory(paths.data)
+    except OSError as error:
+        raise _not_done(paths, error) from None
+    withdraw_parting(paths)
+    return target
+
+
+def _not_done(paths: Paths, error: OSError) -> AgentError:
+    return AgentError(
+        f"{error.filename or paths.data}: {error.strerror}; this node is part of its covey as "
+        "before",
+        "check that the disk has space and that the agent's user may write there",
+        NOT_PERMITTED,
+    )

@@ -1,0 +1,141 @@
+"""A node that takes no part in a covey, until it founds one, joins one, or comes back to its own.
+
+The same steps are taken by the agent that waits, for a command that asks it over its socket, and
+by the command itself where no agent runs. Either way the files are written by the owner of the
+data directory, and there is one at a time who writes.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from agent import exits
+from agent.admission.former import Parting, noted_parting, set_aside, withdraw_parting
+from agent.config import Config
+from agent.exits import AgentError
+from agent.paths import Paths
+from agent.security import identity
+from agent.security.identity import Identity
+from agent.stages import Lack
+
+LATE_CODE = (
+    "agent.admission.joining",
+    "agent.security.certificates",
+    "agent.store.preparing",
+    "concurrent.futures.thread",
+    "encodings.idna",
+    "sqlite_utils.db",
+    "sqlite_utils.migrations",
+)
+
+Say = Callable[[str], None]
+
+
+class Newcomer:
+    """Makes the node of these directories part of a covey."""
+
+    def __init__(self, config: Config, paths: Paths) -> None:
+        self.arrived = asyncio.Event()
+        """Set when the node has become part of a covey."""
+        self._config, self._paths = config, paths
+        self._writing = asyncio.Lock()
+
+    def lack(self) -> Lack | None:
+        """Return why this node takes no part, with what to do; None when it does.
+
+        A node that was to forget its covey does so here. Raises AgentError for an identity that
+        is there and cannot be read.
+        """
+        parting = noted_parting(self._paths)
+        if parting is Parting.FORGETS:
+            set_aside(self._paths)
+        if not self._paths.identity.is_dir():
+            return Lack(
+                "this node belongs to no covey yet",
+                "found a covey with `covey init`, or join one with `covey join TOKEN`",
+            )
+        left = identity.load(self._paths.identity)
+        if parting is Parting.STAYS_AWAY:
+            return Lack(
+                f"this node has left the covey {left.cluster_name}",
+                "`covey join` without a token brings it back as it was; `covey leave --forget` "
+                "frees it for another covey",
+            )
+        return None
+
+    async def found(self, name: str, node_name: str) -> Identity:
+        """Found a covey with this node as its first. Raises AgentError; then nothing was done."""
+        async with self._writing:
+            self._check_free()
+            node = self._config.node
+            founded = await asyncio.to_thread(
+                identity.found,
+                self._paths.identity,
+                name,
+                node_name,
+                weight=node.weight,
+                zone=node.zone,
+            )
+            return await self._arrive(founded)
+
+    async def join(self, token: str, node_name: str, seeds: Sequence[str], say: Say) -> Identity:
+        """Join the token's covey; ``say`` is told what is being done.
+
+        Raises AgentError, whose status tells the reasons apart; then nothing was done.
+        """
+        from agent.admission.joining import join  # certificates and mDNS, needed once in a life
+
+        async with self._writing:
+            self._check_free()
+            network, node = self._config.network, self._config.node
+            joined = await join(
+                token,
+                self._paths.identity,
+                node_name,
+                seeds=[*seeds, *network.seeds],
+                interfaces=network.interfaces,
+                mdns=network.mdns,
+                weight=node.weight,
+                zone=node.zone,
+                say=say,
+            )
+            return await self._arrive(joined)
+
+    async def come_back(self) -> Identity:
+        """Go back to the covey that this node has left. Raises AgentError when there is none."""
+        async with self._writing:
+            if self._paths.identity.is_dir() and noted_parting(self._paths) is None:
+                who = identity.load(self._paths.identity)
+                raise AgentError(
+                    f"this node, {who.node_name}, is part of the covey {who.cluster_name} already",
+                    "nothing needs to be done",
+                )
+            if not self._paths.identity.is_dir():
+                raise AgentError(
+                    "this node has left no covey to which it could come back; nothing was changed",
+                    "give the token that `covey token create` prints on a member",
+                    exits.USAGE,
+                )
+            withdraw_parting(self._paths)
+            return await self._arrive(identity.load(self._paths.identity))
+
+    def _check_free(self) -> None:
+        """Raise AgentError when this node has an identity, whether it takes part or not."""
+        lack = self.lack()
+        if self._paths.identity.is_dir():
+            if lack is not None:
+                raise AgentError(f"{lack.message}; nothing was changed", lack.hint)
+            identity.check_absent(self._paths.identity)
+
+    async def _arrive(self, who: Identity) -> Identity:
+        from agent.store.preparing import prepare
+
+        await prepare(self._paths)
+        self.arrived.set()
+        return who
+
+
+def load_late_code() -> None:
+    """Load all that is loaded late here; for who cannot load it later (``agent/ownership.py``)."""
+    for name in LATE_CODE:
+        import_module(name)

@@ -1,0 +1,57 @@
+"""Keeps on disk what a node hears of while it runs, and must know after a restart.
+
+A newer registry, and that the others know a later life of this node. Neither is worth ending the
+agent for a full disk: what was not saved is learned again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from agent.store.control import ControlStore
+from gossip.ids import BOOT_RANDOM_BITS
+from gossip.membership.beliefs import IdentityOutrun
+from gossip.state.requests import RegistryAdopted
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes what the driver publishes to ``control.db``."""
+
+    def __init__(self, control: ControlStore) -> None:
+        self._control = control
+        self._saves: set[asyncio.Future[object]] = set()
+
+    def note(self, event: object) -> None:
+        """Take in what the driver publishes; what need not be kept is ignored."""
+        match event:
+            case RegistryAdopted(registry=registry):
+                log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
+                self._save(self._control.save_registry(registry.epoch, event.signed))
+            case IdentityOutrun(boot=boot):
+                self._heed_outrun(boot)
+
+    async def finish(self) -> None:
+        """Return when all is on disk."""
+        await asyncio.gather(*self._saves, return_exceptions=True)
+
+    def _heed_outrun(self, boot: int) -> None:
+        """Others know a later life of this node: see to it that the next start is later still."""
+        log.error(
+            "the others know a later start of this node than this one: its identity was "
+            "copied to another device, or restored from a backup. Until this agent is started "
+            "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
+            "and join it anew."
+        )
+        self._save(self._control.raise_starts(boot >> BOOT_RANDOM_BITS))
+
+    def _save(self, work: Awaitable[object]) -> None:
+        save = asyncio.ensure_future(work)
+        self._saves.add(save)
+        save.add_done_callback(self._note_saved)
+
+    def _note_saved(self, save: asyncio.Future[object]) -> None:
+        self._saves.discard(save)
+        if not save.cancelled() and (error := save.exception()) is not None:
+            log.error("control.db was not written: %s", error)

@@ -1,0 +1,57 @@
+"""The lock of a data directory: one agent, or one command that does an agent's work, at a time.
+
+Two agents on one directory would both write its databases and speak with one identity. A lock
+on a file keeps the second away; the kernel gives it up when the process ends, however it ends.
+"""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from agent.exits import NO, NOT_PERMITTED, AgentError
+from agent.paths import Paths
+
+
+@contextmanager
+def locked(paths: Paths) -> Iterator[None]:
+    """Hold the lock of the data directory. Raises AgentError when another agent does."""
+    try:
+        handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _cannot_write(paths, error) from None
+    try:
+        _lock(handle, paths)
+        with suppress(OSError):  # a courtesy to whoever comes second; a full disk may refuse it
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, paths: Paths) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
+        raise AgentError(
+            f"an agent already runs on {paths.data} (process {owner}); it was left alone",
+            "give each agent its own directory with --dir PATH, or stop the other: `covey leave`",
+            NO,
+        ) from None
+
+
+def _cannot_write(paths: Paths, error: OSError) -> AgentError:
+    if error.errno == errno.ENOSPC:
+        return AgentError(
+            f"the disk of {paths.data} is full; nothing was changed",
+            "make room there, or choose another directory with --dir PATH",
+            NO,
+        )
+    return AgentError(
+        f"cannot write in {paths.data}: {error.strerror}; nothing was changed",
+        "run as the directory's owner, or choose another with --dir PATH",
+        NOT_PERMITTED,
+    )

@@ -1,0 +1,140 @@
+"""Devices that are switched on before anybody lets them in; who leaves stays away until told.
+
+The agents are processes as a service manager runs them: started first, let in later, started again
+in between, and never told anything but by the commands that a person types.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import exits
+from tests.live.harness.agents import AgentProcess
+from tests.live.harness.fleet import Fleet
+from tests.live.harness.waiting import eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+
+STRANGER, OWNER = 54322, 54321
+
+
+def status(agent: AgentProcess) -> dict[str, Any]:
+    answer: dict[str, Any] = agent.covey("status", "-o", "json").json()
+    return answer
+
+
+def test_every_order_works(fleet: Fleet) -> None:
+    """Enable, found, join, leave, start again, come back, forget, join again."""
+    ash, birch = fleet.add("ash"), fleet.add("birch")
+    for agent in (ash, birch):
+        agent.start()  # systemd is told READY although there is no identity
+        assert status(agent)["stage"] == "waiting"
+        assert agent.covey("members").status == exits.UNHEALTHY
+    ash.must("init", "barn", "--node-name", "ash")
+    assert status(ash)["stage"] == "member"
+
+    token = ash.must("token", "create", "--uses", "2").stdout.strip()
+    said = birch.must("join", token, "--node-name", "birch").stderr
+    assert "... asking " in said
+    eventually(ash.states, lambda seen: seen.get("birch") == "alive", 10, "joined while running")
+    before = birch.me()["id"]
+
+    birch.must("leave")
+    eventually(ash.states, lambda seen: seen["birch"] == "left", 10, "left")
+    assert birch.stop() == 0
+    birch.start()
+    assert status(birch)["reasons"] == ["this node has left the covey barn"]
+    assert ash.states()["birch"] == "left", "a restart is no wish to come back"
+
+    birch.must("join")
+    eventually(ash.states, lambda seen: seen["birch"] == "alive", 10, "came back")
+    assert birch.me()["id"] == before
+
+    birch.must("leave", "--forget")
+    eventually(lambda: status(birch), lambda seen: "no covey yet" in seen["reasons"][0], 10, "free")
+    assert birch.covey("join", token, "--node-name", "birch").status == exits.NAME_TAKEN
+    birch.must("join", token, "--node-name", "birch2")
+    eventually(ash.states, lambda seen: seen.get("birch2") == "alive", 10, "joined anew")
+    assert birch.me()["id"] != before
+    assert birch.stop() == 0
+    birch.start()
+    assert status(birch)["stage"] == "member"
+
+
+# ---- whose files --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(networks: None) -> Iterator[Path]:
+    """Give a directory that other users reach; pytest's own are root's alone."""
+    made = Path(tempfile.mkdtemp(prefix="covey-owner-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
+
+
+def as_user(user: int, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as another user, who may be unable to reach this interpreter's files.
+
+    All that the command may load is loaded before root is given up.
+    """
+    program = (
+        "import os, sys, encodings.idna, asyncio, email, http.client, json, ssl, subprocess\n"
+        "import agent.agent, agent.admission.joining, agent.api.serving, agent.doctor.device\n"
+        "import agent.cli.cluster, agent.cli.run, agent.cli.status, agent.store.preparing\n"
+        "import sqlite_utils.migrations, importlib.metadata, grp, pwd\n"
+        "from agent.security import certificates\n"
+        f"os.setgroups([]); os.setgid({user}); os.setuid({user})\n"
+        "from agent.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "--dir", str(directory), *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env={"NO_COLOR": "1"}
+    )
+
+
+def owners(directory: Path) -> dict[str, int]:
+    return {str(each.relative_to(directory)): each.lstat().st_uid for each in directory.rglob("*")}
+
+
+def test_root_leaves_no_file_that_the_owner_cannot_open(place: Path) -> None:
+    data = place / "data"
+    data.mkdir(mode=0o700)
+    for each in (place, data):
+        os.chown(each, OWNER, OWNER)
+    agent = AgentProcess("ash", place)
+    agent.must("init", "barn", "--node-name", "ash")
+    made = owners(place)
+    assert {"data/identity/node.key", "data/control.db", "data/lock"} <= set(made)
+    assert set(made.values()) == {OWNER}
+    again = as_user(OWNER, place, "init")
+    assert again.returncode == exits.NO
+    assert "already holds node ash of covey barn" in again.stderr
+
+
+def test_root_keeps_what_is_its_own(place: Path) -> None:
+    agent = AgentProcess("ash", place)
+    agent.must("init", "barn", "--node-name", "ash")
+    assert set(owners(place).values()) == {0}
+
+
+def test_strangers_get_a_sentence(place: Path) -> None:
+    """The directory of the socket is open to a group, as that of the service is."""
+    agent = AgentProcess("ash", place)
+    place.chmod(0o750)
+    agent.start()
+    try:
+        for arguments in (["status"], ["join", "covey1-x"], ["init"]):
+            done = as_user(STRANGER, place, *arguments)
+            assert done.returncode == exits.NOT_PERMITTED, done.stderr
+            assert done.stderr.startswith("error: this user may not speak to the agent at ")
+            assert "Traceback" not in done.stderr
+    finally:
+        agent.close()

@@ -1,0 +1,192 @@
+"""A whole agent without an identity, in this process: it answers, is founded, leaves, is back."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.admission.former import Parting
+from agent.agent import Agent
+from agent.config import load
+from agent.paths import Paths
+from agent.stages import Stage
+from agent.systemd import Notifier
+from edge_apps.client import ApiError, Client
+
+WITHIN_S = 30.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    (tmp_path / "covey.toml").write_text(
+        f'[network]\nbind = ["127.0.0.1"]\nport = {free_port()}\nmdns = false\n'
+        f'[api]\nlisten = "127.0.0.1:{free_port()}"\n[apps.system]\nenabled = false\n'
+    )
+    found = Paths.find(tmp_path, {})
+    found.create()
+    return found
+
+
+@contextlib.asynccontextmanager
+async def running(paths: Paths, agent: Agent | None = None) -> AsyncIterator[Agent]:
+    agent = agent or Agent(load(paths), paths)
+    task = asyncio.create_task(agent.run())
+    try:
+        await until(lambda: task.done() or paths.socket.exists())
+        yield agent
+        await agent.leave()
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(come_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not come_true():  # noqa: ASYNC110 - the agent has no event for each of these
+            await asyncio.sleep(0.01)
+
+
+async def ask(paths: Paths, method: str, path: str, body: Any = None) -> Any:
+    client = Client(paths.socket, timeout_s=WITHIN_S)
+    return (await asyncio.to_thread(client.request, method, path, json=body)).json()
+
+
+async def refusal(paths: Paths, method: str, path: str, body: Any = None) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await ask(paths, method, path, body)
+    return caught.value
+
+
+def test_a_waiting_agent_answers_and_says_what_to_do(paths: Paths) -> None:
+    async def story() -> None:
+        async with running(paths):
+            status = await ask(paths, "GET", "/api/v1/status")
+            assert (status["ready"], status["stage"]) == (False, "waiting")
+            assert status["reasons"] == ["this node belongs to no covey yet"]
+            assert "covey join TOKEN" in status["advice"]
+            assert status["cluster"] is status["members"] is status["outbox"] is None
+            assert (await refusal(paths, "GET", "/healthz")).status == 503
+            checks = (await ask(paths, "GET", "/api/v1/doctor"))["checks"]
+            [health] = [each for each in checks if each["id"] == "health"]
+            assert health["status"] == "fail"
+            assert "covey init" in health["hint"]
+            await asyncio.to_thread(Client(paths.socket).request, "GET", "/metrics")
+            assert (await ask(paths, "GET", "/api/v1/config"))["settings"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/api/v1/members"), ("GET", "/api/v1/kv/lamp"), ("POST", "/api/v1/readings"),
+     ("GET", "/api/v1/outbox"), ("GET", "/api/v1/apps"), ("POST", "/api/v1/tokens"),
+     ("GET", "/api/v1/events"), ("POST", "/api/v1/sleep"), ("POST", "/api/v1/leave"),
+     ("POST", "/api/v1/keys/rotate")],
+)  # fmt: skip
+def test_whatever_needs_a_covey_is_refused_plainly(paths: Paths, method: str, path: str) -> None:
+    async def story() -> None:
+        async with running(paths):
+            error = await refusal(paths, method, path)
+            if error.code == "wrong-method":  # the table above has a typing error
+                pytest.fail(error.message)
+            assert (error.status, error.code) == (503, "unhealthy")
+            assert error.message == "this node belongs to no covey yet; nothing was done"
+            assert "covey init" in error.hint
+
+    asyncio.run(story())
+
+
+def test_founded_through_its_socket_it_goes_on_as_a_member(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Notifier, "ready", lambda _self, text: told.append(text))
+
+    async def story() -> None:
+        async with running(paths) as agent:
+            await until(lambda: bool(told))
+            asked = {"name": "barn", "node_name": "pi1"}
+            founded = await ask(paths, "POST", "/api/v1/init", asked)
+            assert founded["node"]["name"] == "pi1"
+            await until(lambda: agent.stage is Stage.MEMBER)
+            status = await ask(paths, "GET", "/api/v1/status")
+            assert (status["ready"], status["advice"]) == (True, "")
+            assert status["cluster"]["name"] == "barn"
+            [member] = (await ask(paths, "GET", "/api/v1/members"))["members"]
+            assert member["id"] == founded["node"]["id"]
+            again = await refusal(paths, "POST", "/api/v1/init", asked)
+            assert "already holds node pi1 of covey barn" in again.message
+
+    asyncio.run(story())
+    waiting, member = told
+    assert "covey join TOKEN" in waiting
+    assert member == "pi1 of barn"
+
+
+def test_who_leaves_waits_and_comes_back_also_over_restarts(paths: Paths) -> None:
+    async def story() -> None:
+        async with running(paths) as agent:
+            founded = await agent.newcomer.found("barn", "pi1")
+            await until(lambda: agent.stage is Stage.MEMBER)
+            await agent.part(Parting.STAYS_AWAY)
+            assert agent.has_left
+        for _ in range(2):
+            async with running(paths) as agent:
+                status = await ask(paths, "GET", "/api/v1/status")
+                assert status["reasons"] == ["this node has left the covey barn"]
+                error = await refusal(paths, "GET", "/api/v1/members")
+                assert "`covey join` without a token" in error.hint
+        async with running(paths) as agent:
+            lines = await asyncio.to_thread(
+                lambda: list(Client(paths.socket).stream("/api/v1/join", json={}))
+            )
+            assert lines[-1]["node"]["id"] == f"{founded.node_id:016x}"
+            await until(lambda: agent.stage is Stage.MEMBER)
+            assert not agent.has_left
+
+    asyncio.run(story())
+
+
+def test_nobody_is_moved_to_another_covey_by_tcp(paths: Paths) -> None:
+    async def story() -> None:
+        async with running(paths):
+            host = load(paths).api.listen
+            token = paths.api_token.read_text().strip()
+            for path in ("init", "join", "leave"):
+                status, body = await post(host, f"/api/v1/{path}", token)
+                assert status == 403
+                assert "Unix socket" in body
+
+    asyncio.run(story())
+    assert not paths.identity.exists()
+
+
+async def post(endpoint: str, path: str, token: str) -> tuple[int, str]:
+    host, _, port = endpoint.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n"
+        "Connection: close\r\nContent-Length: 2\r\n\r\n{}".encode()
+    )
+    answer = (await reader.read()).decode()
+    writer.close()
+    return int(answer.split()[1]), answer
+
+
+def test_an_identity_that_is_damaged_ends_the_start(paths: Paths) -> None:
+    paths.identity.mkdir()
+    (paths.identity / "identity.json").write_text("{")
+    with pytest.raises(Exception, match="cannot be read"):
+        asyncio.run(Agent(load(paths), paths).run())
+    assert not paths.socket.exists()

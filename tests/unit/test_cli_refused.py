@@ -1,0 +1,204 @@
+"""What the system refuses is an error with a sentence and a status, never a stack trace."""
+
+import grp
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from agent.cli import failures
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
+from agent.cli.session import Session
+from agent.paths import Paths, may_be_there
+from edge_apps.client import AgentForbidden
+
+Refuse = Callable[[type[OSError]], None]
+
+COMMANDS = (
+    ["init"], ["join", "covey1-x"], ["join"], ["leave"], ["token", "create"], ["run"], ["status"],
+    ["members"], ["kv", "get", "k"], ["doctor"], ["config", "show"], ["config", "check"],
+    ["publish", "t", "1"], ["readings"], ["outbox"], ["app", "list"], ["events"], ["facts", "list"],
+)  # fmt: skip
+
+
+def covey(*arguments: str) -> int:
+    return run_to_status(root, list(arguments))
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    for name in ("COVEY_DIR", "RUNTIME_DIRECTORY", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Refuse:
+    """Have every look at a file below the directory fail, as another user's directory does."""
+
+    def begin(kind: type[OSError]) -> None:
+        number = {PermissionError: 13, NotADirectoryError: 20, OSError: 5}[kind]
+
+        def refused(path: object, *_: object, **__: object) -> object:
+            raise kind(number, os.strerror(number), str(path))
+
+        def guard(function: Callable[..., object]) -> Callable[..., object]:
+            def guarded(path: object, *rest: object, **named: object) -> object:
+                below = isinstance(path, str | Path) and str(path).startswith(str(tmp_path))
+                return (refused if below else function)(path, *rest, **named)
+
+            return guarded
+
+        for name in ("stat", "lstat", "open", "mkdir", "listdir", "scandir", "access"):
+            monkeypatch.setattr(os, name, guard(getattr(os, name)))
+        monkeypatch.setattr("io.open", guard(open))
+        monkeypatch.setattr("builtins.open", guard(open))
+
+        def connect(_self: object, address: object) -> None:
+            refused(address)
+
+        monkeypatch.setattr("edge_apps.client.socket.socket.connect", connect, raising=False)
+
+    return begin
+
+
+@pytest.mark.parametrize("kind", [PermissionError, NotADirectoryError, OSError])
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_no_command_ends_in_a_stack_trace(
+    arguments: list[str], kind: type[OSError], tmp_path: Path, refuse: Refuse
+) -> None:
+    """An exception that gets out of ``run_to_status`` is a stack trace on the terminal."""
+    refuse(kind)
+    status = covey("--dir", str(tmp_path / "a"), *arguments)
+    expected = {exits.NO, exits.UNREACHABLE, exits.UNHEALTHY, exits.NOT_PERMITTED}
+    assert status in expected | {exits.BAD_CONFIG, exits.USAGE, exits.TOKEN_UNKNOWN}
+
+
+def test_what_the_system_said_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    import click
+
+    @click.command()
+    def stumble() -> None:
+        raise PermissionError(13, "Permission denied", "/a\x1b[1m")
+
+    assert run_to_status(stumble, []) == exits.NOT_PERMITTED
+    told = capsys.readouterr().err
+    assert told.startswith("error: /a\\x1b[1m: Permission denied\nhint: ")
+
+
+# ---- an ordinary user beside the service --------------------------------------------------------
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stand in for /run/covey, with a socket on which somebody listens."""
+    directory = tmp_path / "run"
+    directory.mkdir(mode=0o750)
+    monkeypatch.setattr("agent.cli.session.SYSTEM_SOCKET", directory / "covey.sock")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "user"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "covey.sock"))
+        yield directory
+
+
+def test_who_has_no_agent_means_the_service(service: Path) -> None:
+    assert Session().client().socket_path == service / "covey.sock"
+    own = Paths.find().socket
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert Session().client().socket_path == own
+    own.unlink()
+    (service / "covey.sock").unlink()
+    assert Session().client().socket_path == own
+
+
+def test_who_names_an_agent_means_that_one(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Session(Path("/other")).client().socket_path == Path("/other/covey.sock")
+    monkeypatch.setenv("COVEY_DIR", "/third")
+    assert Session().client().socket_path == Path("/third/covey.sock")
+
+
+def test_a_stranger_is_told_which_group_to_join(
+    service: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(_self: object, _timeout_s: object) -> None:
+        raise AgentForbidden(service / "covey.sock")
+
+    monkeypatch.setattr("edge_apps.client.Client._connect", refused)
+    monkeypatch.setattr(failures, "_group_of", lambda directory: directory.name)
+    for arguments in (["members"], ["init"], ["join", "covey1-x"], ["leave"], ["kv", "get", "k"]):
+        assert covey(*arguments) == exits.NOT_PERMITTED
+        told = capsys.readouterr().err
+        assert f"may not speak to the agent at {service}/covey.sock" in told
+        assert "sudo usermod -aG run " in told
+
+
+def test_only_a_group_that_may_enter_is_advised(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert failures._group_of(tmp_path) == ""
+    tmp_path.chmod(0o750)
+    number = tmp_path.stat().st_gid
+    assert failures._group_of(tmp_path) == (grp.getgrgid(number).gr_name if number else "")
+    assert failures._group_of(tmp_path / "missing") == ""
+
+
+def test_what_may_not_be_looked_at_may_be_there(refuse: Refuse, tmp_path: Path) -> None:
+    assert not may_be_there(tmp_path / "a")
+    refuse(PermissionError)
+    assert may_be_there(tmp_path / "a")
+
+
+# ---- nobody, nowhere ----------------------------------------------------------------------------
+
+NOBODY = """
+import os, sys, pwd
+def unknown(*_): raise KeyError
+pwd.getpwuid = unknown
+os.geteuid = lambda: 61184
+from agent.cli import main
+sys.argv = ["covey", *sys.argv[1:]]
+main()
+"""
+
+
+def as_nobody(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user whom no list of users has, with these variables alone."""
+    return subprocess.run(
+        [sys.executable, "-c", NOBODY, *arguments],
+        capture_output=True, text=True, check=False, env=environ, cwd="/", timeout=60,
+    )  # fmt: skip
+
+
+def test_a_service_without_home_needs_none(tmp_path: Path) -> None:
+    done = as_nobody("config", "show", STATE_DIRECTORY=str(tmp_path), RUNTIME_DIRECTORY="/run/x")
+    assert done.returncode == exits.YES, done.stderr
+    assert as_nobody("simulate", "--nodes", "2", "--seconds", "10").returncode == exits.YES
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["--dir", "~/a", "status"]], ids=str)
+def test_nobody_is_told_to_name_a_place(arguments: list[str]) -> None:
+    done = as_nobody(*arguments)
+    assert done.returncode == exits.USAGE
+    assert done.stderr.startswith("error: ")
+    assert "COVEY_DIR" in done.stderr
+
+
+def test_a_directory_that_is_gone(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\nos.rmdir(os.getcwd())\nsys.argv = ['covey', '--dir', 'a', 'status']\n"
+        "from agent.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == exits.USAGE
+    assert done.stderr.startswith("error: nobody knows where a is")
