@@ -10,7 +10,6 @@ in the file or in a variable; settings that end in ``_file`` say where they are,
 ``read_secret`` insists that only the owner may read them.
 """
 
-import difflib
 import os
 import re
 import stat
@@ -36,6 +35,8 @@ from agent.settings import (
     TelemetrySettings,
     UplinkSettings,
 )
+from agent.suggesting import did_you_mean
+from agent.takes import choices, shown, takes
 
 ENVIRONMENT_PREFIX = "COVEY_"
 ENVIRONMENT_SEPARATOR = "__"
@@ -43,6 +44,8 @@ APPS = "apps"
 DEFAULT_ORIGIN = "default"
 CONFIG_BYTES_MAX = 1024 * 1024
 SECRET_BYTES_MAX = 64 * 1024
+SEE_DOCS = "docs/configuration.md lists what each setting takes"
+COMMAND_LINE = "command line"
 
 Tables = dict[str, Any]
 
@@ -95,6 +98,33 @@ def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
     }
     apps = {name: _app(name, table, source) for name, table in tables.get(APPS, {}).items()}
     return Config(**sections, apps=apps, origins=source.origins)
+
+
+def replaced(config: Config, setting: str, value: Any) -> Config:
+    """Return the configuration with one setting as the command line wants it."""
+    section, key = setting.split(".")
+    changed = msgspec.structs.replace(getattr(config, section), **{key: value})
+    origins = {**config.origins, setting: COMMAND_LINE}
+    return msgspec.structs.replace(config, **{section: changed}, origins=origins)
+
+
+def unapplied(running: Config, paths: Paths) -> tuple[list[str], str]:
+    """Return the settings that were changed since ``running`` was read, or what is wrong now.
+
+    What the command line gave is no change, whatever the file says.
+    """
+    try:
+        now = load(paths)
+    except AgentError as error:
+        return [], error.message
+    before, after = running.values(), now.values()
+    names = [*before, *(name for name in after if name not in before)]
+    return [
+        name
+        for name in names
+        if running.origin(name) != COMMAND_LINE
+        and (name not in before or name not in after or before[name] != after[name])
+    ], ""
 
 
 def read_secret(path: Path) -> str:
@@ -191,6 +221,7 @@ def _check_names(tables: Tables, source: _Source) -> None:
                 _check_known(key, _keys(SECTIONS[name]), source.place(setting), name)
                 source.origins[setting] = source.place(setting)
             elif isinstance(value, dict):
+                source.origins[setting] = source.place(setting)
                 for option in value:
                     source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
             else:
@@ -202,8 +233,7 @@ def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -
     known = tuple(known)
     if name in known:
         return
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f'did you mean "{close[0]}"?' if close else f"known are: {', '.join(sorted(known))}"
+    hint = did_you_mean(name, known) or f"known are: {', '.join(sorted(known))}"
     what = f'unknown key "{name}" in [{table}]' if table else f'unknown table "{name}"'
     raise _bad(place, what, hint)
 
@@ -261,24 +291,35 @@ def _app(name: str, table: Tables, source: _Source) -> AppSettings:
     known: Tables = {key: table[key] for key in ("enabled", "every") if key in table}
     options = {key: value for key, value in table.items() if key not in known}
     setting = f"{APPS}.{name}"
+    path = options.get("path")
+    if isinstance(path, str) and not Path(path).expanduser().is_absolute():
+        hint = f"write where it begins, such as {Path(path).absolute()}"
+        raise _bad(source.place(f"{setting}.path"), f"{setting}.path: {path} is relative", hint)
     app: AppSettings = _convert({**known, "options": options}, AppSettings, setting, source)
     return app
 
 
 def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> Any:
     """Fill a struct. Raises AgentError that names the setting and where it was set."""
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        if key in table:
+            _check_kind(table[key], hint, f"{name}.{key}", source)
     try:
         return msgspec.convert(table, kind)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `$")
-        key = re.match(r"\.?([\w-]+)", where.rstrip("`"))
-        if key is None:  # from __post_init__, which puts the setting's name first
-            key = re.match(r"(\w+)(?=: )", what)
-            what = what.partition(": ")[2] if key else what
-        setting = f"{name}.{key[1]}" if key else name
-        what = what[:1].lower() + what[1:].replace("`", "")
-        hint = "docs/configuration.md lists what each setting takes"
-        raise _bad(source.place(setting), f"{setting}: {what}", hint) from None
+    except msgspec.ValidationError as error:  # from __post_init__: the setting's name, the problem
+        key, colon, problem = str(error).partition(": ")
+        setting = f"{name}.{key}" if colon else name
+        raise _bad(source.place(setting), f"{setting}: {problem or key}", SEE_DOCS) from None
+
+
+def _check_kind(value: Any, hint: Any, setting: str, source: _Source) -> None:
+    """Refuse a value that is no such thing as the setting takes."""
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError:
+        close = did_you_mean(value, choices(hint)) if isinstance(value, str) else ""
+        told = f"{setting}: {shown(value)} is not {takes(hint)}"
+        raise _bad(source.place(setting), told, close or SEE_DOCS) from None
 
 
 def _bad(place: str, message: str, hint: str) -> AgentError:

@@ -9,6 +9,7 @@ IPv6 address with a port needs its brackets (RFC 3986, section 3.2.2); without a
 stand bare.
 """
 
+import ipaddress
 import re
 
 UNITS_S: dict[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -58,6 +59,7 @@ def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int
     >>> parse_endpoint("[fe80::1]:80"), parse_endpoint("pi.local", 7747)
     (('fe80::1', 80), ('pi.local', 7747))
     """
+    _check_no_scheme(text)
     host, port_text = _split(text.strip())
     if not host:
         raise ValueError(f"{text!r} names no host; write HOST:PORT")
@@ -68,6 +70,37 @@ def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int
     if not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text) <= PORT_MAX):
         raise ValueError(f"{text!r}: a port is a number from 1 to {PORT_MAX}")
     return host, int(port_text)
+
+
+def check_host(text: str) -> None:
+    """Refuse what is more or less than a name or an address. Raises ValueError.
+
+    >>> check_host("broker.lan"), check_host("2001:db8::1")
+    (None, None)
+    """
+    _check_no_scheme(text)
+    if any(character.isspace() or character in "/[]@" for character in text):
+        raise ValueError(f"{text!r} is no name or address of a host; write it alone")
+    if text.count(":") == 1:
+        host, _, port = text.partition(":")
+        raise ValueError(f"{text!r} has a port: write {host!r} here, and port = {port or 'NUMBER'}")
+
+
+def check_address(text: str) -> None:
+    """Refuse what is no IP address. Raises ValueError."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address; names and interfaces are none") from None
+
+
+def _check_no_scheme(text: str) -> None:
+    scheme, mark, rest = text.partition("://")
+    if mark:
+        raise ValueError(
+            f"{text!r} begins with {scheme}{mark} as a URL does; write {rest.rstrip('/')!r} alone, "
+            "what is spoken there is known or a setting of its own"
+        )
 
 
 def _split(text: str) -> tuple[str, str]:

@@ -18,10 +18,8 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from agent import logs
-from agent.config import load
+from agent.config import load, replaced
 from agent.lock import locked
 from agent.ownership import check_code_is_readable, work_as_owner
 from agent.paths import Paths
@@ -51,9 +49,7 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
     """
     config = load(paths)
     if log_level is not None:
-        config = msgspec.structs.replace(
-            config, log=msgspec.structs.replace(config.log, level=log_level)
-        )
+        config = replaced(config, "log.level", log_level)
     logs.configure(config.log)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     work_as_owner(paths.data)

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent.facts import check_configured
-from agent.notation import parse_duration, parse_endpoint
+from agent.notation import check_address, check_host, parse_duration, parse_endpoint
 from edge_apps.texts import flaw
+from gossip.membership.local import flaw_of_tags
 
 DEFAULT_PORT = 7747
 # Open to everybody is fine here: every packet is authenticated before it means anything.
@@ -66,7 +67,9 @@ class NodeSettings(Section, frozen=True, kw_only=True):
     weight: Annotated[float, msgspec.Meta(gt=0, le=100)] = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse facts that could not be told. Raises ValueError."""
+        """Refuse tags and facts that could not be told. Raises ValueError."""
+        if problem := flaw_of_tags(self.tags):
+            raise ValueError(f"tags: {problem}")
         check_configured(self.facts, self.services)
 
 
@@ -84,6 +87,9 @@ class NetworkSettings(Section, frozen=True, kw_only=True):
         """Refuse endpoints that could never be used. Raises ValueError."""
         if not self.bind:
             raise ValueError("bind: at least one address is needed")
+        with naming("bind"):
+            for text in self.bind:
+                check_address(text)
         for setting, texts in (("seeds", self.seeds), ("advertise", self.advertise)):
             for text in texts:
                 with naming(setting):
@@ -138,6 +144,8 @@ class UplinkSettings(Section, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse what MQTT cannot carry. Raises ValueError."""
+        with naming("host"):
+            check_host(self.host)
         with naming("keepalive"):
             if not 1 <= self.keepalive_s <= 65535:
                 raise ValueError("must lie between 1s and 65535s (MQTT 5, section 3.1.2.10)")

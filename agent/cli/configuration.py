@@ -1,20 +1,17 @@
 """``covey config``: what the agent would be told if it started now."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
-from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
+from agent.cli.output import (
+    complain,
+    output_option,
+    wide_option,
+    write_json,
+    write_line,
+    write_table,
+)
 from agent.cli.session import Session, pass_session
 from agent.exits import BAD_CONFIG, AgentError
-
-if TYPE_CHECKING:
-    from agent.config import Config
-
-FILE_SUFFIX = "_file"
-# Made by the agent when it is missing.
-MADE_WHEN_MISSING = "api.token_file"
 
 
 @click.group()
@@ -52,26 +49,16 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
 @config.command()
 @pass_session
 def check(session: Session) -> None:
-    """Check the configuration, and that the files it names are there."""
+    """Check the configuration, and that the files, commands and apps it names are there."""
     from agent.config import load
+    from agent.config_check import problems
 
-    loaded = load(session.paths)
-    _check_files(loaded)
+    found = list(problems(load(session.paths)))
+    for problem in found[:-1]:
+        complain(f"{problem.message} ({problem.hint})")
+    if found:
+        more = f"{len(found)} things are wrong, at last " if len(found) > 1 else ""
+        raise AgentError(more + found[-1].message, found[-1].hint, BAD_CONFIG)
     exists = session.paths.config_file.exists()
     kind = "is good" if exists else "does not exist: all settings have their defaults"
     write_line(f"{session.paths.config_file} {kind}")
-
-
-def _check_files(loaded: "Config") -> None:
-    for name, value in loaded.values().items():
-        if not name.endswith(FILE_SUFFIX) or not value or name == MADE_WHEN_MISSING:
-            continue
-        try:
-            with Path(value).open("rb"):
-                pass
-        except OSError as error:
-            raise AgentError(
-                f"{loaded.origin(name)}: {name}: cannot read {value}: {error.strerror}",
-                "correct the path, or the rights of the file",
-                BAD_CONFIG,
-            ) from None

@@ -1,13 +1,20 @@
 """The configuration: three layers, known origins, and complaints that name the place."""
 
+import doctest
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from agent.config import Config, load, read_secret
+import agent.notation
+import agent.takes
+from agent.config import Config, load, read_secret, replaced, unapplied
+from agent.config_check import problems
 from agent.exits import BAD_CONFIG, AgentError
 from agent.notation import format_duration, parse_duration, parse_endpoint
 from agent.paths import Paths
+from agent.settings import SECTIONS, Section
+from agent.takes import takes
 
 
 @pytest.fixture
@@ -82,16 +89,32 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "told", "hint"),
     [
-        ("[network]\nprot = 1", 2, 'unknown key "prot" in [network]', 'did you mean "port"?'),
-        ("\n[netwrk]\nport = 1", 2, 'unknown table "netwrk"', 'did you mean "network"?'),
+        ("[network]\nprot = 1", 2, 'unknown key "prot" in [network]', "did you mean 'port'?"),
+        ("\n[netwrk]\nport = 1", 2, 'unknown table "netwrk"', "did you mean 'network'?"),
         ("[zzz]", 1, 'unknown table "zzz"', "known are: api, apps"),
-        ("[uplink]\npassword = 'x'", 2, "password", 'did you mean "password_file"?'),
-        ("[network]\nport = 'x'", 2, "network.port: expected int", ""),
-        ("[network]\nport = 99999", 2, "network.port: expected int <= 65535", ""),
+        ("[uplink]\npassword = 'x'", 2, "password", "did you mean 'password_file'?"),
+        ("[network]\nport = 'x'", 2, 'network.port: "x" is not a whole number from 1 to 65535', ""),
+        ("[network]\nport = 99999", 2, "network.port: 99999 is not a whole number", ""),
         ("[network]\nseeds = ['a:0']", 2, "a port is a number from 1", ""),
         ("[network]\nbind = []", 2, "at least one address", ""),
         ("[uplink]\nkeepalive = '30'", 2, "keepalive: '30' is no duration; write 500ms", ""),
-        ("[uplink]\nqos = 3", 2, "uplink.qos", ""),
+        ("[uplink]\nqos = 3", 2, "uplink.qos: 3 is not 0, 1 or 2", ""),
+        ("[gossip]\nprofile = 'lann'", 2, '"lan", "wan", "metered" or "local"', "'lan'"),
+        ("[log]\nlevel = 'loud'", 2, '"debug", "info", "warning" or "error"', "configuration.md"),
+        ("[network]\nmdns = 'yes'", 2, 'network.mdns: "yes" is not true or false', ""),
+        ("[network]\nseeds = 'a'", 2, 'is not a list of texts: ["a", "b"]', ""),
+        ("[network]\nseeds = ['udp://a']", 2, "write 'a' alone", ""),
+        ("[network]\nbind = ['eth0']", 2, "'eth0' is no IP address", ""),
+        ("[api]\nlisten = 'http://127.0.0.1:80'", 2, "write '127.0.0.1:80' alone", ""),
+        ("[uplink]\nhost = 'mqtts://b/'", 2, "write 'b' alone", ""),
+        ("[uplink]\nhost = 'b:1883'", 2, "write 'b' here, and port = 1883", ""),
+        ("[uplink]\nhost = 'b/path'", 2, "no name or address of a host", ""),
+        ("[node]\ntags = { a = 3 }", 2, "is not a table of texts", ""),
+        (f"[node]\ntags = {{ a = '{'x' * 257}' }}", 2, "tags: the value of the tag 'a'", ""),
+        ("[node]\nweight = 0", 2, "0 is not a number above 0, at most 100", ""),
+        ("[telemetry]\nwaiting_max = 0", 2, "a whole number of at least 1", ""),
+        ("[events.handlers]\na = []", 1, 'NAME = ["command", "argument"]', ""),
+        ("[apps.a]\npath = 'a.py'", 2, "apps.a.path: a.py is relative", "write where it begins"),
         ("[uplink]\nkey_file = 'k'", 2, "goes together", ""),
         ("[api]\nlisten = 'localhost'", 2, "names no port", ""),
         ("[apps]\npump = 3", 2, "apps.pump is a table", "[apps.NAME]"),
@@ -190,3 +213,66 @@ def test_endpoints(text: str, expected: tuple[str, int]) -> None:
 def test_what_is_no_endpoint(text: str) -> None:
     with pytest.raises(ValueError, match=r"write|port"):
         parse_endpoint(text, 7747)
+
+
+# ---- what was changed since, and what is not there ----------------------------------------------
+
+
+def test_changes_since_the_start(paths: Paths) -> None:
+    running = written(paths, "[network]\nport = 7000\n[apps.system]\nevery = '5s'\n")
+    assert unapplied(running, paths) == ([], "")
+    paths.config_file.write_text("[network]\nport = 7001\n[uplink]\nhost = 'broker'\n")
+    changed, problem = unapplied(running, paths)
+    assert changed == [
+        "network.port", "uplink.host", "apps.system.enabled", "apps.system.every",
+    ]  # fmt: skip
+    assert problem == ""
+    paths.config_file.write_text("[network]\nprot = 1\n")
+    changed, problem = unapplied(running, paths)
+    assert changed == []
+    assert 'unknown key "prot"' in problem
+
+
+def test_what_the_command_line_gave_is_no_change(paths: Paths) -> None:
+    running = replaced(written(paths, ""), "log.level", "debug")
+    assert running.log.level == "debug"
+    assert running.origin("log.level") == "command line"
+    assert unapplied(running, paths) == ([], "")
+
+
+def told(paths: Paths, text: str) -> list[str]:
+    return [f"{message} ({hint})" for message, hint in problems(written(paths, text))]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[uplink]\nca_file = '/no/ca'", "covey.toml:2: uplink.ca_file: cannot read /no/ca"),
+        ("[apps.attic]\npath = '/no/attic.py'", "covey.toml:2: apps.attic.path: cannot read /no"),
+        ("[apps.attic]\nmodule = 'nonesuch.app'", "no module 'nonesuch' is installed"),
+        ("[apps.sytem]", "covey.toml:1: apps.sytem: no app is called 'sytem' (did you mean 'sys"),
+        ("[events.handlers]\nx = ['no-such-thing']", "there is no command 'no-such-thing'"),
+        ("[uplink]\ntopic = 'a/{nod}'", "{nod} is none of its fields"),
+    ],
+)
+def test_what_is_not_there_is_found(paths: Paths, text: str, problem: str) -> None:
+    [found] = told(paths, text)
+    assert problem in found
+
+
+def test_nothing_is_found_where_all_is_there(paths: Paths) -> None:
+    app = paths.config_file.with_name("attic.py")
+    app.write_text("")
+    text = f"[apps.attic]\npath = '{app}'\n[apps.system]\n[events.handlers]\nx = ['/bin/sh']\n"
+    assert told(paths, text) == []
+
+
+@pytest.mark.parametrize(("name", "kind"), SECTIONS.items())
+def test_every_setting_says_what_it_takes(name: str, kind: type[Section]) -> None:
+    for key, hint in get_type_hints(kind, include_extras=True).items():
+        assert takes(hint), f"{name}.{key}"
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    for module in (agent.takes, agent.notation):
+        assert doctest.testmod(module).failed == 0

@@ -1,0 +1,95 @@
+"""What can be wrong with a configuration that reads well: files, commands, apps that are not there.
+
+``agent/config.py`` refuses what no agent could use; this looks at the machine as well. It is run by
+``covey config check`` and the doctor, not at the start: a file may come later, with a mount.
+"""
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.config import APPS, Config
+from agent.exits import AgentError
+from agent.settings import AppSettings
+from agent.suggesting import did_you_mean
+
+FILE_SUFFIX = "_file"
+MADE_WHEN_MISSING = "api.token_file"
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong, and what to do about it."""
+
+    message: str
+    hint: str
+
+
+def problems(config: Config) -> Iterator[Problem]:
+    """Look at everything that the configuration names."""
+    yield from _files(config)
+    yield from _commands(config)
+    for name, settings in sorted(config.apps.items()):
+        yield from _app(config, name, settings)
+    yield from _templates(config)
+
+
+def _files(config: Config) -> Iterator[Problem]:
+    for name, value in config.values().items():
+        if not name.endswith(FILE_SUFFIX) or not value or name == MADE_WHEN_MISSING:
+            continue
+        if name.startswith(f"{APPS}."):
+            continue  # an app's own option, which may mean something else
+        if trouble := _unreadable(Path(value)):
+            yield _problem(config, name, trouble, "correct the path, or the rights of the file")
+
+
+def _commands(config: Config) -> Iterator[Problem]:
+    for section, settings in (("events", config.events), ("queries", config.queries)):
+        for event, command in settings.handlers.items():
+            if shutil.which(command[0]) is None:
+                message = f"the handler of {event!r}: there is no command {command[0]!r}"
+                hint = "install it, or write its whole path; it has to be executable"
+                yield _problem(config, f"{section}.handlers", message, hint)
+
+
+def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
+    from edge_apps.finding import MODULE_OPTION, PATH_OPTION, available
+
+    place = f"{APPS}.{name}"
+    if path := settings.options.get(PATH_OPTION):
+        if trouble := _unreadable(Path(str(path)).expanduser()):
+            hint = f"`covey app new {name}` writes an app, `covey app try FILE` tries it"
+            yield _problem(config, f"{place}.{PATH_OPTION}", trouble, hint)
+    elif module := settings.options.get(MODULE_OPTION):
+        top = str(module).partition(":")[0].partition(".")[0]
+        if importlib.util.find_spec(top) is None:
+            hint = f"install it beside Covey: `pipx inject covey {top}`"
+            message = f"no module {top!r} is installed"
+            yield _problem(config, f"{place}.{MODULE_OPTION}", message, hint)
+    elif name not in (known := available()):
+        hint = did_you_mean(name, known, "a program of your own needs path or module")
+        yield _problem(config, place, f"no app is called {name!r}", hint)
+
+
+def _templates(config: Config) -> Iterator[Problem]:
+    from agent.uplink.template import Place, Template
+
+    try:
+        Template(config.uplink.topic, config.uplink.payload, Place("covey", "node", "id"))
+    except AgentError as error:
+        yield Problem(error.message, error.hint)
+
+
+def _unreadable(path: Path) -> str:
+    """Say why a file cannot be read; empty if it can."""
+    try:
+        with path.open("rb"):
+            return ""
+    except OSError as error:
+        return f"cannot read {path}: {error.strerror}"
+
+
+def _problem(config: Config, name: str, message: str, hint: str) -> Problem:
+    return Problem(f"{config.origin(name)}: {name}: {message}", hint)
