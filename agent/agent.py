@@ -27,7 +27,7 @@ from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
 from agent.apps.host import AppHost
 from agent.budget import ByteBudget
-from agent.config import Config
+from agent.config import Config, unapplied
 from agent.doctor.doctor import Doctor, EarlyDoctor
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
 from agent.driver import Driver
@@ -198,6 +198,10 @@ class Agent:
     def clones_of(self, node: NodeId) -> Sequence[Address]:
         """Return where several devices with one identity were heard; empty if it is one."""
         return self._node.swim.clones_of(node, self.now())
+
+    def unapplied(self) -> tuple[list[str], str]:
+        """Return the settings that were changed since the start, or what is wrong with them now."""
+        return unapplied(self.config, self.paths)
 
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""

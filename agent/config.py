@@ -255,7 +255,7 @@ def _override(tables: Tables, environ: Mapping[str, str], source: _Source) -> No
             app, separator, key = key.partition(ENVIRONMENT_SEPARATOR)
             if not separator or not key:
                 raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
-            tables.setdefault(APPS, {}).setdefault(app, {})[key] = _literal(environ[variable])
+            tables.setdefault(APPS, {}).setdefault(app, {})[key] = literal(environ[variable])
             source.origins[f"{APPS}.{app}.{key}"] = place
         else:
             _check_known(key, _keys(SECTIONS[section]), place, section)
@@ -268,19 +268,19 @@ def _typed(text: str, hint: Any) -> Any:
     """Read a variable for a setting of this type; what does not fit is found by ``_convert``."""
     if hint is str:
         return text
-    literal = _literal(text)
-    if get_origin(hint) is list and isinstance(literal, str):
+    value = literal(text)
+    if get_origin(hint) is list and isinstance(value, str):
         return [part.strip() for part in text.split(",") if part.strip()]
-    if get_origin(hint) is dict and isinstance(literal, str):
+    if get_origin(hint) is dict and isinstance(value, str):
         return dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
     try:
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError:
-        return literal
+        return value
 
 
-def _literal(text: str) -> Any:
-    """Read a TOML value; what is none is a text."""
+def literal(text: str) -> Any:
+    """Return a TOML value; what is none is a text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,8 +1,9 @@
 """Runs one app: ``python -m edge_apps NAME``; this is what the agent starts.
 
-With ``--print``, readings go to stdout instead of an agent, and shared keys live in memory:
-the way to look at an app while writing it. ``--options '{"bay": "2"}'`` stands in for its table
-of the configuration.
+With ``--print``, readings go to stdout instead of an agent, and shared keys live in memory: the
+way to look at an app while writing it, as ``covey app try`` does. With ``--once`` each function
+that is called at intervals is called once, and that is all. ``--options '{"bay": "2"}'`` stands
+in for its table of the configuration.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_apps", description="Run one app.")
     parser.add_argument("name", metavar="NAME", help="a built-in, installed or configured app")
     parser.add_argument("--print", action="store_true", help="print readings, use no agent")
+    parser.add_argument("--once", action="store_true", help="call each function once, and end")
     parser.add_argument("--options", metavar="JSON", help="the app's options")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
@@ -40,13 +42,16 @@ def main(arguments: list[str] | None = None) -> int:
         app.periods(options)  # a wrong `every` is the caller's mistake: say so before starting
     except (AppNotFound, ValueError) as error:
         parser.exit(USAGE, f"{error}\n")
-    return _run(app, options, prints=given.print)
+    return _run(app, options, prints=given.print, once=given.once)
 
 
-def _run(app: App, options: dict[str, object], *, prints: bool) -> int:
+def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> int:
     try:
-        if prints:
-            context = Context(app.name, options, _print, MemoryKv(), time.time)
+        context = Context(app.name, options, _print, MemoryKv(), time.time)
+        if once:
+            for function, _ in app.periods(options):
+                function(context)
+        elif prints:
             running.serve(app, context, running.stopped_by_signals())
         else:
             running.run(app, options)

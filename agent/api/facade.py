@@ -284,6 +284,9 @@ class AgentFacade(Protocol):
     def clones_of(self, node: NodeId) -> Sequence[Address]:
         """Return where several devices with one identity were heard; empty if it is one."""
 
+    def unapplied(self) -> tuple[list[str], str]:
+        """Return the settings that were changed since the start, or what is wrong with them now."""
+
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
 

@@ -40,6 +40,7 @@ async def status(request: Request) -> Response:
     reasons = list(agent.not_ready())
     return JSONResponse(
         {
+            "configuration": _unapplied(agent),
             "ready": not reasons,
             "reasons": reasons,
             "advice": agent.advice,
@@ -80,8 +81,15 @@ def _seen(agent: AgentFacade) -> dict[str, Any]:
 
 async def config(request: Request) -> Response:
     """Answer with each setting and where it was set; secrets are files, so none is shown."""
-    settings: Config = request.app.state.agent.config
-    return JSONResponse({"settings": settings_with_origins(settings)})
+    agent: AgentFacade = request.app.state.agent
+    settings = settings_with_origins(agent.config)
+    return JSONResponse({"settings": settings, **_unapplied(agent)})
+
+
+def _unapplied(agent: AgentFacade) -> dict[str, Any]:
+    """Return which settings a restart would change, and what would keep it from starting."""
+    changed, problem = agent.unapplied()
+    return {"changed": changed, "problem": problem}
 
 
 def settings_with_origins(settings: Config) -> list[dict[str, Any]]:

@@ -47,6 +47,13 @@ class DesiredApps:
             ) from error
         self._wishes = wishes
 
+    def forget(self, name: str) -> None:
+        """Keep no wish about an app that is gone; one that cannot be dropped now is so later."""
+        wishes = {other: runs for other, runs in self._wishes.items() if other != name}
+        with contextlib.suppress(OSError):
+            _write(self._path, wishes)
+        self._wishes = wishes
+
 
 def _read(path: Path) -> dict[str, bool]:
     try:

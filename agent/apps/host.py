@@ -8,6 +8,7 @@ agent listens, and its table of the configuration.
 
 import asyncio
 import json
+import logging
 import os
 import re
 import sys
@@ -28,6 +29,8 @@ from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
 from agent.suggesting import did_you_mean
 from edge_apps import builtin
+
+log = logging.getLogger(__name__)
 
 # An app's name is an argument, a part of a path in the API, and the name of a file.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -91,6 +94,9 @@ class AppHost:
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         if any(name not in self._versions and not self._is_own_file(name) for name in due):
             await self._look_around()
+        for name in [name for name in due if not self._is_there(name)]:
+            due.remove(name)
+            self._forget(name)
         await asyncio.gather(*(self._supervisor(name).start() for name in due))
 
     async def close(self) -> None:
@@ -161,6 +167,18 @@ class AppHost:
                 ),
                 NOT_FOUND,
             )
+
+    def _is_there(self, name: str) -> bool:
+        """Say whether the configuration or an installed package has the app."""
+        return name in self._settings or name in self._versions
+
+    def _forget(self, name: str) -> None:
+        """Drop an app that is gone: its table was deleted, or its package removed."""
+        log.warning(
+            "app %s is neither in the configuration nor installed any more: it is not started", name
+        )
+        self._known.discard(name)
+        self._desired.forget(name)
 
     def _is_wanted(self, name: str) -> bool:
         settings = self._settings.get(name)

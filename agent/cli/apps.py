@@ -2,6 +2,7 @@
 
 import click
 
+from agent.cli.apps_writing import new, try_
 from agent.cli.complete import app_names
 from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
 from agent.cli.session import Session, pass_session
@@ -65,3 +66,7 @@ def log(session: Session, name: str, lines: int, *, follow: bool) -> None:
         return
     for text in session.client().get(path, lines=lines)["lines"]:
         write_line(text)
+
+
+app.add_command(new)
+app.add_command(try_)

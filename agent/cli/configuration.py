@@ -10,6 +10,7 @@ from agent.cli.output import (
     write_line,
     write_table,
 )
+from agent.cli.restart import unapplied
 from agent.cli.session import Session, pass_session
 from agent.exits import BAD_CONFIG, AgentError
 
@@ -44,6 +45,8 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
         write_table(("SETTING", "VALUE", "ORIGIN"), rows, wide=wide)
     else:
         write_table(("SETTING", "VALUE"), list(loaded.values().items()), wide=wide)
+    if pending := unapplied(session):
+        session.say(f"The configuration was {pending}.")
 
 
 @config.command()

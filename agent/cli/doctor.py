@@ -13,6 +13,7 @@ from agent.cli.output import (
     write_line,
     write_table,
 )
+from agent.cli.restart import unapplied
 from agent.cli.session import Session
 from agent.exits import AgentError
 from edge_apps.client import AgentUnreachable
@@ -49,6 +50,11 @@ def _examine(session: Session) -> dict[str, Any]:
         agent = _check("agent", "fail", f"{error.message}.", error.hint)
         return {"checks": [agent, configuration, *_device(session, network)], "matrix": None}
     agent = _check("agent", "ok", f"it answers on {session.paths.socket}.")
+    if configuration["status"] == "ok" and (pending := unapplied(session)):
+        told = f"{session.paths.config_file} was {pending}."
+        configuration = _check(
+            "configuration", "warn", told, "`covey config show` has all settings"
+        )
     return {**answer, "checks": [agent, configuration, *answer["checks"]]}
 
 

@@ -51,6 +51,7 @@ class Pair(click.ParamType[tuple[str, str]]):
 DURATION = Duration()
 TAG = Pair("tag")
 FACT = Pair("fact")
+OPTION = Pair("option")
 
 
 class ValueCommand(click.Command):

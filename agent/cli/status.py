@@ -6,6 +6,7 @@ import click
 
 from agent import exits
 from agent.cli.output import output_option, write_facts, write_json
+from agent.cli.restart import in_words
 from agent.cli.session import Session
 from agent.notation import format_duration
 
@@ -45,6 +46,8 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     if answer["uplink"]:
         told["uplink"] = answer["uplink"]["state"]
     told["version"] = answer["version"]
+    if pending := in_words(answer["configuration"]):
+        told["configuration"] = pending
     return told
 
 

@@ -392,6 +392,8 @@ class FakeAgent:
         self.boot = 0x1_0000_0001
         self.members = MemberTable()
         self.reasons: list[str] = []
+        self.changed_settings: list[str] = []
+        self.configuration_problem = ""
         self.left = threading.Event()
         address = Address("192.168.1.7", 7747)
         for node, name, state in (
@@ -417,6 +419,9 @@ class FakeAgent:
 
     def now(self) -> float:
         return 100.0
+
+    def unapplied(self) -> tuple[list[str], str]:
+        return self.changed_settings, self.configuration_problem
 
     def not_ready(self) -> Sequence[str]:
         return self.reasons

@@ -1,6 +1,7 @@
 """docs/apps.md is a tutorial: what it tells people to type has to work."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from agent.apps import log, supervisor
 from agent.config import load
+from agent.exits import INTERRUPTED
 from agent.paths import Paths
 from edge_apps import publisher
 from edge_apps.builtin import sensor_sim
@@ -38,17 +40,21 @@ def test_the_tutorials_app_passes_its_test(tutorial: Path) -> None:
 
 
 def test_the_tutorials_command_starts_the_app(tutorial: Path) -> None:
-    match = re.search(r"python (-m edge_apps .*)--options '(.*)'", TEXT)
-    assert match
-    process = subprocess.Popen(
-        [sys.executable, *match[1].split(), "--options", match[2]],
-        cwd=tutorial, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with pytest.raises(subprocess.TimeoutExpired):  # it runs: no such bus here, no readings
-        process.wait(0.8)
-    process.terminate()
-    _, said = process.communicate(timeout=30)
-    assert "stopping: SIGTERM" in said, said
+    """With a bus that has a sensor, there is a reading."""
+    sensor = tutorial / "bus" / "28-01"
+    sensor.mkdir(parents=True)
+    (sensor / "w1_slave").write_text("crc=8d YES\n t=22750\n")
+    once, following = re.findall(r"^covey (app try attic.py.*)$", TEXT, flags=re.MULTILINE)
+    arguments = [*once.split(), "--option", f"bus={tutorial}/bus"]
+    done = run(tutorial, "-m", "agent", "--dir", str(tutorial / "agent"), *arguments)
+    assert (done.returncode, done.stdout) == (0, "attic/28-01\t22.75\tC\tfloor=3\n"), done.stderr
+    words = [sys.executable, "-m", "agent", "--dir", str(tutorial / "agent"), *following.split()]
+    words[-1] = f"bus={tutorial}/bus"
+    with subprocess.Popen(words, cwd=tutorial, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "22.75" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == INTERRUPTED
 
 
 def test_the_tutorials_configuration_is_accepted(tmp_path: Path) -> None:

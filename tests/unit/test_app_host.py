@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from agent._version import __version__
+from agent.apps.desired import DesiredApps
 from agent.apps.host import AppHost, AppStatus
 from agent.apps.supervisor import RestartTuning
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
@@ -255,3 +256,28 @@ def test_wishes_are_readable(tmp_path: Path) -> None:
 
     play(scenario)
     assert json.loads((tmp_path / "apps.json").read_text()) == {"off": False}
+
+
+def test_an_app_that_is_gone_is_not_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was started by hand, and then deleted from the configuration."""
+
+    async def scenario() -> None:
+        host = make_host(tmp_path, {"probe": probe(tmp_path)})
+        await host.open()
+        await host.stop("probe")
+        await host.start("probe")
+        await host.start("sensor_sim")
+        await host.close()
+        again = make_host(tmp_path, {})
+        await again.open()
+        try:
+            known = {app.name: app.state for app in await again.list()}
+            assert known == {"sensor_sim": "running", "system": "stopped"}
+            assert "probe is neither in the configuration nor installed any more" in caplog.text
+        finally:
+            await again.close()
+        assert DesiredApps(tmp_path / "apps.json").names() == {"sensor_sim"}
+
+    play(scenario)

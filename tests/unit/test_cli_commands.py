@@ -424,3 +424,28 @@ def test_completion_offers_commands_and_names(
     command = [sys.executable, "-m", "agent"]
     done = subprocess.run(command, env={**os.environ, **asked}, capture_output=True, check=True)
     assert done.stdout.decode() == f"plain,{expected}\n"
+
+
+def test_changed_settings_wait_for_a_restart(served: Served, covey: Covey) -> None:
+    for command in (["status"], ["config", "show"], ["doctor"]):
+        outcome = covey(*command)
+        assert "restart" not in outcome.stdout + outcome.stderr
+    served.agent.changed_settings = ["uplink.host", "apps.attic.path"]
+    told = "changed since the agent started: uplink.host, apps.attic.path; restart the agent to"
+    assert f"configuration\t{told}" in covey("status").stdout
+    assert covey("status", "-o", "json").json()["configuration"]["problem"] == ""
+    assert told in covey("config", "show").stderr
+    assert told in covey("doctor").stdout
+    served.agent.configuration_problem = "covey.toml:2: port"
+    assert "would not start again: covey.toml:2: port" in covey("status").stdout
+
+
+def test_everything_that_is_wrong_is_told(covey: Covey, tmp_path: Path) -> None:
+    (tmp_path / "covey.toml").write_text(
+        "[uplink]\nca_file = '/no/ca'\n[apps.attic]\npath = '/no/attic.py'\n"
+    )
+    outcome = covey("config", "check")
+    assert outcome.status == exits.BAD_CONFIG
+    assert "cannot read /no/ca" in outcome.stderr
+    assert "2 things are wrong" in outcome.stderr
+    assert "cannot read /no/attic.py" in outcome.stderr

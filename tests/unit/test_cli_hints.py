@@ -17,6 +17,7 @@ from agent.api.application import ROUTES
 from agent.cli.failures import VERBS, run_to_status
 from agent.cli.root import root
 from agent.cli.spelling import SPELLINGS, spelled
+from agent.store.outbox import Accepted
 from agent.suggesting import CANDIDATES_MAX, closest
 from gossip.errors import LimitExceeded
 from gossip.membership.events import check
@@ -88,11 +89,16 @@ def test_keys_are_suggested_to_a_person(
     assert "did you mean 'lights/north'?" in outcome.stderr
 
 
-def test_sensors_events_and_facts_that_nobody_has(served: Served, covey: Covey) -> None:
+def test_sensors_events_and_facts_that_nobody_has(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     covey("publish", "attic/temperature", "21")
-    served.agent.telemetry.recent = lambda pattern, _limit: (  # type: ignore[method-assign]
-        served.agent.telemetry.accepted if pattern == "*" else []
-    )
+    accepted = served.agent.telemetry.accepted
+
+    async def recent(pattern: str, _limit: int) -> list[Accepted]:
+        return accepted if pattern == "*" else []
+
+    monkeypatch.setattr(served.agent.telemetry, "recent", recent)
     told = covey("readings", "--sensor", "atic/temperature").stderr
     assert "no sensor fits 'atic/temperature'; did you mean 'attic/temperature'?" in told
     assert covey("readings", "--sensor", "x/*").stderr == "no sensor fits 'x/*'\n"

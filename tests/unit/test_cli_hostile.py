@@ -75,6 +75,8 @@ ELSEWHERE = {
     "demo": "its screen is tests/unit/test_demo_picture.py",
     "run": "its log is tests/unit/test_logs.py",
     "init": "shows what its caller typed",
+    "app new": "shows what its caller typed",
+    "app try": "what an app prints is in tests/unit/test_cli_apps.py",
     "join": "shows what its caller typed",
     "kv watch": "follows for ever, like `events --follow`",
 }

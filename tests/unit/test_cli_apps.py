@@ -1,0 +1,126 @@
+"""``covey app new`` and ``try``: an app from nothing to its first reading, with no agent."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from agent import exits
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
+from tests.unit.test_cli_hostile import EVIL, check
+
+
+class Outcome(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+Covey = Callable[..., Outcome]
+
+
+@pytest.fixture
+def covey(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Covey:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        status = run_to_status(root, ["--dir", str(tmp_path / "agent"), *arguments])
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+def app(text: str) -> str:
+    return f"from edge_apps import App, Context\n\napp = App('probe')\n\n\n{text}"
+
+
+SAMPLE = "@app.every('1h')\ndef sample(context: Context) -> None:\n    "
+
+
+def test_a_new_app_measures_at_once(covey: Covey, tmp_path: Path) -> None:
+    made = covey("app", "new", "attic")
+    assert made.stdout == f"{tmp_path}/attic.py\n"
+    assert f'path = "{tmp_path}/attic.py"' in made.stderr
+    tried = covey("app", "try", "attic.py")
+    assert (tried.status, tried.stderr) == (exits.YES, "1 reading.\n")
+    sensor, value, unit, tags = tried.stdout.rstrip("\n").split("\t")
+    assert (sensor, unit, tags) == ("attic/load", "-", "over=1m")
+    assert float(value) >= 0
+
+
+def test_what_is_told_to_add_is_a_good_configuration(covey: Covey, tmp_path: Path) -> None:
+    made = covey("app", "new", "attic")
+    (tmp_path / "agent").mkdir()
+    snippet = "\n".join(line[4:] for line in made.stderr.splitlines() if line.startswith("    "))
+    (tmp_path / "agent" / "covey.toml").write_text(snippet)
+    assert covey("config", "check").status == exits.YES
+
+
+def test_a_file_is_never_overwritten(covey: Covey, tmp_path: Path) -> None:
+    (tmp_path / "attic.py").write_text("mine")
+    again = covey("app", "new", "attic")
+    assert again.status == exits.NO
+    assert "it was left as it is" in again.stderr
+    assert (tmp_path / "attic.py").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["9x", "a-b", "../x", "", "x" * 64, "A"])
+def test_a_name_that_no_module_can_have(covey: Covey, name: str) -> None:
+    assert covey("app", "new", name).status == exits.USAGE
+
+
+def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path: Path) -> None:
+    file = tmp_path / "probe.py"
+    file.write_text(app(f"{SAMPLE}context.publish('o', repr(dict(context.options)))"))
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "covey.toml").write_text(
+        f"[apps.anything]\npath = '{file}'\nbay = 2\nhall = 'a'\nevery = '5s'\n"
+    )
+    given = ["--option", "hall=b", "--option", "hot=true"]
+    tried = covey("app", "try", "probe.py", *given, "-o", "json")
+    seen = json.loads(tried.stdout)["value"]
+    for part in ("'bay': 2", "'hall': 'b'", "'hot': True", "'every': '5s'"):
+        assert part in seen
+    assert covey("app", "try", "probe.py", "--option", "hall").status == exits.USAGE
+
+
+def test_an_app_that_fails_says_why(covey: Covey, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(app(f"{SAMPLE}raise RuntimeError('no such bus')"))
+    tried = covey("app", "try", "probe.py")
+    assert tried.status == exits.NO
+    assert "RuntimeError: no such bus" in tried.stderr
+    assert "error: probe.py failed" in tried.stderr
+    (tmp_path / "probe.py").write_text("app = 3")
+    assert "has no App called app" in covey("app", "try", "probe.py").stderr
+
+
+def test_what_an_app_prints_is_told_safely(covey: Covey, tmp_path: Path) -> None:
+    words = f"print({EVIL!r}); context.publish('t', {EVIL!r})"
+    (tmp_path / "probe.py").write_text(app(f"{SAMPLE}{words}"))
+    tried = covey("app", "try", "probe.py")
+    check(tried.stdout)
+    check(tried.stderr.replace("\nFORGED", ""))
+
+
+def test_it_goes_on_with_follow(covey: Covey, tmp_path: Path) -> None:
+    count = "context.scratch['n'] = context.scratch.get('n', 0) + 1"
+    tell = "context.publish('n', context.scratch['n'])"
+    end = "if context.scratch['n'] == 3: raise SystemExit"
+    (tmp_path / "probe.py").write_text(app("\n    ".join([SAMPLE + count, tell, end])))
+    tried = covey("app", "try", "probe.py", "-f", "--option", "every=10ms")
+    assert [line.split("\t")[1] for line in tried.stdout.splitlines()] == ["1", "2", "3"]
+
+
+def test_the_agents_own_settings_stay_out(
+    covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COVEY_UPLINK__HOST", "broker")
+    words = "import os; context.publish('n', sum(name.startswith('COVEY_') for name in os.environ))"
+    (tmp_path / "probe.py").write_text(app(f"{SAMPLE}{words}"))
+    assert covey("app", "try", "probe.py").stdout.startswith("n\t0\t")
