@@ -106,6 +106,7 @@ class Driver:
             on_closed=lambda peer: self._input(lambda now: self.node.stream_closed(peer, now)),
             addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
             on_guest=on_guest,
+            path_bytes=lambda node: self.node.path_bytes(node),
             greeting=greeting,
         )
         self._udp.start(lambda: self._input(self._deliver))

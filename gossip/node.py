@@ -255,6 +255,10 @@ class Node:
         """Return where a node may be reached, best first."""
         return self.swim.addresses_of(node)
 
+    def path_bytes(self, node: NodeId) -> int:
+        """Return how large an IP packet to a member may be."""
+        return self.swim.path_bytes(node)
+
     # ------------------------------------------------------------------ between the planes
 
     def _settle(self, now: Instant) -> None:

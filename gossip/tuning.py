@@ -91,6 +91,12 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     stream_alone_s: float = 600.0
     """A member that only a stream still reaches counts as alive this long."""
 
+    # Paths; see path_checks.py.
+    path_check_s: float
+    """Members are looked at for blocked streams and narrow paths this far apart, up to 32 ..."""
+    path_fresh_s: float
+    """... each of them once in this time, up to five; of more, less often."""
+
     # Suspicion.
     suspicion_periods: float
     """Probe intervals from a confirmed suspicion to death, up to 32 members."""
@@ -267,6 +273,8 @@ LAN = Tuning(
     probe_interval_s=1.0,
     probe_timeout_s=0.5,
     pause_s=2.0,
+    path_check_s=10.0,
+    path_fresh_s=600.0,
     suspicion_periods=3.5,
     gossip_interval_s=0.2,
     hello_first_s=0.5,
@@ -282,6 +290,8 @@ LOCAL = Tuning(
     probe_interval_s=0.2,
     probe_timeout_s=0.1,
     pause_s=0.6,
+    path_check_s=1.0,
+    path_fresh_s=60.0,
     suspicion_periods=6,
     gossip_interval_s=0.05,
     hello_first_s=0.1,
@@ -297,6 +307,8 @@ WAN = Tuning(
     probe_interval_s=5.0,
     probe_timeout_s=2.5,
     pause_s=5.0,
+    path_check_s=15.0,
+    path_fresh_s=1800.0,
     suspicion_periods=4,
     gossip_interval_s=0.5,
     gossip_fanout=4,
@@ -316,6 +328,8 @@ METERED = Tuning(
     probe_checkers=4,
     pause_s=10.0,
     sentinels=0,
+    path_check_s=600.0,
+    path_fresh_s=86400.0,
     suspicion_periods=4,
     gossip_interval_s=2.0,
     gossip_fanout=2,

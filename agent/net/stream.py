@@ -45,6 +45,7 @@ class Streams:
         self._on_unreachable: Callable[[NodeId], None]
         self._on_closed: Callable[[NodeId], None]
         self._addresses_of: Callable[[NodeId], Iterable[Address]]
+        self._path_bytes: Callable[[NodeId], int]
         self._greeting: Callable[[], bytes] | None = None
 
     def start(
@@ -55,6 +56,7 @@ class Streams:
         on_closed: Callable[[NodeId], None],
         addresses_of: Callable[[NodeId], Iterable[Address]],
         on_guest: OnGuest,
+        path_bytes: Callable[[NodeId], int] = lambda _node: PATH_BYTES,
         greeting: Callable[[], bytes] | None = None,
     ) -> None:
         """Begin to accept and to dial.
@@ -62,12 +64,13 @@ class Streams:
         ``on_frame(data, peer)`` gets what members send; ``on_unreachable(peer)`` hears of frames
         that could not be delivered, never from within ``send``; ``on_closed(peer)`` of open streams
         that the other side ended; ``addresses_of(node)`` says where to dial, best first;
-        ``on_guest(reader, writer)`` serves a device without certificate; ``greeting()`` is the
-        frame to say first on each stream that we dialled.
+        ``on_guest(reader, writer)`` serves a device without certificate; ``path_bytes(node)`` says
+        how large IP packets to a node may be; ``greeting()`` is the frame to say first on each
+        stream that we dialled.
         """
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
-        self._on_frame = on_frame
+        self._on_frame, self._path_bytes = on_frame, path_bytes
         self._listener.start(self._heard, on_guest)
 
     async def stop(self) -> None:
@@ -131,7 +134,7 @@ class Streams:
 
     async def _dial_address(self, to: NodeId, address: Address) -> Connection:
         async with asyncio.timeout(DIAL_S):
-            connected = await connected_to(address.host, address.port, PATH_BYTES)
+            connected = await connected_to(address.host, address.port, self._path_bytes(to))
             # The empty name keeps asyncio from sending and checking a host name.
             reader, writer = await asyncio.open_connection(
                 sock=connected, ssl=self._context, server_hostname=""

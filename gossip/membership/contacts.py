@@ -1,8 +1,9 @@
 """What we found out about each member by talking with it: where from, how fast, which ways work.
 
 There are three ways between two members, and each may fail alone: datagrams out (they answer our
-pings), datagrams in (their packets reach us), and streams. A firewall that lets TCP pass and not
-UDP, or a link that works in one direction only, shows here and nowhere else.
+pings), datagrams in (their packets reach us), and streams. A firewall that lets only one of TCP and
+UDP pass, a link that works in one direction only, or one that drops large packets shows here and
+nowhere else.
 """
 
 import msgspec
@@ -31,16 +32,22 @@ class Paths(msgspec.Struct, frozen=True):
     """A stream to it broke, or could not be opened."""
     udp_blocked: bool = False
     """The last probe found it by a stream alone: no ping of ours, nor of the relays, got there."""
+    streams_blocked: bool = False
+    """Datagrams pass, and streams do not, as ``path_checks.py`` found."""
+    narrow: bool = False
+    """Packets of full size do not reach it."""
 
 
 class Contact:
     """One member, as we met it."""
 
     __slots__ = (
+        "narrow",
         "path_at",
         "rtt_s",
         "stream_at",
         "stream_failed_at",
+        "streams_blocked",
         "udp_blocked",
         "udp_in_at",
         "udp_out_at",
@@ -54,6 +61,8 @@ class Contact:
         self.stream_at: Instant | None = None
         self.stream_failed_at: Instant | None = None
         self.udp_blocked = False
+        self.streams_blocked = False
+        self.narrow = False
 
 
 class Contacts:
@@ -101,6 +110,16 @@ class Contacts:
         """Note that a probe by datagrams, our own or a relay's, was answered."""
         self._of(node).udp_blocked = False
 
+    def found_path(self, node: NodeId, *, streams_blocked: bool, narrow: bool) -> None:
+        """Note whether streams do not pass though datagrams do, and whether large ones do not."""
+        contact = self._of(node)
+        contact.streams_blocked, contact.narrow = streams_blocked, narrow
+
+    def is_narrow(self, node: NodeId) -> bool:
+        """Say whether packets of full size do not reach the member."""
+        contact = self._contacts.get(node)
+        return contact is not None and contact.narrow
+
     def rtt_s(self, node: NodeId) -> float | None:
         """Return the smoothed round trip in seconds; None before the first one."""
         contact = self._contacts.get(node)
@@ -132,6 +151,8 @@ class Contacts:
             stream_s=_age_s(contact.stream_at, now),
             stream_failed_s=_age_s(contact.stream_failed_at, now),
             udp_blocked=contact.udp_blocked,
+            streams_blocked=contact.streams_blocked,
+            narrow=contact.narrow,
         )
 
     def forget(self, node: NodeId) -> None:

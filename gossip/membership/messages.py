@@ -1,9 +1,10 @@
 """Every message of the membership, as it goes over the wire.
 
 Three families. *Probes* (Ping, Ack, PingRequest, Nack) ask whether somebody is reachable right
-now. *Claims* (Alive, Suspect, Dead, Left, Asleep) say something about one life of one member and
-are passed on as rumours; which of two claims wins is decided in ``members.py``. *Meetings* (Hello,
-and the exchange frames on streams) bring those together who do not yet know each other.
+now, and a Filler makes one large. *Claims* (Alive, Suspect, Dead, Left, Asleep) say something about
+one life of one member and are passed on as rumours; which of two claims wins is decided in
+``members.py``. *Meetings* (Hello, and the exchange frames on streams) bring those together who do
+not yet know each other.
 
 Field order is the format (see ``gossip/wire.py``): new fields go to the end, with a default.
 Limits on lengths stand in the types, so that what decodes is also within bounds. A node id or a
@@ -19,6 +20,7 @@ from gossip.ids import Boot, NodeId
 from gossip.machine import Address
 from gossip.membership.facts import Facts
 from gossip.membership.members import MemberState
+from gossip.tuning import BODY_BYTES_MAX
 from gossip.wire import Codec
 
 ADDRESSES_MAX = 8
@@ -31,6 +33,8 @@ ALIVE_BYTES_MAX = 1024
 """An encoded Alive; less than a packet, so that it travels together with what asked for it."""
 
 POSITION_BYTES_MAX = 128
+
+FILLER_BYTES_MAX = BODY_BYTES_MAX
 
 SLEEP_S_MAX = 31 * 86400
 """The longest sleep that a member may announce."""
@@ -90,6 +94,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
     """
 
     place: Annotated[bytes, msgspec.Meta(max_length=POSITION_BYTES_MAX)]
+
+
+class Filler(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """Means nothing: makes a packet as large as packets may be, to see whether such ones pass."""
+
+    zeros: Annotated[bytes, msgspec.Meta(max_length=FILLER_BYTES_MAX)]
 
 
 class Alive(msgspec.Struct, frozen=True, array_like=True, tag=8):
@@ -287,7 +297,7 @@ class QueryAnswer(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False
 
 Datagram = (
     Ping | Ack | PingRequest | Nack | Hello | Alive | Suspect | Dead | Left
-    | Asleep | Event | Query | QueryAnswer | Position
+    | Asleep | Event | Query | QueryAnswer | Position | Filler
 )  # fmt: skip
 Frame = ExchangeSummary | ExchangeOutline | ExchangeDigest | ExchangeDifference
 

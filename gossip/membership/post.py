@@ -5,17 +5,21 @@ without packets of their own while there is other traffic.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import get_args
 
 from gossip.ids import NodeId
 from gossip.machine import Address, Effect, Emit, SendDatagram, SendFrame
 from gossip.membership.broadcasts import Broadcasts
 from gossip.membership.members import MemberTable
-from gossip.membership.messages import DATAGRAMS, Datagram
+from gossip.membership.messages import DATAGRAMS, Datagram, Filler
 from gossip.membership.rumours import Rumours
-from gossip.tuning import BODY_BYTES_MAX, Tuning
+from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, NARROW_PACKET_BYTES, Tuning
 from gossip.wire import LENGTH_BYTES, pack
+
+NARROW_BODY_BYTES = NARROW_PACKET_BYTES - ENVELOPE_BYTES
+FILLER_HEAD_BYTES = LENGTH_BYTES + 5
+"""What a Filler of hundreds of bytes takes beside its zeros."""
 
 SENT: dict[type[Datagram], str] = {
     kind: f"messages_sent/{kind.__name__}" for kind in get_args(Datagram)
@@ -34,6 +38,7 @@ class Post:
         """What stands first in every packet: our goodbye, once we are leaving."""
         self._members = members
         self._tuning = tuning
+        self._narrow: set[Address] = set()
         self._effects: deque[Effect] = deque()
 
     @property
@@ -46,9 +51,9 @@ class Post:
         first = () if self.farewell is None else (self.farewell,)
         items = [self._encode(message) for message in (*first, *messages)]
         if self.has_news:
-            items += self._news(_room_bytes(items))
+            items += self._news(self._room_bytes(to, items))
         if fill:
-            items += self._fitting(fill, _room_bytes(items))
+            items += self._fitting(fill, self._room_bytes(to, items))
         if items:
             self._effects.append(SendDatagram(pack(items), to))
 
@@ -56,6 +61,22 @@ class Post:
         """Send the messages without rumours: to one of whom we do not know whether it is there."""
         items = [self._encode(message) for message in messages]
         self._effects.append(SendDatagram(pack(items), to))
+
+    def send_full(self, to: Address, *messages: Datagram) -> None:
+        """Send the messages in a packet as large as packets may be, also on a narrow path."""
+        items = [self._encode(message) for message in messages]
+        zeros = BODY_BYTES_MAX - _packed_bytes(items) - FILLER_HEAD_BYTES
+        items.append(self._encode(Filler(bytes(zeros))))
+        body = pack(items)
+        assert len(body) == BODY_BYTES_MAX, "it is to be seen whether just such ones pass"
+        self._effects.append(SendDatagram(body, to))
+
+    def narrow(self, addresses: Iterable[Address], *, is_narrow: bool) -> None:
+        """Pack less, or again as much as ever, into packets to these addresses."""
+        if is_narrow:
+            self._narrow.update(addresses)
+        else:
+            self._narrow.difference_update(addresses)
 
     def send_frame(self, to: NodeId, data: bytes) -> None:
         """Send a frame over a stream."""
@@ -69,6 +90,13 @@ class Post:
         """Yield what is to be done, in order."""
         while self._effects:
             yield self._effects.popleft()
+
+    def _room_bytes(self, to: Address, items: Sequence[bytes]) -> int:
+        """Return what is left of a packet beside these; on a narrow path they may be too large."""
+        packed_bytes = _packed_bytes(items)
+        assert packed_bytes <= BODY_BYTES_MAX, "what is sent together fits into a packet"
+        most_bytes = NARROW_BODY_BYTES if to in self._narrow else BODY_BYTES_MAX
+        return max(0, most_bytes - packed_bytes)
 
     def _news(self, room_bytes: int) -> list[bytes]:
         """Return rumours, then broadcasts, that fit into the room."""
@@ -90,13 +118,6 @@ class Post:
             if room_bytes < 0:
                 return
             yield data
-
-
-def _room_bytes(items: Sequence[bytes]) -> int:
-    """Return what is left of a packet beside these."""
-    room_bytes = BODY_BYTES_MAX - _packed_bytes(items)
-    assert room_bytes >= 0, "what is sent together fits into a packet"
-    return room_bytes
 
 
 def _packed_bytes(items: Sequence[bytes]) -> int:

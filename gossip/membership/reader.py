@@ -39,6 +39,7 @@ from gossip.membership.messages import (
     QueryAnswer,
     Suspect,
 )
+from gossip.membership.path_checks import PathChecks
 from gossip.membership.post import Post
 from gossip.wire import unpack
 
@@ -59,6 +60,7 @@ class Reader:
         detector: Detector,
         beliefs: Beliefs,
         evidence: Evidence,
+        path_checks: PathChecks,
         introductions: Introductions,
         exchange: Exchange,
         forum: Forum,
@@ -72,6 +74,7 @@ class Reader:
         self._detector = detector
         self._beliefs = beliefs
         self._evidence = evidence
+        self._path_checks = path_checks
         self._introductions = introductions
         self._exchange = exchange
         self._forum = forum
@@ -109,8 +112,7 @@ class Reader:
             case Ping():
                 self._detector.ping(message, sender, source, now)
             case Ack():
-                if not self._evidence.ack(message, sender, now):
-                    self._detector.ack(message, sender, now)
+                return self._acked(message, sender, now)
             case Position():
                 if sender in self._members:
                     self._contacts.coordinates.learn(sender, message.place)
@@ -129,6 +131,14 @@ class Reader:
             case Event() | Query() | QueryAnswer():
                 self._forum.receive(message, sender, now)
                 return True
+        return False
+
+    def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> bool:
+        """Hand an answer to whoever asked; say whether that was another part than the detector."""
+        if self._path_checks.ack(ack, sender, now):
+            return True
+        if not self._evidence.ack(ack, sender, now):
+            self._detector.ack(ack, sender, now)
         return False
 
     def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:

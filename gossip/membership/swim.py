@@ -41,6 +41,7 @@ from gossip.membership.forum import Forum
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
 from gossip.membership.members import MemberChanged, MemberTable
+from gossip.membership.path_checks import PathChecks
 from gossip.membership.post import Post
 from gossip.membership.probe import ProbeOrder
 from gossip.membership.reach import Reach
@@ -48,7 +49,7 @@ from gossip.membership.reader import Reader
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
 from gossip.membership.roundtrips import RoundTrips
 from gossip.membership.sentinels import Sentinels
-from gossip.tuning import Tuning
+from gossip.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
 
 NEVER = math.inf
 
@@ -106,12 +107,14 @@ class Swim:
         self._sentinels = Sentinels(me, self.members, post, tuning, now)
         number = self._detector.next_number
         self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
+        self._path_checks = PathChecks(me, self.members, self._contacts, post, tuning, number, now)
         self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
         self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
         # Nearly all packets carry probes and claims, and move detector and beliefs alone; only what
         # stirs the other parts makes it necessary to ask each of them again when it wants to act.
         self._timed: tuple[Timed, ...] = (
-            self._exchange, self._introductions, self.forum, self._evidence, self._sentinels
+            self._exchange, self._introductions, self.forum, self._evidence, self._sentinels,
+            self._path_checks,
         )  # fmt: skip
         self._is_stirred, self._changes_seen = True, 0
         self._parts_at: Instant = now
@@ -119,8 +122,9 @@ class Swim:
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = Absence(local, roll, beliefs, post, tuning, rng)
         self._reader = Reader(
-            self._detector, beliefs, self._evidence, self._introductions, self._exchange,
-            self.forum, self._contacts, self.absence, local, self.members, post, rng,
+            self._detector, beliefs, self._evidence, self._path_checks, self._introductions,
+            self._exchange, self.forum, self._contacts, self.absence, local, self.members, post,
+            rng,
         )  # fmt: skip
         self._last_input_at = now
         beliefs.announce(now)
@@ -168,7 +172,7 @@ class Swim:
                 self._contacts.streamed(peer, now)
             if self._detector.concerns(data):
                 pong = self._detector.receive_frame(data, peer, now)
-                if pong is not None:
+                if pong is not None and not self._path_checks.pong(pong, peer, now):
                     self._evidence.pong(pong, peer, now)
             elif self.forum.concerns(data):
                 self.forum.receive_frame(data, peer, now)
@@ -189,8 +193,8 @@ class Swim:
         if self._enter(now) and peer in self.members:
             self._post.counts["streams/broken"] += 1
             self._contacts.stream_failed(peer, now)
-            asked = self._evidence.stream_failed(peer)
-            if not self._detector.stream_failed(peer) and not asked:
+            parts = self._evidence.stream_failed(peer), self._path_checks.stream_failed(peer, now)
+            if not self._detector.stream_failed(peer) and not any(parts):
                 self._order.urge(peer)
 
     def stream_closed(self, peer: NodeId, now: Instant) -> None:
@@ -269,6 +273,7 @@ class Swim:
             self._is_stirred = True
             self._evidence.wake(now)
             self._sentinels.wake(now)
+            self._path_checks.wake(now)
         self._detector.wake(now)
         self._beliefs.expire(now)
         if is_time:
@@ -339,6 +344,7 @@ class Swim:
         self._is_stirred = True
         self._detector.restart(now)
         self._evidence.restart()
+        self._path_checks.restart(now)
         self._beliefs.postpone(pause_s, now)
         self._local.rise_above(self._local.incarnation)
         self._beliefs.announce(now)
@@ -451,6 +457,10 @@ class Swim:
     def paths_of(self, node: NodeId, now: Instant) -> Paths:
         """Return which ways to a member worked, and how long ago."""
         return self._contacts.paths_of(node, now)
+
+    def path_bytes(self, node: NodeId) -> int:
+        """Return how large an IP packet to a member may be."""
+        return NARROW_PATH_BYTES if self._contacts.is_narrow(node) else PATH_BYTES
 
     def rtt_s(self, node: NodeId) -> float | None:
         """Return the smoothed round trip to a member in seconds; None when it is not known."""

@@ -139,6 +139,9 @@ class SimulatedDriver:
         if target is None:
             self.counts["datagrams/nobody_there"] += 1
             return
+        if not self.network.fits(host.name, target.name, len(effect.data)):
+            self.counts["datagrams/too_large"] += 1
+            return
         for delay_s in self.network.datagram_delays(host.name, target.name, self.schedule.now):
             self.schedule.after(
                 delay_s, self._datagram_arrives, effect.to, effect.data, host.address, host.name

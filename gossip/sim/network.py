@@ -58,6 +58,8 @@ class Network:
         self._sides: dict[str, int] = {}
         self._blocked: set[tuple[str, str]] = set()
         self._rejecting: set[str] = set()
+        self._streamless: set[tuple[str, str]] = set()
+        self._widths: dict[tuple[str, str], int] = {}
         self._silent_until: dict[tuple[str, str], Instant] = {}
         self._far_s: dict[tuple[str, str], float] = {}
         self._held_until: dict[str, Instant] = {}
@@ -81,6 +83,26 @@ class Network:
     def unblock(self, one: str, other: str) -> None:
         """Undo ``block``."""
         self._blocked -= {(one, other), (other, one)}
+
+    def block_streams(self, one: str, other: str) -> None:
+        """Let a firewall between the two drop streams, and let datagrams pass."""
+        self._streamless |= {(one, other), (other, one)}
+
+    def unblock_streams(self, one: str, other: str) -> None:
+        """Undo ``block_streams``."""
+        self._streamless -= {(one, other), (other, one)}
+
+    def narrow(self, one: str, other: str, bytes_max: int) -> None:
+        """Drop datagrams of more bytes between the two; streams find their way."""
+        self._widths[one, other] = self._widths[other, one] = bytes_max
+
+    def widen(self, one: str, other: str) -> None:
+        """Undo ``narrow``."""
+        del self._widths[one, other], self._widths[other, one]
+
+    def fits(self, source: str, target: str, size_bytes: int) -> bool:
+        """Tell whether a datagram of this size gets through."""
+        return size_bytes <= self._widths.get((source, target), size_bytes)
 
     def reject(self, name: str) -> None:
         """Let a firewall on a host refuse every datagram for it; streams pass, and its own do."""
@@ -130,7 +152,8 @@ class Network:
 
     def connected(self, one: str, other: str) -> bool:
         """Tell whether a stream between the two can move: that takes both directions."""
-        return self.hears(one, other) and self.hears(other, one)
+        both = self.hears(one, other) and self.hears(other, one)
+        return both and (one, other) not in self._streamless
 
     def datagram_delays(self, source: str, target: str, now: Instant) -> list[float]:
         """Return after how many seconds each copy of a datagram arrives."""

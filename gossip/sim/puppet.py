@@ -17,7 +17,7 @@ from gossip.envelope import CipherSuite, Envelope
 from gossip.errors import RemoteError
 from gossip.ids import BOOT_RANDOM_BITS, Boot, ClusterId, NodeId
 from gossip.machine import Address, Effect, Instant, SendDatagram
-from gossip.membership.messages import DATAGRAMS, Ack, Datagram, Nack, Ping, PingRequest
+from gossip.membership.messages import DATAGRAMS, Ack, Datagram, Filler, Nack, Ping, PingRequest
 from gossip.sim.host import Host
 from gossip.wire import pack, unpack
 
@@ -55,7 +55,9 @@ class Puppet:
             self.last_packet = data
             read = [DATAGRAMS.decode(item) for item in unpack(opened.body)]
             messages = tuple(message for message in read if message is not None)
-            self.heard.append(Heard(self.host.world_time(now), messages))
+            # Path checks are pings too, and no part of what is told of probes.
+            if not any(isinstance(message, Filler) for message in messages):
+                self.heard.append(Heard(self.host.world_time(now), messages))
             for message in messages:
                 self._answer(message, opened.sender, source)
 

@@ -183,7 +183,7 @@ def test_addresses_that_have_no_room_are_left_out_and_come_back() -> None:
 
 
 def test_other_addresses_never_fail_whatever_the_tags_leave() -> None:
-    tags = {f"{n}": "v" * 256 for n in range(4)}
+    tags = {f"{n}": "v" * 256 for n in range(3)}
     room = ALIVE_BYTES_MAX - len(DATAGRAMS.encode(LocalMember(1, 1, "n", [], tags).alive))
     tags["z"] = "v" * (room - 20)
     local = LocalMember(1, 1, "n", [Address("10.0.0.1", 1)], tags)
@@ -198,7 +198,7 @@ def test_other_addresses_never_fail_whatever_the_tags_leave() -> None:
 
 
 def test_tags_that_leave_no_room_for_an_address_are_refused() -> None:
-    tags = {f"{n}": "v" * 256 for n in range(4)}
+    tags = {f"{n}": "v" * 256 for n in range(3)}
     room = ALIVE_BYTES_MAX - len(DATAGRAMS.encode(LocalMember(1, 1, "n", [], tags).alive))
     local = LocalMember(1, 1, "n", LONG, {})
     with pytest.raises(LimitExceeded, match="fewer or shorter tags"):

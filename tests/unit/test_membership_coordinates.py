@@ -270,7 +270,7 @@ def test_members_answer_how_far_somebody_is_from_them() -> None:
     one, other = net.ids[1], net.ids[2]
     number = net.swims[0].round_trips.ask(one, other)
     net.settle(0)
-    net.run(1)
+    net.run(0.1)
     [told] = [event for _, _, event in net.events if isinstance(event, RoundTripTold)]
     assert (told.peer, told.number) == (one, number)
     known, theirs = told.round_trip, net.swims[1].round_trips.between(one, other)

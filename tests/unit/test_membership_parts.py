@@ -456,6 +456,8 @@ def test_profiles_keep_their_own_inequalities() -> None:
         Tuning(
             probe_interval_s=1.0,
             probe_timeout_s=0.9,
+            path_check_s=10,
+            path_fresh_s=600,
             pause_s=2.0,
             suspicion_periods=4,
             gossip_interval_s=0.2,

@@ -72,6 +72,7 @@ EXAMPLES = {
     ),
     "bulletin, empty": messages.Bulletin(0, False, False, (), (), ()),
     "long answer": messages.LongAnswer(ID, BOOT, 2, b"long"),
+    "filler": messages.Filler(bytes(300)),
     "position": messages.Position(bytes(range(44))),
     "round trip, asked": messages.RoundTripRequest(3, MAX),
     "round trip, told": messages.RoundTripReply(3, 1_234, None, 10_000_000),

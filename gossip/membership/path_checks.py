@@ -1,0 +1,272 @@
+"""Path checks: whether packets of full size, and streams, get through to each member.
+
+Probes are small datagrams. On a path that drops large packets, or through a firewall that was
+opened for UDP alone, they say for ever that all is well, while no stream can be opened and every
+write fails. So each node looks, now and then and at one member at a time, for what probes do not
+see::
+
+    ping of full size ──▶ answered: packets of this size pass
+                    └───▶ thrice not, while a small one is: the path is *narrow*
+    ping by stream ─────▶ answered: streams pass, there and back
+                    └───▶ not, while a datagram is: streams are *blocked*
+
+Either verdict needs several checks in a row, because packets are also lost by chance. This is
+packet size discovery as in RFC 8899, with its three tries for a size, and with two sizes: there is
+no search for a better one (``gossip/tuning.py`` says why). To a narrow member we pack less into a
+packet, and the runtime cuts segments smaller; of blocked streams, people are told.
+
+A member is looked at again after a long time when all was well, soon when something was not, and at
+once when a stream to it broke. Where nothing passes at all there is nothing to say: whether a
+member lives is for probes to find out.
+"""
+
+from collections.abc import Callable
+
+from gossip.ids import Boot, NodeId
+from gossip.machine import Address, Instant
+from gossip.membership.book import addresses_of
+from gossip.membership.contacts import Contacts
+from gossip.membership.members import Member, MemberState, MemberTable
+from gossip.membership.messages import PROBE_FRAMES, Ack, Ping, StreamPing, StreamPong
+from gossip.membership.post import Post
+from gossip.tuning import Tuning
+
+TRIES = 3
+"""Pings of full size that a check sends before it takes the size for lost (RFC 8899)."""
+PATIENCE_S = 10.0
+"""A stream may take this long to be dialled and answered: several addresses, each for seconds."""
+SOON_S_MAX = 60.0
+"""What was found wrong is looked at again after pauses that double, up to this."""
+STREAMLESS_CHECKS, NARROW_CHECKS = 2, 3
+"""Checks in a row that find the same before it is believed. At 10 % loss, one in 150 checks misses
+all answers to full packets by chance."""
+FRESH_MEMBERS = 5
+"""Up to so many members, each is looked at once in ``path_fresh_s``; of more, less often."""
+
+
+class Standing:
+    """What the checks of one life of a member have found."""
+
+    __slots__ = ("boot", "due_at", "narrow", "soon_s", "streamless")
+
+    def __init__(self, boot: Boot, now: Instant) -> None:
+        self.boot = boot
+        self.due_at = now
+        self.narrow = self.streamless = 0
+        """How many checks in a row missed answers to full packets, or by stream."""
+        self.soon_s = 0.0
+
+
+class PathCheck:
+    """One look at one member."""
+
+    __slots__ = (
+        "begun_at",
+        "datagrams_pass",
+        "due_at",
+        "ends_at",
+        "full",
+        "full_passes",
+        "number",
+        "path",
+        "small",
+        "streams_pass",
+        "target",
+        "tries",
+    )
+
+    def __init__(self, target: NodeId, path: Address, number: int, now: Instant) -> None:
+        self.target, self.path, self.number = target, path, number
+        self.begun_at = self.due_at = now
+        self.ends_at = now + PATIENCE_S
+        self.tries = 0
+        self.full: set[int] = set()
+        self.small: set[int] = set()
+        self.full_passes = self.datagrams_pass = False
+        self.streams_pass: bool | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to wait for."""
+        tried = self.full_passes or (self.tries > TRIES)
+        return tried and self.streams_pass is not None
+
+
+class PathChecks:
+    """Looks at one member after the other, and tells ``Contacts`` and ``Post`` what it found."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        members: MemberTable,
+        contacts: Contacts,
+        post: Post,
+        tuning: Tuning,
+        number: Callable[[], int],
+        now: Instant,
+    ) -> None:
+        self._me = me
+        self._members = members
+        self._contacts = contacts
+        self._post = post
+        self._counts = post.counts
+        self._tuning = tuning
+        self._number = number
+        self._standings: dict[NodeId, Standing] = {}
+        self._check: PathCheck | None = None
+        self._next_at = now + tuning.path_check_s
+
+    # Time.
+
+    def deadline(self) -> Instant:
+        """Return when ``wake`` is next due."""
+        check = self._check
+        return self._next_at if check is None else min(check.due_at, check.ends_at)
+
+    def wake(self, now: Instant) -> None:
+        """Go on with the check under way, or begin one that is due."""
+        check = self._check
+        if check is not None:
+            if check.ends_at <= now or check.is_over:
+                self._end(check, now)
+            elif check.due_at <= now:
+                self._try(check, now)
+        elif self._next_at <= now:
+            self._next_at = now + self._pace_s()
+            member = self._next(now)
+            if member is not None:
+                self._begin(member, now)
+
+    def restart(self, now: Instant) -> None:
+        """Drop the check under way: we were stopped, and answers may have been lost."""
+        self._check = None
+        self._next_at = now + self._pace_s()
+
+    def _pace_s(self) -> float:
+        return self._tuning.path_check_s * self._tuning.crowd(len(self._members.live_ids))
+
+    def _next(self, now: Instant) -> Member | None:
+        """Return who has been due for longest."""
+        alive = [
+            member
+            for member in self._members.others(self._me)
+            if member.state is MemberState.ALIVE and member.has_address
+        ]
+        if len(self._standings) > len(alive):
+            kept = {member.id for member in alive}
+            self._standings = {n: s for n, s in self._standings.items() if n in kept}
+        due = [member for member in alive if self._standing(member, now).due_at <= now]
+        return min(due, key=lambda member: self._standings[member.id].due_at, default=None)
+
+    def _standing(self, member: Member, now: Instant) -> Standing:
+        known = self._standings.get(member.id)
+        if known is None or known.boot != member.boot:
+            known = self._standings[member.id] = Standing(member.boot, now)
+            self._tell(member, known)
+        return known
+
+    # One check.
+
+    def _begin(self, member: Member, now: Instant) -> None:
+        self._counts["path_checks/begun"] += 1
+        check = PathCheck(member.id, addresses_of(member)[0], self._number(), now)
+        self._check = check
+        self._post.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(check.number)))
+        self._try(check, now)
+
+    def _try(self, check: PathCheck, now: Instant) -> None:
+        """Ask with a full packet; from the second time on, also with a small one."""
+        check.tries += 1
+        check.due_at = now + self._timeout_s(check.target)
+        if check.full_passes or check.tries > TRIES:
+            check.due_at = check.ends_at
+            self._look(check, now)
+            return
+        if check.tries > 1:
+            number = self._number()
+            check.small.add(number)
+            self._post.send_plain(check.path, Ping(number, check.target))
+        number = self._number()
+        check.full.add(number)
+        self._post.send_full(check.path, Ping(number, check.target))
+
+    def _timeout_s(self, target: NodeId) -> float:
+        return self._tuning.timeout_s(self._contacts.expected_rtt_s(target))
+
+    def ack(self, message: Ack, sender: NodeId, now: Instant) -> bool:
+        """Take in an answer by datagram; say whether it was one to a check."""
+        check = self._check
+        if check is None or check.target != sender:
+            return False
+        is_full = message.number in check.full
+        if not (is_full or message.number in check.small):
+            return False
+        self._contacts.reached(sender, now)
+        check.datagrams_pass = True
+        check.full_passes = check.full_passes or is_full
+        self._look(check, now)
+        return True
+
+    def pong(self, message: StreamPong, sender: NodeId, now: Instant) -> bool:
+        """Take in an answer by stream; say whether it was one to a check."""
+        check = self._check
+        if check is None or (check.target, check.number) != (sender, message.number):
+            return False
+        check.streams_pass = True
+        self._look(check, now)
+        return True
+
+    def stream_failed(self, peer: NodeId, now: Instant) -> bool:
+        """Take in that a stream broke, or could not be opened; say whether a check asked for it."""
+        check = self._check
+        if check is not None and check.target == peer and check.streams_pass is None:
+            check.streams_pass = False
+            self._look(check, now)
+            return True
+        if (standing := self._standings.get(peer)) is not None:
+            standing.due_at = min(standing.due_at, now)
+        return False
+
+    def _look(self, check: PathCheck, now: Instant) -> None:
+        if check.is_over:
+            check.due_at = now
+
+    def _end(self, check: PathCheck, now: Instant) -> None:
+        """Count what was found, and believe it when it was found often enough."""
+        self._check = None
+        self._next_at = now + self._pace_s()
+        member = self._members.get(check.target)
+        standing = self._standings.get(check.target)
+        if member is None or standing is None or standing.boot != member.boot:
+            return
+        if check.streams_pass:
+            standing.streamless = 0
+        if check.full_passes:
+            standing.narrow = 0
+        if check.datagrams_pass:
+            missed = standing.streamless + (not check.streams_pass)
+            standing.streamless = min(missed, STREAMLESS_CHECKS)
+            standing.narrow = min(standing.narrow + (not check.full_passes), NARROW_CHECKS)
+        is_well = bool(check.full_passes and check.streams_pass)
+        self._counts[f"path_checks/{'well' if is_well else 'something missing'}"] += 1
+        fresh_s = self._fresh_s()
+        soon_s = max(self._tuning.path_check_s, 2 * standing.soon_s)
+        standing.soon_s = 0.0 if is_well else min(soon_s, SOON_S_MAX, fresh_s)
+        pause_s = standing.soon_s if self._is_sure(standing) else self._tuning.path_check_s
+        standing.due_at = now + (fresh_s if is_well else pause_s)
+        self._tell(member, standing)
+
+    @staticmethod
+    def _is_sure(standing: Standing) -> bool:
+        """Say whether what is missing was missing often enough."""
+        streams_seem_fine = standing.streamless in (0, STREAMLESS_CHECKS)
+        return streams_seem_fine and standing.narrow in (0, NARROW_CHECKS)
+
+    def _fresh_s(self) -> float:
+        return self._tuning.path_fresh_s * max(1.0, len(self._members.live_ids) / FRESH_MEMBERS)
+
+    def _tell(self, member: Member, standing: Standing) -> None:
+        is_narrow = standing.narrow >= NARROW_CHECKS
+        blocked = standing.streamless >= STREAMLESS_CHECKS
+        self._contacts.found_path(member.id, streams_blocked=blocked, narrow=is_narrow)
+        self._post.narrow(addresses_of(member), is_narrow=is_narrow)
