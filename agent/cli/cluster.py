@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.output import output_option, write_json
+from agent.cli.output import output_option, write_json, write_line
 from agent.cli.parameters import DURATION
+from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.exits import UNREACHABLE, AgentError
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from agent.security.identity import Identity
 
 DEFAULT_CLUSTER_NAME = "covey"
+JOINING = "to be let in"
 JOIN_RELAY_TIMEOUT_S = 30.0
 MEMBER_WITHIN_S, MEMBER_LOOK_S = 10.0, 0.1
 
@@ -55,10 +57,10 @@ def init(session: Session, name: str, node_name: str) -> None:
     except AgentUnreachable as error:
         _check_nobody_is_there(error)
         _without_agent(session, lambda newcomer: newcomer.found(name, node_name))
-        click.echo(f"{node_name} is the first node of the covey {name}.")
+        write_line(f"{node_name} is the first node of the covey {name}.")
         _say_what_is_next(session, f"let others in with `{_command(session)} token create`")
         return
-    click.echo(f"{node_name} is the first node of the covey {name}.")
+    write_line(f"{node_name} is the first node of the covey {name}.")
     _await_member(session)
     session.say(f"Next: let others in with `{_command(session)} token create`.")
 
@@ -89,7 +91,7 @@ def create(session: Session, ttl: float, uses: int, output: str) -> None:
     if output == "json":
         write_json(answer)
         return
-    click.echo(answer["token"])
+    write_line(answer["token"])
     nodes = "one node" if uses == 1 else f"{uses} nodes"
     session.say(
         f"Good for {nodes} within {format_duration(ttl)}. On the other device: `covey join TOKEN`, "
@@ -109,21 +111,28 @@ def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name:
     a token, a node that has left its covey comes back to it.
     """
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
-    try:
-        who = _ask_to_join(session, text, seeds, node_name)
-    except AgentUnreachable as error:
-        _check_nobody_is_there(error)
+    with Waiting(JOINING, quiet=session.quiet) as waiting:
+
+        def tell(said: str) -> None:
+            waiting.make_room()
+            session.say(f"... {said}")
 
         def enter(newcomer: "Newcomer") -> "Coroutine[Any, Any, Identity]":
             if text is None:
                 return newcomer.come_back()
-            return newcomer.join(text, node_name, seeds, lambda said: _progress(session, said))
+            return newcomer.join(text, node_name, seeds, tell)
 
-        joined = _without_agent(session, enter)
-        click.echo(f"{joined.node_name} belongs to the covey {joined.cluster_name}.")
+        joined: Identity | None = None
+        try:
+            who = _ask_to_join(session, text, seeds, node_name, tell)
+        except AgentUnreachable as error:
+            _check_nobody_is_there(error)
+            joined = _without_agent(session, enter)
+    if joined is not None:
+        write_line(f"{joined.node_name} belongs to the covey {joined.cluster_name}.")
         _say_what_is_next(session)
         return
-    click.echo(f"{who['node']['name']} belongs to the covey {who['cluster']['name']}.")
+    write_line(f"{who['node']['name']} belongs to the covey {who['cluster']['name']}.")
     _await_member(session)
 
 
@@ -138,7 +147,7 @@ def leave(session: Session, *, forget: bool) -> None:
     identity and its data are set aside, and it can join any covey with a token, as a new node.
     """
     session.client().post("/api/v1/leave", {"forget": forget})
-    click.echo("The agent says goodbye, and waits outside of the covey.")
+    write_line("The agent says goodbye, and waits outside of the covey.")
     if forget:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
     else:
@@ -146,7 +155,11 @@ def leave(session: Session, *, forget: bool) -> None:
 
 
 def _ask_to_join(
-    session: Session, token: str | None, seeds: tuple[str, ...], node_name: str
+    session: Session,
+    token: str | None,
+    seeds: tuple[str, ...],
+    node_name: str,
+    tell: "Callable[[str], None]",
 ) -> dict[str, Any]:
     """Have the agent join, and say what it does. Raises AgentUnreachable, AgentError, ApiError."""
     asked: dict[str, Any] = {"node_name": node_name, "seeds": list(seeds)}
@@ -155,7 +168,7 @@ def _ask_to_join(
     outcome: dict[str, Any] = {}
     for line in lines_of(session.client(), "/api/v1/join", json=asked):
         if "progress" in line:
-            _progress(session, line["progress"])
+            tell(line["progress"])
         else:
             outcome = line
     if not outcome:  # the agent stopped while it was at it
@@ -213,10 +226,6 @@ def _await_member(session: Session) -> None:
             because = "; ".join(status["reasons"])
         time.sleep(MEMBER_LOOK_S)
     session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
-
-
-def _progress(session: Session, text: str) -> None:
-    session.say(f"... {text}")
 
 
 def _say_what_is_next(session: Session, more: str = "") -> None:

@@ -32,7 +32,7 @@ def app_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> li
 def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
     session = ctx.find_object(Session) or Session(ctx.find_root().params.get("directory"))
     try:
-        answer = session.client().request("GET", f"/api/v1/{collection}", timeout_s=TIMEOUT_S)
+        answer = session.hasty_client().request("GET", f"/api/v1/{collection}", timeout_s=TIMEOUT_S)
         names = [item["name"] for item in answer.json()[collection]]
     except (CoveyError, ValueError, KeyError):
         return []

@@ -1,16 +1,25 @@
 """Shows on stderr that something takes its time, to whoever waits for it at a terminal."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import click
+
+from agent.escaping import one_line, shortened
+
+if TYPE_CHECKING:
+    from threading import Thread
 
 PATIENCE_S = 1.0
 """What takes no longer shows no progress."""
 PROGRESS_COLUMNS = 30
 REDRAW_S = 0.1
+TICK_S = 0.5
+CLEAR_LINE = "\r\x1b[K"
+TIME_COLUMNS = 12
 
 
 class Progress:
@@ -27,7 +36,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._is_drawn:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            click.echo(CLEAR_LINE, nl=False, err=True)
 
     def show(self, done: float) -> None:
         """Draw how much is done, from 0 to 1."""
@@ -37,3 +46,55 @@ class Progress:
         self._is_drawn = True
         bar = "#" * round(done * PROGRESS_COLUMNS)
         click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True)
+
+
+class Waiting:
+    """Says what is waited for, and for how long already, to whoever waits longer than a second.
+
+    A context manager; ``end`` ends it sooner. Draws from a thread of its own, because the command
+    itself stands still meanwhile.
+    """
+
+    def __init__(self, words: str, *, quiet: bool = False, patience_s: float = PATIENCE_S) -> None:
+        self._words = words
+        self._patience_s = patience_s
+        self._is_wanted = sys.stderr.isatty() and not quiet
+        self._is_drawn = False
+        self._thread: Thread | None = None
+
+    def __enter__(self) -> Self:
+        if self._is_wanted:
+            from threading import Event, Thread
+
+            self._ended = Event()
+            self._thread = Thread(target=self._draw, name="progress", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Stop drawing, and leave no trace of it."""
+        if self._thread is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        self._thread = None
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Clear the line for something else that is to be said; the next look draws it anew."""
+        if self._is_drawn:
+            click.echo(CLEAR_LINE, nl=False, err=True)
+
+    def _draw(self) -> None:
+        began = time.monotonic()
+        patience_s = self._patience_s
+        while not self._ended.wait(patience_s):
+            patience_s = TICK_S
+            self._is_drawn = True
+            room = shutil.get_terminal_size().columns - TIME_COLUMNS
+            words = shortened(f"waiting {one_line(self._words)}", room)
+            waited_s = time.monotonic() - began
+            click.echo(f"{CLEAR_LINE}{words} ... {waited_s:.0f} s", nl=False, err=True)

@@ -9,7 +9,7 @@ from agent.cli.events import file_option, payload_fields, payload_text, read_pay
 from agent.cli.output import is_terminal, output_option, wide_option, write_json_line, write_row
 from agent.cli.parameters import DURATION, TAG, ValueCommand
 from agent.cli.session import Session, pass_session
-from agent.cli.streaming import lines_of
+from agent.cli.streaming import lines_of, one_by_one
 from agent.exits import AgentError
 
 HEADER = ("NODE", "AFTER", "ANSWER")
@@ -51,7 +51,8 @@ def query(
     if output != "json" and is_terminal():
         write_row(HEADER, WIDTHS)
     summary: dict[str, Any] = {}
-    for one in lines_of(session.client(), "/api/v1/queries", json=body):
+    answers = lines_of(session.client(), "/api/v1/queries", json=body)
+    for one in one_by_one(answers, "for answers", quiet=session.quiet):
         summary = one.get("summary", summary)
         if output == "json":
             write_json_line(one)

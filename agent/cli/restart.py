@@ -13,7 +13,7 @@ RESTART = "restart the agent to apply it"
 def unapplied(session: Session) -> str:
     """Ask the agent what was changed; empty if nothing was, or no agent answers."""
     try:
-        answer = session.client().request("GET", "/api/v1/config", timeout_s=TIMEOUT_S).json()
+        answer = session.hasty_client().request("GET", "/api/v1/config", timeout_s=TIMEOUT_S).json()
         return in_words(answer)
     except (ClientError, KeyError, TypeError, ValueError):
         return ""

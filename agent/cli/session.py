@@ -26,14 +26,24 @@ class Session:
         return Paths.find(self.directory)
 
     def client(self) -> Client:
-        """Return a client of the agent; nothing is connected yet.
+        """Return a client of the agent, that shows when it waits; nothing is connected yet."""
+        from agent.cli.patience import PatientClient
+
+        return PatientClient(self._socket(), self.paths, quiet=self.quiet)
+
+    def hasty_client(self) -> Client:
+        """Return a client that neither waits for an agent nor shows anything."""
+        return Client(self._socket())
+
+    def _socket(self) -> Path:
+        """Return the agent's socket.
 
         A user who has no agent, and has named none, means the one that runs as a service.
         """
         own = self.paths.socket
         if not may_be_there(own) and self._means_any() and may_be_there(SYSTEM_SOCKET):
-            return Client(SYSTEM_SOCKET)
-        return Client(own)
+            return SYSTEM_SOCKET
+        return own
 
     def _means_any(self) -> bool:
         """Say whether neither option nor variable names an agent."""
