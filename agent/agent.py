@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -62,6 +62,7 @@ from agent.systemd import Notifier, keep_alive
 from agent.telemetry.service import Telemetry
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
+from agent.wall_clock import Step, WallClock, date
 from gossip.ids import Boot, NodeId, format_node_id, next_boot
 from gossip.machine import Address, Instant
 from gossip.membership.contacts import Paths as Ways
@@ -103,11 +104,13 @@ class Agent:
         self.has_left = False
         """Whether it ends because the node has left its covey, and is to wait from now on."""
         self.newcomer = Newcomer(config, paths)
+        self.clock = WallClock()
         self.doctor = EarlyDoctor(self)
         self._lack: Lack = STARTING
         self._listeners = Listeners(self, paths, config.api)
         self.metrics = Metrics()
-        self._counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.metrics.count(lambda: self.counts)
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._reasons = Reasons()
@@ -122,10 +125,13 @@ class Agent:
         async with AsyncExitStack() as opened:
             opened.push_async_callback(self._end_background)
             self._keep_running(keep_alive(self._notifier))
+            self._keep_running(self.clock.follow(self._note_step))
             opened.push_async_callback(self._listeners.close)
             if await self._until_admitted():
                 self._open_identity()
                 await self._open_stores(opened)
+                await self._until_clock_is_plausible(opened)
+            if not self._stopping.is_set():
                 await self._open_network(opened)
                 await self._open_services(opened)
                 self.stage = Stage.MEMBER
@@ -208,8 +214,9 @@ class Agent:
         if self.stage is Stage.WAITING:
             return [self._lack.message]
         reasons = [each.problem for each in self._databases if each.problem]
-        if self.stage < Stage.MEMBER:
-            reasons.append(self._lack.message)
+        lack = self._lack if self.stage < Stage.MEMBER else self._clock_lack()
+        if lack is not None:
+            reasons.append(lack.message)
         return [*reasons, "leaving the covey"] if self._stopping.is_set() else reasons
 
     def require(self, stage: Stage) -> None:
@@ -234,28 +241,48 @@ class Agent:
     async def _until_admitted(self) -> bool:
         """Wait until this node is part of a covey; tell whether it is, or the agent is to stop."""
         while (lack := self.newcomer.lack()) is not None:
-            await self._wait_with(lack, self.newcomer.arrived)
+            await self._listeners.open()
+            await self._wait_with(lack, self.newcomer.arrived.wait())
             if self._stopping.is_set():
                 return False
             self.newcomer.arrived.clear()
-        self._lack = STARTING
         return True
 
-    async def _wait_with(self, lack: Lack, end: asyncio.Event) -> None:
-        """Say what this node lacks, answer on the socket, and wait for that to end, or to stop."""
+    async def _until_clock_is_plausible(self, opened: AsyncExitStack) -> None:
+        """Take readings and run apps, without a word to others, while the clock cannot be right."""
+        while not self._stopping.is_set() and (lack := self._clock_lack()) is not None:
+            await self._serve(opened)
+            dates = self.identity.valid_from, self.identity.valid_until
+            await self._wait_with(lack, self.clock.until_plausible(*dates))
+
+    async def _wait_with(self, lack: Lack, end: Coroutine[Any, Any, object]) -> None:
+        """Say what this node lacks, and wait for that to end, or to stop."""
         self._lack = lack
         log.warning("%s; %s", lack.message, lack.hint)
-        await self._listeners.open()
         self._notifier.ready(f"waiting: {lack.message}; {lack.hint}")
-        ended = asyncio.create_task(end.wait(), name="agent: until it can go on")
+        ended = asyncio.create_task(end, name="agent: until it can go on")
         try:
             await self._until_stopped(ended)
         finally:
             ended.cancel()
+            self._lack = STARTING
+
+    def _clock_lack(self) -> Lack | None:
+        """Say why the clock cannot be right; None if it can."""
+        return self.clock.lack(self.identity.valid_from, self.identity.valid_until)
+
+    async def _serve(self, opened: AsyncExitStack) -> None:
+        """Answer on the sockets and run the apps; what does so already goes on.
+
+        Whatever was opened in between is closed after both.
+        """
+        await self._listeners.open()
+        opened.push_async_callback(self._listeners.close)
+        await self.apps.open()
+        opened.push_async_callback(self.apps.close)
 
     def _open_identity(self) -> None:
         self.identity = identity.load(self.paths.identity)
-        self.identity.check_clock()
         log.info(
             "node %s (%s) of covey %s",
             self.identity.node_name,
@@ -288,6 +315,12 @@ class Agent:
         self.apps = AppHost(
             self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
         )
+        place = Place(
+            cluster=self.identity.cluster_name,
+            node=self.identity.node_name,
+            node_id=format_node_id(self.identity.node_id),
+        )
+        self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng)
         export_kept(self)
         self.stage = Stage.KEEPING
 
@@ -304,11 +337,11 @@ class Agent:
             network.interfaces,
         )
         self._node = self._make_node(plan)
-        streams = Streams(self.identity, sockets, self._counts)
-        udp = UdpEndpoint(sockets.datagram, self._counts)
-        self.driver = Driver(self._node, udp, streams, self._records, self._counts)
+        streams = Streams(self.identity, sockets, self.counts)
+        udp = UdpEndpoint(sockets.datagram, self.counts)
+        self.driver = Driver(self._node, udp, streams, self._records, self.counts)
         self.admission = AdmissionDesk(
-            self.identity, self._control, RunningCovey(self.driver), self._counts
+            self.identity, self._control, RunningCovey(self.driver), self.counts
         )
         opened.push_async_callback(self.admission.stop)
         book = PeerBook(self._control, self.identity.node_id)
@@ -319,7 +352,7 @@ class Agent:
         self.driver.listen(log_member)
         self.driver.listen(self._reasons.note)
         self.round_trips = RoundTripDesk(self.driver)
-        self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self._counts)
+        self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self.counts)
         self.driver.listen(self.keys.heed)
         doctor = self.doctor = Doctor(self)
         await self.driver.start(
@@ -386,7 +419,7 @@ class Agent:
             plan,
             on_found=lambda found: self.driver.call(lambda now: self._node.discovered(found, now)),
             on_moved=self._moved,
-            counts=self._counts,
+            counts=self.counts,
             book=book.addresses(),
         )
 
@@ -396,22 +429,13 @@ class Agent:
         settings = self.config.events, self.config.queries
         self.forum = Forum(self.driver, *settings, self._control.save_event_time)
         opened.push_async_callback(self.forum.stop)
-        place = Place(
-            cluster=self.identity.cluster_name,
-            node=self.identity.node_name,
-            node_id=format_node_id(self.identity.node_id),
-        )
-        self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng)
         self._keep_running(self.uplink.run())
         self.budget = ByteBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
         self._keep_running(self.budget.run())
         export_covey(self)
-        await self._listeners.open()
-        opened.push_async_callback(self._listeners.close)
-        await self.apps.open()
-        opened.push_async_callback(self.apps.close)
+        await self._serve(opened)
         self._keep_running(self.facts.follow(self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
@@ -427,6 +451,10 @@ class Agent:
                     each.result()
         finally:
             stopping.cancel()
+
+    def _note_step(self, step: Step) -> None:
+        self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1
+        log.warning("the clock was set by %+.1f s; it says %s", step.by_s, date(self.clock.now_s()))
 
     def _keep_running(self, work: Awaitable[None]) -> None:
         """Run something in the background; when it fails, the agent ends."""

@@ -89,6 +89,8 @@ FAMILIES: dict[str, str] = {
     "uplink_connects_failed": "Attempts to connect that failed, by the reason.",
     "uplink_losses": "Connections to the broker that were lost, by the reason.",
     "uplink_refusals": "Publications that the broker refused, by the reason.",
+    # ---- the agent itself
+    "clock": "Times that the wall clock was set, by the direction.",
     # ---- apps and API
     "apps": "Processes of apps, by how they began or ended.",
     "app_log_lines_dropped": "Lines that apps printed and that were not kept or not shown.",

@@ -15,19 +15,20 @@ def export_kept(agent: "Agent") -> None:
     for source in (
         lambda: agent.telemetry.counts,
         lambda: agent.apps.counts,
+        lambda: agent.uplink.counts,
         agent.store_counts,
     ):
         agent.metrics.count(source)
     gauge = agent.metrics.gauge
     gauge("outbox_waiting", "Readings not yet delivered.", lambda: agent.telemetry.stats().waiting)
+    gauge("uplink_connected", "1 with a broker.", lambda: float(agent.uplink.status().connected))
+    gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: agent.uplink.status().in_flight)
 
 
 def export_covey(agent: "Agent") -> None:
     """Register what an agent counts and can tell when it takes part in its covey."""
     for source in (
-        lambda: agent.driver.counts,
         lambda: agent.driver.node.counts,
-        lambda: agent.uplink.counts,
         lambda: agent.forum.counts,
     ):
         agent.metrics.count(source)
@@ -37,8 +38,6 @@ def export_covey(agent: "Agent") -> None:
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
     gauge("gossip_bytes_per_day", "Gossip a day at this rate.", lambda: agent.budget.projected())
     gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(agent.budget.exceeded))
-    gauge("uplink_connected", "1 with a broker.", lambda: float(agent.uplink.status().connected))
-    gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: agent.uplink.status().in_flight)
 
 
 def member_counts(agent: AgentFacade) -> dict[str, int]:

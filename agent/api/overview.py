@@ -17,8 +17,8 @@ from agent.metrics import CONTENT_TYPE
 from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
 
-NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "apps"))
-NOTHING_SEEN = dict.fromkeys(("members", "epoch", "uplink"))
+NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
+NOTHING_SEEN = dict.fromkeys(("members", "epoch"))
 
 
 async def healthz(request: Request) -> Response:
@@ -66,6 +66,7 @@ async def _kept(agent: AgentFacade) -> dict[str, Any]:
             "issuer": me.is_issuer,
         },
         "outbox": msgspec.to_builtins(agent.telemetry.stats()),
+        "uplink": msgspec.to_builtins(agent.uplink.status()),
         "apps": dict(Counter(app.state for app in await agent.apps.list())),
     }
 
@@ -75,7 +76,6 @@ def _seen(agent: AgentFacade) -> dict[str, Any]:
     return {
         "members": member_counts(agent),
         "epoch": agent.registry.epoch,
-        "uplink": msgspec.to_builtins(agent.uplink.status()),
     }
 
 

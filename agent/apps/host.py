@@ -85,11 +85,18 @@ class AppHost:
         self._known: set[str] = {*settings, *self._desired.names()}
         self._versions = dict.fromkeys(builtin.NAMES, __version__)
         self._has_looked = False
+        self._is_open = False
         self._supervisors: dict[str, Supervisor] = {}
         self._app_logs: dict[str, AppLog] = {}
 
     async def open(self) -> None:
-        """Start the apps that are to run. One that fails to start does not keep the others."""
+        """Start the apps that are to run. One that fails to start does not keep the others.
+
+        Does nothing the second time.
+        """
+        if self._is_open:
+            return
+        self._is_open = True
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         if any(name not in self._versions and not self._is_own_file(name) for name in due):

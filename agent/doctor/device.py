@@ -21,6 +21,7 @@ from agent.exits import AgentError
 from agent.net.interfaces import Interface, choose, scan
 from agent.paths import Paths
 from agent.security import identity
+from agent.wall_clock import flaw
 
 MIB = 1024 * 1024
 FREE_FAIL_BYTES, FREE_WARN_BYTES = 16 * MIB, 128 * MIB
@@ -52,9 +53,10 @@ def certificate(directory: Path, now_s: float | None = None) -> Finding:
     now_s = time.time() if now_s is None else now_s
     try:
         me = identity.load(directory)
-        me.check_clock(now_s)
     except AgentError as error:
         return fail("certificate", error.message, error.hint)
+    if (wrong := flaw(now_s, me.valid_from, me.valid_until)) is not None:
+        return fail("certificate", f"{wrong.message}.", wrong.hint)
     until = datetime.fromtimestamp(me.valid_until, UTC).strftime("%Y-%m-%d")
     if me.valid_until - now_s < EXPIRY_WARN_S:
         return warn(

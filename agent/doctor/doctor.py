@@ -10,6 +10,7 @@ from agent.doctor import clocks, matrix, running
 from agent.doctor.desk import DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
+from agent.wall_clock import boot_time
 from gossip.ids import format_cluster_id
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ class EarlyDoctor:
         device = await asyncio.to_thread(
             examine_device, agent.paths, network.interfaces, mdns=network.mdns
         )
-        findings = [*device, running.health(agent.not_ready(), agent.advice)]
+        findings = [
+            *device,
+            running.health(agent.not_ready(), agent.advice),
+            running.clock(agent.clock.last_step, boot_time()),
+        ]
         return {"checks": msgspec.to_builtins(findings), "matrix": None}
 
 
@@ -90,6 +95,7 @@ class Doctor:
         others = sum(each.is_live and each.id != me.node_id for each in agent.members)
         return [
             running.health(agent.not_ready()),
+            running.clock(agent.clock.last_step, boot_time()),
             running.membership(agent.members),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),

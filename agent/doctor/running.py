@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from agent.apps.host import AppStatus
 from agent.apps.states import AppState
 from agent.doctor.findings import Finding, fail, ok, warn
+from agent.notation import format_duration
 from agent.uplink.status import UplinkStatus
-from gossip.machine import Address
+from agent.wall_clock import Step
+from gossip.machine import Address, Instant
 from gossip.membership.members import Member
 
 OTHER_COVEYS_NAMED = 5
 UNOPENED = ("forged", "unknown_key")
 FLOOD_SHARE = 0.01
+STEP_WARN_S, STEP_TOLD_S = 5.0, 86400.0
 
 
 def health(reasons: Sequence[str], advice: str = "") -> Finding:
@@ -21,6 +24,18 @@ def health(reasons: Sequence[str], advice: str = "") -> Finding:
         hint = advice or "See its log."
         return fail("health", f"the agent is not ready: {'; '.join(reasons)}.", hint)
     return ok("health", "the agent is ready.")
+
+
+def clock(step: Step | None, now: Instant) -> Finding:
+    """Look whether the clock was set lately; ``now`` is on the clock that nobody sets."""
+    if step is not None and now - step.at < STEP_TOLD_S and abs(step.by_s) >= STEP_WARN_S:
+        ago = format_duration(round(now - step.at))
+        return warn(
+            "clock-set",
+            f"the clock was set by {step.by_s:+.0f} s, {ago} ago.",
+            "Readings from before carry the time of then. Is NTP running: `timedatectl`?",
+        )
+    return ok("clock-set", "the clock was not set within the last day.")
 
 
 def membership(members: Iterable[Member]) -> Finding:

@@ -23,7 +23,6 @@ log line shows one.
 import re
 import secrets
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -40,6 +39,7 @@ from agent import exits
 from agent.exits import AgentError
 from agent.security.keyring import DEFAULT_CIPHER, Keyring, load_keyring, new_keyring
 from agent.security.private_files import staged_directory, write_private
+from agent.wall_clock import flaw
 from gossip.ids import (
     CLUSTER_ID_BYTES,
     ClusterId,
@@ -186,23 +186,6 @@ class Identity:
         """Load the authority's key, for signing certificates. Issuers only."""
         return read_private_key(self.authority_key_file)
 
-    def check_clock(self, now_s: float | None = None) -> None:
-        """Raise AgentError when, by this device's clock, its certificate is not valid.
-
-        Without this, a wrong clock shows as streams that nobody accepts.
-        """
-        now_s = time.time() if now_s is None else now_s
-        if self.valid_from <= now_s <= self.valid_until:
-            return
-        late = now_s > self.valid_until
-        raise AgentError(
-            f"this device's clock says {_date(now_s)}, but its certificate is valid from "
-            f"{_date(self.valid_from)} to {_date(self.valid_until)}; nothing was started.",
-            hint="Set the clock (NTP: `timedatectl set-ntp true`), then start again."
-            + (" If the clock is right, the certificate is too old: join again." if late else ""),
-            status=exits.CLOCK_OFF,
-        )
-
 
 def check_name(name: str, what: str) -> str:
     """Return the name if a covey or node may have it. Raises AgentError."""
@@ -243,13 +226,17 @@ def found(
     """Found a covey with this node as its first member and issuer.
 
     Makes ``identity_dir`` whole or not at all. Raises AgentError when there is an identity
-    already, a name cannot be used, or the file system refuses.
+    already, a name cannot be used, the clock cannot be right, or the file system refuses.
     """
     from agent.security import certificates  # 3 MiB that a running agent rarely needs
 
     check_name(cluster_name, "covey")
     check_name(node_name, "node")
     check_absent(identity_dir)
+    if (wrong := flaw(time.time())) is not None:  # it would be in every certificate
+        raise AgentError(
+            f"{wrong.message}; nothing was changed.", f"First {wrong.hint}.", exits.CLOCK_OFF
+        )
     cluster_id, node_id = secrets.token_bytes(CLUSTER_ID_BYTES), new_id()
     authority_key, node_key = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
     public = node_key.public_key().public_bytes_raw()
@@ -342,10 +329,3 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         ) from None
     assert isinstance(key, Ed25519PrivateKey), "we write no other kind"
     return key
-
-
-def _date(unix_s: float) -> str:
-    try:
-        return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    except (ValueError, OverflowError, OSError):  # a damaged file says anything
-        return f"{unix_s:g} s after 1970"

@@ -22,6 +22,7 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
+FAKETIME = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 STRANGER, OWNER = 54322, 54321
 
 
@@ -66,6 +67,36 @@ def test_every_order_works(fleet: Fleet) -> None:
     assert birch.stop() == 0
     birch.start()
     assert status(birch)["stage"] == "member"
+
+
+@pytest.mark.skipif(not FAKETIME, reason="needs Debian's faketime")
+@pytest.mark.parametrize("offset", ["-20000d", "-2d"], ids=["1970s", "two-days-before"])
+def test_a_device_without_a_clock_measures_and_joins_in_when_it_is_set(
+    fleet: Fleet, offset: str, tmp_path: Path
+) -> None:
+    fleet.form("ash", "birch")
+    ash, birch = fleet.agents["ash"], fleet.agents["birch"]
+    assert birch.stop() == 0
+    says = tmp_path / "clock"
+    says.write_text(offset)
+    variables = {
+        "LD_PRELOAD": FAKETIME[0],
+        "FAKETIME_TIMESTAMP_FILE": str(says),
+        "FAKETIME_CACHE_DURATION": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    birch.prefix = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    birch.start()
+    birch.prefix = []
+    assert status(birch)["stage"] == "keeping"
+    assert "clock says" in status(birch)["reasons"][0]
+    birch.must("publish", "porch/temperature", "21.5")
+    assert ash.states()["birch"] == "left", "it has not said a word"
+    says.write_text("+0d")
+    eventually(ash.states, lambda seen: seen["birch"] == "alive", 10, "joined in")
+    assert status(birch)["outbox"]["waiting"] >= 1
+    assert "the clock was set by +" in birch.log
 
 
 # ---- whose files --------------------------------------------------------------------------------

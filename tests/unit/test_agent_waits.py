@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 
 from agent.admission.former import Parting
+from agent.admission.newcomer import Newcomer
 from agent.agent import Agent
 from agent.config import load
 from agent.paths import Paths
 from agent.stages import Stage
 from agent.systemd import Notifier
+from agent.wall_clock import WallClock
 from edge_apps.client import ApiError, Client
 
 WITHIN_S = 30.0
@@ -154,6 +157,74 @@ def test_who_leaves_waits_and_comes_back_also_over_restarts(paths: Paths) -> Non
             assert lines[-1]["node"]["id"] == f"{founded.node_id:016x}"
             await until(lambda: agent.stage is Stage.MEMBER)
             assert not agent.has_left
+
+    asyncio.run(story())
+
+
+class FakeClock(WallClock):
+    """A clock that the test sets."""
+
+    def __init__(self, now_s: float) -> None:
+        self.ahead_s = now_s - time.time()
+        super().__init__(lambda: time.time() + self.ahead_s)
+
+    def set_to(self, now_s: float) -> None:
+        self.ahead_s = now_s - time.time()
+
+
+@pytest.mark.parametrize("days", [-20_000, -2, 5_000], ids=["1970s", "before", "after"])
+def test_without_a_clock_it_measures_and_joins_in_when_there_is_one(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    monkeypatch.setattr("agent.wall_clock.LOOK_S", 0.01)
+
+    async def story() -> None:
+        await Newcomer(load(paths), paths).found("barn", "pi1")
+        agent = Agent(load(paths), paths)
+        agent.clock = clock = FakeClock(time.time() + days * 86400)
+        async with running(paths, agent):
+            status = await ask(paths, "GET", "/api/v1/status")
+            assert (status["ready"], status["stage"]) == (False, "keeping")
+            assert status["reasons"][0].startswith("this device's clock says ")
+            assert "timedatectl" in status["advice"]
+            assert status["cluster"]["name"] == "barn"
+            assert (await refusal(paths, "GET", "/healthz")).status == 503
+            reading = {"sensor": "porch/temperature", "value": 21.5}
+            await ask(paths, "POST", "/api/v1/readings", [reading])
+            assert (await ask(paths, "GET", "/api/v1/outbox"))["waiting"] == 1
+            assert (await ask(paths, "GET", "/api/v1/apps"))["apps"]
+            assert not hasattr(agent, "driver"), "nothing is said to others"
+            error = await refusal(paths, "GET", "/api/v1/kv/lamp")
+            assert "clock says" in error.message
+            checks = (await ask(paths, "GET", "/api/v1/doctor"))["checks"]
+            assert "health" in {each["id"] for each in checks if each["status"] == "fail"}
+
+            clock.set_to(time.time())
+            await until(lambda: agent.stage is Stage.MEMBER)
+            status = await ask(paths, "GET", "/api/v1/status")
+            assert (status["ready"], status["outbox"]["waiting"]) == (True, 1)
+            checks = (await ask(paths, "GET", "/api/v1/doctor"))["checks"]
+            [told] = [each for each in checks if each["id"] == "clock-set"]
+            assert told["status"] == "warn"
+            assert f"set by {-days * 86400:+d} s" in told["message"]
+            assert agent.metrics.counts()["clock/forward" if days < 0 else "clock/back"] == 1
+
+            clock.set_to(86400.0)
+            await until(lambda: bool(agent.not_ready()))
+            assert agent.stage is Stage.MEMBER, "a member goes on"
+            clock.set_to(time.time())
+
+    asyncio.run(story())
+
+
+def test_it_can_be_stopped_while_it_waits_for_the_clock(paths: Paths) -> None:
+    async def story() -> None:
+        await Newcomer(load(paths), paths).found("barn", "pi1")
+        agent = Agent(load(paths), paths)
+        agent.clock = FakeClock(0.0)
+        async with running(paths, agent):
+            assert agent.stage is Stage.KEEPING
+        assert not paths.socket.exists()
 
     asyncio.run(story())
 

@@ -9,6 +9,7 @@ from agent import exits
 from agent.exits import AgentError
 from agent.security import certificates, identity, private_files
 from agent.security.identity import Identity, found, load
+from agent.wall_clock import flaw
 from gossip.errors import Forged, Malformed
 from gossip.state.registry import open_registry
 
@@ -94,19 +95,20 @@ def test_bad_names_are_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "identity").exists()
 
 
-def test_the_clock_is_checked_with_both_dates_named(founded: Identity) -> None:
-    founded.check_clock()
-    founded.check_clock(founded.valid_from + 1)
-    with pytest.raises(AgentError, match=r"clock says 1970-01-02.*valid from 20") as caught:
-        founded.check_clock(DAY_S)
-    assert caught.value.status == exits.CLOCK_OFF
-    with pytest.raises(AgentError, match="clock says"):
-        founded.check_clock(founded.valid_until + DAY_S)
-
-
 def test_the_certificate_is_backdated_and_lives_long(founded: Identity) -> None:
     assert founded.valid_until - founded.valid_from > 9 * 365 * DAY_S
-    founded.check_clock(founded.valid_from + DAY_S / 2)
+    assert flaw(founded.valid_from + DAY_S / 2, founded.valid_from, founded.valid_until) is None
+
+
+def test_no_covey_is_founded_by_a_clock_that_cannot_be_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its certificates would be invalid from the moment at which the clock is set."""
+    monkeypatch.setattr("agent.security.identity.time.time", lambda: DAY_S)
+    with pytest.raises(AgentError, match="clock says 1970-01-02") as caught:
+        found(tmp_path / "identity", "barn", "pi1")
+    assert caught.value.status == exits.CLOCK_OFF
+    assert not (tmp_path / "identity").exists()
 
 
 def test_a_registry_signature_is_bound_to_its_payload_and_covey(
