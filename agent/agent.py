@@ -219,6 +219,14 @@ class Agent:
             reasons.append(lack.message)
         return [*reasons, "leaving the covey"] if self._stopping.is_set() else reasons
 
+    def losses(self) -> Sequence[str]:
+        """Return what was found to be lost on the disk since the start; empty when nothing was."""
+        if self.stage is Stage.WAITING:
+            return []
+        told = [loss for each in self._databases for loss in each.losses]
+        lost = self._outbox.counts["readings_lost/damaged"]
+        return [*told, f"{lost} readings were lost on the disk"] if lost else told
+
     def require(self, stage: Stage) -> None:
         """Raise AgentError, with what to do, when the agent has not come so far."""
         if self.stage < stage:

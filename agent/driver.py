@@ -8,8 +8,10 @@ anything about the protocols.
 * **Sockets before timers.** When the timer fires, what the kernel has already received is read
   first (``agent/net/udp.py`` says why).
 * **Disk.** Batches to persist are collected while the last ones are being committed, so the
-  slower the disk, the larger the groups. If a commit fails, the driver stops for good: nobody
-  knows what a disk holds after a failed sync, so going on would be lying to the others.
+  slower the disk, the larger the groups. While a disk is full or takes nothing, they wait, and
+  so does all that would reveal them: probes go on being answered. If a commit fails for good, the
+  driver stops: nobody knows what a disk holds after a failed sync, so going on would be lying to
+  the others.
 * **A bug stops it too.** An exception out of the node means that its state is no longer what its
   authors thought. The process ends, says so, and is started again from what is on disk.
 """
@@ -28,6 +30,7 @@ from agent.exits import AgentError
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.stream import Streams
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
+from agent.store.failures import StorageError
 from agent.subscription import Subscription
 from gossip.errors import LocalError, Malformed
 from gossip.ids import NodeId
@@ -38,6 +41,9 @@ from gossip.state.requests import Completed, Request, Result, Watch, WatchEvent
 from gossip.wire import tag_of
 
 DRAINS_BEFORE_WAKE_MAX = 4
+SAVE_RETRY_S = 1.0
+# Some ten thousand small values: a disk that takes nothing for longer ends the agent.
+UNSAVED_CHANGES_MAX = 20_000
 KNOWN_BEFORE_HINTS = 2
 
 T = TypeVar("T")
@@ -303,12 +309,27 @@ class Driver:
             self._save_wanted.clear()
             batch, self._unsaved = self._unsaved, []
             try:
-                await self._records.save([change for each in batch for change in each.changes])
+                await self._commit([change for each in batch for change in each.changes])
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing more may be said
                 self._fail(error)
                 return
             self.counts["persists/committed"] += len(batch)
             self._input(functools.partial(self._confirm, batch))
+
+    async def _commit(self, changes: list[object]) -> None:
+        """Commit; again and again while the disk refuses it for a reason that may pass.
+
+        Raises what does not pass, and what does not pass in time.
+        """
+        while True:
+            try:
+                return await self._records.save(changes)
+            except StorageError as error:
+                waiting = sum(len(each.changes) for each in self._unsaved)
+                if not error.may_pass or waiting > UNSAVED_CHANGES_MAX:
+                    raise
+            self.counts["persists/refused"] += 1
+            await asyncio.sleep(SAVE_RETRY_S)
 
     def _confirm(self, batch: list[Persist], now: Instant) -> None:
         for each in batch:

@@ -290,6 +290,9 @@ class AgentFacade(Protocol):
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
 
+    def losses(self) -> Sequence[str]:
+        """Return what was found to be lost on the disk since the start; empty when nothing was."""
+
     async def sleep(self, duration_s: float) -> float:
         """Tell the others that this node is silent for so long; return the grace in seconds."""
 

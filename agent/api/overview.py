@@ -22,9 +22,14 @@ NOTHING_SEEN = dict.fromkeys(("members", "epoch"))
 
 
 async def healthz(request: Request) -> Response:
-    """Answer 200 when the agent does its work, else 503 with the reasons."""
-    reasons = list(request.app.state.agent.not_ready())
-    return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+    """Answer 200 when the agent does its work, else 503 with the reasons.
+
+    What the disk lost does not keep it from its work, and is said beside.
+    """
+    agent: AgentFacade = request.app.state.agent
+    reasons, losses = list(agent.not_ready()), list(agent.losses())
+    answer = {"ready": not reasons, "reasons": reasons, "losses": losses}
+    return JSONResponse(answer, 503 if reasons else 200)
 
 
 async def metrics(request: Request) -> Response:
@@ -43,6 +48,7 @@ async def status(request: Request) -> Response:
             "configuration": _unapplied(agent),
             "ready": not reasons,
             "reasons": reasons,
+            "losses": list(agent.losses()),
             "advice": agent.advice,
             "stage": agent.stage.word,
             "version": __version__,

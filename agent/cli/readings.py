@@ -67,6 +67,7 @@ def outbox(session: Session, output: str) -> None:
         "waiting": f"{answer['waiting']} of at most {answer['waiting_max']}",
         "delivered": answer["delivered"],
         "dead letters": answer["dead_letters"],
+        "lost on the disk": answer["lost"],
         "uplink": uplink["state"],
         "broker": f"{uplink['host']}:{uplink['port']}" if uplink["host"] else None,
         "MQTT version": uplink["version"],

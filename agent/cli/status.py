@@ -32,6 +32,8 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         "state": "ready" if answer["ready"] else _unready(answer["stage"]),
         "because": "; ".join(answer["reasons"]),
     }
+    if answer["losses"]:
+        told["lost"] = "; ".join(answer["losses"])
     if answer["advice"]:
         told["next"] = answer["advice"]
     if answer["cluster"]:

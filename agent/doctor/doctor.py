@@ -10,6 +10,7 @@ from agent.doctor import clocks, matrix, running
 from agent.doctor.desk import DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
+from agent.store.salvage import damaged_files
 from agent.wall_clock import boot_time
 from gossip.ids import format_cluster_id
 
@@ -96,6 +97,7 @@ class Doctor:
         return [
             running.health(agent.not_ready()),
             running.clock(agent.clock.last_step, boot_time()),
+            running.stores(agent.losses(), damaged_files(agent.paths.data)),
             running.membership(agent.members),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),

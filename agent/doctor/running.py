@@ -38,6 +38,18 @@ def clock(step: Step | None, now: Instant) -> Finding:
     return ok("clock-set", "the clock was not set within the last day.")
 
 
+def stores(losses: Sequence[str], kept: Sequence[str]) -> Finding:
+    """Look what the disk lost; ``kept`` are the damaged files that were replaced."""
+    files = f"Damaged files are kept for you to look at, and may be deleted: {', '.join(kept)}."
+    if losses:
+        hint = "A card that does this once does it again: replace it."
+        told = " ".join(f"{loss.rstrip('.')}." for loss in losses)
+        return fail("stores", told, f"{hint} {files}" if kept else hint)
+    if kept:
+        return warn("stores", "nothing was lost since the start, but something was before.", files)
+    return ok("stores", "nothing was found to be damaged in what is stored.")
+
+
 def membership(members: Iterable[Member]) -> Finding:
     """Look who is not there."""
     away = sorted(each.name for each in members if each.state.value in ("suspect", "dead"))

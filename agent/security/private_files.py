@@ -34,10 +34,17 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Replace a private file in one step: a reader sees the old or the new, never a part."""
+    """Replace a private file in one step: a reader sees the old or the new, never a part.
+
+    Raises OSError; the old one is then untouched, and nothing lies beside it.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_private(fresh, data)
-    fresh.replace(path)
+    try:
+        write_private(fresh, data)
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
 
 

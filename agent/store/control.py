@@ -8,32 +8,71 @@ few and each of them matters.
 The database carries the ids of the covey and the node that it was made for. A data directory in
 which somebody put another identity is refused: its registry and its starts belong to a node that
 no longer exists.
+
+The whole file is looked through when it is opened. If anything in it is wrong, the sound rows go
+into a new file, those that are missing come from its copy (``control_copy.py``), and the count
+of starts leaps ahead, so that no start can have been counted that is now forgotten.
 """
 
 import enum
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from agent import exits
 from agent.exits import AgentError
 from agent.security.identity import Peer
+from agent.store.checksums import Table, add_checksums
+from agent.store.control_copy import ControlCopy, copy_of, restore
 from agent.store.database import Database
 from agent.store.migrations import Migrations
+from agent.store.tail import Note
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
+T = TypeVar("T")
+
 PEERS_MAX = 4096
 TOKENS_REMEMBERED_S = 30 * 86400.0
 """How long an expired token is still told apart from one that never was."""
 
-CONTROL_MIGRATIONS = Migrations("control")
+STARTS_LEAP = 1000
+"""How many starts may have been counted since the newest count that is left of a damaged file."""
+
+FACTS = Table("facts", ("name", "value", "checksum"))
+PEERS = Table(
+    "peers", ("id", "name", "addresses", "seen_at", "checksum"), floats=frozenset({"seen_at"})
+)
+TOKENS = Table(
+    "tokens",
+    ("id", "secret_hash", "expires_at", "uses_left", "checksum"),
+    floats=frozenset({"expires_at"}),
+)
+ADMISSIONS = Table(
+    "admissions",
+    ("token_id", "key", "node_id", "admitted_at", "checksum"),
+    floats=frozenset({"admitted_at"}),
+)
+TABLES = (FACTS, PEERS, TOKENS, ADMISSIONS)
+
+
+def mend(rows: sqlite3.Connection, path: Path, note: Note | None) -> list[str]:
+    """Take from the copy what is missing, and count starts from where none can have been."""
+    del note
+    taken = restore(rows, copy_of(path), TABLES)
+    counted = int(_fact_or(rows, "starts", b"0"))
+    _set_fact(rows, "starts", str(counted + STARTS_LEAP).encode())
+    told = [f"{taken} rows, which its copy still had"] if taken else []
+    return told if _registry(rows) else [*told, "the registry, for which members are asked"]
+
+
+CONTROL_MIGRATIONS = Migrations("control", TABLES, mend=mend, is_rewritten=True)
 
 
 @CONTROL_MIGRATIONS
@@ -49,6 +88,14 @@ def create(schema: "Schema") -> None:
     )
     admissions = {"token_id": bytes, "key": bytes, "node_id": str, "admitted_at": float}
     schema.table("admissions").create(admissions, pk=("token_id", "key"), not_null={"node_id"})
+
+
+@CONTROL_MIGRATIONS
+def checksums(schema: "Schema") -> None:
+    """Add the checksums."""
+    for table in TABLES:
+        schema.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
+        add_checksums(schema.conn, table)
 
 
 class TokenState(enum.Enum):
@@ -81,6 +128,7 @@ class ControlStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._copy = ControlCopy(database, TABLES)
 
     @classmethod
     async def open(cls, path: Path, cluster_id: ClusterId, node_id: NodeId) -> "ControlStore":
@@ -99,16 +147,23 @@ class ControlStore:
         return cls(database)
 
     async def close(self) -> None:
-        """Commit and close the file."""
+        """Commit and close the file, and bring its copy up to date."""
+        await self._copy.finish()
         await self.database.close()
+
+    async def _write(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Commit something that nobody could tell us again, and have it copied."""
+        result = await self.database.write(write)
+        self._copy.soon()
+        return result
 
     async def count_start(self) -> int:
         """Count this start and return its number, 1 for the first."""
-        return await self.database.write(_count_start)
+        return await self._write(_count_start)
 
     async def raise_starts(self, starts: int) -> None:
         """Let the next start have a number above this one, whatever was counted so far."""
-        await self.database.write(lambda rows: _raise_starts(rows, starts))
+        await self._write(lambda rows: _raise_starts(rows, starts))
 
     def event_time(self) -> int:
         """Return the Lamport time of the last event that was delivered here; 0 before any."""
@@ -125,7 +180,7 @@ class ControlStore:
     async def save_facts(self, facts: Mapping[str, str]) -> None:
         """Keep these facts in place of the former ones."""
         kept = msgspec.msgpack.encode(dict(facts))
-        await self.database.write(lambda rows: _set_fact(rows, "owner's facts", kept))
+        await self._write(lambda rows: _set_fact(rows, "owner's facts", kept))
 
     def registry(self) -> tuple[int, bytes] | None:
         """Return epoch and bytes of the newest signed registry; None before the first."""
@@ -133,7 +188,7 @@ class ControlStore:
 
     async def save_registry(self, epoch: int, signed: bytes) -> bool:
         """Keep a signed registry unless a newer one is there; tell whether it was kept."""
-        return await self.database.write(lambda rows: _save_registry(rows, epoch, signed))
+        return await self._write(lambda rows: _save_registry(rows, epoch, signed))
 
     def peers(self) -> list[Peer]:
         """Return the peer book, last seen first."""
@@ -149,15 +204,15 @@ class ControlStore:
         self, token_id: bytes, secret_hash: bytes, expires_at: float, uses: int, now_s: float
     ) -> None:
         """Let a token in; forget those that expired long ago."""
-        row = (token_id, secret_hash, expires_at, uses)
+        row = TOKENS.sealed(token_id, secret_hash, float(expires_at), uses)
 
         def add(rows: sqlite3.Connection) -> None:
             long_ago = now_s - TOKENS_REMEMBERED_S
             rows.execute("DELETE FROM tokens WHERE expires_at < ?", (long_ago,))
             rows.execute("DELETE FROM admissions WHERE token_id NOT IN (SELECT id FROM tokens)")
-            rows.execute("INSERT INTO tokens VALUES (?, ?, ?, ?)", row)
+            rows.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?)", row)
 
-        await self.database.write(add)
+        await self._write(add)
 
     async def redeem(
         self,
@@ -184,14 +239,14 @@ class ControlStore:
             kept = _registry(rows)
             fresh = admit(kept[1] if kept else None, again)
             if not again:
-                query = "UPDATE tokens SET uses_left = uses_left - 1 WHERE id = ?"
-                rows.execute(query, (token_id,))
-                admission = (token_id, key, format_node_id(fresh.node_id), now_s)
-                rows.execute("INSERT INTO admissions VALUES (?, ?, ?, ?)", admission)
+                _use_once(rows, token_id)
+                admission = (token_id, key, format_node_id(fresh.node_id), float(now_s))
+                row = ADMISSIONS.sealed(*admission)
+                rows.execute("INSERT INTO admissions VALUES (?, ?, ?, ?, ?)", row)
             _save_registry(rows, fresh.epoch, fresh.signed)
             return fresh
 
-        return await self.database.write(use)
+        return await self._write(use)
 
 
 class NewRegistry(msgspec.Struct, frozen=True):
@@ -205,15 +260,22 @@ class NewRegistry(msgspec.Struct, frozen=True):
 Admit = Callable[[bytes | None, bool], NewRegistry]
 
 
+def _use_once(rows: sqlite3.Connection, token_id: bytes) -> None:
+    query = "SELECT id, secret_hash, expires_at, uses_left FROM tokens WHERE id = ?"
+    *token, uses_left = rows.execute(query, (token_id,)).fetchone()
+    row = TOKENS.sealed(*token, uses_left - 1)
+    rows.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", row)
+
+
 def _fact_or(rows: sqlite3.Connection, name: str, default: bytes) -> bytes:
     """Return a fact; when there is none, make the default the fact."""
-    rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, default))
+    rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", FACTS.sealed(name, default))
     found = rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return bytes(found[0])
 
 
 def _set_fact(rows: sqlite3.Connection, name: str, value: bytes) -> None:
-    rows.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+    rows.execute("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", FACTS.sealed(name, value))
 
 
 def _count_start(rows: sqlite3.Connection) -> int:
@@ -261,13 +323,13 @@ def _peer(node_id: str, name: str, addresses: bytes, seen_at: float) -> Peer:
 
 def _save_peers(rows: sqlite3.Connection, peers: tuple[Peer, ...]) -> None:
     rows.executemany(
-        "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?, ?)",
         [
-            (
+            PEERS.sealed(
                 format_node_id(peer.id),
                 peer.name,
                 msgspec.msgpack.encode(peer.addresses),
-                peer.seen_at,
+                float(peer.seen_at),
             )
             for peer in peers
         ],

@@ -24,6 +24,9 @@ BROKEN = "its content is damaged"
 FAILING = "the disk reports an error"
 BUSY = "another process holds it"
 
+OF_THE_DISK = frozenset({FULL, READ_ONLY, ABSENT, FAILING, BUSY})
+"""Kinds that say nothing about what is in the file."""
+
 KIND_OF_CODE = {
     sqlite3.SQLITE_FULL: FULL,
     sqlite3.SQLITE_READONLY: READ_ONLY,
@@ -71,8 +74,8 @@ ADVICE = {
         exits.NOT_PERMITTED,
     ),
     BROKEN: Advice(
-        "Stop the agent, keep a copy of the file, and restore a backup or save what can be read "
-        "with: sqlite3 FILE .recover",
+        "Nothing of this write was kept. What can be read is carried over into a new file, now or "
+        "when the agent starts again; the log and `covey doctor` say what is gone.",
         exits.UNHEALTHY,
     ),
     FAILING: Advice(
@@ -89,7 +92,12 @@ ADVICE = {
 
 
 class StorageError(AgentError):
-    """A database could not be opened, read or written; the hint says what to do."""
+    """A database could not be opened, read or written; the hint says what to do.
+
+    ``may_pass``: the disk refused it, and may take the same later.
+    """
+
+    may_pass = False
 
 
 class NewerSchemaError(StorageError):
@@ -112,7 +120,34 @@ def translate(error: Exception, path: Path) -> Exception:
     if kind == FAILING and _has_no_room(path):
         kind = FULL
     advice = ADVICE[kind]
-    return StorageError(f"{path}: {kind} ({error}).", hint=advice.hint, status=advice.status)
+    failure = StorageError(f"{path}: {kind} ({error}).", hint=advice.hint, status=advice.status)
+    failure.may_pass = kind in OF_THE_DISK
+    return failure
+
+
+def is_of_the_disk(error: sqlite3.Error) -> bool:
+    """Tell whether the disk refused something, rather than the file being damaged."""
+    return _kind_of(error) in OF_THE_DISK
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error says that a file is not as it was written."""
+    return _kind_of(error) == BROKEN
+
+
+def rebuilding(path: Path) -> "StorageError":
+    """Return the error of a read while a damaged file is being replaced."""
+    return StorageError(
+        f"{path} was damaged, and what can be read is being carried over into a new file.",
+        hint="Try again in a few seconds.",
+        status=exits.UNHEALTHY,
+    )
+
+
+def damaged(path: Path, what: str) -> "StorageError":
+    """Return the error of a read that found what was not written."""
+    advice = ADVICE[BROKEN]
+    return StorageError(f"{path}: {BROKEN} ({what}).", hint=advice.hint, status=advice.status)
 
 
 def closed(path: Path) -> StorageError:

@@ -8,23 +8,49 @@ when a step is pending, and otherwise its record is read with plain SQL.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.store.checksums import Table
+from agent.store.tail import Note
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
 Step = Callable[["Schema"], None]
+Mend = Callable[[sqlite3.Connection, Path, Note | None], list[str]]
+"""Makes sense of what was carried over from a damaged file; returns what is gone, in words.
+
+It gets the new file, the path of the old one, and what was noted after that one's last commit.
+"""
 
 
 class Migrations:
     """The steps of one file's schema; decorate them with ``@migrations``, in their order.
 
     A step is recorded under the name of its function: append new ones, never change an old one.
+
+    ``tables`` are those whose rows are checked and carried over when the file is damaged, and
+    ``mend`` then sees to what is missing. ``numbers`` is a query for the two numbers that are
+    noted after each commit (``tail.py``). Where rows change (``is_rewritten``), a stale one is as
+    bad as a wrong one: such a file is looked through whenever it is opened.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        tables: Sequence[Table] = (),
+        *,
+        mend: Mend = lambda _connection, _path, _note: [],
+        numbers: str = "SELECT 0, 0",
+        is_rewritten: bool = False,
+    ) -> None:
         self.name = name
+        self.tables = tuple(tables)
+        self.mend = mend
+        self.numbers = numbers
+        self.is_rewritten = is_rewritten
         self._steps: dict[str, Step] = {}
 
     def __call__(self, step: Step) -> Step:
@@ -34,8 +60,15 @@ class Migrations:
         return step
 
     def unknown(self, connection: sqlite3.Connection) -> list[str]:
-        """Return the steps that a file has taken and that are none of ours: it is newer."""
-        return [name for name in self._taken(connection) if name not in self._steps]
+        """Return the steps that a file has taken beyond all of ours: it is newer.
+
+        A file that lacks one of ours and has one that we do not know is no newer one: its record
+        is damaged, and the step that it lacks will fail.
+        """
+        taken = self._taken(connection)
+        if not self._steps.keys() <= set(taken):
+            return []
+        return [name for name in taken if name not in self._steps]
 
     def apply(self, connection: sqlite3.Connection) -> None:
         """Take the steps that a file lacks, each in a transaction of its own."""

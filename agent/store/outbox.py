@@ -13,6 +13,11 @@ between delivers those readings once more, under the same ids.
 An id is ``<node>-<boot>-<sequence>``: which node took the reading, in which of its lives, the
 how-manieth of that life. It is unique for ever, and a receiver that remembers ids stores each
 reading once. Readings leave in the order of their acceptance, earlier lives first.
+
+Flash may return other bytes than were written. A reading whose checksum is wrong is lost: it is
+counted as exactly that, and delivery goes on behind it. Where readings are missing, the file
+itself is damaged; it is replaced by one with all that can be read (``salvage.py``), and only what
+is missing then is lost. ``losses`` has the positions, the log the ids.
 """
 
 import asyncio
@@ -31,6 +36,7 @@ from agent.store import outbox_rows as rows
 from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.progress import Progress
+from agent.store.ranges import Range, described, joined, size, without
 from edge_apps.reading import UNTIMED, BadReading, Reading, check
 from gossip.ids import Boot, NodeId, format_node_id
 
@@ -75,8 +81,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class OutboxStats(msgspec.Struct, frozen=True):
-    """The outbox in numbers. ``delivered`` and ``dead_letters`` count its whole life.
+    """The outbox in numbers. ``delivered``, ``dead_letters`` and ``lost`` count its whole life.
 
+    ``lost`` readings were accepted, and then damaged on the disk before they were delivered.
     ``oldest_time_ns`` is the time of the oldest waiting reading, None when none waits.
     """
 
@@ -84,6 +91,7 @@ class OutboxStats(msgspec.Struct, frozen=True):
     waiting_max: int
     delivered: int
     dead_letters: int
+    lost: int
     oldest_time_ns: int | None
 
 
@@ -110,6 +118,9 @@ class Outbox:
         self._last = 0  # the position that was accepted last
         self._accepting = 0  # readings on their way to the disk
         self._dead = 0
+        self._lost = 0
+        self._unrecorded: list[Range] = []  # lost, and not yet among the losses on disk
+        self._sought: list[Range] = []  # missing, and looked for in the whole file
         self._unsaved = False
         self._saver: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
@@ -133,12 +144,36 @@ class Outbox:
             keep_delivered=keep_delivered,
             wall_ns=wall_ns,
         )
-        await database.write(partial(rows.begin_life, boot))
-        outbox._boots = database.read(rows.boots)
-        outbox._last = database.read(rows.next_position) - 1
-        outbox._progress = database.read(rows.progress)
-        outbox._dead = database.read(rows.buried)
+        # In the writer's thread: where it meets damage, it is done again on the new file.
+        gone, stored = await database.write(partial(rows.begin_life, boot, database.noted))
+        outbox._take(stored)
+        if gone:
+            outbox._tell_lost(gone, "commits were lost on the disk, or in a power cut")
+        database.on_rebuilt = outbox._heed_rebuilt
         return outbox
+
+    def _take(self, stored: rows.Stored) -> None:
+        """Take over what is on disk; what was delivered and not yet saved stays delivered."""
+        before = self._progress
+        self._unrecorded = [
+            part for each in self._unrecorded for part in without(each, stored.losses)
+        ]
+        self._progress = stored.progress
+        self._progress.lose(self._unrecorded)
+        self._progress.settle([*range(self._progress.cursor + 1, before.cursor + 1)])
+        self._progress.settle(before.beyond)
+        self._last = max(self._last, stored.last)
+        self._boots = stored.boots
+        self._dead = stored.buried
+        self._lost = stored.lost + size(self._unrecorded)
+
+    def _heed_rebuilt(self) -> None:
+        """Go on with a file that was made of a damaged one; whoever waits for readings looks."""
+        before = self._lost
+        self._take(self._database.read(rows.stored))
+        self.counts["readings_lost/damaged"] += self._lost - before
+        for listener in tuple(self._listeners):
+            listener(self._last + 1, ())
 
     # ---- in -------------------------------------------------------------------------------------
 
@@ -171,7 +206,7 @@ class Outbox:
 
     async def _store(self, stored: list[rows.Row], readings: Sequence[Reading]) -> int:
         try:
-            first = await self._database.write(partial(rows.insert, stored))
+            first = await self._database.write(partial(rows.insert, stored, self._last + 1))
         finally:
             self._accepting -= len(stored)
         self._last = max(self._last, first + len(stored) - 1)
@@ -193,12 +228,67 @@ class Outbox:
     # ---- out ------------------------------------------------------------------------------------
 
     def batch(self, limit: int, after: int = 0) -> list[Accepted]:
-        """Return up to ``limit`` unsettled readings behind position ``after``, in order."""
+        """Return up to ``limit`` unsettled readings behind position ``after``, in order.
+
+        Fewer, or none, while a damaged file is being replaced: a listener hears when that is over.
+        """
         after = max(after, self._progress.cursor)
-        query = partial(rows.rows_after, after, limit + len(self._progress.beyond))
-        found = self._database.read(query)
-        waiting = (row for row in found if not self._progress.is_settled(row[0]))
-        return [self._accepted(row) for row, _ in zip(waiting, range(limit), strict=False)]
+        wanted = limit + len(self._progress.beyond)
+        try:
+            found = self._database.read(partial(rows.rows_after, after, wanted))
+        except StorageError:
+            if self._database.is_rebuilding:
+                return []
+            raise
+        ends = after + wanted if len(found) == wanted else self._last
+        waiting = self._sound(self._before_gap(found, after, ends))
+        unsettled = (each for each in waiting if not self._progress.is_settled(each.position))
+        return [each for each, _ in zip(unsettled, range(limit), strict=False)]
+
+    def _before_gap(
+        self, found: list[rows.StoredRow], after: int, end: int
+    ) -> list[rows.StoredRow]:
+        """Return the rows up to the first that is missing and should be there.
+
+        The file is damaged then, and may still have it. What was looked for in vain is lost.
+        """
+        expected = after + 1
+        positions = [*(row[0] for row in found), end + 1]
+        for index, position in enumerate(positions):
+            missing = without((expected, position - 1), self._progress.lost)
+            if expected < position and missing:
+                if all(not without(each, self._sought) for each in missing):
+                    self._lose(missing, "they are nowhere in the file")
+                else:
+                    self._sought = joined([*self._sought, *missing])
+                    self._database.suspect(f"the readings at {described(missing)} are missing")
+                    return found[:index]
+            expected = max(expected, position + 1)
+        return found
+
+    def _sound(self, found: Sequence[rows.StoredRow]) -> list[Accepted]:
+        """Return the readings that are as they were written; the others are lost."""
+        readings = [(row[0], rows.sound_reading(row)) for row in found]
+        bad = [(position, position) for position, reading in readings if reading is None]
+        if gone := [each for each in bad if not self._progress.is_settled(each[0])]:
+            self._lose(joined(gone), "they are not as they were written")
+        return [Accepted(at, self.id_of(at), each) for at, each in readings if each is not None]
+
+    def _lose(self, gone: Sequence[Range], why: str) -> None:
+        """Go on without readings that are lost; soon noted on disk."""
+        self._progress.lose(gone)
+        self._lost += size(gone)
+        self._unrecorded += gone
+        self._tell_lost(gone, why)
+        self._save_soon()
+
+    def _tell_lost(self, gone: Sequence[Range], why: str) -> None:
+        self.counts["readings_lost/damaged"] += size(gone)
+        first, last = gone[0][0], gone[-1][1]
+        log.error(
+            "%d readings were lost on the disk (%s): positions %s, ids %s to %s. All others wait.",
+            size(gone), why, described(gone), self.id_of(first), self.id_of(last),
+        )  # fmt: skip
 
     def delivered(self, positions: Iterable[int]) -> None:
         """Note that the broker has these readings; saved within a quarter of a second."""
@@ -214,6 +304,8 @@ class Outbox:
         """
         if self._progress.is_settled(position):
             return
+        if self._unrecorded:
+            await self._save()
         after = Progress(self._progress.cursor, self._progress.encoded_beyond())
         after.settle([position])
         letter = rows.Burial(position, self.id_of(position), reason, self._wall_ns())
@@ -254,16 +346,16 @@ class Outbox:
                 return
             after = max(end, high - RECENT_STRETCH)
             query = partial(rows.recent_rows, pattern, limit, after, high)
-            for row in self._database.read(query):
+            for accepted in self._sound(self._database.read(query)):
                 limit -= 1
-                yield self._accepted(row)
+                yield accepted
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest dead letters, oldest first."""
         found = self._database.read(partial(rows.dead_letters, limit))
         return [
-            DeadLetter(reading_id, rows.reading(row), reason, at_ns)
-            for row, reading_id, reason, at_ns in reversed(found)
+            DeadLetter(reading_id, rows.reading(time_ns, sensor, body), reason, at_ns)
+            for _, reading_id, time_ns, sensor, body, reason, at_ns, _ in reversed(found)
         ]
 
     def stats(self) -> OutboxStats:
@@ -272,10 +364,15 @@ class Outbox:
         return OutboxStats(
             waiting=self.waiting,
             waiting_max=self.waiting_max,
-            delivered=self._progress.settled - self._dead,
+            delivered=self._progress.settled - self._dead - self._lost,
             dead_letters=self._dead,
+            lost=self._lost,
             oldest_time_ns=oldest[0].reading.time_ns if oldest else None,
         )
+
+    def losses(self) -> list[Range]:
+        """Return the positions of readings that were lost on the disk, as ranges."""
+        return joined([*self._database.read(rows.losses), *self._unrecorded])
 
     # ---- progress -------------------------------------------------------------------------------
 
@@ -307,12 +404,11 @@ class Outbox:
         """Write the cursor, and delete what is delivered and no longer kept."""
         self._unsaved = False
         now = Progress(self._progress.cursor, self._progress.encoded_beyond())
-        save = partial(rows.save_progress, now, self.keep_delivered)
+        gone = tuple(self._unrecorded)
+        save = partial(rows.save_progress, now, gone, self._wall_ns(), self.keep_delivered)
         if await self._database.write(save):
             self._unsaved = True  # there is more to delete than one transaction should
-
-    def _accepted(self, row: rows.StoredRow) -> Accepted:
-        return Accepted(row[0], self.id_of(row[0]), rows.reading(row))
+        self._unrecorded = [each for each in self._unrecorded if each not in gone]
 
 
 def _with_time(reading: Reading, now_ns: int) -> Reading:

@@ -5,12 +5,18 @@ none of them knows which. They deal in rows and positions; what these mean stand
 ``outbox.py`` and ``outbox_schema.py``.
 """
 
+from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import NamedTuple
 
 import msgspec
 
+from agent.store import outbox_mending as mending
+from agent.store.checksums import seal_all
+from agent.store.outbox_tables import BOOTS, DEAD_LETTERS, READINGS
 from agent.store.progress import Progress
+from agent.store.ranges import Range
+from agent.store.tail import Note
 from edge_apps.reading import Reading, Value
 from gossip.ids import Boot
 
@@ -19,8 +25,8 @@ PRUNE_BATCH, PRUNE_BATCH_MAX = 1_000, 20_000
 DEAD_LETTERS_MAX = 10_000
 
 Row = tuple[int, str, bytes]  # time_ns, sensor, body
-StoredRow = tuple[int, int, str, bytes]  # position, and the same
-LetterRow = tuple[StoredRow, str, str, int]  # the reading, its id, the reason, when
+StoredRow = tuple[int, int, str, bytes, int | None]  # position, the same, checksum
+LetterRow = tuple[int, str, int, str, bytes, str, int, int]  # the columns of dead_letters
 
 
 class Burial(NamedTuple):
@@ -30,6 +36,17 @@ class Burial(NamedTuple):
     reading_id: str
     reason: str
     now_ns: int
+
+
+class Stored(NamedTuple):
+    """An outbox as it is on disk: how many dead letters and lost readings there ever were."""
+
+    last: int
+    boots: list[tuple[int, Boot]]
+    progress: Progress
+    buried: int
+    losses: list[Range]
+    lost: int
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -42,45 +59,78 @@ def row(reading: Reading) -> Row:
     return (reading.time_ns, reading.sensor, body)
 
 
-def reading(row: StoredRow) -> Reading:
-    """Return the reading that a row holds."""
-    _, time_ns, sensor, body = row
+def reading(time_ns: int, sensor: str, body: bytes) -> Reading:
+    """Return the reading that the columns of a row hold."""
     value, unit, tags = _DECODER.decode(body)
     return Reading(sensor, value, unit, time_ns, tags)
+
+
+def sound_reading(row: StoredRow) -> Reading | None:
+    """Return the reading that a row holds, None when it is not as it was written.
+
+    Rows from before there were checksums are believed when they can be read.
+    """
+    _, time_ns, sensor, body, checksum = row
+    if checksum is not None and not READINGS.verifies(row):
+        return None
+    try:
+        return reading(time_ns, sensor, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return None
 
 
 def next_position(connection: Connection) -> int:
     """Return the position of the next reading: one behind the last, even when all are deleted."""
     (last,) = connection.execute(
         "SELECT max(coalesce((SELECT max(position) FROM readings), 0),"
-        " (SELECT cursor FROM progress))"
+        " (SELECT cursor FROM progress), coalesce((SELECT max(last) FROM losses), 0))"
     ).fetchone()
     return int(last) + 1
 
 
-def begin_life(boot: Boot, connection: Connection) -> None:
-    """Note at which position this life of the node begins."""
-    first = next_position(connection)
-    connection.execute("INSERT OR REPLACE INTO boots VALUES (?, ?)", (first, boot))
+def begin_life(boot: Boot, note: Note | None, connection: Connection) -> tuple[list[Range], Stored]:
+    """Note at which position this life of the node begins; return what was found to be lost."""
+    gone = mending.mend_end(connection, note)
+    row = BOOTS.sealed(next_position(connection), boot)
+    connection.execute("INSERT OR REPLACE INTO boots VALUES (?, ?, ?)", row)
+    return gone, stored(connection)
+
+
+def stored(connection: Connection) -> Stored:
+    """Return the state of the outbox as it is on disk."""
+    return Stored(
+        next_position(connection) - 1,
+        boots(connection),
+        progress(connection),
+        buried(connection),
+        mending.losses(connection),
+        mending.lost_readings(connection),
+    )
 
 
 def boots(connection: Connection) -> list[tuple[int, Boot]]:
     """Return the lives whose readings are here: first position and boot, in order."""
-    return connection.execute("SELECT * FROM boots ORDER BY first_position").fetchall()
+    query = f"SELECT {BOOTS.names} FROM boots ORDER BY first_position"  # noqa: S608 - our names
+    return [row[:2] for row in connection.execute(query) if BOOTS.verifies(row)]
 
 
 def progress(connection: Connection) -> Progress:
     """Return how far delivery had come when it was saved last."""
     cursor, beyond = connection.execute("SELECT cursor, beyond FROM progress").fetchone()
-    return Progress(cursor, beyond)
+    return Progress(cursor, beyond, mending.losses(connection))
 
 
-def insert(rows: list[Row], connection: Connection) -> int:
-    """Append rows; return the position of the first."""
-    first = next_position(connection)
+def losses(connection: Connection) -> list[Range]:
+    """Return the positions whose readings were lost on the disk."""
+    return mending.losses(connection)
+
+
+def insert(rows: list[Row], at_least: int, connection: Connection) -> int:
+    """Append rows, behind all others and from this position on; return that of the first."""
+    first = max(next_position(connection), at_least)
     connection.executemany(
-        "INSERT INTO readings VALUES (?, ?, ?, ?)",
-        ((position, *row) for position, row in enumerate(rows, first)),
+        "INSERT INTO readings (position, time_ns, sensor, body, checksum) VALUES (?, ?, ?, ?, ?)",
+        seal_all(READINGS, ((position, *row) for position, row in enumerate(rows, first))),
     )
     return first
 
@@ -88,7 +138,7 @@ def insert(rows: list[Row], connection: Connection) -> int:
 def rows_after(after: int, limit: int, connection: Connection) -> list[StoredRow]:
     """Return up to ``limit`` rows behind a position, in order."""
     return connection.execute(
-        "SELECT position, time_ns, sensor, body FROM readings WHERE position > ?"
+        "SELECT position, time_ns, sensor, body, checksum FROM readings WHERE position > ?"
         " ORDER BY position LIMIT ?",
         (after, limit),
     ).fetchall()
@@ -99,15 +149,22 @@ def recent_rows(
 ) -> list[StoredRow]:
     """Return the newest rows behind a position, up to ``last``, whose sensor matches."""
     return connection.execute(
-        "SELECT position, time_ns, sensor, body FROM readings WHERE position > ?"
+        "SELECT position, time_ns, sensor, body, checksum FROM readings WHERE position > ?"
         " AND position <= ? AND sensor GLOB ? ORDER BY position DESC LIMIT ?",
         (after, last, pattern.replace("[!", "[^"), limit),  # the shell's way of "none of these"
     ).fetchall()
 
 
-def save_progress(progress: Progress, keep: int, connection: Connection) -> bool:
-    """Save, and delete one batch of what is no longer kept; tell whether more is to delete."""
-    _write_progress(progress, connection)
+def save_progress(
+    progress: Progress, gone: Sequence[Range], now_ns: int, keep: int, connection: Connection
+) -> bool:
+    """Save, with what is newly lost, and delete one batch of what is no longer kept.
+
+    Tell whether more is to delete.
+    """
+    mending.save(connection, progress)
+    if gone:
+        mending.record(connection, gone, now_ns)
     (oldest,) = connection.execute("SELECT min(position) FROM readings").fetchone()
     if oldest is None:
         return False
@@ -124,27 +181,29 @@ def save_progress(progress: Progress, keep: int, connection: Connection) -> bool
     return surplus > PRUNE_BATCH_MAX
 
 
-def _write_progress(progress: Progress, connection: Connection) -> None:
-    connection.execute(
-        "UPDATE progress SET cursor = ?, beyond = ?", (progress.cursor, progress.encoded_beyond())
-    )
-
-
 def bury(letter: Burial, after: Progress, connection: Connection) -> int:
     """Copy a reading to the dead letters and save the progress that this makes, as one.
 
     Return how many old letters were forgotten for it.
     """
-    _write_progress(after, connection)
-    connection.execute(
-        "INSERT INTO dead_letters (reading_id, time_ns, sensor, body, reason, buried_at_ns)"
-        " SELECT ?, time_ns, sensor, body, ?, ? FROM readings WHERE position = ?",
-        (letter.reading_id, letter.reason, letter.now_ns, letter.position),
-    )
+    mending.save(connection, after)
+    row = connection.execute(
+        "SELECT time_ns, sensor, body FROM readings WHERE position = ?", (letter.position,)
+    ).fetchone()
+    if row is not None:
+        _insert_letter(connection, letter, row)
     return connection.execute(
         "DELETE FROM dead_letters WHERE number <= (SELECT max(number) FROM dead_letters) - ?",
         (DEAD_LETTERS_MAX,),
     ).rowcount
+
+
+def _insert_letter(connection: Connection, letter: Burial, row: Row) -> None:
+    (number,) = connection.execute(
+        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'), 0) + 1"
+    ).fetchone()
+    sealed = DEAD_LETTERS.sealed(number, letter.reading_id, *row, letter.reason, letter.now_ns)
+    connection.execute("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", sealed)
 
 
 def buried(connection: Connection) -> int:
@@ -154,10 +213,6 @@ def buried(connection: Connection) -> int:
 
 
 def dead_letters(limit: int, connection: Connection) -> list[LetterRow]:
-    """Return the newest dead letters, newest first."""
-    rows = connection.execute(
-        "SELECT number, time_ns, sensor, body, reading_id, reason, buried_at_ns"
-        " FROM dead_letters ORDER BY number DESC LIMIT ?",
-        (limit,),
-    )
-    return [(row[:4], *row[4:]) for row in rows]
+    """Return the newest dead letters that are as they were written, newest first."""
+    query = f"SELECT {DEAD_LETTERS.names} FROM dead_letters ORDER BY number DESC LIMIT ?"  # noqa: S608
+    return [row for row in connection.execute(query, (limit,)) if DEAD_LETTERS.verifies(row)]

@@ -12,12 +12,20 @@ needs to be stored with each reading.
 
 from typing import TYPE_CHECKING
 
+from agent.store.checksums import add_checksums
 from agent.store.migrations import Migrations
+from agent.store.outbox_mending import mend
+from agent.store.outbox_tables import BOOTS, DEAD_LETTERS, LOSSES, NUMBERS, PROGRESS, READINGS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
-OUTBOX_MIGRATIONS = Migrations("outbox")
+OUTBOX_MIGRATIONS = Migrations(
+    "outbox",
+    (READINGS, BOOTS, PROGRESS, DEAD_LETTERS, LOSSES),
+    mend=mend,
+    numbers=NUMBERS,
+)
 
 
 @OUTBOX_MIGRATIONS
@@ -42,4 +50,23 @@ def dead_letters(db: "Schema") -> None:
         "CREATE TABLE dead_letters (number INTEGER PRIMARY KEY AUTOINCREMENT, reading_id TEXT"
         " NOT NULL, time_ns INTEGER NOT NULL, sensor TEXT NOT NULL, body BLOB NOT NULL,"
         " reason TEXT NOT NULL, buried_at_ns INTEGER NOT NULL)"
+    )
+
+
+@OUTBOX_MIGRATIONS
+def checksums(db: "Schema") -> None:
+    """Add the checksums. Readings that wait go without: there may be a million, and they leave."""
+    for table in (READINGS, BOOTS, PROGRESS, DEAD_LETTERS):
+        db.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
+    for table in (BOOTS, PROGRESS, DEAD_LETTERS):
+        add_checksums(db.conn, table)
+
+
+@OUTBOX_MIGRATIONS
+def losses(db: "Schema") -> None:
+    """Create the list of positions whose readings were lost on the disk."""
+    db.execute(
+        "CREATE TABLE losses (number INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL,"
+        " last INTEGER NOT NULL, readings INTEGER NOT NULL, found_at_ns INTEGER NOT NULL,"
+        " checksum INTEGER)"
     )

@@ -8,6 +8,15 @@ A record is one row, its versions and context packed together: they are always r
 a key has one version except after concurrent writes. The hash of its live dots stands beside it
 as a number, so that the digest of a partition is computed without unpacking a single value.
 SQLite's integers are signed: numbers of 64 bits are stored as what they are in two's complement.
+
+A record that the disk lost, or changed, while the clock still covers it would be taken for a
+deleted one, and deleted everywhere. So the whole file is looked through when it is opened, and
+each row again when it is read. Records and clocks have an index beside them: a row that is
+missing in one of the two is found as well. From a file in which anything is wrong, the sound
+records are carried over, no clock, and every partition is marked as damaged, as
+``gossip/state/storage.py`` asks for: the other owners then give what is missing. While the agent
+runs, damage ends it: what the machine holds in memory would not fit a file without it, and the
+next start mends it.
 """
 
 import sqlite3
@@ -17,17 +26,37 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from agent.store.checksums import Table, add_checksums
 from agent.store.database import Database
+from agent.store.failures import damaged
 from agent.store.migrations import Migrations
+from agent.store.tail import Note
 from gossip.state.dots import Coverage, Interval
-from gossip.state.limits import KEY_BYTES_MAX
+from gossip.state.limits import KEY_BYTES_MAX, PARTITIONS
 from gossip.state.records import Record, record_mark
-from gossip.state.storage import ClockChange, Forget, HoldingChange, RecordChange
+from gossip.state.storage import DAMAGED, ClockChange, Forget, HoldingChange, RecordChange
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
-RECORDS_MIGRATIONS = Migrations("records")
+RECORDS = Table("records", ("partition", "key", "mark", "record", "checksum"))
+CLOCKS = Table("clocks", ("partition", "actor", "intervals", "checksum"))
+HOLDINGS = Table("holdings", ("partition", "since", "checksum"), rowid="partition")
+
+
+def mark_damaged(connection: sqlite3.Connection, path: Path, note: Note | None) -> list[str]:
+    """Let the state plane know that records may be missing; see the module's text."""
+    del path, note
+    connection.execute("DELETE FROM clocks")
+    connection.execute("DELETE FROM holdings")
+    rows = (HOLDINGS.sealed(partition, DAMAGED) for partition in range(PARTITIONS))
+    connection.executemany("INSERT INTO holdings VALUES (?, ?, ?)", rows)
+    return ["what lay in the damaged places; the other owners of these keys are asked for it"]
+
+
+RECORDS_MIGRATIONS = Migrations(
+    "records", (RECORDS, CLOCKS, HOLDINGS), mend=mark_damaged, is_rewritten=True
+)
 
 BITS = 64
 BEYOND = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
@@ -52,6 +81,15 @@ def records_clocks_holdings(db: "Schema") -> None:
         " intervals BLOB NOT NULL, PRIMARY KEY (partition, actor)) WITHOUT ROWID"
     )
     db.execute("CREATE TABLE holdings (partition INTEGER PRIMARY KEY, since INTEGER NOT NULL)")
+
+
+@RECORDS_MIGRATIONS
+def checksums(db: "Schema") -> None:
+    """Add the checksums, and an index by which a missing clock is noticed."""
+    for table in (RECORDS, CLOCKS, HOLDINGS):
+        db.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
+        add_checksums(db.conn, table)
+    db.execute("CREATE INDEX clock_checksums ON clocks (partition, checksum)")
 
 
 def _signed(number: int) -> int:
@@ -83,20 +121,16 @@ class RecordStore:
 
     def load(self, partition: int, key: str) -> Record | None:
         """Return a key's record."""
-        query = "SELECT record FROM records WHERE partition = ? AND key = ?"
-        rows = self._rows(query, partition, key)
-        return _decode_record(rows[0][0]) if rows else None
+        found = self._sound(RECORDS, "partition = ? AND key = ?", partition, key)
+        return _decode_record(found[0][3]) if found else None
 
     def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
         """Return up to ``limit`` records with this prefix after this key, in key order."""
         # SQLite compares UTF-8 bytes, which sort like code points, which is how Python sorts.
-        query = (
-            "SELECT key, record FROM records"
-            " WHERE partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
-        )
+        where = "partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
         end = prefix + BEYOND
-        found = self._rows(query, partition, after, prefix, end, limit)
-        return [(key, _decode_record(record)) for key, record in found]
+        found = self._sound(RECORDS, where, partition, after, prefix, end, limit)
+        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
 
     def digest(self, partition: int) -> int:
         """Return the exclusive or of ``record_mark`` over all records of a partition."""
@@ -107,22 +141,30 @@ class RecordStore:
 
     def bare(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
-        query = "SELECT key, record FROM records WHERE partition = ? AND mark = 0"
-        return [(key, _decode_record(record)) for key, record in self._rows(query, partition)]
+        found = self._sound(RECORDS, "partition = ? AND mark = 0", partition)
+        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
 
     def clock(self, partition: int) -> Coverage:
         """Return the coverage clock of a partition."""
-        found = self._rows("SELECT actor, intervals FROM clocks WHERE partition = ?", partition)
-        clock = ((_unsigned(actor), _decode_intervals(intervals)) for actor, intervals in found)
+        found = self._sound(CLOCKS, "partition = ?", partition)
+        clock = ((_unsigned(row[1]), _decode_intervals(row[2])) for row in found)
         return tuple(sorted(clock))
 
     def holdings(self) -> dict[int, int]:
-        """Return for each complete partition the epoch of the owners it is complete for."""
-        return dict(self._rows("SELECT partition, since FROM holdings"))
+        """Return for each complete partition the epoch of its owners; DAMAGED for damaged ones."""
+        return {partition: since for partition, since, _ in self._sound(HOLDINGS, "true")}
 
     def partitions(self) -> set[int]:
         """Return the partitions that have records."""
         return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
+
+    def _sound(self, table: Table, where: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
+        """Return rows with all columns. Raises StorageError if one is not as it was written."""
+        query = f"SELECT {table.names} FROM {table.name} WHERE {where}"  # noqa: S608 - our names
+        found = self._rows(query, *parameters)
+        if not all(map(table.verifies, found)):
+            raise damaged(self.database.path, f"a row of {table.name} is not as it was written")
+        return found
 
     def _rows(self, query: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
         return self.database.read(
@@ -137,14 +179,13 @@ def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
             case RecordChange():
                 _apply_record(connection, change)
             case ClockChange(partition, actor, intervals):
-                row = (partition, _signed(actor), _encode(intervals))
-                connection.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?)", row)
+                row = CLOCKS.sealed(partition, _signed(actor), _encode(intervals))
+                connection.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)", row)
             case HoldingChange(partition, None):
                 connection.execute("DELETE FROM holdings WHERE partition = ?", (partition,))
             case HoldingChange(partition, since):
-                connection.execute(
-                    "INSERT OR REPLACE INTO holdings VALUES (?, ?)", (partition, since)
-                )
+                row = HOLDINGS.sealed(partition, since)
+                connection.execute("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", row)
             case Forget(partition):
                 for table in ("records", "clocks", "holdings"):
                     query = f"DELETE FROM {table} WHERE partition = ?"  # noqa: S608 - our names
@@ -159,5 +200,5 @@ def _apply_record(connection: sqlite3.Connection, change: RecordChange) -> None:
         connection.execute("DELETE FROM records WHERE partition = ? AND key = ?", name)
         return
     mark = _signed(record_mark(change.key, change.record.dots()))
-    row = (*name, mark, _encode(change.record))
-    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", row)
+    row = RECORDS.sealed(*name, mark, _encode(change.record))
+    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)

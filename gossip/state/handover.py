@@ -16,6 +16,12 @@ writer's choice, arrives by step 3, a little later.
 Members of S that were removed from the registry cannot be asked. Their absence is what the
 operator decided; the count is then what is left of S. And if changes came so fast that too few of
 S are complete, a new owner asks every node that belongs: who has heard all has heard enough.
+
+**A damaged copy** (``storage.py``) is taken over as well, though no registry has changed. What is
+gone are writes that this node acknowledged, as one of S or as one of S'. The latter may be on any
+W - 1 others of S', complete or not, so passes with |S'| - W + 1 of those are needed on top. The
+former are on every complete member of S', or are found in S as above. A covey of one asks nobody:
+there what is gone is gone, and the storage has said so.
 """
 
 from collections import Counter
@@ -34,9 +40,10 @@ Order = Callable[[Iterable[NodeId]], list[NodeId]]
 
 
 class Takeover:
-    """What a new owner has heard so far."""
+    """What a new owner has heard so far; ``damaged``: one that had a copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, damaged: bool) -> None:
+        self.damaged = damaged
         self.heard: set[NodeId] = set()
         self.complete: set[NodeId] = set()
         self.attempts: Counter[NodeId] = Counter()
@@ -66,10 +73,13 @@ class Handover:
             if me in owners:
                 self._continue(partition)
                 if not self._replica.is_complete(partition, registry):
-                    self._takeovers[partition] = Takeover()
+                    damaged = partition in self._replica.damaged
+                    self._takeovers[partition] = Takeover(damaged=damaged)
         for partition in self._replica.occupied() | set(self._replica.holdings):
             if me not in registry.owners[partition]:
                 self._letting_go[partition] = set()
+        for partition in self._replica.damaged - set(self._takeovers) - set(self._letting_go):
+            self._replica.write_off(partition)
         self._due = now if self._takeovers or self._letting_go else None
 
     def _continue(self, partition: int) -> None:
@@ -80,7 +90,7 @@ class Handover:
             me in former
             and self._replica.holdings.get(partition) == registry.former_since[partition]
         )
-        if stayed or not former:
+        if stayed or (not former and partition not in self._replica.damaged):
             self._replica.hold(partition, registry.since[partition])
 
     def unfinished(self) -> int:
@@ -107,12 +117,25 @@ class Handover:
     def _settle(self, partition: int, takeover: Takeover) -> None:
         """Become complete when enough was heard."""
         others = set(self._registrar.registry.ids()) - {self._post.me}
-        former = self._askable_former(partition)
-        enough = len(takeover.complete & former) >= self._needed(partition, former)
-        if enough or takeover.heard >= others:
+        if self._has_heard_enough(partition, takeover) or takeover.heard >= others:
             del self._takeovers[partition]
             self._replica.hold(partition, self._registrar.registry.since[partition])
             self._post.counts["handovers/taken"] += 1
+
+    def _has_heard_enough(self, partition: int, takeover: Takeover) -> bool:
+        former = self._askable_former(partition)
+        enough = len(takeover.complete & former) >= self._needed(partition, former)
+        if not takeover.damaged:
+            return enough
+        owners = self._other_owners(partition)
+        majority = (len(owners) + 1) // 2 + 1
+        needed = min(len(owners) + 1 - majority + 1, len(owners))
+        return len(takeover.heard & owners) >= needed and (
+            enough or bool(takeover.complete & owners)
+        )
+
+    def _other_owners(self, partition: int) -> set[NodeId]:
+        return set(self._registrar.registry.owners[partition]) - {self._post.me}
 
     def _askable_former(self, partition: int) -> set[NodeId]:
         registry = self._registrar.registry
@@ -147,10 +170,12 @@ class Handover:
 
     def _ask_next(self, partition: int, takeover: Takeover) -> None:
         """Ask a former owner; those that were asked least first; then anybody."""
-        former = self._askable_former(partition)
-        if len(takeover.complete & former) >= self._needed(partition, former):
+        if self._has_heard_enough(partition, takeover):
             self._settle(partition, takeover)
             return
+        first = self._askable_former(partition)
+        if takeover.damaged:
+            first |= self._other_owners(partition)
         others = self._order(set(self._registrar.registry.ids()) - {self._post.me})
         # Someone heard, but not complete at the time, may be complete by now: ask again.
         candidates = [node for node in others if node not in takeover.complete]
@@ -159,7 +184,7 @@ class Handover:
             return
 
         def priority(node: NodeId) -> tuple[int, bool]:
-            return takeover.attempts[node], node not in former
+            return takeover.attempts[node], node not in first
 
         chosen = min(candidates, key=priority)
         takeover.attempts[chosen] += 1

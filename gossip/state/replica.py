@@ -36,6 +36,7 @@ from gossip.state.records import (
 )
 from gossip.state.registry import Registry
 from gossip.state.storage import (
+    DAMAGED,
     Change,
     ClockChange,
     Forget,
@@ -78,7 +79,9 @@ class Replica:
     ) -> None:
         self.me = me
         self.listener: Listener = lambda _key, _before, _after, _token: None
-        self.holdings = storage.holdings()
+        held = storage.holdings()
+        self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
+        self.damaged = {p for p, since in held.items() if since == DAMAGED}
         self._actor = actor
         self._storage = storage
         self._clock = clock
@@ -256,7 +259,14 @@ class Replica:
             del self.holdings[partition]
         else:
             self.holdings[partition] = since
+            self.damaged.discard(partition)
         change = HoldingChange(partition, since)
+        self._change(self._partition(partition), ("holding", partition), change)
+
+    def write_off(self, partition: int) -> None:
+        """Forget that a copy was damaged of which nothing is left, and that nobody wants."""
+        self.damaged.discard(partition)
+        change = HoldingChange(partition, None)
         self._change(self._partition(partition), ("holding", partition), change)
 
     def is_complete(self, partition: int, registry: Registry) -> bool:
@@ -272,6 +282,7 @@ class Replica:
     def forget(self, partition: int) -> None:
         """Let go of a whole copy; see the module's text."""
         self.holdings.pop(partition, None)
+        self.damaged.discard(partition)
         self._overlay = {name: kept for name, kept in self._overlay.items() if name[0] != partition}
         self._batch = {name: c for name, c in self._batch.items() if c.partition != partition}
         held = Partition(self._rng.getrandbits(ACTOR_BITS))

@@ -7,6 +7,14 @@ is therefore always a state that some prefix of the batches led to, as after a c
 Three things are kept: records; the coverage clock of each partition, which remembers records
 that are gone; and *holdings*, which say for which era of its owners a partition is complete
 here, so that a new owner that has not copied everything does not answer reads.
+
+**What a disk lost.** A record that is gone while the clock still covers it reads as "seen, and
+deleted", and would take the value from every other replica. So a storage that finds that it lost
+anything, be it one row or the newest batches, must be given to the machine like this: the records
+that are as they were written; *no clock*, of any partition it may be about; and the holding
+``DAMAGED`` for each of them. Records without a clock are harmless, as late and doubled messages
+are: they claim what was true once. The machine then answers no reads, takes the copy over again
+from the other owners (``handover.py``), and writes under a new actor, as after every start.
 """
 
 from collections.abc import Iterable
@@ -16,6 +24,9 @@ import msgspec
 
 from gossip.state.dots import Actor, Coverage, Interval
 from gossip.state.records import Record, record_mark
+
+DAMAGED = 0
+"""In place of an epoch, which begins at 1: there was a copy here, and part of it may be gone."""
 
 
 class RecordChange(msgspec.Struct, frozen=True):
@@ -69,7 +80,10 @@ class Storage(Protocol):
         """Return the coverage clock of a partition."""
 
     def holdings(self) -> dict[int, int]:
-        """Return for each complete partition the epoch of the owners it is complete for."""
+        """Return for each complete partition the epoch of the owners it is complete for.
+
+        ``DAMAGED`` for those of which the disk may have lost something.
+        """
 
     def partitions(self) -> set[int]:
         """Return the partitions that have records."""

@@ -8,6 +8,7 @@ decoder has to say here by what it is attacked.
 ``siege``     whole nodes under attack: ``tests/fuzz/siege.py``
 ``parsers``   one function at a time: ``tests/fuzz/parsers.py``
 ``requests``  the HTTP API: ``tests/fuzz/requests.py``
+``damage``    files as worn flash returns them: ``tests/fuzz/damage.py``
 ``own``       reads only what this very node wrote and keeps in a database or a folder of its own
 ``kernel``    reads what the kernel or the administrator of this machine says
 a path        a test file that does it
@@ -23,8 +24,8 @@ CALLS = frozenset(
 )  # fmt: skip
 """Names of what turns bytes or texts into something else."""
 
-CODECS, SIEGE, PARSERS, REQUESTS, OWN, KERNEL = (
-    "codecs", "siege", "parsers", "requests", "own", "kernel",
+CODECS, SIEGE, PARSERS, REQUESTS, DAMAGE, OWN, KERNEL = (
+    "codecs", "siege", "parsers", "requests", "damage", "own", "kernel",
 )  # fmt: skip
 
 COVERED: dict[str, tuple[str, ...]] = {
@@ -78,6 +79,14 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/security/identity.py": (PARSERS, "tests/unit/test_identity_files.py"),
     "agent/security/keyring.py": (PARSERS, "tests/unit/test_keyring.py"),
     "agent/apps/desired.py": ("tests/unit/test_app_desired.py",),
+    # Files that the disk has changed.
+    "agent/store/control.py": (DAMAGE, OWN),
+    "agent/store/control_copy.py": (DAMAGE,),
+    "agent/store/outbox_rows.py": (DAMAGE, OWN),
+    "agent/store/pages.py": (DAMAGE,),
+    "agent/store/progress.py": (DAMAGE, OWN),
+    "agent/store/records.py": (DAMAGE, OWN),
+    "agent/store/tail.py": (DAMAGE,),
     # What nobody else writes.
     "agent/cli/kv.py": (OWN,),
     "agent/escaping.py": (OWN,),
@@ -91,10 +100,6 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/forum/words.py": (PARSERS, OWN),
     "agent/net/interfaces.py": (KERNEL,),
     "agent/lock.py": (OWN,),
-    "agent/store/control.py": (OWN,),
-    "agent/store/outbox_rows.py": (OWN,),
-    "agent/store/progress.py": (OWN,),
-    "agent/store/records.py": (OWN,),
     "edge_apps/__main__.py": (OWN,),
     "edge_apps/running.py": (OWN,),
     "gossip/membership/events.py": (OWN,),

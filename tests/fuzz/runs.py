@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from tests.fuzz.damage import damage_control, damage_outbox, damage_records
 from tests.fuzz.parsers import PARSERS, feed_spoilt
 from tests.fuzz.requests import Requests
 from tests.fuzz.siege import Siege
@@ -58,7 +59,14 @@ def request(seed: int) -> int:
     return REQUESTS
 
 
-KINDS = (Kind("siege", besiege), Kind("parsers", misread), Kind("requests", request))
+KINDS = (
+    Kind("siege", besiege),
+    Kind("parsers", misread),
+    Kind("requests", request),
+    Kind("outbox", damage_outbox),
+    Kind("records", damage_records),
+    Kind("control", damage_control),
+)
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 

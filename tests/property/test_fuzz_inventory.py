@@ -3,9 +3,19 @@
 import ast
 
 from tests.fuzz.codecs import ROOT, sources
-from tests.fuzz.inventory import CALLS, CODECS, COVERED, KERNEL, OWN, PARSERS, REQUESTS, SIEGE
+from tests.fuzz.inventory import (
+    CALLS,
+    CODECS,
+    COVERED,
+    DAMAGE,
+    KERNEL,
+    OWN,
+    PARSERS,
+    REQUESTS,
+    SIEGE,
+)
 
-WORDS = {CODECS, SIEGE, PARSERS, REQUESTS, OWN, KERNEL}
+WORDS = {CODECS, SIEGE, PARSERS, REQUESTS, DAMAGE, OWN, KERNEL}
 
 
 def _decodes(tree: ast.Module) -> bool:

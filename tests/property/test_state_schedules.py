@@ -22,7 +22,7 @@ from gossip.ids import NodeId
 from gossip.state import reads, replica
 from gossip.state.comparison import Comparisons, Pass
 from gossip.state.dots import Dot
-from gossip.state.handover import Handover
+from gossip.state.handover import Handover, Takeover
 from gossip.state.messages import Message
 from gossip.state.post import Post
 from gossip.state.records import KeyState, decode_context, join_contexts
@@ -30,6 +30,7 @@ from gossip.state.registrar import Registrar
 from gossip.state.registry import admit, remove
 from gossip.state.replica import Replica
 from gossip.state.requests import Delete, Get, GetResult, Put, PutResult
+from gossip.state.storage import DAMAGED, MemoryStorage
 from gossip.state.writes import Writes
 from tests.unit.state_net import Net, node, registry_of
 
@@ -37,6 +38,7 @@ Named = tuple[str, Dot]
 
 KEYS = [f"key-{n}" for n in range(4)]
 SCHEDULES = 80
+LOSSY_SCHEDULES = range(1000, 1060)
 
 
 class Violation(AssertionError):
@@ -46,7 +48,8 @@ class Violation(AssertionError):
 class Witness(Net):
     """A net that knows what was meant."""
 
-    def __init__(self, seed: int, nodes: int) -> None:
+    def __init__(self, seed: int, nodes: int, *, lossy: bool = False) -> None:
+        self.lossy = 2 * lossy
         self.meant: set[Named] = set()
         self.meant_by: dict[Named, set[Named]] = {}
         self.acked: set[Named] = set()
@@ -87,7 +90,7 @@ class Witness(Net):
         actions = [
             self.put, self.put, self.put, self.get, self.get, self.delete,
             self.cut_one, self.mend, self.restart, self.blackout, self.slow_disk, self.grow,
-            self.shrink,
+            self.shrink, *[self.lose] * self.lossy,
         ]  # fmt: skip
         for _ in range(steps):
             self.rng.choice(actions)()
@@ -168,6 +171,29 @@ class Witness(Net):
         self.open = {name: o for name, o in self.open.items() if name[0] != gone}
         self.adopt(remove(self.registry, gone))
 
+    def lose(self) -> None:
+        """A disk loses some records of a node, and its storage finds that out at the next start.
+
+        One disk at a time: what all holders of a write lose is lost.
+        """
+        if self.replicas == 1 or not self.quiet():
+            return
+        who = self.anybody()
+        self.crash(who)
+        self.open = {name: o for name, o in self.open.items() if name[0] != who}
+        storage, share = self.storages[who], self.rng.choice([0.3, 1.0])
+        for records in storage.records.values():
+            for key in [key for key in sorted(records) if self.rng.random() < share]:
+                del records[key]
+                self.totals["disks/records_lost"] += 1
+        self.tell_lost(storage)
+        self.start(who)
+
+    def tell_lost(self, storage: MemoryStorage) -> None:
+        """Mark a storage as ``gossip/state/storage.py`` asks for."""
+        storage.clocks.clear()
+        storage.complete = dict.fromkeys(range(self.registry.partitions), DAMAGED)
+
     # Judging
 
     @property
@@ -238,8 +264,8 @@ class Witness(Net):
             raise Violation(f"came back: {back}")
 
 
-def run(seed: int) -> Witness:
-    witness = Witness(seed, nodes=3 + seed % 3)
+def run(seed: int, *, lossy: bool = False) -> Witness:
+    witness = Witness(seed, nodes=3 + seed % 3, lossy=lossy)
     try:
         witness.trouble(120)
         witness.peace()
@@ -251,6 +277,11 @@ def run(seed: int) -> Witness:
 def test_no_schedule_breaks_a_promise() -> None:
     for seed in range(SCHEDULES):
         run(seed)
+
+
+def test_no_schedule_breaks_a_promise_when_disks_lose_records() -> None:
+    lost = sum(run(seed, lossy=True).totals["disks/records_lost"] for seed in LOSSY_SCHEDULES)
+    assert lost > len(LOSSY_SCHEDULES)
 
 
 def test_schedules_are_not_vacuous() -> None:
@@ -359,9 +390,9 @@ MUTATIONS: list[Callable[[Patch], None]] = [
 ]  # fmt: skip
 
 
-def run_until_violation() -> None:
+def run_until_violation(*, lossy: bool = False) -> None:
     for seed in range(4 * SCHEDULES):
-        run(seed)
+        run(seed, lossy=lossy)
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__.strip("_"))
@@ -371,6 +402,43 @@ def test_each_rule_is_needed(
     mutate(monkeypatch)
     with pytest.raises(Violation):
         run_until_violation()
+
+
+def _says_nothing_of_a_loss(patch: Patch) -> None:
+    patch.setattr(Witness, "tell_lost", lambda _self, _storage: None)
+
+
+def _keeps_the_clock_after_a_loss(patch: Patch) -> None:
+    def tell_lost(self: Witness, storage: MemoryStorage) -> None:
+        storage.complete = dict.fromkeys(range(self.registry.partitions), DAMAGED)
+
+    patch.setattr(Witness, "tell_lost", tell_lost)
+
+
+def _takes_a_damaged_copy_for_a_new_one(patch: Patch) -> None:
+    def init(self: Takeover, *, damaged: bool) -> None:
+        del damaged
+        original(self, damaged=False)
+
+    original = Takeover.__init__
+    patch.setattr(Takeover, "__init__", init)
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        _says_nothing_of_a_loss,
+        _keeps_the_clock_after_a_loss,
+        _takes_a_damaged_copy_for_a_new_one,
+    ],
+    ids=lambda f: f.__name__.strip("_"),
+)
+def test_each_rule_about_losses_is_needed(
+    monkeypatch: pytest.MonkeyPatch, mutate: Callable[[Patch], None]
+) -> None:
+    mutate(monkeypatch)
+    with pytest.raises(Violation):
+        run_until_violation(lossy=True)
 
 
 def write_under_the_old_placement() -> bool:

@@ -147,7 +147,7 @@ class FakeTelemetry:
         return self.accepted[-limit:]
 
     def stats(self) -> OutboxStats:
-        return OutboxStats(len(self.accepted), 1000, 7, 1, None)
+        return OutboxStats(len(self.accepted), 1000, 7, 1, 2, None)
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         return [
@@ -394,6 +394,7 @@ class FakeAgent:
         self.reasons: list[str] = []
         self.changed_settings: list[str] = []
         self.configuration_problem = ""
+        self.lost: list[str] = []
         self.left = threading.Event()
         address = Address("192.168.1.7", 7747)
         for node, name, state in (
@@ -425,6 +426,9 @@ class FakeAgent:
 
     def not_ready(self) -> Sequence[str]:
         return self.reasons
+
+    def losses(self) -> Sequence[str]:
+        return self.lost
 
     def is_flapping(self, node: int) -> bool:
         return node == GONE

@@ -43,7 +43,9 @@ def refused(client: Client, method: str, path: str, **more: object) -> ApiError:
 
 
 def test_health_is_a_status_code(served: Served, client: Client) -> None:
-    assert client.get("/healthz") == {"ready": True, "reasons": []}
+    assert client.get("/healthz") == {"ready": True, "reasons": [], "losses": []}
+    served.agent.lost = ["telemetry.db was damaged"]
+    assert client.get("/healthz")["losses"] == ["telemetry.db was damaged"]
     served.agent.reasons = ["the disk is full"]
     assert refused(client, "GET", "/healthz").status == 503
 

@@ -17,6 +17,7 @@ from agent import exits
 from agent.store.database import Database
 from agent.store.failures import NewerSchemaError, StorageError
 from agent.store.migrations import Migrations
+from agent.store.salvage import damaged_files
 
 
 def make_migrations(*, newer: bool = False) -> Migrations:
@@ -138,25 +139,92 @@ def test_a_missing_directory_is_explained(tmp_path: Path) -> None:
     assert "directory exists" in (caught.value.hint or "")
 
 
-def test_a_damaged_file_is_explained(tmp_path: Path) -> None:
-    (tmp_path / "t.db").write_bytes(b"SQLite format 3\0" + os.urandom(4096))
-    with pytest.raises(StorageError, match="damaged") as caught:
+def test_a_damaged_file_is_replaced_kept_and_told_of(tmp_path: Path) -> None:
+    damaged = b"SQLite format 3\0" + os.urandom(4096)
+    (tmp_path / "t.db").write_bytes(damaged)
+
+    async def scenario(database: Database) -> None:
+        assert "byte 16 of its header" in database.losses[0]
+        assert "t.db.damaged-1" in database.losses[0]
+        await database.write(insert("new"))
+        assert database.problem == ""
+
+    run(tmp_path, scenario)
+    assert (tmp_path / "t.db.damaged-1").read_bytes() == damaged
+
+
+def test_only_the_newest_damaged_files_are_kept(tmp_path: Path) -> None:
+    for _ in range(4):
+        (tmp_path / "t.db").write_bytes(b"noise" * 1000)
         run(tmp_path, lambda _: asyncio.sleep(0))
-    assert "recover" in (caught.value.hint or "")
+    assert damaged_files(tmp_path) == ["t.db.damaged-3", "t.db.damaged-4"]
 
 
-def test_damage_found_while_reading_is_explained(tmp_path: Path) -> None:
+def test_damage_found_while_reading_is_explained_and_mended(tmp_path: Path) -> None:
     async def fill(database: Database) -> None:
-        await database.write(insert("a" * 50_000))
+        for n in range(500):
+            await database.write(insert(f"{n}" + "a" * 100))
 
     run(tmp_path, fill)
     path = tmp_path / "t.db"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-30_000] + b"\xff" * 30_000)
+    whole = bytearray(path.read_bytes())
+    whole[-5 * 4096 :] = b"\xff" * 5 * 4096
+    path.write_bytes(whole)
 
     async def scenario(database: Database) -> None:
         with pytest.raises(StorageError, match="damaged"):
             database.read(texts)
+        assert "damaged" in database.problem
+        await database.write(insert("goes to the new file"))
+        assert database.problem == ""
+        assert len(database.losses) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_swap_that_a_crash_interrupted_is_finished(tmp_path: Path) -> None:
+    run(tmp_path, lambda database: database.write(insert("rebuilt")))
+    path = tmp_path / "t.db"
+    path.rename(tmp_path / "t.db.rebuilt")
+    path.write_bytes(b"damaged")
+    (tmp_path / "t.db-wal").write_bytes(b"its log")
+
+    async def scenario(database: Database) -> None:
+        assert database.read(texts) == ["rebuilt"]
+
+    run(tmp_path, scenario)
+    assert (tmp_path / "t.db.damaged-1").read_bytes() == b"damaged"
+    assert (tmp_path / "t.db.damaged-1-wal").read_bytes() == b"its log"
+
+
+def test_the_problem_follows_the_writes_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody writes again after the disk has room: the database tries by itself."""
+    monkeypatch.setattr("agent.store.database.PROBE_DELAY_S", 0.02)
+    caplog.set_level("INFO")
+
+    async def scenario(database: Database) -> None:
+        await database.write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
+        for _ in range(3):
+            with pytest.raises(StorageError, match="the disk is full"):
+                await database.write(insert("x" * 100_000))
+            assert "the disk is full" in database.problem
+        more = "PRAGMA max_page_count = 100000"
+        database._thread.submit(lambda: database._writer.execute(more).fetchone()).result()
+        while database.problem:  # noqa: ASYNC110 - it is the property that is watched
+            await asyncio.sleep(0.01)
+
+    run(tmp_path, scenario)
+    assert sum("disk is full" in record.message for record in caplog.records) == 1
+    assert sum("written again" in record.message for record in caplog.records) == 1
+
+
+def test_an_error_of_our_own_is_no_problem_of_the_disk(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        with pytest.raises(sqlite3.OperationalError):
+            await database.write(lambda c: c.execute("SELECT nonsense"))
+        assert database.problem == ""
 
     run(tmp_path, scenario)
 

@@ -15,6 +15,7 @@ from agent.net.sockets import Sockets, open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
 from agent.security.identity import Identity, found
+from agent.store.failures import StorageError
 from agent.subscription import Subscription
 from gossip.errors import InvalidRequest
 from gossip.machine import Address, Effect, Emit, Persist, SendDatagram, SendFrame
@@ -220,6 +221,44 @@ def test_a_failed_commit_ends_the_driver_and_confirms_nothing(run: Run) -> None:
         assert ("receive", b"anybody?") not in rig.node.calls, "it is silent from now on"
         with pytest.raises(AgentError, match="stopping"):
             rig.driver.call(lambda _: None)
+
+    run(scenario)
+
+
+def test_a_full_disk_makes_batches_wait_and_ends_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.driver.SAVE_RETRY_S", 0.01)
+
+    async def scenario(rig: Rig) -> None:
+        full = StorageError("data.db: the disk is full.", "Free some space.")
+        full.may_pass = True
+        rig.disk.error = full
+        rig.effect(Persist(1, ("a",)))
+        await rig.until(lambda: rig.driver.counts["persists/refused"] > 2)
+        rig.effect(Persist(2, ("b",)))
+        rig.send(b"anybody?")
+        await rig.until(lambda: ("receive", b"anybody?") in rig.node.calls)
+        assert ("persisted", 1) not in rig.node.calls, "nothing is confirmed that is not on disk"
+        rig.disk.error = None
+        await rig.until(lambda: ("persisted", 2) in rig.node.calls)
+        assert rig.disk.commits == [["a"], ["b"]]
+
+    run(scenario)
+
+
+def test_what_waits_for_a_full_disk_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.driver.SAVE_RETRY_S", 0.01)
+    monkeypatch.setattr("agent.driver.UNSAVED_CHANGES_MAX", 2)
+
+    async def scenario(rig: Rig) -> None:
+        rig.disk.error = StorageError("data.db: the disk is full.", "Free some space.")
+        rig.disk.error.may_pass = True
+        rig.effect(Persist(1, ("a",)))
+        await rig.until(lambda: rig.driver.counts["persists/refused"] > 0)
+        rig.effect(Persist(2, ("b", "c", "d")))
+        with pytest.raises(AgentError, match="disk is full"):
+            await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
 
     run(scenario)
 
