@@ -6,7 +6,8 @@
     python -m tests.devices.bare trixie make test
 
 The command sees a copy of the tree as a clone of it would be, in a directory of its own, as root,
-with the machine's network. Its output is shown as it comes, and its status is ours.
+with the machine's network. Its output is shown as it comes, each line behind the seconds since the
+clone, and its status is ours.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,14 +28,22 @@ USAGE = 2
 
 def run(suite: str, command: Sequence[str], options: Sequence[str] = ()) -> int:
     """Run a command in a bare Debian, with more options of podman; return its exit status."""
+    rootfs = tree(suite, BARE)
     with contextlib.closing(Podman()) as podman, tempfile.TemporaryDirectory() as source:
+        begun = time.monotonic()
         clone(Path(source))
         words = podman.words(
             "run", "--rm", *LIMITS, *ways_out(), *options,
             "--volume", f"{source}:{SOURCE}", "--workdir", SOURCE,
-            "--rootfs", f"{tree(suite, BARE)}:O", *command,
+            "--rootfs", f"{rootfs}:O", *command,
         )  # fmt: skip
-        return subprocess.run(words, check=False).returncode
+        with subprocess.Popen(
+            words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            assert process.stdout is not None, "a pipe was asked for"
+            for line in process.stdout:
+                print(f"{time.monotonic() - begun:6.1f} s | {line}", end="", flush=True)
+        return process.returncode
 
 
 def clone(place: Path) -> None:

@@ -13,7 +13,7 @@ from tests.live.harness.network import can_make_networks
 def networks() -> Iterator[None]:
     """Skip where nobody may make networks; else let the kernel know many hosts."""
     if not can_make_networks:
-        pytest.skip("needs root and iproute2 to make network namespaces")
+        pytest.skip("needs iproute2, and root that may make network namespaces")
     with many_neighbours():
         yield
 

@@ -31,8 +31,6 @@ AGENT_PORT = 7747
 # Where Debian keeps what only root needs; not every root shell looks there.
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
-can_make_networks = os.geteuid() == 0 and shutil.which("ip") is not None
-
 
 def run(*command: str) -> str:
     """Run a command and return its output. Raises RuntimeError with what it complained about."""
@@ -40,6 +38,22 @@ def run(*command: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def _can_make_networks() -> bool:
+    """Try it: root in a container often may not."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    name = f"cv{os.getpid()}-probe-"
+    try:
+        run("ip", "netns", "add", name)
+        run("ip", "netns", "delete", name)
+    except RuntimeError:
+        return False
+    return True
+
+
+can_make_networks = _can_make_networks()
 
 
 class Host(NamedTuple):
