@@ -27,7 +27,7 @@ from gossip.node import MEMBERSHIP_FRAMES, STATE_FRAMES, Node
 from gossip.sim.checkers import IncarnationGrows, SelfAlive
 from gossip.sim.host import Host
 from gossip.sim.world import World
-from gossip.tuning import LAN
+from gossip.tuning import BODY_BYTES_MAX, LAN
 from gossip.wire import LENGTH_BYTES, pack, tag_of, unpack
 from tests.fuzz.codecs import Golden, goldens
 from tests.fuzz.hostile import HOSTS, PORTS, Mutator
@@ -202,7 +202,7 @@ class Siege:
         """Join what fits into a packet; sometimes with a length that lies."""
         body = b""
         for item in items:
-            if len(body) + LENGTH_BYTES + len(item) <= 1300:
+            if len(body) + LENGTH_BYTES + len(item) <= BODY_BYTES_MAX:
                 body += pack([item])
         return body if self.rng.random() < 0.95 else body[: self.rng.randrange(len(body) + 1)]
 

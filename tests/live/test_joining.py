@@ -21,7 +21,7 @@ from agent.admission.joining import join
 from agent.admission.messages import TAGS
 from agent.admission.running import RunningCovey
 from agent.driver import Driver
-from agent.net.discovery import Discovery, Plan, present_addresses
+from agent.net.discovery import Discovery, Plan, look_around
 from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
@@ -102,7 +102,7 @@ class Running:
                 me=self.who.node_id,
                 boot=boot,
                 name=self.who.node_name,
-                addresses=present_addresses(plan),
+                addresses=look_around(plan).addresses,
                 tags={},
                 tuning=LOCAL,
                 cluster_id=self.who.cluster_id,
