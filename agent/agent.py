@@ -60,6 +60,7 @@ from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
 from agent.systemd import Notifier, keep_alive
 from agent.telemetry.service import Telemetry
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
 from agent.wall_clock import Step, WallClock, date
@@ -328,7 +329,8 @@ class Agent:
             node=self.identity.node_name,
             node_id=format_node_id(self.identity.node_id),
         )
-        self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng)
+        memory = BrokerMemory(self.paths.data / "uplink.json")
+        self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         export_kept(self)
         self.stage = Stage.KEEPING
 

@@ -28,22 +28,6 @@ MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-def _check_broker_host(host: str) -> None:
-    """Refuse what is more than a name or an address. Raises ValueError."""
-    scheme, found, rest = host.partition("://")
-    if found:
-        secure = scheme in ("mqtts", "ssl", "tls")
-        raise ValueError(
-            f"is a name or an address alone, without {scheme + found!r}"
-            + ("; for TLS set tls = true" if secure else "")
-            + (", and the port is in port" if ":" in rest else "")
-        )
-    if host.count(":") == 1 or host.startswith("["):
-        raise ValueError("is a name or an address alone; the port is in port")
-    if any(not character.isprintable() or character in " /" for character in host):
-        raise ValueError("is a name or an address, without blanks and '/'")
-
-
 @contextmanager
 def naming(setting: str) -> Iterator[None]:
     """Put the setting's name before what is wrong with its value, for whoever reads the error."""
@@ -149,8 +133,6 @@ class UplinkSettings(Section, frozen=True, kw_only=True):
         with naming("keepalive"):
             if not 1 <= self.keepalive_s <= 65535:
                 raise ValueError("must lie between 1s and 65535s (MQTT 5, section 3.1.2.10)")
-        with naming("host"):
-            _check_broker_host(self.host)
         for setting in ("client_id", "username"):
             with naming(setting):
                 if found := flaw(getattr(self, setting)):

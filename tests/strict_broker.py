@@ -43,6 +43,8 @@ class StrictBroker:
     connack: int = 0  # the reason code of every CONNACK
     versions: frozenset[int] = frozenset({4, 5})
     silent_versions: frozenset[int] = frozenset()  # closed without a word
+    mute_versions: frozenset[int] = frozenset()  # never answered, and kept open
+    takeover: int | None = None  # one client an id; the earlier one is told this, if not 0
     announces_limits: bool = True
     published: list[tuple[str, bytes]] = field(default_factory=list)
     sessions: list[dict[str, object]] = field(default_factory=list)
@@ -77,6 +79,13 @@ class StrictBroker:
         for client in tuple(self._clients):
             client.disconnect(code)
 
+    def take_over(self, newer: "Client", client_id: str, code: int) -> None:
+        """End an earlier connection of the same client id (MQTT 5, section 3.1.4)."""
+        for client in tuple(self._clients):
+            if client is not newer and client.client_id == client_id:
+                client.disconnect(code) if code else client.writer.close()
+        newer.client_id = client_id
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Client(self, reader, writer)
         self._clients.add(client)
@@ -98,6 +107,7 @@ class Client:
         self.reader = reader
         self.writer = writer
         self.version = 4
+        self.client_id = ""
         self.in_flight: set[int] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -151,11 +161,17 @@ class Client:
         version, flags = body[6], body[7]
         if version in self.broker.silent_versions:
             return False
+        if version in self.broker.mute_versions:
+            self.broker.violations["not answered"] += 1
+            return True
         if version not in self.broker.versions:
             self._send(CONNACK, b"\x00\x01")  # what a broker of 3.1.1 says to a newer client
             return False
         self.version = version
-        self.broker.sessions.append({"version": version, **_credentials(body, flags, version)})
+        credentials = _credentials(body, flags, version)
+        self.broker.sessions.append({"version": version, **credentials})
+        if self.broker.takeover is not None:
+            self.broker.take_over(self, str(credentials["client_id"]), self.broker.takeover)
         properties = self._limits() if version == 5 else b""
         length = bytes([len(properties)]) if version == 5 else b""
         self._send(CONNACK, bytes([0, self.broker.connack]) + length + properties)

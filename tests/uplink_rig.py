@@ -17,6 +17,7 @@ from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.uplink.backoff import Backoff
 from agent.uplink.client import PahoLink
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.pump import Pump
 from agent.uplink.template import Place, Template
 from edge_apps.reading import Reading
@@ -48,7 +49,12 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    path: Path, port: int, *, timeout_s: float = 30.0, **options: Any
+    path: Path,
+    port: int,
+    *,
+    timeout_s: float = 30.0,
+    memory: BrokerMemory | None = None,
+    **options: Any,
 ) -> AsyncIterator[Rig]:
     texts = {"topic": "{sensor}", "payload": "{value}"}
     settings = UplinkSettings(host="127.0.0.1", port=port, **texts | options)
@@ -62,6 +68,7 @@ async def rig(
         PahoLink(settings, "covey-test"),
         template,
         rng=rng,
+        memory=memory,
         backoff=Backoff(rng, 0.001, 0.02),
         answer_timeout_s=timeout_s,
     )

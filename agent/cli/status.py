@@ -47,6 +47,7 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["readings waiting"] = answer["outbox"]["waiting"]
     if answer["uplink"]:
         told["uplink"] = answer["uplink"]["state"]
+        told["uplink trouble"] = _trouble(answer["uplink"])
     told["version"] = answer["version"]
     if pending := in_words(answer["configuration"]):
         told["configuration"] = pending
@@ -55,3 +56,10 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
 
 def _unready(stage: str) -> str:
     return "not ready" if stage == "member" else "waiting"
+
+
+def _trouble(uplink: dict[str, Any]) -> str:
+    """Return what is wrong with the uplink and what to do; without a broker, nothing is."""
+    if uplink["state"] == "off":
+        return ""
+    return ". ".join(text for text in (uplink["last_error"], uplink["hint"]) if text)

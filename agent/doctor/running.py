@@ -143,6 +143,9 @@ def uplink(status: UplinkStatus) -> Finding:
     if status.state == "off":
         return ok("uplink", "no broker is configured.")
     where = f"{status.host}:{status.port}"
+    if status.connected and status.hint:
+        told = status.last_error or "connected, but not for long at a time"
+        return warn("uplink", f"{where}: {told}.", status.hint)
     if status.connected:
         return ok("uplink", f"connected with {where}, {status.waiting} readings wait.")
     return warn(

@@ -44,12 +44,12 @@ class PahoLink:
 
     def __init__(self, settings: UplinkSettings, client_id: str) -> None:
         self._settings = settings
-        self._client_id = client_id
+        self.client_id = client_id
         self._connection: _Connection | None = None
         _tls_context(settings)
         _password(settings)
 
-    async def connect(self, version: Version, listener: Listener) -> Session:
+    async def connect(self, version: Version, listener: Listener, patience_s: float) -> Session:
         """Connect anew, with a clean session. Raises ConnectError."""
         self.abort()
         client = self._new_client(version)
@@ -59,11 +59,13 @@ class PahoLink:
         try:
             await asyncio.shield(opening)
             self._connection = connection
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(patience_s):
                 return await connection.greeted()
         except TimeoutError:
             self.abort()
-            raise ConnectError("the broker did not answer the CONNECT in time") from None
+            raise ConnectError(
+                f"the broker did not answer the CONNECT within {patience_s:g} s", reasons.NO_ANSWER
+            ) from None
         except asyncio.CancelledError:
             if not opening.done():  # the executor cannot be stopped: close what it comes back with
                 opening.add_done_callback(lambda done: done.exception() or client.disconnect())
@@ -93,7 +95,7 @@ class PahoLink:
         settings = self._settings
         client = _Client(
             CallbackAPIVersion.VERSION2,
-            self._client_id,
+            self.client_id,
             protocol=PROTOCOLS[version],
             clean_session=None if version == "5" else True,
             reconnect_on_failure=False,
@@ -251,8 +253,8 @@ class _Connection:
     def _on_disconnect(
         self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any
     ) -> None:
-        said = flags.is_disconnect_packet_from_server
-        self._end(reason.value if said else reasons.SILENCE)
+        known = flags.is_disconnect_packet_from_server or reason.value == reasons.KEEP_ALIVE_TIMEOUT
+        self._end(reason.value if known else reasons.SILENCE)
 
     def _on_publish(
         self, _client: Any, _userdata: Any, message_id: int, reason: Any, _properties: Any

@@ -44,8 +44,13 @@ class Listener(Protocol):
 class Link(Protocol):
     """A way to a broker. Everything is called on the event loop."""
 
-    async def connect(self, version: Version, listener: Listener) -> Session:
-        """Connect anew, with a clean session. Raises ConnectError."""
+    client_id: str
+
+    async def connect(self, version: Version, listener: Listener, patience_s: float) -> Session:
+        """Connect anew, with a clean session. Raises ConnectError.
+
+        ``patience_s`` is how long to wait for the answer once there is a connection.
+        """
 
     def publish(self, token: int, message: Message, qos: int) -> None:
         """Send now; the listener hears of it under ``token``. Never raises for the network."""

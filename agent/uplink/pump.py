@@ -33,9 +33,12 @@ from agent.store.outbox import Accepted, Outbox
 from agent.uplink import reasons
 from agent.uplink.backoff import Backoff
 from agent.uplink.link import ConnectError, Link, Session, publish_bytes
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.quarantine import Burials, Phase, Quarantine
+from agent.uplink.rivalry import Rivalry
 from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Message, Template
+from agent.uplink.troubles import Troubles
 from agent.uplink.versions import VersionChoice
 from agent.uplink.window import Window
 from edge_apps.texts import topic_flaw
@@ -62,6 +65,7 @@ class Pump:
         template: Template,
         *,
         rng: random.Random,
+        memory: BrokerMemory | None = None,
         backoff: Backoff | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
         wall_s: Callable[[], float] = time.time,
@@ -74,7 +78,11 @@ class Pump:
         self._backoff = backoff or Backoff(rng, BACKOFF_BASE_S, BACKOFF_CAP_S)
         self._answer_timeout_s = answer_timeout_s
         self._wall_s = wall_s
-        self._versions = VersionChoice(settings.version)
+        self._broker = f"{settings.host}:{settings.broker_port}"
+        self._memory = memory or BrokerMemory()
+        self._versions = VersionChoice(settings.version, self._memory.recall(self._broker))
+        self._rivalry = Rivalry()
+        self._troubles = Troubles()
         self._quarantine = Quarantine()
         self._window = Window()
         self._ready: deque[Accepted] = deque()  # read from the outbox, not yet sent
@@ -85,12 +93,9 @@ class Pump:
         self._lost_code: int | None = None  # why the connection ended
         self._refused: list[int] = []  # what the broker refused; filling stops until it drained
         self._something = asyncio.Event()
-        self._broker = f"{settings.host}:{settings.broker_port}"
         self._watch: asyncio.TimerHandle
         self._anew: asyncio.TimerHandle | None = None
         self._state, self._since_s = "connecting", wall_s()
-        self._last_error, self._last_code = "", reasons.SUCCESS
-        self._told: set[str] = set()  # the errors that were logged since things went well
 
     async def run(self) -> None:
         """Deliver until cancelled, then say goodbye to the broker."""
@@ -101,12 +106,14 @@ class Pump:
                     delay_s = await self._one_connection()
                 except StorageError as error:
                     self._link.abort()
-                    self._fail("The outbox cannot be read", reasons.SUCCESS, str(error))
+                    self._troubles.note("The outbox cannot be read", reasons.SUCCESS, str(error))
                     delay_s = self._backoff.slow_s()
                 self._become("waiting")
                 await asyncio.sleep(delay_s)
         finally:
             stop_listening()
+            if self._anew is not None:
+                self._anew.cancel()
             await self._link.disconnect()
             self._settle()
             self._become("off")
@@ -121,15 +128,21 @@ class Pump:
             host=self._settings.host,
             port=self._settings.broker_port,
             version=self._versions.current,
+            client_id=self._link.client_id,
             fell_back=self._versions.fell_back,
             window=self._size(session) if session else 0,
             in_flight=len(self._window),
             waiting=stats.waiting,
             delivered=stats.delivered,
             dead_letters=stats.dead_letters,
-            last_error=self._last_error,
-            hint=reasons.HINTS.get(self._last_code, ""),
+            last_error=self._troubles.error,
+            hint=self._hint(),
         )
+
+    def _hint(self) -> str:
+        if self._rivalry.is_suspected(time.monotonic()):
+            return self._rivalry.hint(self._link.client_id)
+        return self._troubles.hint
 
     # ---- one connection -------------------------------------------------------------------------
 
@@ -138,10 +151,13 @@ class Pump:
         self._become("connecting")
         self._start_over()
         try:
-            session = await self._link.connect(self._versions.current, self)
+            version = self._versions.begin(self._wall_s())
+            session = await self._link.connect(version, self, self._versions.patience_s)
         except ConnectError as error:
             return self._note_failure(error)
-        self._versions.connected()
+        spoken = self._versions.connected(self._wall_s())
+        await asyncio.to_thread(self._memory.note, self._broker, spoken)
+        self._rivalry.connected(time.monotonic())
         self.counts["uplink_connections/opened"] += 1
         qos = min(self._settings.qos, session.qos_max)
         log.info("Connected to %s: MQTT %s, QoS %d.", self._settings.host, session.version, qos)
@@ -166,6 +182,8 @@ class Pump:
             if self._refused and not self._window:
                 await self._end_round()
             self._fill(session)
+            if self._quarantine.is_calm:
+                self._troubles.over()
             await self._something.wait()
 
     def _watch_answers(self) -> None:
@@ -272,7 +290,7 @@ class Pump:
         self.counts[f"uplink_refusals/{reasons.label_of(code)}"] += 1
         self._burials += self._quarantine.refused(token, code)
         self._refused.append(token)
-        self._fail("The broker refused a reading", code)
+        self._troubles.note("The broker refused a reading", code)
 
     def lost(self, code: int) -> None:
         """Take in the end of the connection."""
@@ -287,7 +305,7 @@ class Pump:
             self._outbox.delivered(self._acknowledged)
             self._acknowledged = []
             self._backoff.reset()
-            self._told.clear()
+            self._troubles.delivered()
 
     async def _bury(self) -> None:
         burials, self._burials = self._burials, []
@@ -329,9 +347,11 @@ class Pump:
         """Draw the consequences of a lost connection; return how long to wait."""
         code = reasons.SILENCE if self._lost_code is None else self._lost_code
         self.counts[f"uplink_losses/{reasons.label_of(code)}"] += 1
-        self._fail(f"The connection to {self._broker} ended", code)
+        self._troubles.note(f"The connection to {self._broker} ended", code)
         # Some brokers refuse a reading and then end the connection all the same.
         unsettled = sorted({*self._window.clear(), *self._refused})
+        if self._rivalry.lost(code, unsettled[0] if unsettled else None, time.monotonic()):
+            log.warning("%s", self._rivalry.hint(self._link.client_id))
         if len(unsettled) == 1:
             self._suspect(unsettled[0])
         self._burials += self._quarantine.lost(unsettled, code)
@@ -340,35 +360,25 @@ class Pump:
 
     def _suspect(self, position: int) -> None:
         """Say, once between two deliveries, who was alone in flight at the end of a connection."""
-        sentence = f"The connection ended while only {self._name_of(position)} was in flight"
-        if sentence not in self._told:
-            self._told.add(sentence)
-            log.warning("%s.", sentence)
+        name = self._name_of(position)
+        self._troubles.warn(f"The connection ended while only {name} was in flight.")
 
     def _note_failure(self, error: ConnectError) -> float:
         self.counts[f"uplink_connects_failed/{reasons.label_of(error.code)}"] += 1
-        self._fail(f"Cannot connect to {self._broker}", error.code, str(error))
+        self._troubles.note(f"Cannot connect to {self._broker}", error.code, str(error))
         before = self._versions.current
         if self._versions.failed(error.code):
             now = self._versions.current
             log.warning("The broker does not take MQTT %s; trying MQTT %s.", before, now)
-            if error.code == reasons.UNSUPPORTED_VERSION:
-                return 0.0
+            if error.code in (reasons.UNSUPPORTED_VERSION, reasons.NO_ANSWER):
+                return 0.0  # an answer, or enough waiting
         return self._delay_s(error.code)
 
     def _delay_s(self, code: int) -> float:
-        if code in reasons.NEEDS_A_PERSON:
+        if code in reasons.NEEDS_A_PERSON or self._rivalry.is_suspected(time.monotonic()):
             return self._backoff.slow_s()
         delay_s = self._backoff.next_s()
         return min(delay_s, URGENT_DELAY_MAX_S) if self._quarantine.is_urgent else delay_s
-
-    def _fail(self, what: str, code: int, detail: str = "") -> None:
-        """Remember the error for the status; log it once between two deliveries."""
-        sentence = f"{what}: {detail or reasons.name_of(code)}"
-        if sentence not in self._told:
-            self._told.add(sentence)
-            log.warning("%s. %s", sentence, reasons.HINTS.get(code, "Readings wait in the outbox."))
-        self._last_error, self._last_code = sentence, code
 
     def _become(self, state: str) -> None:
         self._state, self._since_s = state, self._wall_s()

@@ -148,6 +148,12 @@ class Quarantine:
         self._by_sensor = True
 
     @property
+    def is_calm(self) -> bool:
+        """Whether no reading is in trouble, and none is in the way of others."""
+        in_trouble = self._deaths or self._refusals or self._deaths_in_a_row
+        return self.phase is Phase.NORMAL and not in_trouble
+
+    @property
     def is_urgent(self) -> bool:
         """Whether a reading may be the reason for the deaths, so that waiting is of no use."""
         return 0 < self._deaths_in_a_row <= URGENT_DEATHS_MAX

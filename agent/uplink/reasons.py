@@ -22,7 +22,10 @@ PACKET_TOO_LARGE = 0x95
 QUOTA_EXCEEDED = 0x97
 PAYLOAD_INVALID = 0x99
 SERVER_MOVED = 0x9D
-# Not from the broker: it could not be reached, or the connection ended without a word.
+KEEP_ALIVE_TIMEOUT = 0x8D
+# Not from the broker: it answered nothing for too long, could not be reached, or ended the
+# connection without a word.
+NO_ANSWER = 0xFD
 UNREACHABLE = 0xFE
 SILENCE = 0xFF
 
@@ -40,7 +43,7 @@ NAMES = {
     BANNED: "banned",
     0x8B: "broker shutting down",
     0x8C: "bad authentication method",
-    0x8D: "keep-alive timeout",
+    KEEP_ALIVE_TIMEOUT: "keep-alive timeout",
     TAKEN_OVER: "session taken over",
     TOPIC_NAME_INVALID: "topic name invalid",
     RECEIVE_MAXIMUM_EXCEEDED: "receive maximum exceeded",
@@ -54,6 +57,7 @@ NAMES = {
     0x9C: "use another broker",
     SERVER_MOVED: "broker moved",
     0x9F: "connection rate exceeded",
+    NO_ANSWER: "no answer in time",
     UNREACHABLE: "broker not reachable",
     SILENCE: "connection closed without a reason",
 }
@@ -67,12 +71,14 @@ BLAMES_MESSAGE = frozenset(
 NEEDS_A_PERSON = frozenset(
     {CLIENT_ID_REFUSED, BAD_CREDENTIALS, NOT_AUTHORIZED, BANNED, 0x8C, TAKEN_OVER, SERVER_MOVED}
 )
+# What a broker does that does not know the version which it is addressed in.
+SILENT = frozenset({SILENCE, NO_ANSWER})
 
 HINTS = {
     CLIENT_ID_REFUSED: "Set client_id in [uplink] to a name that the broker accepts.",
     BAD_CREDENTIALS: "Check username and password_file in [uplink].",
     NOT_AUTHORIZED: "Check the broker's access list for this user, client id and topic.",
-    TAKEN_OVER: "Another client uses the same client id; give each its own in [uplink].",
+    NO_ANSWER: "Is it an MQTT broker, and with TLS if tls = true? `covey uplink test` looks.",
     QUOTA_EXCEEDED: "The broker limits this client; readings wait here until it takes them.",
 }
 

@@ -7,6 +7,7 @@ from collections import Counter
 
 from agent.settings import UplinkSettings
 from agent.store.outbox import Outbox
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.pump import Pump
 from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Place, Template
@@ -22,18 +23,24 @@ class Uplink:
     """
 
     def __init__(
-        self, settings: UplinkSettings, outbox: Outbox, place: Place, rng: random.Random
+        self,
+        settings: UplinkSettings,
+        outbox: Outbox,
+        place: Place,
+        rng: random.Random,
+        memory: BrokerMemory | None = None,
     ) -> None:
         self._settings = settings
         self._outbox = outbox
         self._started_s = time.time()
         template = Template(settings.topic, settings.payload, place)
+        self._client_id = settings.client_id or default_client_id(place)
         self._pump: Pump | None = None
         if settings.host:
             from agent.uplink.client import PahoLink  # paho only for who has a broker
 
-            link = PahoLink(settings, settings.client_id or default_client_id(place))
-            self._pump = Pump(settings, outbox, link, template, rng=rng)
+            link = PahoLink(settings, self._client_id)
+            self._pump = Pump(settings, outbox, link, template, rng=rng, memory=memory)
 
     @property
     def counts(self) -> Counter[str]:
@@ -58,6 +65,7 @@ class Uplink:
             host="",
             port=self._settings.broker_port,
             version=self._settings.version,
+            client_id=self._client_id,
             fell_back=False,
             window=0,
             in_flight=0,

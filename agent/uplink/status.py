@@ -9,6 +9,8 @@ class UplinkStatus(msgspec.Struct, frozen=True):
     ``state`` is ``off`` (no host configured), ``connecting``, ``connected`` or ``waiting``
     (before the next attempt); ``since_s`` is when it became so, in Unix seconds. ``version`` is
     the MQTT version in use, ``fell_back`` whether the broker made us take the older one.
+    ``last_error`` is empty once what it tells of is over; ``hint`` is what to do now, also while
+    connected.
     ``window`` is how many readings may be in flight, ``in_flight`` how many are.
     """
 
@@ -17,6 +19,7 @@ class UplinkStatus(msgspec.Struct, frozen=True):
     host: str
     port: int
     version: str
+    client_id: str
     fell_back: bool
     window: int
     in_flight: int

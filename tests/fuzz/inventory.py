@@ -55,6 +55,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/net/netlink.py": (KERNEL, "tests/unit/test_interfaces.py"),
     "agent/net/refusals.py": (KERNEL, "tests/unit/test_udp.py"),
     "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
+    "agent/uplink/memory.py": ("tests/unit/test_uplink_rules.py",),
     # What comes from this machine: people, programs, configuration.
     "agent/admission/tokens.py": (PARSERS,),
     "agent/api/bodies.py": (REQUESTS,),

@@ -158,7 +158,7 @@ class FakeTelemetry:
 class FakeUplink:
     def status(self) -> UplinkStatus:
         return UplinkStatus(
-            "connected", 0.0, "broker.lan", 1883, "5", False, 20, 3, 4, 7, 1, "", ""
+            "connected", 0.0, "broker.lan", 1883, "5", "covey-home-1", False, 20, 3, 4, 7, 1, "", ""
         )
 
 

@@ -135,13 +135,6 @@ def test_what_was_stored_before_the_rule_is_buried_without_being_sent(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"host": "mqtt://broker"}, "without 'mqtt://'"),
-        ({"host": "mqtts://broker:8883"}, "set tls = true, and the port is in port"),
-        ({"host": "broker:1883"}, "the port is in port"),
-        ({"host": "[fd00::1]"}, "the port is in port"),
-        ({"host": "broker/x"}, "without blanks"),
-        ({"host": "bro ker"}, "without blanks"),
-        ({"host": "broker\x85"}, "without blanks"),
         ({"client_id": "a\x85"}, "client_id: holds a control character"),
         ({"username": "a\ufffe"}, "username: holds a non-character"),
     ],
@@ -150,8 +143,3 @@ def test_settings_that_mqtt_cannot_carry(settings: dict[str, Any], says: str) ->
     with pytest.raises(ValueError, match=says.split()[0]) as caught:
         UplinkSettings(**settings)
     assert says in str(caught.value)
-
-
-@pytest.mark.parametrize("host", ["broker", "10.0.0.1", "fd00::1", "::1", "broker.example.org"])
-def test_hosts(host: str) -> None:
-    UplinkSettings(host=host)

@@ -8,16 +8,19 @@ from typing import Any
 
 import pytest
 
+from agent.doctor import running as doctor
 from agent.exits import BAD_CONFIG, AgentError
 from agent.settings import UplinkSettings
 from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.uplink import reasons
+from agent.uplink import reasons, versions
 from agent.uplink.backoff import Backoff
 from agent.uplink.client import PahoLink
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.pump import Pump
 from agent.uplink.quarantine import Quarantine
+from agent.uplink.rivalry import Rivalry
 from agent.uplink.service import Uplink
 from edge_apps.reading import Reading
 from tests.strict_broker import StrictBroker, Verdict
@@ -38,6 +41,8 @@ def test_nothing_is_lost_while_there_is_no_broker(tmp_path: Path) -> None:
             await broker.listen()
             await r.until_empty()
             assert sent(broker) == list(range(50))
+            status = r.pump.status()
+            assert (status.state, status.last_error, status.hint) == ("connected", "", "")
             await broker.stop()
 
     run(scenario())
@@ -96,6 +101,74 @@ def test_falls_back_where_version_5_gets_no_answer(tmp_path: Path) -> None:
     run(scenario())
 
 
+def test_a_broker_that_never_answers_version_5_costs_one_short_wait_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "BRIEF_S", 0.3)
+    file = tmp_path / "uplink.json"
+
+    async def scenario() -> None:
+        async with StrictBroker(mute_versions=frozenset({5})) as broker:
+            for life in range(3):
+                async with rig(tmp_path, broker.port, memory=BrokerMemory(file)) as r:
+                    await r.accept(range(life * 10, life * 10 + 10))
+                    await r.until_empty()
+                    status = r.pump.status()
+                    assert (status.version, status.fell_back, status.last_error) == (
+                        "3.1.1",
+                        True,
+                        "",
+                    )
+            assert sent(broker) == list(range(30))
+            assert broker.violations == {"not answered": 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("version", "code"), [("5", reasons.TAKEN_OVER), ("5", 0), ("3.1.1", 0)])
+def test_two_agents_with_one_client_id_are_told_so(
+    tmp_path: Path, version: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        async with (
+            StrictBroker(takeover=code) as broker,
+            rig(tmp_path / "a", broker.port, version=version) as a,
+            rig(tmp_path / "b", broker.port, version=version) as b,
+        ):
+            for r in (a, b):
+                await r.accept(range(3))
+                await r.until(lambda r=r: "client id 'covey-test'" in r.pump.status().hint)  # type: ignore[misc]
+                await r.until(lambda r=r: r.pump.status().connected)  # type: ignore[misc]
+                found = doctor.uplink(r.pump.status())
+                assert found.status == "warn"
+                assert "client_id in [uplink]" in found.hint
+                await r.until_empty()
+
+    run(scenario())
+    assert caplog.text.count("client id 'covey-test'") >= 2
+
+
+def test_a_refusal_is_shown_until_it_is_over(tmp_path: Path) -> None:
+    def rule(topic: str, _payload: bytes) -> Verdict:
+        return reasons.NOT_AUTHORIZED if topic == "bad" else 0
+
+    async def scenario() -> None:
+        async with StrictBroker(rule=rule) as broker, rig(tmp_path, broker.port) as r:
+            await r.accept(range(1), sensor="bad")
+            await r.until(lambda: "refused a reading" in r.pump.status().last_error)
+            n = 0
+            while r.outbox.waiting or not n:
+                await r.accept(range(n, n + 5))
+                n += 5
+                await r.until(lambda n=n: len(set(sent(broker))) == n)  # type: ignore[misc]
+            await r.until(lambda: not r.pump.status().last_error)
+            assert r.pump.status().hint == ""
+
+    run(scenario())
+
+
 def test_bad_credentials_are_said_and_waited_out(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\n")
@@ -127,7 +200,7 @@ def test_a_session_taken_over_is_counted_and_resumed(tmp_path: Path) -> None:
             await r.until_empty()
             broker.disconnect_all(reasons.TAKEN_OVER)
             await r.until(lambda: r.pump.counts["uplink_losses/session_taken_over"] == 1)
-            assert "Another client uses the same client id" in r.pump.status().hint
+            assert "Another client uses the client id 'covey-test'" in r.pump.status().hint
             await r.accept(range(3, 6))
             await r.until_empty()
 
@@ -140,7 +213,7 @@ def test_taken_over_waits_long() -> None:
             return 99.0
 
     pump = object.__new__(Pump)
-    pump._quarantine = Quarantine()
+    pump._quarantine, pump._rivalry = Quarantine(), Rivalry()
     pump._backoff = Slow(random.Random(1), 1.0, 2.0)
     assert pump._delay_s(reasons.TAKEN_OVER) == 99.0
     assert pump._delay_s(reasons.SILENCE) <= 2.0

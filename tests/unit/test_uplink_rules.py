@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,23 @@ from agent.uplink import quarantine as rules
 from agent.uplink import reasons
 from agent.uplink.backoff import Backoff
 from agent.uplink.link import publish_bytes
+from agent.uplink.memory import BrokerMemory
 from agent.uplink.quarantine import Quarantine
+from agent.uplink.rivalry import CALM_S, ENDS_MAX, SHORT_S, Rivalry
 from agent.uplink.template import Message, Place, Template
-from agent.uplink.versions import VersionChoice
+from agent.uplink.versions import (
+    BRIEF_S,
+    PATIENT_S,
+    RECHECK_S,
+    SILENCES_PROVEN_MAX,
+    Spoken,
+    VersionChoice,
+)
 from agent.uplink.window import Window
 from edge_apps.reading import Reading
 
 PLACE = Place("home", "pi-attic", "0000000000c0ffee")
+NOW_S = 1_800_000_000.0
 
 
 # ---- back-off -----------------------------------------------------------------------------------
@@ -50,12 +61,12 @@ def test_an_answer_about_the_version_is_believed_at_once() -> None:
     versions = VersionChoice("5")
     assert versions.failed(reasons.UNSUPPORTED_VERSION)
     assert (versions.current, versions.fell_back) == ("3.1.1", True)
-    versions.connected()
+    versions.connected(NOW_S)
     assert not versions.failed(reasons.SILENCE)
     assert versions.current == "3.1.1"
 
 
-def test_silence_counts_only_twice_in_a_row_and_is_taken_back() -> None:
+def test_closing_counts_only_twice_in_a_row_and_is_taken_back() -> None:
     versions = VersionChoice("5")
     assert not versions.failed(reasons.SILENCE)
     assert not versions.failed(reasons.BAD_CREDENTIALS)
@@ -66,21 +77,120 @@ def test_silence_counts_only_twice_in_a_row_and_is_taken_back() -> None:
     assert (versions.current, versions.fell_back) == ("5", False)
 
 
+def test_no_answer_has_cost_enough_and_is_waited_for_briefly_at_first() -> None:
+    versions = VersionChoice("5")
+    waits = []
+    for _ in range(6):
+        waits.append((versions.current, versions.patience_s))
+        assert versions.failed(reasons.NO_ANSWER)
+    brief, patient = [("5", BRIEF_S), ("3.1.1", BRIEF_S)], [("5", PATIENT_S), ("3.1.1", PATIENT_S)]
+    assert waits == brief + patient * 2
+
+
 def test_an_unreachable_broker_says_nothing_about_versions() -> None:
     versions = VersionChoice("5")
     assert not any(versions.failed(reasons.UNREACHABLE) for _ in range(10))
 
 
-def test_a_broker_that_spoke_version_5_is_not_doubted_for_its_silence() -> None:
+def test_a_broker_that_spoke_a_version_is_not_doubted_for_a_while() -> None:
     versions = VersionChoice("5")
-    versions.connected()
-    assert not any(versions.failed(reasons.SILENCE) for _ in range(10))
+    versions.connected(NOW_S)
+    assert versions.patience_s == PATIENT_S
+    assert not any(versions.failed(reasons.SILENCE) for _ in range(SILENCES_PROVEN_MAX - 1))
+    assert versions.failed(reasons.SILENCE), "it may be another broker now"
+    assert versions.current == "3.1.1"
+    versions.connected(NOW_S)
+    assert not any(versions.failed(reasons.NO_ANSWER) for _ in range(SILENCES_PROVEN_MAX - 1))
+    assert versions.failed(reasons.NO_ANSWER)
+    assert versions.current == "5"
 
 
 def test_a_configured_3_1_1_stays() -> None:
-    versions = VersionChoice("3.1.1")
-    assert not any(versions.failed(reasons.SILENCE) for _ in range(10))
+    versions = VersionChoice("3.1.1", Spoken("5", NOW_S))
+    for code in (reasons.SILENCE, reasons.NO_ANSWER, reasons.UNSUPPORTED_VERSION):
+        assert not any(versions.failed(code) for _ in range(50))
     assert (versions.current, versions.fell_back) == ("3.1.1", False)
+    assert versions.patience_s == PATIENT_S
+
+
+def test_what_was_spoken_is_remembered_for_a_day() -> None:
+    first = VersionChoice("5")
+    first.failed(reasons.NO_ANSWER)
+    spoken = first.connected(NOW_S)
+    assert spoken == Spoken("3.1.1", NOW_S)
+    again = VersionChoice("5", spoken)
+    assert (again.begin(NOW_S + 60), again.fell_back, again.patience_s) == (
+        "3.1.1",
+        True,
+        PATIENT_S,
+    )
+    assert again.connected(NOW_S + 60) == spoken, "the day does not begin anew"
+    assert (again.begin(NOW_S + RECHECK_S), again.patience_s) == ("5", BRIEF_S)
+    assert again.connected(NOW_S + RECHECK_S) == Spoken("5", NOW_S + RECHECK_S)
+
+
+def test_a_clock_that_went_back_doubts_what_was_spoken() -> None:
+    assert VersionChoice("5", Spoken("3.1.1", NOW_S)).begin(0.0) == "5"
+
+
+def test_brokers_are_remembered_in_a_file_and_damage_counts_as_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "uplink.json"
+    memory = BrokerMemory(path)
+    assert memory.recall("a:1") is None
+    for number in range(40):
+        memory.note(f"b:{number}", Spoken("3.1.1", NOW_S + number))
+    assert BrokerMemory(path).recall("b:39") == Spoken("3.1.1", NOW_S + 39)
+    assert BrokerMemory(path).recall("b:0") is None, "there is a limit"
+    written = path.stat().st_mtime_ns
+    memory.note("b:39", Spoken("3.1.1", NOW_S + 39))
+    assert path.stat().st_mtime_ns == written, "nothing new, nothing written"
+    for damage in (b"", b"{", b"\xff", b'{"b:39":{"version":"7","at_s":1}}', b"[" * 100_000):
+        path.write_bytes(damage)
+        assert BrokerMemory(path).recall("b:39") is None
+    BrokerMemory(tmp_path / "absent" / "uplink.json").note("a:1", Spoken("5", NOW_S))
+
+
+# ---- rivalry ------------------------------------------------------------------------------------
+
+
+def ends(
+    rivalry: Rivalry, *oldest: int | None, code: int = reasons.SILENCE, lived_s: float = 1.0
+) -> list[bool]:
+    told = []
+    for number, position in enumerate(oldest):
+        rivalry.connected(number * 1000.0)
+        told.append(rivalry.lost(code, position, number * 1000.0 + lived_s))
+    return told
+
+
+def test_a_session_taken_over_is_news_once_and_a_hint_until_it_is_calm() -> None:
+    rivalry = Rivalry()
+    assert ends(rivalry, None, None, code=reasons.TAKEN_OVER) == [True, False]
+    assert "throws the other out" in rivalry.hint("covey-a")
+    rivalry.connected(5000.0)
+    assert rivalry.is_suspected(5000.0 + CALM_S - 1)
+    assert not rivalry.is_suspected(5000.0 + CALM_S)
+
+
+def test_short_connections_that_are_closed_without_a_reason_look_like_a_rival() -> None:
+    rivalry = Rivalry()
+    assert ends(rivalry, *[None] * (ENDS_MAX + 1)) == [False] * (ENDS_MAX - 1) + [True, False]
+    assert "'covey-a'" in rivalry.hint("covey-a")
+    busy = Rivalry()
+    assert any(ends(busy, 1, 5, 9, 14)), "each time with other readings in flight"
+
+
+@pytest.mark.parametrize(
+    ("oldest", "code", "lived_s"),
+    [
+        ([7] * 20, reasons.SILENCE, 1.0),  # a reading that kills
+        ([None] * 20, reasons.KEEP_ALIVE_TIMEOUT, 1.0),  # a network that loses packets
+        ([None] * 20, 0x8B, 1.0),  # a broker that is shut down
+        ([None] * 20, reasons.SILENCE, SHORT_S),  # a broker that is restarted now and then
+    ],
+)
+def test_other_ends_do_not(oldest: list[int | None], code: int, lived_s: float) -> None:
+    assert not any(ends(Rivalry(), *oldest, code=code, lived_s=lived_s))
 
 
 # ---- quarantine ---------------------------------------------------------------------------------
