@@ -102,7 +102,7 @@ class Running:
                 me=self.who.node_id,
                 boot=boot,
                 name=self.who.node_name,
-                addresses=look_around(plan).addresses,
+                addresses=look_around(plan).told,
                 tags={},
                 tuning=LOCAL,
                 cluster_id=self.who.cluster_id,
