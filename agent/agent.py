@@ -53,6 +53,7 @@ from agent.security.key_desk import KeyDesk
 from agent.security.key_messages import TAGS as KEY_TAGS
 from agent.security.keyring import Keyring
 from agent.stages import STARTING, Lack, Stage
+from agent.stalls import StallWatch
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.outbox import Outbox
@@ -115,6 +116,7 @@ class Agent:
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._reasons = Reasons()
+        self.stalls = StallWatch()
         self._stopping = asyncio.Event()
         self._background: set[asyncio.Future[None]] = set()
         self._tuning = PROFILES[config.gossip.profile]
@@ -136,6 +138,8 @@ class Agent:
                 await self._open_network(opened)
                 await self._open_services(opened)
                 self.stage = Stage.MEMBER
+                self.stalls.start()
+                opened.callback(self.stalls.stop)
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
                 self._keep_running(self.driver.wait())
                 await self._until_stopped()

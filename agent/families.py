@@ -83,6 +83,8 @@ FAMILIES: dict[str, str] = {
     "database_syncs": "Times when what was written was forced to the disk.",
     "readings": "Readings, by how far they got.",
     "readings_lost": "Readings that the disk lost after they were accepted.",
+    "loop_stalls": "Times when the event loop stood still for more than 20 ms, by where it was.",
+    "loop_stalled_ms": "Milliseconds for which the event loop stood still so, by where it was.",
     "readings_refused": "Readings that were not accepted, by the reason.",
     "followed_readings": "Readings that a slow follower missed; the outbox has them.",
     "dead_letters": "Readings that the broker refused for good.",

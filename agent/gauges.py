@@ -17,6 +17,7 @@ def export_kept(agent: "Agent") -> None:
         lambda: agent.apps.counts,
         lambda: agent.uplink.counts,
         agent.store_counts,
+        lambda: agent.stalls.counts,
     ):
         agent.metrics.count(source)
     gauge = agent.metrics.gauge
@@ -38,6 +39,7 @@ def export_covey(agent: "Agent") -> None:
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
     gauge("gossip_bytes_per_day", "Gossip a day at this rate.", lambda: agent.budget.projected())
     gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(agent.budget.exceeded))
+    gauge("loop_stall_worst_seconds", "Longest stall.", lambda: agent.stalls.worst_s)
 
 
 def member_counts(agent: AgentFacade) -> dict[str, int]:

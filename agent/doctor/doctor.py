@@ -1,6 +1,7 @@
 """The doctor of a running agent: everything that there is to look at, in one answer."""
 
 import asyncio
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -109,5 +110,9 @@ class Doctor:
                 foreign - {format_cluster_id(me.cluster_id)}, counts["discovery/other_covey"]
             ),
             running.sightings(others, len(ours), mdns=agent.config.network.mdns),
+            running.loop(
+                agent.stalls.total,
+                agent.stalls.worst_since(time.monotonic() - running.STALL_LOOK_BACK_S),
+            ),
             running.uplink(agent.uplink.status()),
         ]

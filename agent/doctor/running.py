@@ -7,6 +7,7 @@ from agent.apps.host import AppStatus
 from agent.apps.states import AppState
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.notation import format_duration
+from agent.stalls import MACHINE, Stall, describe
 from agent.uplink.status import UplinkStatus
 from agent.wall_clock import Step
 from gossip.machine import Address, Instant
@@ -16,6 +17,8 @@ OTHER_COVEYS_NAMED = 5
 UNOPENED = ("forged", "unknown_key")
 FLOOD_SHARE = 0.01
 STEP_WARN_S, STEP_TOLD_S = 5.0, 86400.0
+STALL_WARN_S, STALL_LOOK_BACK_S = 0.25, 3600.0
+"""A stall of half the time that a ping may take makes others ask around."""
 
 
 def health(reasons: Sequence[str], advice: str = "") -> Finding:
@@ -136,6 +139,19 @@ def sightings(others_alive: int, seen: int, *, mdns: bool) -> Finding:
             "Multicast blocked between the devices, or they are on other networks: use seeds.",
         )
     return ok("mdns", f"mDNS shows {seen} other members." if mdns else "mDNS is switched off.")
+
+
+def loop(stalls: int, worst: Stall | None) -> Finding:
+    """Look whether the agent stands still: how often since the start, and the worst of an hour."""
+    if worst is None or worst.lasted_s < STALL_WARN_S:
+        told = f"; the longest of this hour: {describe(worst)}" if worst else ""
+        return ok("loop", f"{stalls} stalls of the event loop since the start{told}.")
+    hint = (
+        "Look what else this machine does (`top`): the others may take this node for dead."
+        if worst.cause == MACHINE
+        else "Report the place: whatever it does takes too long at once. Is the disk very slow?"
+    )
+    return warn("loop", f"{describe(worst)}; {stalls} stalls since the start.", hint)
 
 
 def uplink(status: UplinkStatus) -> Finding:

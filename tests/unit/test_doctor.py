@@ -13,6 +13,7 @@ from agent.doctor.messages import CODEC, Seen, View, ViewAsk
 from agent.net.interfaces import Interface
 from agent.paths import Paths
 from agent.security.identity import found
+from agent.stalls import MACHINE, Stall
 from gossip.machine import Address
 
 A, B, C = 1, 2, 3
@@ -136,6 +137,15 @@ def test_what_was_counted() -> None:
     assert running.sightings(3, 0, mdns=True).status is Status.WARN
     assert running.sightings(3, 1, mdns=True).status is Status.OK
     assert running.health(["the disk is full"]).status is Status.FAIL
+
+
+def test_an_agent_that_stands_still_is_told_where() -> None:
+    assert running.loop(0, None).status is Status.OK
+    assert running.loop(3, Stall(0.03, "agent/kv.py:list", 1.0)).status is Status.OK
+    slow = running.loop(3, Stall(0.4, "agent/kv.py:list", 1.0))
+    assert slow.status is Status.WARN
+    assert "400 ms in agent/kv.py:list" in slow.message
+    assert "top" in running.loop(3, Stall(9.0, MACHINE, 1.0)).hint
 
 
 def test_the_whole_device(tmp_path: Path) -> None:
