@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
-SLICE_S = 0.004
+SLICE_S = 0.002
+"""A timer that is due waits for two of them at worst: asyncio puts it behind what is ready."""
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ thread looks at it from outside, twenty to fifty times a second:
 
 An idle loop is not woken by this. The cause of a stall is the innermost function of Covey's own on
 the loop's stack. A call that holds Python's lock stops this thread too; it then wakes up late, and
-finds the loop right behind that call. When the loop had no processor in all that time, nobody's
-code is to blame: the machine was busy, or the process was stopped.
+finds the loop right behind that call. When a stall would have been none but for the time that the
+loop waited for a processor, nobody's code is to blame: the machine was busy, or the process stopped.
 
 Each stall of 70 ms or more is noticed, and while the loop is busy each of 40; of shorter ones, down
 to 20 ms, some. Told is how long it was at least. Watching an idle loop takes 0.15 % of a core.
@@ -42,6 +42,7 @@ BUSY_FOR_S = 0.5
 SAMPLE_S = 0.01
 WARNED_S = 0.1
 LOG_INTERVAL_S = 60.0
+NS_PER_S = 1_000_000_000
 REMEMBERED = 256
 CAUSES_MAX = 64
 
@@ -90,6 +91,7 @@ class StallWatch:
         """Begin to watch the loop that runs here."""
         self._loop = asyncio.get_running_loop()
         self._watched = threading.get_ident()
+        self._queue_times = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._cpu_clock = time.pthread_getcpuclockid(self._watched)
         self._thread = threading.Thread(target=self._watch, name="loop-watch", daemon=True)
         self._thread.start()
@@ -123,27 +125,32 @@ class StallWatch:
         interval_s, busy_until = IDLE_INTERVAL_S, 0.0
         while True:
             began, cpu_s = time.monotonic(), time.clock_gettime(self._cpu_clock)
+            due = began + interval_s
             if self._sleep.acquire(timeout=interval_s):
                 return
             now = time.monotonic()
             # This thread itself may have been kept from looking, by whoever held Python's lock.
-            late_s = now - began - interval_s
+            late_s = now - due
             frame = self._frame()
             if late_s < STALL_S and _is_idle(frame):
                 interval_s = BUSY_INTERVAL_S if now < busy_until else IDLE_INTERVAL_S
                 continue
             causes = Counter([cause_of(frame, self._ours)])
             del frame  # it would keep alive whatever the loop worked with
-            since = began + interval_s if late_s >= STALL_S else now
+            queued_s = self._queued_s()
             if not self._wait_for_life(causes):
                 return
             ended = time.monotonic()
             interval_s, busy_until = BUSY_INTERVAL_S, ended + BUSY_FOR_S
-            if ended - since >= STALL_S:
-                worked_s = time.clock_gettime(self._cpu_clock) - cpu_s
-                starved = late_s >= STALL_S and worked_s < STALL_S
+            if late_s >= STALL_S:
+                lasted_s = ended - due
+                starved = time.clock_gettime(self._cpu_clock) - cpu_s < STALL_S
+            else:
+                lasted_s = ended - now
+                starved = lasted_s - (self._queued_s() - queued_s) < STALL_S
+            if lasted_s >= STALL_S:
                 cause = MACHINE if starved else causes.most_common(1)[0][0]
-                self._tell(Stall(ended - since, cause, ended))
+                self._tell(Stall(lasted_s, cause, ended))
 
     def _wait_for_life(self, causes: Counter[str]) -> bool:
         """Wait until the loop turns again, noting where it is; false when this is the end."""
@@ -157,6 +164,13 @@ class StallWatch:
             if self._ending:
                 return False
         return True
+
+    def _queued_s(self) -> float:
+        """Return how long the loop's thread waited for a processor since it began, if known."""
+        try:
+            return int(self._queue_times.read_bytes().split()[1]) / NS_PER_S
+        except (OSError, IndexError, ValueError):
+            return 0.0  # a kernel that does not count it
 
     def _frame(self) -> FrameType | None:
         return sys._current_frames().get(self._watched)  # noqa: SLF001 - there is no other way
@@ -178,8 +192,8 @@ class StallWatch:
             self.worst = stall
         if stall.ended_at >= self._log_after.get(cause, 0.0):
             self._log_after[cause] = stall.ended_at + LOG_INTERVAL_S
-            level = logging.WARNING if stall.lasted_s >= WARNED_S else logging.INFO
-            log.log(level, "%s", describe(stall))
+            short = logging.DEBUG if cause == MACHINE else logging.INFO
+            log.log(short if stall.lasted_s < WARNED_S else logging.WARNING, "%s", describe(stall))
 
 
 def describe(stall: Stall) -> str:

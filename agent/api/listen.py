@@ -15,6 +15,7 @@ better use for that time and memory.
 """
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -95,6 +96,7 @@ class Listeners:
     async def _start(self) -> "Serving":
         # In a thread: a small device takes a second for it, and the gossip must not stand still.
         module = await asyncio.to_thread(import_module, "agent.api.serving")
+        gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
         serving: Serving = module.Serving(self._agent, *self._sockets, token=self._token)
         await serving.start()
         return serving
