@@ -15,8 +15,8 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak fuzz clean debian release bench \
-        bench-idle bench-cli bench-start bench-seal bench-telemetry bench-membership bench-lifeguard \
-        bench-simulator
+        bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
+        bench-lifeguard bench-simulator
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
 
 bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
 	@$(BIN)/python -m bench.telemetry
+
+bench-ingest: $(STAMPS)/test  ## how long the event loop stands still while much arrives
+	@$(BIN)/python -m bench.ingest
 
 bench-membership: PROGRAMS := $(BENCH_PROGRAMS)
 bench-membership: $(STAMPS)/bench debian  ## crashes, loss, joining, healing beside Serf and kinship; OPTIONS=--quick

@@ -15,7 +15,7 @@ thread looks at it from outside, twenty to fifty times a second:
 An idle loop is not woken by this. The cause of a stall is the innermost function of Covey's own on
 the loop's stack. A call that holds Python's lock stops this thread too; it then wakes up late, and
 finds the loop right behind that call. When a stall would have been none but for the time that the
-loop waited for a processor, nobody's code is to blame: the machine was busy, or the process stopped.
+loop waited for a processor, no code is to blame: the machine was busy, or the process stopped.
 
 Each stall of 70 ms or more is noticed, and while the loop is busy each of 40; of shorter ones, down
 to 20 ms, some. Told is how long it was at least. Watching an idle loop takes 0.15 % of a core.

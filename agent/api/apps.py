@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent.api.answers import listing
 from agent.api.bodies import flag, integer
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
@@ -43,7 +44,7 @@ async def app_log(request: Request) -> Response:
     if following:
         streams: Streams = request.app.state.streams
         return streams.respond(printed, _line)
-    return JSONResponse({"lines": await _all(printed)})
+    return await listing("lines", await _all(printed))
 
 
 def _line(text: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent.api.answers import listing
 from agent.api.bodies import flag, integer, read_body, read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
@@ -39,7 +40,7 @@ async def get_events(request: Request) -> Response:
         return streams.respond(agent.forum.follow(patterns), describe)
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=RECENT_DEFAULT) or 0
     found = agent.forum.recent(patterns, limit)
-    return JSONResponse({"events": [describe(one) for one in found]})
+    return await listing("events", map(describe, found))
 
 
 async def ask(request: Request) -> Response:

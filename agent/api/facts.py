@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent.api.answers import listing
 from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
@@ -24,7 +25,7 @@ async def list_facts(request: Request) -> Response:
     patterns = tuple(request.query_params.getlist("name")) or ("*",)
     wanted = request.query_params.get("node", "")
     asked = [find_member(agent, wanted)] if wanted else _present(agent)
-    return JSONResponse({"members": [_describe(agent, member, patterns) for member in asked]})
+    return await listing("members", (_describe(agent, member, patterns) for member in asked))
 
 
 async def change_facts(request: Request) -> Response:

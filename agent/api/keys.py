@@ -7,11 +7,14 @@ quorum is no error and no success: 202, with the outcome ``indeterminate``.
 
 import base64
 import binascii
+from collections import Counter
+from itertools import chain
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent.api.answers import listing
 from agent.api.bodies import VALUE_BYTES_MAX, integer, number, read_body
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
@@ -100,11 +103,11 @@ async def list_keys(request: Request) -> Response:
         r=integer(request, "r", most=COPIES_MAX),
         timeout_s=_timeout(request),
     )
-    entries = [
+    entries = (
         {"key": entry.key, "values": [describe_value(value) for value in entry.values]}
         for entry in result.entries
-    ]
-    return JSONResponse({"entries": entries, "next": result.next, "outcome": result.outcome})
+    )
+    return await listing("entries", entries, next=result.next, outcome=result.outcome)
 
 
 async def watch_keys(request: Request) -> Response:
@@ -131,12 +134,13 @@ async def show_ring(request: Request) -> Response:
         owners = [_node(agent, owner) for owner in registry.owners[partition]]
         return JSONResponse({**answer, "key": key, "partition": partition, "owners": owners})
     copies = sum(map(len, registry.owners))
-    nodes = []
-    for node in registry.ids():
-        owned = sum(node in owners for owners in registry.owners)
-        nodes.append({**_node(agent, node), "partitions": owned, "share": owned / copies})
+    owned = Counter(chain.from_iterable(registry.owners))
+    nodes = (
+        {**_node(agent, node), "partitions": owned[node], "share": owned[node] / copies}
+        for node in registry.ids()
+    )
     shape = {"partitions": registry.partitions, "replicas": registry.replicas}
-    return JSONResponse({**answer, **shape, "nodes": nodes})
+    return await listing("nodes", nodes, **answer, **shape)
 
 
 def describe_value(value: Value) -> dict[str, Any]:

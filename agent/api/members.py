@@ -7,6 +7,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from agent.api.answers import listing
 from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
@@ -28,7 +29,7 @@ async def list_members(request: Request) -> Response:
     if state and state not in STATES:
         raise BadRequest(f"`state={state[:40]}`: no such state", f"known are {', '.join(STATES)}")
     found = [member for member in agent.members if state in ("", member.state.value)]
-    return JSONResponse({"members": [describe(agent, member) for member in found]})
+    return await listing("members", (describe(agent, member) for member in found))
 
 
 async def show_member(request: Request) -> Response:

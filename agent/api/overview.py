@@ -1,8 +1,10 @@
 """Routes about the agent as a whole: health, metrics, status, configuration."""
 
+import asyncio
 import platform
 import time
 from collections import Counter
+from importlib import import_module
 from typing import Any
 
 import msgspec
@@ -13,7 +15,7 @@ from agent._version import __version__
 from agent.api.facade import AgentFacade
 from agent.config import Config
 from agent.gauges import member_counts
-from agent.metrics import CONTENT_TYPE
+from agent.metrics import CONTENT_TYPE, Metrics
 from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
 
@@ -34,9 +36,10 @@ async def healthz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Answer with the metrics in Prometheus' text format."""
-    return Response(
-        request.app.state.agent.metrics.render(), headers={"Content-Type": CONTENT_TYPE}
-    )
+    shown: Metrics = request.app.state.agent.metrics
+    # In a thread: it takes long, and what would be late meanwhile are the pings.
+    await asyncio.to_thread(import_module, "prometheus_client")
+    return Response(shown.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
 async def status(request: Request) -> Response:

@@ -13,6 +13,7 @@ from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
 from agent.store.salvage import damaged_files
 from agent.wall_clock import boot_time
+from agent.slices import collect
 from gossip.ids import format_cluster_id
 
 if TYPE_CHECKING:
@@ -57,19 +58,21 @@ class Doctor:
             self._desk.consult(),
         )
         names = {**names_of(agent.driver), agent.identity.node_id: agent.identity.node_name}
-        ways = matrix.build(told.asked, told.views, told.fresh_s)
+        ways = await matrix.build(told.asked, told.views, told.fresh_s)
         findings = [
             *device,
             *self._look_inside(),
             running.apps(await agent.apps.list()),
             *clocks.examine(told.clocks_s, agent.identity.node_id, names),
-            *matrix.examine(ways, names),
+            *await matrix.examine(ways, names),
         ]
         return {
             "checks": msgspec.to_builtins(findings),
             "matrix": {
                 "names": [names[node] for node in ways.nodes],
-                "rows": [[ways.ways[a, b].value for b in ways.nodes] for a in ways.nodes],
+                "rows": await collect(
+                    [ways.ways[a, b].value for b in ways.nodes] for a in ways.nodes
+                ),
             },
         }
 

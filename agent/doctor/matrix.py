@@ -4,14 +4,19 @@ Only the receiver knows whether a datagram arrived. So the cell from A to B is r
 says it heard of A; where B says nothing, an answered ping of A's will do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
+from itertools import chain
 
 import msgspec
 
 from agent.doctor.findings import Finding, ok, warn
 from agent.doctor.messages import Seen, View
+from agent.slices import collect
 from gossip.ids import NodeId
+
+FINDINGS_MAX = 50
+"""A switch that is off breaks thousands of paths; nobody reads that many lines."""
 
 
 class Way(StrEnum):
@@ -35,29 +40,35 @@ class Matrix(msgspec.Struct, frozen=True):
     ways: dict[tuple[NodeId, NodeId], Way]
 
 
-def build(nodes: Iterable[NodeId], views: Mapping[NodeId, View], fresh_s: float) -> Matrix:
-    """Put the views together; what worked within ``fresh_s`` counts as working."""
+async def build(nodes: Iterable[NodeId], views: Mapping[NodeId, View], fresh_s: float) -> Matrix:
+    """Put the views together; what worked within ``fresh_s`` counts as working.
+
+    In slices: three hundred members are ninety thousand pairs.
+    """
     rows = tuple(nodes)
-    seen = {(teller, entry.member): entry for teller, view in views.items() for entry in view.seen}
-    ways = {(a, b): _way(a, b, seen, views, fresh_s) for a in rows for b in rows}
+    seen: dict[NodeId, dict[NodeId, Seen]] = {}
+    ways: dict[tuple[NodeId, NodeId], Way] = {}
+
+    def look(teller: NodeId) -> None:
+        seen[teller] = {entry.member: entry for entry in views[teller].seen}
+
+    def fill(a: NodeId) -> None:
+        ways.update({(a, b): _way(a, b, seen, fresh_s) for b in rows})
+
+    await collect(map(look, views))
+    await collect(map(fill, rows))
     return Matrix(rows, ways)
 
 
-def _way(
-    a: NodeId,
-    b: NodeId,
-    seen: Mapping[tuple[NodeId, NodeId], Seen],
-    views: Mapping[NodeId, View],
-    fresh_s: float,
-) -> Way:
+def _way(a: NodeId, b: NodeId, seen: Mapping[NodeId, Mapping[NodeId, Seen]], fresh_s: float) -> Way:
     if a == b:
         return Way.SELF
-    heard, sent = seen.get((b, a)), seen.get((a, b))
+    heard, sent = seen.get(b, {}).get(a), seen.get(a, {}).get(b)
     if heard is not None and _fresh(heard.udp_in_s, fresh_s):
         return Way.UDP
     if sent is not None and _fresh(sent.udp_out_s, fresh_s):
         return Way.UDP
-    if b not in views:
+    if b not in seen:
         return Way.UNKNOWN
     if heard is not None and _fresh(heard.stream_s, fresh_s):
         return Way.STREAM
@@ -68,19 +79,26 @@ def _fresh(age_s: float | None, fresh_s: float) -> bool:
     return age_s is not None and age_s <= fresh_s
 
 
-def examine(matrix: Matrix, names: Mapping[NodeId, str]) -> list[Finding]:
-    """Return advice about paths that do not work, or one finding that all do."""
-    findings = []
-    for a in matrix.nodes:
-        for b in matrix.nodes:
-            if matrix.ways[a, b] not in (Way.STREAM, Way.RELAY, Way.NONE):
-                continue
-            there, back = matrix.ways[a, b], matrix.ways[b, a]
-            if back is Way.UDP:
-                findings.append(_one_way(names[a], names[b]))
-            elif a < b or back in (Way.SELF, Way.UNKNOWN):
-                findings.append(_no_datagrams(names[a], names[b], there))
+async def examine(matrix: Matrix, names: Mapping[NodeId, str]) -> list[Finding]:
+    """Return advice about paths that do not work, or one finding that all do. In slices."""
+    rows = await collect(list(_examine_row(a, matrix, names)) for a in matrix.nodes)
+    findings = list(chain.from_iterable(rows))
+    if len(findings) > FINDINGS_MAX:
+        more = len(findings) - FINDINGS_MAX
+        told = warn("paths", f"{more} more pairs have a broken path.", "The matrix shows them all.")
+        return [*findings[:FINDINGS_MAX], told]
     return findings or [ok("paths", "datagrams pass between all members that were asked.")]
+
+
+def _examine_row(a: NodeId, matrix: Matrix, names: Mapping[NodeId, str]) -> Iterator[Finding]:
+    for b in matrix.nodes:
+        if matrix.ways[a, b] not in (Way.STREAM, Way.RELAY, Way.NONE):
+            continue
+        there, back = matrix.ways[a, b], matrix.ways[b, a]
+        if back is Way.UDP:
+            yield _one_way(names[a], names[b])
+        elif a < b or back in (Way.SELF, Way.UNKNOWN):
+            yield _no_datagrams(names[a], names[b], there)
 
 
 def _one_way(a: str, b: str) -> Finding:

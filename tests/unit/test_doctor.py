@@ -1,5 +1,6 @@
 """The doctor: what it makes of views, clocks, disks and packages."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,13 +33,13 @@ def saw(
 
 
 def ways(views: Mapping[int, View], nodes: tuple[int, ...] = (A, B)) -> matrix.Matrix:
-    return matrix.build(nodes, views, FRESH_S)
+    return asyncio.run(matrix.build(nodes, views, FRESH_S))
 
 
 def test_all_is_well() -> None:
     built = ways({A: view(saw(B)), B: view(saw(A))})
     assert built.ways == {(A, A): "-", (A, B): "udp", (B, A): "udp", (B, B): "-"}
-    [finding] = matrix.examine(built, NAMES)
+    [finding] = asyncio.run(matrix.examine(built, NAMES))
     assert finding.status is Status.OK
 
 
@@ -46,7 +47,7 @@ def test_a_one_way_path_is_named_with_its_direction() -> None:
     built = ways({A: view(saw(B, 1.0, None)), B: view(saw(A, 99.0, None))})
     assert built.ways[A, B] is Way.STREAM
     assert built.ways[B, A] is Way.UDP
-    [finding] = matrix.examine(built, NAMES)
+    [finding] = asyncio.run(matrix.examine(built, NAMES))
     assert finding.id == "one-way"
     assert "from ada do not reach bob" in finding.message
 
@@ -58,15 +59,24 @@ def test_no_datagrams_is_said_once_for_both(stream_s: float | None, way: Way) ->
     dark = {A: view(saw(B, None, None, stream_s)), B: view(saw(A, None, None, stream_s))}
     built = ways(dark)
     assert built.ways[A, B] is built.ways[B, A] is way
-    [finding] = matrix.examine(built, NAMES)
+    [finding] = asyncio.run(matrix.examine(built, NAMES))
     assert finding.id == "paths"
     assert finding.status is Status.WARN
+
+
+def test_of_many_broken_paths_some_are_told_and_the_rest_are_counted() -> None:
+    nodes = tuple(range(30))
+    nobody = view(*(saw(other, None, None, None) for other in nodes))
+    built = asyncio.run(matrix.build(nodes, dict.fromkeys(nodes, nobody), FRESH_S))
+    findings = asyncio.run(matrix.examine(built, {node: f"n{node}" for node in nodes}))
+    assert len(findings) == matrix.FINDINGS_MAX + 1
+    assert f"{30 * 29 // 2 - matrix.FINDINGS_MAX} more pairs" in findings[-1].message
 
 
 def test_who_does_not_answer_is_a_question() -> None:
     built = ways({A: view(saw(B), saw(C, None, None, None)), B: view(saw(A), saw(C))}, (A, B, C))
     assert built.ways[A, C] is Way.UNKNOWN
-    assert [finding.id for finding in matrix.examine(built, NAMES)] == ["paths"]
+    assert [finding.id for finding in asyncio.run(matrix.examine(built, NAMES))] == ["paths"]
 
 
 def test_whose_clock_is_off_is_named() -> None:

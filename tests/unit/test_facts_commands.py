@@ -121,7 +121,7 @@ def test_as_much_as_a_node_may_tell_fits_a_request(served: Served, client: Clien
         client.post("/api/v1/facts", {"set": {"15": "x" * 4096}})
     assert (caught.value.status, caught.value.code) == (413, "usage")
     assert len(served.agent.fact_store.kept) == 15
-    with pytest.raises(ApiError, match="larger than 524288 bytes"):
+    with pytest.raises(ApiError, match="more than 524288 bytes"):
         client.post("/api/v1/facts", {"set": {"a": "x" * 600_000}})
 
 
