@@ -11,9 +11,9 @@ from agent.doctor import clocks, matrix, running
 from agent.doctor.desk import DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
+from agent.slices import collect
 from agent.store.salvage import damaged_files
 from agent.wall_clock import boot_time
-from agent.slices import collect
 from gossip.ids import format_cluster_id
 
 if TYPE_CHECKING:

@@ -25,11 +25,11 @@ except ImportError:
     pass
 
 
-def stand_still(watch: StallWatch) -> None:
-    """Hold the loop until the watch has looked at it several times, however busy the machine."""
+def stand_still(watch: "Sampled") -> None:
+    """Hold the loop, asleep, until the watch has looked at it several times."""
     seen = len(watch.samples)
     while len(watch.samples) < seen + 4:
-        time.sleep(0.005)
+        time.sleep(0.03)
 
 
 class Sampled(StallWatch):
@@ -46,9 +46,11 @@ class Sampled(StallWatch):
         return frame
 
 
-async def told(watch: StallWatch) -> None:
-    while not any("stand_still" in key for key in watch.counts):  # noqa: ASYNC110 - a Counter
-        await asyncio.sleep(0.01)
+async def stand_still_until_told(watch: "Sampled") -> None:
+    """A neighbour may have the processor meanwhile: then the machine is blamed, and rightly."""
+    while not any("stand_still" in key for key in watch.counts):
+        stand_still(watch)
+        await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("run", RUNNERS)
@@ -59,14 +61,13 @@ def test_a_loop_that_stands_still_is_noticed_with_its_cause(
 
     async def main() -> None:
         watch.start()
-        stand_still(watch)
-        await told(watch)
+        await stand_still_until_told(watch)
         watch.stop()
 
     with caplog.at_level(logging.INFO, "agent.stalls"):
         run(main())
     cause = "unit/test_stalls.py:stand_still"
-    assert watch.counts[f"loop_stalls/{cause}"] == 1
+    assert watch.counts[f"loop_stalls/{cause}"] >= 1
     assert watch.counts[f"loop_stalled_ms/{cause}"] >= 20
     worst = next(stall for stall in watch.recent if stall.cause == cause)
     assert watch.worst is not None
