@@ -22,12 +22,17 @@ CLEAR_LINE = "\r\x1b[K"
 TIME_COLUMNS = 12
 
 
+def somebody_watches() -> bool:
+    """Say whether stderr is a terminal."""
+    return sys.stderr.isatty()
+
+
 class Progress:
     """A bar on stderr, for whoever waits longer than a second at a terminal."""
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._is_wanted = sys.stderr.isatty() and not quiet
+        self._is_wanted = somebody_watches() and not quiet
         self._draws_at = clock() + PATIENCE_S
         self._is_drawn = False
 
@@ -58,7 +63,7 @@ class Waiting:
     def __init__(self, words: str, *, quiet: bool = False, patience_s: float = PATIENCE_S) -> None:
         self._words = words
         self._patience_s = patience_s
-        self._is_wanted = sys.stderr.isatty() and not quiet
+        self._is_wanted = somebody_watches() and not quiet
         self._is_drawn = False
         self._thread: Thread | None = None
 

@@ -4,10 +4,10 @@ The agent itself suggests members, apps and facts. Keys are spread over the cove
 that is nearly called so costs a question to all, and is done for a person only.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from agent.cli.progress import somebody_watches
 from agent.cli.session import Session
 from agent.suggesting import CANDIDATES_MAX, closest, did_you_mean
 from edge_apps.client import ApiError, ClientError, Query
@@ -22,7 +22,7 @@ def suggesting_keys(session: Session, key: str) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        if error.code == "not-found" and sys.stderr.isatty():
+        if error.code == "not-found" and somebody_watches():
             error.hint = did_you_mean(key, _keys_near(session, key), error.hint)
         raise
 

@@ -83,7 +83,7 @@ def test_keys_are_suggested_to_a_person(
     served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "did you mean" not in covey("kv", "get", "lights/nroth").stderr
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("agent.cli.suggestions.somebody_watches", lambda: True)
     outcome = covey("kv", "get", "lights/nroth")
     assert outcome.status == exits.NOT_FOUND
     assert "did you mean 'lights/north'?" in outcome.stderr

@@ -30,9 +30,8 @@ def paths(tmp_path: Path) -> Paths:
 
 
 @pytest.fixture
-def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """After capsys, which puts another stderr there."""
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent.cli.progress.somebody_watches", lambda: True)
 
 
 def wait_until_drawn(waiting: Waiting) -> None:
