@@ -154,8 +154,8 @@ def write_own(text: str) -> None:
 
 
 def steer(sequence: str) -> None:
-    """Send the terminal a control sequence of ours, at once."""
-    click.echo(sequence, nl=False)
+    """Send the terminal a control sequence of ours, at once; NO_COLOR does not mean these."""
+    click.echo(sequence, nl=False, color=True)
     sys.stdout.flush()
 
 

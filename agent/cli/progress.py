@@ -41,7 +41,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._is_drawn:
-            click.echo(CLEAR_LINE, nl=False, err=True)
+            click.echo(CLEAR_LINE, nl=False, err=True, color=True)
 
     def show(self, done: float) -> None:
         """Draw how much is done, from 0 to 1."""
@@ -50,7 +50,7 @@ class Progress:
         self._draws_at = self._clock() + REDRAW_S
         self._is_drawn = True
         bar = "#" * round(done * PROGRESS_COLUMNS)
-        click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True)
+        click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True, color=True)
 
 
 class Waiting:
@@ -91,7 +91,7 @@ class Waiting:
     def make_room(self) -> None:
         """Clear the line for something else that is to be said; the next look draws it anew."""
         if self._is_drawn:
-            click.echo(CLEAR_LINE, nl=False, err=True)
+            click.echo(CLEAR_LINE, nl=False, err=True, color=True)
 
     def _draw(self) -> None:
         began = time.monotonic()
@@ -102,4 +102,4 @@ class Waiting:
             room = shutil.get_terminal_size().columns - TIME_COLUMNS
             words = shortened(f"waiting {one_line(self._words)}", room)
             waited_s = time.monotonic() - began
-            click.echo(f"{CLEAR_LINE}{words} ... {waited_s:.0f} s", nl=False, err=True)
+            click.echo(f"{CLEAR_LINE}{words} ... {waited_s:.0f} s", nl=False, err=True, color=True)

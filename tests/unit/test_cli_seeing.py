@@ -127,16 +127,22 @@ def _fields(member: object) -> dict[str, object]:
     return {name: getattr(member, name) for name in member.__struct_fields__}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("end", "no_color"), [(signal.SIGINT, ""), (signal.SIGTERM, "1")])
 def test_the_screen_is_drawn_on_change_and_given_back(
-    served: Served, tmp_path: Path, end: signal.Signals
+    served: Served,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: signal.Signals,
+    no_color: str,
 ) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
     ours, theirs = pty.openpty()
     process = watching(tmp_path, theirs)
     try:
         begun = read_until(ours, b"3 members")
         assert OPEN.encode() in begun
         assert b"suspect" in begun
+        assert (b"\x1b[33msuspect" in begun) == (not no_color)
         change(served)
         again = read_until(ours, b"3 members")
         assert b"suspect" not in again
