@@ -39,6 +39,7 @@ async def get_events(request: Request) -> Response:
         streams: Streams = request.app.state.streams
         return streams.respond(agent.forum.follow(patterns), describe)
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=RECENT_DEFAULT) or 0
+    await agent.forum.settle()
     found = agent.forum.recent(patterns, limit)
     return await listing("events", map(describe, found))
 

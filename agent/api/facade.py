@@ -99,6 +99,9 @@ class ForumFacade(Protocol):
     def send(self, name: str, payload: bytes) -> str:
         """Send an event; return its id."""
 
+    async def settle(self) -> None:
+        """Return when what was heard by now is among the recent events."""
+
     def recent(self, patterns: tuple[str, ...], limit: int) -> list[Told]:
         """Return the last events, oldest first."""
 

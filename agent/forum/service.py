@@ -35,6 +35,7 @@ from gossip.membership.queries import AnswerHeard, QueryEnded, QueryHeard, Query
 
 RECENT_MAX = 256
 SAVE_DELAY_S = 1.0
+SETTLE_LOOK_S = 0.02
 EVENT_OUTPUT_BYTES_MAX = 64 * 1024
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,19 @@ class Forum:
             raise AgentError(str(error), "send fewer events", exits.UNHEALTHY) from None
         settings = self._driver.node.settings
         return id_text(settings.me, settings.boot, sequence)
+
+    async def settle(self) -> None:
+        """Return when what was heard by now is delivered, so that a sender sees its own event.
+
+        An event is held back for a moment, because an earlier one may be under way. Waits for
+        twice that at most.
+        """
+        forum = self._driver.node.swim.forum
+        tuning = self._driver.node.settings.tuning
+        give_up = time.monotonic() + 2 * tuning.event_hold_rounds * tuning.gossip_interval_s
+        heard = forum.held()
+        while heard & forum.held() and time.monotonic() < give_up:  # noqa: ASYNC110  a pure machine
+            await asyncio.sleep(SETTLE_LOOK_S)
 
     def recent(self, patterns: Patterns, limit: int) -> list[Told]:
         """Return the last events that were delivered here since the start, oldest first."""

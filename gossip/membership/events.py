@@ -98,6 +98,10 @@ class Events:
         """The largest Lamport time that we know of."""
         return self._clock.time
 
+    def held(self) -> frozenset[EventId]:
+        """Return what was heard and is not delivered yet: an earlier one may be under way."""
+        return frozenset(self._held)
+
     # Our own.
 
     def send(self, name: str, payload: bytes, now: Instant) -> int:

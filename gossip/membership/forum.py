@@ -24,6 +24,7 @@ from gossip.membership.messages import (
     AnswerKind,
     Bulletin,
     Event,
+    EventId,
     Query,
     QueryAnswer,
 )
@@ -63,6 +64,10 @@ class Forum:
         return self._events.time
 
     # What applications do.
+
+    def held(self) -> frozenset[EventId]:
+        """Return the events that were heard and are not delivered yet."""
+        return self._events.held()
 
     def send_event(self, name: str, payload: bytes, now: Instant) -> int:
         """Send an event; return its sequence. Raises LimitExceeded and TooManyEvents."""

@@ -242,6 +242,9 @@ class FakeForum:
         self.sent.append((name, payload))
         return f"a-1-{len(self.sent)}"
 
+    async def settle(self) -> None:
+        return
+
     def recent(self, patterns: tuple[str, ...], limit: int) -> list[Told]:
         return [one for one in self.told if one.name in patterns or "*" in patterns][:limit]
 

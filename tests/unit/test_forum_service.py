@@ -281,3 +281,23 @@ def test_only_so_many_handlers_run_and_wait() -> None:
         assert counts == {"handlers/killed": 64, "handlers/not run": 6}
 
     run(test)
+
+
+def test_a_sender_sees_its_own_event_at_once() -> None:
+    """An event is held back for a second; whoever looks meanwhile waits for it."""
+
+    async def story() -> None:
+        rig = Rig()
+        rig.driver.sleep(6.0)  # alone for long enough: it knows what time it is
+        rig.forum.send("door", b"open")
+        assert not rig.forum.recent(("*",), 10)
+        looking = asyncio.create_task(rig.forum.settle())
+        await asyncio.sleep(0.05)
+        assert not looking.done()
+        rig.driver.sleep(2.0)
+        await looking
+        assert [one.name for one in rig.forum.recent(("*",), 10)] == ["door"]
+        await asyncio.wait_for(rig.forum.settle(), GIVE_UP_S)
+        await rig.forum.stop()
+
+    run(story)
