@@ -21,6 +21,12 @@ settings.register_profile("ci", settings.get_profile("covey"), derandomize=True)
 settings.load_profile("ci" if IN_CI else "covey")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer ``--rewrite``, for transcripts and for the examples of docs/cli.md."""
+    words = "record anew what transcripts and examples show"
+    parser.getgroup("covey").addoption("--rewrite", action="store_true", help=words)
+
+
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip into a failure that names its reason; an expected failure is no skip."""
     if not IN_CI or not report.skipped or hasattr(report, "wasxfail"):

@@ -1,4 +1,4 @@
-"""Options of the simulation's tests: which seed to replay, and whether to rewrite transcripts."""
+"""An option of the simulation's tests: which seed to replay."""
 
 import pytest
 
@@ -6,10 +6,9 @@ SLICE = range(12)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer ``--seed`` and ``--rewrite`` to ``pytest tests/sim``."""
+    """Offer ``--seed`` to ``pytest tests/sim``."""
     group = parser.getgroup("simulation")
     group.addoption("--seed", type=int, help="run this seed alone instead of the usual slice")
-    group.addoption("--rewrite", action="store_true", help="record the transcripts anew")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -20,7 +20,6 @@ from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.exits import NOT_FOUND, AgentError
 from agent.fact_board import FactBoard
-from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
 from agent.metrics import Metrics
 from agent.paths import Paths
 from agent.security.key_desk import Holding
@@ -31,11 +30,10 @@ from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
-from gossip.errors import InvalidRequest, LimitExceeded
+from gossip.errors import InvalidRequest
 from gossip.machine import Address
 from gossip.membership.contacts import Paths as Ways
 from gossip.membership.members import Member, MemberState, MemberTable
-from gossip.membership.messages import AnswerKind
 from gossip.membership.roundtrips import RoundTrip
 from gossip.state import registry as registries
 from gossip.state.registry import Admitted
@@ -47,6 +45,7 @@ from gossip.state.requests import (
     Value,
     WatchEvent,
 )
+from tests.unit.fake_forum import FakeForum
 
 ME, OTHER, GONE = 0xA, 0xB, 0xC
 CLUSTER = bytes(range(16))
@@ -212,67 +211,6 @@ class FakeRoundTrips:
 
     async def between(self, one: int, other: int) -> RoundTrip:
         return self.known.get((one, other)) or self.known.get((other, one), RoundTrip())
-
-
-class FakeForum:
-    """Remembers what was sent and asked; answers with what the test put there."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes]] = []
-        self.refusal: AgentError | None = None
-        self.told = [
-            Told("a-1-1", "door", b"open", ME, "ada", 7, False, 1_700_000_000.5),
-            Told("b-1-1", "door", b"\xff", OTHER, "bob", 5, True, 1_700_000_001.0),
-        ]
-        self.followed: list[Told | Missed] = []
-        self.asked: dict[str, Any] = {}
-        self.answers: list[Answer | Summary] = [
-            Answer(ME, "ada", AnswerKind.ANSWERED, b"pong", 0.001),
-            Summary(1, 1, ()),
-        ]
-        self.queries = [AskedHere("b-1-9", "weigh", b"now", OTHER, "bob", 5.0)]
-        self.listened: tuple[str, ...] = ()
-        self.answered: list[tuple[str, bytes, bool]] = []
-
-    def send(self, name: str, payload: bytes) -> str:
-        if self.refusal:
-            raise self.refusal
-        if len(payload) > 512:
-            raise LimitExceeded("this does not fit; nothing was sent")
-        self.sent.append((name, payload))
-        return f"a-1-{len(self.sent)}"
-
-    async def settle(self) -> None:
-        return
-
-    def recent(self, patterns: tuple[str, ...], limit: int) -> list[Told]:
-        return [one for one in self.told if one.name in patterns or "*" in patterns][:limit]
-
-    async def follow(self, patterns: tuple[str, ...]) -> AsyncIterator[Told | Missed]:
-        for one in self.followed:
-            yield one
-
-    def ask(
-        self, name: str, payload: bytes, filters: Mapping[str, str], timeout_s: float
-    ) -> AsyncIterator[Answer | Summary]:
-        if timeout_s > 60:
-            raise InvalidRequest("a query waits for at most 60 s; nobody was asked")
-        self.asked = {"name": name, "payload": payload, "filters": filters, "timeout_s": timeout_s}
-        return self._answers()
-
-    async def _answers(self) -> AsyncIterator[Answer | Summary]:
-        for one in self.answers:
-            yield one
-
-    async def listen(self, patterns: tuple[str, ...]) -> AsyncIterator[AskedHere | Missed]:
-        self.listened = patterns
-        for one in self.queries:
-            yield one
-
-    def answer(self, query: str, payload: bytes, *, failed: bool = False) -> None:
-        if query != "b-1-9":
-            raise AgentError(f"no query {query} waits for an answer", "", NOT_FOUND)
-        self.answered.append((query, payload, failed))
 
 
 class FakeKeys:
