@@ -62,6 +62,7 @@ def init(session: Session, name: str, node_name: str) -> None:
         return
     write_line(f"{node_name} is the first node of the covey {name}.")
     _await_member(session)
+    _say_ports(session)
     session.say(f"Next: let others in with `{_command(session)} token create`.")
 
 
@@ -134,6 +135,7 @@ def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name:
         return
     write_line(f"{who['node']['name']} belongs to the covey {who['cluster']['name']}.")
     _await_member(session)
+    _say_ports(session)
 
 
 @click.command()
@@ -231,6 +233,23 @@ def _await_member(session: Session) -> None:
 def _say_what_is_next(session: Session, more: str = "") -> None:
     start = f"start its agent with `{_command(session)} run`, or as a service"
     session.say(f"Next: {start}{f', and {more}' if more else ''}.")
+    _say_ports(session)
+
+
+def _say_ports(session: Session) -> None:
+    """Say in one line what has to pass a firewall."""
+    from agent.config import load
+    from agent.settings import NetworkSettings
+
+    try:
+        network = load(session.paths).network
+    except AgentError:  # whoever may not read the configuration is told what is usual
+        network = NetworkSettings()
+    port = f"port {network.port}" if network.port else "the port of each start"
+    multicast = ", and UDP port 5353 for mDNS" if network.mdns else ""
+    session.say(
+        f"A firewall has to let UDP and TCP {port} pass{multicast}: docs/network.md has the lines."
+    )
 
 
 def _command(session: Session) -> str:

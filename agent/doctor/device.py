@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.exits import AgentError
-from agent.net.interfaces import Interface, choose, scan
+from agent.net.interfaces import Interface, best_first, choose, scan
 from agent.paths import Paths
 from agent.security import identity
 from agent.wall_clock import flaw
@@ -28,7 +28,7 @@ FREE_FAIL_BYTES, FREE_WARN_BYTES = 16 * MIB, 128 * MIB
 SYNCS, SYNC_BYTES = 3, 4096
 SYNC_WARN_S, SYNC_FAIL_S = 0.1, 2.0
 EXPIRY_WARN_S = 30 * 86400.0
-MDNS_GROUP, MDNS_PORT = "224.0.0.251", 5353
+MDNS_GROUP, MDNS_GROUP6, MDNS_PORT = "224.0.0.251", "ff02::fb", 5353
 MULTICAST_WAIT_S = 0.5
 QUESTION = b"\x06_covey\x04_udp\x05local\x00\x00\x0c\x00\x01"
 """Who offers Covey's service here? The one question that our listeners answer (RFC 6762)."""
@@ -44,7 +44,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
         certificate(paths.identity),
         disk(paths.data),
         packages(packages_distributions()),
-        *multicast(choose(scan(), interfaces), mdns=mdns),
+        *multicast(best_first(choose(scan(), interfaces)), mdns=mdns),
     ]
 
 
@@ -141,19 +141,28 @@ def _is_ours(distribution: str) -> bool:
 
 
 def multicast(interfaces: Sequence[Interface], *, mdns: bool) -> list[Finding]:
-    """Send a multicast question on each interface and look whether this device hears it."""
+    """Send a multicast question on each interface and look whether this device hears it.
+
+    Bridges behind which are only containers of this device are left out, if there is anything else.
+    """
     if not mdns:
         return [ok("multicast", "mDNS is switched off ([network] mdns); seeds are used alone.")]
-    hosts = [(each.name, host) for each in interfaces for host in each.addresses if "." in host]
-    if not hosts:
-        return [warn("multicast", "no interface has an IPv4 address.", "Is the network connected?")]
-    return [_multicast_on(name, host) for name, host in hosts]
+    usable = [each for each in interfaces if each.addresses and not each.is_port]
+    outside = [each for each in usable if not each.is_private] or usable
+    if not outside:
+        return [warn("multicast", "no interface has an address.", "Is the network connected?")]
+    return [_multicast_on(each, host) for each in outside for host in _asked_from(each)]
 
 
-def _multicast_on(name: str, host: str) -> Finding:
-    where = f"{name} ({host})"
+def _asked_from(interface: Interface) -> Sequence[str]:
+    """Return from where to ask: every IPv4 address, or IPv6 where there is no other."""
+    return [host for host in interface.addresses if "." in host] or interface.addresses[:1]
+
+
+def _multicast_on(interface: Interface, host: str) -> Finding:
+    where = f"{interface.name} ({host.partition('%')[0]})"
     try:
-        heard = _hears_itself(host)
+        heard = _hears_itself(host, interface.number)
     except OSError as error:
         return warn(
             "multicast",
@@ -169,20 +178,30 @@ def _multicast_on(name: str, host: str) -> Finding:
     )
 
 
-def _hears_itself(host: str) -> bool:
-    """Tell whether a question sent by multicast from this address is heard here."""
+def _hears_itself(host: str, number: int) -> bool:
+    """Tell whether a question sent by multicast from this address is heard here.
+
+    ``number`` is the index of the interface that has the address: IPv6 goes by that.
+    """
     question = struct.pack(">HHHHHH", secrets.randbits(16) | 1, 0, 1, 0, 0, 0) + QUESTION
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with contextlib.ExitStack() as opened:
         listening, sending = (
-            opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)
+            opened.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2)
         )
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             listening.setsockopt(socket.SOL_SOCKET, option, 1)
         listening.bind(("", MDNS_PORT))
-        group, local = socket.inet_aton(MDNS_GROUP), socket.inet_aton(host)
-        listening.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + local)
-        sending.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
-        sending.sendto(question, (MDNS_GROUP, MDNS_PORT))
+        if family == socket.AF_INET6:
+            group, index = socket.inet_pton(family, MDNS_GROUP6), struct.pack("=I", number)
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + index)
+            sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            sending.sendto(question, (MDNS_GROUP6, MDNS_PORT))
+        else:
+            group, local = socket.inet_aton(MDNS_GROUP), socket.inet_aton(host)
+            listening.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + local)
+            sending.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, local)
+            sending.sendto(question, (MDNS_GROUP, MDNS_PORT))
         return _receives(listening, question, time.monotonic() + MULTICAST_WAIT_S)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.doctor import clocks, matrix, running
+from agent.doctor import clocks, matrix, network, running
 from agent.doctor.desk import DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
@@ -111,6 +111,14 @@ class Doctor:
             running.seals(counts),
             running.other_coveys(
                 foreign - {format_cluster_id(me.cluster_id)}, counts["discovery/other_covey"]
+            ),
+            *network.examine(
+                agent.discovery.here, agent.members, me.node_id, counts, agent.discovery.failure
+            ),
+            *network.mdns(
+                agent.discovery.mdns_failure,
+                agent.discovery.here,
+                enabled=agent.config.network.mdns,
             ),
             running.sightings(others, len(ours), mdns=agent.config.network.mdns),
             running.loop(

@@ -60,6 +60,10 @@ class Here(NamedTuple):
     """Where direct neighbours reach it, each with a zone of their own; told when all else fails."""
     plugs: Mapping[str | int, object] = {}
     """What multicast groups are joined with."""
+    is_private: bool = False
+    """Whether all that is told leads to containers of this device."""
+    without_multicast: tuple[str, ...] = ()
+    """Interfaces for which there was no room among the plugs."""
 
 
 def look_around(plan: Plan) -> Here:
@@ -67,11 +71,19 @@ def look_around(plan: Plan) -> Here:
     interfaces = scan()
     chosen = choose(interfaces, plan.interfaces)
     told = own_addresses(chosen, plan.bind, plan.port, plan.advertise)
+    private = {host for each in chosen if each.is_private for host in each.addresses}
+    plugs = multicast_plugs(chosen)
     return Here(
-        told,
-        all_addresses(interfaces, plan.bind, plan.port) | frozenset(told),
-        link_local_addresses(chosen, plan.bind, plan.port),
-        multicast_plugs(chosen),
+        told=told,
+        own=all_addresses(interfaces, plan.bind, plan.port) | frozenset(told),
+        neighbourly=link_local_addresses(chosen, plan.bind, plan.port),
+        plugs=plugs,
+        is_private=bool(told) and all(address.host in private for address in told),
+        without_multicast=tuple(
+            each.name
+            for each in chosen
+            if not each.is_port and plugs.keys().isdisjoint((each.number, *each.addresses))
+        ),
     )
 
 
@@ -101,6 +113,8 @@ class Discovery:
         self._book = list(book)
         self._seeds: list[Seed] = parse_seeds(plan.seeds, plan.port)
         self.here = Here()
+        self.failure = ""
+        """Why our own addresses cannot be listed now; empty when they can."""
         self._mdns = Mdns(self._on_sighting, counts)
         self._quiet = QuietLog(log)
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +139,11 @@ class Discovery:
         """Return who announces itself by mDNS now, of this covey and of others."""
         return tuple(self._mdns.sightings.values())
 
+    @property
+    def mdns_failure(self) -> str:
+        """Why mDNS does not work now; empty when it does."""
+        return self._mdns.failure
+
     async def _rescan(self) -> None:
         while True:
             here = self._look()
@@ -141,11 +160,14 @@ class Discovery:
     def _look(self) -> Here:
         """Return where we are; as before, while the kernel has no room to answer."""
         try:
-            return look_around(self._plan)
+            here = look_around(self._plan)
         except OSError as error:
+            self.failure = error.strerror or str(error)
             self.counts["discovery/look_failed"] += 1
             self._quiet.warning("look", "cannot list the addresses of this device: %s", error)
             return self.here
+        self.failure = ""
+        return here
 
     async def _until_moved(self, here: Here) -> None:
         """Wait until this node is elsewhere, or plugged in anew; a minute at most."""

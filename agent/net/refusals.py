@@ -19,6 +19,7 @@ import socket
 import struct
 from collections import Counter, OrderedDict
 
+from agent.net.sockets import SocketName, host_of
 from gossip.machine import Address
 
 # linux/in.h, linux/in6.h, linux/errqueue.h: Python's socket module does not name them.
@@ -77,12 +78,12 @@ class Refusals:
         return found
 
     def _judge(
-        self, quote: bytes, ancillary: list[tuple[int, int, bytes]], to: tuple[object, ...]
+        self, quote: bytes, ancillary: list[tuple[int, int, bytes]], to: SocketName
     ) -> Address | None:
         refuser = next(filter(None, map(_refuser, ancillary)), None)
         if refuser is None:
             self._counts["datagrams/socket_errors"] += 1
-        elif not to or refuser != to[0]:
+        elif not to or refuser != host_of(*to):
             self._counts["refusals_ignored/not_by_the_host_itself"] += 1
         elif (sent_to := self._sent.pop(quote[:QUOTED_BYTES], None)) is None:
             self._counts["refusals_ignored/no_quote_of_ours"] += 1

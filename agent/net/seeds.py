@@ -5,11 +5,13 @@ ever: a container gets another address, a DHCP lease ends, a resolver starts lat
 """
 
 import asyncio
+import ipaddress
 import socket
 from collections.abc import Iterable
 
 from agent import exits
 from agent.exits import AgentError
+from agent.net.sockets import family_of
 from agent.notation import parse_endpoint
 from gossip.machine import Address
 
@@ -34,6 +36,8 @@ def parse_seeds(texts: Iterable[str], default_port: int) -> list[Seed]:
 async def resolve(seed: Seed) -> list[Address]:
     """Return the seed's addresses. Raises OSError when the name cannot be looked up in time."""
     host, port = seed
+    if family_of(host) is not None:
+        return [Address(str(ipaddress.ip_address(host)), port)]
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(LOOKUP_S):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)

@@ -38,6 +38,10 @@ NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENODEV, errno.
 log = logging.getLogger(__name__)
 
 
+SocketName = tuple[str, int] | tuple[str, int, int, int]
+"""Host and port, and for IPv6 the flow and the number of the zone."""
+
+
 class Sockets:
     """Bound, non-blocking sockets; ``port`` is the number that all of them have."""
 
@@ -135,6 +139,19 @@ async def connected_to(host: str, port: int, path_bytes: int) -> socket.socket:
         fresh.close()
         raise
     return fresh
+
+
+def host_of(host: str, _port: int = 0, _flow: int = 0, zone: int = 0) -> str:
+    """Return the host of a socket's address as text; with its zone, by name, if it is link-local.
+
+    Sockets and event loops tell the zone as a number beside the host, and rarely in it.
+    """
+    if not zone or "%" in host:
+        return host
+    try:
+        return f"{host}%{socket.if_indextoname(zone)}"
+    except OSError:  # the interface went away meanwhile, and nothing is reached there
+        return host
 
 
 def family_of(host: str) -> socket.AddressFamily | None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from agent.net.refusals import Refusals, hear_refusals
-from agent.net.sockets import family_of
+from agent.net.sockets import family_of, host_of
 from gossip.machine import Address
 
 DRAIN_MAX = 512
@@ -75,14 +75,14 @@ class UdpEndpoint:
         self._refused += self._refusals.read(source)
         for _ in range(DRAIN_MAX):
             try:
-                data, (host, port, *_) = source.recvfrom(DATAGRAM_BYTES_MAX)
+                data, name = source.recvfrom(DATAGRAM_BYTES_MAX)
             except BlockingIOError:
                 return
             except OSError:
                 # What became of something that we sent earlier (ICMP); the socket is fine.
                 self._refused += self._refusals.read(source)
                 continue
-            waiting.append((data, Address(host, port)))
+            waiting.append((data, Address(host_of(*name), name[1])))
 
     def send(self, data: bytes, to: Address) -> None:
         """Send once; never blocks, never raises. What could not be sent is counted."""

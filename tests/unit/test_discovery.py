@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from agent import exits
 from agent.exits import AgentError
@@ -90,6 +91,9 @@ def test_seeds_are_read_and_looked_up() -> None:
     found = asyncio.run(resolve(("localhost", 5)))
     assert Address("127.0.0.1", 5) in found
     assert asyncio.run(resolve(("::1", 5))) == [Address("::1", 5)]
+    assert asyncio.run(resolve(("fe80::1%lo", 5))) == [Address("fe80::1%lo", 5)]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(resolve(("fe80::1%lo", 5))) == [Address("fe80::1%lo", 5)]
 
 
 def test_an_announcement_reads_back() -> None:

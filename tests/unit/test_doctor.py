@@ -126,7 +126,7 @@ def test_multicast_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     interfaces = [Interface("eth0", 2, ("192.168.1.7", "fe80::1%eth0"))]
 
     def found_with(heard: bool) -> Finding:
-        monkeypatch.setattr(device, "_hears_itself", lambda _host: heard)
+        monkeypatch.setattr(device, "_hears_itself", lambda _host, _number: heard)
         [finding] = device.multicast(interfaces, mdns=True)
         return finding
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.net.sockets import family_of
+from agent.net.sockets import family_of, host_of
 from agent.net.udp import UdpEndpoint
 from gossip.machine import Address
 from tests.fuzz.hostile import HOSTS, PORTS
@@ -37,6 +37,14 @@ def test_a_datagram_to_any_place_is_sent_or_counted(endpoint: UdpEndpoint, host:
 def test_a_zone_that_no_interface_can_have_is_no_address(host: str) -> None:
     """``ipaddress`` takes them; ``sendto`` answers with what is no OSError."""
     assert family_of(host) is None
+
+
+def test_the_zone_of_a_link_local_source_is_told_by_name() -> None:
+    assert host_of("fe80::1", 7747, 0, socket.if_nametoindex("lo")) == "fe80::1%lo"
+    assert host_of("fe80::1%lo", 7747, 0, 1) == "fe80::1%lo"
+    assert host_of("2001:db8::1", 7747, 0, 0) == "2001:db8::1"
+    assert host_of("192.0.2.1", 7747) == "192.0.2.1"
+    assert host_of("fe80::1", 7747, 0, 2**31 - 1) == "fe80::1", "an interface that went away"
 
 
 def test_zones_of_interfaces_are_addresses() -> None:

@@ -12,6 +12,7 @@ Needs root and iproute2; loss also needs nftables.
 
 import atexit
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -111,18 +112,24 @@ class Network:
 
     def replace_card(self, host: Host, side: Side = "west") -> None:
         """Take a host's network card out and put another in: same name, same addresses."""
-        number = self.hosts.index(host) + 1
-        run("ip", "-n", host.namespace, "link", "delete", "eth0")
+        inside = ("ip", "-n", host.namespace)
+        before = run(*inside, "-o", "address", "show", "dev", "eth0", "scope", "global").split()
+        run(*inside, "link", "delete", "eth0")
         self._connect(host, side)
-        self.lease(host, number)
+        for word, address in itertools.pairwise(before):
+            if word in ("inet", "inet6"):
+                run(*inside, "address", "add", address, "dev", "eth0")
+        run(*inside, "route", "add", "default", "via", GATEWAY)
 
     def add_bridge(self, host: Host, name: str, address: str) -> None:
         """Give a host a bridge of its own, as Docker does, with a container behind it."""
         inside = ("ip", "-n", host.namespace)
         run(*inside, "link", "add", name, "type", "bridge")
-        run(*inside, "link", "add", f"v{name}", "type", "veth", "peer", "name", f"c{name}")
+        container = f"{host.port}{name}"
+        run(*inside, "link", "add", f"v{name}", "type", "veth",
+            "peer", "name", container, "netns", self._switch)  # fmt: skip
         run(*inside, "link", "set", f"v{name}", "master", name, "up")
-        run(*inside, "link", "set", f"c{name}", "up")
+        self._in_switch("link", "set", container, "up")
         run(*inside, "link", "set", name, "up")
         run(*inside, "address", "add", address, "dev", name)
 
