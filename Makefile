@@ -11,10 +11,12 @@ STAMPS := .venv/.stamps
 # What the tests with real processes use: name of a program, and the Debian package it is in.
 PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
             systemd-analyze:systemd bash:bash zsh:zsh fish:fish
+DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
+                   /usr/lib/cni/bridge:containernetworking-plugins nsenter:util-linux
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak fuzz clean debian release bench \
+.PHONY: help demo test check lint format soak fuzz clean debian devices release bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator
 
@@ -78,12 +80,16 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict
 	@$(BIN)/mypy --no-error-summary
 
 check: lint  ## lint and the fast tests, under two minutes
-	@$(BIN)/pytest -q -n auto -m 'not live and not slow'
+	@$(BIN)/pytest -q -n auto -m 'not live and not devices and not slow'
 
 # Pure tests share the cores; those with real processes have the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
-	@$(BIN)/pytest -q -n auto -m 'not live'
+	@$(BIN)/pytest -q -n auto -m 'not live and not devices'
 	@$(BIN)/pytest -q -m live
+
+devices: PROGRAMS := $(DEVICE_PROGRAMS)
+devices: $(STAMPS)/test debian  ## Debian with systemd in containers; SUITE=trixie for the newer one
+	@$(if $(SUITE),DEVICES_SUITE=$(SUITE)) $(BIN)/pytest -q -m devices tests/devices
 
 release: $(STAMPS)/release  ## build wheel and sdist into dist/, twice, and try them; uploads nothing
 	@packaging/release.sh $(BIN)/python
@@ -131,5 +137,5 @@ bench-simulator: $(STAMPS)/test  ## seconds of a node a second; a thousand membe
 	@$(BIN)/python -m bench.simulator $(OPTIONS)
 
 clean:  ## remove .venv and every cache
-	@rm -rf .venv build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
+	@rm -rf .venv .cache build dist .pytest_cache .hypothesis .mypy_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,7 @@ better use for that time and memory.
 """
 
 import asyncio
+import errno
 import gc
 import ipaddress
 import logging
@@ -198,8 +199,19 @@ def _cannot_listen(where: str, error: OSError) -> AgentError:
     return AgentError(
         f"the HTTP API cannot listen on {where}: {error.strerror or error}",
         "check the address, and that nothing else uses it: `ss -lntxp`",
-        NOT_PERMITTED if isinstance(error, PermissionError) else NO,
+        _status_of(error),
     )
+
+
+def _status_of(error: OSError) -> int:
+    """Return the status of an address that cannot be had.
+
+    Starting again helps where it may come with an interface (EADDRNOTAVAIL), and not where somebody
+    else has it.
+    """
+    if isinstance(error, PermissionError):
+        return NOT_PERMITTED
+    return BAD_CONFIG if error.errno == errno.EADDRINUSE else NO
 
 
 def load_or_make_token(path: Path) -> str:

@@ -16,8 +16,13 @@ INSTALL = {
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def completion(shell: str) -> None:
     """Print a shell's completion script."""
+    write_own(script(shell))
+
+
+def script(shell: str) -> str:
+    """Return the completion script of a shell that ``INSTALL`` names."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     assert kind is not None, "the choices are shells that click knows"
-    write_own(kind(root, {}, "covey", "_COVEY_COMPLETE").source())
+    return kind(root, {}, "covey", "_COVEY_COMPLETE").source()

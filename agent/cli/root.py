@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry("agent.cli.events", "events", "Show events that arrived here."),
     "query": Entry("agent.cli.query", "query", "Ask members something, and show their answers."),
     "app": Entry("agent.cli.apps", "app", "Run, stop and watch the agent's apps."),
+    "service": Entry("agent.cli.service", "service", "Run the agent as a service of this machine."),
     "config": Entry("agent.cli.configuration", "config", "Show and check the configuration."),
     "completion": Entry("agent.cli.completion", "completion", "Print a shell's completion script."),
 }

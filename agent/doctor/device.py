@@ -131,7 +131,7 @@ def packages(distributions: Mapping[str, Sequence[str]]) -> Finding:
         return fail(
             "packages",
             f"other distributions have packages with our names: {'; '.join(told)}.",
-            "Install Covey in a virtual environment of its own, with `pipx install covey`.",
+            "Install Covey in a virtual environment of its own: pipx and uv make one.",
         )
     return ok("packages", "no other distribution has packages with our names.")
 

@@ -177,6 +177,13 @@ def _explain(error: OSError, bind: Sequence[str], port: int) -> AgentError:
             hint="Is an agent running already? See `ss -ulpn`; or choose another [network] port.",
             status=exits.BAD_CONFIG,
         )
+    if error.errno in NO_SUCH_ADDRESS:  # starting again helps: an interface may come up later
+        return AgentError(
+            f"this machine has none of the addresses to bind ({where}); nothing was started.",
+            hint="Check [network] bind: `ip address` lists what there is. The service tries again "
+            "until one of them is there.",
+            status=exits.NO,
+        )
     return AgentError(
         f"cannot bind {where}: {error.strerror}; nothing was started.",
         hint="Check [network] bind and port: addresses must be this machine's own, and ports "

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent.api.listen import load_or_make_token, open_tcp_socket, open_unix_socket
-from agent.exits import BAD_CONFIG, AgentError
+from agent.exits import BAD_CONFIG, NO, AgentError
 from agent.settings import ApiSettings
 from edge_apps.client import AgentUnreachable, Client
 from tests.patience import GIVE_UP_S
@@ -74,8 +74,15 @@ def test_a_path_that_is_too_long(tmp_path: Path) -> None:
 def test_an_address_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(AgentError, match=r"\[api\] listen"):
+        with pytest.raises(AgentError, match=r"\[api\] listen") as caught:
             open_tcp_socket("127.0.0.1", port)
+    assert caught.value.status == BAD_CONFIG, "starting again would not mend it"
+
+
+def test_an_address_that_may_come() -> None:
+    with pytest.raises(AgentError, match=r"\[api\] listen") as caught:
+        open_tcp_socket("192.0.2.77", 7748)
+    assert caught.value.status == NO, "its interface may come up: the service tries again"
 
 
 def test_listening_to_the_network_is_said_aloud(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,8 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 PLACE = Path("/var/tmp")
 NAME = re.compile(r"cvd([0-9]+)-[0-9a-f]+")
 NAMESPACES = Path("/run/netns")
-LAN = "lan"
+# Where the plugins of podman's network note which addresses are given away.
+GIVEN_AWAY = Path("/var/lib/cni/networks")
 SUBNET = "10.78.0.0/24"
 PROGRAMS = ("podman", "runc", "debootstrap", "ip", "nsenter")
 # podman's own defaults may lie above what this machine allows, and then nothing starts.
@@ -60,7 +61,7 @@ class Podman:
         self.place.mkdir(mode=0o700)
         atexit.register(self.close)
         _run(["ip", "netns", "add", self._name])
-        self("network", "create", "--subnet", SUBNET, "--disable-dns", LAN)
+        self("network", "create", "--subnet", SUBNET, "--disable-dns", self._name)
 
     def __call__(self, *words: str | Path, timeout_s: float = 120) -> str:
         """Run one command of podman on our network, and return its output. Raises Failed."""
@@ -83,13 +84,13 @@ class Podman:
 
     def start(self, name: str, tree: Path, *options: str | Path, command: Sequence[str]) -> None:
         """Start a container called ``name`` on a tree, on our network."""
-        at = ("--name", name, "--hostname", name, "--network", LAN)
+        at = ("--name", name, "--hostname", name, "--network", self._name)
         self("run", "--detach", *at, *LIMITS, *options, "--rootfs", f"{tree}:O", *command)
 
     def address_of(self, name: str) -> str:
         """Return a running container's IPv4 address on our network."""
         [told] = json.loads(self("container", "inspect", name))
-        return str(told["NetworkSettings"]["Networks"][LAN]["IPAddress"])
+        return str(told["NetworkSettings"]["Networks"][self._name]["IPAddress"])
 
     def close(self) -> None:
         """Remove every container, image, file, mount and interface of this podman."""
@@ -143,6 +144,7 @@ def _remove(name: str) -> None:
     for mount in reversed([each for each in mounts if each.startswith(f"{PLACE / name}/")]):
         _run(["umount", "--lazy", mount], check=False)
     _run(["ip", "netns", "delete", name], check=False)
+    shutil.rmtree(GIVEN_AWAY / name, ignore_errors=True)
     shutil.rmtree(PLACE / name, ignore_errors=True)
 
 

@@ -1,0 +1,139 @@
+"""The agent as a service of this machine: put in place, looked at, taken away.
+
+Everything can be done again at any time, also after an interruption: what is as it should be is
+left alone. Each step says what it did.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.exits import NOT_PERMITTED, AgentError
+from agent.installation.files import (
+    EVERY_FILE,
+    LAUNCHER_FILE,
+    NO_USER_NAMESPACES,
+    NO_USER_NAMESPACES_FILE,
+    UNIT,
+    UNIT_FILE,
+    USERS_FILE,
+    Content,
+    contents,
+    is_ours,
+    launcher,
+    marked,
+    unit,
+)
+from agent.installation.system import System
+from agent.installation.trial import needs_no_user_namespaces
+
+SHELLS_LOOK_IN = ("usr/local/bin", "usr/bin", "bin")
+ASIDE = ".before-covey"
+# Whatever root's own mask is: the service's user and every shell have to read these files.
+OPEN_TO_READERS = 0o022
+STATE = ("LoadState", "UnitFileState", "ActiveState", "StatusText", "NRestarts", "ExecMainStatus")
+
+
+class Change(NamedTuple):
+    """What was done with one file."""
+
+    done: str
+    place: Path
+
+
+class Service:
+    """The service of one machine. ``root`` is where the file system of that machine begins."""
+
+    def __init__(self, program: Path, system: System, root: Path = Path("/")) -> None:
+        self.program = program
+        self._system, self._root = system, root
+
+    def install(self, completions: Mapping[str, str]) -> Iterator[Change]:
+        """Put everything in place, and say of each file what was done. Raises AgentError.
+
+        ``completions`` has the script of each shell.
+        """
+        wanted = contents(self.program, completions)
+        yield self._write(USERS_FILE, wanted.pop(USERS_FILE))
+        self._system.make_users(self._root / USERS_FILE)
+        if needs_no_user_namespaces(wanted[UNIT_FILE].text, self.program, self._system):
+            wanted[NO_USER_NAMESPACES_FILE] = marked(NO_USER_NAMESPACES)
+        elif is_ours(self._root / NO_USER_NAMESPACES_FILE):
+            yield self._remove(NO_USER_NAMESPACES_FILE)
+        if self._lacks_launcher():
+            wanted[LAUNCHER_FILE] = launcher(self.program)
+        for place, content in wanted.items():
+            yield self._write(place, content)
+        self._system.systemctl("daemon-reload")
+
+    def start(self) -> None:
+        """Start the service now and at each boot; one that runs is started anew."""
+        self._system.systemctl("enable", "--quiet", UNIT)
+        self._system.systemctl("restart", UNIT)
+
+    def uninstall(self) -> Iterator[Change]:
+        """Stop the service, and remove what ``install`` put in place, but neither data nor user."""
+        if is_ours(self._root / UNIT_FILE):
+            self._system.systemctl("disable", "--quiet", "--now", UNIT)
+        for place in EVERY_FILE:
+            if is_ours(self._root / place):
+                yield self._remove(place)
+        self._system.systemctl("daemon-reload")
+
+    def installed(self) -> list[Path]:
+        """Return the files of the service that are there, as people name them."""
+        return [self._root / place for place in EVERY_FILE if is_ours(self._root / place)]
+
+    def is_current(self) -> bool:
+        """Say whether the unit is what this version of Covey would install."""
+        try:
+            return (self._root / UNIT_FILE).read_text() == marked(unit(self.program)).text
+        except OSError:
+            return False
+
+    def unit_state(self) -> dict[str, str]:
+        """Return what systemd says of the unit, under systemd's names. Raises AgentError."""
+        return self._system.show(UNIT, *STATE)
+
+    def _lacks_launcher(self) -> bool:
+        """Say whether no shell would find a ``covey``, or only the one that we put there."""
+        found = shutil.which("covey", path=":".join(str(self._root / p) for p in SHELLS_LOOK_IN))
+        return found is None or is_ours(Path(found))
+
+    def _write(self, place: Path, content: Content) -> Change:
+        """Make a file say this. What is there and not ours is kept under another name."""
+        path = self._root / place
+        mask = os.umask(OPEN_TO_READERS)
+        try:
+            if is_ours(path) and path.read_text() == content.text:
+                return Change("unchanged", path)
+            done = "replaced" if is_ours(path) else "written"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if done == "written" and os.path.lexists(path):
+                path.rename(path.with_name(path.name + ASIDE))
+                done = f"written; what was there is now {path.name}{ASIDE}"
+            fresh = path.with_name(f".{path.name}.new")
+            fresh.write_text(content.text)
+            fresh.chmod(content.mode)
+            fresh.replace(path)
+        except OSError as error:
+            raise AgentError(
+                f"cannot write {path}: {error.strerror}",
+                "what was put in place until then stays; mend this, and run the same command again",
+                NOT_PERMITTED,
+            ) from None
+        finally:
+            os.umask(mask)
+        return Change(done, path)
+
+    def _remove(self, place: Path) -> Change:
+        """Remove a file of ours, and a directory of drop-ins that is empty then."""
+        path = self._root / place
+        path.unlink(missing_ok=True)
+        if place == NO_USER_NAMESPACES_FILE:
+            with suppress(OSError):
+                path.parent.rmdir()
+        return Change("removed", path)
