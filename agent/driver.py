@@ -29,6 +29,7 @@ from agent import exits
 from agent.exits import AgentError
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.stream import Streams
+from agent.net.trial import Trial
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from agent.store.failures import StorageError
 from agent.subscription import Subscription
@@ -148,6 +149,10 @@ class Driver:
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame of the agents' own (tags 80 to 111) to a member."""
         self._streams.send(data, to)
+
+    async def try_stream(self, to: NodeId) -> Trial | None:
+        """Open a stream to a member on trial, and say how far it got; None without an address."""
+        return await self._streams.try_out(to)
 
     async def request(self, request: Request) -> Result:
         """Submit a request and return its result. Cancelling the call cancels the request.

@@ -85,7 +85,21 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
         "until_s": None if until is None else max(0, math.ceil(until - agent.now())),
         "flapping": agent.is_flapping(member.id),
         "clone": [str(address) for address in agent.clones_of(member.id)],
+        "impaired": impaired(agent, member),
     }
+
+
+def impaired(agent: AgentFacade, member: Member) -> list[str]:
+    """Return what does not pass between this node and a member that is there."""
+    if not member.is_live or member.id == agent.identity.node_id:
+        return []
+    paths = agent.paths_of(member.id)
+    missing = {
+        "no UDP": paths.udp_blocked,
+        "no streams": paths.streams_blocked,
+        "narrow path": paths.narrow,
+    }
+    return [words for words, is_missing in missing.items() if is_missing]
 
 
 def describe_paths(agent: AgentFacade, member: Member) -> dict[str, Any]:

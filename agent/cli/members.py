@@ -85,6 +85,10 @@ def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
     }
     if paths["udp_blocked"]:
         ways["UDP out"] = f"blocked, a stream alone passes ({ways['UDP out']})"
+    if paths["streams_blocked"]:
+        ways["stream"] = f"blocked, datagrams alone pass ({ways['stream']})"
+    if paths["narrow"]:
+        ways["packets"] = "of full size are lost on the way; `covey doctor` has advice"
     return ways
 
 
@@ -92,7 +96,9 @@ def _state(member: dict[str, Any]) -> str:
     """Return the state, and of a sleeper for how much longer."""
     until_s = member.pop("until_s", None)
     state: str = member["state"]
-    return state if until_s is None else f"{state} ({format_duration(until_s)})"
+    if until_s is not None:
+        state = f"{state} ({format_duration(until_s)})"
+    return ", ".join([state, *member.pop("impaired")])
 
 
 def _signs(member: dict[str, Any]) -> dict[str, object]:

@@ -73,6 +73,8 @@ class DoctorDesk:
                     _age(paths.udp_in_s),
                     _age(paths.udp_out_s),
                     _age(paths.stream_s),
+                    paths.streams_blocked,
+                    paths.narrow,
                 )
             )
         return View(number, int(time.time() * MS_PER_S), tuple(seen))

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.doctor import clocks, matrix, network, running
-from agent.doctor.desk import DoctorDesk, names_of
+from agent.doctor import clocks, matrix, network, running, streams
+from agent.doctor.desk import Consultation, DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
+from agent.net.trial import Trial
 from agent.slices import collect
 from agent.store.salvage import damaged_files
 from agent.wall_clock import boot_time
-from gossip.ids import format_cluster_id
+from gossip.ids import NodeId, format_cluster_id
 
 if TYPE_CHECKING:
     from agent.agent import Agent
+
+TRIALS_MAX = 32
+"""So many streams are opened on trial at once; where more fail, they fail alike."""
 
 
 class EarlyDoctor:
@@ -58,13 +62,19 @@ class Doctor:
             self._desk.consult(),
         )
         names = {**names_of(agent.driver), agent.identity.node_id: agent.identity.node_name}
-        ways = await matrix.build(told.asked, told.views, told.fresh_s)
+        trials = await self._try_streams(told)
+        me = agent.identity.node_id
+        streamless = {(me, node) for node in streams.blocked(trials)}
+        ways = await matrix.build(told.asked, told.views, told.fresh_s, streamless)
+        heard = [node for node in told.asked if ways.ways[node, me] in matrix.DATAGRAMS_PASS]
+        ports = self._ports()
         findings = [
             *device,
             *self._look_inside(),
             running.apps(await agent.apps.list()),
             *clocks.examine(told.clocks_s, agent.identity.node_id, names),
-            *await matrix.examine(ways, names),
+            *await matrix.examine(ways, names, ports),
+            *streams.examine(trials, heard, names, ports[me]),
         ]
         return {
             "checks": msgspec.to_builtins(findings),
@@ -75,6 +85,18 @@ class Doctor:
                 ),
             },
         }
+
+    async def _try_streams(self, told: Consultation) -> dict[NodeId, Trial]:
+        """Dial those who did not answer, to say why."""
+        silent = [node for node in told.asked if node not in told.views][:TRIALS_MAX]
+        tried = await asyncio.gather(*map(self._agent.driver.try_stream, silent))
+        return {node: trial for node, trial in zip(silent, tried, strict=True) if trial}
+
+    def _ports(self) -> dict[NodeId, int]:
+        """Return at which port each member is reached: for UDP and for TCP."""
+        mine = self._agent.config.network.port
+        told = {each.id: each.addresses[0].port for each in self._agent.members if each.addresses}
+        return {each.id: told.get(each.id, mine) for each in self._agent.members}
 
     def _profiles(self) -> dict[str, str]:
         """Return the gossip profile of each member that is there and has told it."""

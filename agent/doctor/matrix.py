@@ -5,15 +5,17 @@ says it heard of A; where B says nothing, an answered ping of A's will do.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from itertools import chain
 
 import msgspec
 
-from agent.doctor.findings import Finding, ok, warn
+from agent.doctor.findings import Finding, fail, ok, warn
 from agent.doctor.messages import Seen, View
 from agent.slices import collect
 from gossip.ids import NodeId
+from gossip.tuning import NARROW_PATH_BYTES, PATH_BYTES
 
 FINDINGS_MAX = 50
 """A switch that is off breaks thousands of paths; nobody reads that many lines."""
@@ -24,6 +26,10 @@ class Way(StrEnum):
 
     SELF = "-"
     UDP = "udp"
+    DATAGRAMS = "udp only"
+    """Datagrams pass, and no stream can be opened."""
+    NARROW = "narrow"
+    """Small datagrams pass, and packets of full size do not."""
     STREAM = "stream"
     """A stream passed lately; datagrams did not."""
     RELAY = "relay"
@@ -33,6 +39,9 @@ class Way(StrEnum):
     """Neither of the two told us."""
 
 
+DATAGRAMS_PASS = frozenset({Way.UDP, Way.DATAGRAMS, Way.NARROW})
+
+
 class Matrix(msgspec.Struct, frozen=True):
     """``ways[a, b]``: how what a sends reaches b. Rows and columns are in ``nodes``."""
 
@@ -40,9 +49,15 @@ class Matrix(msgspec.Struct, frozen=True):
     ways: dict[tuple[NodeId, NodeId], Way]
 
 
-async def build(nodes: Iterable[NodeId], views: Mapping[NodeId, View], fresh_s: float) -> Matrix:
+async def build(
+    nodes: Iterable[NodeId],
+    views: Mapping[NodeId, View],
+    fresh_s: float,
+    streamless: AbstractSet[tuple[NodeId, NodeId]] = frozenset(),
+) -> Matrix:
     """Put the views together; what worked within ``fresh_s`` counts as working.
 
+    ``streamless`` has the pairs of which it was found just now that no stream can be opened.
     In slices: three hundred members are ninety thousand pairs.
     """
     rows = tuple(nodes)
@@ -54,6 +69,10 @@ async def build(nodes: Iterable[NodeId], views: Mapping[NodeId, View], fresh_s: 
 
     def fill(a: NodeId) -> None:
         ways.update({(a, b): _way(a, b, seen, fresh_s) for b in rows})
+        for b in rows:
+            if ways[a, b] is Way.UDP:
+                sent = seen.get(a, {}).get(b)
+                ways[a, b] = _limited(sent, streamless=(a, b) in streamless)
 
     await collect(map(look, views))
     await collect(map(fill, rows))
@@ -75,13 +94,22 @@ def _way(a: NodeId, b: NodeId, seen: Mapping[NodeId, Mapping[NodeId, Seen]], fre
     return Way.RELAY if heard is not None and heard.state in ("alive", "suspect") else Way.NONE
 
 
+def _limited(sent: Seen | None, *, streamless: bool) -> Way:
+    """Return what there is where datagrams pass: all, or not streams, or not full packets."""
+    if streamless or (sent is not None and sent.streams_blocked):
+        return Way.DATAGRAMS
+    return Way.NARROW if sent is not None and sent.narrow else Way.UDP
+
+
 def _fresh(age_s: float | None, fresh_s: float) -> bool:
     return age_s is not None and age_s <= fresh_s
 
 
-async def examine(matrix: Matrix, names: Mapping[NodeId, str]) -> list[Finding]:
+async def examine(
+    matrix: Matrix, names: Mapping[NodeId, str], ports: Mapping[NodeId, int]
+) -> list[Finding]:
     """Return advice about paths that do not work, or one finding that all do. In slices."""
-    rows = await collect(list(_examine_row(a, matrix, names)) for a in matrix.nodes)
+    rows = await collect(list(_examine_row(a, matrix, names, ports)) for a in matrix.nodes)
     findings = list(chain.from_iterable(rows))
     if len(findings) > FINDINGS_MAX:
         more = len(findings) - FINDINGS_MAX
@@ -90,29 +118,58 @@ async def examine(matrix: Matrix, names: Mapping[NodeId, str]) -> list[Finding]:
     return findings or [ok("paths", "datagrams pass between all members that were asked.")]
 
 
-def _examine_row(a: NodeId, matrix: Matrix, names: Mapping[NodeId, str]) -> Iterator[Finding]:
+def _examine_row(
+    a: NodeId, matrix: Matrix, names: Mapping[NodeId, str], ports: Mapping[NodeId, int]
+) -> Iterator[Finding]:
+    into = {names[other]: matrix.ways[other, a] for other in matrix.nodes}
+    yield from _no_streams(into, names[a], ports[a])
+    yield from _narrow(into, names[a])
     for b in matrix.nodes:
         if matrix.ways[a, b] not in (Way.STREAM, Way.RELAY, Way.NONE):
             continue
         there, back = matrix.ways[a, b], matrix.ways[b, a]
-        if back is Way.UDP:
-            yield _one_way(names[a], names[b])
+        if back in DATAGRAMS_PASS:
+            yield _one_way(names[a], names[b], ports[b])
         elif a < b or back in (Way.SELF, Way.UNKNOWN):
-            yield _no_datagrams(names[a], names[b], there)
+            yield _no_datagrams(names[a], names[b], ports[b], there)
 
 
-def _one_way(a: str, b: str) -> Finding:
+def _no_streams(into: Mapping[str, Way], b: str, port: int) -> list[Finding]:
+    without = sorted(a for a, way in into.items() if way is Way.DATAGRAMS)
+    if not without:
+        return []
+    message = (
+        f"no streams to {b} from {', '.join(without)}: datagrams pass, and TCP does not. Keys are "
+        "not written or read over such a path."
+    )
+    hint = f"Let TCP to port {port} in on {b}, as UDP is, and through what lies between them."
+    return [fail("no-streams", message, hint)]
+
+
+def _narrow(into: Mapping[str, Way], b: str) -> list[Finding]:
+    narrow = sorted(a for a, way in into.items() if way is Way.NARROW)
+    if not narrow:
+        return []
+    message = f"packets of {PATH_BYTES} bytes do not reach {b} from {', '.join(narrow)}."
+    hint = (
+        f"Set the MTU of the VPN or tunnel in between to {PATH_BYTES} or more. Until then packets "
+        f"are kept to {NARROW_PATH_BYTES} bytes, which costs time."
+    )
+    return [warn("narrow", message, hint)]
+
+
+def _one_way(a: str, b: str, port: int) -> Finding:
     return warn(
         "one-way",
         f"one-way path: datagrams from {a} do not reach {b}; from {b} to {a} they pass.",
-        f"Let UDP to Covey's port pass on {b}, out of {a}, and on what lies between them.",
+        f"Let UDP to port {port} pass on {b}, out of {a}, and on what lies between them.",
     )
 
 
-def _no_datagrams(a: str, b: str, way: Way) -> Finding:
+def _no_datagrams(a: str, b: str, port: int, way: Way) -> Finding:
     through = {Way.STREAM: "streams pass", Way.RELAY: "others relay"}.get(way, "nothing passes")
     return warn(
         "paths",
         f"no datagrams between {a} and {b} ({through}).",
-        f"Let UDP and TCP to Covey's port pass between {a} and {b}.",
+        f"Let UDP and TCP to port {port} pass between {a} and {b}.",
     )

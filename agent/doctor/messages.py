@@ -32,6 +32,8 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     udp_in_s: Seconds | None
     udp_out_s: Seconds | None
     stream_s: Seconds | None
+    streams_blocked: bool = False
+    narrow: bool = False
 
 
 class View(msgspec.Struct, frozen=True, array_like=True, tag=97):

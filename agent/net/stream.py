@@ -15,6 +15,7 @@ from agent.net.link import Connection, Link
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.sockets import Sockets, connected_to, family_of
 from agent.net.tls import dialling_context, listening_context, peer_of
+from agent.net.trial import Outcome, Trial, try_stream
 from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
 from gossip.ids import NodeId, format_node_id
@@ -82,6 +83,17 @@ class Streams:
     def send(self, data: bytes, to: NodeId) -> None:
         """Queue a frame for a node, dialling if need be. Never blocks or raises."""
         self._link_to(to).send(data)
+
+    async def try_out(self, to: NodeId) -> Trial | None:
+        """Open a stream to a node on trial; tell the best attempt, None without an address."""
+        best: Trial | None = None
+        for address in list(self._addresses_of(to))[:ADDRESSES_TRIED_MAX]:
+            trial = await try_stream(address, self._context, self._path_bytes(to))
+            if trial.outcome is Outcome.OPEN:
+                return trial
+            if best is None or best.outcome is Outcome.NO_ROUTE:
+                best = trial
+        return best
 
     def keep(self, peers: Iterable[NodeId]) -> None:
         """Hold a stream open to each of these members, also in silence, and to nobody else."""

@@ -17,7 +17,8 @@ packet, and the runtime cuts segments smaller; of blocked streams, people are to
 
 A member is looked at again after a long time when all was well, soon when something was not, and at
 once when a stream to it broke. Where nothing passes at all there is nothing to say: whether a
-member lives is for probes to find out.
+member lives is for probes to find out. And while it is not yet certain that a path is narrow,
+nothing is said of streams, which it stops as well.
 """
 
 from collections.abc import Callable
@@ -67,6 +68,7 @@ class PathCheck:
         "ends_at",
         "full",
         "full_passes",
+        "judges_streams",
         "number",
         "path",
         "small",
@@ -75,8 +77,12 @@ class PathCheck:
         "tries",
     )
 
-    def __init__(self, target: NodeId, path: Address, number: int, now: Instant) -> None:
+    def __init__(
+        self, target: NodeId, path: Address, number: int, now: Instant, *, known_narrow: bool
+    ) -> None:
         self.target, self.path, self.number = target, path, number
+        self.judges_streams = known_narrow
+        """Whether the path's size is known to be all right for streams."""
         self.begun_at = self.due_at = now
         self.ends_at = now + PATIENCE_S
         self.tries = 0
@@ -88,8 +94,11 @@ class PathCheck:
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to wait for."""
-        tried = self.full_passes or (self.tries > TRIES)
-        return tried and self.streams_pass is not None
+        tried = self.full_passes or self.tries > TRIES
+        awaits_stream = self.streams_pass is None and (
+            self.judges_streams or self.full_passes or not self.datagrams_pass
+        )
+        return tried and not awaits_stream
 
 
 class PathChecks:
@@ -169,7 +178,9 @@ class PathChecks:
 
     def _begin(self, member: Member, now: Instant) -> None:
         self._counts["path_checks/begun"] += 1
-        check = PathCheck(member.id, addresses_of(member)[0], self._number(), now)
+        known_narrow = self._standings[member.id].narrow >= NARROW_CHECKS
+        path, number = addresses_of(member)[0], self._number()
+        check = PathCheck(member.id, path, number, now, known_narrow=known_narrow)
         self._check = check
         self._post.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(check.number)))
         self._try(check, now)
@@ -243,10 +254,11 @@ class PathChecks:
             standing.streamless = 0
         if check.full_passes:
             standing.narrow = 0
-        if check.datagrams_pass:
-            missed = standing.streamless + (not check.streams_pass)
-            standing.streamless = min(missed, STREAMLESS_CHECKS)
-            standing.narrow = min(standing.narrow + (not check.full_passes), NARROW_CHECKS)
+        if check.datagrams_pass and not check.full_passes:
+            standing.narrow = min(standing.narrow + 1, NARROW_CHECKS)
+        judges = check.judges_streams or check.full_passes
+        if check.datagrams_pass and judges and not check.streams_pass:
+            standing.streamless = min(standing.streamless + 1, STREAMLESS_CHECKS)
         is_well = bool(check.full_passes and check.streams_pass)
         self._counts[f"path_checks/{'well' if is_well else 'something missing'}"] += 1
         fresh_s = self._fresh_s()

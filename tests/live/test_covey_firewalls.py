@@ -8,23 +8,25 @@ import pytest
 
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.chronicle import Chronicle
-from tests.live.harness.fleet import LAN_TOML, Fleet
+from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(240)]
 
 NAMES = ("ash", "birch", "cedar")
-REJECTED_S = 12.0
-"""Each member looks a dozen times; on refusals alone, the first look kills."""
-FLAGGED_WITHIN_S = 10.0
+REJECTED_S = 8.0
+"""Each member looks many times; on refusals alone, the first look kills."""
+FLAGGED_WITHIN_S = 60.0
+"""Several looks at each member, and a dial that nobody answers takes six seconds."""
 BACK_WITHIN_S = 20.0
+WRITTEN_WITHIN_S = 15.0
 
 
 @pytest.fixture(scope="module")
 def whole(networks: None) -> Iterator[Fleet]:
     """Give three agents on one switch."""
     with Fleet() as fleet:
-        fleet.form_admitted(*NAMES, toml=LAN_TOML)
+        fleet.form_admitted(*NAMES, toml=LOCAL_TOML)
         yield fleet
 
 
@@ -72,3 +74,69 @@ def test_a_path_of_1280_bytes_is_wide_enough(three: Fleet) -> None:
     ash.must("kv", "put", "large", large)
     assert birch.must("kv", "get", "large").stdout == large
     assert cedar.must("kv", "get", "large").stdout == large
+
+
+def _checks(at: AgentProcess) -> dict[str, dict[str, str]]:
+    return {check["id"]: check for check in at.covey("doctor", "-o", "json").json()["checks"]}
+
+
+def _impaired(at: AgentProcess) -> dict[str, list[str]]:
+    return {member["name"]: member["impaired"] for member in at.members() if member["impaired"]}
+
+
+def _restart(fleet: Fleet) -> None:
+    """Let no stream be from before."""
+    for agent in fleet.agents.values():
+        agent.kill()
+        agent.start()
+
+
+def test_a_firewall_that_was_opened_for_datagrams_alone(three: Fleet) -> None:
+    cedar, chronicle = three.agents["cedar"], Chronicle(three)
+    others = [agent for agent in three.agents.values() if agent is not cedar]
+    three.network.drop(target=cedar.at, what="streams")
+    _restart(three)
+    eventually(
+        lambda: [_impaired(agent) for agent in others],
+        lambda seen: all(each == {"cedar": ["no streams"]} for each in seen),
+        FLAGGED_WITHIN_S,
+        "both know that no stream reaches cedar",
+    )
+    assert not [
+        told for told in chronicle.deaths() if told.reason == "did not refute the suspicion"
+    ]
+    found = _checks(others[0])
+    assert found["streams"]["status"] == "fail"
+    assert "no stream to cedar" in found["streams"]["message"]
+    assert "TCP port 7747 at 10.77.0.3 does not answer" in found["streams"]["message"]
+    assert "from ash, birch" in found["no-streams"]["message"]
+    advice = _checks(cedar)["streams"]
+    assert "let TCP to port 7747 of this device in" in advice["hint"]
+
+    three.network.pass_all()
+    eventually(lambda: [_impaired(agent) for agent in others], lambda seen: not any(seen),
+               FLAGGED_WITHIN_S, "all is well again")  # fmt: skip
+    assert _checks(others[0])["streams"]["status"] == "ok"
+
+
+def test_a_path_that_is_narrower_than_allowed(three: Fleet) -> None:
+    """No IPv6 may pass it; it is worked around all the same, and said."""
+    ash, *others = three.agents.values()
+    three.network.narrow(600)
+    _restart(three)
+    for agent in three.agents.values():
+        eventually(
+            lambda agent=agent: _impaired(agent),  # type: ignore[misc]
+            lambda seen: [words[-1] for words in seen.values()] == ["narrow path"] * 2,
+            FLAGGED_WITHIN_S,
+            f"{agent.name} knows that large packets are lost",
+        )
+    eventually(
+        lambda: ash.must("kv", "put", "through", "the needle"),
+        lambda _: True,
+        WRITTEN_WITHIN_S,
+        "segments are cut",
+    )
+    for agent in others:
+        assert agent.must("kv", "get", "through").stdout == "the needle"
+    assert "packets of 1280 bytes do not reach" in _checks(ash)["narrow"]["message"]

@@ -70,7 +70,7 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
             2**33,
             1_790_000_000_000,
             (
-                doctor.Seen(ID, "alive", 0.25, 1.0, None),
+                doctor.Seen(ID, "alive", 0.25, 1.0, None, True, True),
                 doctor.Seen(MAX, "suspect", None, None, 3600.0),
             ),
         ),

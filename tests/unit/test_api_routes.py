@@ -118,6 +118,7 @@ def test_members_by_id_with_stable_fields(client: Client) -> None:
         "until_s": None,
         "flapping": False,
         "clone": [],
+        "impaired": [],
     }
     assert members[2]["flapping"] is True
     assert members[2]["clone"] == ["192.168.1.7:7747", "192.168.1.8:7747"]

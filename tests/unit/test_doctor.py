@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.doctor import clocks, device, matrix, running
+from agent.doctor import clocks, device, matrix, running, streams
 from agent.doctor.findings import Finding, Status
 from agent.doctor.matrix import Way
 from agent.doctor.messages import CODEC, Seen, View, ViewAsk
 from agent.net.interfaces import Interface
+from agent.net.trial import Outcome, Trial
 from agent.paths import Paths
 from agent.security.identity import found
 from agent.stalls import MACHINE, Stall
@@ -19,6 +20,7 @@ from gossip.machine import Address
 
 A, B, C = 1, 2, 3
 NAMES = {A: "ada", B: "bob", C: "cy"}
+PORTS = {A: 7747, B: 7748, C: 7749}
 FRESH_S = 10.0
 
 
@@ -39,7 +41,7 @@ def ways(views: Mapping[int, View], nodes: tuple[int, ...] = (A, B)) -> matrix.M
 def test_all_is_well() -> None:
     built = ways({A: view(saw(B)), B: view(saw(A))})
     assert built.ways == {(A, A): "-", (A, B): "udp", (B, A): "udp", (B, B): "-"}
-    [finding] = asyncio.run(matrix.examine(built, NAMES))
+    [finding] = asyncio.run(matrix.examine(built, NAMES, PORTS))
     assert finding.status is Status.OK
 
 
@@ -47,7 +49,7 @@ def test_a_one_way_path_is_named_with_its_direction() -> None:
     built = ways({A: view(saw(B, 1.0, None)), B: view(saw(A, 99.0, None))})
     assert built.ways[A, B] is Way.STREAM
     assert built.ways[B, A] is Way.UDP
-    [finding] = asyncio.run(matrix.examine(built, NAMES))
+    [finding] = asyncio.run(matrix.examine(built, NAMES, PORTS))
     assert finding.id == "one-way"
     assert "from ada do not reach bob" in finding.message
 
@@ -59,7 +61,7 @@ def test_no_datagrams_is_said_once_for_both(stream_s: float | None, way: Way) ->
     dark = {A: view(saw(B, None, None, stream_s)), B: view(saw(A, None, None, stream_s))}
     built = ways(dark)
     assert built.ways[A, B] is built.ways[B, A] is way
-    [finding] = asyncio.run(matrix.examine(built, NAMES))
+    [finding] = asyncio.run(matrix.examine(built, NAMES, PORTS))
     assert finding.id == "paths"
     assert finding.status is Status.WARN
 
@@ -68,7 +70,8 @@ def test_of_many_broken_paths_some_are_told_and_the_rest_are_counted() -> None:
     nodes = tuple(range(30))
     nobody = view(*(saw(other, None, None, None) for other in nodes))
     built = asyncio.run(matrix.build(nodes, dict.fromkeys(nodes, nobody), FRESH_S))
-    findings = asyncio.run(matrix.examine(built, {node: f"n{node}" for node in nodes}))
+    names, ports = {node: f"n{node}" for node in nodes}, dict.fromkeys(nodes, 7747)
+    findings = asyncio.run(matrix.examine(built, names, ports))
     assert len(findings) == matrix.FINDINGS_MAX + 1
     assert f"{30 * 29 // 2 - matrix.FINDINGS_MAX} more pairs" in findings[-1].message
 
@@ -76,7 +79,64 @@ def test_of_many_broken_paths_some_are_told_and_the_rest_are_counted() -> None:
 def test_who_does_not_answer_is_a_question() -> None:
     built = ways({A: view(saw(B), saw(C, None, None, None)), B: view(saw(A), saw(C))}, (A, B, C))
     assert built.ways[A, C] is Way.UNKNOWN
-    assert [finding.id for finding in asyncio.run(matrix.examine(built, NAMES))] == ["paths"]
+    assert [finding.id for finding in asyncio.run(matrix.examine(built, NAMES, PORTS))] == ["paths"]
+
+
+def limited(member: int, *, streamless: bool = False, narrow: bool = False) -> Seen:
+    return Seen(member, "alive", 1.0, 1.0, 1.0, streamless, narrow)
+
+
+def test_blocked_streams_are_said_of_whom_they_do_not_reach_and_name_its_port() -> None:
+    views = {
+        A: view(limited(B, streamless=True), saw(C)),
+        B: view(saw(A), saw(C)),
+        C: view(limited(B, streamless=True), saw(A)),
+    }
+    built = ways(views, (A, B, C))
+    assert built.ways[A, B] is built.ways[C, B] is Way.DATAGRAMS
+    assert built.ways[B, A] is Way.UDP
+    [finding] = asyncio.run(matrix.examine(built, NAMES, PORTS))
+    assert finding.status is Status.FAIL
+    assert "no streams to bob from ada, cy" in finding.message
+    assert "TCP to port 7748" in finding.hint
+
+
+def test_what_was_found_just_now_counts_too() -> None:
+    """Whoever is not reached by stream cannot tell its view, either."""
+    built = asyncio.run(matrix.build((A, B), {A: view(saw(B))}, FRESH_S, {(A, B)}))
+    assert built.ways[A, B] is Way.DATAGRAMS
+    assert [found.id for found in asyncio.run(matrix.examine(built, NAMES, PORTS))] == [
+        "no-streams"
+    ]
+
+
+def test_a_narrow_path_is_said_with_its_size() -> None:
+    built = ways({A: view(limited(B, narrow=True)), B: view(saw(A))})
+    assert built.ways[A, B] is Way.NARROW
+    [finding] = asyncio.run(matrix.examine(built, NAMES, PORTS))
+    assert finding.status is Status.WARN
+    assert "packets of 1280 bytes do not reach bob from ada" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words", "hint"),
+    [
+        (Outcome.NO_ANSWER, "TCP port 7748 at 10.0.0.2 does not answer", "TCP to port 7748"),
+        (Outcome.REFUSED, "is refused", "TCP to port 7748"),
+        (Outcome.STALLED, "no TLS handshake gets through", "packets of 1280 bytes"),
+        (Outcome.FAILED, "ends the TLS handshake", "TCP to port 7748"),
+        (Outcome.OPEN, "no answer comes back", "TCP to port 7747 of this device"),
+    ],
+)
+def test_a_stream_on_trial_says_what_to_open(outcome: Outcome, words: str, hint: str) -> None:
+    trials = {B: Trial(Address("10.0.0.2", 7748), outcome)}
+    assert streams.blocked(trials) == (set() if outcome is Outcome.OPEN else {B})
+    [finding] = streams.examine(trials, [B], NAMES, 7747)
+    assert finding.status is Status.FAIL
+    assert words in finding.message
+    assert hint in finding.hint
+    [quiet] = streams.examine(trials, [], NAMES, 7747)
+    assert quiet.status is Status.OK, "where no datagrams pass either, the paths say so"
 
 
 def test_whose_clock_is_off_is_named() -> None:
@@ -167,7 +227,7 @@ def test_the_whole_device(tmp_path: Path) -> None:
 def test_the_bytes_of_the_messages() -> None:
     assert CODEC.encode(ViewAsk(7)).hex() == "926007"
     told = View(7, 1000, (Seen(1, "alive", 0.5, None, None),))
-    assert CODEC.encode(told).hex() == ("946107cd03e8919501a5616c697665cb3fe0000000000000c0c0")
+    assert CODEC.encode(told).hex() == "946107cd03e8919701a5616c697665cb3fe0000000000000c0c0c2c2"
     assert CODEC.decode(CODEC.encode(told)) == told
 
 

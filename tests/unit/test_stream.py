@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.net import link, listener
+from agent.net import link, listener, stream
 from agent.net.frames import FRAME_BYTES_MAX, framed
 from agent.net.limits import Places, QuietLog, origin_of
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.tls import dialling_context, guest_context
+from agent.net.trial import Outcome
 from agent.security import certificates, identity
 from agent.security.identity import Identity, found
 from agent.security.private_files import staged_directory, write_private
@@ -391,3 +392,45 @@ def test_the_quiet_log_says_each_kind_once_a_minute(caplog: pytest.LogCaptureFix
     now[0] = 61.0
     quiet.warning("kind", "bad %s", "peer")
     assert caplog.records[-1].getMessage() == "bad peer (and 9 more like it)"
+
+
+def test_a_stream_on_trial_opens_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            there = two.who.node_id
+            nobody = Address("127.0.0.1", 9)
+            one.where[there] = [Address("a name", 1), nobody, two.address]
+            found = await one.streams.try_out(there)
+            assert found is not None
+            assert (found.address, found.outcome) == (two.address, Outcome.OPEN)
+            await eventually(lambda: two.counts["streams/ended"])
+            one.where[there] = [Address("a name", 1), nobody]
+            found = await one.streams.try_out(there)
+            assert found is not None
+            assert (found.address, found.outcome) == (nobody, Outcome.REFUSED), "says most"
+            assert await one.streams.try_out(12345) is None
+            assert not one.closed
+            assert not one.unreachable
+
+    asyncio.run(scenario())
+
+
+def test_segments_are_cut_for_a_narrow_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    connect = stream.connected_to
+
+    async def noted(host: str, port: int, path_bytes: int) -> socket.socket:
+        asked.append(path_bytes)
+        return await connect(host, port, path_bytes)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams._path_bytes = {two.who.node_id: 576}.__getitem__
+            one.streams.send(b"\x90", two.who.node_id)
+            await eventually(lambda: two.frames)
+
+    monkeypatch.setattr(stream, "connected_to", noted)
+    asyncio.run(scenario())
+    assert asked == [576]
