@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
-    from edge_apps.reading import BadReading, Reading
+    from edge_apps.reading import Reading
     from edge_apps.sdk import App, Context, Event, Kv, Query
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "AgentUnreachable",
     "ApiError",
     "App",
-    "BadReading",
     "Client",
     "ClientError",
     "Context",
@@ -38,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
-    "edge_apps.reading": {"BadReading", "Reading"},
+    "edge_apps.reading": {"Reading"},
     "edge_apps.sdk": {"App", "Context", "Event", "Kv", "Query"},
 }
 

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> int:
     try:
-        context = Context(app.name, options, _print, MemoryKv(), time.time)
+        context = Context(app.name, options, _print, MemoryKv(), time.time, _drop)
         if once:
             for function, _ in app.periods(options):
                 function(context)
@@ -59,6 +59,10 @@ def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> i
         logging.getLogger(app.name).exception("the app failed")
         return 1
     return 0
+
+
+def _drop(sensor: str, why: str) -> None:
+    logging.getLogger(sensor).warning("dropped: %s", why)
 
 
 def _print(reading: Reading) -> None:

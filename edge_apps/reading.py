@@ -6,6 +6,10 @@ disk under an id. The draft is what this file describes; ids are given by the ou
 
 import math
 import re
+from collections.abc import Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import cast
 
 import msgspec
 
@@ -18,6 +22,7 @@ TAG_NAME_CHARACTERS_MAX = 128
 TAG_CHARACTERS_MAX = 1024  # Telegraf's tags hold paths, labels and whole command lines
 TEXT_VALUE_CHARACTERS_MAX = 1024
 INTEGER_MAX = 2**63 - 1
+NS_PER_S = 1_000_000_000
 UNTIMED = -1
 """In place of a time: when the agent accepts the reading. 0 is a time, the beginning of 1970."""
 
@@ -46,6 +51,51 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     unit: str = ""
     time_ns: int = UNTIMED
     tags: dict[str, str] = {}
+
+
+def draft(sensor: object, value: object, unit: object, time_s: object, tags: object) -> Reading:
+    """Return a checked reading of whatever a program measured. Raises BadReading.
+
+    Numbers of other kinds (numpy's, Decimal, Fraction) become Python's own.
+    """
+    told = f"reading of {sensor!r:.60}"
+    if not isinstance(sensor, str) or not isinstance(unit, str):
+        raise BadReading(f"{told}: the sensor's name and the unit are texts")
+    if not isinstance(tags, Mapping) or not all(
+        isinstance(text, str) for pair in tags.items() for text in pair
+    ):
+        raise BadReading(f"{told}: tags are a mapping of texts to texts")
+    time_ns = _time_ns(time_s, told)
+    return check(Reading(str(sensor), _plain(value, told), str(unit), time_ns, dict(tags)))
+
+
+def _time_ns(time_s: object, told: str) -> int:
+    try:
+        time_ns = int(float(time_s) * NS_PER_S)  # type: ignore[arg-type]  # what is none raises
+    except (TypeError, ValueError, OverflowError):
+        raise BadReading(f"{told}: its time is {time_s!r:.40}, not seconds since 1970") from None
+    if time_ns < 0:
+        raise BadReading(f"{told}: only times since 1970 are taken")
+    return time_ns
+
+
+def _plain(value: object, told: str) -> Value:
+    """Return a value as one of the four types that a reading has."""
+    if type(value) in (float, int, bool, str):
+        return cast("Value", value)
+    try:
+        if callable(item := getattr(value, "item", None)):  # a scalar of numpy, or one like it
+            value = item()
+        if isinstance(value, bool | str):
+            return value if isinstance(value, bool) else str.__str__(value)
+        if isinstance(value, Integral):
+            return int(value)
+        if isinstance(value, Real | Decimal):
+            return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadReading(f"{told}: its value cannot be read: {error}") from None
+    kind = type(value).__name__
+    raise BadReading(f"{told}: a value is a number, a truth value or a text, not of type {kind}")
 
 
 def check(reading: Reading) -> Reading:

@@ -132,8 +132,9 @@ def run(app: App, options: Mapping[str, Any] | None = None) -> None:
     options = options_from(os.environ) if options is None else options
     client = Client(Path(socket_path), timeout_s=POST_TIMEOUT_S)
     log = logging.getLogger(app.name)
-    carrier = Carrier(Publisher(poster(client), log, random.Random()))
-    context = Context(app.name, options, carrier.offer, AgentKv(client), time.time)
+    publisher = Publisher(poster(client), log, random.Random())
+    carrier = Carrier(publisher)
+    context = Context(app.name, options, carrier.offer, AgentKv(client), time.time, publisher.drop)
     stop = stopped_by_signals()
     if os.environ.get(GUARD_VARIABLE):
         threading.Thread(target=guard, args=(stop,), name="guard", daemon=True).start()

@@ -16,10 +16,9 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from edge_apps.durations import parse_duration
-from edge_apps.reading import Reading, Value, check
+from edge_apps.reading import BadReading, Reading, Value, draft
 
 EVERY_OPTION = "every"
-NANOSECONDS = 1_000_000_000
 
 T = TypeVar("T")
 
@@ -56,6 +55,7 @@ class Context:
         accept: Callable[[Reading], None],
         kv: Kv,
         clock: Callable[[], float],
+        drop: Callable[[str, str], None],
     ) -> None:
         self.name = name
         self.options = options
@@ -64,6 +64,7 @@ class Context:
         self.scratch: dict[str, Any] = {}
         self._accept = accept
         self._clock = clock
+        self._drop = drop
 
     def time(self) -> float:
         """Return Unix time in seconds; a test's harness decides what it is."""
@@ -77,15 +78,21 @@ class Context:
         unit: str = "",
         tags: Mapping[str, str] | None = None,
         time_s: float | None = None,
-    ) -> None:
+    ) -> bool:
         """Hand a measured value to the agent, stamped with ``time_s`` or with the time now.
 
         Returns at once; the reading is sent with others, a second later at most, and waits in
-        a bounded buffer while the agent is away. Raises BadReading for what no agent accepts.
+        a bounded buffer while the agent is away. What no agent accepts (NaN, a text of a page,
+        a name with blanks) costs that reading and nothing else: it is counted, the log says
+        why, and False comes back.
         """
         moment = self._clock() if time_s is None else time_s
-        reading = Reading(sensor, value, unit, int(moment * NANOSECONDS), dict(tags or {}))
-        self._accept(check(reading))
+        try:
+            self._accept(draft(sensor, value, unit, moment, tags or {}))
+        except BadReading as error:
+            self._drop(f"{sensor!s:.60}", str(error))
+            return False
+        return True
 
 
 class Event(NamedTuple):

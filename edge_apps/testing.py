@@ -44,17 +44,21 @@ class MemoryKv:
 class AppHarness:
     """Runs an app in virtual time; ``published`` holds its readings in order.
 
-    What a function raises, the test gets. ``kv.contents`` are the shared keys, ``now`` is the
+    ``dropped`` holds what was published and no agent would accept: the sensor, and why. What a
+    function raises, the test gets. ``kv.contents`` are the shared keys, ``now`` is the
     virtual Unix time; a test may set both between two runs.
     """
 
     def __init__(self, app: App, options: Mapping[str, Any] | None = None) -> None:
         self.published: list[Reading] = []
+        self.dropped: list[tuple[str, str]] = []
         self.kv = MemoryKv()
         self.now = START_UNIX_S
         options = dict(options or {})
         self._app = app
-        self._context = Context(app.name, options, self.published.append, self.kv, self._time)
+        self._context = Context(
+            app.name, options, self.published.append, self.kv, self._time, self._drop
+        )
         self._schedule: Schedule[Function] = Schedule(app.periods(options), self.now)
 
     def run(self, seconds: float) -> None:
@@ -82,6 +86,9 @@ class AppHarness:
     def values(self, sensor: str) -> list[Value]:
         """Return what was published for one sensor, in order."""
         return [reading.value for reading in self.published if reading.sensor == sensor]
+
+    def _drop(self, sensor: str, why: str) -> None:
+        self.dropped.append((sensor, why))
 
     def _time(self) -> float:
         return self.now

@@ -71,7 +71,7 @@ def test_what_comes_is_done_by_the_apps_own_thread(tmp_path: Path) -> None:
         listening.query_functions = app.query_functions
         orders: Order = SimpleQueue()
         hear(listening, Client(served.paths.socket), orders)
-        context = Context("porch", {}, lambda _: None, MemoryKv(), lambda: 0.0)
+        context = Context("porch", {}, lambda _: None, MemoryKv(), lambda: 0.0, lambda *_: None)
         failed = 0
         for _ in range(3):
             order = orders.get(timeout=GIVE_UP_S)

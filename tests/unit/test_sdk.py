@@ -3,12 +3,16 @@
 import logging
 import random
 from collections.abc import Sequence
+from decimal import Decimal
+from enum import IntEnum
+from fractions import Fraction
 from typing import Any
 
+import msgspec
 import pytest
 
 import edge_apps
-from edge_apps import App, BadReading, Context
+from edge_apps import App, Context
 from edge_apps.client import AgentUnreachable, ApiError
 from edge_apps.durations import parse_duration
 from edge_apps.publisher import (
@@ -230,12 +234,144 @@ def test_mistakes_of_an_app_are_told_at_once() -> None:
     with pytest.raises(ValueError, match="5sec"):
         app.every("5sec")
 
+
+class Scalar:
+    """What numpy's scalars are like."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def item(self) -> Any:
+        return self._value
+
+
+BAD_CALLS: list[dict[str, Any]] = [
+    {"value": float("nan")},
+    {"value": float("-inf")},
+    {"value": None},
+    {"value": [1]},
+    {"value": b"21"},
+    {"value": 2**70},
+    {"value": "x" * 2000},
+    {"value": "\ud800"},
+    {"value": Scalar(float("nan"))},
+    {"value": Scalar(Scalar(1))},
+    {"value": 1j},
+    {"sensor": "no blanks"},
+    {"sensor": "x" * 500},
+    {"sensor": None},
+    {"sensor": "a\x85b"},
+    {"unit": None},
+    {"unit": "u" * 50},
+    {"tags": {"floor": 3}},
+    {"tags": ["floor"]},
+    {"tags": {f"t{n}": "" for n in range(65)}},
+    {"time_s": float("nan")},
+    {"time_s": -1.0},
+    {"time_s": 1e30},
+    {"time_s": "now"},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_CALLS, ids=[str(n) for n in range(len(BAD_CALLS))])
+def test_one_bad_value_costs_that_value(bad: dict[str, Any]) -> None:
+    app = App("wrong")
+    said: list[bool] = []
+
     @app.every("1s")
     def sample(context: Context) -> None:
-        context.publish("no blanks", 1)
+        said.append(context.publish("t", 1))
+        said.append(context.publish(**{"sensor": "t", "value": 2, **bad}))
+        said.append(context.publish("t", 3))
 
-    with pytest.raises(BadReading, match="no blanks"):
-        AppHarness(app).run(1)
+    harness = AppHarness(app)
+    harness.run(2)
+    assert said == [True, False, True] * 2
+    assert harness.values("t") == [1, 3, 1, 3]
+    assert len(harness.dropped) == 2
+    assert harness.dropped[0][1]
+
+
+class Level(IntEnum):
+    LOW = 3
+
+
+@pytest.mark.parametrize(
+    ("value", "becomes"),
+    [
+        (Scalar(21.5), 21.5),
+        (Scalar(7), 7),
+        (Scalar(True), True),
+        (Decimal("21.5"), 21.5),
+        (Fraction(43, 2), 21.5),
+        (Level.LOW, 3),
+        (type("Celsius", (float,), {})(21.5), 21.5),
+        (type("Word", (str,), {})("open"), "open"),
+    ],
+)
+def test_numbers_of_other_kinds_become_pythons_own(value: Any, becomes: object) -> None:
+    app = App("kinds")
+
+    @app.every("1s")
+    def sample(context: Context) -> None:
+        assert context.publish("t", value)
+
+    harness = AppHarness(app)
+    harness.run(1)
+    assert harness.values("t") == [becomes]
+    assert type(harness.values("t")[0]) is type(becomes)
+    msgspec.json.encode(harness.published)
+
+
+def test_what_is_dropped_is_counted_and_told_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    publisher = make(FakeAgent())
+    for number in range(150):
+        publisher.drop("t", f"it is NaN ({number})")
+        publisher.drop(f"made-up-{number}", "why")
+    assert publisher.counts["readings_dropped/bad"] == 300
+    told = [line for line in caplog.messages if "reading of t " in line]
+    assert [line.split("(")[1].split()[0] for line in told] == ["1", "10", "100"]
+    assert len(caplog.messages) <= 103
+
+
+def test_one_refused_reading_of_a_batch_costs_no_other() -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+
+    class Picky(FakeAgent):
+        def post(self, batch: Sequence[Reading]) -> None:
+            self.calls += 1
+            if any(reading.value in (7, 123) for reading in batch):
+                raise ApiError(400, "usage", "no sevens")
+            agent.post(batch)
+
+    publisher._post = Picky().post
+    offer(publisher, range(300))
+    publisher.flush(0)
+    assert agent.values == [n for n in range(300) if n not in (7, 123)]
+    assert publisher.counts == {"readings/sent": 298, "readings_dropped/refused": 2}
+
+
+def test_an_agent_that_goes_away_in_the_midst_of_a_refusal_costs_nothing() -> None:
+    agent = FakeAgent()
+    publisher = make(agent)
+
+    class Leaving(FakeAgent):
+        def post(self, batch: Sequence[Reading]) -> None:
+            self.calls += 1
+            if self.calls > 3:
+                raise AgentUnreachable("away")
+            raise ApiError(400, "usage", "no")
+
+    publisher._post = Leaving().post
+    offer(publisher, range(100))
+    publisher.flush(0)
+    assert len(publisher) == 100
+    publisher._post = agent.post
+    publisher.flush(publisher.deadline())
+    assert agent.values == list(range(100))
 
 
 def test_every_public_name_exists() -> None:
