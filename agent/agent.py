@@ -15,10 +15,12 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
+from agent import watched
 from agent.admission.desk import AdmissionDesk
 from agent.admission.former import Parting, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
@@ -113,12 +115,14 @@ class Agent:
         self.metrics = Metrics()
         self.counts: Counter[str] = Counter()
         self.metrics.count(lambda: self.counts)
+        self.watch = watched.Watch()
+        self.metrics.count(lambda: self.watch.counts)
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._reasons = Reasons()
         self.stalls = StallWatch()
         self._stopping = asyncio.Event()
-        self._background: set[asyncio.Future[None]] = set()
+        self._background: list[asyncio.Task[None]] = []
         self._tuning = PROFILES[config.gossip.profile]
 
     # ---- life -----------------------------------------------------------------------------------
@@ -126,9 +130,11 @@ class Agent:
     async def run(self) -> None:
         """Serve until ``leave`` or ``part``. Raises AgentError for what stopped it otherwise."""
         async with AsyncExitStack() as opened:
+            watched.use(self.watch)
+            self.watch.heed(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
-            self._keep_running(keep_alive(self._notifier))
-            self._keep_running(self.clock.follow(self._note_step))
+            self._keep("watchdog", partial(keep_alive, self._notifier))
+            self._keep("clock", partial(self.clock.follow, self._note_step))
             opened.push_async_callback(self._listeners.close)
             if await self._until_admitted():
                 self._open_identity()
@@ -141,16 +147,18 @@ class Agent:
                 self.stalls.start()
                 opened.callback(self.stalls.stop)
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
-                self._keep_running(self.driver.wait())
+                self._keep("driver", self.driver.wait)
                 await self._until_stopped()
             self._notifier.stopping()
 
     async def leave(self) -> None:
         """Say goodbye to the others and let ``run`` return."""
-        if not self._stopping.is_set() and hasattr(self, "driver"):
-            self.driver.call(self._node.leave)
-            await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
-        self._stopping.set()
+        try:
+            if not self._stopping.is_set() and hasattr(self, "driver"):
+                self.driver.call(self._node.leave)
+                await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
+        finally:
+            self._stopping.set()
 
     async def part(self, parting: Parting) -> None:
         """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
@@ -217,8 +225,9 @@ class Agent:
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
         if self.stage is Stage.WAITING:
-            return [self._lack.message]
+            return [self._lack.message, *self.watch.troubles()]
         reasons = [each.problem for each in self._databases if each.problem]
+        reasons += self.watch.troubles()
         lack = self._lack if self.stage < Stage.MEMBER else self._clock_lack()
         if lack is not None:
             reasons.append(lack.message)
@@ -443,38 +452,37 @@ class Agent:
         settings = self.config.events, self.config.queries
         self.forum = Forum(self.driver, *settings, self._control.save_event_time)
         opened.push_async_callback(self.forum.stop)
-        self._keep_running(self.uplink.run())
+        self._keep("uplink", self.uplink.run)
         self.budget = ByteBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
-        self._keep_running(self.budget.run())
+        self._keep("byte-budget", self.budget.run)
         export_covey(self)
         await self._serve(opened)
-        self._keep_running(self.facts.follow(self.apps))
+        self._keep("facts", partial(self.facts.follow, self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
 
     async def _until_stopped(self, *ends: asyncio.Future[Any]) -> None:
         """Wait for ``leave``, one of the ``ends``, or for something to break. Raises what broke."""
         stopping = asyncio.create_task(self._stopping.wait(), name="agent: until told to stop")
+        broken = asyncio.create_task(self.watch.ended(), name="agent: until something breaks")
         try:
-            while not any(end.done() for end in (stopping, *ends)):
-                waiting: set[asyncio.Future[Any]] = {stopping, *ends, *self._background}
-                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for each in done:
-                    each.result()
+            waiting: set[asyncio.Future[Any]] = {stopping, broken, *ends}
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
         finally:
             stopping.cancel()
+            broken.cancel()
 
     def _note_step(self, step: Step) -> None:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1
         log.warning("the clock was set by %+.1f s; it says %s", step.by_s, date(self.clock.now_s()))
 
-    def _keep_running(self, work: Awaitable[None]) -> None:
-        """Run something in the background; when it fails, the agent ends."""
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run something in the background, watched, until the agent ends."""
+        self._background.append(self.watch.start(name, work))
 
     async def _end_background(self) -> None:
         for task in self._background:

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from agent import exits
+from agent import exits, watched
 from agent.exits import AgentError
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.stream import Streams
@@ -104,7 +104,7 @@ class Driver:
         """
         self._routes = list(routes)
         self._is_running = True
-        self._saver = asyncio.create_task(self._save(), name="driver-save")
+        self._saver = watched.start("driver-save", self._save)
         self._streams.start(
             on_frame=self._receive_frame,
             on_unreachable=lambda peer: self._input(

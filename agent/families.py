@@ -94,6 +94,7 @@ FAMILIES: dict[str, str] = {
     "uplink_losses": "Connections to the broker that were lost, by the reason.",
     "uplink_refusals": "Publications that the broker refused, by the reason.",
     # ---- the agent itself
+    "tasks_failed": "Failures of the agent's background tasks, by name.",
     "clock": "Times that the wall clock was set, by the direction.",
     # ---- apps and API
     "apps": "Processes of apps, by how they began or ended.",

@@ -6,8 +6,11 @@ agent for a full disk: what was not saved is learned again.
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
+from agent import watched
 from agent.store.control import ControlStore
 from gossip.ids import BOOT_RANDOM_BITS
 from gossip.membership.beliefs import IdentityOutrun
@@ -21,14 +24,14 @@ class Keeper:
 
     def __init__(self, control: ControlStore) -> None:
         self._control = control
-        self._saves: set[asyncio.Future[object]] = set()
+        self._saves: set[asyncio.Task[None]] = set()
 
     def note(self, event: object) -> None:
         """Take in what the driver publishes; what need not be kept is ignored."""
         match event:
             case RegistryAdopted(registry=registry):
                 log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
-                self._save(self._control.save_registry(registry.epoch, event.signed))
+                self._save(partial(self._control.save_registry, registry.epoch, event.signed))
             case IdentityOutrun(boot=boot):
                 self._heed_outrun(boot)
 
@@ -44,14 +47,9 @@ class Keeper:
             "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
             "and join it anew."
         )
-        self._save(self._control.raise_starts(boot >> BOOT_RANDOM_BITS))
+        self._save(partial(self._control.raise_starts, boot >> BOOT_RANDOM_BITS))
 
-    def _save(self, work: Awaitable[object]) -> None:
-        save = asyncio.ensure_future(work)
+    def _save(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        save = watched.start("control-save", work)
         self._saves.add(save)
-        save.add_done_callback(self._note_saved)
-
-    def _note_saved(self, save: asyncio.Future[object]) -> None:
-        self._saves.discard(save)
-        if not save.cancelled() and (error := save.exception()) is not None:
-            log.error("control.db was not written: %s", error)
+        save.add_done_callback(self._saves.discard)

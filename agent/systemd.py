@@ -51,12 +51,12 @@ class Notifier:
         """Send one datagram. A manager that does not listen must not stop us: logged, no more."""
         if self._address is None:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
                 channel.connect(self._address)
                 channel.sendall(message.encode())
-            except OSError as error:
-                logger.debug("the service manager did not take %r: %s", message, error)
+        except OSError as error:  # also when there is no file descriptor for a socket
+            logger.debug("the service manager did not take %r: %s", message, error)
 
 
 def _address(text: str) -> str | None:

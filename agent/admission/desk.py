@@ -13,9 +13,10 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol, TypeVar
 
-from agent import exits
+from agent import exits, watched
 from agent.admission.issuing import Issuer, authority_of
 from agent.admission.messages import (
     GREETING_BYTES_MAX,
@@ -187,7 +188,7 @@ class AdmissionDesk:
         if len(self._answering) >= ASKING_MAX:
             self.counts["admissions/too_many"] += 1
             return
-        task = asyncio.create_task(self._answer(ask, peer), name="admission-answer")
+        task = watched.start("admission-answer", partial(self._answer, ask, peer))
         self._answering[name] = task
         task.add_done_callback(lambda _: self._answering.pop(name))
 

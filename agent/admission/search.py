@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
+from agent import watched
 from agent.net.interfaces import WILDCARDS, all_addresses, choose, multicast_plugs, scan
 from agent.net.mdns import Mdns, Sighting
 from agent.net.seeds import parse_seeds, resolve
@@ -51,7 +52,7 @@ class Search:
     async def __aenter__(self) -> Self:
         interfaces = scan()
         self._own = all_addresses(interfaces, WILDCARDS, self._port)
-        self._tasks = [asyncio.create_task(self._look_up_seeds(), name="search-seeds")]
+        self._tasks = [watched.start("search-seeds", self._look_up_seeds)]
         if self._uses_mdns:
             chosen = choose(interfaces, self._wanted)
             self._looked_on = [each.name for each in chosen]

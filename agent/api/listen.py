@@ -27,6 +27,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent import watched
 from agent.api.facade import AgentFacade
 from agent.config import read_secret
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
@@ -42,6 +43,7 @@ logger = logging.getLogger(__name__)
 BACKLOG = 128
 PROBE_TIMEOUT_S = 1.0
 TOKEN_BYTES = 32
+START_S = 5.0
 DIRECTORY_OPEN_TO_GROUP = stat.S_IXGRP
 
 
@@ -58,7 +60,8 @@ class Listeners:
         self._settings = settings
         self._sockets: list[socket.socket] = []
         self._token = ""
-        self._starting: asyncio.Task[Serving] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._serving: Serving | None = None
         self.tcp_address: tuple[str, int] | None = None
 
     async def open(self) -> None:
@@ -78,29 +81,31 @@ class Listeners:
             return
         self._stop_waiting()
         if self._starting is not None:
-            await (await self._starting).close()
+            await asyncio.wait([self._starting], timeout=START_S)
+            self._starting.cancel()  # it may be one that waits to be tried again
+        if self._serving is not None:
+            await self._serving.close()
         for listener in self._sockets:
             listener.close()
-        self._sockets, self._starting = [], None
+        self._sockets, self._starting, self._serving = [], None, None
         self._paths.socket.unlink(missing_ok=True)
 
     def _wake(self) -> None:
         """Somebody waits at a socket for the first time: have the API come to them."""
         self._stop_waiting()
-        self._starting = asyncio.create_task(self._start(), name="HTTP API: start")
-        self._starting.add_done_callback(_complain)
+        self._starting = watched.start("http-api-start", self._start)
 
     def _stop_waiting(self) -> None:
         for listener in self._sockets:
             asyncio.get_running_loop().remove_reader(listener)
 
-    async def _start(self) -> "Serving":
+    async def _start(self) -> None:
         # In a thread: a small device takes a second for it, and the gossip must not stand still.
         module = await asyncio.to_thread(import_module, "agent.api.serving")
         gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
         serving: Serving = module.Serving(self._agent, *self._sockets, token=self._token)
         await serving.start()
-        return serving
+        self._serving = serving
 
     def _open_tcp(self) -> socket.socket | None:
         if not self._settings.listen:
@@ -116,11 +121,6 @@ class Listeners:
             if self._settings.token_file
             else (self._paths.api_token)
         )
-
-
-def _complain(starting: "asyncio.Task[Serving]") -> None:
-    if not starting.cancelled() and (error := starting.exception()) is not None:
-        logger.critical("the HTTP API cannot be served: is Covey installed whole?", exc_info=error)
 
 
 def open_unix_socket(path: Path) -> socket.socket:

@@ -11,11 +11,13 @@ import contextlib
 import hmac
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agent import watched
 from agent.api.application import create
 from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.facade import AgentFacade
@@ -46,7 +48,7 @@ class Serving:
     async def start(self) -> None:
         """Return when all that connect are answered."""
         for server, listener in self._servers:
-            self._tasks.append(asyncio.create_task(server.serve([listener]), name="HTTP API"))
+            self._tasks.append(watched.start("http-api", partial(server.serve, [listener])))
         for server, _ in self._servers:
             await server.listening.wait()
 

@@ -15,9 +15,11 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from agent import watched
 from agent.apps.log import AppLog
 from agent.apps.states import TRANSITIONS, AppEvent, AppState
 
@@ -90,7 +92,7 @@ class Supervisor:
                 self._hurry.set()
             else:
                 self._stop.clear()
-                self._life = asyncio.create_task(self._live(), name="app supervisor")
+                self._life = watched.start("app-supervisor", self._live)
             await self._settled.wait()
 
     async def stop(self) -> None:
@@ -107,7 +109,7 @@ class Supervisor:
         """Start the process again and again until it completes or is stopped."""
         while True:
             self._move(AppEvent.START)
-            event = await self._run_once()
+            event = await self._run_or_crash()
             self._move(event)
             if event in (AppEvent.ENDED, AppEvent.COMPLETED):
                 return
@@ -115,6 +117,15 @@ class Supervisor:
                 self._move(AppEvent.STOP)
                 return
             self.restarts += 1
+
+    async def _run_or_crash(self) -> AppEvent:
+        """Run one process; a failure of ours on the way counts as a crash, and is no end."""
+        try:
+            return await self._run_once()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the app is to be started again
+            watched.report("app-supervisor", error)
+            self.last_end = f"was lost: {error}"
+            return AppEvent.ENDED if self.state is AppState.STOPPING else self._crashed(0.0)
 
     async def _run_once(self) -> AppEvent:
         """Run one process from start to end; return what that means for the app."""
@@ -127,7 +138,7 @@ class Supervisor:
             return self._crashed(0.0)
         finally:
             self._settled.set()
-        copying = asyncio.create_task(self._copy_output(process), name="app output")
+        copying = watched.start("app-output", partial(self._copy_output, process))
         try:
             stopped = await self._watch(process)
         finally:

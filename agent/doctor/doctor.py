@@ -41,6 +41,7 @@ class EarlyDoctor:
             *device,
             running.health(agent.not_ready(), agent.advice),
             running.clock(agent.clock.last_step, boot_time()),
+            running.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
         ]
         return {"checks": msgspec.to_builtins(findings), "matrix": None}
 
@@ -123,6 +124,7 @@ class Doctor:
         return [
             running.health(agent.not_ready()),
             running.clock(agent.clock.last_step, boot_time()),
+            running.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
             running.stores(agent.losses(), damaged_files(agent.paths.data)),
             running.membership(agent.members),
             running.names(agent.members),

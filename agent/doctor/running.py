@@ -53,6 +53,23 @@ def stores(losses: Sequence[str], kept: Sequence[str]) -> Finding:
     return ok("stores", "nothing was found to be damaged in what is stored.")
 
 
+def tasks(troubles: Sequence[str], last_errors: Mapping[str, str], counts: Counter[str]) -> Finding:
+    """Look whether all background tasks of the agent run, and which had to be started again."""
+    if troubles:
+        return fail("tasks", f"{'; '.join(troubles)}.", "It is tried again; the log has the trace.")
+    failed = [
+        f"{name} ({counts[f'tasks_failed/{name}']} times, {error})"
+        for name, error in sorted(last_errors.items())
+    ]
+    if failed:
+        return warn(
+            "tasks",
+            f"all background tasks run; since the start these failed: {', '.join(failed)}.",
+            "They went on. If it happens again and again, report the agent's log.",
+        )
+    return ok("tasks", "all background tasks run, and none has failed.")
+
+
 def membership(members: Iterable[Member]) -> Finding:
     """Look who is not there."""
     away = sorted(each.name for each in members if each.state.value in ("suspect", "dead"))

@@ -17,8 +17,10 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any
 
-from agent import exits
+from agent import exits, watched
 from agent._version import __version__
 from agent.driver import Driver
 from agent.exits import AgentError
@@ -68,7 +70,7 @@ class Forum:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lamport = driver.node.swim.forum.time
         self._unsaved = asyncio.Event()
-        self._start(self._save_times())
+        self._keep(watched.start("event-time", self._save_times))
         driver.listen(self.note)
 
     async def stop(self) -> None:
@@ -209,7 +211,7 @@ class Forum:
             case EventDelivered():
                 self._tell(event)
             case QueryHeard():
-                self._start(self._handle_query(event))
+                self._start(partial(self._handle_query, event))
             case AnswerHeard() | QueryEnded():
                 mine = self._mine.get(event.number)
                 if mine is not None:
@@ -243,7 +245,7 @@ class Forum:
             "COVEY_SENDER_ID": format_node_id(told.sender),
         }
         for command in self._event_handlers.find(told.name):
-            self._start(self._handle_event(command, told.payload, variables))
+            self._start(partial(self._handle_event, command, told.payload, variables))
 
     async def _handle_event(
         self, command: Sequence[str], payload: bytes, variables: Mapping[str, str]
@@ -302,8 +304,10 @@ class Forum:
         member = self._driver.node.swim.members.get(node)
         return member.name if member else format_node_id(node)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._keep(watched.start("event-work", work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from agent import watched
 from agent.net.interfaces import (
     all_addresses,
     choose,
@@ -124,9 +125,9 @@ class Discovery:
         self._note(self._look())
         if self._book:
             self._on_found(self._book)
-        self._tasks = [asyncio.create_task(self._rescan(), name="discovery-rescan")]
+        self._tasks = [watched.start("discovery-rescan", self._rescan)]
         if self._seeds:
-            self._tasks.append(asyncio.create_task(self._resolve(), name="discovery-seeds"))
+            self._tasks.append(watched.start("discovery-seeds", self._resolve))
 
     async def stop(self) -> None:
         """Stop looking, and tell the LAN that we are gone."""

@@ -27,6 +27,7 @@ import socket
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
+from agent import watched
 from agent.net.frames import framed
 from gossip.errors import LimitExceeded, RemoteError
 from gossip.ids import NodeId
@@ -147,13 +148,21 @@ class Link:
 
     def _begin(self) -> None:
         self._enter(LinkState.DIALLING)
-        self._task = asyncio.create_task(self._run(), name=f"link-{self._to:016x}")
+        self._task = watched.start("link", self._run, f"{self._to:016x}")
 
     def _enter(self, state: LinkState) -> None:
         assert state in NEXT_STATES[self.state], f"{self.state} does not lead to {state}"
         self.state = state
 
     async def _run(self) -> None:
+        try:
+            await self._connect_and_pump()
+        except Exception as error:  # noqa: BLE001 - whatever it is, this member is to be dialled again
+            watched.report("link", error)
+            if self.state in (LinkState.DIALLING, LinkState.OPEN):
+                await self._cool()
+
+    async def _connect_and_pump(self) -> None:
         try:
             reader, writer = await self._dial(self._to)
         except (OSError, RemoteError):  # TimeoutError and ssl.SSLError are OSErrors

@@ -13,8 +13,11 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
 
+from agent import watched
 from agent.net.frames import read_frame
 from agent.net.limits import Places, QuietLog
 from agent.net.link import keep_alive
@@ -63,7 +66,7 @@ class Listener:
         """Begin to accept; frames of members go to ``on_frame``, guests to ``on_guest``."""
         self._on_frame, self._on_guest = on_frame, on_guest
         for each in self._sockets:
-            self._spawn(self._accept(each), "stream-accept")
+            self._spawn("stream-accept", partial(self._accept, each))
 
     async def stop(self) -> None:
         """Accept no more and close all connections."""
@@ -72,17 +75,10 @@ class Listener:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, work: Awaitable[None], name: str) -> None:
-        task = asyncio.ensure_future(work)
-        task.set_name(name)
+    def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = watched.start(name, work)
         self._tasks.add(task)
-        task.add_done_callback(self._note_end)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.counts["streams/bugs"] += 1
-            log.error("serving a stream failed because of a bug", exc_info=error)
+        task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -101,7 +97,7 @@ class Listener:
                 self.counts["streams_refused/no_place"] += 1
                 self._quiet.warning("place", "too many unproven connections, refused %s", host)
                 continue
-            self._spawn(self._serve(accepted, host), "stream-serve")
+            self._spawn("stream-serve", partial(self._serve, accepted, host))
 
     async def _serve(self, accepted: socket.socket, host: str) -> None:
         """Serve one connection until it ends; whatever it does wrong ends it."""

@@ -19,11 +19,13 @@ import logging
 import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from agent import watched
 from agent.net.limits import QuietLog
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address
@@ -149,7 +151,8 @@ class Mdns:
             self.counts["discovery/too_many_services"] += 1
             return
         if name not in self._resolving and len(self._resolving) < RESOLVING_MAX:
-            task = asyncio.create_task(self._resolve(zeroconf, service_type, name), name="mdns")
+            work = partial(self._resolve, zeroconf, service_type, name)
+            task = watched.start("mdns-resolve", work)
             self._resolving[name] = task
             task.add_done_callback(lambda _: self._resolving.pop(name, None))
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from agent import watched
 from agent.exits import AgentError
 from agent.security.identity import Peer
 from agent.store.control import ControlStore
@@ -52,7 +53,7 @@ class PeerBook:
         fresh = [peer for peer in first_peers if peer.id not in known]
         if fresh:
             await self._store.save_peers(fresh)
-        self._task = asyncio.create_task(self._write_later(), name="peer-book")
+        self._task = watched.start("peer-book", self._write_later)
 
     async def stop(self) -> None:
         """Write what is not yet written."""
@@ -89,3 +90,8 @@ class PeerBook:
         except AgentError as error:
             # The book is a convenience; a full disk must not end the agent on its account.
             log.warning("the peer book was not written: %s", error)
+            self._unwritten = {**entries, **self._unwritten}
+        except BaseException:
+            self._unwritten = {**entries, **self._unwritten}
+            self._changed.set()  # whoever goes on with the book writes these first
+            raise

@@ -21,13 +21,14 @@ import logging
 import random
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from agent import exits
+from agent import exits, watched
 from agent.exits import AgentError
 from agent.security.key_messages import (
     CODEC,
@@ -142,7 +143,7 @@ class KeyDesk:
         """Go on with a rotation that was under way when the agent last ended."""
         if self._identity.is_issuer:
             self._stepped_at = _now()
-            self._spawn(self._coordinate())
+            self._keep(watched.start("key-rotation", self._coordinate))
 
     async def stop(self) -> None:
         """Stop; what is not finished goes on at the next start."""
@@ -245,7 +246,7 @@ class KeyDesk:
             case KeyringState():
                 self._heard(message, peer)
             case KeyringOffer():
-                self._spawn(self._consider(message, peer))
+                self._spawn(partial(self._consider, message, peer))
             case RotateOrder():
                 self._serve(message, peer)
             case RotateAnswer(number):
@@ -388,7 +389,7 @@ class KeyDesk:
             self._orders[name] = asyncio.create_task(self._begin(order.force), name="key-order")
             if len(self._orders) > ORDERS_REMEMBERED:
                 self._orders.popitem(last=False)
-        self._spawn(self._answer(self._orders[name], order.number, peer))
+        self._spawn(partial(self._answer, self._orders[name], order.number, peer))
 
     async def _answer(self, work: asyncio.Task[RotateAnswer], number: int, peer: NodeId) -> None:
         answer = await asyncio.shield(work)
@@ -405,8 +406,10 @@ class KeyDesk:
         if to != self._identity.node_id:
             self._circle.send_frame(CODEC.encode(message), to)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name="keys")
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._keep(watched.start("key-work", work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from agent import watched
 from agent.security.private_files import replace_private
 from agent.store.checksums import Table
 from agent.store.database import Database
@@ -42,7 +43,7 @@ class ControlCopy:
         """Copy what is there, in a moment: changes come together."""
         self._is_due = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._copy_later(), name="control-copy")
+            self._task = watched.start("control-copy", self._copy_later)
 
     async def finish(self) -> None:
         """Make the copy that is due, if one is."""

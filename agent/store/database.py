@@ -45,6 +45,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent import watched
 from agent.exits import UNHEALTHY
 from agent.store.failures import StorageError, closed, is_damage, rebuilding, translate
 from agent.store.migrations import Migrations
@@ -250,7 +251,7 @@ class Database:
 
     def _begin_commits(self) -> None:
         if self._commits is None:
-            self._commits = asyncio.create_task(self._commit_queue())
+            self._commits = watched.start("database-commit", self._commit_queue, self.path.stem)
 
     async def _commit_queue(self) -> None:
         """Hand group after group to the writer thread until the queue is empty."""
@@ -348,7 +349,7 @@ class Database:
             _settle(self._queue.popleft()[1], Raised(failure))
 
     def _start_sync(self) -> None:
-        task = asyncio.create_task(self._sync_and_log())
+        task = watched.start("database-sync", self._sync_and_log, self.path.stem)
         self._syncs.add(task)
         task.add_done_callback(self._syncs.discard)
 

@@ -30,6 +30,7 @@ from functools import partial
 
 import msgspec
 
+from agent import watched
 from agent.exits import UNHEALTHY, AgentError
 from agent.slices import collect
 from agent.store import outbox_rows as rows
@@ -387,7 +388,7 @@ class Outbox:
     def _save_soon(self) -> None:
         self._unsaved = True
         if self._saver is None or self._saver.done():
-            self._saver = asyncio.create_task(self._keep_saving())
+            self._saver = watched.start("outbox-progress", self._keep_saving)
 
     async def _keep_saving(self) -> None:
         while self._unsaved:
