@@ -16,7 +16,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak fuzz clean debian devices release bench \
+.PHONY: help demo test check lint format soak fuzz clean debian devices bare fresh release bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator
 
@@ -90,6 +90,21 @@ test: lint debian  ## everything, with real processes, brokers and network names
 devices: PROGRAMS := $(DEVICE_PROGRAMS)
 devices: $(STAMPS)/test debian  ## Debian with systemd in containers; SUITE=trixie for the newer one
 	@$(if $(SUITE),DEVICES_SUITE=$(SUITE)) $(BIN)/pytest -q -m devices tests/devices
+
+bare: PROGRAMS := $(DEVICE_PROGRAMS)
+bare: $(STAMPS)/test debian  ## the demo in a Debian that has Python, pip and make alone; SUITE=trixie
+	@$(BIN)/python -m tests.devices.bare $(or $(SUITE),bookworm) make demo CHECK=1
+
+# Before each release. Debian 13 may make networks, so all tests run there; Debian 12 may not, as
+# in most containers, and its tests say what they skip.
+fresh: PROGRAMS := $(DEVICE_PROGRAMS)
+fresh: $(STAMPS)/test debian  ## the README's two commands in bare Debians, 12 and 13; devices with both
+	@$(MAKE) --no-print-directory bare SUITE=bookworm
+	@$(MAKE) --no-print-directory bare SUITE=trixie
+	@$(BIN)/python -m tests.devices.bare bookworm make test
+	@$(BIN)/python -m tests.devices.bare --privileged trixie make test
+	@$(MAKE) --no-print-directory devices SUITE=bookworm
+	@$(MAKE) --no-print-directory devices SUITE=trixie
 
 release: $(STAMPS)/release  ## build wheel and sdist into dist/, twice, and try them; uploads nothing
 	@packaging/release.sh $(BIN)/python

@@ -3,7 +3,7 @@
 ::
 
     python -m tests.devices.bare bookworm make demo CHECK=1
-    python -m tests.devices.bare trixie make test
+    python -m tests.devices.bare --privileged trixie make test
 
 The command sees a copy of the tree as a clone of it would be, in a directory of its own, as root,
 with the machine's network. Its output is shown as it comes, each line behind the seconds since the
@@ -24,6 +24,8 @@ from tests.devices.rig.podman import LIMITS, Podman, missing, ways_out
 
 SOURCE = "/home/covey"
 USAGE = 2
+PRIVILEGED = "--privileged"
+"""Root in a container may usually make no network namespaces; with this it may."""
 
 
 def run(suite: str, command: Sequence[str], options: Sequence[str] = ()) -> int:
@@ -61,13 +63,16 @@ def clone(place: Path) -> None:
 def main() -> int:
     """Read the command line; return the exit status."""
     _, *words = sys.argv
+    options = [words.pop(0)] if words[:1] == [PRIVILEGED] else []
     if len(words) < 2 or words[0] not in SUITES:
-        print(f"usage: python -m tests.devices.bare {{{','.join(SUITES)}}} COMMAND ...")
+        print(
+            f"usage: python -m tests.devices.bare [{PRIVILEGED}] {{{','.join(SUITES)}}} COMMAND ..."
+        )
         return USAGE
     if reason := missing():
         print(reason, file=sys.stderr)
         return 1
-    return run(words[0], words[1:])
+    return run(words[0], words[1:], options)
 
 
 if __name__ == "__main__":
