@@ -20,6 +20,11 @@ CONTINUED = "    "
 """Before every line of a text but its first: no text of others begins a line of a log."""
 ELLIPSIS = "…"
 
+HARD_BLANK = "\N{NO-BREAK SPACE}"
+"""Stands for a blank at which no line ends. It is not printable, so that no text has one."""
+ROOM_MIN = 20
+
+_COMMAND = re.compile(r"`[^`]*`")
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -89,6 +94,27 @@ def shortened(text: str, room: int) -> str:
 def padded(text: str, width: int) -> str:
     """Return a printable text, filled up with blanks to so many columns."""
     return text + " " * (width - columns(text))
+
+
+def folded(text: str, room: int, indent: str = "") -> list[str]:
+    """Return a printable text in lines of at most ``room`` columns, all but the first indented.
+
+    A command in backticks stays on one line, so that it can be copied.
+
+    >>> folded("start it with `covey run`, then look", 22, "  ")
+    ['start it with', '  `covey run`, then', '  look']
+    """
+    from textwrap import wrap
+
+    whole = _COMMAND.sub(lambda command: command[0].replace(" ", HARD_BLANK), text)
+    wrapped = wrap(
+        whole,
+        max(room, ROOM_MIN),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace(HARD_BLANK, " ") for line in wrapped] or [""]
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -83,7 +83,7 @@ class Search:
         if self._uses_mdns:
             where.append(f"mDNS on {', '.join(self._looked_on) or 'no interface (none is up)'}")
         if self._seed_texts:
-            where.append(f"seeds {', '.join(self._seed_texts)}")
+            where.append(f"seeds {', '.join(dict.fromkeys(self._seed_texts))}")
         told = f"Looked at: {' and '.join(where) or 'nothing (mDNS is off and no seed given)'}."
         return " ".join([told, *self._unresolved.values()])
 
@@ -106,7 +106,7 @@ class Search:
                 try:
                     self._add(await resolve(seed))
                 except OSError as error:
-                    self._note_unresolved(seed[0], str(error) or "no answer in time")
+                    self._note_unresolved(seed[0], error.strerror or "no answer in time")
                 else:
                     self._unresolved.pop(seed[0], None)
             await asyncio.sleep(AGAIN_S)

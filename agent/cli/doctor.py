@@ -11,6 +11,7 @@ from agent.cli.output import (
     wide_option,
     write_json,
     write_line,
+    write_paragraph,
     write_table,
 )
 from agent.cli.restart import unapplied
@@ -19,6 +20,7 @@ from agent.exits import AgentError
 from edge_apps.client import AgentUnreachable
 
 TIMEOUT_S = 30.0
+INDENT = " " * 6
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -89,9 +91,9 @@ def _check(name: str, status: str, message: str, hint: str = "") -> dict[str, st
 def _write(answer: dict[str, Any], *, wide: bool) -> None:
     for check in answer["checks"]:
         status = Styled(check["status"].ljust(4), COLOURS.get(check["status"]))
-        write_line(status, f"  {check['id']}: {check['message']}")
+        write_paragraph(status, f"  {check['id']}: {check['message']}", INDENT)
         if check["hint"] and check["status"] != "ok":
-            write_line(f"      {check['hint']}")
+            write_paragraph(Styled(INDENT), check["hint"], INDENT)
     matrix = answer["matrix"]
     if matrix and len(matrix["names"]) > 1:
         write_line()

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from agent.cli.tables import GAP, cut, laid_out, printable
-from agent.escaping import columns, json_text, one_line, padded
+from agent.escaping import columns, folded, json_text, one_line, padded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -120,7 +120,10 @@ def write_facts(facts: Mapping[str, object]) -> None:
         text = printable(value)
         if is_terminal():
             label = click.style(padded(names[name], width), bold=True)
-            click.echo(f"{label}{GAP}{_coloured(text, text)}")
+            first, *more = folded(text, terminal_columns() - width - len(GAP))
+            click.echo(f"{label}{GAP}{_coloured(first, first)}")
+            for line in more:
+                click.echo(f"{' ' * (width + len(GAP))}{line}")
         else:
             click.echo(f"{names[name]}\t{text}")
 
@@ -128,6 +131,19 @@ def write_facts(facts: Mapping[str, object]) -> None:
 def write_line(*parts: str | Styled) -> None:
     """Write one line of text, whatever is in it."""
     click.echo("".join(_painted(part) for part in parts))
+
+
+def write_paragraph(label: Styled, text: str, indent: str) -> None:
+    """Write a text behind a label; on a terminal in lines that end between words, indented."""
+    if not is_terminal():
+        write_line(label, text)
+        return
+    room = terminal_columns() - columns(label.text)
+    first, *more = folded(one_line(text), room)
+    write_line(label, first)
+    rest = " ".join(more)
+    for line in folded(rest, terminal_columns() - len(indent)) if rest else []:
+        write_line(indent + line)
 
 
 def write_value(data: bytes) -> bool:

@@ -1,5 +1,6 @@
 """``covey query``: ask all members something, or those with certain tags."""
 
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import click
@@ -11,9 +12,11 @@ from agent.cli.parameters import DURATION, TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of, one_by_one
 from agent.exits import AgentError
+from agent.suggesting import did_you_mean
 
 HEADER = ("NODE", "AFTER", "ANSWER")
 WIDTHS = (20, 8, 0)
+BUILT_IN = ("ping", "version", "uptime")
 SAID = {"failed": "failed: ", "nobody": "nobody answers such queries there"}
 
 
@@ -48,19 +51,10 @@ def query(
         "filters": dict(filters),
         "timeout_s": timeout,
     }
-    if output != "json" and is_terminal():
-        write_row(HEADER, WIDTHS)
-    summary: dict[str, Any] = {}
-    answers = lines_of(session.client(), "/api/v1/queries", json=body)
-    for one in one_by_one(answers, "for answers", quiet=session.quiet):
-        summary = one.get("summary", summary)
-        if output == "json":
-            write_json_line(one)
-        elif "node" in one:
-            said = SAID.get(one["kind"], "") + payload_text(one)
-            write_row(
-                (one["node"]["name"], f"{one['after_s'] * 1000:.0f}ms", said), WIDTHS, wide=wide
-            )
+    lines = lines_of(session.client(), "/api/v1/queries", json=body)
+    lines = one_by_one(lines, "for answers", quiet=session.quiet)
+    answers = Answers(write_json_line if output == "json" else None, wide=wide)
+    summary = answers.show(lines)
     if not summary:
         raise AgentError("the agent stopped before all had answered", "", exits.UNREACHABLE)
     if not summary["expected"]:
@@ -69,7 +63,41 @@ def query(
             "tags are set in [node] of each member's covey.toml; `covey members --wide` shows them",
             exits.NOT_FOUND,
         )
+    if answers.kinds == {"nobody"}:
+        known = did_you_mean(name, BUILT_IN, f"every agent answers {', '.join(BUILT_IN)}")
+        raise AgentError(
+            f"no member that was asked answers {name!r}",
+            f"{known}; others need a handler in [queries] there, or an app",
+            exits.NOT_FOUND,
+        )
     _conclude(session, summary)
+
+
+class Answers:
+    """Shows answers as they come: to a person below a header, once there is one."""
+
+    def __init__(self, write: Callable[[Any], None] | None, *, wide: bool) -> None:
+        self.kinds: set[str] = set()
+        self._write = write or self._write_row
+        self._wide = wide
+
+    def show(self, lines: Iterator[dict[str, Any]]) -> dict[str, Any]:
+        """Show all answers; return the summary, empty if none came."""
+        summary: dict[str, Any] = {}
+        for one in lines:
+            self._write(one)
+            summary = one.get("summary", summary)
+            self.kinds |= {one["kind"]} if "kind" in one else set()
+        return summary
+
+    def _write_row(self, one: dict[str, Any]) -> None:
+        if "node" not in one:
+            return
+        if not self.kinds and is_terminal():
+            write_row(HEADER, WIDTHS)
+        said = SAID.get(one["kind"], "") + payload_text(one)
+        after = f"{one['after_s'] * 1000:.0f}ms"
+        write_row((one["node"]["name"], after, said), WIDTHS, wide=self._wide)
 
 
 def _tags(filters: tuple[tuple[str, str], ...]) -> str:

@@ -64,11 +64,26 @@ def laid_out(
     kept = [at for at, name in enumerate(header) if name not in spare]
     kept_widths = _fitting([widths[at] for at in kept], room)
     lines: list[Sequence[object]] = [header, *rows]
-    shown = [
-        [cut(line[at], width) for at, width in zip(kept, kept_widths, strict=True)]
-        for line in lines
+    shown = _cut(lines, kept, kept_widths)
+    # Lists gave way by whole items; what that left over is for the texts.
+    wanted = [
+        used if _has_items(lines[1:], at) else widths[at]
+        for at, used in zip(kept, _widths(shown), strict=True)
     ]
+    shown = _cut(lines, kept, _fitting(wanted, room))
     return shown, _widths(shown)
+
+
+def _cut(
+    lines: Sequence[Sequence[object]], kept: Sequence[int], widths: Sequence[int]
+) -> list[list[str]]:
+    return [
+        [cut(line[at], width) for at, width in zip(kept, widths, strict=True)] for line in lines
+    ]
+
+
+def _has_items(rows: Sequence[Sequence[object]], at: int) -> bool:
+    return any(_items(row[at]) is not None for row in rows)
 
 
 def _fitting(widths: list[int], room: int) -> list[int]:

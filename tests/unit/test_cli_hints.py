@@ -117,6 +117,17 @@ def test_nobody_has_such_a_tag(served: Served, covey: Covey) -> None:
     assert "no member that is alive has the tag room=lab; nobody was asked" in outcome.stderr
 
 
+def test_nobody_answers_such_queries(served: Served, covey: Covey) -> None:
+    from agent.forum.words import Answer, Summary
+    from gossip.membership.messages import AnswerKind
+
+    served.agent.forum.answers = [Answer(ME, "ada", AnswerKind.NOBODY, b"", 0.1), Summary(0, 1, ())]
+    outcome = covey("query", "uptme")
+    assert outcome.status == exits.NOT_FOUND
+    assert "no member that was asked answers 'uptme'" in outcome.stderr
+    assert "did you mean 'uptime'?" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [

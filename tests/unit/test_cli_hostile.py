@@ -22,7 +22,6 @@ from agent.cli.root import root
 from agent.exits import AgentError
 from agent.forum.words import Answer, Missed, Summary, Told
 from agent.store.outbox import Accepted, DeadLetter
-from agent.uplink.status import UplinkStatus
 from edge_apps.client import ApiError, Client
 from edge_apps.reading import Reading
 from gossip.membership.members import MemberState
@@ -64,6 +63,7 @@ CALLS: dict[str, list[list[str]]] = {
     "readings": [[], ["--sensor", EVIL]],
     "ring": [[], [EVIL]],
     "rtt": [["ada"], ["\x1b[2J"]],
+    "service status": [[]],
     "sleep": [["1h"], [EVIL]],
     "status": [[]],
     "token create": [[], ["--ttl", EVIL]],
@@ -78,6 +78,8 @@ ELSEWHERE = {
     "app new": "shows what its caller typed",
     "app try": "what an app prints is in tests/unit/test_cli_apps.py",
     "join": "shows what its caller typed",
+    "service install": "changes this machine; tests/devices has it",
+    "service uninstall": "changes this machine; tests/devices has it",
     "kv watch": "follows for ever, like `events --follow`",
 }
 
@@ -97,7 +99,9 @@ def spoiled(agent: FakeAgent) -> None:
     reading = Reading(EVIL, EVIL, EVIL, 1, {EVIL: EVIL})
     agent.telemetry.accepted = [Accepted(1, EVIL, reading)]
     agent.telemetry.dead_letters = lambda _limit: [DeadLetter(EVIL, reading, EVIL, 1)]  # type: ignore[method-assign]
-    uplink = UplinkStatus("connecting", 0.0, EVIL, 1, "5", False, 1, 1, 1, 1, 1, EVIL, EVIL)
+    status = agent.uplink.status()
+    texts = [name for name in status.__struct_fields__ if isinstance(getattr(status, name), str)]
+    uplink = msgspec.structs.replace(status, **dict.fromkeys(texts, EVIL))
     agent.uplink.status = lambda: uplink  # type: ignore[method-assign]
     agent.forum.told = [Told(EVIL, EVIL, EVIL.encode(), OTHER, EVIL, 1, False, 1.0)]
     agent.forum.recent = lambda _patterns, _limit: agent.forum.told  # type: ignore[method-assign]

@@ -79,6 +79,29 @@ def test_a_pipe_gets_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert second.startswith("küche-南\t")
 
 
+def test_what_a_list_leaves_over_is_for_the_texts() -> None:
+    sensor, tags = "greenhouse/north/bench-3/temperature", {"row": "north", "shelf": "upper-left"}
+    row = ("2026-11-29T09:57:32.278Z", sensor, 21.5, "C", tags)
+    lines, widths = laid_out(("TIME", "SENSOR", "VALUE", "UNIT", "TAGS"), [row], 80)
+    assert lines[1][4] == "row=north,+1"
+    assert len(lines[1][1]) > 20
+    assert sum(widths) + 8 == 80
+
+
+def test_long_facts_end_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "one two three four five six seven `covey token create` eight nine ten"
+    output.write_facts({"because": text})
+    output.write_paragraph(output.Styled("warn"), f"  disk: {text}", "      ")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert sum("`covey token create`" in line for line in lines) == 2
+    assert " ".join(" ".join(lines).split()) == f"because {text} warn disk: {text}"
+
+
 def test_a_row_of_a_stream_is_cut_at_its_end(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
