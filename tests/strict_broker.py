@@ -12,6 +12,7 @@ Everything a test asks for afterwards is in plain attributes: ``published``, ``s
 
 import asyncio
 import contextlib
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class StrictBroker:
     versions: frozenset[int] = frozenset({4, 5})
     silent_versions: frozenset[int] = frozenset()  # closed without a word
     mute_versions: frozenset[int] = frozenset()  # never answered, and kept open
+    tls: ssl.SSLContext | None = None
     takeover: int | None = None  # one client an id; the earlier one is told this, if not 0
     announces_limits: bool = True
     published: list[tuple[str, bytes]] = field(default_factory=list)
@@ -61,7 +63,7 @@ class StrictBroker:
 
     async def listen(self) -> None:
         self._clients: set[Client] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

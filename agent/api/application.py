@@ -25,6 +25,7 @@ from agent.api import (
     readings,
     rtt,
     sleep,
+    uplink,
 )
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
@@ -39,6 +40,7 @@ ROOMS = (
     (Stage.WAITING, doctor.ROUTES),
     (Stage.KEEPING, readings.ROUTES),
     (Stage.KEEPING, influx.ROUTES),
+    (Stage.KEEPING, uplink.ROUTES),
     (Stage.KEEPING, apps.ROUTES),
     (Stage.MEMBER, members.ROUTES),
     (Stage.MEMBER, facts.ROUTES),

@@ -6,7 +6,7 @@ where they live: ``agent/kv.py``, ``agent/telemetry/service.py``, ``agent/apps/h
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.admission.former import Parting
 from agent.apps.host import AppStatus
@@ -27,6 +27,9 @@ from gossip.membership.members import MemberTable
 from gossip.membership.roundtrips import RoundTrip
 from gossip.state.registry import Registry
 from gossip.state.requests import GetResult, ListResult, PutResult, WatchEvent
+
+if TYPE_CHECKING:
+    from agent.uplink.trial import Step
 
 
 class IdentityFacade(Protocol):
@@ -88,6 +91,9 @@ class TelemetryFacade(Protocol):
 
 class UplinkFacade(Protocol):
     """The connection to the broker."""
+
+    def test(self) -> "AsyncIterator[Step]":
+        """Try the broker step by step. Raises AgentError without one."""
 
     def status(self) -> UplinkStatus:
         """Return one look at it."""

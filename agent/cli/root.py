@@ -44,6 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "publish": Entry("agent.cli.publish", "publish", "Hand readings to the agent for delivery."),
     "readings": Entry("agent.cli.readings", "readings", "Show readings that the agent accepted."),
     "outbox": Entry("agent.cli.readings", "outbox", "Show what waits for the broker."),
+    "uplink": Entry("agent.cli.uplink", "uplink", "Show and test the connection to the broker."),
     "event": Entry("agent.cli.events", "event", "Send events to all members."),
     "events": Entry("agent.cli.events", "events", "Show events that arrived here."),
     "query": Entry("agent.cli.query", "query", "Ask members something, and show their answers."),

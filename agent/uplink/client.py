@@ -46,30 +46,36 @@ class PahoLink:
         self._settings = settings
         self.client_id = client_id
         self._connection: _Connection | None = None
-        _tls_context(settings)
+        tls_context(settings)
         _password(settings)
 
     async def connect(self, version: Version, listener: Listener, patience_s: float) -> Session:
         """Connect anew, with a clean session. Raises ConnectError."""
         self.abort()
         client = self._new_client(version)
-        connection = _Connection(client, version, listener)
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(None, self._open, client, version)
+        await self._opened(client, version)
+        self._connection = _Connection(client, version, listener)
         try:
-            await asyncio.shield(opening)
-            self._connection = connection
             async with asyncio.timeout(patience_s):
-                return await connection.greeted()
+                return await self._connection.greeted()
         except TimeoutError:
             self.abort()
             raise ConnectError(
                 f"the broker did not answer the CONNECT within {patience_s:g} s", reasons.NO_ANSWER
             ) from None
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _opened(self, client: "_Client", version: Version) -> None:
+        """Open the client's connection, in an executor. Raises ConnectError."""
+        loop = asyncio.get_running_loop()
+        opening = loop.run_in_executor(None, self._open, client, version)
+        try:
+            await asyncio.shield(opening)
         except asyncio.CancelledError:
             if not opening.done():  # the executor cannot be stopped: close what it comes back with
                 opening.add_done_callback(lambda done: done.exception() or client.disconnect())
-            self.abort()
             raise
         except (OSError, ValueError) as error:
             raise ConnectError(_explain(error), reasons.UNREACHABLE) from error
@@ -103,7 +109,7 @@ class PahoLink:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(0)  # the pump keeps the window
         try:
-            context = _tls_context(settings)
+            context = tls_context(settings)
             password = _password(settings)
         except AgentError as error:
             raise ConnectError(error.message, reasons.BAD_CREDENTIALS) from error
@@ -273,7 +279,7 @@ class _Connection:
         self._ended.set()
         if not self._greeting.done():
             self._greeting.set_exception(ConnectError(reasons.name_of(code), code))
-        elif not self._silent:
+        elif not self._silent and not self._greeting.exception():
             self._silent = True
             self._listener.lost(code)
 
@@ -288,12 +294,14 @@ LIMITS = {
 def _explain(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the broker's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, TimeoutError):
+        return "nothing answers at its address"
     if isinstance(error, socket.gaierror):
         return "the broker's name cannot be resolved"
     return str(error) or type(error).__name__
 
 
-def _tls_context(settings: UplinkSettings) -> ssl.SSLContext | None:
+def tls_context(settings: UplinkSettings) -> ssl.SSLContext | None:
     """Build the TLS context, or None without TLS. Raises AgentError for files that do not fit."""
     if not settings.tls:
         return None

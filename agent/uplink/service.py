@@ -4,13 +4,19 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
+from agent.exits import AgentError
 from agent.settings import UplinkSettings
 from agent.store.outbox import Outbox
 from agent.uplink.memory import BrokerMemory
 from agent.uplink.pump import Pump
 from agent.uplink.status import UplinkStatus
 from agent.uplink.template import Place, Template
+
+if TYPE_CHECKING:
+    from agent.uplink.trial import Step
 
 # A client id names its cluster for whoever reads the broker's log; the node id makes it unique.
 CLUSTER_CHARACTERS = 32
@@ -32,6 +38,7 @@ class Uplink:
     ) -> None:
         self._settings = settings
         self._outbox = outbox
+        self._place = place
         self._started_s = time.time()
         template = Template(settings.topic, settings.payload, place)
         self._client_id = settings.client_id or default_client_id(place)
@@ -54,6 +61,13 @@ class Uplink:
         else:
             await self._pump.run()
 
+    def test(self) -> "AsyncIterator[Step]":
+        """Try the broker, beside the connection that there is; yield each step as it ends.
+
+        Raises AgentError without a broker, and for settings that cannot be used.
+        """
+        return test(self._settings, self._place)
+
     def status(self) -> UplinkStatus:
         """Return one look at the uplink."""
         if self._pump is not None:
@@ -75,6 +89,17 @@ class Uplink:
             last_error="",
             hint="Set host in [uplink] to deliver the readings to an MQTT broker.",
         )
+
+
+def test(settings: UplinkSettings, place: Place) -> "AsyncIterator[Step]":
+    """Try the broker of these settings. Raises AgentError."""
+    if not settings.host:
+        raise AgentError(
+            "No broker is configured.", hint="Set host in [uplink] to its name or address."
+        )
+    from agent.uplink.trial import Trial  # paho only for who has a broker
+
+    return Trial(settings, place, settings.client_id or default_client_id(place)).run()
 
 
 def default_client_id(place: Place) -> str:

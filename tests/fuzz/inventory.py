@@ -55,8 +55,10 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/net/limits.py": (KERNEL,),
     "agent/net/netlink.py": (KERNEL, "tests/unit/test_interfaces.py"),
     "agent/net/refusals.py": (KERNEL, "tests/unit/test_udp.py"),
+    "agent/uplink/advice.py": ("tests/unit/test_uplink_trial.py",),
     "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
     "agent/uplink/memory.py": ("tests/unit/test_uplink_rules.py",),
+    "agent/uplink/trial.py": ("tests/unit/test_uplink_trial.py",),
     # What comes from this machine: people, programs, configuration.
     "agent/admission/tokens.py": (PARSERS,),
     "agent/api/bodies.py": (REQUESTS,),

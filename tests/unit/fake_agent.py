@@ -28,7 +28,6 @@ from agent.settings import ApiSettings, NodeSettings
 from agent.stages import Lack, Stage
 from agent.store.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
-from agent.uplink.status import UplinkStatus
 from edge_apps.reading import Reading
 from gossip.errors import InvalidRequest
 from gossip.machine import Address
@@ -46,6 +45,7 @@ from gossip.state.requests import (
     WatchEvent,
 )
 from tests.unit.fake_forum import FakeForum
+from tests.unit.fake_uplink import FakeUplink
 
 ME, OTHER, GONE = 0xA, 0xB, 0xC
 CLUSTER = bytes(range(16))
@@ -152,13 +152,6 @@ class FakeTelemetry:
         return [
             DeadLetter("a-1-9", Reading("attic/gas", 1), "refused: 0x99", 1_700_000_000 * 10**9)
         ]
-
-
-class FakeUplink:
-    def status(self) -> UplinkStatus:
-        return UplinkStatus(
-            "connected", 0.0, "broker.lan", 1883, "5", "covey-home-1", False, 20, 3, 4, 7, 1, "", ""
-        )
 
 
 class FakeApps:

@@ -147,6 +147,45 @@ def test_ring(served: Served, covey: Covey) -> None:
     assert "owner\tada (alive)\n" in covey("ring", "k").stdout
 
 
+def test_uplink_status(served: Served, covey: Covey) -> None:
+    outcome = covey("uplink", "status")
+    assert outcome.status == exits.YES
+    assert "broker\tbroker.lan:1883\n" in outcome.stdout
+    assert covey("uplink", "status", "-o", "json").json()["client_id"] == "covey-home-1"
+
+
+def test_uplink_test_by_the_agent(served: Served, covey: Covey) -> None:
+    outcome = covey("uplink", "test")
+    assert outcome.status == exits.NO
+    assert [line.split("\t") for line in outcome.stdout.splitlines()] == [
+        ["name", "ok", "12 ms", "broker.lan is 10.0.0.5", "-"],
+        ["TCP", "failed", "500 ms", "nothing listens at 10.0.0.5:1883", "Start it."],
+    ]
+    told = covey("uplink", "test", "-o", "json").json()
+    assert told["ok"] is False
+    assert told["steps"][1]["hint"] == "Start it."
+
+
+@pytest.mark.parametrize("arguments", [[], ["--here"]])
+def test_uplink_test_by_this_process(
+    tmp_path: Path, covey: Covey, arguments: list[str], request: pytest.FixtureRequest
+) -> None:
+    if arguments:
+        request.getfixturevalue("served")
+    (tmp_path / "covey.toml").write_text('[uplink]\nhost = "127.0.0.1"\nport = 1\n')
+    outcome = covey("uplink", "test", *arguments)
+    assert outcome.status == exits.NO
+    assert outcome.stdout.splitlines()[-1].startswith("TCP\tfailed\t")
+    assert "nothing listens at 127.0.0.1:1" in outcome.stdout
+    assert ("this process tests" in outcome.stderr) is not bool(arguments)
+
+
+def test_uplink_test_without_a_broker(covey: Covey) -> None:
+    outcome = covey("uplink", "test")
+    assert outcome.status == exits.NO
+    assert "Set host in [uplink]" in outcome.stderr
+
+
 def test_outbox(served: Served, covey: Covey) -> None:
     outcome = covey("outbox")
     assert "broker\tbroker.lan:1883\n" in outcome.stdout

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from agent.settings import UplinkSettings
 from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.uplink import reasons, versions
+from agent.uplink import client, reasons, versions
 from agent.uplink.backoff import Backoff
 from agent.uplink.client import PahoLink
 from agent.uplink.memory import BrokerMemory
@@ -300,3 +301,27 @@ def test_files_that_do_not_fit_are_refused_at_the_start(options: dict[str, Any])
         PahoLink(UplinkSettings(host="h", **options), "id")
     assert caught.value.status == BAD_CONFIG
     assert "[uplink]" in caught.value.hint
+
+
+def test_a_host_that_drops_packets_says_nothing_about_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.2)
+
+    async def scenario() -> None:
+        with socket.socket() as full:  # a queue of one, taken: further connections get no answer
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            taken = [socket.socket() for _ in range(4)]
+            for each in taken:
+                each.setblocking(False)
+                each.connect_ex(full.getsockname())
+            async with rig(tmp_path, full.getsockname()[1]) as r:
+                failures = "uplink_connects_failed/broker_not_reachable"
+                await r.until(lambda: r.pump.counts[failures] > 2)
+                assert r.pump.status().version == "5"
+                assert "nothing answers" in r.pump.status().last_error
+            for each in taken:
+                each.close()
+
+    run(scenario())
