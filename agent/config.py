@@ -171,7 +171,7 @@ def _lines_of_keys(text: str) -> dict[str, int]:
     """Find the line of each table and key by their plain look; unusual spellings have none."""
     lines: dict[str, int] = {}
     table = ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if header := re.match(r"\s*\[\s*([\w.\"'-]+)\s*\]", line):
             table = header[1].replace('"', "").replace("'", "")
             lines.setdefault(table, number)

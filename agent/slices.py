@@ -33,7 +33,22 @@ class _Turn:
     def left_s(self) -> float:
         return SLICE_S - self._spent_s
 
-    def spend(self, seconds: float) -> None:
+    def work(self, items: Iterator[T], taken: list[T]) -> bool:
+        """Take what is left time for, one item at least; say whether there may be more."""
+        began = now = time.perf_counter()
+        due = began + self.left_s
+        for item in items:
+            taken.append(item)
+            now = time.perf_counter()
+            if now >= due:
+                break
+        else:
+            self._spend(now - began)
+            return False
+        self._spend(now - began)
+        return True
+
+    def _spend(self, seconds: float) -> None:
         self._spent_s += seconds
         if not self._ends:
             self._ends = True
@@ -49,28 +64,30 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary(
 
 async def slices(work: Iterable[T]) -> AsyncIterator[list[T]]:
     """Yield what ``work`` yields, in lists that took at most ``SLICE_S`` and one item more."""
-    turn = _turns.setdefault(asyncio.get_running_loop(), _Turn())
+    turn = _this_turn()
     items = iter(work)
     more = True
     while more:
         while turn.left_s <= 0:  # noqa: ASYNC110 - the turn ends by itself
             await asyncio.sleep(0)
-        began = time.perf_counter()
-        taken, more = _work_until(items, began + turn.left_s)
-        turn.spend(time.perf_counter() - began)
+        taken: list[T] = []
+        more = turn.work(items, taken)
         yield taken
 
 
 async def collect(work: Iterable[T]) -> list[T]:
     """Return what ``work`` yields."""
-    return [item async for taken in slices(work) for item in taken]
+    turn = _this_turn()
+    items = iter(work)
+    taken: list[T] = []
+    while turn.left_s <= 0 or turn.work(items, taken):  # noqa: ASYNC110 - the turn ends by itself
+        await asyncio.sleep(0)
+    return taken
 
 
-def _work_until(items: Iterator[T], due: float) -> tuple[list[T], bool]:
-    """Return what comes until then, at least one item, and whether there may be more."""
-    taken = []
-    for item in items:
-        taken.append(item)
-        if time.perf_counter() >= due:
-            return taken, True
-    return taken, False
+def _this_turn() -> _Turn:
+    loop = asyncio.get_running_loop()
+    turn = _turns.get(loop)
+    if turn is None:
+        turn = _turns[loop] = _Turn()
+    return turn

@@ -127,5 +127,5 @@ def _last_lines(path: Path) -> list[str]:
             data = file.read()
     except OSError:
         return []
-    lines = data.decode(errors="replace").splitlines()
+    lines = data.decode(errors="replace").removesuffix("\n").split("\n") if data else []
     return lines if size <= len(data) else lines[1:]  # the first one is cut

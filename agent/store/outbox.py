@@ -196,12 +196,12 @@ class Outbox:
         self._accepting += len(readings)
         try:
             now_ns = self._wall_ns()
-            timed = await collect(_with_time(check(reading), now_ns) for reading in readings)
-            stored = await collect(map(rows.row, timed))
+            prepared = await collect(_prepared(reading, now_ns) for reading in readings)
         except BaseException:
             self._accepting -= len(readings)
             raise
         # Whoever waits may give up; the readings are committed, and counted, all the same.
+        timed, stored = [one for one, _ in prepared], [row for _, row in prepared]
         first = await asyncio.shield(asyncio.ensure_future(self._store(stored, timed)))
         return Receipt(len(stored), self.id_of(first), self.id_of(first + len(stored) - 1))
 
@@ -412,8 +412,9 @@ class Outbox:
         self._unrecorded = [each for each in self._unrecorded if each not in gone]
 
 
-def _with_time(reading: Reading, now_ns: int) -> Reading:
-    """Give a reading that came without a time that of its acceptance."""
-    if reading.time_ns != UNTIMED:
-        return reading
-    return msgspec.structs.replace(reading, time_ns=now_ns)
+def _prepared(reading: Reading, now_ns: int) -> tuple[Reading, rows.Row]:
+    """Return a reading, checked and with a time, and how it is stored. Raises BadReading."""
+    check(reading)
+    if reading.time_ns == UNTIMED:
+        reading = msgspec.structs.replace(reading, time_ns=now_ns)
+    return reading, rows.row(reading)

@@ -63,6 +63,14 @@ def test_memory_is_bounded_and_survives_the_agent(tmp_path: Path) -> None:
     assert later.tail(3) == app_log.tail(3)
 
 
+def test_lines_end_at_newlines_alone_also_after_a_restart(tmp_path: Path) -> None:
+    app_log = make(tmp_path / "x.log")
+    app_log.feed("one\u2028line\nand\x85another\n".encode())
+    expected = [f"{STAMP} one\u2028line", f"{STAMP} and\x85another"]
+    assert app_log.tail(10) == expected
+    assert make(tmp_path / "x.log").tail(10) == expected
+
+
 def test_a_disk_that_refuses_is_counted(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     app_log = make(tmp_path / "missing" / "x.log", counts)
