@@ -367,7 +367,7 @@ class Agent:
             self.identity, self._control, RunningCovey(self.driver), self.counts
         )
         opened.push_async_callback(self.admission.stop)
-        book = PeerBook(self._control, self.identity.node_id)
+        book = PeerBook(self._control, self.identity.node_id, self._node.addresses_of)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
         self.driver.listen(book.note)

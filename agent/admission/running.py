@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from agent.admission.messages import KnownPeer
 from agent.driver import Driver
 from gossip.ids import NodeId
+from gossip.membership.addresses import only_gossiped
 
 PEERS_MAX = 32
 
@@ -23,9 +24,16 @@ class RunningCovey:
         return self._node.swim.reachable_first(issuers)
 
     def known_peers(self) -> Iterable[KnownPeer]:
-        """Return members that a new node may try first, this one among them."""
-        live = [member for member in self._node.swim.members if member.is_live]
-        return [KnownPeer(each.id, each.name, each.addresses) for each in live[:PEERS_MAX]]
+        """Return members that a new node may try first: this one, then those nearest to it.
+
+        Of each, where its packets come from stands before what it says of itself.
+        """
+        members = self._node.swim.members
+        best = self._node.swim.reachable_first(members.live_ids)[:PEERS_MAX]
+        return [
+            KnownPeer(node, members[node].name, only_gossiped(self._node.addresses_of(node)))
+            for node in best
+        ]
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and offer it to all whom it names."""

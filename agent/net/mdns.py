@@ -69,6 +69,7 @@ class Mdns:
         self._browser: AsyncServiceBrowser | None = None
         self._announced: AsyncServiceInfo | None = None
         self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._unresolved: dict[str, None] = {}
         self._plugs: dict[str | int, object] = {}
         self.failure = ""
         """Why it does not work now; empty when it does."""
@@ -92,6 +93,7 @@ class Mdns:
 
     async def stop(self) -> None:
         """Say goodbye and close the sockets."""
+        self._unresolved.clear()
         for task in self._resolving.values():
             task.cancel()
         if self._browser is not None:
@@ -140,21 +142,48 @@ class Mdns:
         self._announced = info
 
     def _on_change(
-        self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+        self,
+        zeroconf: Zeroconf,
+        service_type: str,  # noqa: ARG002 - ours is the only type that is browsed
+        name: str,
+        state_change: ServiceStateChange,
     ) -> None:
         """Called by zeroconf, with these very parameter names, for each service of our type."""
         if state_change is ServiceStateChange.Removed:
             self.sightings.pop(name, None)
+            self._unresolved.pop(name, None)
             return
-        known = name in self.sightings or name in self._resolving
-        if not known and len(self.sightings) + len(self._resolving) >= SIGHTINGS_MAX:
+        if name in self._resolving or name in self._unresolved:
+            return
+        if len(self._unresolved) >= SIGHTINGS_MAX:
             self.counts["discovery/too_many_services"] += 1
             return
-        if name not in self._resolving and len(self._resolving) < RESOLVING_MAX:
-            work = partial(self._resolve, zeroconf, service_type, name)
+        self._unresolved[name] = None
+        self._resolve_more(zeroconf)
+
+    def _resolve_more(self, zeroconf: Zeroconf) -> None:
+        """Look a few services up at a time: many devices are switched on together."""
+        while self._unresolved and len(self._resolving) < RESOLVING_MAX:
+            name = next(iter(self._unresolved))
+            del self._unresolved[name]
+            work = partial(self._resolve, zeroconf, SERVICE_TYPE, name)
             task = watched.start("mdns-resolve", work)
             self._resolving[name] = task
-            task.add_done_callback(lambda _: self._resolving.pop(name, None))
+            task.add_done_callback(partial(self._resolved, zeroconf, name))
+
+    def _resolved(self, zeroconf: Zeroconf, name: str, task: asyncio.Task[None]) -> None:
+        self._resolving.pop(name, None)
+        if not task.cancelled():
+            self._resolve_more(zeroconf)
+
+    def _note(self, name: str, sighting: Sighting) -> None:
+        """Keep the latest; what was told longest ago makes room: it has been a hint already."""
+        self.sightings.pop(name, None)
+        self.sightings[name] = sighting
+        if len(self.sightings) > SIGHTINGS_MAX:
+            self.counts["discovery/too_many_services"] += 1
+            del self.sightings[next(iter(self.sightings))]
+        self._on_sighting(sighting)
 
     async def _resolve(self, zeroconf: Zeroconf, service_type: str, name: str) -> None:
         info = AsyncServiceInfo(service_type, name)
@@ -165,8 +194,7 @@ class Mdns:
                 self.counts["discovery/unreadable"] += 1
                 return
             self.counts["discovery/sightings"] += 1
-            self.sightings[name] = sighting
-            self._on_sighting(sighting)
+            self._note(name, sighting)
         except Exception as error:  # noqa: BLE001 - the library meets arbitrary packets here
             self.counts["discovery/unreadable"] += 1
             self._quiet.warning("resolve", "cannot use the mDNS service %s: %s", name, error)

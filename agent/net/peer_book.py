@@ -10,7 +10,9 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+import msgspec
 
 from agent import watched
 from agent.exits import AgentError
@@ -18,9 +20,10 @@ from agent.security.identity import Peer
 from agent.store.control import ControlStore
 from gossip.ids import NodeId
 from gossip.machine import Address
-from gossip.membership.members import Member, MemberChanged
+from gossip.membership.members import MemberChanged
 
 WRITE_DELAY_S = 5.0
+INSTANT_S = 0.001
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +32,19 @@ class PeerBook:
     """Keeps ``control.db`` up to date with the members that this node hears of."""
 
     def __init__(
-        self, store: ControlStore, me: NodeId, wall_clock: Callable[[], float] = time.time
+        self,
+        store: ControlStore,
+        me: NodeId,
+        addresses_of: Callable[[NodeId], Iterable[Address]],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """Prepare; ``addresses_of`` says where a node is reached, best first, as far as known."""
         self._store, self._me, self._wall_clock = store, me, wall_clock
+        self._addresses_of = addresses_of
         self._unwritten: dict[NodeId, Peer] = {}
+        known = store.peers()
+        self._known = {peer.id for peer in known}
+        self._newest_at = max((peer.seen_at for peer in known), default=0.0)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -49,9 +61,9 @@ class PeerBook:
 
     async def start(self, first_peers: list[Peer]) -> None:
         """Begin to write; ``first_peers`` came with the credentials and never replace an entry."""
-        known = {peer.id for peer in self._store.peers()}
-        fresh = [peer for peer in first_peers if peer.id not in known]
+        fresh = [peer for peer in first_peers if peer.id not in self._known]
         if fresh:
+            self._known.update(peer.id for peer in fresh)
             await self._store.save_peers(fresh)
         self._task = watched.start("peer-book", self._write_later)
 
@@ -64,15 +76,31 @@ class PeerBook:
         await self._write()
 
     def note(self, event: object) -> None:
-        """Take in an event of the driver; all but changes of members are ignored."""
-        if isinstance(event, MemberChanged) and event.member.id != self._me:
-            self._unwritten[event.member.id] = self._entry(event.member)
+        """Take in an event of the driver; all but changes of members are ignored.
+
+        Who is dead or gone was seen when it was written down, and is no newer for being dead.
+        """
+        if not isinstance(event, MemberChanged) or event.member.id == self._me:
+            return
+        member = event.member
+        if member.is_live or member.id not in self._known:
+            seen_at = self._later() if member.is_live else 0.0
+            self._unwritten[member.id] = Peer(member.id, member.name, member.addresses, seen_at)
+            self._known.add(member.id)
             self._changed.set()
 
-    def _entry(self, member: Member) -> Peer:
-        addresses = (member.path, *member.addresses) if member.path else member.addresses
-        seen_at = self._wall_clock()
-        return Peer(member.id, member.name, tuple(dict.fromkeys(addresses)), seen_at)
+    def _later(self) -> float:
+        """Return the time, as something later than all that is in the book.
+
+        A device without a clock begins in 1970, and whom it sees now it sees after all others.
+        """
+        self._newest_at = max(self._wall_clock(), self._newest_at + INSTANT_S)
+        return self._newest_at
+
+    def _with_ways(self, peer: Peer) -> Peer:
+        """Add where the peer is really reached: its packets may have come after the news of it."""
+        ways = dict.fromkeys((*self._addresses_of(peer.id), *peer.addresses))
+        return msgspec.structs.replace(peer, addresses=tuple(ways))
 
     async def _write_later(self) -> None:
         while True:
@@ -86,8 +114,9 @@ class PeerBook:
         if not entries:
             return
         try:
-            await self._store.save_peers(entries.values())
+            await self._store.save_peers([self._with_ways(peer) for peer in entries.values()])
         except AgentError as error:
+            self._unwritten = entries | self._unwritten  # with the next change
             # The book is a convenience; a full disk must not end the agent on its account.
             log.warning("the peer book was not written: %s", error)
             self._unwritten = {**entries, **self._unwritten}

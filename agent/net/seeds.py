@@ -6,6 +6,7 @@ ever: a container gets another address, a DHCP lease ends, a resolver starts lat
 
 import asyncio
 import ipaddress
+import random
 import socket
 from collections.abc import Iterable
 
@@ -41,5 +42,7 @@ async def resolve(seed: Seed) -> list[Address]:
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(LOOKUP_S):
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    hosts = dict.fromkeys(str(address[0]) for *_, address in found)
-    return [Address(each, port) for each in hosts][:ADDRESSES_MAX]
+    hosts = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    # Resolvers sort: of too many, the same ones would never be tried.
+    chosen = hosts if len(hosts) <= ADDRESSES_MAX else random.sample(hosts, ADDRESSES_MAX)
+    return [Address(each, port) for each in chosen]

@@ -176,12 +176,14 @@ class Events:
 
     def _allowance_of(self, sender: NodeId, now: Instant) -> Allowance:
         """Return what we believe of one sender: twice what an honest one sends."""
-        allowance = self._allowances.get(sender)
+        allowance = self._allowances.pop(sender, None)
         if allowance is None:
             burst, per_s = 2 * self._tuning.event_burst_max, 2 * self._tuning.events_per_s
-            allowance = self._allowances[sender] = Allowance(burst, per_s, now)
-            if len(self._allowances) > self._tuning.events_kept_max:
-                del self._allowances[next(iter(self._allowances))]
+            allowance = Allowance(burst, per_s, now)
+        # Who was silent longest goes first: its allowance has grown back, so nothing is forgiven.
+        self._allowances[sender] = allowance
+        if len(self._allowances) > self._tuning.events_kept_max:
+            del self._allowances[next(iter(self._allowances))]
         return allowance
 
     def _keep(self, event: Event, now: Instant) -> None:

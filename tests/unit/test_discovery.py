@@ -4,16 +4,25 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
+from zeroconf import ServiceStateChange, Zeroconf
 
 from agent import exits
 from agent.exits import AgentError
-from agent.net import discovery, peer_book
+from agent.net import discovery, mdns, peer_book
 from agent.net.discovery import Discovery, Here, Plan
 from agent.net.interfaces import Interface, choose, multicast_plugs, own_addresses, scan
-from agent.net.mdns import Announcement, Mdns, Sighting, parse_service, service_info
+from agent.net.mdns import (
+    SERVICE_TYPE,
+    Announcement,
+    Mdns,
+    Sighting,
+    parse_service,
+    service_info,
+)
 from agent.net.peer_book import PeerBook
 from agent.net.seeds import parse_seeds, resolve
 from agent.security.identity import Peer
@@ -96,6 +105,24 @@ def test_seeds_are_read_and_looked_up() -> None:
         assert runner.run(resolve(("fe80::1%lo", 5))) == [Address("fe80::1%lo", 5)]
 
 
+def test_of_too_many_addresses_of_a_name_each_is_tried_some_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Resolvers sort them: the first ones would be the same for ever."""
+    everybody = [f"10.0.0.{n}" for n in range(1, 25)]
+
+    async def sorted_ones(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(2, 2, 17, "", (host, 5)) for host in everybody]
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", sorted_ones)
+        found = [hosts(await resolve(("covey.example", 5))) for _ in range(100)]
+        assert {len(each) for each in found} == {16}
+        assert {host for each in found for host in each} == set(everybody)
+
+    asyncio.run(scenario())
+
+
 def test_an_announcement_reads_back() -> None:
     where = (Address("192.0.2.2", 7000), Address("2001:db8::2", 7000))
     info = service_info(Announcement(BARN, 0xC0FFEE, where))
@@ -166,16 +193,16 @@ def test_a_goodbye_takes_a_sighting_away() -> None:
 def test_without_any_interface_it_waits_for_one() -> None:
     async def scenario() -> None:
         seen: list[Sighting] = []
-        mdns, other = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
-        await mdns.update([], Announcement(BARN, 78, ()))
-        assert mdns._zeroconf is None
+        waiting, other = Mdns(seen.append, Counter()), Mdns(lambda _: None, Counter())
+        await waiting.update({}, Announcement(BARN, 78, ()))
+        assert waiting._zeroconf is None
         handles = multicast_plugs(choose(scan(), ["lo"]))
         await other.update(handles, Announcement(BARN, 79, (Address("127.0.0.1", 7006),)))
-        await mdns.update(handles, Announcement(BARN, 78, (Address("127.0.0.1", 7007),)))
+        await waiting.update(handles, Announcement(BARN, 78, (Address("127.0.0.1", 7007),)))
         await eventually(lambda: any(each.node_id == 79 for each in seen))
         absent: dict[str | int, object] = {"192.0.2.250": 1}
-        await mdns.update(handles | absent)  # one that is not there harms nothing
-        await mdns.stop()
+        await waiting.update(handles | absent)  # one that is not there harms nothing
+        await waiting.stop()
         await other.stop()
 
     asyncio.run(scenario())
@@ -249,37 +276,81 @@ def test_a_look_that_fails_is_counted_and_another_follows(monkeypatch: pytest.Mo
     asyncio.run(scenario())
 
 
-def test_a_replugged_card_is_joined_anew() -> None:
+def test_services_that_come_in_crowds_are_all_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred devices after a power cut: more than are looked up at a time."""
+    monkeypatch.setattr(mdns, "RESOLVING_MAX", 3)
+    monkeypatch.setattr(mdns, "SIGHTINGS_MAX", 40)
+
+    class Answered:
+        def __init__(self, _type: str, name: str) -> None:
+            self.name = name
+
+        async def async_request(self, _zeroconf: object, _timeout_ms: int) -> bool:
+            await asyncio.sleep(0)
+            return True
+
+    def read(info: Answered) -> Sighting:
+        return Sighting(BARN, 1, (Address(info.name, 1),))
+
+    monkeypatch.setattr(mdns, "AsyncServiceInfo", Answered)
+    monkeypatch.setattr(mdns, "parse_service", read)
+
     async def scenario() -> None:
+        seen: list[Sighting] = []
         counts: Counter[str] = Counter()
-        mdns = Mdns(lambda _: None, counts)
-        me = Announcement(BARN, 80, (Address("127.0.0.1", 7008),))
-        await mdns.update({"127.0.0.1": (1, 0)}, me)
-        before = mdns._zeroconf
-        assert before is not None
-        [sender] = before.zeroconf.engine.senders
-        await mdns.update({"127.0.0.1": (1, 0)}, me)
-        assert before.zeroconf.engine.senders == [sender]
-        await mdns.update({"127.0.0.1": (2, 0)}, me)
-        assert before.zeroconf.engine.senders != [sender]
-        assert counts["discovery/mdns_joined_anew"] == 1
-        assert mdns._zeroconf is before
-        await mdns.stop()
+        listening = Mdns(seen.append, counts)
+
+        def announce(numbers: Iterable[int]) -> None:
+            for n in numbers:
+                listening._on_change(
+                    cast("Zeroconf", None), SERVICE_TYPE, f"n{n}", ServiceStateChange.Added
+                )
+
+        announce(range(30))
+        await eventually(lambda: len(seen) == 30)
+        announce(range(30, 60))
+        await eventually(lambda: len(seen) == 60)
+        assert list(listening.sightings) == [f"n{n}" for n in range(20, 60)], "the latest are kept"
+        assert counts["discovery/too_many_services"] == 20
+        await listening.stop()
 
     asyncio.run(scenario())
 
 
-def changed(node: int, *where: Address, path: Address | None = None) -> MemberChanged:
+def test_a_replugged_card_is_joined_anew() -> None:
+    async def scenario() -> None:
+        counts: Counter[str] = Counter()
+        listening = Mdns(lambda _: None, counts)
+        me = Announcement(BARN, 80, (Address("127.0.0.1", 7008),))
+        await listening.update({"127.0.0.1": (1, 0)}, me)
+        before = listening._zeroconf
+        assert before is not None
+        [sender] = before.zeroconf.engine.senders
+        await listening.update({"127.0.0.1": (1, 0)}, me)
+        assert before.zeroconf.engine.senders == [sender]
+        await listening.update({"127.0.0.1": (2, 0)}, me)
+        assert before.zeroconf.engine.senders != [sender]
+        assert counts["discovery/mdns_joined_anew"] == 1
+        assert listening._zeroconf is before
+        await listening.stop()
+
+    asyncio.run(scenario())
+
+
+def nowhere(_node: int) -> list[Address]:
+    return []
+
+
+def changed(node: int, *where: Address, state: MemberState = MemberState.ALIVE) -> MemberChanged:
     member = Member(
         id=node,
         name=f"pi{node}",
         addresses=where,
         tags={},
-        state=MemberState.ALIVE,
+        state=state,
         boot=1,
         incarnation=0,
         changed_at=0.0,
-        path=path,
     )
     return MemberChanged(member, None, "joined")
 
@@ -287,15 +358,15 @@ def changed(node: int, *where: Address, path: Address | None = None) -> MemberCh
 def test_the_peer_book_survives_a_restart(tmp_path: Path) -> None:
     async def scenario() -> None:
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
-        book = PeerBook(store, 1, lambda: 1000.0)
+        book = PeerBook(store, 1, lambda node: [Address("10.9.9.9", 1)] * (node == 2), lambda: 1e3)
         await book.start([Peer(5, "pi5", (Address("10.0.0.5", 1),))])
-        book.note(changed(2, Address("10.0.0.2", 1), path=Address("10.9.9.9", 1)))
+        book.note(changed(2, Address("10.0.0.2", 1)))
         book.note(changed(1, Address("10.0.0.1", 1)))
         book.note("something else")
         await book.stop()
         await store.close()
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
-        again = PeerBook(store, 1)
+        again = PeerBook(store, 1, nowhere)
         await again.start([Peer(2, "pi2", (Address("10.0.0.222", 1),))])
         assert hosts(again.addresses()) == ["10.9.9.9", "10.0.0.5", "10.0.0.2"]
         await again.stop()
@@ -308,7 +379,7 @@ def test_the_book_begins_with_one_address_of_each_those_seen_last_first(tmp_path
     async def scenario() -> None:
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
         for seen_at, node in enumerate((2, 3, 4)):
-            book = PeerBook(store, 1, lambda: 1000.0 + seen_at)  # noqa: B023
+            book = PeerBook(store, 1, nowhere, lambda: 1000.0 + seen_at)  # noqa: B023
             await book.start([])
             book.note(changed(node, *(Address(f"10.{n}.0.{node}", 1) for n in range(3))))
             await book.stop()
@@ -322,6 +393,59 @@ def test_the_book_begins_with_one_address_of_each_those_seen_last_first(tmp_path
     asyncio.run(scenario())
 
 
+def test_whom_a_device_without_a_clock_sees_is_newer_than_all_it_knew(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        for node, wall_s in ((2, 1.8e9), (3, 12.0), (4, 13.0)):
+            book = PeerBook(store, 1, nowhere, lambda: wall_s)  # noqa: B023
+            await book.start([])
+            book.note(changed(node, Address(f"10.0.0.{node}", 1)))
+            await book.stop()
+        assert hosts(book.addresses()) == ["10.0.0.4", "10.0.0.3", "10.0.0.2"]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_dead_are_no_news_in_the_book(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        book = PeerBook(store, 1, nowhere, lambda: 1000.0)
+        await book.start([])
+        book.note(changed(2, Address("10.0.0.2", 1)))
+        book.note(changed(3, Address("10.0.0.3", 1)))
+        book.note(changed(2, Address("10.0.0.2", 1), state=MemberState.DEAD))
+        book.note(changed(4, Address("10.0.0.4", 1), state=MemberState.DEAD))
+        await book.stop()
+        assert hosts(book.addresses()) == ["10.0.0.3", "10.0.0.2", "10.0.0.4"]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_the_disk_did_not_take_is_written_with_the_next_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
+        book = PeerBook(store, 1, nowhere)
+        await book.start([])
+        book.note(changed(2, Address("10.0.0.2", 1)))
+        with monkeypatch.context() as full:
+
+            async def refuse(_peers: object) -> None:
+                raise AgentError("the disk is full")
+
+            full.setattr(store, "save_peers", refuse)
+            await book._write()
+        book.note(changed(3, Address("10.0.0.3", 1)))
+        await book.stop()
+        assert sorted(hosts(book.addresses())) == ["10.0.0.2", "10.0.0.3"]
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 def test_the_peer_book_writes_many_changes_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,7 +453,7 @@ def test_the_peer_book_writes_many_changes_together(
 
     async def scenario() -> None:
         store = await ControlStore.open(tmp_path / "control.db", BARN, 1)
-        book = PeerBook(store, 1)
+        book = PeerBook(store, 1, nowhere)
         await book.start([])
         before = store.database.counts["database_transactions/committed"]
         for node in range(2, 52):

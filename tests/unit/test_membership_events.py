@@ -1,7 +1,9 @@
 """Events: told to everybody once and in order, whatever the network and liars do."""
 
+import itertools
 import random
 
+import msgspec
 import pytest
 
 from gossip.errors import LimitExceeded
@@ -14,7 +16,7 @@ from gossip.membership.messages import (
     Event,
     EventId,
 )
-from gossip.tuning import LAN
+from gossip.tuning import LAN, Tuning
 from tests.unit.membership_forum_net import HOLD_S, delivered, formed, names, send
 from tests.unit.membership_net import Net
 from tests.unit.membership_solo import MY_BOOT, Solo, alive, where
@@ -171,9 +173,9 @@ def test_what_does_not_fit_is_refused(name: str, payload: bytes) -> None:
 # ---- events, hostile
 
 
-def sure(*others: int) -> Solo:
+def sure(*others: int, tuning: Tuning = LAN) -> Solo:
     """Return a machine that knows these members and the covey's time, 100."""
-    solo = Solo(*others)
+    solo = Solo(*others, tuning=tuning)
     for node in others:
         bulletin = Bulletin(100, True, False, (), (), ())
         solo.swim.receive_frame(FORUM_FRAMES.encode(bulletin), node, solo.now)
@@ -208,6 +210,17 @@ def test_what_cannot_be_is_counted_and_changes_nothing(bad: Event, reason: str) 
     assert solo.swim.forum.time == 100
     solo.hear(2, event(2, 2, 101))
     assert heard(solo) == [2]
+
+
+def test_many_senders_give_none_of_them_a_new_allowance() -> None:
+    """Who was silent longest is forgotten, and not who has sent since the longest time."""
+    few = msgspec.structs.replace(LAN, events_kept_max=4, event_burst_max=2)
+    solo = sure(2, 3, 4, 5, 6, tuning=few)
+    time = itertools.count(101)
+    for sender in (2, 3, 4, 5, 2, 6, 2, 2, 2, 2):
+        now = next(time)
+        solo.hear(sender, event(sender, now, now))
+    assert solo.swim.counts["events_ignored/too many"] == 2, "of six, an honest one sends four"
 
 
 def test_one_sender_cannot_push_out_the_others() -> None:
