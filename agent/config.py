@@ -138,7 +138,7 @@ def read_secret(path: Path) -> str:
         text = data.decode().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(
-            f"cannot read the secret in {path}: {error}",
+            f"cannot read the secret in {path}: {_because(error)}",
             "check the path, and that the agent's user may read the file",
             BAD_CONFIG,
         ) from None
@@ -190,7 +190,7 @@ def _read(path: Path) -> str:
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(
-            f"cannot read {path}: {error}",
+            f"cannot read {path}: {_because(error)}",
             "it has to be a UTF-8 file that you may read",
             BAD_CONFIG,
         ) from None
@@ -320,6 +320,12 @@ def _check_kind(value: Any, hint: Any, setting: str, source: _Source) -> None:
         close = did_you_mean(value, choices(hint)) if isinstance(value, str) else ""
         told = f"{setting}: {shown(value)} is not {takes(hint)}"
         raise _bad(source.place(setting), told, close or SEE_DOCS) from None
+
+
+def _because(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"its byte {error.start} is no UTF-8"
+    return error.strerror or type(error).__name__
 
 
 def _bad(place: str, message: str, hint: str) -> AgentError:

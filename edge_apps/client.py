@@ -175,13 +175,14 @@ class Client:
                 raise _api_error(answer.status, answer.read())
             yield answer, connected
         except TimeoutError:
+            waited_s = f"{connected.gettimeout():g} s"
             raise AgentTimedOut(
-                f"the agent at {self.socket_path} did not answer within {connected.gettimeout()} s",
+                f"the agent at {self.socket_path} did not answer within {waited_s}",
                 "it may be busy or stopped; what was asked for may still happen",
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise AgentUnreachable(
-                f"the agent at {self.socket_path} hung up: {error or type(error).__name__}",
+                f"the agent at {self.socket_path} hung up before its answer was whole",
                 "what was asked for may or may not have happened; see `covey status`",
             ) from error
         finally:

@@ -42,7 +42,7 @@ class DesiredApps:
         except OSError as error:
             verb = "start" if runs else "stop"
             raise AgentError(
-                f"did not {verb} {name}: cannot write {self._path}: {error}",
+                f"did not {verb} {name}: cannot write {self._path}: {error.strerror}",
                 "free some disk space or make the directory writable, then repeat the command",
             ) from error
         self._wishes = wishes

@@ -16,9 +16,10 @@ import pytest
 
 from agent import exits
 from agent.cli import output
-from agent.cli.complete import INERT
+from agent.cli.complete import INERT, member_names
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
+from agent.cli.session import Session
 from agent.exits import AgentError
 from agent.forum.words import Answer, Missed, Summary, Told
 from agent.store.outbox import Accepted, DeadLetter
@@ -230,6 +231,15 @@ def test_a_stack_trace_is_shown_safely(tmp_path: Path) -> None:
     )
     assert "RuntimeError: a\\x1b[2J" in done.stderr
     check(done.stderr.replace("\nFORGED", ""))
+
+
+def test_completion_offers_no_hostile_name(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    evil = served.agent.members[OTHER]
+    served.agent.members.put(msgspec.structs.replace(evil, name="$(reboot)"))
+    asked = click.Context(root, info_name="covey")
+    asked.obj = Session(served.paths.runtime)
+    monkeypatch.setattr("agent.cli.complete.TIMEOUT_S", 30.0)
+    assert member_names(asked, click.Argument(["name"]), "") == ["ada"]
 
 
 @pytest.mark.parametrize(

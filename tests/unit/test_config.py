@@ -149,7 +149,7 @@ def test_complaints_name_the_variable(paths: Paths, variable: str, value: str, t
 
 def test_a_file_that_is_no_text(paths: Paths) -> None:
     paths.config_file.write_bytes(b"\xff\xfe")
-    with pytest.raises(AgentError, match="utf-8") as caught:
+    with pytest.raises(AgentError, match="byte 0 is no UTF-8") as caught:
         load(paths, {})
     assert caught.value.status == BAD_CONFIG
 

@@ -34,6 +34,14 @@ DOWN = View("wren", False, False, {}, (), 0, "")
 STARTING = DOWN._replace(running=True)
 
 
+def test_no_text_of_others_does_anything() -> None:
+    evil = "a\x1b[2J\x9b\u202e\r\nFORGED"
+    shown = View(evil, True, True, {evil: evil}, (evil,), 7, evil)
+    for line in draw(picture(shown)._replace(broker=evil, events=[evil]), 200, 24, colour=False):
+        assert line.isprintable()
+        assert not line.startswith("FORGED")
+
+
 @pytest.mark.parametrize("width", [20, 80, 200])
 @pytest.mark.parametrize("height", [1, 5, 24, 60])
 def test_fits_every_terminal(width: int, height: int) -> None:
