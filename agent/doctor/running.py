@@ -183,7 +183,7 @@ def uplink(status: UplinkStatus) -> Finding:
         return ok("uplink", f"connected with {where}, {status.waiting} readings wait.")
     return warn(
         "uplink",
-        f"{where} is {status.state}: {status.last_error or 'no error yet'}; "
+        f"{status.last_error or f'No connection with {where} yet'}; "
         f"{status.waiting} readings wait on disk.",
         status.hint or "Is the broker running, and its port open?",
     )

@@ -131,7 +131,7 @@ def on_login(said: str, code: int, client_id: str, *, tls: bool) -> Advice:
             "the broker closed the connection without an answer",
             _CLOSED,
         )
-    hint = reasons.HINTS.get(code, "The broker's log may say more.")
+    hint = reasons.CONNECT_HINTS.get(code, "The broker's log may say more.")
     if code in (reasons.CLIENT_ID_REFUSED, reasons.NOT_AUTHORIZED):
         hint += f" This test logs in as {client_id!r}."
     return f"the broker refused: {said}", hint

@@ -20,6 +20,10 @@ class Backoff:
         self._cap_s = cap_s
         self._last_s = base_s
 
+    def fresh(self) -> "Backoff":
+        """Return another one with the same limits, for waits that have another reason."""
+        return Backoff(self._rng, self._base_s, self._cap_s)
+
     def next_s(self) -> float:
         """Return how long to wait before the next attempt, in seconds."""
         self._last_s = min(self._cap_s, self._rng.uniform(self._base_s, self._last_s * GROWTH))

@@ -298,6 +298,8 @@ def _explain(error: Exception) -> str:
         return "nothing answers at its address"
     if isinstance(error, socket.gaierror):
         return "the broker's name cannot be resolved"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
     return str(error) or type(error).__name__
 
 

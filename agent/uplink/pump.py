@@ -76,6 +76,7 @@ class Pump:
         self._link = link
         self._template = template
         self._backoff = backoff or Backoff(rng, BACKOFF_BASE_S, BACKOFF_CAP_S)
+        self._refusal_backoff = self._backoff.fresh()
         self._answer_timeout_s = answer_timeout_s
         self._wall_s = wall_s
         self._broker = f"{settings.host}:{settings.broker_port}"
@@ -95,6 +96,7 @@ class Pump:
         self._something = asyncio.Event()
         self._watch: asyncio.TimerHandle
         self._anew: asyncio.TimerHandle | None = None
+        self._hurry = asyncio.Event()
         self._state, self._since_s = "connecting", wall_s()
 
     async def run(self) -> None:
@@ -109,7 +111,9 @@ class Pump:
                     self._troubles.note("The outbox cannot be read", reasons.SUCCESS, str(error))
                     delay_s = self._backoff.slow_s()
                 self._become("waiting")
-                await asyncio.sleep(delay_s)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._hurry.wait(), delay_s)
+                self._hurry.clear()
         finally:
             stop_listening()
             if self._anew is not None:
@@ -117,6 +121,11 @@ class Pump:
             await self._link.disconnect()
             self._settle()
             self._become("off")
+
+    def hurry(self) -> None:
+        """Try again now, if the next attempt is being waited for: the broker takes connections."""
+        if self._state == "waiting":
+            self._hurry.set()
 
     def status(self) -> UplinkStatus:
         """Return one look at the uplink."""
@@ -255,7 +264,7 @@ class Pump:
             self._rewind()
         elif self._quarantine.phase is Phase.BEYOND and self._anew is None:
             loop = asyncio.get_running_loop()
-            self._anew = loop.call_later(self._backoff.slow_s(), self._begin_anew)
+            self._anew = loop.call_later(self._refusal_backoff.slow_s(), self._begin_anew)
 
     def _begin_anew(self) -> None:
         """Nothing came that could prove anything about those in trouble: try them again."""
@@ -305,7 +314,9 @@ class Pump:
             self._outbox.delivered(self._acknowledged)
             self._acknowledged = []
             self._backoff.reset()
-            self._troubles.delivered()
+            self._refusal_backoff.reset()
+            if self._quarantine.is_calm:
+                self._troubles.delivered()
 
     async def _bury(self) -> None:
         burials, self._burials = self._burials, []
@@ -329,7 +340,7 @@ class Pump:
         hang up, and then the end of the connection is to be seen before anything else is sent.
         """
         on_trial = self._quarantine.phase is Phase.TRIAL
-        delay_s = self._backoff.next_s()
+        delay_s = self._refusal_backoff.next_s()
         with contextlib.suppress(TimeoutError):
             wait_s = min(delay_s, HANGS_UP_WITHIN_S) if on_trial else delay_s
             await asyncio.wait_for(self._until_lost(), wait_s)
@@ -365,7 +376,9 @@ class Pump:
 
     def _note_failure(self, error: ConnectError) -> float:
         self.counts[f"uplink_connects_failed/{reasons.label_of(error.code)}"] += 1
-        self._troubles.note(f"Cannot connect to {self._broker}", error.code, str(error))
+        self._troubles.note(
+            f"Cannot connect to {self._broker}", error.code, str(error), connecting=True
+        )
         before = self._versions.current
         if self._versions.failed(error.code):
             now = self._versions.current

@@ -79,7 +79,14 @@ HINTS = {
     BAD_CREDENTIALS: "Check username and password_file in [uplink].",
     NOT_AUTHORIZED: "Check the broker's access list for this user, client id and topic.",
     NO_ANSWER: "Is it an MQTT broker, and with TLS if tls = true? `covey uplink test` looks.",
+    UNREACHABLE: "Is the broker running, and its port open? `covey uplink test` looks closer.",
     QUOTA_EXCEEDED: "The broker limits this client; readings wait here until it takes them.",
+}
+# Where a code means something else for a CONNECT than for a PUBLISH: Mosquitto refuses a wrong
+# password as "not authorized".
+CONNECT_HINTS = HINTS | {
+    NOT_AUTHORIZED: "Check username and password_file in [uplink]; the broker may also restrict "
+    "the client id, or from where it is reached."
 }
 
 

@@ -12,17 +12,13 @@ class Troubles:
 
     def __init__(self) -> None:
         self.error = ""
-        self._code = reasons.SUCCESS
+        self.hint = ""
         self._told: set[str] = set()  # what was logged since the last delivery
 
-    @property
-    def hint(self) -> str:
-        """What a person can do about it, if anything is known."""
-        return reasons.HINTS.get(self._code, "")
-
-    def note(self, what: str, code: int, detail: str = "") -> None:
+    def note(self, what: str, code: int, detail: str = "", *, connecting: bool = False) -> None:
         """Remember a trouble, and log it unless that was done since the last delivery."""
-        self.error, self._code = f"{what}: {detail or reasons.name_of(code)}", code
+        self.error = f"{what}: {detail or reasons.name_of(code)}"
+        self.hint = (reasons.CONNECT_HINTS if connecting else reasons.HINTS).get(code, "")
         self.warn(f"{self.error}. {self.hint or 'Readings wait in the outbox.'}")
 
     def warn(self, sentence: str) -> None:
@@ -33,8 +29,8 @@ class Troubles:
 
     def over(self) -> None:
         """Note that things are well again."""
-        self.error, self._code = "", reasons.SUCCESS
+        self.error = self.hint = ""
 
     def delivered(self) -> None:
-        """Note a delivery: what happens from now on is news again."""
+        """Note a delivery while no reading is in trouble: what happens from now on is news."""
         self._told.clear()

@@ -325,3 +325,46 @@ def test_a_host_that_drops_packets_says_nothing_about_versions(
                 each.close()
 
     run(scenario())
+
+
+def test_a_login_that_works_in_a_test_ends_the_wait(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
+        outbox = await Outbox.open(database, NODE, 1 << 32)
+        async with StrictBroker(connack=reasons.NOT_AUTHORIZED) as broker:
+            settings = UplinkSettings(host="127.0.0.1", port=broker.port)
+            uplink = Uplink(settings, outbox, PLACE, random.Random(1))
+            task = asyncio.create_task(uplink.run())
+            async with asyncio.timeout(WAIT_S):
+                while uplink.status().state != "waiting":  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+                assert "password_file" in uplink.status().hint, "as Mosquitto refuses a password"
+                broker.connack = 0
+                assert [step.outcome.value async for step in uplink.test()][-1] == "ok"
+                while not uplink.status().connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.005)
+            assert uplink.status().last_error == ""
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await outbox.close()
+        await database.close()
+
+    run(scenario())
+
+
+def test_one_bad_sensor_among_many_deliveries_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rule(topic: str, _payload: bytes) -> Verdict:
+        return reasons.NOT_AUTHORIZED if topic == "bad" else 0
+
+    async def scenario() -> None:
+        async with StrictBroker(rule=rule) as broker, rig(tmp_path, broker.port) as r:
+            await r.accept(range(3), sensor="bad")
+            await r.accept(range(500))
+            await r.until_empty()
+            assert r.outbox.stats().dead_letters == 3
+
+    run(scenario())
+    assert caplog.text.count("The broker refused a reading") <= 3
+    assert caplog.text.count("Giving up the reading") == 3

@@ -47,6 +47,12 @@ def test_delays_stay_between_base_and_cap_and_grow_on_average() -> None:
     assert delays(1) == delays(1) != delays(2)
 
 
+def test_a_fresh_one_does_not_go_on_where_the_other_was() -> None:
+    backoff = Backoff(random.Random(1), 1.0, 60.0)
+    backoff.slow_s()
+    assert backoff.fresh().next_s() <= 3.0
+
+
 def test_reset_begins_with_short_waits_and_slow_is_long() -> None:
     backoff = Backoff(random.Random(1), 1.0, 60.0)
     assert all(30.0 <= backoff.slow_s() <= 60.0 for _ in range(20))
