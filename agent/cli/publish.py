@@ -115,20 +115,24 @@ class Publisher:
         """Hand over what stdin has, until it ends."""
         from agent.telemetry.lines import GoodLine, parse
 
-        known: Format | None = None if form == "auto" else _as_format(form)
-        first = 1
-        for batch in batches(sys.stdin.fileno()):
-            known = known or _detect(batch)
-            good: list[Reading] = []
-            parsed: Parsed
-            for parsed in parse(batch, known, first=first):
-                if isinstance(parsed, GoodLine):
-                    good += parsed.readings
-                else:
-                    self._bad += 1
-                    complain(str(parsed))
-            self.post(good)
-            first += len(batch)
+        good: list[Reading] = []
+
+        def lines() -> Iterator[bytes]:
+            # Who asks for a line behind a batch has parsed all before it; a text that goes on
+            # over several lines may begin in one batch and end in the next.
+            for batch in batches(sys.stdin.fileno()):
+                yield from batch
+                self.post(good)
+                good.clear()
+
+        parsed: Parsed
+        for parsed in parse(lines(), None if form == "auto" else _as_format(form)):
+            if isinstance(parsed, GoodLine):
+                good += parsed.readings
+            else:
+                self._bad += 1
+                complain(str(parsed))
+        self.post(good)
 
     def complain(self) -> None:
         """Tell what may be twice. Raises AgentError if lines were bad."""
@@ -229,15 +233,6 @@ def batches(source: int) -> Iterator[list[bytes]]:
                 lines, size_bytes = [], 0
     if rest or lines:
         yield [*lines, rest] if rest else lines
-
-
-def _detect(lines: list[bytes]) -> "Format | None":
-    """Return the form of the first line that says something; None while none does."""
-    from agent.telemetry.lines import BLANKS_AND_SIGNATURE, detect
-
-    texts = (line.decode(errors="replace").strip(BLANKS_AND_SIGNATURE) for line in lines)
-    first = next((text for text in texts if text and not text.startswith("#")), None)
-    return None if first is None else detect(first)
 
 
 def _reading(

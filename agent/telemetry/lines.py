@@ -65,16 +65,13 @@ def split_lines(body: bytes) -> Iterator[bytes]:
         yield body[start:]
 
 
-def parse(
-    lines: Iterable[bytes], form: Format | None = None, unit_ns: int = 1, first: int = 1
-) -> Iterator[Parsed]:
+def parse(lines: Iterable[bytes], form: Format | None = None, unit_ns: int = 1) -> Iterator[Parsed]:
     """Yield what each line holds, in order. Blank lines and ``#`` comments hold no readings.
 
     Without ``form``, the first line that says something decides for all. The times of line
-    protocol count units of ``unit_ns``; the other forms say theirs themselves. The first line has
-    the number ``first``.
+    protocol count units of ``unit_ns``; the other forms say theirs themselves.
     """
-    source = _Source(lines, first)
+    source = _Source(lines)
     for raw in source:
         number = source.number
         try:
@@ -105,8 +102,8 @@ def detect(line: str) -> Format:
 class _Source:
     """Lines with their numbers, of which some may be given back."""
 
-    def __init__(self, lines: Iterable[bytes], first: int) -> None:
-        self.number = first - 1
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self.number = 0
         self._lines = iter(lines)
         self._back: deque[bytes] = deque()
 

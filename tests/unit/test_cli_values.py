@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import pytest
@@ -17,6 +17,7 @@ from agent.cli import publish
 from agent.cli.failures import run_to_status
 from agent.cli.parameters import ValueCommand
 from agent.cli.root import root
+from edge_apps.client import AgentUnreachable, Client, Response
 from edge_apps.reading import Reading
 from tests.unit.fake_agent import Served, serving
 
@@ -130,6 +131,17 @@ def test_bytes_that_are_not_utf8_are_told_and_the_others_go(
     assert [one.reading.value for one in served.agent.telemetry.accepted] == [1, 2]
 
 
+def test_a_text_may_go_on_from_one_batch_to_the_next(
+    served: Served, covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "BATCH_LINES_MAX", 2)
+    feed(monkeypatch, tmp_path, b'm v=1\nm t="a\nb\nc"\nbad\nm v=2\nm v=3')
+    outcome = covey("publish", "--format", "influx")
+    assert [one.reading.value for one in served.agent.telemetry.accepted] == [1, "a\nb\nc", 2, 3]
+    assert (outcome.status, outcome.stdout) == (1, "accepted 4\n")
+    assert outcome.stderr.startswith("line 5: ")
+
+
 class Pipe:
     """`covey publish -` in a process of its own, fed line by line."""
 
@@ -208,3 +220,26 @@ def test_every_command_with_a_value_takes_a_dash() -> None:
         and not isinstance(command, ValueCommand)
     ]
     assert not missing
+
+
+def test_what_was_sent_when_the_agent_went_away_is_sent_again_and_told(
+    served: Served, covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publish, "BATCH_LINES_MAX", 2)
+    monkeypatch.setattr(publish, "RETRY_S", 0.0)
+    request, calls = Client.request, [0]
+
+    def losing_an_answer(self: Client, *arguments: Any, **options: Any) -> Response:
+        answer = request(self, *arguments, **options)
+        calls[0] += 1
+        if calls[0] in (2, 3):
+            raise AgentUnreachable("the agent hung up")
+        return answer
+
+    monkeypatch.setattr(Client, "request", losing_an_answer)
+    feed(monkeypatch, tmp_path, b"t 1\nt 2\nt 3\nt 4\nt 5\n")
+    outcome = covey("publish", "-")
+    assert (outcome.status, outcome.stdout) == (0, "accepted 5\n")
+    assert "handed 2 readings" in outcome.stderr
+    values = [one.reading.value for one in served.agent.telemetry.accepted]
+    assert values == [1, 2, 3, 4, 3, 4, 3, 4, 5], "at least once, and only those in hand more often"

@@ -99,6 +99,19 @@ def test_a_batch_of_telegraf_is_taken(served: Served, path: str, packed: bool) -
     ]
 
 
+@pytest.mark.parametrize("path", [V1, V2])
+def test_a_packed_batch_comes_in_chunks_of_unknown_number(served: Served, path: str) -> None:
+    """Telegraf packs while it sends, so it cannot say the length first."""
+    packed = gzip.compress(BATCH)
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (packed[:20], packed[20:]))
+    head = (
+        f"POST {path} HTTP/1.1\nHost: 127.0.0.1\nUser-Agent: {TELEGRAF}\nConnection: close\n"
+        f"Transfer-Encoding: chunked\nAccept-Encoding: gzip\n{GZIP}\n\n"
+    )
+    assert exchange(served.paths.socket, head, chunks + b"0\r\n\r\n").status == 204
+    assert len(accepted(served)) == 5
+
+
 def test_one_bad_line_costs_itself_and_version_1_is_told_so(served: Served) -> None:
     """Telegraf looks for "partial write" and drops the batch; else it may send it again."""
     answer = post(served, V1, ONE_BAD)
