@@ -75,7 +75,6 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/config.py": (PARSERS, "tests/unit/test_config.py"),
     "agent/services.py": (KERNEL,),
     "agent/cli/events.py": (REQUESTS,),
-    "agent/cli/publish.py": (PARSERS,),
     "gossip/state/records.py": (PARSERS, SIEGE),
     "edge_apps/client.py": ("tests/unit/test_client.py",),
     "edge_apps/hearing.py": ("tests/unit/test_app_hearing.py",),
