@@ -214,7 +214,17 @@ def _without_agent(
 
 def _await_member(session: Session) -> None:
     """Wait until the agent takes part, and say whether it does."""
-    client, give_up = session.client(), time.monotonic() + MEMBER_WITHIN_S
+    with Waiting("for the agent to take part", quiet=session.quiet):
+        because = _why_no_member(session)
+    if because:
+        session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
+    else:
+        session.say("Its agent takes part from now on.")
+
+
+def _why_no_member(session: Session) -> str:
+    """Wait; return what still keeps the agent from taking part, empty if nothing does."""
+    client, give_up = session.hasty_client(), time.monotonic() + MEMBER_WITHIN_S
     because = "it has not answered yet"
     while time.monotonic() < give_up:
         try:
@@ -223,11 +233,10 @@ def _await_member(session: Session) -> None:
             because = error.message
         else:
             if status["stage"] == "member":
-                session.say("Its agent takes part from now on.")
-                return
+                return ""
             because = "; ".join(status["reasons"])
         time.sleep(MEMBER_LOOK_S)
-    session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
+    return because
 
 
 def _say_what_is_next(session: Session, more: str = "") -> None:

@@ -7,6 +7,7 @@ import click
 
 from agent import exits
 from agent.cli.output import output_option, wide_option, write_json, write_table
+from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 
 POLL_S = 0.5
@@ -67,16 +68,18 @@ def _watch(session: Session, began: dict[str, Any], answer: dict[str, Any]) -> d
     """Say each step as this node takes it, until it is done or waits for the absent alone."""
     told = began["generation"]
     give_up = time.monotonic() + PATIENCE_S
-    while True:
-        if answer["generation"] > told:
-            told, give_up = answer["generation"], time.monotonic() + PATIENCE_S
-            session.say(STEPS[answer["phase"]])
-        if told > began["generation"] and not answer["rotating"]:
-            return answer
-        if time.monotonic() > give_up or _waits_for_absent(answer):
-            return answer
-        time.sleep(POLL_S)
-        answer = session.client().get("/api/v1/keys")
+    with Waiting("for the members to take the next step", quiet=session.quiet) as waiting:
+        while True:
+            if answer["generation"] > told:
+                told, give_up = answer["generation"], time.monotonic() + PATIENCE_S
+                waiting.make_room()
+                session.say(STEPS[answer["phase"]])
+            if told > began["generation"] and not answer["rotating"]:
+                return answer
+            if time.monotonic() > give_up or _waits_for_absent(answer):
+                return answer
+            time.sleep(POLL_S)
+            answer = session.hasty_client().get("/api/v1/keys")
 
 
 def _waits_for_absent(answer: dict[str, Any]) -> bool:

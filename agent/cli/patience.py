@@ -27,6 +27,7 @@ STARTED_S = 15.0
 LOOK_S = 0.05
 
 WAITED_FOR = {
+    "/api/v1/apps": "for the app",
     "/api/v1/doctor": "for what the members see",
     "/api/v1/init": "for the agent to found the covey",
     "/api/v1/keys": "for the members",
