@@ -198,8 +198,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int], *, coloured: bool = True
 
 
 def _coloured(text: str, filled: str) -> str:
-    """Colour a cell by its first word: a state may have more behind it."""
-    word = text.partition(" ")[0]
+    """Colour a cell by its first word: a state may have more behind it, "alive, no streams"."""
+    word = text.partition(" ")[0].rstrip(",")
     return click.style(filled, fg=STATE_COLOURS[word]) if word in STATE_COLOURS else filled
 
 
