@@ -55,6 +55,7 @@ from agent.store.tail import Note, Tail
 GROUP_WRITES_MAX = 1000
 SYNC_DELAY_S = 1.0
 PROBE_DELAY_S = 5.0
+ROOM_BYTES = 1024 * 1024
 # A card on which new files are damaged at once is not worth another one.
 REBUILDS_MAX = 5
 
@@ -308,9 +309,15 @@ class Database:
         self._refusal = None
 
     def _try_again(self) -> None:
-        """Write something: nobody else may want to for hours, and the user waits for the word."""
+        """Write something: nobody else may want to for hours, and the user waits for the word.
+
+        A page may find a place in the log where nothing else does, so room is looked for first.
+        """
         self._probe = None
         if self._refusal is None or self._closed or self._failure is not None:
+            return
+        if not has_room(self.path):
+            self._refused(self._refusal)
             return
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.add_done_callback(asyncio.Future.exception)
@@ -452,6 +459,21 @@ def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
         future.set_exception(outcome.error)
     else:
         future.set_result(outcome)
+
+
+def has_room(path: Path) -> bool:
+    """Tell whether a file beside this one could have ``ROOM_BYTES``; nothing is left of it."""
+    probe = path.with_name(f".{path.name}.room")
+    try:
+        handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, ROOM_BYTES)
+        finally:
+            os.close(handle)
+            probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _write_nothing(writer: sqlite3.Connection) -> None:

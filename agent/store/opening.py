@@ -18,6 +18,7 @@ from agent.store.checksums import lenient_text
 from agent.store.failures import NewerSchemaError, is_of_the_disk
 from agent.store.migrations import Migrations
 from agent.store.salvage import finish, prepare, rebuild
+from agent.store.shrinking import make_able_to_shrink
 from agent.store.tail import Note, Tail
 
 BUSY_TIMEOUT_MS = 5000
@@ -208,6 +209,7 @@ def _set_up(
         f"secure_delete = {'ON' if migrations.is_rewritten else 'OFF'}",
     ):
         writer.execute(f"PRAGMA {pragma}")
+    make_able_to_shrink(writer)
 
 
 def _wrong_rows(writer: sqlite3.Connection, migrations: Migrations) -> str:

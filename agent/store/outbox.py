@@ -150,6 +150,8 @@ class Outbox:
         outbox._take(stored)
         if gone:
             outbox._tell_lost(gone, "commits were lost on the disk, or in a power cut")
+        if stored.has_spare_room:
+            outbox._save_soon()  # which gives it back, in steps
         database.on_rebuilt = outbox._heed_rebuilt
         return outbox
 

@@ -16,6 +16,7 @@ from agent.store.checksums import seal_all
 from agent.store.outbox_tables import BOOTS, DEAD_LETTERS, READINGS
 from agent.store.progress import Progress
 from agent.store.ranges import Range
+from agent.store.shrinking import give_back, is_mostly_free
 from agent.store.tail import Note
 from edge_apps.reading import Reading, Value
 from gossip.ids import Boot
@@ -47,6 +48,7 @@ class Stored(NamedTuple):
     buried: int
     losses: list[Range]
     lost: int
+    has_spare_room: bool
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -105,6 +107,7 @@ def stored(connection: Connection) -> Stored:
         buried(connection),
         mending.losses(connection),
         mending.lost_readings(connection),
+        is_mostly_free(connection),
     )
 
 
@@ -160,15 +163,20 @@ def save_progress(
 ) -> bool:
     """Save, with what is newly lost, and delete one batch of what is no longer kept.
 
-    Tell whether more is to delete.
+    Tell whether there is more of that, or of the space to give back.
     """
     mending.save(connection, progress)
     if gone:
         mending.record(connection, gone, now_ns)
+    return _prune(progress.cursor - keep, connection) or give_back(connection)
+
+
+def _prune(until: int, connection: Connection) -> bool:
+    """Delete one batch of what stands up to a position; tell whether there is more."""
     (oldest,) = connection.execute("SELECT min(position) FROM readings").fetchone()
     if oldest is None:
         return False
-    surplus: int = progress.cursor - keep - oldest + 1
+    surplus: int = until - oldest + 1
     if surplus < PRUNE_BATCH:
         return False
     last = oldest + min(surplus, PRUNE_BATCH_MAX) - 1

@@ -21,6 +21,7 @@ from pathlib import Path
 PAGE_BYTES = 4096
 FILE_HEADER_BYTES = 100
 WAL_HEADER_BYTES, FRAME_HEADER_BYTES, SALTS_AT = 32, 24, 16
+SIZE_AT = 28
 TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 HEADER_BYTES = {TABLE_LEAF: 8, INDEX_LEAF: 8, INDEX_INTERIOR: 12}
 ROW_BYTES_MAX = 16 * 1024 * 1024
@@ -48,6 +49,7 @@ class Pages:
     def __init__(self, path: Path, wal: Path, salts: bytes = b"") -> None:
         self._file, self._file_bytes = _open(path)
         self._wal, self._wal_bytes = _open(wal)
+        self._sizes: list[int] = []
         self._frames = self._read_frames(salts or _read(self._wal, 8, SALTS_AT))
 
     def close(self) -> None:
@@ -67,7 +69,8 @@ class Pages:
                 continue  # left over from an earlier life of the log, or damaged
             number, size = struct.unpack_from(">II", head)
             under_way.append((number, at + FRAME_HEADER_BYTES))
-            if size:  # the last frame of a commit
+            if size:  # the last frame of a commit, and how many pages the file then has
+                self._sizes.append(size)
                 for page, image in under_way:
                     committed.setdefault(page, []).append(image)
                 under_way = []
@@ -84,12 +87,22 @@ class Pages:
 
         ``older``: behind each page's newest image, those before it, for rows that never change.
         """
-        pages = -(-self._file_bytes // PAGE_BYTES)
-        for number in sorted({*range(1, pages + 1), *self._frames}):
+        for number in self._numbers(older=older):
             for image in self.images(number):
                 yield from self._cells_of(image.ljust(PAGE_BYTES, b"\0"), number)
                 if not older:
                     break
+
+    def _numbers(self, *, older: bool) -> list[int]:
+        """Return which pages to read; without the older, those that the file had at the end.
+
+        That number stands in two places, either of which may be what was damaged.
+        """
+        pages = -(-self._file_bytes // PAGE_BYTES)
+        numbers = sorted({*range(1, pages + 1), *self._frames})
+        told = _read_u32(next(self.images(1)), SIZE_AT)
+        size = max([told, *self._sizes[-1:]])
+        return numbers if older or not size else [each for each in numbers if each <= size]
 
     def _cells_of(self, page: bytes, number: int) -> Iterator[Cell]:
         start = FILE_HEADER_BYTES if number == 1 else 0
@@ -129,6 +142,10 @@ class Pages:
             (number,) = struct.unpack_from(">I", page)
             found += page[4:]
         return bytes(found[:wanted])
+
+
+def _read_u32(data: bytes, at: int) -> int:
+    return int(struct.unpack_from(">I", data, at)[0]) if len(data) >= at + 4 else 0
 
 
 def _open(path: Path) -> tuple[int | None, int]:

@@ -30,6 +30,7 @@ from agent.store.checksums import Table, add_checksums
 from agent.store.database import Database
 from agent.store.failures import damaged
 from agent.store.migrations import Migrations
+from agent.store.shrinking import give_back
 from agent.store.tail import Note
 from gossip.state.dots import Coverage, Interval
 from gossip.state.limits import KEY_BYTES_MAX, PARTITIONS
@@ -190,6 +191,7 @@ def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
                 for table in ("records", "clocks", "holdings"):
                     query = f"DELETE FROM {table} WHERE partition = ?"  # noqa: S608 - our names
                     connection.execute(query, (partition,))
+                give_back(connection)
             case _:
                 raise AssertionError(f"not a change of the state plane: {change!r}")
 

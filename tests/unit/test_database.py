@@ -14,7 +14,7 @@ import pytest
 from sqlite_utils import Database as Schema
 
 from agent import exits
-from agent.store.database import Database
+from agent.store.database import Database, has_room
 from agent.store.failures import NewerSchemaError, StorageError
 from agent.store.migrations import Migrations
 from agent.store.salvage import damaged_files
@@ -201,7 +201,9 @@ def test_the_problem_follows_the_writes_and_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody writes again after the disk has room: the database tries by itself."""
-    monkeypatch.setattr("agent.store.database.PROBE_DELAY_S", 0.02)
+    room: list[bool] = []
+    monkeypatch.setattr("agent.store.database.PROBE_DELAY_S", 0.01)
+    monkeypatch.setattr("agent.store.database.has_room", lambda _path: bool(room))
     caplog.set_level("INFO")
 
     async def scenario(database: Database) -> None:
@@ -210,6 +212,9 @@ def test_the_problem_follows_the_writes_and_is_said_once(
             with pytest.raises(StorageError, match="the disk is full"):
                 await database.write(insert("x" * 100_000))
             assert "the disk is full" in database.problem
+        await asyncio.sleep(0.05)
+        assert "the disk is full" in database.problem
+        room.append(True)
         more = "PRAGMA max_page_count = 100000"
         database._thread.submit(lambda: database._writer.execute(more).fetchone()).result()
         while database.problem:  # noqa: ASYNC110 - it is the property that is watched
@@ -218,6 +223,16 @@ def test_the_problem_follows_the_writes_and_is_said_once(
     run(tmp_path, scenario)
     assert sum("disk is full" in record.message for record in caplog.records) == 1
     assert sum("written again" in record.message for record in caplog.records) == 1
+
+
+def test_room_is_looked_for_and_nothing_is_left_of_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert has_room(tmp_path / "t.db")
+    monkeypatch.setattr("agent.store.database.ROOM_BYTES", 1 << 60)
+    assert not has_room(tmp_path / "t.db")
+    assert not has_room(tmp_path / "absent" / "t.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_our_own_is_no_problem_of_the_disk(tmp_path: Path) -> None:

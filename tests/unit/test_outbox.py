@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.exits import UNHEALTHY
-from agent.store import outbox_rows
+from agent.store import opening, outbox_rows, salvage, shrinking
 from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.outbox import Outbox, OutboxFullError
@@ -285,6 +285,54 @@ def test_delivered_readings_are_deleted_in_batches_down_to_what_is_kept(
 
     live(tmp_path, scenario, keep_delivered=5)
     live(tmp_path, later, boot=2 << 32, keep_delivered=5)
+
+
+def test_a_drained_outbox_gives_its_space_back_in_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shrinking, "FREE_PAGES_KEPT", 20)
+    monkeypatch.setattr(shrinking, "STEP_PAGES", 30)
+    monkeypatch.setattr(outbox_rows, "PRUNE_BATCH", 10)
+    path = tmp_path / "telemetry.db"
+
+    async def scenario(outbox: Outbox) -> int:
+        await outbox.accept(readings(*("x" * 1000 for _ in range(1000))))
+        await outbox._database.write(lambda _: None)
+        before = outbox._database.read(pages)
+        outbox.delivered(range(1, 991))
+        return before
+
+    async def later(outbox: Outbox) -> int:
+        assert len(values(outbox)) == 10
+        return outbox._database.read(pages)
+
+    def pages(connection: Any) -> int:
+        return int(connection.execute("PRAGMA page_count").fetchone()[0])
+
+    assert live(tmp_path, scenario, keep_delivered=0) > 250
+    assert live(tmp_path, later, boot=2 << 32, keep_delivered=0) < 60
+    assert path.stat().st_size < 60 * 4096
+
+
+def test_a_file_of_an_earlier_version_gives_its_space_back_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salvage, "prepare", lambda _connection: None)
+    monkeypatch.setattr(opening, "prepare", lambda _connection: None)
+    monkeypatch.setattr(outbox_rows, "PRUNE_BATCH", 10)
+
+    async def scenario(outbox: Outbox) -> None:
+        await outbox.accept(readings(*("x" * 1000 for _ in range(1000))))
+        outbox.delivered(range(1, 991))
+
+    async def later(outbox: Outbox) -> None:
+        assert len(values(outbox)) == 10
+
+    live(tmp_path, scenario, keep_delivered=0)
+    assert (tmp_path / "telemetry.db").stat().st_size > 250 * 4096
+    monkeypatch.setattr(shrinking, "FREE_PAGES_KEPT", 20)
+    live(tmp_path, later, boot=2 << 32)
+    assert (tmp_path / "telemetry.db").stat().st_size < 60 * 4096
 
 
 def test_recent_takes_globs_and_returns_oldest_first(tmp_path: Path) -> None:
