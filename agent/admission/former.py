@@ -16,8 +16,6 @@ from agent.exits import NOT_PERMITTED, AgentError
 from agent.paths import Paths
 from agent.security.private_files import DIRECTORY_MODE, replace_private, sync_directory
 
-SQLITE_SUFFIXES = ("", "-wal", "-shm")
-
 
 class Parting(StrEnum):
     """How a node left its covey."""
@@ -65,7 +63,8 @@ def set_aside(paths: Paths, now_s: float | None = None) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
     target = paths.data / "former" / stamp
     databases = (paths.control_db, paths.data_db, paths.telemetry_db)
-    files = [each.with_name(each.name + end) for each in databases for end in SQLITE_SUFFIXES]
+    # With their logs, notes and copies, which would be taken for those of the next ones.
+    files = [file for each in databases for file in sorted(paths.data.glob(f"{each.name}*"))]
     try:
         target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         for each in (*files, paths.identity):

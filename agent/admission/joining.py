@@ -278,5 +278,18 @@ def _apply(identity_dir: Path, token: Token, name: str, weight: float, zone: str
         with staged_directory(directory) as staged:
             write_private(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
             write_private(staged / "node.id", format_node_id(new_id()).encode())
-    node_id = parse_node_id((directory / "node.id").read_text())
-    return Applicant(directory, node_id, name, weight, zone)
+    applicant = Applicant(directory, _kept_id(directory), name, weight, zone)
+    applicant.key()
+    return applicant
+
+
+def _kept_id(directory: Path) -> NodeId:
+    try:
+        return parse_node_id((directory / "node.id").read_text())
+    except (OSError, ValueError):
+        raise AgentError(
+            f"what an earlier try with this token left in {directory} is damaged; nothing was "
+            "changed.",
+            hint="Remove that directory, and join with a new token.",
+            status=exits.BAD_CONFIG,
+        ) from None

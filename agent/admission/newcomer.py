@@ -54,7 +54,7 @@ class Newcomer:
                 "this node belongs to no covey yet",
                 "found a covey with `covey init`, or join one with `covey join TOKEN`",
             )
-        left = identity.load(self._paths.identity)
+        left = identity.load_mended(self._paths.identity)
         if parting is Parting.STAYS_AWAY:
             return Lack(
                 f"this node has left the covey {left.cluster_name}",

@@ -2,17 +2,17 @@
 
 The configuration says where an app begins (``enabled``). ``covey app start`` and ``stop`` are
 wishes that come later and win; they are kept in ``<data>/apps.json``, written to the side, synced
-and renamed, so that a power cut leaves the old wishes or the new ones.
+and renamed, so that a power cut leaves the old wishes or the new ones, and with a spare.
 """
 
 import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from agent.exits import AgentError
+from agent.security.spares import read_spare, replace_with_spare
 
 log = logging.getLogger(__name__)
 
@@ -62,20 +62,21 @@ def _read(path: Path) -> dict[str, bool]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, AttributeError) as error:
-        # An agent that does not come up because of this would be worse than one app too many.
-        log.error("cannot read %s (%s): apps run as the configuration says", path, error)  # noqa: TRY400
+        return _read_spare(path, error)
+
+
+def _read_spare(path: Path, error: Exception) -> dict[str, bool]:
+    """Return what was kept twice.
+
+    An agent that does not come up because of this would be worse than one app too many.
+    """
+    spare = read_spare(path)
+    if spare is None:
+        log.error("cannot read %s (%s): apps run as the configuration says", path, error)
         return {}
+    log.error("cannot read %s (%s): its spare is used. Check this device's disk.", path, error)
+    return {str(name): bool(runs) for name, runs in json.loads(spare).items()}
 
 
 def _write(path: Path, wishes: Mapping[str, bool]) -> None:
-    beside = path.with_name(f"{path.name}.new")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(dict(sorted(wishes.items())), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-        raise
+    replace_with_spare(path, json.dumps(dict(sorted(wishes.items())), indent=2).encode())

@@ -11,6 +11,7 @@
       keyring.json      the shared secrets of the datagrams
       registry          the signed registry at the moment of founding or joining
       peers.json        members to try first
+      spare/            a second copy of each (``spares.py``), made by the first start
 
 ``covey init`` founds a covey and makes all of it; ``covey join`` receives the covey's part from
 a member (``agent/admission/joining.py``). Afterwards the directory is only read. What changes while
@@ -20,9 +21,12 @@ Two rules for secrets: they are read when they are used and not kept, and no ``r
 log line shows one.
 """
 
+import contextlib
 import re
 import secrets
+import ssl
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -37,9 +41,17 @@ from cryptography.hazmat.primitives.serialization import (
 
 from agent import exits
 from agent.exits import AgentError
-from agent.security.keyring import DEFAULT_CIPHER, Keyring, load_keyring, new_keyring
+from agent.security import spares
+from agent.security.keyring import (
+    DEFAULT_CIPHER,
+    Keyring,
+    load_keyring,
+    new_keyring,
+    parse_keyring,
+)
 from agent.security.private_files import staged_directory, write_private
 from agent.wall_clock import flaw
+from gossip.errors import RemoteError
 from gossip.ids import (
     CLUSTER_ID_BYTES,
     ClusterId,
@@ -305,6 +317,44 @@ def load(identity_dir: Path) -> Identity:
             hint="Run as the user who made it, or restore the directory from a backup.",
             status=exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.BAD_CONFIG,
         ) from None
+
+
+def load_mended(identity_dir: Path) -> Identity:
+    """Restore what the disk has damaged, from the spares, and read the directory.
+
+    For the agent, which starts here. Raises AgentError.
+    """
+    with contextlib.suppress(PermissionError):  # load says it better
+        spares.mend(identity_dir, FILES)
+    return load(identity_dir)
+
+
+def _decodes(decode: Callable[[bytes], object]) -> Callable[[bytes], bool]:
+    """Return what tells whether ``decode`` takes something."""
+
+    def is_sound(data: bytes) -> bool:
+        try:
+            decode(data)
+        except (ValueError, TypeError, msgspec.DecodeError, RemoteError):
+            return False
+        return True
+
+    return is_sound
+
+
+FILES: Mapping[str, spares.IsSound] = {
+    "identity.json": _decodes(
+        lambda data: Identity(Path(), msgspec.json.decode(data, type=IdentityFile))
+    ),
+    "node.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
+    "authority.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
+    "node.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
+    "authority.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
+    "keyring.json": _decodes(lambda data: parse_keyring(data, bytes(CLUSTER_ID_BYTES))),
+    "registry": _decodes(SignedRegistry.decode),
+    "peers.json": _decodes(lambda data: msgspec.json.decode(data, type=list[Peer])),
+}
+"""The files of an identity, and what tells that one can be read."""
 
 
 def new_id() -> NodeId:

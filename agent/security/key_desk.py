@@ -42,8 +42,8 @@ from agent.security.key_messages import (
     ring_of,
 )
 from agent.security.keyring import Keyring, KeyringFile, encode_keyring
-from agent.security.private_files import replace_private
 from agent.security.rotation import Phase, check_offer, fingerprint, next_ring
+from agent.security.spares import replace_with_spare
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 from gossip.machine import Address
@@ -302,7 +302,7 @@ class KeyDesk:
     async def _adopt(self, ring: KeyringFile) -> None:
         """Put a ring on the disk, use it, and tell a few. Raises OSError."""
         data = encode_keyring(ring)
-        await asyncio.to_thread(replace_private, self._identity.keyring_file, data)
+        await asyncio.to_thread(replace_with_spare, self._identity.keyring_file, data)
         self._keyring.adopt(ring)
         self._offered_at.clear()
         self._stepped_at = _now()

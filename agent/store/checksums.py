@@ -28,10 +28,11 @@ Value = int | float | str | bytes | None
 class Table(NamedTuple):
     """What is to be known of a table to tell its rows from noise.
 
-    ``columns`` in the order of the schema, ``checksum`` among them. ``rowid`` is the column that
-    SQLite keeps as the row's number (INTEGER PRIMARY KEY), ``floats`` those of type REAL, which
-    it stores as integers where that is shorter. ``unsummed`` are the types of the columns of rows
-    that were written before there were checksums, where such rows may still be about.
+    ``columns`` in the order of the schema, ``checksum`` among them; the first ``key_columns`` of
+    them name a row. ``rowid`` is the column that SQLite keeps as the row's number (INTEGER PRIMARY
+    KEY), ``floats`` those of type REAL, which it stores as integers where that is shorter.
+    ``unsummed`` are the types of the columns of rows that were written before there were
+    checksums, where such rows may still be about.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Table(NamedTuple):
     rowid: str = ""
     floats: frozenset[str] = frozenset()
     unsummed: tuple[type, ...] = ()
+    key_columns: int = 1
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The columns that name a row."""
+        return self.columns[: self.key_columns]
 
     @property
     def names(self) -> str:

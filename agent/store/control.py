@@ -15,10 +15,11 @@ of starts leaps ahead, so that no start can have been counted that is now forgot
 """
 
 import enum
+import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PEERS_MAX = 4096
 TOKENS_REMEMBERED_S = 30 * 86400.0
@@ -58,6 +61,7 @@ ADMISSIONS = Table(
     "admissions",
     ("token_id", "key", "node_id", "admitted_at", "checksum"),
     floats=frozenset({"admitted_at"}),
+    key_columns=2,
 )
 TABLES = (FACTS, PEERS, TOKENS, ADMISSIONS)
 
@@ -65,11 +69,26 @@ TABLES = (FACTS, PEERS, TOKENS, ADMISSIONS)
 def mend(rows: sqlite3.Connection, path: Path, note: Note | None) -> list[str]:
     """Take from the copy what is missing, and count starts from where none can have been."""
     del note
-    taken = restore(rows, copy_of(path), TABLES)
+    taken = restore(rows, copy_of(path), TABLES, _copy_is_newer)
     counted = int(_fact_or(rows, "starts", b"0"))
     _set_fact(rows, "starts", str(counted + STARTS_LEAP).encode())
-    told = [f"{taken} rows, which its copy still had"] if taken else []
-    return told if _registry(rows) else [*told, "the registry, for which members are asked"]
+    if taken:
+        log.info("%d rows came from the copy of %s", taken, path)
+    return [] if _registry(rows) else ["the registry, for which members are asked"]
+
+
+def _copy_is_newer(table: Table, copied: Sequence[Any], ours: Sequence[Any]) -> bool:
+    """Tell which of two rows with one key was written later: what is in them only grows."""
+    if table is PEERS:
+        return bool(copied[3] > ours[3])
+    if table is TOKENS:
+        return bool(copied[3] < ours[3])
+    name, theirs, value = copied[0], copied[1], ours[1]
+    if name == "registry":
+        return bool(msgspec.msgpack.decode(theirs)[0] > msgspec.msgpack.decode(value)[0])
+    if name in ("starts", "event time"):
+        return int(theirs) > int(value)
+    return True  # what the owner set is copied at once
 
 
 CONTROL_MIGRATIONS = Migrations("control", TABLES, mend=mend, is_rewritten=True)

@@ -8,7 +8,7 @@ device knows is in here: how often it started, which tokens it gave out, whom it
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from agent.store.database import Database
 from agent.store.failures import StorageError
 
 DELAY_S = 0.2
+
+Prefers = Callable[[Table, Sequence[Any], Sequence[Any]], bool]
+"""Tells whether the copy's row of a table (given first) is to take the place of the one there."""
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +79,33 @@ def _rows(tables: Sequence[Table], connection: sqlite3.Connection) -> dict[str, 
     }
 
 
-def restore(connection: sqlite3.Connection, copy: Path, tables: Sequence[Table]) -> int:
-    """Add the sound rows of a copy whose keys are missing; return how many there were."""
+def restore(
+    connection: sqlite3.Connection, copy: Path, tables: Sequence[Table], prefers: Prefers
+) -> int:
+    """Add the sound rows of a copy that are missing or older; return how many there were.
+
+    What was read from a damaged file may be of yesterday: the end of its log may be gone.
+    """
     try:
         kept = msgspec.msgpack.decode(copy.read_bytes(), type=dict[str, list[list[Any]]])
     except (OSError, ValueError, msgspec.DecodeError):
         return 0
-    before = connection.total_changes
+    taken = 0
     for table in tables:
         width = len(table.columns)
         rows = [row for row in kept.get(table.name, []) if len(row) == width]
         marks = ", ".join("?" * width)
-        query = f"INSERT OR IGNORE INTO {table.name} ({table.names}) VALUES ({marks})"  # noqa: S608
-        connection.executemany(query, [row for row in rows if table.verifies(row)])
-    return connection.total_changes - before
+        replace = f"INSERT OR REPLACE INTO {table.name} ({table.names}) VALUES ({marks})"  # noqa: S608
+        for row in filter(table.verifies, rows):
+            ours = _same_key(connection, table, row)
+            if ours is None or (ours != tuple(row) and prefers(table, row, ours)):
+                connection.execute(replace, row)
+                taken += 1
+    return taken
+
+
+def _same_key(connection: sqlite3.Connection, table: Table, row: Sequence[Any]) -> Any:
+    """Return the row that is there under the same key."""
+    where = " AND ".join(f"{column} = ?" for column in table.key)
+    query = f"SELECT {table.names} FROM {table.name} WHERE {where}"  # noqa: S608 - our names
+    return connection.execute(query, row[: len(table.key)]).fetchone()

@@ -96,13 +96,16 @@ class Pages:
     def _numbers(self, *, older: bool) -> list[int]:
         """Return which pages to read; without the older, those that the file had at the end.
 
-        That number stands in two places, either of which may be what was damaged.
+        That number stands with the last commit in the log, and in the header, either of which may
+        be what was damaged. Without a log, the file is as long as it should be.
         """
         pages = -(-self._file_bytes // PAGE_BYTES)
         numbers = sorted({*range(1, pages + 1), *self._frames})
         told = _read_u32(next(self.images(1)), SIZE_AT)
-        size = max([told, *self._sizes[-1:]])
-        return numbers if older or not size else [each for each in numbers if each <= size]
+        if older or not self._sizes:
+            return numbers
+        size = max(told, self._sizes[-1])
+        return [each for each in numbers if each <= size]
 
     def _cells_of(self, page: bytes, number: int) -> Iterator[Cell]:
         start = FILE_HEADER_BYTES if number == 1 else 0

@@ -472,9 +472,9 @@ async def _check_control(folder: Path) -> None:
     starts = STARTS
     for _ in range(2):
         store = await ControlStore.open(folder / "control.db", CLUSTER, NODE)
-        assert store.registry() == REGISTRY
-        assert store.facts() == {"place": "attic"}
-        assert len(store.peers()) == 299
+        assert store.registry() == REGISTRY, f"epoch {store.registry()}"
+        assert store.facts() == {"place": "attic"}, "the owner's facts are others"
+        assert len(store.peers()) == 299, "peers are missing"
         again = await store.count_start()
         assert again > starts, "two starts with one number"
         starts = again

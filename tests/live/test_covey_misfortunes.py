@@ -19,6 +19,7 @@ from tests.live.harness.waiting import eventually
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(180)]
 
 DISK_MEBIBYTES = 12
+DATABASES = 3
 
 # prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), Linux 6.3 and newer; older ones ignore it.
 CAGE = """
@@ -83,8 +84,22 @@ def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
         assert agent.process
         assert agent.process.poll() is None, "a full disk does not end the agent"
         assert agent.must("members", "-o", "json").json()["members"]
+        health = agent.api.get("/api/v1/status")
+        assert not health["ready"], "nothing is written"
+        assert "disk is full" in health["reasons"][0]
+        for number in range(20):  # more than the log of data.db still takes
+            agent.covey("kv", "put", f"key/{number}", "x" * 60_000, "--timeout", "200ms")
+        assert agent.process.poll() is None, "shared keys wait for room"
 
         ballast.unlink()
+        eventually(
+            lambda: agent.api.get("/api/v1/status")["ready"],
+            bool,
+            30.0,
+            "it is ready again, though nobody wrote anything",
+        )
+        agent.must("kv", "put", "key", "value")
+        assert agent.log.count("Until that is over") <= DATABASES, agent.log_tail()
         eventually(
             lambda: agent.covey("publish", "bench/temperature", "22").status,
             lambda status: status == exits.YES,

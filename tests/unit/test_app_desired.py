@@ -24,7 +24,7 @@ def test_wishes_are_found_again(tmp_path: Path) -> None:
     again = DesiredApps(tmp_path / "apps.json")
     assert again.runs("system", enabled=False)
     assert again.names() == {"system"}
-    assert list(tmp_path.iterdir()) == [tmp_path / "apps.json"]
+    assert {each.name for each in tmp_path.iterdir()} == {"apps.json", "spare"}
 
 
 def test_a_wish_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from agent.config import Config
 from agent.exits import AgentError
 from agent.paths import Paths
 from agent.security import identity
+from agent.store.control import ControlStore
+from agent.store.records import RecordStore
+from gossip.state.storage import HoldingChange
 
 
 @pytest.fixture
@@ -122,6 +125,28 @@ def test_who_forgets_is_free_and_nothing_is_deleted(paths: Paths) -> None:
     assert noted_parting(paths) is None
     asyncio.run(founded(paths, "loft"))
     assert identity.load(paths.identity).cluster_name == "loft"
+
+
+def test_a_new_covey_is_not_mended_from_what_the_former_one_left(paths: Paths) -> None:
+    """Notes and copies beside the databases go where the databases go."""
+
+    async def use() -> None:
+        me = identity.load(paths.identity)
+        control = await ControlStore.open(paths.control_db, me.cluster_id, me.node_id)
+        records = await RecordStore.open(paths.data_db)
+        assert control.database.losses == records.database.losses == []
+        assert control.registry() is None
+        await control.save_registry(7, b"signed")
+        await records.save([HoldingChange(1, 1)])
+        await control.close()
+        await records.close()
+
+    asyncio.run(founded(paths))
+    asyncio.run(use())
+    note_parting(paths, Parting.FORGETS)
+    assert lacking(paths) == "this node belongs to no covey yet"
+    asyncio.run(founded(paths, "loft"))
+    asyncio.run(use())
 
 
 def test_forgetting_that_was_cut_off_goes_on(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
