@@ -147,7 +147,7 @@ def multicast(interfaces: Sequence[Interface], *, mdns: bool) -> list[Finding]:
     """
     if not mdns:
         return [ok("multicast", "mDNS is switched off ([network] mdns); seeds are used alone.")]
-    usable = [each for each in interfaces if each.addresses and not each.is_port]
+    usable = [each for each in interfaces if each.addresses and each.carries_mdns]
     outside = [each for each in usable if not each.is_private] or usable
     if not outside:
         return [warn("multicast", "no interface has an address.", "Is the network connected?")]

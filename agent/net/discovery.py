@@ -83,7 +83,7 @@ def look_around(plan: Plan) -> Here:
         without_multicast=tuple(
             each.name
             for each in chosen
-            if not each.is_port and plugs.keys().isdisjoint((each.number, *each.addresses))
+            if each.carries_mdns and plugs.keys().isdisjoint((each.number, *each.addresses))
         ),
     )
 

@@ -15,6 +15,7 @@ leaves out its own), and ``covey doctor`` tells.
 import ipaddress
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from agent import exits
@@ -56,6 +57,7 @@ class Interface(NamedTuple):
     """Of the best default route through it; infinite without one."""
     mtu_bytes: int = 1500
     carrier_changes: int = 0
+    has_multicast: bool = True
     not_ready: tuple[str, ...] = ()
     """Addresses of it that are not to be told: being tested, or taken back."""
 
@@ -63,6 +65,11 @@ class Interface(NamedTuple):
     def is_loopback(self) -> bool:
         """Whether it leads nowhere but here."""
         return any(_parsed(host).is_loopback for host in self.addresses)
+
+    @property
+    def carries_mdns(self) -> bool:
+        """Whether to ask and to announce on it; the loopback does without the flag."""
+        return not self.is_port and (self.has_multicast or self.is_loopback)
 
     @property
     def plug(self) -> tuple[int, int, bool]:
@@ -100,6 +107,7 @@ def _interfaces(
             metric=metrics.get(link.number, math.inf),
             mtu_bytes=link.mtu_bytes,
             carrier_changes=link.carrier_changes,
+            has_multicast=link.has_multicast,
             not_ready=tuple(_host(each.host, link.name) for each in known if not each.is_ready),
         )
 
@@ -148,7 +156,7 @@ def multicast_plugs(chosen: Iterable[Interface]) -> dict[str | int, object]:
     ipv4: dict[str | int, object] = {}
     ipv6: dict[str | int, object] = {}
     for each in best_first(chosen):
-        if each.is_port:
+        if not each.carries_mdns:
             continue
         ipv4 |= {host: each.plug for host in each.addresses if _parsed(host).version == 4}
         if not each.is_loopback and any(_parsed(host).version == 6 for host in each.addresses):
@@ -241,5 +249,6 @@ def _host(host: str, interface: str) -> str:
     return f"{host}%{interface}" if _is_zoned(host) else host
 
 
+@lru_cache(1024)
 def _parsed(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.ip_address(host.partition("%")[0])

@@ -29,7 +29,7 @@ GET_LINKS, GET_ADDRESSES, GET_ROUTES = 18, 22, 26
 LINK_NAME, LINK_MTU, LINK_PORT_OF, LINK_INFO, LINK_MASK, LINK_CARRIER_CHANGES = 3, 4, 10, 18, 29, 35
 KIND = 1
 WITHOUT_STATISTICS = 1 << 3
-IS_UP, IS_RUNNING = 0x1, 0x40
+IS_UP, IS_RUNNING, HAS_MULTICAST = 0x1, 0x40, 0x1000
 ADDRESS_REMOTE, ADDRESS_LOCAL, ADDRESS_FLAGS = 1, 2, 8
 TEMPORARY, FAILED, DEPRECATED, TENTATIVE = 0x01, 0x08, 0x20, 0x40
 ROUTE_INTERFACE, ROUTE_PRIORITY, ROUTE_HOPS, ROUTE_TABLE = 4, 6, 9, 15
@@ -56,6 +56,8 @@ class Link(NamedTuple):
     port_of: int
     """The bridge or bond that it is a port of; 0 for none."""
     carrier_changes: int
+    has_multicast: bool = True
+    """Whether one packet on it may reach several others; not so with WireGuard."""
 
 
 class LinkAddress(NamedTuple):
@@ -106,6 +108,7 @@ def _link(body: bytes) -> Link:
         _text(info.get(KIND, b"")),
         _number(told.get(LINK_PORT_OF)),
         _number(told.get(LINK_CARRIER_CHANGES)),
+        bool(flags & HAS_MULTICAST),
     )
 
 

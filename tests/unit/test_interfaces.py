@@ -154,6 +154,16 @@ def test_multicast_prefers_the_network_and_leaves_ports_of_bridges_out() -> None
     assert len(handles) == MULTICAST_MAX + 1, "the kernel lets a socket join 20 groups"
 
 
+def test_a_tunnel_without_multicast_is_told_and_not_asked_on() -> None:
+    """WireGuard sends to known peers alone, and answers multicast with an error each time."""
+    tunnel = link(WG, "wg0", "wireguard")._replace(has_multicast=False)
+    here = device([link(ETH, "eth0"), tunnel], [*at(ETH, "192.0.2.2"), *at(WG, "10.9.0.1")])
+    assert told(here) == ["192.0.2.2", "10.9.0.1"]
+    assert list(multicast_plugs(choose(here, []))) == ["192.0.2.2"]
+    lo = Interface("lo", 1, ("127.0.0.1",), has_multicast=False)
+    assert list(multicast_plugs([lo])) == ["127.0.0.1"]
+
+
 def test_a_card_put_back_is_another_plug_under_the_same_address() -> None:
     before = device([link(7, "eth0")], at(7, "192.0.2.2"))
     after = device([link(8, "eth0")], at(8, "192.0.2.2"))
@@ -165,6 +175,7 @@ def test_a_card_put_back_is_another_plug_under_the_same_address() -> None:
 def test_the_kernel_tells_of_the_loopback() -> None:
     lo = next(each for each in netlink.read_links() if each.name == "lo")
     assert lo.number == socket.if_nametoindex("lo")
+    assert (lo.is_up, lo.has_carrier, lo.has_multicast) == (True, True, False)
     assert lo.mtu_bytes >= 1280
     assert any(each.host == "127.0.0.1" for each in netlink.read_addresses() if each.link == 1)
     assert all(metric >= 0 for metric in netlink.read_default_routes().values())
