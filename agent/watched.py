@@ -13,7 +13,7 @@ table below explains, and what its failure means is decided in one place:
 
 Each failure is counted by its name (``tasks_failed``), logged, the first one with its trace, and
 shown in ``covey doctor``; a task that is not yet well again makes the agent not ready. Callbacks of
-the event loop (timers, sockets) that raise are counted as well.
+the event loop (timers, sockets) that raise, and threads that end so, are counted as well.
 
 The group of the agent that runs is found in the context, which tasks and callbacks inherit, as
 loggers are found by their names: whoever starts a task need not be handed the group. Without an
@@ -22,6 +22,7 @@ agent, in a command or a test, tasks are watched all the same, by a group that n
 
 import asyncio
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
@@ -80,8 +81,9 @@ TASKS: dict[str, tuple[Failure, str]] = {
 }
 """Every name, what its failure means, and in words what it is for. A test looks for other tasks."""
 
-CALLBACK = "callback"
-"""The name under which callbacks of the event loop are counted."""
+CALLBACK, THREAD = "callback", "thread"
+UNNAMED = {CALLBACK: "a callback of the event loop", THREAD: "a thread"}
+"""What is counted beside the tasks, and cannot be started again from here."""
 
 
 class Trouble(NamedTuple):
@@ -129,7 +131,7 @@ class Watch:
         """Count and log a failure."""
         self.counts[f"tasks_failed/{name}"] += 1
         self.last_errors[name] = said = f"{type(error).__name__}: {error}"
-        what = TASKS[name][1] if name in TASKS else "a callback of the event loop"
+        what = TASKS[name][1] if name in TASKS else UNNAMED[name]
         first = self.counts[f"tasks_failed/{name}"] == 1
         if first:
             log.error("%s failed (%s)", name, what, exc_info=error)
@@ -152,8 +154,9 @@ class Watch:
         await asyncio.shield(self._end)
 
     def heed(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have callbacks of the loop that raise counted and logged here, too."""
+        """Have callbacks of the loop and threads that raise counted and logged here, too."""
         loop.set_exception_handler(self._on_loop_error)
+        threading.excepthook = self._on_thread_error
 
     # ---- what a failure means -------------------------------------------------------------------
 
@@ -210,6 +213,10 @@ class Watch:
         if not self._end.done():
             self._end.set_exception(error)
             self._end.exception()  # asked for, also where nobody waits
+
+    def _on_thread_error(self, ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None:
+            self.report(THREAD, ended.exc_value)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

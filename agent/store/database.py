@@ -47,7 +47,14 @@ from typing import Any, TypeVar
 
 from agent import watched
 from agent.exits import UNHEALTHY
-from agent.store.failures import StorageError, closed, is_damage, rebuilding, translate
+from agent.store.failures import (
+    StorageError,
+    closed,
+    is_damage,
+    is_shortage,
+    rebuilding,
+    translate,
+)
 from agent.store.migrations import Migrations
 from agent.store.opening import Connections, Opened, Synchronous, numbers, open_file, reopen
 from agent.store.tail import Note, Tail
@@ -195,6 +202,10 @@ class Database:
         try:
             await asyncio.get_running_loop().run_in_executor(None, self._sync_log)
         except OSError as error:
+            if is_shortage(error):
+                self.counts["database_syncs/put off"] += 1
+                self._sync_soon()
+                raise translate(error, self.path) from error
             self._failure = error
             self.counts["database_syncs/failed"] += 1
             raise self._for_good() from error
@@ -291,7 +302,11 @@ class Database:
             self._refused(refusals[-1])
         elif len(failed) < len(outcomes):
             self._accepted()
-        if self.synchronous == "NORMAL" and self._sync_timer is None:
+        if self.synchronous == "NORMAL":
+            self._sync_soon()
+
+    def _sync_soon(self) -> None:
+        if self._sync_timer is None:
             loop = asyncio.get_running_loop()
             self._sync_timer = loop.call_later(SYNC_DELAY_S, self._start_sync)
 

@@ -23,8 +23,9 @@ ABSENT = "it cannot be opened"
 BROKEN = "its content is damaged"
 FAILING = "the disk reports an error"
 BUSY = "another process holds it"
+SHORT = "no file can be opened just now"
 
-OF_THE_DISK = frozenset({FULL, READ_ONLY, ABSENT, FAILING, BUSY})
+OF_THE_DISK = frozenset({FULL, READ_ONLY, ABSENT, FAILING, BUSY, SHORT})
 """Kinds that say nothing about what is in the file."""
 
 KIND_OF_CODE = {
@@ -48,6 +49,8 @@ KIND_OF_ERRNO = {
     errno.ENOENT: ABSENT,
     errno.ENOTDIR: ABSENT,
     errno.EISDIR: ABSENT,
+    errno.EMFILE: SHORT,
+    errno.ENFILE: SHORT,
 }
 
 
@@ -86,6 +89,11 @@ ADVICE = {
     BUSY: Advice(
         "Nothing of this write was kept. Only one agent may use a data directory: stop the other "
         "one, or close the tool that has the file open.",
+        exits.UNHEALTHY,
+    ),
+    SHORT: Advice(
+        "The agent, or the whole machine, has no file descriptors left; it is tried again. See "
+        "who has them: `ls /proc/PID/fd`; `LimitNOFILE=` raises the agent's limit.",
         exits.UNHEALTHY,
     ),
 }
@@ -128,6 +136,11 @@ def translate(error: Exception, path: Path) -> Exception:
 def is_of_the_disk(error: sqlite3.Error) -> bool:
     """Tell whether the disk refused something, rather than the file being damaged."""
     return _kind_of(error) in OF_THE_DISK
+
+
+def is_shortage(error: Exception) -> bool:
+    """Tell whether there was no file descriptor: nothing was tried, so nothing has failed."""
+    return _kind_of(error) == SHORT
 
 
 def is_damage(error: Exception) -> bool:

@@ -117,11 +117,12 @@ def as_user(user: int, directory: Path, *arguments: str) -> subprocess.Completed
     All that the command may load is loaded before root is given up.
     """
     program = (
-        "import os, sys, encodings.idna, asyncio, email, http.client, json, ssl, subprocess\n"
-        "import agent.agent, agent.admission.joining, agent.api.serving, agent.doctor.device\n"
-        "import agent.cli.cluster, agent.cli.run, agent.cli.status, agent.store.preparing\n"
-        "import sqlite_utils.migrations, importlib.metadata, grp, pwd\n"
-        "from agent.security import certificates\n"
+        "import agent, encodings, importlib, os, pkgutil\n"
+        "import grp, http.client, pwd, sqlite_utils.migrations\n"
+        "for package in agent, encodings:\n"
+        "    for found in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if not found.name.endswith(('mbcs', 'oem', '__main__')):\n"
+        "            importlib.import_module(found.name)\n"
         f"os.setgroups([]); os.setgid({user}); os.setuid({user})\n"
         "from agent.cli import main; main()"
     )

@@ -18,6 +18,7 @@ from agent.store.database import Database, has_room
 from agent.store.failures import NewerSchemaError, StorageError
 from agent.store.migrations import Migrations
 from agent.store.salvage import damaged_files
+from tests.patience import GIVE_UP_S
 
 
 def make_migrations(*, newer: bool = False) -> Migrations:
@@ -392,3 +393,33 @@ def test_kill_9_loses_nothing_that_write_returned(tmp_path: Path) -> None:
         assert len(database.read(texts)) == 1500
 
     run(tmp_path, scenario)
+
+
+def test_a_sync_without_a_file_descriptor_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was tried, so nothing is known to be lost; the disk was not even asked."""
+    monkeypatch.setattr("agent.store.database.SYNC_DELAY_S", 0.01)
+
+    async def story() -> None:
+        database = await Database.open(tmp_path / "t.db", make_migrations())
+        sync, refusals = database._sync_log, [OSError(24, "Too many open files")]
+
+        def scarce() -> None:
+            if refusals:
+                raise refusals.pop()
+            sync()
+
+        monkeypatch.setattr(database, "_sync_log", scarce)
+        with pytest.raises(StorageError, match="no file can be opened just now") as caught:
+            await database.sync()
+        assert caught.value.may_pass
+        assert not database.problem
+        async with asyncio.timeout(GIVE_UP_S):
+            while not database.counts["database_syncs/done"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert database.counts["database_syncs/put off"] == 1
+        assert not database.counts["database_syncs/failed"]
+        await database.close()
+
+    asyncio.run(story())

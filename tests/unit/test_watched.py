@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,23 @@ def test_timers_and_sockets_that_raise_are_counted(
     assert "something without an exception" in caplog.text
 
 
+def test_threads_that_raise_are_counted(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back at the end
+
+    async def story() -> None:
+        watch.heed(asyncio.get_running_loop())
+
+        def fall() -> None:
+            raise OSError
+
+        thread = threading.Thread(target=fall)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+
+    asyncio.run(run(story))
+    assert watch.counts["tasks_failed/thread"] == 1
+
+
 def test_the_group_is_found_by_whoever_is_called(watch: Watch) -> None:
     """Tasks, and callbacks of timers, belong to the agent in whose context they were made."""
 
@@ -247,7 +265,8 @@ ELSEWHERE = {
     # And these hand their outcome to a watched task or to whoever waits for an answer.
     ("agent/security/key_desk.py", "_serve"): "its answer is awaited by a watched task",
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",
-    ("agent/uplink/client.py", "connect"): "waited for at once",
+    ("agent/stalls.py", "start"): "a thread; one that ends by an error is counted",
+    ("agent/uplink/client.py", "_opened"): "waited for at once",
     ("agent/watched.py", "start"): "here they are watched",
 }
 OTHERS = ("agent/demo/", "agent/cli/")
