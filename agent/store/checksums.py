@@ -70,11 +70,12 @@ class Table(NamedTuple):
         if len(values) > len(self.columns):
             return None
         row = [*values, *(None for _ in range(len(self.columns) - len(values)))]
-        for at, column in enumerate(self.columns):
-            if column == self.rowid:
-                row[at] = rowid
-            elif column in self.floats and isinstance(row[at], int):
-                row[at] = float(row[at])  # type: ignore[arg-type]
+        if self.rowid:
+            row[self.columns.index(self.rowid)] = rowid
+        for column in self.floats:
+            at = self.columns.index(column)
+            value = row[at]
+            row[at] = float(value) if isinstance(value, int) else value
         return tuple(row) if self.verifies(row) or self._fits(row) else None
 
     def _fits(self, row: Sequence[Value]) -> bool:

@@ -393,13 +393,18 @@ class Outbox:
             self._saver = watched.start("outbox-progress", self._keep_saving)
 
     async def _keep_saving(self) -> None:
+        """Save until all is saved. That the disk takes nothing is said once, until it does."""
+        is_told = False
         while self._unsaved:
             await asyncio.sleep(SAVE_DELAY_S)
             try:
                 await self._save()
+                is_told = False
             except StorageError as error:
                 self.counts["progress_saves/failed"] += 1
-                log.warning("Delivery goes on, but its progress was not saved: %s", error)
+                if not is_told:
+                    log.warning("Delivery goes on, but its progress is not saved: %s", error)
+                is_told = True
                 self._unsaved = True
                 await asyncio.sleep(SAVE_RETRY_S)
 

@@ -193,7 +193,8 @@ def values(payload: bytes) -> tuple[int | float | str | bytes | None, ...]:
     end, at = varint(payload, 0)
     body, found = end, []
     while at < end:
-        kind, at = varint(payload, at)
+        kind = payload[at]
+        kind, at = (kind, at + 1) if kind < 0x80 else varint(payload, at)
         value, body = _value(payload, kind, body)
         found.append(value)
     if body != len(payload):

@@ -122,6 +122,7 @@ def _copy_rows(pages: Pages, connection: sqlite3.Connection, migrations: Migrati
                 rows.append(row)
                 if len(rows) >= BATCH_ROWS:
                     _insert(connection, table, rows)
+                break
     for table in migrations.tables:
         _insert(connection, table, waiting[table.name])
 

@@ -375,8 +375,8 @@ def test_progress_is_saved_without_being_asked(
     live(tmp_path, scenario)
 
 
-def test_a_failed_save_is_counted_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_save_is_counted_said_once_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("agent.store.outbox.SAVE_DELAY_S", 0.0)
     monkeypatch.setattr("agent.store.outbox.SAVE_RETRY_S", 0.0)
@@ -385,17 +385,18 @@ def test_a_failed_save_is_counted_and_tried_again(
         await outbox.accept(readings(1))
         whole, calls = outbox._database.write, [0]
 
-        async def fail_once(fn: Any) -> Any:
+        async def fail_thrice(fn: Any) -> Any:
             calls[0] += 1
-            if calls[0] == 1:
+            if calls[0] <= 3:
                 raise StorageError("full")
             return await whole(fn)
 
-        monkeypatch.setattr(outbox._database, "write", fail_once)
+        monkeypatch.setattr(outbox._database, "write", fail_thrice)
         outbox.delivered([1])
         assert outbox._saver is not None
         await outbox._saver
-        assert outbox.counts["progress_saves/failed"] == 1
+        assert outbox.counts["progress_saves/failed"] == 3
+        assert caplog.text.count("its progress is not saved") == 1
         assert outbox._database.read(outbox_rows.progress).cursor == 1
 
     live(tmp_path, scenario)
