@@ -63,6 +63,7 @@ from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
 from agent.systemd import Notifier, keep_alive
 from agent.telemetry.service import Telemetry
+from agent.timekeeping import Timekeeper
 from agent.uplink.memory import BrokerMemory
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
@@ -90,6 +91,7 @@ class Agent:
     boot: Boot
     driver: Driver
     kv: Kv
+    timekeeper: Timekeeper
     telemetry: Telemetry
     uplink: Uplink
     forum: Forum
@@ -318,6 +320,7 @@ class Agent:
         opened.push_async_callback(self._control.close)
         self._keeper = Keeper(self._control)
         opened.push_async_callback(self._keeper.finish)
+        self.timekeeper = Timekeeper(valid=(self.identity.valid_from, self.identity.valid_until))
         self.boot = next_boot(await self._control.count_start(), self._rng)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
@@ -331,6 +334,7 @@ class Agent:
             self.boot,
             waiting_max=limits.waiting_max,
             keep_delivered=limits.keep_delivered,
+            timekeeper=self.timekeeper,
         )
         opened.push_async_callback(self._outbox.close)
         self.telemetry = Telemetry(self._outbox)

@@ -6,6 +6,7 @@ disk under an id. The draft is what this file describes; ids are given by the ou
 
 import math
 import re
+import time
 from collections.abc import Mapping
 from decimal import Decimal
 from numbers import Integral, Real
@@ -43,7 +44,9 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     ``sensor`` names what was measured, in levels divided by ``/``; ``value`` is a number, a
     truth value or a short text; ``unit`` is free text such as ``C`` or ``%``; ``time_ns`` is
     Unix time in nanoseconds, ``UNTIMED`` for "when the agent accepts it"; ``tags`` are short
-    texts.
+    texts. ``taken_ns`` is ``boot_time_ns()`` of the moment when it was taken, for a reading that is
+    timed by this device's own clock: should that turn out to be wrong, it can be corrected. 0 when
+    its source gave the time.
     """
 
     sensor: str
@@ -51,9 +54,22 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     unit: str = ""
     time_ns: int = UNTIMED
     tags: dict[str, str] = {}
+    taken_ns: int = 0
 
 
-def draft(sensor: object, value: object, unit: object, time_s: object, tags: object) -> Reading:
+def boot_time_ns() -> int:
+    """Return the nanoseconds since the kernel's start, sleep included: a clock that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def draft(
+    sensor: object,
+    value: object,
+    unit: object,
+    time_s: object,
+    tags: object,
+    taken_ns: int = 0,
+) -> Reading:
     """Return a checked reading of whatever a program measured. Raises BadReading.
 
     Numbers of other kinds (numpy's, Decimal, Fraction) become Python's own.
@@ -66,7 +82,8 @@ def draft(sensor: object, value: object, unit: object, time_s: object, tags: obj
     ):
         raise BadReading(f"{told}: tags are a mapping of texts to texts")
     time_ns = _time_ns(time_s, told)
-    return check(Reading(str(sensor), _plain(value, told), str(unit), time_ns, dict(tags)))
+    value = _plain(value, told)
+    return check(Reading(str(sensor), value, str(unit), time_ns, dict(tags), taken_ns))
 
 
 def _time_ns(time_s: object, told: str) -> int:
@@ -111,6 +128,8 @@ def check(reading: Reading) -> Reading:
         raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
     if not 0 <= reading.time_ns <= INTEGER_MAX and reading.time_ns != UNTIMED:
         raise BadReading(f"time of {reading.sensor}: nanoseconds since 1970, up to the year 2262")
+    if not 0 <= reading.taken_ns <= INTEGER_MAX:
+        raise BadReading(f"taken_ns of {reading.sensor}: nanoseconds since the kernel's start")
     _check_tags(reading.sensor, reading.tags)
     return reading
 

@@ -33,7 +33,7 @@ import msgspec
 from edge_apps.client import AgentUnreachable, ApiError, Client
 from edge_apps.hearing import hear
 from edge_apps.publisher import Post, Publisher
-from edge_apps.reading import Reading
+from edge_apps.reading import Reading, boot_time_ns
 from edge_apps.schedule import Schedule
 from edge_apps.sdk import App, Context, Function
 
@@ -134,7 +134,15 @@ def run(app: App, options: Mapping[str, Any] | None = None) -> None:
     log = logging.getLogger(app.name)
     publisher = Publisher(poster(client), log, random.Random())
     carrier = Carrier(publisher)
-    context = Context(app.name, options, carrier.offer, AgentKv(client), time.time, publisher.drop)
+    context = Context(
+        app.name,
+        options,
+        carrier.offer,
+        AgentKv(client),
+        time.time,
+        publisher.drop,
+        boot_time_ns,
+    )
     stop = stopped_by_signals()
     if os.environ.get(GUARD_VARIABLE):
         threading.Thread(target=guard, args=(stop,), name="guard", daemon=True).start()

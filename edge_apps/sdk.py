@@ -56,6 +56,7 @@ class Context:
         kv: Kv,
         clock: Callable[[], float],
         drop: Callable[[str, str], None],
+        taken_ns: Callable[[], int] = lambda: 0,
     ) -> None:
         self.name = name
         self.options = options
@@ -65,6 +66,7 @@ class Context:
         self._accept = accept
         self._clock = clock
         self._drop = drop
+        self._taken_ns = taken_ns
 
     def time(self) -> float:
         """Return Unix time in seconds; a test's harness decides what it is."""
@@ -87,8 +89,9 @@ class Context:
         why, and False comes back.
         """
         moment = self._clock() if time_s is None else time_s
+        taken_ns = self._taken_ns() if time_s is None else 0
         try:
-            self._accept(draft(sensor, value, unit, moment, tags or {}))
+            self._accept(draft(sensor, value, unit, moment, tags or {}, taken_ns))
         except BadReading as error:
             self._drop(f"{sensor!s:.60}", str(error))
             return False

@@ -117,6 +117,7 @@ def describe(one: Accepted | Overrun) -> dict[str, Any]:
         "time": format_time(reading.time_ns),
         "time_ns": reading.time_ns,
         "tags": reading.tags,
+        **({"clock": one.clock} if one.clock else {}),
     }
 
 

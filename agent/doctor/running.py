@@ -36,7 +36,8 @@ def clock(step: Step | None, now: Instant) -> Finding:
         return warn(
             "clock-set",
             f"the clock was set by {step.by_s:+.0f} s, {ago} ago.",
-            "Readings from before carry the time of then. Is NTP running: `timedatectl`?",
+            "Readings that wait are corrected; what has left carries the time of then. Is NTP "
+            "running: `timedatectl`?",
         )
     return ok("clock-set", "the clock was not set within the last day.")
 

@@ -22,7 +22,6 @@ is missing then is lost. ``losses`` has the positions, the log the ids.
 
 import asyncio
 import logging
-import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +37,8 @@ from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.progress import Progress
 from agent.store.ranges import Range, described, joined, size, without
-from edge_apps.reading import UNTIMED, BadReading, Reading, check
+from agent.timekeeping import Moment, Timekeeper
+from edge_apps.reading import BadReading, Reading, check
 from gossip.ids import Boot, NodeId, format_node_id
 
 SAVE_DELAY_S = 0.25
@@ -57,11 +57,15 @@ class OutboxFullError(AgentError):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A reading in the outbox. ``position`` orders readings within this outbox only."""
+    """A reading in the outbox. ``position`` orders readings within this outbox only.
+
+    ``clock`` is what is to be doubted of its time (``agent/timekeeping.py``), mostly nothing.
+    """
 
     position: int
     id: str
     reading: Reading
+    clock: str = ""
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -106,14 +110,14 @@ class Outbox:
         *,
         waiting_max: int,
         keep_delivered: int,
-        wall_ns: Callable[[], int],
+        timekeeper: Timekeeper,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.waiting_max = waiting_max
         self.keep_delivered = keep_delivered
         self._database = database
         self._node = format_node_id(node)
-        self._wall_ns = wall_ns
+        self._timekeeper = timekeeper
         self._progress = Progress()
         self._boots: list[tuple[int, Boot]] = []
         self._last = 0  # the position that was accepted last
@@ -135,7 +139,7 @@ class Outbox:
         *,
         waiting_max: int = 1_000_000,
         keep_delivered: int = 10_000,
-        wall_ns: Callable[[], int] = time.time_ns,
+        timekeeper: Timekeeper | None = None,
     ) -> "Outbox":
         """Take up where the last life ended. ``database`` was opened with OUTBOX_MIGRATIONS."""
         outbox = cls(
@@ -143,7 +147,7 @@ class Outbox:
             node,
             waiting_max=waiting_max,
             keep_delivered=keep_delivered,
-            wall_ns=wall_ns,
+            timekeeper=timekeeper or Timekeeper(),
         )
         # In the writer's thread: where it meets damage, it is done again on the new file.
         gone, stored = await database.write(partial(rows.begin_life, boot, database.noted))
@@ -197,8 +201,8 @@ class Outbox:
             )
         self._accepting += len(readings)
         try:
-            now_ns = self._wall_ns()
-            prepared = await collect(_prepared(reading, now_ns) for reading in readings)
+            now = self._timekeeper.now()
+            prepared = await collect(_prepared(reading, now) for reading in readings)
         except BaseException:
             self._accepting -= len(readings)
             raise
@@ -275,7 +279,16 @@ class Outbox:
         bad = [(position, position) for position, reading in readings if reading is None]
         if gone := [each for each in bad if not self._progress.is_settled(each[0])]:
             self._lose(joined(gone), "they are not as they were written")
-        return [Accepted(at, self.id_of(at), each) for at, each in readings if each is not None]
+        return [
+            Accepted(at, self.id_of(at), *self._timekeeper.judged(*each))
+            for at, each in readings
+            if each is not None
+        ]
+
+    def as_accepted(self, position: int, reading: Reading) -> Accepted:
+        """Return what was just accepted as ``recent`` would, without asking the disk."""
+        judged = self._timekeeper.judged(reading, self._timekeeper.now().stamp)
+        return Accepted(position, self.id_of(position), *judged)
 
     def _lose(self, gone: Sequence[Range], why: str) -> None:
         """Go on without readings that are lost; soon noted on disk."""
@@ -311,7 +324,7 @@ class Outbox:
             await self._save()
         after = Progress(self._progress.cursor, self._progress.encoded_beyond())
         after.settle([position])
-        letter = rows.Burial(position, self.id_of(position), reason, self._wall_ns())
+        letter = rows.Burial(position, self.id_of(position), reason, self._timekeeper.wall_ns())
         forgotten = await self._database.write(partial(rows.bury, letter, after))
         self._progress.settle([position])
         self._dead += 1
@@ -357,7 +370,7 @@ class Outbox:
         """Return the newest dead letters, oldest first."""
         found = self._database.read(partial(rows.dead_letters, limit))
         return [
-            DeadLetter(reading_id, rows.reading(time_ns, sensor, body), reason, at_ns)
+            DeadLetter(reading_id, rows.reading(time_ns, sensor, body)[0], reason, at_ns)
             for _, reading_id, time_ns, sensor, body, reason, at_ns, _ in reversed(found)
         ]
 
@@ -413,15 +426,14 @@ class Outbox:
         self._unsaved = False
         now = Progress(self._progress.cursor, self._progress.encoded_beyond())
         gone = tuple(self._unrecorded)
-        save = partial(rows.save_progress, now, gone, self._wall_ns(), self.keep_delivered)
+        now_ns = self._timekeeper.wall_ns()
+        save = partial(rows.save_progress, now, gone, now_ns, self.keep_delivered)
         if await self._database.write(save):
             self._unsaved = True  # there is more to delete than one transaction should
         self._unrecorded = [each for each in self._unrecorded if each not in gone]
 
 
-def _prepared(reading: Reading, now_ns: int) -> tuple[Reading, rows.Row]:
+def _prepared(reading: Reading, now: Moment) -> tuple[Reading, rows.Row]:
     """Return a reading, checked and with a time, and how it is stored. Raises BadReading."""
-    check(reading)
-    if reading.time_ns == UNTIMED:
-        reading = msgspec.structs.replace(reading, time_ns=now_ns)
-    return reading, rows.row(reading)
+    timed = now.timed(check(reading))
+    return timed, rows.row(timed, now.stamp)

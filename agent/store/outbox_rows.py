@@ -18,6 +18,7 @@ from agent.store.progress import Progress
 from agent.store.ranges import Range
 from agent.store.shrinking import give_back, is_mostly_free
 from agent.store.tail import Note
+from agent.timekeeping import Stamp
 from edge_apps.reading import Reading, Value
 from gossip.ids import Boot
 
@@ -51,23 +52,36 @@ class Stored(NamedTuple):
     has_spare_room: bool
 
 
+class _Body(msgspec.Struct, array_like=True, gc=False):
+    """What a row holds of a reading beside time and sensor; the end only of those we timed."""
+
+    value: Value
+    unit: str
+    tags: dict[str, str]
+    taken_ns: int = 0
+    kernel: int = 0
+    is_kept: bool = True
+
+
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(tuple[Value, str, dict[str, str]])
+_DECODER = msgspec.msgpack.Decoder(_Body)
 
 
-def row(reading: Reading) -> Row:
-    """Return a reading as it is stored."""
-    body = _ENCODER.encode((reading.value, reading.unit, reading.tags))
-    return (reading.time_ns, reading.sensor, body)
+def row(reading: Reading, stamp: Stamp) -> Row:
+    """Return a reading as it is stored, and how the clock was that timed it, if it was ours."""
+    body = (reading.value, reading.unit, reading.tags)
+    timed = (reading.taken_ns, *stamp) if reading.taken_ns else ()
+    return (reading.time_ns, reading.sensor, _ENCODER.encode((*body, *timed)))
 
 
-def reading(time_ns: int, sensor: str, body: bytes) -> Reading:
-    """Return the reading that the columns of a row hold."""
-    value, unit, tags = _DECODER.decode(body)
-    return Reading(sensor, value, unit, time_ns, tags)
+def reading(time_ns: int, sensor: str, body: bytes) -> tuple[Reading, Stamp]:
+    """Return the reading that the columns of a row hold, and how it was timed."""
+    held = _DECODER.decode(body)
+    reading = Reading(sensor, held.value, held.unit, time_ns, held.tags, held.taken_ns)
+    return reading, Stamp(held.kernel, held.is_kept)
 
 
-def sound_reading(row: StoredRow) -> Reading | None:
+def sound_reading(row: StoredRow) -> tuple[Reading, Stamp] | None:
     """Return the reading that a row holds, None when it is not as it was written.
 
     Rows from before there were checksums are believed when they can be read.

@@ -34,6 +34,7 @@ class JsonReading(msgspec.Struct, forbid_unknown_fields=True):
     time: int | float | str | None = None
     time_ns: int | None = None
     tags: dict[str, str] = {}
+    taken_ns: int = 0
 
 
 _DECODER = msgspec.json.Decoder(JsonReading)
@@ -45,7 +46,8 @@ def parse_json(text: bytes | str) -> Reading:
         draft = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadReading(f"{error}; {FIELDS}") from None
-    return Reading(draft.sensor, draft.value, draft.unit, _time_ns(draft), draft.tags)
+    time_ns = _time_ns(draft)
+    return Reading(draft.sensor, draft.value, draft.unit, time_ns, draft.tags, draft.taken_ns)
 
 
 def is_list(body: bytes) -> bool:

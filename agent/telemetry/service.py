@@ -60,7 +60,7 @@ class Following:
     def __init__(self, pattern: str, outbox: Outbox, counts: Counter[str]) -> None:
         self._matches = re.compile(translate(pattern)).match
         self._takes_all = not pattern.strip("*") and bool(pattern)
-        self._id_of = outbox.id_of
+        self._as_accepted = outbox.as_accepted
         self._counts = counts
         self._queue: deque[tuple[int, Reading]] = deque(maxlen=FOLLOWER_READINGS_MAX)
         self._missed = 0
@@ -89,7 +89,7 @@ class Following:
         position, reading = self._queue.popleft()
         if not self._queue:
             self._something.clear()
-        return Accepted(position, self._id_of(position), reading)
+        return self._as_accepted(position, reading)
 
     async def aclose(self) -> None:
         """Take no more."""

@@ -9,6 +9,9 @@ Without a payload template, a reading travels as JSON::
     {"id":"...","sensor":"attic/t","value":21.5,"unit":"C","time_ms":1700000000000,
      "node":"pi-attic","tags":{}}
 
+One whose time is to be doubted has a field more, ``"clock"``, with the reason
+(``agent/timekeeping.py``).
+
 The time is a whole number of milliseconds since 1970: every JSON reader keeps it exactly, where
 nanoseconds would exceed the 53 bits that JavaScript keeps, and a text would have to be parsed.
 The outbox keeps nanoseconds; ``{time_ns}`` gives them to those who ask.
@@ -43,7 +46,7 @@ class Place(msgspec.Struct, frozen=True):
     node_id: str
 
 
-class _Payload(msgspec.Struct):
+class _Payload(msgspec.Struct, omit_defaults=True):
     """The default payload; the order of its fields is the order in the JSON."""
 
     id: str
@@ -53,6 +56,7 @@ class _Payload(msgspec.Struct):
     time_ms: int
     node: str
     tags: dict[str, str]
+    clock: str = ""
 
 
 Field = Callable[[Accepted], str]
@@ -87,6 +91,7 @@ class Template:
                 reading.time_ns // NS_PER_MS,
                 self._node,
                 reading.tags,
+                accepted.clock,
             )
         )
 
@@ -112,6 +117,7 @@ def _fields(place: Place) -> dict[str, Field]:
         "time_ms": lambda accepted: str(accepted.reading.time_ns // NS_PER_MS),
         "time_ns": lambda accepted: str(accepted.reading.time_ns),
         "tags": lambda accepted: json.dumps(accepted.reading.tags),
+        "clock": lambda accepted: accepted.clock,
     }
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ STRANGER, OWNER = 54322, 54321
 def status(agent: AgentProcess) -> dict[str, Any]:
     answer: dict[str, Any] = agent.covey("status", "-o", "json").json()
     return answer
+
+
+def _porch(agent: AgentProcess) -> dict[str, Any]:
+    found = agent.covey("readings", "--sensor", "porch/*", "-o", "json").json()["readings"]
+    reading: dict[str, Any] = found[0]
+    return reading
 
 
 def test_every_order_works(fleet: Fleet) -> None:
@@ -92,11 +99,17 @@ def test_a_device_without_a_clock_measures_and_joins_in_when_it_is_set(
     assert status(birch)["stage"] == "keeping"
     assert "clock says" in status(birch)["reasons"][0]
     birch.must("publish", "porch/temperature", "21.5")
+    assert _porch(birch)["clock"] == "implausible"
     assert ash.states()["birch"] == "left", "it has not said a word"
     says.write_text("+0d")
     eventually(ash.states, lambda seen: seen["birch"] == "alive", 10, "joined in")
     assert status(birch)["outbox"]["waiting"] >= 1
     assert "the clock was set by +" in birch.log
+    taken = _porch(birch)
+    assert taken["clock"] in ("corrected", "unsynchronised"), (
+        "as the clock says now, and not before"
+    )
+    assert time.time() - taken["time_ns"] / 1e9 < 600, "it is known when it was"
 
 
 # ---- whose files --------------------------------------------------------------------------------

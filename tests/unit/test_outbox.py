@@ -13,6 +13,7 @@ from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.outbox import Outbox, OutboxFullError
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
+from agent.timekeeping import Timekeeper
 from edge_apps.reading import BadReading, Reading
 
 NODE = 0xC0FFEE
@@ -27,7 +28,9 @@ def live(path: Path, scenario: Scenario, *, boot: int = 1 << 32, **options: Any)
     async def main() -> Any:
         database = await Database.open(path / "telemetry.db", OUTBOX_MIGRATIONS)
         try:
-            outbox = await Outbox.open(database, NODE, boot, wall_ns=lambda: NOW_NS, **options)
+            outbox = await Outbox.open(
+                database, NODE, boot, timekeeper=Timekeeper(lambda: NOW_NS), **options
+            )
             result = await scenario(outbox)
             await outbox.close()
         finally:

@@ -12,6 +12,7 @@ from agent.store.database import Database
 from agent.store.outbox import Accepted, Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.service import Overrun, Telemetry
+from agent.timekeeping import Timekeeper
 from edge_apps.reading import Reading
 from tests.patience import GIVE_UP_S
 
@@ -27,7 +28,7 @@ async def next_reading(following: AsyncGenerator[Accepted | Overrun, None]) -> A
 def run(path: Path, scenario: Callable[[Telemetry], Awaitable[Any]]) -> None:
     async def main() -> None:
         database = await Database.open(path / "telemetry.db", OUTBOX_MIGRATIONS)
-        outbox = await Outbox.open(database, 1, 1 << 32, wall_ns=lambda: NOW_NS)
+        outbox = await Outbox.open(database, 1, 1 << 32, timekeeper=Timekeeper(lambda: NOW_NS))
         async with asyncio.timeout(GIVE_UP_S):
             await scenario(Telemetry(outbox))
         await outbox.close()
