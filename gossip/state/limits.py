@@ -36,6 +36,12 @@ LIST_ENTRIES_MAX = 1000
 PAGE_BYTES_MAX = 256 * 1024
 PAGE_ENTRIES_MAX = 512
 
+SCANS_MAX = 64
+SCAN_STEP_PARTITIONS = 8
+"""So many are read in one go: a partition takes a fifth of a millisecond."""
+SCAN_PARTITION_ENTRIES = 8
+"""Read of each partition at least; of 256 partitions, some 480 keys are then known to be first."""
+
 REQUESTS_MAX = 10_000
 PARKED_FRAMES_MAX = 1_000
 PARKED_BYTES_MAX = 8 * FRAME_BYTES_MAX
@@ -60,3 +66,4 @@ RETRY_S = 1.0
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S
 assert LEASE_RENEWAL_S * 2 < LEASE_S, "a lease survives one lost renewal"
+assert SCAN_PARTITION_ENTRIES <= PAGE_ENTRIES_MAX

@@ -45,6 +45,7 @@ from gossip.state.requests import (
     Watch,
     check_request,
 )
+from gossip.state.scanning import Scanning
 from gossip.state.serving import Serving
 from gossip.state.storage import Storage
 from gossip.state.watch import Owners, Watchers
@@ -82,6 +83,7 @@ class StatePlane:
         self.repair = Repair(*parts, self.comparisons, self.post, rng, now)
         self.handover = Handover(*parts, self.repair, self.post, order)
         self.serving = Serving(*parts, self.post)
+        self.scanning = Scanning(*parts, self.post)
         self.writes = Writes(*parts, self.repair, self.post)
         self.forwards = Forwards(*parts, self.writes, self.post, order)
         self.reads = Reads(*parts, self.post, order)
@@ -94,7 +96,7 @@ class StatePlane:
         self._handlers = self._wire()
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
-            self.comparisons, self.handover, self.repair,
+            self.comparisons, self.handover, self.repair, self.scanning,
         )  # fmt: skip
         self.handover.adopted(now)
 
@@ -111,7 +113,7 @@ class StatePlane:
             m.Stored: self._stored,
             m.Fetch: self.serving.fetch,
             m.Fetched: self.reads.fetched,
-            m.Scan: self.serving.scan,
+            m.Scan: self.scanning.scan,
             m.Scanned: self.listings.scanned,
             m.Refused: self._refused,
             m.Subscribe: self.owners.subscribe,

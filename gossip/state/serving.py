@@ -23,15 +23,13 @@ from gossip.state.messages import (
     Paged,
     Ready,
     ReadyReply,
-    Scan,
-    Scanned,
     Store,
     Stored,
     Survey,
     Surveyed,
 )
 from gossip.state.post import Post
-from gossip.state.records import KeyState, Version
+from gossip.state.records import KeyState
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
 
@@ -76,28 +74,6 @@ class Serving:
         state = self._replica.answer(partition, message.key, message.asked)
         token = self._replica.token(partition)
         self._post.send(Fetched(message.number, state), peer, token)
-
-    def scan(self, message: Scan, peer: NodeId, now: Instant) -> None:
-        """Answer with records of many partitions, up to a horizon that fits a frame."""
-        registry = self._registrar.registry
-        if message.epoch > registry.epoch:
-            self._registrar.park(message, peer, now)
-            return
-        answered = tuple(
-            partition
-            for partition in dict.fromkeys(message.partitions)
-            if self._known(partition)
-            and message.epoch >= registry.since[partition]
-            and self._replica.is_complete(partition, registry)
-        )
-        limit = min(message.limit, PAGE_ENTRIES_MAX)
-        found: list[tuple[str, tuple[Version, ...]]] = []
-        for partition in answered:
-            page = self._replica.scan(partition, message.prefix, message.after, limit)
-            found.extend((key, record.live) for key, record in page)
-        entries, horizon = _fitting(sorted(found), limit)
-        token = max(map(self._replica.token, answered), default=0)
-        self._post.send(Scanned(message.number, answered, entries, horizon), peer, token)
 
     def survey(self, message: Survey, peer: NodeId, now: Instant) -> None:
         """Answer with the partitions that differ here."""
@@ -174,16 +150,3 @@ class Serving:
 
     def _known(self, partition: int) -> bool:
         return partition < self._registrar.registry.partitions
-
-
-def _fitting(
-    found: list[tuple[str, tuple[Version, ...]]], limit: int
-) -> tuple[tuple[tuple[str, tuple[Version, ...]], ...], str]:
-    """Return as many entries as fit, and the last key if there may be more after it."""
-    size = 0
-    for count, (_, live) in enumerate(found):
-        size += KeyState(live).size_bytes()
-        if count == limit or (count and size > PAGE_BYTES_MAX):
-            return tuple(found[:count]), found[count - 1][0]
-    horizon = found[-1][0] if len(found) >= limit else ""
-    return tuple(found), horizon
