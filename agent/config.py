@@ -37,6 +37,7 @@ from agent.settings import (
 )
 from agent.suggesting import did_you_mean
 from agent.takes import choices, shown, takes
+from edge_apps.homes import expanded
 
 ENVIRONMENT_PREFIX = "COVEY_"
 ENVIRONMENT_SEPARATOR = "__"
@@ -292,7 +293,7 @@ def _app(name: str, table: Tables, source: _Source) -> AppSettings:
     options = {key: value for key, value in table.items() if key not in known}
     setting = f"{APPS}.{name}"
     path = options.get("path")
-    if isinstance(path, str) and not Path(path).expanduser().is_absolute():
+    if isinstance(path, str) and not expanded(path).is_absolute():
         hint = f"write where it begins, such as {Path(path).absolute()}"
         raise _bad(source.place(f"{setting}.path"), f"{setting}.path: {path} is relative", hint)
     app: AppSettings = _convert({**known, "options": options}, AppSettings, setting, source)

@@ -14,6 +14,7 @@ from agent.config import APPS, Config
 from agent.exits import AgentError
 from agent.settings import AppSettings
 from agent.suggesting import did_you_mean
+from edge_apps.homes import expanded
 
 FILE_SUFFIX = "_file"
 MADE_WHEN_MISSING = "api.token_file"
@@ -59,7 +60,7 @@ def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
 
     place = f"{APPS}.{name}"
     if path := settings.options.get(PATH_OPTION):
-        if trouble := _unreadable(Path(str(path)).expanduser()):
+        if trouble := _unreadable(expanded(str(path))):
             hint = f"`covey app new {name}` writes an app, `covey app try FILE` tries it"
             yield _problem(config, f"{place}.{PATH_OPTION}", trouble, hint)
     elif module := settings.options.get(MODULE_OPTION):

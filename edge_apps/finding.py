@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from edge_apps import builtin
+from edge_apps.homes import expanded
 from edge_apps.sdk import App
 from gossip.errors import CoveyError
 
@@ -47,7 +48,7 @@ def installed() -> dict[str, str]:
 def find(name: str, options: Mapping[str, Any]) -> App:
     """Return the app called ``name``. Raises AppNotFound, and what its module raises."""
     if path := options.get(PATH_OPTION):
-        return _app_in(_load(name, Path(path).expanduser()), ATTRIBUTE, str(path))
+        return _app_in(_load(name, expanded(path)), ATTRIBUTE, str(path))
     if module := options.get(MODULE_OPTION):
         return _from_module(str(module))
     if name in builtin.NAMES:

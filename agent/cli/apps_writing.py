@@ -128,10 +128,11 @@ def try_(
 def _configured(session: Session, file: Path) -> Mapping[str, Any]:
     """Return the options of the app whose file this is; none if the configuration has no such."""
     from agent.config import load
+    from edge_apps.homes import expanded
 
     for app in load(session.paths).apps.values():
         path = app.options.get("path")
-        if path and Path(str(path)).expanduser() == file.absolute():
+        if path and expanded(str(path)) == file.absolute():
             return {**app.options, **({"every": app.every} if app.every else {})}
     return {}
 

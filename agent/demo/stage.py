@@ -18,6 +18,7 @@ from agent.demo.fleet import Fleet
 from agent.demo.look import DEMO_KEY
 from agent.exits import USAGE, AgentError
 from edge_apps.client import ClientError
+from edge_apps.homes import expanded
 
 GREET_S = 30.0
 GREET_POLL_S = 0.2
@@ -76,7 +77,7 @@ def _directory(keep: Path | None, stack: AsyncExitStack) -> Path:
         made = Path(tempfile.mkdtemp(prefix="covey-demo-"))
         stack.callback(shutil.rmtree, made, ignore_errors=True)
         return made
-    keep = keep.expanduser().absolute()
+    keep = expanded(keep).absolute()
     if keep.exists() and any(keep.iterdir()):
         raise AgentError(
             f"{keep} is not empty; nothing was started", "name a new directory to --keep", USAGE

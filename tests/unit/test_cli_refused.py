@@ -183,6 +183,17 @@ def test_a_service_without_home_needs_none(tmp_path: Path) -> None:
     assert as_nobody("simulate", "--nodes", "2", "--seconds", "10").returncode == exits.YES
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["config", "show"], ["config", "check"], ["app", "list"], ["status"], ["doctor"]],
+    ids=" ".join,
+)
+def test_a_home_in_the_configuration_of_who_has_none(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "covey.toml").write_text('[apps.door]\npath = "~/door.py"\n')
+    done = as_nobody("--dir", str(tmp_path), *arguments)
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["--dir", "~/a", "status"]], ids=str)
 def test_nobody_is_told_to_name_a_place(arguments: list[str]) -> None:
     done = as_nobody(*arguments)
