@@ -68,7 +68,7 @@ def query(
         raise AgentError(
             f"no member that was asked answers {name!r}",
             f"{known}; others need a handler in [queries] there, or an app",
-            exits.NOT_FOUND,
+            exits.UNHEALTHY,
         )
     _conclude(session, summary)
 

@@ -123,7 +123,7 @@ def test_nobody_answers_such_queries(served: Served, covey: Covey) -> None:
 
     served.agent.forum.answers = [Answer(ME, "ada", AnswerKind.NOBODY, b"", 0.1), Summary(0, 1, ())]
     outcome = covey("query", "uptme")
-    assert outcome.status == exits.NOT_FOUND
+    assert outcome.status == exits.UNHEALTHY
     assert "no member that was asked answers 'uptme'" in outcome.stderr
     assert "did you mean 'uptime'?" in outcome.stderr
 
