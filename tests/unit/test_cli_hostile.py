@@ -7,7 +7,7 @@ command that is new has to say in ``CALLS`` how it is called.
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import click
@@ -23,6 +23,7 @@ from agent.cli.session import Session
 from agent.exits import AgentError
 from agent.forum.words import Answer, Missed, Summary, Told
 from agent.store.outbox import Accepted, DeadLetter
+from agent.uplink.trial import Outcome, Step
 from edge_apps.client import ApiError, Client
 from edge_apps.reading import Reading
 from gossip.membership.members import MemberState
@@ -68,6 +69,8 @@ CALLS: dict[str, list[list[str]]] = {
     "sleep": [["1h"], [EVIL]],
     "status": [[]],
     "token create": [[], ["--ttl", EVIL]],
+    "uplink status": [[]],
+    "uplink test": [[]],
     "wake": [[]],
     "completion": [[EVIL]],
     "simulate": [["--profile", EVIL]],
@@ -83,6 +86,10 @@ ELSEWHERE = {
     "service uninstall": "changes this machine; tests/devices has it",
     "kv watch": "follows for ever, like `events --follow`",
 }
+
+
+async def _hostile_steps() -> AsyncIterator[Step]:
+    yield Step(EVIL, Outcome.FAILED, 0.1, EVIL, EVIL)
 
 
 def spoiled(agent: FakeAgent) -> None:
@@ -104,6 +111,7 @@ def spoiled(agent: FakeAgent) -> None:
     texts = [name for name in status.__struct_fields__ if isinstance(getattr(status, name), str)]
     uplink = msgspec.structs.replace(status, **dict.fromkeys(texts, EVIL))
     agent.uplink.status = lambda: uplink  # type: ignore[method-assign]
+    agent.uplink.test = _hostile_steps  # type: ignore[method-assign]
     agent.forum.told = [Told(EVIL, EVIL, EVIL.encode(), OTHER, EVIL, 1, False, 1.0)]
     agent.forum.recent = lambda _patterns, _limit: agent.forum.told  # type: ignore[method-assign]
     agent.forum.followed = [*agent.forum.told, Missed(3)]
