@@ -5,7 +5,7 @@ Its queue lives in memory and, after an outage, writes all of itself to a broker
 twenty; so a message is handed to paho only when it may be sent at once, and every connection
 gets a new paho client, which cannot remember anything.
 
-What blocks (name lookup, TCP and TLS handshakes) runs in an executor; after that, the socket
+What blocks (name lookup, TCP and TLS handshakes) runs in a thread; after that, the socket
 belongs to the event loop: paho reads when it is readable, writes when it is writable, and is
 asked once a second whether a ping is due. Files with certificates and passwords are read at
 every connection, so that a renewed one counts without a restart.
@@ -27,6 +27,7 @@ from paho.mqtt.properties import Properties
 from agent.exits import BAD_CONFIG, AgentError
 from agent.settings import UplinkSettings
 from agent.uplink import reasons
+from agent.uplink.blocking import in_thread
 from agent.uplink.link import ConnectError, Listener, Session
 from agent.uplink.template import Message
 from agent.uplink.versions import Version
@@ -68,13 +69,12 @@ class PahoLink:
             raise
 
     async def _opened(self, client: "_Client", version: Version) -> None:
-        """Open the client's connection, in an executor. Raises ConnectError."""
-        loop = asyncio.get_running_loop()
-        opening = loop.run_in_executor(None, self._open, client, version)
+        """Open the client's connection, in a thread. Raises ConnectError."""
+        opening = in_thread(lambda: self._open(client, version))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            if not opening.done():  # the executor cannot be stopped: close what it comes back with
+            if not opening.done():  # the thread cannot be stopped: close what it comes back with
                 opening.add_done_callback(lambda done: done.exception() or client.disconnect())
             raise
         except (OSError, ValueError) as error:
@@ -120,7 +120,7 @@ class PahoLink:
         return client
 
     def _open(self, client: "_Client", version: Version) -> None:
-        """Connect the socket and write the CONNECT. Blocks; runs in an executor."""
+        """Connect the socket and write the CONNECT. Blocks; runs in a thread."""
         keepalive = max(1, round(self._settings.keepalive_s))
         address = (self._settings.host, self._settings.broker_port, keepalive)
         if version != "5":

@@ -21,6 +21,7 @@ import msgspec
 from agent.settings import UplinkSettings
 from agent.store.outbox import Accepted
 from agent.uplink import advice, reasons
+from agent.uplink.blocking import in_thread
 from agent.uplink.client import PahoLink, tls_context
 from agent.uplink.link import ConnectError, Session, publish_bytes
 from agent.uplink.template import Message, Place, Template
@@ -107,10 +108,11 @@ class Trial:
             family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             self._addresses = [(family, host)]
             return f"{host} is an address"
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(STEP_TIMEOUT_S):
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = await in_thread(
+                    lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                )
         except (TimeoutError, OSError, UnicodeError) as error:
             raise _Failed(*advice.on_name(host, error)) from None
         self._addresses = [(family, str(address[0])) for family, _, _, _, address in found]
@@ -142,7 +144,7 @@ class Trial:
             raise _Skipped("not used: tls = false")
         host = self._settings.host
         try:
-            version = await asyncio.to_thread(_shake_hands, opened, context, host)
+            version = await in_thread(lambda: _shake_hands(opened, context, host))
         except OSError as error:
             names = await self._names_of_peer() if advice.is_about_names(error) else ()
             raise _Failed(*advice.on_tls(host, error, names)) from None
@@ -223,7 +225,7 @@ class Trial:
         family, address = self._addresses[0]
         try:
             opened = await _open(family, address, self._settings.broker_port)
-            certificate = await asyncio.to_thread(_certificate, opened, context)
+            certificate = await in_thread(lambda: _certificate(opened, context))
         except OSError:
             return None
         return advice.names_in(certificate)

@@ -4,8 +4,9 @@ import asyncio
 import json
 import random
 import socket
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -368,3 +369,24 @@ def test_one_bad_sensor_among_many_deliveries_does_not_fill_the_log(
     run(scenario())
     assert caplog.text.count("The broker refused a reading") <= 3
     assert caplog.text.count("Giving up the reading") == 3
+
+
+def test_a_broker_that_keeps_silent_in_tls_does_not_hold_up_the_stop() -> None:
+    async def scenario(port: int) -> None:
+        settings = UplinkSettings(host="127.0.0.1", port=port, tls=True, keepalive="60s")
+        link = client.PahoLink(settings, "covey-test")
+        connecting = asyncio.create_task(link.connect("5", cast("Any", None), WAIT_S))
+        accepted, _ = await asyncio.to_thread(server.accept)
+        with accepted:
+            await asyncio.to_thread(accepted.recv, 1)  # it has begun to shake hands
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            silent.append(accepted.dup())
+
+    silent: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        asyncio.run(scenario(server.getsockname()[1]))
+        # Here, the thread still waits for an answer: the end of the loop did not wait for it.
+        assert [each.name for each in threading.enumerate()].count("uplink") == 1
+    for each in silent:
+        each.close()

@@ -99,7 +99,7 @@ def test_tls_with_a_good_certificate(authority: Authority, host: str) -> None:
     broker = StrictBroker(tls=authority.server("localhost", "127.0.0.1"))
     steps = {
         step.step: step
-        for step in against(broker, host=host, tls=True, ca_file=str(authority.path))
+        for step in against(broker, host=host, tls=True, ca_file=str(authority.certificate))
     }
     assert steps["TLS"].outcome is Outcome.OK
     assert steps["TLS"].message == f"TLS 1.3, and the broker's certificate is good for {host}"
@@ -193,7 +193,7 @@ def test_a_bad_certificate(
     hint: str,
 ) -> None:
     broker = StrictBroker(tls=authority.server(*names, begins=days[0], ends=days[1]))
-    ca_file = str(authority.path) if trusted else ""
+    ca_file = str(authority.certificate) if trusted else ""
     step = failed(against(broker, host="localhost", tls=True, ca_file=ca_file), "TLS")
     assert message in step.message
     assert hint in step.hint
