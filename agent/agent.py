@@ -54,7 +54,7 @@ from agent.security.circle import RunningCircle
 from agent.security.key_desk import KeyDesk
 from agent.security.key_messages import TAGS as KEY_TAGS
 from agent.security.keyring import Keyring
-from agent.stages import STARTING, Lack, Stage
+from agent.stages import Lack, Stage
 from agent.stalls import StallWatch
 from agent.store.control import ControlStore
 from agent.store.database import Database
@@ -67,6 +67,7 @@ from agent.timekeeping import Timekeeper
 from agent.uplink.memory import BrokerMemory
 from agent.uplink.service import Uplink
 from agent.uplink.template import Place
+from agent.waiting import Waiting
 from agent.wall_clock import Step, WallClock, date
 from gossip.ids import Boot, NodeId, format_node_id, next_boot
 from gossip.machine import Address, Instant
@@ -112,7 +113,6 @@ class Agent:
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
         self.doctor = EarlyDoctor(self)
-        self._lack: Lack = STARTING
         self._listeners = Listeners(self, paths, config.api)
         self.metrics = Metrics()
         self.counts: Counter[str] = Counter()
@@ -121,9 +121,9 @@ class Agent:
         self.metrics.count(lambda: self.watch.counts)
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
+        self._waiting = Waiting(self._notifier, self.watch)
         self._reasons = Reasons()
         self.stalls = StallWatch()
-        self._stopping = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
         self._tuning = PROFILES[config.gossip.profile]
 
@@ -142,7 +142,7 @@ class Agent:
                 self._open_identity()
                 await self._open_stores(opened)
                 await self._until_clock_is_plausible(opened)
-            if not self._stopping.is_set():
+            if not self._waiting.stopping.is_set():
                 await self._open_network(opened)
                 await self._open_services(opened)
                 self.stage = Stage.MEMBER
@@ -150,17 +150,17 @@ class Agent:
                 opened.callback(self.stalls.stop)
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
                 self._keep("driver", self.driver.wait)
-                await self._until_stopped()
+                await self._waiting.until_stopped()
             self._notifier.stopping()
 
     async def leave(self) -> None:
         """Say goodbye to the others and let ``run`` return."""
         try:
-            if not self._stopping.is_set() and hasattr(self, "driver"):
+            if not self._waiting.stopping.is_set() and hasattr(self, "driver"):
                 self.driver.call(self._node.leave)
                 await asyncio.sleep(self._tuning.leave_linger_s + self._tuning.gossip_interval_s)
         finally:
-            self._stopping.set()
+            self._waiting.stopping.set()
 
     async def part(self, parting: Parting) -> None:
         """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
@@ -227,13 +227,13 @@ class Agent:
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
         if self.stage is Stage.WAITING:
-            return [self._lack.message, *self.watch.troubles()]
+            return [self._waiting.lack.message, *self.watch.troubles()]
         reasons = [each.problem for each in self._databases if each.problem]
         reasons += self.watch.troubles()
-        lack = self._lack if self.stage < Stage.MEMBER else self._clock_lack()
+        lack = self._waiting.lack if self.stage < Stage.MEMBER else self._clock_lack()
         if lack is not None:
             reasons.append(lack.message)
-        return [*reasons, "leaving the covey"] if self._stopping.is_set() else reasons
+        return [*reasons, "leaving the covey"] if self._waiting.stopping.is_set() else reasons
 
     def losses(self) -> Sequence[str]:
         """Return what was found to be lost on the disk since the start; empty when nothing was."""
@@ -246,12 +246,12 @@ class Agent:
     def require(self, stage: Stage) -> None:
         """Raise AgentError, with what to do, when the agent has not come so far."""
         if self.stage < stage:
-            raise self._lack.error()
+            raise self._waiting.lack.error()
 
     @property
     def advice(self) -> str:
         """What to do for the agent to come further; empty when it takes part."""
-        return self._lack.hint if self.stage < Stage.MEMBER else ""
+        return self._waiting.lack.hint if self.stage < Stage.MEMBER else ""
 
     def store_counts(self) -> Counter[str]:
         """Return what the databases and the outbox counted, added up."""
@@ -266,30 +266,18 @@ class Agent:
         """Wait until this node is part of a covey; tell whether it is, or the agent is to stop."""
         while (lack := self.newcomer.lack()) is not None:
             await self._listeners.open()
-            await self._wait_with(lack, self.newcomer.arrived.wait())
-            if self._stopping.is_set():
+            await self._waiting.without(lack, self.newcomer.arrived.wait())
+            if self._waiting.stopping.is_set():
                 return False
             self.newcomer.arrived.clear()
         return True
 
     async def _until_clock_is_plausible(self, opened: AsyncExitStack) -> None:
         """Take readings and run apps, without a word to others, while the clock cannot be right."""
-        while not self._stopping.is_set() and (lack := self._clock_lack()) is not None:
+        while not self._waiting.stopping.is_set() and (lack := self._clock_lack()) is not None:
             await self._serve(opened)
             dates = self.identity.valid_from, self.identity.valid_until
-            await self._wait_with(lack, self.clock.until_plausible(*dates))
-
-    async def _wait_with(self, lack: Lack, end: Coroutine[Any, Any, object]) -> None:
-        """Say what this node lacks, and wait for that to end, or to stop."""
-        self._lack = lack
-        log.warning("%s; %s", lack.message, lack.hint)
-        self._notifier.ready(f"waiting: {lack.message}; {lack.hint}")
-        ended = asyncio.create_task(end, name="agent: until it can go on")
-        try:
-            await self._until_stopped(ended)
-        finally:
-            ended.cancel()
-            self._lack = STARTING
+            await self._waiting.without(lack, self.clock.until_plausible(*dates))
 
     def _clock_lack(self) -> Lack | None:
         """Say why the clock cannot be right; None if it can."""
@@ -466,19 +454,6 @@ class Agent:
         self._keep("facts", partial(self.facts.follow, self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
-
-    async def _until_stopped(self, *ends: asyncio.Future[Any]) -> None:
-        """Wait for ``leave``, one of the ``ends``, or for something to break. Raises what broke."""
-        stopping = asyncio.create_task(self._stopping.wait(), name="agent: until told to stop")
-        broken = asyncio.create_task(self.watch.ended(), name="agent: until something breaks")
-        try:
-            waiting: set[asyncio.Future[Any]] = {stopping, broken, *ends}
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
-        finally:
-            stopping.cancel()
-            broken.cancel()
 
     def _note_step(self, step: Step) -> None:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1

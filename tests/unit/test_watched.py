@@ -250,8 +250,6 @@ STARTS = {"create_task", "ensure_future", "run_in_executor", "Thread", "Timer", 
 
 ELSEWHERE = {
     # These wait for the task within the same function, and hear of its failure there.
-    ("agent/agent.py", "_until_stopped"): "waited for at once",
-    ("agent/agent.py", "_wait_with"): "waited for at once",
     ("agent/api/belonging.py", "_progress"): "waited for at once",
     ("agent/api/streams.py", "_lines"): "waited for, and ended with the stream",
     ("agent/api/streams.py", "_next"): "waited for at once",
@@ -267,6 +265,8 @@ ELSEWHERE = {
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",
     ("agent/stalls.py", "start"): "a thread; one that ends by an error is counted",
     ("agent/uplink/client.py", "_opened"): "waited for at once",
+    ("agent/waiting.py", "until_stopped"): "waited for at once",
+    ("agent/waiting.py", "without"): "waited for by until_stopped",
     ("agent/watched.py", "start"): "here they are watched",
 }
 OTHERS = ("agent/demo/", "agent/cli/")
