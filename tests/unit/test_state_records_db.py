@@ -2,13 +2,23 @@
 
 import asyncio
 import random
+import sqlite3
 from pathlib import Path
 
 import pytest
 
+from agent.store.failures import StorageError
 from agent.store.records import RecordStore
+from gossip.state.limits import PARTITIONS
 from gossip.state.records import Record, Version
-from gossip.state.storage import ClockChange, Forget, HoldingChange, MemoryStorage, RecordChange
+from gossip.state.storage import (
+    DAMAGED,
+    ClockChange,
+    Forget,
+    HoldingChange,
+    MemoryStorage,
+    RecordChange,
+)
 
 KEYS = ["a", "a/b", "a/é", "a\U0010ffff", "a\U0010ffffb", "b", "ä", "z" * 512]
 ACTORS = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
@@ -66,6 +76,65 @@ def compare(records: RecordStore, memory: MemoryStorage) -> None:
                 for limit in (1, 3, 100):
                     expected = memory.scan(partition, prefix, key, limit)
                     assert records.scan(partition, prefix, key, limit) == expected
+
+
+def test_a_changed_record_is_never_handed_out_and_the_next_start_mends_it(tmp_path: Path) -> None:
+    """While the agent runs it is an error, which ends it; then the sound ones are carried over."""
+    records_of = {f"key-{n}": Record((Version(n, 1, 7, b"value"),), ((n, 1),)) for n in range(9)}
+
+    async def scenario() -> None:
+        records = await RecordStore.open(tmp_path / "data.db")
+        changes = [RecordChange(2, key, record) for key, record in records_of.items()]
+        await records.save([*changes, ClockChange(2, 4, ((1, 1),)), HoldingChange(2, 5)])
+        await records.database.write(
+            lambda c: c.execute("UPDATE records SET record = x'9090' WHERE key = 'key-4'")
+        )
+        assert records.load(2, "key-3") == records_of["key-3"]
+        for read in (lambda: records.load(2, "key-4"), lambda: records.scan(2, "", "", 99)):
+            with pytest.raises(StorageError, match="a row of records is not as it was written"):
+                read()
+        await records.close()
+        records = await RecordStore.open(tmp_path / "data.db")
+        del records_of["key-4"]
+        assert dict(records.scan(2, "", "", 99)) == records_of
+        assert records.clock(2) == ()
+        assert records.holdings() == dict.fromkeys(range(PARTITIONS), DAMAGED)
+        await records.save([HoldingChange(2, 6), HoldingChange(3, None)])
+        await records.close()
+        records = await RecordStore.open(tmp_path / "data.db")
+        assert records.database.losses == []
+        assert (records.holdings()[2], 3 in records.holdings()) == (6, False)
+        await records.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("table", ["records", "clocks"])
+def test_a_row_that_is_missing_in_silence_is_noticed(tmp_path: Path, table: str) -> None:
+    """As if a page said that it has one row less: every row that is there is sound."""
+
+    async def scenario() -> None:
+        records = await RecordStore.open(tmp_path / "data.db")
+        version = Version(1, 1, 7, b"value")
+        await records.save([RecordChange(n, "key", Record((version,), ())) for n in range(5)])
+        await records.save([ClockChange(n, 1, ((1, 1),)) for n in range(5)])
+        await records.close()
+        with sqlite3.connect(tmp_path / "data.db") as connection:
+            (page,) = connection.execute(
+                "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)
+            ).fetchone()
+        connection.close()
+        data = bytearray((tmp_path / "data.db").read_bytes())
+        at = (page - 1) * 4096 + 3
+        assert data[at : at + 2] == b"\0\5", "five rows"
+        data[at + 1] = 4
+        (tmp_path / "data.db").write_bytes(data)
+        records = await RecordStore.open(tmp_path / "data.db")
+        assert records.database.losses
+        assert set(records.holdings().values()) == {DAMAGED}
+        await records.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_batch_is_all_or_nothing(tmp_path: Path) -> None:
