@@ -50,6 +50,7 @@ from agent.exits import UNHEALTHY
 from agent.store.failures import (
     StorageError,
     closed,
+    has_room,
     is_damage,
     is_shortage,
     rebuilding,
@@ -62,7 +63,6 @@ from agent.store.tail import Note, Tail
 GROUP_WRITES_MAX = 1000
 SYNC_DELAY_S = 1.0
 PROBE_DELAY_S = 5.0
-ROOM_BYTES = 1024 * 1024
 # A card on which new files are damaged at once is not worth another one.
 REBUILDS_MAX = 5
 
@@ -155,7 +155,7 @@ class Database:
                 reader.execute("ROLLBACK")
         except sqlite3.Error as error:
             if is_damage(error):
-                self.suspect(str(error))
+                self.suspect(error)
             failure = translate(error, self.path)
             if isinstance(failure, StorageError):
                 self._unreadable = failure
@@ -182,16 +182,17 @@ class Database:
         """What was noted after the last commit before this database was opened."""
         return self._tail.found
 
-    def suspect(self, reason: str) -> None:
-        """Have the file replaced by one with all that can be read of it.
+    def suspect(self, reason: object) -> bool:
+        """Have the file replaced by one with all that can be read of it; tell whether it will be.
 
         Only where rows never change: of others somebody may hold a form that is then gone, and
         the file is mended by the next start, which looks through it.
         """
-        if self._damage or self._closed or self._failure or self._migrations.is_rewritten:
-            return
-        self._damage = reason
+        if self._closed or self._failure or self._migrations.is_rewritten:
+            return False
+        self._damage = self._damage or str(reason)
         self._begin_commits()
+        return True
 
     async def sync(self) -> None:
         """Return when every commit so far is on the disk. Raises StorageError."""
@@ -282,15 +283,15 @@ class Database:
         loop = asyncio.get_running_loop()
         writes = [fn for fn, _ in group]
         outcomes = await loop.run_in_executor(self._thread, self._commit, writes)
-        damage = next((o.error for o in outcomes if isinstance(o, Raised) and o.is_damage), None)
-        if damage is not None:
-            self.suspect(str(damage))
-        if self._damage and damage is not None:
-            self._queue.extendleft(reversed(group))  # again, on the new file
-            return
-        for (_, future), outcome in zip(group, outcomes, strict=True):
-            _settle(future, outcome)
-        self._note_commit(outcomes)
+        again: list[tuple[Write, asyncio.Future[Any]]] = []
+        for (fn, future), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Raised) and outcome.is_damage and self.suspect(outcome.error):
+                again.append((fn, future))
+            else:
+                _settle(future, outcome)
+        self._queue.extendleft(reversed(again))  # on the new file
+        if len(again) < len(group):
+            self._note_commit(outcomes)
 
     def _note_commit(self, outcomes: list["Outcome"]) -> None:
         failed = [o.error for o in outcomes if isinstance(o, Raised)]
@@ -353,7 +354,7 @@ class Database:
                 self._thread, self._replace, reader, self._damage
             )
             self._reader = connections.reader
-        except (OSError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits must hear of it
             self._fail_for_good(error)
             return
         finally:
@@ -474,21 +475,6 @@ def _settle(future: asyncio.Future[Any], outcome: Outcome) -> None:
         future.set_exception(outcome.error)
     else:
         future.set_result(outcome)
-
-
-def has_room(path: Path) -> bool:
-    """Tell whether a file beside this one could have ``ROOM_BYTES``; nothing is left of it."""
-    probe = path.with_name(f".{path.name}.room")
-    try:
-        handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(handle, 0, ROOM_BYTES)
-        finally:
-            os.close(handle)
-            probe.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _write_nothing(writer: sqlite3.Connection) -> None:

@@ -6,6 +6,7 @@ Errors that are not the disk's (a constraint, a wrong statement) are our own and
 """
 
 import errno
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -15,6 +16,7 @@ from agent import exits
 from agent.exits import AgentError
 
 PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
+ROOM_BYTES = 1024 * 1024  # what a disk has room for that is no longer full
 WAL_INDEX_BYTES = 32768  # the smallest file beside a write-ahead log (sqlite.org/walformat.html)
 
 FULL = "the disk is full"
@@ -39,6 +41,15 @@ KIND_OF_CODE = {
     sqlite3.SQLITE_BUSY: BUSY,
     sqlite3.SQLITE_LOCKED: BUSY,
 }
+
+UNREADABLE_CODES = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+    }
+)
+"""Errors of the disk that are damage, too: what lies in that place is gone, the rest is not."""
 
 KIND_OF_ERRNO = {
     errno.ENOSPC: FULL,
@@ -172,6 +183,21 @@ def closed(path: Path) -> StorageError:
     )
 
 
+def has_room(path: Path) -> bool:
+    """Tell whether a file beside this one could have ``ROOM_BYTES``; nothing is left of it."""
+    probe = path.with_name(f".{path.name}.room")
+    try:
+        handle = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, ROOM_BYTES)
+        finally:
+            os.close(handle)
+            probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
 def _has_no_room(path: Path) -> bool:
     """Tell whether the index of a write-ahead log found no room: SQLite calls that an I/O error."""
     try:
@@ -185,5 +211,5 @@ def _kind_of(error: Exception) -> str | None:
         return KIND_OF_ERRNO.get(error.errno or 0, FAILING)
     if isinstance(error, sqlite3.Error):
         code: int = getattr(error, "sqlite_errorcode", 0)
-        return KIND_OF_CODE.get(code & PRIMARY_CODE_MASK)
+        return BROKEN if code in UNREADABLE_CODES else KIND_OF_CODE.get(code & PRIMARY_CODE_MASK)
     return None

@@ -16,6 +16,7 @@ What SQLite knows of its log stands at the start of the file ``-shm``
 (https://sqlite.org/walformat.html, section 2.1).
 """
 
+import contextlib
 import os
 import struct
 import threading
@@ -110,7 +111,8 @@ class Tail:
     def watch(self) -> None:
         """Look at the log from now on: SQLite has opened it."""
         assert self._index is None, "released before it is watched again"
-        self._index = os.open(f"{self._database}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(FileNotFoundError):  # a file system on which SQLite has no log
+            self._index = os.open(f"{self._database}-shm", os.O_RDONLY | os.O_CLOEXEC)
 
     def release(self) -> None:
         """Look at it no longer: SQLite has closed it."""

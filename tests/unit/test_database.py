@@ -14,8 +14,8 @@ import pytest
 from sqlite_utils import Database as Schema
 
 from agent import exits
-from agent.store.database import Database, has_room
-from agent.store.failures import NewerSchemaError, StorageError
+from agent.store.database import Database
+from agent.store.failures import NewerSchemaError, StorageError, has_room
 from agent.store.migrations import Migrations
 from agent.store.salvage import damaged_files
 from tests.patience import GIVE_UP_S
@@ -183,6 +183,49 @@ def test_damage_found_while_reading_is_explained_and_mended(tmp_path: Path) -> N
     run(tmp_path, scenario)
 
 
+def unreadable(connection: sqlite3.Connection) -> None:
+    """Raise what SQLite does about a block that the disk does not give back."""
+    insert("undone")(connection)
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    raise error
+
+
+def test_of_a_group_only_the_write_that_met_damage_is_made_again(tmp_path: Path) -> None:
+    """The others were committed with it: made again, they would be there twice."""
+    tries: list[int] = []
+
+    def meets_damage_once(connection: sqlite3.Connection) -> None:
+        tries.append(1)
+        if len(tries) == 1:
+            unreadable(connection)
+        insert("second")(connection)
+
+    async def scenario(database: Database) -> None:
+        await asyncio.gather(
+            database.write(lambda c: c.execute("CREATE TABLE kept (id INTEGER PRIMARY KEY)")),
+            database.write(meets_damage_once),
+            database.write(lambda c: tries.append(10)),
+            return_exceptions=True,
+        )
+        assert tries == [1, 10, 1]
+        assert len(database.losses) == 1
+
+    run(tmp_path, scenario)
+
+
+def test_a_file_that_is_damaged_again_and_again_is_given_up(tmp_path: Path) -> None:
+    async def scenario(database: Database) -> None:
+        with pytest.raises(StorageError, match="damaged 5 times since the start"):
+            await database.write(unreadable)
+        with pytest.raises(StorageError, match="damaged 5 times since the start"):
+            database.read(texts)
+        assert "damaged 5 times" in database.problem
+        assert len(database.losses) == 5
+
+    run(tmp_path, scenario)
+
+
 def test_a_swap_that_a_crash_interrupted_is_finished(tmp_path: Path) -> None:
     run(tmp_path, lambda database: database.write(insert("rebuilt")))
     path = tmp_path / "t.db"
@@ -230,7 +273,7 @@ def test_room_is_looked_for_and_nothing_is_left_of_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert has_room(tmp_path / "t.db")
-    monkeypatch.setattr("agent.store.database.ROOM_BYTES", 1 << 60)
+    monkeypatch.setattr("agent.store.failures.ROOM_BYTES", 1 << 60)
     assert not has_room(tmp_path / "t.db")
     assert not has_room(tmp_path / "absent" / "t.db")
     assert list(tmp_path.iterdir()) == []
