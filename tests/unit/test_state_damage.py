@@ -1,0 +1,62 @@
+"""What a node does about a copy of which its disk has lost a part."""
+
+from gossip.state.requests import Get, Put
+from gossip.state.storage import DAMAGED
+from tests.unit.state_net import Net, registry_of
+
+
+def damaged(net: Net, number: int, *keys: str) -> None:
+    """Crash a node, and have its disk lose these keys, and say so."""
+    net.crash(number)
+    storage = net.storages[number]
+    for records in storage.records.values():
+        for key in keys:
+            records.pop(key, None)
+    storage.clocks.clear()
+    storage.complete = dict.fromkeys(range(net.registry.partitions), DAMAGED)
+
+
+def test_a_damaged_copy_is_taken_over_before_it_answers_and_deletes_nothing() -> None:
+    net = Net(registry_of([1, 2, 3]))
+    assert net.ask(1, Put("k", b"v", w=3)).outcome == "ok"
+    damaged(net, 1, "k")
+    net.isolate(1)
+    net.start(1)
+    net.run(3)
+    assert net.planes[1].handover.unfinished(), "nobody was there to ask"
+    partition = net.registry.partition_of("k")
+    assert not net.planes[1].replica.is_complete(partition, net.registry)
+    net.heal()
+    net.run(60)
+    assert not net.planes[1].handover.unfinished()
+    for number in (1, 2, 3):
+        assert net.values(net.ask(number, Get("k"))) == [b"v"]
+    assert net.storages[1].load(partition, "k"), "it has its copy again"
+    assert DAMAGED not in net.storages[1].holdings().values()
+
+
+def test_a_damaged_copy_needs_as_many_others_as_may_have_heard_a_write_alone() -> None:
+    """A write that 1 and 3 acknowledged is on 3 alone now: 2 is not enough."""
+    net = Net(registry_of([1, 2, 3]))
+    net.isolate(2)
+    assert net.ask(1, Put("k", b"v")).outcome == "ok"
+    net.heal()
+    net.isolate(3)
+    damaged(net, 1, "k")
+    net.start(1)
+    net.run(30)
+    assert net.ask(1, Get("k")).outcome == "unavailable", "rather than nothing"
+    net.heal()
+    net.run(60)
+    assert net.values(net.ask(1, Get("k"))) == [b"v"]
+
+
+def test_a_covey_of_one_goes_on_with_what_is_left() -> None:
+    net = Net(registry_of([1]))
+    for key in ("kept", "lost"):
+        assert net.ask(1, Put(key, b"v")).outcome == "ok"
+    damaged(net, 1, "lost")
+    net.start(1)
+    net.run(1)
+    assert net.values(net.ask(1, Get("kept"))) == [b"v"]
+    assert net.values(net.ask(1, Get("lost"))) == []
