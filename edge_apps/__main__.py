@@ -51,6 +51,8 @@ def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> i
         if once:
             for function, _ in app.periods(options):
                 function(context)
+            if heard := [*app.event_functions, *app.query_functions]:
+                context.log.info("under an agent it also hears %s", ", ".join(heard))
         elif prints:
             running.serve(app, context, running.stopped_by_signals())
         else:

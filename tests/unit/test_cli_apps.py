@@ -90,6 +90,15 @@ def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path
     assert covey("app", "try", "probe.py", "--option", "hall").status == exits.USAGE
 
 
+def test_an_app_that_only_listens_says_so(covey: Covey, tmp_path: Path) -> None:
+    heard = "@app.on_event('alarm/*')\ndef alarm(context: Context, event: object) -> None: ..."
+    (tmp_path / "probe.py").write_text(app(heard))
+    tried = covey("app", "try", "probe.py")
+    assert tried.status == exits.YES
+    assert "under an agent it also hears alarm/*" in tried.stderr
+    assert "It published no reading." in tried.stderr
+
+
 def test_an_app_that_fails_says_why(covey: Covey, tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(app(f"{SAMPLE}raise RuntimeError('no such bus')"))
     tried = covey("app", "try", "probe.py")
