@@ -114,6 +114,8 @@ class Driver:
             addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
             on_guest=on_guest,
             path_bytes=lambda node: self.node.path_bytes(node),
+            relays_to=lambda node: self.node.swim.relays_to(node),
+            may_join=lambda one, other: self.node.belong(one, other),
             greeting=greeting,
         )
         self._udp.start(lambda: self._input(self._deliver))

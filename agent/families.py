@@ -11,6 +11,7 @@ FAMILIES: dict[str, str] = {
     "acks": "Answers to pings that were not sent, or no longer waited for.",
     "pings_ignored": "Pings that were meant for somebody else.",
     "pings_answered": "Pings that came by a stream, because no datagram got through.",
+    "relayed_streams": "Streams asked of this node by members that do not reach each other.",
     "path_checks": "Looks at members for blocked streams and narrow paths, and how they ended.",
     "refusals": "Hosts that said that a member's process is gone, and what was made of it.",
     "checks": "Members looked for at once because of such a word or an ended stream.",

@@ -255,6 +255,10 @@ class Node:
         """Return where a node may be reached, best first."""
         return self.swim.addresses_of(node)
 
+    def belong(self, *nodes: NodeId) -> bool:
+        """Say whether all of these nodes are in the registry."""
+        return all(self.state.registry.node(node) is not None for node in nodes)
+
     def path_bytes(self, node: NodeId) -> int:
         """Return how large an IP packet to a member may be."""
         return self.swim.path_bytes(node)

@@ -12,6 +12,7 @@ the token is not used twice.
 """
 
 import asyncio
+import errno
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,7 @@ from gossip.machine import Address
 
 TIMEOUT_S = 30.0
 ATTEMPT_S = 15.0
+NO_ROUTE = {errno.ENETUNREACH, errno.EAFNOSUPPORT}
 FOREIGN = "answered, but belongs to another covey"
 
 
@@ -158,7 +160,7 @@ class Joining:
             except RemoteError as error:
                 self._note_failure(address, str(error))
             except (OSError, EOFError) as error:
-                self._note_failure(address, str(error) or "no answer in time")
+                self._note_failure(address, why_not(error, address))
 
     def _note_failure(self, address: Address, why: str) -> None:
         """Remember why an address did not help, and say so once: it is tried again and again."""
@@ -269,6 +271,14 @@ class Joining:
             "with --seed HOST.",
             status=exits.UNREACHABLE,
         )
+
+
+def why_not(error: OSError | EOFError, address: Address) -> str:
+    """Return why there was no answer, in plain words where people would not guess it."""
+    if getattr(error, "errno", None) in NO_ROUTE:
+        family = "IPv6" if ":" in address.host else "IPv4"
+        return f"this device has no {family} that leads there; name a member that has another"
+    return str(error) or "no answer in time"
 
 
 def _apply(identity_dir: Path, token: Token, name: str, weight: float, zone: str) -> Applicant:

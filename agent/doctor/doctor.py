@@ -3,11 +3,12 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.doctor import clocks, matrix, network, running, streams
+from agent.doctor import clocks, families, matrix, network, running, streams
 from agent.doctor.desk import Consultation, DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
@@ -74,7 +75,8 @@ class Doctor:
             *self._look_inside(),
             running.apps(await agent.apps.list()),
             *clocks.examine(told.clocks_s, agent.identity.node_id, names),
-            *await matrix.examine(ways, names, ports),
+            *await matrix.examine(ways, names, ports, self._are_apart()),
+            families.examine({each.name: each.addresses for each in agent.members if each.is_live}),
             *streams.examine(trials, heard, names, ports[me]),
         ]
         return {
@@ -92,6 +94,9 @@ class Doctor:
         silent = [node for node in told.asked if node not in told.views][:TRIALS_MAX]
         tried = await asyncio.gather(*map(self._agent.driver.try_stream, silent))
         return {node: trial for node, trial in zip(silent, tried, strict=True) if trial}
+
+    def _are_apart(self) -> Callable[[NodeId, NodeId], bool]:
+        return families.apart({each.id: each.addresses for each in self._agent.members})
 
     def _ports(self) -> dict[NodeId, int]:
         """Return at which port each member is reached: for UDP and for TCP."""

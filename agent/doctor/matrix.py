@@ -4,7 +4,7 @@ Only the receiver knows whether a datagram arrived. So the cell from A to B is r
 says it heard of A; where B says nothing, an answered ping of A's will do.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from itertools import chain
@@ -106,10 +106,18 @@ def _fresh(age_s: float | None, fresh_s: float) -> bool:
 
 
 async def examine(
-    matrix: Matrix, names: Mapping[NodeId, str], ports: Mapping[NodeId, int]
+    matrix: Matrix,
+    names: Mapping[NodeId, str],
+    ports: Mapping[NodeId, int],
+    are_apart: Callable[[NodeId, NodeId], bool] = lambda _one, _other: False,
 ) -> list[Finding]:
-    """Return advice about paths that do not work, or one finding that all do. In slices."""
-    rows = await collect(list(_examine_row(a, matrix, names, ports)) for a in matrix.nodes)
+    """Return advice about paths that do not work, or one finding that all do. In slices.
+
+    Between members that ``are_apart`` there is no path to mend.
+    """
+    rows = await collect(
+        list(_examine_row(a, matrix, names, ports, are_apart)) for a in matrix.nodes
+    )
     findings = list(chain.from_iterable(rows))
     if len(findings) > FINDINGS_MAX:
         more = len(findings) - FINDINGS_MAX
@@ -119,13 +127,17 @@ async def examine(
 
 
 def _examine_row(
-    a: NodeId, matrix: Matrix, names: Mapping[NodeId, str], ports: Mapping[NodeId, int]
+    a: NodeId,
+    matrix: Matrix,
+    names: Mapping[NodeId, str],
+    ports: Mapping[NodeId, int],
+    are_apart: Callable[[NodeId, NodeId], bool],
 ) -> Iterator[Finding]:
     into = {names[other]: matrix.ways[other, a] for other in matrix.nodes}
     yield from _no_streams(into, names[a], ports[a])
     yield from _narrow(into, names[a])
     for b in matrix.nodes:
-        if matrix.ways[a, b] not in (Way.STREAM, Way.RELAY, Way.NONE):
+        if matrix.ways[a, b] not in (Way.STREAM, Way.RELAY, Way.NONE) or are_apart(a, b):
             continue
         there, back = matrix.ways[a, b], matrix.ways[b, a]
         if back in DATAGRAMS_PASS:

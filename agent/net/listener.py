@@ -21,7 +21,7 @@ from agent import watched
 from agent.net.frames import read_frame
 from agent.net.limits import Places, QuietLog
 from agent.net.link import keep_alive
-from agent.net.tls import HANDSHAKE_TIMEOUT_S, peer_of
+from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, peer_of
 from gossip.errors import RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 
@@ -37,6 +37,7 @@ READ_BUFFER_BYTES = 32 * 1024
 
 OnFrame = Callable[[bytes, NodeId], None]
 OnGuest = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OnRelay = Callable[[NodeId, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,15 @@ class Listener:
         self._members: dict[NodeId, asyncio.StreamWriter] = {}
         self._on_frame: OnFrame
         self._on_guest: OnGuest
+        self._on_relay: OnRelay
 
-    def start(self, on_frame: OnFrame, on_guest: OnGuest) -> None:
-        """Begin to accept; frames of members go to ``on_frame``, guests to ``on_guest``."""
-        self._on_frame, self._on_guest = on_frame, on_guest
+    def start(self, on_frame: OnFrame, on_guest: OnGuest, on_relay: OnRelay) -> None:
+        """Begin to accept.
+
+        Frames of members go to ``on_frame``, guests to ``on_guest``, and members that want to be
+        put through to ``on_relay``.
+        """
+        self._on_frame, self._on_guest, self._on_relay = on_frame, on_guest, on_relay
         for each in self._sockets:
             self._spawn("stream-accept", partial(self._accept, each))
 
@@ -105,8 +111,12 @@ class Listener:
         writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await self._shake_hands(accepted)
-            peer = peer_of(writer.get_extra_info("ssl_object"), self._cluster_id)
-            if peer is None:
+            secured = writer.get_extra_info("ssl_object")
+            peer = peer_of(secured, self._cluster_id)
+            if peer is not None and secured.selected_alpn_protocol() == RELAY_PROTOCOL:
+                place.give_back()
+                await self._on_relay(peer, reader, writer)
+            elif peer is None:
                 async with asyncio.timeout(GUEST_S):
                     await self._on_guest(reader, writer)
             else:

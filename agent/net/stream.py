@@ -2,19 +2,24 @@
 
 This is the half of the network that does not lose anything silently: what a node sends to
 another arrives in order, or the node is told that it did not. ``link.py`` is one direction to one
-node, ``listener.py`` all that comes in.
+node, ``listener.py`` all that comes in. Who cannot be dialled is reached through somebody who can
+dial it (``relayed.py``, ``relay.py``); above this file nobody notices.
 """
 
 import asyncio
+import contextlib
 import logging
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable
 
 from agent.net.frames import framed
-from agent.net.link import Connection, Link
+from agent.net.link import Connection, Link, keep_alive
 from agent.net.listener import Listener, OnFrame, OnGuest
+from agent.net.relay import Relay
+from agent.net.relayed import NotPutThrough, through
 from agent.net.sockets import Sockets, connected_to, family_of
-from agent.net.tls import dialling_context, listening_context, peer_of
+from agent.net.tls import dialling_context, listening_context, peer_of, relayed_context
 from agent.net.trial import Outcome, Trial, try_stream
 from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
@@ -26,6 +31,11 @@ ADDRESSES_TRIED_MAX = 4
 ADDRESS_CHECKS, ADDRESS_CHECK_S = 30, 0.05
 DIAL_S = 3.0
 LINKS_MAX = 1024
+PROVED_S = 60.0
+"""Where a member was met by its certificate, it is taken to be for so long."""
+RELAYED_DIAL_S = 8.0
+RELAYED_S = 300.0
+"""Whom only others reach is not dialled directly first for so long."""
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +51,16 @@ class Streams:
         self._listener = Listener(
             sockets.stream, listening, identity.cluster_id, identity.node_id, counts
         )
+        self._relayed_context = relayed_context(identity)
+        self._proved: dict[NodeId, tuple[Address, float]] = {}
+        self._relayed_until: dict[NodeId, float] = {}
         self._links: dict[NodeId, Link] = {}
         self._on_frame: OnFrame
         self._on_unreachable: Callable[[NodeId], None]
         self._on_closed: Callable[[NodeId], None]
         self._addresses_of: Callable[[NodeId], Iterable[Address]]
         self._path_bytes: Callable[[NodeId], int]
+        self._relays_to: Callable[[NodeId], Iterable[NodeId]]
         self._greeting: Callable[[], bytes] | None = None
 
     def start(
@@ -58,6 +72,8 @@ class Streams:
         addresses_of: Callable[[NodeId], Iterable[Address]],
         on_guest: OnGuest,
         path_bytes: Callable[[NodeId], int] = lambda _node: PATH_BYTES,
+        relays_to: Callable[[NodeId], Iterable[NodeId]] = lambda _node: (),
+        may_join: Callable[[NodeId, NodeId], bool] = lambda _one, _other: False,
         greeting: Callable[[], bytes] | None = None,
     ) -> None:
         """Begin to accept and to dial.
@@ -66,13 +82,16 @@ class Streams:
         that could not be delivered, never from within ``send``; ``on_closed(peer)`` of open streams
         that the other side ended; ``addresses_of(node)`` says where to dial, best first;
         ``on_guest(reader, writer)`` serves a device without certificate; ``path_bytes(node)`` says
-        how large IP packets to a node may be; ``greeting()`` is the frame to say first on each
+        how large IP packets to a node may be; ``relays_to(node)`` who may reach a node that we
+        cannot dial, best first; ``may_join(one, other)`` whether we put one node through to
+        another; ``greeting()`` is the frame to say first on each
         stream that we dialled.
         """
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
-        self._on_frame, self._path_bytes = on_frame, path_bytes
-        self._listener.start(self._heard, on_guest)
+        self._on_frame, self._path_bytes, self._relays_to = on_frame, path_bytes, relays_to
+        relay = Relay(self._connect_bare, may_join, self.counts)
+        self._listener.start(self._heard, on_guest, relay.serve)
 
     async def stop(self) -> None:
         """Close everything; what waits is forgotten."""
@@ -124,17 +143,75 @@ class Streams:
             del self._links[to]
 
     async def _dial(self, to: NodeId) -> Connection:
+        """Connect to a node, directly or through others. Raises OSError, RemoteError."""
+        loop = asyncio.get_running_loop()
+        if self._relayed_until.pop(to, 0.0) > loop.time():
+            with contextlib.suppress(OSError):
+                return self._greeted(await self._dial_through_others(to))
+        try:
+            return self._greeted(await self._dial_directly(to))
+        except ConnectionRefusedError:
+            raise  # its host is reached, and says that nobody is there
+        except (OSError, RemoteError) as failure:
+            try:
+                return self._greeted(await self._dial_through_others(to))
+            except OSError:
+                raise failure from None
+
+    def _greeted(self, connection: Connection) -> Connection:
+        if self._greeting is not None:
+            connection[1].write(framed(self._greeting()))
+            self.counts["frames/sent"] += 1
+        return connection
+
+    async def _dial_directly(self, to: NodeId) -> Connection:
         """Connect to a node at the first address that answers. Raises OSError, RemoteError."""
         failure: OSError | RemoteError = OSError(f"no address of {format_node_id(to)} is known")
         for address in await self._await_addresses(to):
             if family_of(address.host) is None:
                 continue
             try:
-                return await self._dial_address(to, address)
+                return await self._dial_address(to, address, self._context)
             except (OSError, RemoteError) as error:
-                failure = error
+                # A refusal says most: the host is reached.
+                if not isinstance(failure, ConnectionRefusedError):
+                    failure = error
                 log.debug("cannot reach %s at %s: %s", format_node_id(to), address, error)
         raise failure
+
+    async def _dial_through_others(self, to: NodeId) -> Connection:
+        """Connect to a node through the first member that reaches it. Raises OSError."""
+        async with asyncio.timeout(RELAYED_DIAL_S):
+            return await self._dial_through_first(to)
+
+    async def _dial_through_first(self, to: NodeId) -> Connection:
+        for relay in self._relays_to(to):
+            for address in list(self._addresses_of(relay))[:ADDRESSES_TRIED_MAX]:
+                if family_of(address.host) is None:
+                    continue
+                try:
+                    connection = await self._dial_through(to, relay, address)
+                except (OSError, EOFError, RemoteError) as error:
+                    told = format_node_id(to), format_node_id(relay), error
+                    log.debug("cannot reach %s through %s: %s", *told)
+                    if isinstance(error, NotPutThrough):
+                        break  # also from its other addresses it does not
+                    continue
+                self.counts["streams/dialled_through_others"] += 1
+                self._remember_relayed(to)
+                return connection
+        raise OSError(f"nobody else reaches {format_node_id(to)}")
+
+    def _remember_relayed(self, to: NodeId) -> None:
+        if len(self._relayed_until) >= LINKS_MAX:
+            self._relayed_until.clear()
+        self._relayed_until[to] = asyncio.get_running_loop().time() + RELAYED_S
+
+    async def _dial_through(self, to: NodeId, relay: NodeId, address: Address) -> Connection:
+        outer = await self._dial_address(relay, address, self._relayed_context)
+        connection = await through(outer, to, self._context)
+        self._check_peer(to, connection[1], f"what {format_node_id(relay)} reaches")
+        return connection
 
     async def _await_addresses(self, to: NodeId) -> list[Address]:
         """Return where to dial; a node that starts hears of the others a moment later."""
@@ -144,22 +221,58 @@ class Streams:
             await asyncio.sleep(ADDRESS_CHECK_S)
         return []
 
-    async def _dial_address(self, to: NodeId, address: Address) -> Connection:
+    async def _dial_address(
+        self, to: NodeId, address: Address, context: ssl.SSLContext
+    ) -> Connection:
         async with asyncio.timeout(DIAL_S):
             connected = await connected_to(address.host, address.port, self._path_bytes(to))
             # The empty name keeps asyncio from sending and checking a host name.
             reader, writer = await asyncio.open_connection(
-                sock=connected, ssl=self._context, server_hostname=""
+                sock=connected, ssl=context, server_hostname=""
             )
+        self._check_peer(to, writer, str(address))
+        if len(self._proved) >= LINKS_MAX:
+            self._proved.clear()
+        self._proved[to] = address, asyncio.get_running_loop().time()
+        return reader, writer
+
+    def _check_peer(self, to: NodeId, writer: asyncio.StreamWriter, where: str) -> None:
+        """Raise RemoteError, and close, unless this node is at the other end."""
         try:
             peer = peer_of(writer.get_extra_info("ssl_object"), self._identity.cluster_id)
             if peer != to:
-                raise Forged(f"{address} is not {format_node_id(to)}")
+                raise Forged(f"{where} is not {format_node_id(to)}")
         except RemoteError:
             writer.transport.abort()
             self.counts["streams/wrong_node"] += 1
             raise
-        if self._greeting is not None:
-            writer.write(framed(self._greeting()))
-            self.counts["frames/sent"] += 1
-        return reader, writer
+
+    async def _connect_bare(self, to: NodeId) -> Connection:
+        """Connect by TCP alone to where a node was just met. Raises OSError, RemoteError."""
+        address, at = self._proved.get(to, (None, 0.0))
+        if address is not None and asyncio.get_running_loop().time() - at <= PROVED_S:
+            with contextlib.suppress(OSError):  # it may have moved since
+                return await self._connect_bare_at(to, address)
+        return await self._connect_bare_at(to, await self._prove(to))
+
+    async def _connect_bare_at(self, to: NodeId, address: Address) -> Connection:
+        async with asyncio.timeout(DIAL_S):
+            connected = await connected_to(address.host, address.port, self._path_bytes(to))
+            keep_alive(connected)
+            return await asyncio.open_connection(sock=connected)
+
+    async def _prove(self, to: NodeId) -> Address:
+        """Return where a node shows its certificate. Raises OSError, RemoteError."""
+        failure: OSError | RemoteError = OSError(f"no address of {format_node_id(to)} is known")
+        for address in list(self._addresses_of(to))[:ADDRESSES_TRIED_MAX]:
+            if family_of(address.host) is None:
+                continue
+            try:
+                # As to a relay, for a node takes frames on one stream of each other at a time.
+                _, writer = await self._dial_address(to, address, self._relayed_context)
+            except (OSError, RemoteError) as error:
+                failure = error
+                continue
+            writer.close()
+            return address
+        raise failure

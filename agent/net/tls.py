@@ -6,6 +6,9 @@ meant to dial. Host names play no part.
 
 The listening side makes the client's certificate optional, because a device that is about to join
 has none yet. Such a *guest* may speak the few messages of admission and nothing else.
+
+A member that dials to be put through to another says so in the handshake, by ALPN (RFC 7301): such
+a connection carries no frames (``relay.py``).
 """
 
 import ssl
@@ -19,6 +22,7 @@ from gossip.errors import Forged
 from gossip.ids import ClusterId, NodeId
 
 HANDSHAKE_TIMEOUT_S = 10.0
+RELAY_PROTOCOL = "covey-relay/1"
 
 
 def listening_context(identity: Identity) -> ssl.SSLContext:
@@ -27,6 +31,7 @@ def listening_context(identity: Identity) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_OPTIONAL
     # Sessions would be resumed without looking at the certificate again, and cost memory.
     context.num_tickets = 0
+    context.set_alpn_protocols([RELAY_PROTOCOL])
     return context
 
 
@@ -35,6 +40,13 @@ def dialling_context(identity: Identity) -> ssl.SSLContext:
     context = _context(ssl.PROTOCOL_TLS_CLIENT, identity)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def relayed_context(identity: Identity) -> ssl.SSLContext:
+    """Return the context for connections to members through which we want to reach others."""
+    context = dialling_context(identity)
+    context.set_alpn_protocols([RELAY_PROTOCOL])
     return context
 
 

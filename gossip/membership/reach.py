@@ -11,7 +11,7 @@ from gossip.ids import NodeId
 from gossip.machine import Address
 from gossip.membership.book import Book, addresses_of
 from gossip.membership.contacts import Contacts
-from gossip.membership.members import MemberState, MemberTable
+from gossip.membership.members import Member, MemberState, MemberTable
 
 RELUCTANCE: dict[MemberState | None, int] = {
     MemberState.ALIVE: 0,
@@ -22,6 +22,10 @@ RELUCTANCE: dict[MemberState | None, int] = {
     MemberState.LEFT: 4,
 }
 """In which order to try nodes, by what we believe about them."""
+
+
+RELAYS_MAX = 3
+"""So many are asked to carry a stream, one after the other."""
 
 
 class Reach:
@@ -41,6 +45,28 @@ class Reach:
         forgotten = self._book.get(node)
         return list(forgotten.addresses) if forgotten else []
 
+    def relays_to(self, node: NodeId) -> list[NodeId]:
+        """Return who may carry a stream to a member that we cannot dial, best first.
+
+        Those that have an address of its family and one of ours, and of them the nearest.
+        """
+        target = self._members.get(node)
+        if target is None or not target.is_live:
+            return []
+        us, them = _families(self._members.get(self._me)), _families(target)
+
+        def lacks(relay: Member) -> int:
+            theirs = _families(relay)
+            return theirs.isdisjoint(us) + theirs.isdisjoint(them)
+
+        able = [
+            member
+            for member in self._members.others(self._me)
+            if member.id != node and member.state is MemberState.ALIVE and member.has_address
+        ]
+        able.sort(key=lambda member: (lacks(member), self._reluctance(member.id)))
+        return [member.id for member in able[:RELAYS_MAX]]
+
     def reachable_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Return the nodes in the order in which to try them.
 
@@ -56,3 +82,8 @@ class Reach:
         rtt_s = self._contacts.expected_rtt_s(node)
         unknown = RELUCTANCE[member.state if member else None]
         return unknown, math.inf if rtt_s is None else rtt_s, node
+
+
+def _families(member: Member | None) -> set[bool]:
+    """Return which address families a member tells: True stands for IPv6."""
+    return set() if member is None else {":" in address.host for address in member.addresses}

@@ -470,6 +470,10 @@ class Swim:
         """Return what a listed member published about itself, as far as it has arrived here."""
         return self._exchange.facts_of(node)
 
+    def relays_to(self, node: NodeId) -> list[NodeId]:
+        """Return who may carry a stream to a member that we cannot dial, best first."""
+        return self._reach.relays_to(node)
+
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first; empty when nobody knows."""
         return self._reach.addresses_of(node)

@@ -50,6 +50,8 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/security/node_uri.py": (PARSERS,),
     "agent/net/frames.py": (PARSERS,),
     "agent/net/mdns.py": (PARSERS, "tests/unit/test_discovery.py"),
+    "agent/net/relay.py": (CODECS, "tests/unit/test_relay.py"),
+    "agent/net/relayed.py": (CODECS, "tests/unit/test_relay.py"),
     "agent/net/seeds.py": (KERNEL, "tests/unit/test_discovery.py"),
     "agent/net/sockets.py": ("tests/unit/test_hostile_addresses.py",),
     "agent/net/limits.py": (KERNEL,),

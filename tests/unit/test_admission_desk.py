@@ -1,6 +1,7 @@
 """Admission over real sockets: a desk behind a real listener, and devices that join."""
 
 import asyncio
+import errno
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -72,13 +73,17 @@ class Member:
         )
 
 
+async def _put_nobody_through(*_: object) -> None:
+    raise AssertionError("nobody asks for that here")
+
+
 @asynccontextmanager
 async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
     path = directory / "control.db"
     store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
     sockets = open_sockets(["127.0.0.1"], 0)
     made = Member(identity, store, sockets)
-    made.listener.start(lambda _data, _peer: None, made.desk.serve)
+    made.listener.start(lambda _data, _peer: None, made.desk.serve, _put_nobody_through)
     try:
         yield made
     finally:
@@ -406,3 +411,11 @@ def test_a_node_id_that_somebody_else_has_is_refused(tmp_path: Path) -> None:
             assert made.store.registry() is None
 
     asyncio.run(scenario())
+
+
+def test_a_device_without_the_family_of_an_address_is_told_so() -> None:
+    """As it would be on a device with IPv6 alone, whose token names addresses by IPv4."""
+    away = OSError(errno.ENETUNREACH, "Network is unreachable")
+    assert "no IPv4 that leads there" in joining.why_not(away, Address("192.0.2.1", 7747))
+    assert "no IPv6 that leads there" in joining.why_not(away, Address("2001:db8::1", 7747))
+    assert joining.why_not(TimeoutError(), Address("192.0.2.1", 7747)) == "no answer in time"

@@ -16,6 +16,7 @@ import pytest
 
 from agent.admission import messages as admission
 from agent.doctor import messages as doctor
+from agent.net import relay_messages as relay
 from agent.security import key_messages as keys
 from gossip.machine import Address
 from gossip.wire import Codec
@@ -75,10 +76,12 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
             ),
         ),
     ),
+    "relay ask": (relay.CODEC, relay.RelayAsk(MAX)),
+    "relay answer": (relay.CODEC, relay.RelayAnswer(is_through=True)),
     "view, of nobody": (doctor.CODEC, doctor.View(0, 0, ())),
 }
 
-MODULES = (admission, keys, doctor)
+MODULES = (admission, keys, doctor, relay)
 
 
 def vector_of(message: Any, codec: Codec[Any]) -> dict[str, Any]:
@@ -131,9 +134,15 @@ def test_each_plane_keeps_to_its_tags() -> None:
         (frozenset(admission.TAGS), [admission.RELAY_CODEC]),
         (frozenset(keys.TAGS), [keys.CODEC]),
         (frozenset(doctor.TAGS), [doctor.CODEC]),
+        (frozenset(relay.TAGS), [relay.CODEC]),
     ]
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
-    ranges: list[typing.Collection[int]] = [admission.TAGS, keys.TAGS, doctor.TAGS]
+    ranges: list[typing.Collection[int]] = [
+        admission.TAGS,
+        keys.TAGS,
+        doctor.TAGS,
+        relay.TAGS,
+    ]
     assert sum(map(len, ranges)) == len(set().union(*ranges)), "one tag, one plane"
 
 

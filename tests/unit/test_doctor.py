@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.doctor import clocks, device, matrix, running, streams
+from agent.doctor import clocks, device, families, matrix, running, streams
 from agent.doctor.findings import Finding, Status
 from agent.doctor.matrix import Way
 from agent.doctor.messages import CODEC, Seen, View, ViewAsk
@@ -137,6 +137,30 @@ def test_a_stream_on_trial_says_what_to_open(outcome: Outcome, words: str, hint:
     assert hint in finding.hint
     [quiet] = streams.examine(trials, [], NAMES, 7747)
     assert quiet.status is Status.OK, "where no datagrams pass either, the paths say so"
+
+
+def test_no_advice_about_paths_that_cannot_be() -> None:
+    dark = {A: view(saw(B, None, None, 1.0)), B: view(saw(A, None, None, 1.0))}
+    are_apart = families.apart({A: [V4], B: [V6], C: [V4, V6]})
+    assert (are_apart(A, B), are_apart(A, C), are_apart(A, 9)) == (True, False, False)
+    [finding] = asyncio.run(matrix.examine(ways(dark), NAMES, PORTS, are_apart))
+    assert finding.status is Status.OK
+
+
+V4, V6 = Address("10.0.0.1", 1), Address("fd77::1", 1)
+
+
+def test_members_without_a_common_family_are_named_and_who_carries_their_streams() -> None:
+    assert families.examine({}).status is Status.OK
+    assert families.examine({"ada": [V4], "bob": [V4, V6], "cy": []}).status is Status.OK
+    carried = families.examine({"ada": [V4], "bob": [V6], "cy": [V4, V6]})
+    assert carried.status is Status.WARN
+    assert "ada with IPv4 alone and bob with IPv6 alone" in carried.message
+    assert "go through cy" in carried.message
+    apart = families.examine({"ada": [V4], **{f"n{number}": [V6] for number in range(10)}})
+    assert apart.status is Status.FAIL
+    assert "no member has both" in apart.message
+    assert "and 2 more" in apart.message
 
 
 def test_whose_clock_is_off_is_named() -> None:

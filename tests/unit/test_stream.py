@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,13 +55,14 @@ class End:
     def address_tuple(self) -> tuple[str, int]:
         return self.address.host, self.address.port
 
-    def start(self) -> None:
+    def start(self, **more: Callable[..., Any]) -> None:
         self.streams.start(
             on_frame=lambda data, peer: self.frames.append((peer, data)),
             on_unreachable=self.unreachable.append,
             on_closed=self.closed.append,
             addresses_of=lambda node: self.where.get(node, []),
             on_guest=self._serve_guest,
+            **more,
         )
 
     async def _serve_guest(

@@ -257,6 +257,7 @@ ELSEWHERE = {
     ("agent/apps/supervisor.py", "_watch"): "waited for at once",
     ("agent/net/link.py", "_connect_and_pump"): "waited for by _pump",
     ("agent/net/link.py", "_pump"): "waited for at once",
+    ("agent/net/relay.py", "_join"): "waited for at once",
     ("agent/process.py", "serve_until_stopped"): "the agent itself, waited for at once",
     ("agent/process.py", "stop"): "waited for by serve_until_stopped",
     ("agent/store/outbox.py", "accept"): "waited for at once",

@@ -146,6 +146,13 @@ class Network:
         """Take a host's addresses away, and all routes with them; the cable stays."""
         run("ip", "-n", host.namespace, "address", "flush", "dev", "eth0", "scope", "global")
 
+    def keep_family(self, host: Host, family: Literal["ipv4", "ipv6"]) -> None:
+        """Take the other family's addresses and routes away, link-local ones as well."""
+        if family == "ipv4":
+            run(*host.enter(), "sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1")
+        else:
+            run("ip", "-n", host.namespace, "-4", "address", "flush", "dev", "eth0")
+
     def announce_leases(self) -> None:
         """Let all hosts look each other's hardware up again, as after a gratuitous ARP."""
         for host in self.hosts:
