@@ -364,12 +364,12 @@ class Pump:
         if self._rivalry.lost(code, unsettled[0] if unsettled else None, time.monotonic()):
             log.warning("%s", self._rivalry.hint(self._link.client_id))
         if len(unsettled) == 1:
-            self._suspect(unsettled[0])
+            self._accuse(unsettled[0])
         self._burials += self._quarantine.lost(unsettled, code)
         await self._bury()
         return self._delay_s(code)
 
-    def _suspect(self, position: int) -> None:
+    def _accuse(self, position: int) -> None:
         """Say, once between two deliveries, who was alone in flight at the end of a connection."""
         name = self._name_of(position)
         self._troubles.warn(f"The connection ended while only {name} was in flight.")

@@ -9,7 +9,7 @@ proof that it is the message:
 * The broker refuses it by **another code** (not authorized, quota exceeded) ``REFUSED_MAX``
   times in a row, and has accepted other readings between each two refusals.
 * The **connection ends** whenever it is sent, as brokers do with a name that is no MQTT text, or
-  with what is too large for them. A reading is **suspect** when it was alone in flight at such an
+  with what is too large for them. A reading is **accused** when it was alone in flight at such an
   end; it is guilty when that happens in a **trial**: alone once more, after others have passed.
 
 Until there is proof, others go first. That is a walk through three phases::
@@ -18,11 +18,11 @@ Until there is proof, others go first. That is a walk through three phases::
        ▲                 └──nothing passes──► NORMAL  └──all passed──► NORMAL
 
 In BEYOND, all sensors with a reading in trouble are passed over, so that the order of each
-sensor's readings is kept; when none but those are left, only the suspects are. Each death puts
+sensor's readings is kept; when none but those are left, only the accused are. Each death puts
 one sensor at least out of the way, so what is good is held up for as many reconnections as there
 are bad sensors, however many readings they have, and each bad reading is found by two or three
 deaths of its own. Nobody is acquitted for want of room: what is kept is one entry for each
-suspect.
+accused.
 
 To find who killed a connection, the window shrinks to a part of what was in flight: a death
 costs a reconnection, a reading that passes only a round trip, so it shrinks fast.
@@ -36,11 +36,11 @@ from agent.uplink import reasons
 
 BLAMED_MAX = 3
 REFUSED_MAX = 10
-# So many lone deaths make a suspect; and so many in all, the last in a trial, prove the guilt.
+# So many lone deaths make an accused; and so many in all, the last in a trial, prove the guilt.
 DEATHS_MAX = 2
 # How much of what was in flight at a death may be in flight together afterwards.
 SHRINK = 8
-# A trial costs a reconnection if the suspect is guilty: so many good readings go in between.
+# A trial costs a reconnection if the accused is guilty: so many good readings go in between.
 TRIAL_EVERY = 10
 # For so many deaths in a row it may be the readings, and finding out is urgent.
 URGENT_DEATHS_MAX = 40
@@ -82,9 +82,9 @@ class Quarantine:
         self.phase = Phase.NORMAL
         self._sensor_of: dict[int, str] = {}  # what is in flight, or was refused in this round
         self._shunned: set[str] = set()  # sensors that BEYOND passes over
-        self._by_sensor = True  # BEYOND passes over sensors; else over the suspects alone
+        self._by_sensor = True  # BEYOND passes over sensors; else over the accused alone
         self._reached = 0  # how far BEYOND has come
-        self._deaths: dict[int, int] = {}  # suspects, and how often each was alone at a death
+        self._deaths: dict[int, int] = {}  # the accused, and how often each was alone at a death
         self._deaths_in_a_row = 0
         self._deliveries = 0
         self._controls = 0  # deliveries since the last trial failed

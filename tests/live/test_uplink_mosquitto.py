@@ -5,8 +5,6 @@ the promise under test ends at the broker's acknowledgement.
 """
 
 import asyncio
-import datetime as dt
-import ipaddress
 import random
 import shutil
 import signal
@@ -21,10 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -35,8 +29,10 @@ from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.uplink.backoff import Backoff
 from agent.uplink.client import PahoLink
 from agent.uplink.pump import Pump
-from agent.uplink.template import Place, Template
+from agent.uplink.template import Message, Place, Template
 from edge_apps.reading import Reading
+from edge_apps.texts import flaw
+from tests.certificates import Authority
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CHILD = Path(__file__).with_name("uplink_child.py")
@@ -221,57 +217,9 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-class Authority:
-    """A certificate authority that lives for one test."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, folder.name)])
-        folder.mkdir()
-        self.certificate = self._write("ca", self._name, self._key, authority=True)[0]
-
-    def issue(self, name: str) -> tuple[Path, Path]:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        return self._write(name, subject, ec.generate_private_key(ec.SECP256R1()))
-
-    def _write(
-        self,
-        name: str,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        *,
-        authority: bool = False,
-    ) -> tuple[Path, Path]:
-        now = dt.datetime.now(dt.UTC)
-        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        )
-        certificate = builder.sign(self._key, hashes.SHA256())
-        paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
-        paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        paths[1].write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return paths
-
-
 def test_mutual_tls(tmp_path: Path) -> None:
     ours, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "foreign")
-    certificate, key = ours.issue("broker")
+    certificate, key = ours.issue("127.0.0.1")
     broker = Mosquitto(
         tmp_path / "broker",
         f"listener {{port}} 127.0.0.1\ncafile {ours.certificate}\ncertfile {certificate}\n"
@@ -330,3 +278,51 @@ def test_what_the_access_list_denies_is_not_delivered_and_holds_nothing_up(
         asyncio.run(scenario())
     finally:
         broker.kill()
+
+
+CARRIED = ("\u00ad", "\u2028", "\ue000", "\ufdcf", "\ufdf0", "\ufffd", "\U0001f326")
+FORBIDDEN = (
+    "\x01",
+    "\x1f",
+    "\x7f",
+    "\x80",
+    "\x85",
+    "\x9f",
+    "\ufdd0",
+    "\ufdef",
+    "\ufffe",
+    "\U0001ffff",
+)
+
+
+class Answer:
+    """What becomes of one message: True if it was acknowledged, False if the connection ended."""
+
+    def __init__(self) -> None:
+        self.was_taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def acknowledged(self, _token: int, code: int) -> None:
+        self.was_taken.set_result(code < 0x80)
+
+    def lost(self, _code: int) -> None:
+        self.was_taken.set_result(False)
+
+
+def test_mosquitto_draws_the_line_between_names_where_we_do(broker: Mosquitto) -> None:
+    async def takes(character: str) -> bool:
+        link = PahoLink(UplinkSettings(host="127.0.0.1", port=broker.port), "names")
+        answer = Answer()
+        await link.connect("5", answer, WAIT_S)
+        link.publish(1, Message(f"readings/a{character}b", b"1"), 1)
+        try:
+            return await asyncio.wait_for(answer.was_taken, WAIT_S)
+        finally:
+            link.abort()
+
+    async def scenario() -> None:
+        for character in (*CARRIED, *FORBIDDEN):
+            assert await takes(character) is (flaw(character) == ""), ascii(character)
+
+    assert {flaw(character) == "" for character in CARRIED} == {True}
+    assert {flaw(character) == "" for character in FORBIDDEN} == {False}
+    asyncio.run(scenario())
