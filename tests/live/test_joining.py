@@ -75,7 +75,7 @@ class Running:
         self.driver = Driver(self.node, udp, streams, self.records, self.counts)
         self.desk = AdmissionDesk(who, self.store, RunningCovey(self.driver), self.counts)
         opened.push_async_callback(self.desk.stop)
-        book = PeerBook(self.store, who.node_id)
+        book = PeerBook(self.store, who.node_id, self.node.addresses_of)
         await book.start(who.first_peers())
         opened.push_async_callback(book.stop)
         self.driver.listen(book.note)
