@@ -311,11 +311,20 @@ def load(identity_dir: Path) -> Identity:
             hint="Found a covey with `covey init`, or join one with `covey join TOKEN`.",
             status=exits.NOT_FOUND,
         ) from None
+    except PermissionError:
+        data = identity_dir.parent
+        raise AgentError(
+            f"the identity in {identity_dir} belongs to another user, and this one may not read "
+            "it; nothing was changed.",
+            hint="Run as that user. Where root made it in a service's directory, give it to the "
+            f"service: `sudo chown -R --reference={data} {data}`.",
+            status=exits.NOT_PERMITTED,
+        ) from None
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise AgentError(
             f"the identity in {identity_dir} cannot be read: {error}; nothing was changed.",
-            hint="Run as the user who made it, or restore the directory from a backup.",
-            status=exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.BAD_CONFIG,
+            hint="Restore the directory from a backup, or move it away and join anew.",
+            status=exits.BAD_CONFIG,
         ) from None
 
 

@@ -152,3 +152,16 @@ def test_every_damaged_signing_request_is_refused() -> None:
     for size in range(0, len(der), 7):
         with pytest.raises((Malformed, Forged)):
             certificates.read_request(der[:size])
+
+
+def test_an_identity_of_another_user_is_called_that(
+    founded: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(AgentError, match="belongs to another user") as caught:
+        load(founded.directory)
+    assert caught.value.status == exits.NOT_PERMITTED
+    assert f"chown -R --reference={founded.directory.parent}" in caught.value.hint
