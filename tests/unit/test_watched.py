@@ -265,7 +265,7 @@ ELSEWHERE = {
     ("agent/security/key_desk.py", "_serve"): "its answer is awaited by a watched task",
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",
     ("agent/stalls.py", "start"): "a thread; one that ends by an error is counted",
-    ("agent/uplink/client.py", "_opened"): "waited for at once",
+    ("agent/uplink/blocking.py", "in_thread"): "its outcome is a future, which is waited for",
     ("agent/waiting.py", "until_stopped"): "waited for at once",
     ("agent/waiting.py", "without"): "waited for by until_stopped",
     ("agent/watched.py", "start"): "here they are watched",
