@@ -20,6 +20,7 @@ from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.exits import UNREACHABLE, AgentError
 from agent.notation import format_duration
+from agent.paths import Paths
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable
 
 if TYPE_CHECKING:
@@ -240,8 +241,15 @@ def _why_no_member(session: Session) -> str:
 
 
 def _say_what_is_next(session: Session, more: str = "") -> None:
-    start = f"start its agent with `{_command(session)} run`, or as a service"
+    """Say how to start the agent, and of which agent this is the identity."""
+    of_service = session.paths == Paths.find(None, {}, user_id=0)
+    start = f"start its agent with `{_command(session)} run`{', or as a service' * of_service}"
     session.say(f"Next: {start}{f', and {more}' if more else ''}.")
+    if not of_service and session.means_any:
+        session.say(
+            f"This is an agent of your own, in {session.paths.data}: another node than the service "
+            "of this machine, which `sudo covey` is about."
+        )
     _say_ports(session)
 
 

@@ -41,11 +41,12 @@ class Session:
         A user who has no agent, and has named none, means the one that runs as a service.
         """
         own = self.paths.socket
-        if not may_be_there(own) and self._means_any() and may_be_there(SYSTEM_SOCKET):
+        if not may_be_there(own) and self.means_any and may_be_there(SYSTEM_SOCKET):
             return SYSTEM_SOCKET
         return own
 
-    def _means_any(self) -> bool:
+    @property
+    def means_any(self) -> bool:
         """Say whether neither option nor variable names an agent."""
         return self.directory is None and not Paths.is_chosen()
 

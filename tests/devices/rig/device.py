@@ -75,6 +75,10 @@ class Device:
         self._podman("stop", "--time", "90", self.name)
         self.plug_in()
 
+    def disconnect(self) -> None:
+        """Pull the network's cable; it stays out over a boot."""
+        self._podman.disconnect(self.name)
+
     def copy_in(self, text: str, path: str) -> None:
         """Write a file on the device."""
         self.run(f"cat > {shlex.quote(path)}", text=text)

@@ -8,7 +8,6 @@ what needs packages or wheels runs with the host's network.
 
 import atexit
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -87,10 +86,14 @@ class Podman:
         at = ("--name", name, "--hostname", name, "--network", self._name)
         self("run", "--detach", *at, *LIMITS, *options, "--rootfs", f"{tree}:O", *command)
 
-    def address_of(self, name: str) -> str:
-        """Return a running container's IPv4 address on our network."""
-        [told] = json.loads(self("container", "inspect", name))
-        return str(told["NetworkSettings"]["Networks"][self._name]["IPAddress"])
+    def run_image(self, name: str, image: str, *options: str | Path) -> None:
+        """Start a container called ``name`` of an image, on our network."""
+        at = ("--name", name, "--hostname", name, "--network", self._name)
+        self("run", "--detach", *at, *options, image)
+
+    def disconnect(self, name: str) -> None:
+        """Take a container off our network."""
+        self("network", "disconnect", self._name, name)
 
     def close(self) -> None:
         """Remove every container, image, file, mount and interface of this podman."""
