@@ -16,7 +16,14 @@ refused, with the reason, like any other.
 
 import re
 
-from edge_apps.reading import UNTIMED, BadReading, Reading, Value
+from edge_apps.reading import (
+    SENSOR_CHARACTERS_MAX,
+    TAGS_MAX,
+    UNTIMED,
+    BadReading,
+    Reading,
+    Value,
+)
 
 NS_PER_UNIT: dict[str, int] = {
     "ns": 1,
@@ -32,6 +39,8 @@ NS_PER_UNIT: dict[str, int] = {
 """What a time may count, in the words of InfluxDB's versions 1 and 2."""
 
 DEFAULT_FIELD = "value"
+FIELDS_MAX = 1_000
+NAME_CHARACTERS_MAX = 2 * SENSOR_CHARACTERS_MAX  # each may be escaped
 TRUTHS = dict.fromkeys(("t", "T", "true", "True", "TRUE"), True) | dict.fromkeys(
     ("f", "F", "false", "False", "FALSE"), False
 )
@@ -48,7 +57,7 @@ FIELD = re.compile(
 OPEN_TEXT = re.compile(r'(?:[^\\,= ]|\\.)++="(?:[^"\\]|\\.?)*+\Z', re.DOTALL)
 FIELD_BEGINS = re.compile(r" +(?:[^\\,= ]|\\.)++=")
 INTEGER = re.compile(r"([+-]?[0-9]{1,20})i|(\+?[0-9]{1,20})u")
-FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+FLOAT = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?", re.ASCII)
 NO_NUMBERS = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE | re.ASCII)
 TIME = re.compile(rf"-?[0-9]{{1,{TIME_DIGITS_MAX}}}")
 ESCAPED = re.compile(r"\\([,= ])")
@@ -98,6 +107,10 @@ def _sensor(measurement: str, field: str) -> str:
 
 def _parse_series(text: str) -> tuple[str, dict[str, str]]:
     measurement, *pairs = text.split(",") if "\\" not in text else COMMA.split(text)
+    if len(measurement) > NAME_CHARACTERS_MAX:
+        raise BadReading(f"measurement {measurement[:40]!r}...: it is too long for a sensor's name")
+    if len(pairs) > TAGS_MAX:
+        raise BadReading(f"tags of {measurement[:40]!r}: at most {TAGS_MAX}")
     tags = {}
     for pair in pairs:
         parts = PAIR.fullmatch(pair)
@@ -123,6 +136,8 @@ def _parse_fields(line: str, at: int) -> tuple[list[tuple[str, Value]], str]:
             raise _no_field(line, at)
         name = _unescape(found[1])
         fields.append((name, _parse_value(name, found[2])))
+        if len(fields) > FIELDS_MAX:
+            raise BadReading(f"more than {FIELDS_MAX} fields: divide the line")
         comma, at = found[3], found.end()
     return fields, line[at:].strip(BLANK)
 

@@ -25,7 +25,6 @@ Format = Literal["plain", "json", "influx"]
 FORMATS: tuple[Format, ...] = ("plain", "json", "influx")
 
 LINE_BYTES_MAX = 128 * 1024
-READINGS_PER_LINE_MAX = 1_000
 """A line is parsed in one go, and nothing else happens in the agent meanwhile."""
 JOINS_MAX = 8
 """How often a line with texts over several lines is tried before it is given up."""
@@ -121,9 +120,12 @@ class _Source:
 
 
 def _checked(readings: list[Reading]) -> list[Reading]:
-    if len(readings) > READINGS_PER_LINE_MAX:
-        raise BadReading(f"more than {READINGS_PER_LINE_MAX} fields: divide the line")
-    return [check(reading) for reading in readings]
+    """Check the readings of one line, and the tags that all of them share once."""
+    first, *others = readings
+    check(first)
+    for other in others:
+        check(Reading(other.sensor, other.value, time_ns=other.time_ns))
+    return readings
 
 
 def _read_json(line: str, _source: _Source, _unit_ns: int) -> list[Reading]:

@@ -13,7 +13,7 @@ SECONDS = re.compile(r"(?P<whole>[0-9]+)(?:\.(?P<fraction>[0-9]*))?")
 WHOLE = re.compile(r"[+-]?[0-9]+")
 WHOLE_DIGITS_MAX = 40
 NUMBER = re.compile(
-    r"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|nan|inf|infinity)",
+    r"[+-]?(?:(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]++)?|nan|inf|infinity)",
     re.IGNORECASE | re.ASCII,
 )
 COMMA_NUMBER = re.compile(r"[+-]?[0-9]*,[0-9]+")

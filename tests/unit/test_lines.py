@@ -264,12 +264,12 @@ def test_bytes_that_are_not_utf8_cost_their_line() -> None:
 
 
 def test_what_one_line_may_hold_is_bounded() -> None:
-    fields = ",".join(f"f{n}=1" for n in range(lines.READINGS_PER_LINE_MAX + 1))
+    fields = ",".join(f"f{n}=1" for n in range(influx.FIELDS_MAX + 1))
     assert "divide the line" in problem(f"m {fields}")
     assert "bytes; it was left out" in problem(b"m t=" + b"1" * lines.LINE_BYTES_MAX, form="influx")
     assert len(one("m," + ",".join(f"t{n}=v" for n in range(TAGS_MAX)) + " v=1").tags) == TAGS_MAX
     crowd = ",".join(f"t{n}=v" for n in range(TAGS_MAX + 1))
-    assert "tags of m/v" in problem(f"m,{crowd} v=1")
+    assert "at most 64" in problem(f"m,{crowd} v=1")
     assert one(f"m,path={'x' * 1024} v=1").tags == {"path": "x" * 1024}
 
 
@@ -289,3 +289,21 @@ def test_the_objects_of_a_list_are_found_whatever_their_texts_hold() -> None:
 def test_a_list_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(BadReading):
         list(json_form.items_of(body))
+
+
+@pytest.mark.parametrize(
+    "digits", ["1", "1.", "-1", "1e", "1,", ".", "=", "\\", '"', "\\ ", "a=1,"]
+)
+@pytest.mark.parametrize("form", ["plain", "influx", "json"])
+def test_a_long_line_is_read_in_a_time_that_grows_with_its_length(form: Any, digits: str) -> None:
+    """Some expressions take the square of it: for a line of this length that is minutes."""
+    for end in ("", "i", "x", '"'):
+        text = digits * (120_000 // len(digits)) + end
+        for line in (
+            f"m v={text}",
+            f"m,t={text} v=1",
+            f'm t="{text}',
+            f"m v=1 {text}",
+            f"t {text}",
+        ):
+            parsed(line, form=form)
