@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.settings import UplinkSettings
-from agent.store import outbox_rows
+from agent.store import outbox
 from edge_apps.reading import BadReading, Reading, check
 from edge_apps.texts import flaw, topic_flaw
 from tests.strict_broker import StrictBroker
@@ -111,14 +111,15 @@ def test_a_sensor_that_is_accepted_is_a_topic(name: str) -> None:
 
 
 def test_what_was_stored_before_the_rule_is_buried_without_being_sent(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"bad\x85{n}" for n in range(30)] + ["$SYS/x", "a\ufffe"]
 
     async def scenario() -> None:
         async with StrictBroker() as broker, rig(tmp_path, broker.port) as r:
-            stored = [outbox_rows.row(Reading(name, 1, time_ns=1)) for name in names]
-            await r.outbox._store(stored, [])
+            with monkeypatch.context() as before:
+                before.setattr(outbox, "check", lambda reading: reading)
+                await r.outbox.accept([Reading(name, 1) for name in names])
             await r.accept(range(100))
             await r.until_empty()
             assert sent(broker) == list(range(100))
