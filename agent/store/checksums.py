@@ -14,6 +14,7 @@ to be written anew.
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -97,6 +98,14 @@ def seal_all(table: Table, rows: Iterable[tuple[Value, ...]]) -> Iterator[tuple[
         yield (*row, zlib.crc32(_encode((name, *row))))
 
 
+def is_sealed(table: Table, row: Sequence[Value]) -> bool:
+    """``verifies`` for the rows of ``seal_all``."""
+    try:
+        return zlib.crc32(_encode((table.name, *row[:-1]))) == row[-1]
+    except UnicodeEncodeError:
+        return False
+
+
 def checksum(table: str, values: Iterable[Value]) -> int:
     """Return the checksum of a row, all but its checksum given in the order of the schema.
 
@@ -124,9 +133,8 @@ def add_checksums(connection: sqlite3.Connection, table: Table) -> None:
     )
 
 
-def lenient_text(data: bytes) -> str:
-    """Read a text of a row whatever its bytes are: a ``text_factory`` that never raises.
+lenient_text = partial(str, encoding="utf-8", errors="surrogateescape")
+"""Reads a text of a row whatever its bytes are: a ``text_factory`` that never raises.
 
-    Bytes that are not UTF-8 become lone surrogates, which no checksum accepts.
-    """
-    return str(data, "utf-8", "surrogateescape")
+Bytes that are not UTF-8 become lone surrogates, which no checksum accepts.
+"""

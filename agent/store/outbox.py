@@ -259,11 +259,12 @@ class Outbox:
 
         The file is damaged then, and may still have it. What was looked for in vain is lost.
         """
+        if found and found[-1][0] == after + len(found) >= end:
+            return found
         expected = after + 1
         positions = [*(row[0] for row in found), end + 1]
         for index, position in enumerate(positions):
-            missing = without((expected, position - 1), self._progress.lost)
-            if expected < position and missing:
+            if missing := without((expected, position - 1), self._progress.lost):
                 if all(not without(each, self._sought) for each in missing):
                     self._lose(missing, "they are nowhere in the file")
                 else:
