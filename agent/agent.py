@@ -151,7 +151,10 @@ class Agent:
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
                 self._keep("driver", self.driver.wait)
                 await self._waiting.until_stopped()
-            self._notifier.stopping()
+            # A node that has left goes on in the same process: systemd would kill what it was told
+            # is stopping.
+            if not self.has_left:
+                self._notifier.stopping()
 
     async def leave(self) -> None:
         """Say goodbye to the others and let ``run`` return."""

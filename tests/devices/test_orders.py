@@ -156,6 +156,8 @@ def test_left_for_as_long_as_it_says(ash: Device, beech: Device) -> None:
     node = status(beech)["node"]["id"]
     beech.run("sudo covey leave", "ada")
     sees(ash, {"ash": "alive", "beech": "left", "cedar": "alive"})
+    beech.await_output("covey status || true", "waiting")
+    is_whole(beech)  # systemd was not told that it stops: it would kill it in a while
     beech.reboot()
     beech.await_unit("ActiveState", "active")
     assert status(beech)["stage"] == "waiting"
