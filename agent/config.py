@@ -14,7 +14,8 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
@@ -83,10 +84,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return self.origins.get(setting, DEFAULT_ORIGIN)
 
 
+class Unusable(AgentError):
+    """What is wrong with a configuration: says the first of the faults, and keeps all."""
+
+    def __init__(self, faults: Sequence[AgentError]) -> None:
+        first, *others = faults
+        more = f" ({len(others)} more: `covey config check` tells all)" if others else ""
+        super().__init__(first.message + more, first.hint, BAD_CONFIG)
+        self.faults = tuple(faults)
+
+
 def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
     """Read the configuration; a missing file means defaults.
 
-    Raises AgentError with status BAD_CONFIG; nothing is ever half applied.
+    Raises AgentError with status BAD_CONFIG, which is Unusable and has all faults where the text
+    could be read; nothing is ever half applied.
     """
     environ = os.environ if environ is None else environ
     text = _read(paths.config_file)
@@ -98,6 +110,8 @@ def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
         name: _convert(tables.get(name, {}), kind, name, source) for name, kind in SECTIONS.items()
     }
     apps = {name: _app(name, table, source) for name, table in tables.get(APPS, {}).items()}
+    if source.faults:
+        raise Unusable(source.faults)
     return Config(**sections, apps=apps, origins=source.origins)
 
 
@@ -153,12 +167,21 @@ def read_secret(path: Path) -> str:
 
 
 class _Source:
-    """The file's text, for line numbers, and what is known about each value's origin."""
+    """The file's text, for line numbers, each value's origin, and what was found to be wrong."""
 
     def __init__(self, path: Path, text: str) -> None:
         self.path = path
         self.origins: dict[str, str] = {}
+        self.faults: list[AgentError] = []
         self._lines = _lines_of_keys(text)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Go on behind what is wrong: whoever mends a file wants to know all of it at once."""
+        try:
+            yield
+        except AgentError as fault:
+            self.faults.append(fault)
 
     def place(self, setting: str) -> str:
         """Say where a setting or a table stands."""
@@ -211,22 +234,39 @@ def _parse(text: str, path: Path) -> Tables:
 
 
 def _check_names(tables: Tables, source: _Source) -> None:
-    """Refuse unknown tables and keys, and note the origin of those that are known."""
-    for name, table in tables.items():
-        _check_known(name, (*SECTIONS, APPS), source.place(name))
-        if not isinstance(table, dict):
-            raise _bad(source.place(name), f"{name} is a table", f"write [{name}] above its keys")
-        for key, value in table.items():
-            setting = f"{name}.{key}"
-            if name != APPS:
-                _check_known(key, _keys(SECTIONS[name]), source.place(setting), name)
-                source.origins[setting] = source.place(setting)
-            elif isinstance(value, dict):
-                source.origins[setting] = source.place(setting)
-                for option in value:
-                    source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
-            else:
-                raise _bad(source.place(setting), f"{setting} is a table", "write [apps.NAME]")
+    """Note what is unknown as wrong and take it out, and the origin of what is known."""
+    for name, table in list(tables.items()):
+        known = False
+        with source.noting():
+            _check_known(name, (*SECTIONS, APPS), source.place(name))
+            if not isinstance(table, dict):
+                hint = f"write [{name}] above its keys"
+                raise _bad(source.place(name), f"{name} is a table", hint)
+            known = True
+        if not known:
+            del tables[name]
+            continue
+        for key, value in list(table.items()):
+            known = False
+            with source.noting():
+                _check_key(name, key, value, source)
+                known = True
+            if not known:
+                del table[key]
+
+
+def _check_key(name: str, key: str, value: Any, source: _Source) -> None:
+    """Note the origin of a key of a table. Raises AgentError if there is none of this name."""
+    setting = f"{name}.{key}"
+    place = source.place(setting)
+    if name != APPS:
+        _check_known(key, _keys(SECTIONS[name]), place, name)
+    elif isinstance(value, dict):
+        for option in value:
+            source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
+    else:
+        raise _bad(place, f"{setting} is a table", "write [apps.NAME]")
+    source.origins[setting] = place
 
 
 def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -> None:
@@ -249,20 +289,45 @@ def _override(tables: Tables, environ: Mapping[str, str], source: _Source) -> No
         name = variable.removeprefix(ENVIRONMENT_PREFIX)
         if name == variable or ENVIRONMENT_SEPARATOR not in name:
             continue  # COVEY_DIR and other people's variables
-        section, key = name.lower().split(ENVIRONMENT_SEPARATOR, 1)
-        place = f"environment variable {variable}"
-        _check_known(section, (*SECTIONS, APPS), place)
-        if section == APPS:
-            app, separator, key = key.partition(ENVIRONMENT_SEPARATOR)
-            if not separator or not key:
-                raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
-            tables.setdefault(APPS, {}).setdefault(app, {})[key] = literal(environ[variable])
-            source.origins[f"{APPS}.{app}.{key}"] = place
-        else:
-            _check_known(key, _keys(SECTIONS[section]), place, section)
-            hint = get_type_hints(SECTIONS[section])[key]
-            tables.setdefault(section, {})[key] = _typed(environ[variable], hint)
-            source.origins[f"{section}.{key}"] = place
+        with source.noting():
+            _lay_over(tables, variable, environ[variable], source)
+
+
+def _lay_over(tables: Tables, variable: str, text: str, source: _Source) -> None:
+    """Put one variable in place of what the file says. Raises AgentError."""
+    name = variable.removeprefix(ENVIRONMENT_PREFIX)
+    section, key = name.lower().split(ENVIRONMENT_SEPARATOR, 1)
+    place = f"environment variable {variable}"
+    _check_known(section, (*SECTIONS, APPS), place)
+    if section == APPS:
+        app, separator, key = key.partition(ENVIRONMENT_SEPARATOR)
+        if not separator or not key:
+            raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
+        tables.setdefault(APPS, {}).setdefault(app, {})[key] = literal(text)
+        source.origins[f"{APPS}.{app}.{key}"] = place
+    else:
+        _check_known(key, _keys(SECTIONS[section]), place, section)
+        hint = get_type_hints(SECTIONS[section])[key]
+        tables.setdefault(section, {})[key] = _typed(text, hint)
+        source.origins[f"{section}.{key}"] = place
+
+
+def ineffective(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that set nothing for want of an underscore, and how they are spelled.
+
+    >>> ineffective({"COVEY_UPLINK_HOST": "broker.lan", "COVEY_DIR": "/tmp/a"})
+    {'COVEY_UPLINK_HOST': 'COVEY_UPLINK__HOST'}
+    """
+    meant = {
+        f"{ENVIRONMENT_PREFIX}{section}_{key}".upper(): (section, key)
+        for section, kind in SECTIONS.items()
+        for key in _keys(kind)
+    }
+    return {
+        variable: ENVIRONMENT_PREFIX + ENVIRONMENT_SEPARATOR.join(meant[variable]).upper()
+        for variable in sorted(environ)
+        if variable in meant
+    }
 
 
 def _typed(text: str, hint: Any) -> Any:
@@ -273,11 +338,18 @@ def _typed(text: str, hint: Any) -> Any:
     if get_origin(hint) is list and isinstance(value, str):
         return [part.strip() for part in text.split(",") if part.strip()]
     if get_origin(hint) is dict and isinstance(value, str):
-        return dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return (
+            dict(part.partition("=")[::2] for part in parts) if all(map(_is_pair, parts)) else text
+        )
     try:
         return msgspec.convert(text, hint, strict=False)
     except msgspec.ValidationError:
         return value
+
+
+def _is_pair(text: str) -> bool:
+    return text.partition("=")[1] == "=" and not text.startswith("=")
 
 
 def literal(text: str) -> Any:
@@ -295,22 +367,27 @@ def _app(name: str, table: Tables, source: _Source) -> AppSettings:
     path = options.get("path")
     if isinstance(path, str) and not expanded(path).is_absolute():
         hint = f"write where it begins, such as {Path(path).absolute()}"
-        raise _bad(source.place(f"{setting}.path"), f"{setting}.path: {path} is relative", hint)
+        place = source.place(f"{setting}.path")
+        source.faults.append(_bad(place, f"{setting}.path: {path} is relative", hint))
     app: AppSettings = _convert({**known, "options": options}, AppSettings, setting, source)
     return app
 
 
 def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> Any:
-    """Fill a struct. Raises AgentError that names the setting and where it was set."""
+    """Fill a struct; what is wrong is noted with the setting and where it was set, and left out."""
+    good: Tables = {}
     for key, hint in get_type_hints(kind, include_extras=True).items():
         if key in table:
-            _check_kind(table[key], hint, f"{name}.{key}", source)
+            with source.noting():
+                _check_kind(table[key], hint, f"{name}.{key}", source)
+                good[key] = table[key]
     try:
-        return msgspec.convert(table, kind)
+        return msgspec.convert(good, kind)
     except msgspec.ValidationError as error:  # from __post_init__: the setting's name, the problem
         key, colon, problem = str(error).partition(": ")
         setting = f"{name}.{key}" if colon else name
-        raise _bad(source.place(setting), f"{setting}: {problem or key}", SEE_DOCS) from None
+        source.faults.append(_bad(source.place(setting), f"{setting}: {problem or key}", SEE_DOCS))
+        return kind()
 
 
 def _check_kind(value: Any, hint: Any, setting: str, source: _Source) -> None:

@@ -6,12 +6,13 @@
 
 import importlib.util
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.config import APPS, Config
+from agent.config import APPS, Config, ineffective
 from agent.exits import AgentError
+from agent.paths import Paths
 from agent.settings import AppSettings
 from agent.suggesting import did_you_mean
 from edge_apps.homes import expanded
@@ -27,8 +28,21 @@ class Problem(NamedTuple):
     hint: str
 
 
-def problems(config: Config) -> Iterator[Problem]:
+def in_few_words(config: Config, paths: Paths) -> str:
+    """Say of a configuration in which nothing is wrong where it comes from."""
+    if paths.config_file.exists():
+        return f"{paths.config_file} is good"
+    says = f"{paths.config_file} does not exist: "
+    if not config.origins:
+        return says + "all settings have their defaults"
+    return f"{says}what environment variables do not set has its default"
+
+
+def problems(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
     """Look at everything that the configuration names."""
+    for variable, right in ineffective(environ).items():
+        hint = f"write {right}, with two underscores behind the table's name"
+        yield Problem(f"environment variable {variable} sets nothing", hint)
     yield from _files(config)
     yield from _commands(config)
     for name, settings in sorted(config.apps.items()):

@@ -53,15 +53,19 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
 @pass_session
 def check(session: Session) -> None:
     """Check the configuration, and that the files, commands and apps it names are there."""
-    from agent.config import load
-    from agent.config_check import problems
+    import os
 
-    found = list(problems(load(session.paths)))
+    from agent.config import Unusable, load
+    from agent.config_check import Problem, in_few_words, problems
+
+    try:
+        loaded = load(session.paths)
+        found = list(problems(loaded, os.environ))
+    except Unusable as unusable:
+        found = [Problem(fault.message, fault.hint) for fault in unusable.faults]
     for problem in found[:-1]:
         complain(f"{problem.message} ({problem.hint})")
     if found:
         more = f"{len(found)} things are wrong, at last " if len(found) > 1 else ""
         raise AgentError(more + found[-1].message, found[-1].hint, BAD_CONFIG)
-    exists = session.paths.config_file.exists()
-    kind = "is good" if exists else "does not exist: all settings have their defaults"
-    write_line(f"{session.paths.config_file} {kind}")
+    write_line(in_few_words(loaded, session.paths))

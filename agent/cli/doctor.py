@@ -63,15 +63,14 @@ def _examine(session: Session) -> dict[str, Any]:
 def _configuration(session: Session) -> tuple[dict[str, str], Any]:
     """Return the finding about the configuration, and its network part; defaults if it is bad."""
     from agent.config import load
+    from agent.config_check import in_few_words
     from agent.settings import NetworkSettings
 
     try:
         loaded = load(session.paths)
     except AgentError as error:
         return _check("configuration", "fail", error.message, error.hint), NetworkSettings()
-    found = session.paths.config_file.exists()
-    told = "is good." if found else "does not exist: all settings have their defaults."
-    return _check("configuration", "ok", f"{session.paths.config_file} {told}"), loaded.network
+    return _check("configuration", "ok", f"{in_few_words(loaded, session.paths)}."), loaded.network
 
 
 def _device(session: Session, network: Any) -> list[dict[str, str]]:

@@ -6,10 +6,11 @@ from typing import get_type_hints
 
 import pytest
 
+import agent.config
 import agent.notation
 import agent.takes
-from agent.config import Config, load, read_secret, replaced, unapplied
-from agent.config_check import problems
+from agent.config import Config, Unusable, load, read_secret, replaced, unapplied
+from agent.config_check import in_few_words, problems
 from agent.exits import BAD_CONFIG, AgentError
 from agent.notation import format_duration, parse_duration, parse_endpoint
 from agent.paths import Paths
@@ -241,7 +242,7 @@ def test_what_the_command_line_gave_is_no_change(paths: Paths) -> None:
 
 
 def told(paths: Paths, text: str) -> list[str]:
-    return [f"{message} ({hint})" for message, hint in problems(written(paths, text))]
+    return [f"{message} ({hint})" for message, hint in problems(written(paths, text), {})]
 
 
 @pytest.mark.parametrize(
@@ -267,6 +268,56 @@ def test_nothing_is_found_where_all_is_there(paths: Paths) -> None:
     assert told(paths, text) == []
 
 
+def test_all_that_is_wrong_is_told_at_once(paths: Paths) -> None:
+    text = """
+network = 7747
+[uplink]
+host = "mqtt://broker.lan"
+prot = 1883
+[node]
+tags = "room=lab"
+weight = 0
+[netwrk]
+[apps]
+shelf = 1
+[apps.attic]
+path = "attic.py"
+every = "often"
+"""
+    error = complaint(paths, text, COVEY_LOG__LEVEL="loud", COVEY_API__LISTN="x")
+    assert isinstance(error, Unusable)
+    messages = [fault.message for fault in error.faults]
+    for setting in (
+        "network is a table", "uplink.host", '"prot"', "node.tags", "node.weight", '"netwrk"',
+        "apps.shelf", "apps.attic.path", "apps.attic", "log.level", '"listn"',
+    ):  # fmt: skip
+        assert any(setting in message for message in messages), setting
+    assert len(messages) == 11
+    assert "(10 more: `covey config check` tells all)" in error.message
+
+
+def test_a_variable_with_one_underscore_too_few_is_found(paths: Paths) -> None:
+    environ = {"COVEY_UPLINK_HOST": "broker.lan", "COVEY_DIR": "/tmp/a", "COVEY_LOG__LEVEL": "info"}
+    [problem] = problems(load(paths, environ), environ)
+    assert problem.message == "environment variable COVEY_UPLINK_HOST sets nothing"
+    assert "COVEY_UPLINK__HOST" in problem.hint
+
+
+def test_a_tag_in_a_variable_needs_a_value(paths: Paths) -> None:
+    assert written(paths, "", COVEY_NODE__TAGS="room=lab, floor=2").node.tags == {
+        "room": "lab", "floor": "2",
+    }  # fmt: skip
+    for text in ("room", "room=lab,floor", "=lab"):
+        assert f'node.tags: "{text}"' in complaint(paths, "", COVEY_NODE__TAGS=text).message
+
+
+def test_defaults_are_claimed_where_nothing_else_is_set(paths: Paths) -> None:
+    assert "all settings have their defaults" in in_few_words(load(paths, {}), paths)
+    told = in_few_words(load(paths, {"COVEY_LOG__LEVEL": "debug"}), paths)
+    assert "all settings" not in told
+    assert "environment variables" in told
+
+
 @pytest.mark.parametrize(("name", "kind"), SECTIONS.items())
 def test_every_setting_says_what_it_takes(name: str, kind: type[Section]) -> None:
     for key, hint in get_type_hints(kind, include_extras=True).items():
@@ -274,5 +325,5 @@ def test_every_setting_says_what_it_takes(name: str, kind: type[Section]) -> Non
 
 
 def test_the_examples_in_the_docstrings() -> None:
-    for module in (agent.takes, agent.notation):
+    for module in (agent.config, agent.takes, agent.notation):
         assert doctest.testmod(module).failed == 0
