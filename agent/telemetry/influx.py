@@ -126,8 +126,7 @@ def _has_unescaped_equals(text: str) -> bool:
 
 def _parse_fields(line: str, at: int) -> tuple[list[tuple[str, Value]], str]:
     """Return the fields that begin behind a blank, and what stands behind them."""
-    while line.startswith(BLANK, at):
-        at += 1
+    at = len(line) - len(line[at:].lstrip(BLANK))
     fields: list[tuple[str, Value]] = []
     comma = ","
     while comma:

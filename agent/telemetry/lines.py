@@ -29,6 +29,9 @@ LINE_BYTES_MAX = 128 * 1024
 JOINS_MAX = 8
 """How often a line with texts over several lines is tried before it is given up."""
 
+JOINED_CHARACTERS_MAX = 2 * LINE_BYTES_MAX
+"""And how much is read for it, over all tries: each begins at the beginning of the line."""
+
 BLANKS = " \t\r"
 BLANKS_AND_SIGNATURE = BLANKS + "\ufeff"
 """Some editors and shells begin a text with a byte order mark. It is no part of it."""
@@ -146,9 +149,13 @@ def _read_influx(line: str, source: _Source, unit_ns: int) -> list[Reading]:
     except influx.OpenText as error:
         problem = error
     taken: list[bytes] = []
+    characters = len(line)
     for _ in range(JOINS_MAX):
         try:
             line = f"{line}\n{_up_to_quote(source, taken)}"
+            characters += len(line)
+            if characters > JOINED_CHARACTERS_MAX:
+                break
             return influx.parse_line(line.rstrip(BLANKS), unit_ns)
         except influx.OpenText:
             continue

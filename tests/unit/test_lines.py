@@ -307,3 +307,25 @@ def test_a_long_line_is_read_in_a_time_that_grows_with_its_length(form: Any, dig
             f"t {text}",
         ):
             parsed(line, form=form)
+
+
+def test_texts_that_stay_open_over_long_lines_are_not_read_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each such try reads the line from its beginning, and the agent stands still for all."""
+    read = 0
+    parse_line = influx.parse_line
+
+    def counting(line: str, unit_ns: int = 1) -> list[Reading]:
+        nonlocal read
+        read += len(line)
+        return parse_line(line, unit_ns)
+
+    monkeypatch.setattr(influx, "parse_line", counting)
+    opens = b'm a="' + b"x" * 100_000 + b"\n"
+    goes_on = b"y" * 120_000 + b'\\"\n'
+    first = next(parse(split_lines(opens + goes_on * 12), "influx"))
+    assert isinstance(first, BadLine)
+    assert read <= lines.JOINED_CHARACTERS_MAX
+    several = 'm a="' + "one\\\"\n" * lines.JOINS_MAX + 'two" 7'
+    assert one(several, form="influx").value == 'one"\n' * lines.JOINS_MAX + "two"
