@@ -267,6 +267,7 @@ class Agent:
 
     async def _until_admitted(self) -> bool:
         """Wait until this node is part of a covey; tell whether it is, or the agent is to stop."""
+        self.newcomer.forget()
         while (lack := self.newcomer.lack()) is not None:
             await self._listeners.open()
             await self._waiting.without(lack, self.newcomer.arrived.wait())

@@ -10,6 +10,7 @@ whoever wants them back finds them whole, readings that had not been delivered i
 
 import time
 from enum import StrEnum
+from itertools import chain, count
 from pathlib import Path
 
 from agent.exits import NOT_PERMITTED, AgentError
@@ -60,8 +61,7 @@ def set_aside(paths: Paths, now_s: float | None = None) -> Path:
 
     The identity goes last: cut off in the middle, the next start goes on with it.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
-    target = paths.data / "former" / stamp
+    target = _free_place(paths.data / "former", now_s)
     databases = (paths.control_db, paths.data_db, paths.telemetry_db)
     # With their logs, notes and copies, which would be taken for those of the next ones.
     files = [file for each in databases for file in sorted(paths.data.glob(f"{each.name}*"))]
@@ -76,6 +76,13 @@ def set_aside(paths: Paths, now_s: float | None = None) -> Path:
         raise _not_done(paths, error) from None
     withdraw_parting(paths)
     return target
+
+
+def _free_place(former: Path, now_s: float | None) -> Path:
+    """Return a directory that is not there yet: a clock that stands wrong may repeat itself."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    names = (f"{stamp}{suffix}" for suffix in chain([""], map("-{}".format, count(2))))
+    return next(former / name for name in names if not (former / name).exists())
 
 
 def _not_done(paths: Paths, error: OSError) -> AgentError:

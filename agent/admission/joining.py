@@ -5,10 +5,10 @@ at the seeds; makes sure that it is one, by the authority's fingerprint in the t
 shows the token's secret. What comes back is checked and put in place as a whole, so that the agent
 can start right away. When anything fails, the device is as it was before.
 
-One thing is kept on purpose: when the question was sent and the answer got lost, nobody here knows
-whether the covey has let us in. Then the new key stays in a hidden directory beside the identity,
-and the next try with the same token uses it again, so that the covey recognises who is asking and
-the token is not used twice.
+One thing is kept on purpose: when the covey may have let us in, and we have no identity yet (the
+answer got lost, the disk is full, somebody presses Ctrl-C), the new key stays in a hidden directory
+beside the identity. The next try with the same token uses it again, so that the covey recognises
+who is asking and the token is not used twice.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ async def join(
     except TimeoutError:
         raise joining.explain_timeout(timeout_s) from None
     finally:
-        if not joining.answer_lost:
+        if not joining.may_be_in:
             shutil.rmtree(applicant.directory, ignore_errors=True)
     with staged_directory(identity_dir) as staged:
         write_private(staged / "node.key", private_pem(joining.key))
@@ -136,6 +136,8 @@ class Joining:
         self.key = applicant.key()
         self._say = say
         self.answer_lost = False
+        self.may_be_in = False
+        """Whether a member was asked, and the covey has not refused since."""
         self._token, self._applicant, self._search = token, applicant, search
         self._failures: dict[Address, str] = {}
         self._refused: AgentError | None = None
@@ -154,7 +156,7 @@ class Joining:
                 self._note_failure(address, str(error))
             except AgentError as error:
                 if error.status != exits.UNREACHABLE:
-                    self.answer_lost = False  # the issuer has decided, whatever went before
+                    self.may_be_in = False  # the issuer has decided, whatever went before
                     raise
                 self._refused = error
             except RemoteError as error:
@@ -179,6 +181,7 @@ class Joining:
             certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             self._check_member(welcome, certificate)
             assert isinstance(welcome, Welcome), "the check has seen to it"
+            self.may_be_in = True
             writer.write(framed(SENDING.encode(self._admission())))
             try:
                 verdict = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))

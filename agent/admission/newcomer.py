@@ -40,15 +40,21 @@ class Newcomer:
         self._config, self._paths = config, paths
         self._writing = asyncio.Lock()
 
+    def forget(self) -> None:
+        """Set the covey aside that this node was to forget, if it was. Raises AgentError.
+
+        For the start of an agent, and for who does its work while none runs: an agent that is
+        still saying goodbye has these files open, and would go on writing beside the next ones.
+        """
+        if noted_parting(self._paths) is Parting.FORGETS:
+            set_aside(self._paths)
+
     def lack(self) -> Lack | None:
         """Return why this node takes no part, with what to do; None when it does.
 
-        A node that was to forget its covey does so here. Raises AgentError for an identity that
-        is there and cannot be read.
+        Raises AgentError for an identity that is there and cannot be read.
         """
         parting = noted_parting(self._paths)
-        if parting is Parting.FORGETS:
-            set_aside(self._paths)
         if not self._paths.identity.is_dir():
             return Lack(
                 "this node belongs to no covey yet",
@@ -60,6 +66,11 @@ class Newcomer:
                 f"this node has left the covey {left.cluster_name}",
                 "`covey join` without a token brings it back as it was; `covey leave --forget` "
                 "frees it for another covey",
+            )
+        if parting is Parting.FORGETS:
+            return Lack(
+                f"this node is about to forget the covey {left.cluster_name}",
+                "its agent still says goodbye: try again in a few seconds",
             )
         return None
 
@@ -128,10 +139,12 @@ class Newcomer:
             identity.check_absent(self._paths.identity)
 
     async def _arrive(self, who: Identity) -> Identity:
+        """Make the databases, and say that this node belongs: also if whoever asked hangs up."""
         from agent.store.preparing import prepare
 
-        await prepare(self._paths)
-        self.arrived.set()
+        preparing = asyncio.create_task(prepare(self._paths), name="newcomer: databases")
+        preparing.add_done_callback(lambda _: self.arrived.set())
+        await asyncio.shield(preparing)
         return who
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_CLUSTER_NAME = "covey"
 JOINING = "to be let in"
 JOIN_RELAY_TIMEOUT_S = 30.0
-MEMBER_WITHIN_S, MEMBER_LOOK_S = 10.0, 0.1
+STAGE_WITHIN_S, STAGE_LOOK_S = 10.0, 0.1
 
 node_name_option = click.option(
     "--node-name",
@@ -109,8 +109,8 @@ def create(session: Session, ttl: float, uses: int, output: str) -> None:
 def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name: str) -> None:
     """Make this node part of the covey that TOKEN is from; `-` reads the token from stdin.
 
-    Looks for a member by mDNS unless --seed names one. Nothing is left behind if it fails. Without
-    a token, a node that has left its covey comes back to it.
+    Looks for a member by mDNS unless --seed names one. If it fails, nothing is changed, and the
+    same command can be given again. Without a token, a node that has left its covey comes back.
     """
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
     with Waiting(JOINING, quiet=session.quiet) as waiting:
@@ -150,7 +150,12 @@ def leave(session: Session, *, forget: bool) -> None:
     identity and its data are set aside, and it can join any covey with a token, as a new node.
     """
     session.client().post("/api/v1/leave", {"forget": forget})
-    write_line("The agent says goodbye, and waits outside of the covey.")
+    with Waiting("for the agent to say goodbye", quiet=session.quiet):
+        is_outside = not _why_not(session, "waiting")
+    if is_outside:
+        write_line("The agent said goodbye, and waits outside of the covey.")
+    else:
+        write_line("The agent says goodbye; `covey status` tells when it is outside of the covey.")
     if forget:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
     else:
@@ -207,7 +212,9 @@ def _without_agent(
     paths.create_data()
 
     async def do() -> "Identity":
-        return await work(Newcomer(settings, paths))
+        newcomer = Newcomer(settings, paths)
+        newcomer.forget()
+        return await work(newcomer)
 
     with locked(paths):
         return asyncio.run(do())
@@ -216,16 +223,16 @@ def _without_agent(
 def _await_member(session: Session) -> None:
     """Wait until the agent takes part, and say whether it does."""
     with Waiting("for the agent to take part", quiet=session.quiet):
-        because = _why_no_member(session)
+        because = _why_not(session, "member")
     if because:
         session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
     else:
         session.say("Its agent takes part from now on.")
 
 
-def _why_no_member(session: Session) -> str:
-    """Wait; return what still keeps the agent from taking part, empty if nothing does."""
-    client, give_up = session.hasty_client(), time.monotonic() + MEMBER_WITHIN_S
+def _why_not(session: Session, stage: str) -> str:
+    """Wait for the agent to come to a stage; return what keeps it from there, empty if nothing."""
+    client, give_up = session.hasty_client(), time.monotonic() + STAGE_WITHIN_S
     because = "it has not answered yet"
     while time.monotonic() < give_up:
         try:
@@ -233,10 +240,10 @@ def _why_no_member(session: Session) -> str:
         except AgentUnreachable as error:
             because = error.message
         else:
-            if status["stage"] == "member":
+            if status["stage"] == stage:
                 return ""
-            because = "; ".join(status["reasons"])
-        time.sleep(MEMBER_LOOK_S)
+            because = "; ".join(status["reasons"]) or "it is not so far"
+        time.sleep(STAGE_LOOK_S)
     return because
 
 

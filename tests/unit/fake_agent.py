@@ -391,6 +391,7 @@ class FakeAgent:
         self.partings.append(parting)
 
     async def leave(self) -> None:
+        self.stage = Stage.WAITING
         self.left.set()
 
 

@@ -307,6 +307,40 @@ def test_a_lost_answer_does_not_use_the_token_twice(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("trouble", ["the disk is full", "interrupted"])
+def test_let_in_but_not_on_disk_the_same_token_is_good_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Between the covey's word and the identity in place, whatever happens costs no token."""
+
+    def full(path: Path, _data: bytes) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    async def interrupted(_joining: joining.Joining) -> None:
+        await run(_joining)
+        raise asyncio.CancelledError
+
+    run = joining.Joining.run
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(3600, 1)
+            with monkeypatch.context() as patched:
+                if trouble == "interrupted":
+                    patched.setattr(joining.Joining, "run", interrupted)
+                else:
+                    patched.setattr("agent.security.identity.write_private", full)
+                with pytest.raises((AgentError, asyncio.CancelledError)):
+                    await made.join(token, tmp_path / "b" / "identity", "pi2")
+            assert made.store.registry() is not None, "the covey did admit it"
+            joined = await made.join(token, tmp_path / "b" / "identity", "pi2")
+            registry = open_registry(joined.first_registry(), joined.verify)
+            assert [node.name for node in registry.nodes] == ["pi1", "pi2"]
+            assert leftovers(tmp_path / "b") == ["identity"]
+
+    asyncio.run(scenario())
+
+
 def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
@@ -337,7 +371,9 @@ def test_without_any_issuer_the_device_learns_why(tmp_path: Path) -> None:
                 with pytest.raises(AgentError, match="can be reached now") as caught:
                     await second.join(token, tmp_path / "c" / "identity", "pi3", timeout_s=1)
                 assert caught.value.status == exits.UNREACHABLE
-                assert leftovers(tmp_path / "c") == []
+                # Whether the issuer was really not reached, or only its answer, nobody knows.
+                [kept] = leftovers(tmp_path / "c")
+                assert kept.startswith(".identity.joining-")
 
     asyncio.run(scenario())
 

@@ -353,6 +353,7 @@ def test_apps(served: Served, covey: Covey) -> None:
 def test_leave(served: Served, covey: Covey) -> None:
     outcome = covey("leave")
     assert outcome.status == exits.YES
+    assert outcome.stdout == "The agent said goodbye, and waits outside of the covey.\n"
     assert "`covey join` without a token brings it back" in outcome.stderr
     assert covey("leave", "--forget").status == exits.YES
     assert served.agent.left.wait(10)

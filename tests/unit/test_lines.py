@@ -327,5 +327,5 @@ def test_texts_that_stay_open_over_long_lines_are_not_read_again_and_again(
     first = next(parse(split_lines(opens + goes_on * 12), "influx"))
     assert isinstance(first, BadLine)
     assert read <= lines.JOINED_CHARACTERS_MAX
-    several = 'm a="' + "one\\\"\n" * lines.JOINS_MAX + 'two" 7'
+    several = 'm a="' + 'one\\"\n' * lines.JOINS_MAX + 'two" 7'
     assert one(several, form="influx").value == 'one"\n' * lines.JOINS_MAX + "two"

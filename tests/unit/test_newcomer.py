@@ -37,7 +37,10 @@ async def founded(paths: Paths, name: str = "barn") -> Newcomer:
 
 
 def lacking(paths: Paths) -> str:
-    lack = newcomer(paths).lack()
+    """Return what a node lacks whose agent starts."""
+    starting = newcomer(paths)
+    starting.forget()
+    lack = starting.lack()
     assert lack is not None
     assert "covey" in lack.hint
     return lack.message
@@ -166,6 +169,59 @@ def test_forgetting_that_was_cut_off_goes_on(paths: Paths, monkeypatch: pytest.M
     assert paths.identity.is_dir()
     assert lacking(paths) == "this node belongs to no covey yet"
     assert not paths.identity.exists()
+
+
+def test_while_an_agent_says_goodbye_its_files_stay_where_they_are(paths: Paths) -> None:
+    """Whatever is asked of it meanwhile: it has them open, and goes on writing beside them."""
+
+    async def story() -> None:
+        leaving = await founded(paths)
+        before = sorted(paths.data.iterdir())
+        note_parting(paths, Parting.FORGETS)
+        lack = leaving.lack()
+        assert lack is not None
+        for asked in (leaving.found("loft", "pi2"), leaving.join("covey1-x", "pi2", [], print)):
+            with pytest.raises(AgentError, match="is about to forget the covey barn; nothing was"):
+                await asked
+        assert sorted(paths.data.iterdir()) == sorted([*before, paths.parting])
+
+    asyncio.run(story())
+
+
+def test_a_clock_that_repeats_itself_overwrites_no_former_covey(paths: Paths) -> None:
+    for name in ("barn", "loft", "mill"):
+        asyncio.run(founded(paths, name))
+        set_aside(paths, 20.0)  # after each start, where there is no clock
+    aside = sorted((paths.data / "former").iterdir())
+    kept = [identity.load(each / "identity").cluster_name for each in aside]
+    assert kept == ["barn", "loft", "mill"]
+    assert all((each / "telemetry.db").is_file() for each in aside)
+
+
+def test_who_hangs_up_when_all_is_done_but_the_databases_has_arrived(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that has an identity and goes on waiting would do so until it is started anew."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(_paths: Paths) -> bool:
+        begun.set()
+        await may_end.wait()
+        return True
+
+    async def story() -> None:
+        monkeypatch.setattr("agent.store.preparing.prepare", slow)
+        made = newcomer(paths)
+        asking = asyncio.create_task(made.found("barn", "pi1"))
+        await begun.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert not made.arrived.is_set(), "two must not make the databases at once"
+        may_end.set()
+        async with asyncio.timeout(10):
+            await made.arrived.wait()
+
+    asyncio.run(story())
 
 
 def test_a_note_that_cannot_be_written_changes_nothing(
