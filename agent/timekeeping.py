@@ -26,10 +26,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.wall_clock import EARLIEST_S, flaw
+from agent.wall_clock import EARLIEST_S
 from edge_apps.reading import UNTIMED, Reading, boot_time_ns
 
 NS_PER_S = 1_000_000_000
+LATEST_S = (2**63 - 1) / NS_PER_S
 CORRECTED_NS = NS_PER_S // 2
 """What is off by less was stamped right: clocks are slewed all the time."""
 KERNEL = Path("/proc/sys/kernel/random/boot_id")
@@ -70,6 +71,37 @@ class Moment(NamedTuple):
         return msgspec.structs.replace(reading, time_ns=time_ns, taken_ns=taken_ns)
 
 
+class Judge(NamedTuple):
+    """What is thought at one moment of the times that this device's clock gave, then and before."""
+
+    kernel: int
+    offset_ns: int
+    """What the wall clock is ahead of CLOCK_BOOTTIME."""
+    earliest_ns: int
+    latest_ns: int
+    """From when to when the clock can be right."""
+    is_plausible: bool
+    """Whether it can be right now."""
+    mark: str
+    """What is to be said of a time that it gives now."""
+
+    def __call__(self, reading: Reading, kernel: int, *, is_kept: bool) -> tuple[Reading, str]:
+        """Return a reading with the best time that is known for it, and its mark.
+
+        The last two are of the stamp that it was given.
+        """
+        if not reading.taken_ns:
+            return reading, ""
+        if kernel == self.kernel and self.is_plausible:
+            right_ns = self.offset_ns + reading.taken_ns
+            if -CORRECTED_NS < right_ns - reading.time_ns < CORRECTED_NS:
+                return reading, self.mark
+            return msgspec.structs.replace(reading, time_ns=right_ns), self.mark or CORRECTED
+        if not self.earliest_ns <= reading.time_ns <= self.latest_ns:
+            return reading, IMPLAUSIBLE
+        return reading, "" if is_kept else UNSYNCHRONISED
+
+
 class Timekeeper:
     """Stamps readings, and judges stamps. All clocks count nanoseconds."""
 
@@ -79,14 +111,14 @@ class Timekeeper:
         steady_ns: Callable[[], int] = boot_time_ns,
         kernel: int | None = None,
         is_kept: "Callable[[], bool | None] | None" = None,
-        valid: tuple[float, float] = (EARLIEST_S, 0.0),
+        valid: tuple[float, float] = (EARLIEST_S, LATEST_S),
     ) -> None:
-        """``valid``: from when to when the clock can be right, in Unix time; 0 for no end."""
+        """``valid``: from when to when the clock can be right, in Unix time."""
         self.wall_ns = wall_ns
         self._steady_ns = steady_ns
         self._kernel = this_kernel() if kernel is None else kernel
         self._ask = is_kept or kernel_keeps_clock
-        self._valid = valid
+        self._earliest_ns, self._latest_ns = (int(each * NS_PER_S) for each in valid)
         self._is_kept, self._asked_at_ns = self._ask(), steady_ns()
 
     @property
@@ -102,24 +134,17 @@ class Timekeeper:
         stamp = Stamp(self._kernel, self.is_kept is not False)
         return Moment(self.wall_ns(), self._steady_ns(), stamp)
 
-    def judged(self, reading: Reading, stamp: Stamp) -> tuple[Reading, str]:
-        """Return the reading with the best time that is known for it, and its mark."""
-        if not reading.taken_ns:
-            return reading, ""
-        was_plausible = self._is_plausible(reading.time_ns)
-        now_ns = self.wall_ns()
-        if stamp.kernel != self._kernel or not self._is_plausible(now_ns):
-            if not was_plausible:
-                return reading, IMPLAUSIBLE
-            return reading, "" if stamp.is_kept else UNSYNCHRONISED
-        right_ns = now_ns - (self._steady_ns() - reading.taken_ns)
-        mark = UNSYNCHRONISED if self.is_kept is False else ""
-        if abs(right_ns - reading.time_ns) < CORRECTED_NS:
-            return reading, mark
-        return msgspec.structs.replace(reading, time_ns=right_ns), mark or CORRECTED
-
-    def _is_plausible(self, time_ns: int) -> bool:
-        return flaw(time_ns / NS_PER_S, *self._valid) is None
+    def judge(self) -> Judge:
+        """Return who judges readings at this moment: one for all that are looked at together."""
+        wall_ns = self.wall_ns()
+        return Judge(
+            self._kernel,
+            wall_ns - self._steady_ns(),
+            self._earliest_ns,
+            self._latest_ns,
+            self._earliest_ns <= wall_ns <= self._latest_ns,
+            UNSYNCHRONISED if self.is_kept is False else "",
+        )
 
 
 def this_kernel() -> int:

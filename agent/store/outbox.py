@@ -280,15 +280,17 @@ class Outbox:
         bad = [(position, position) for position, reading in readings if reading is None]
         if gone := [each for each in bad if not self._progress.is_settled(each[0])]:
             self._lose(joined(gone), "they are not as they were written")
+        judge = self._timekeeper.judge()
         return [
-            Accepted(at, self.id_of(at), *self._timekeeper.judged(*each))
+            Accepted(at, self.id_of(at), *judge(each[0], each[1], is_kept=each[2]))
             for at, each in readings
             if each is not None
         ]
 
     def as_accepted(self, position: int, reading: Reading) -> Accepted:
         """Return what was just accepted as ``recent`` would, without asking the disk."""
-        judged = self._timekeeper.judged(reading, self._timekeeper.now().stamp)
+        judge = self._timekeeper.judge()
+        judged = judge(reading, judge.kernel, is_kept=True)
         return Accepted(position, self.id_of(position), *judged)
 
     def _lose(self, gone: Sequence[Range], why: str) -> None:

@@ -74,14 +74,14 @@ def row(reading: Reading, stamp: Stamp) -> Row:
     return (reading.time_ns, reading.sensor, _ENCODER.encode((*body, *timed)))
 
 
-def reading(time_ns: int, sensor: str, body: bytes) -> tuple[Reading, Stamp]:
-    """Return the reading that the columns of a row hold, and how it was timed."""
+def reading(time_ns: int, sensor: str, body: bytes) -> tuple[Reading, int, bool]:
+    """Return the reading that the columns of a row hold, and the stamp with which it was timed."""
     held = _DECODER.decode(body)
     reading = Reading(sensor, held.value, held.unit, time_ns, held.tags, held.taken_ns)
-    return reading, Stamp(held.kernel, held.is_kept)
+    return reading, held.kernel, held.is_kept
 
 
-def sound_reading(row: StoredRow) -> tuple[Reading, Stamp] | None:
+def sound_reading(row: StoredRow) -> tuple[Reading, int, bool] | None:
     """Return the reading that a row holds, None when it is not as it was written.
 
     Rows from before there were checksums are believed when they can be read.
