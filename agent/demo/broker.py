@@ -93,8 +93,8 @@ def choose(kinds: Sequence[Kind]) -> Kind:
             return kind
     raise AgentError(
         "The demo's MQTT broker is not installed.",
-        "Install Covey with the demo's packages: pip install 'covey[demo]', or `make demo` in a "
-        "clone.",
+        "Run `make demo` in a clone, or install Covey from there with the demo's packages: "
+        "pip install '.[demo]'",
         NO,
     )
 

@@ -35,6 +35,19 @@ def test_make_targets_exist(page: Path) -> None:
     assert named <= _targets()
 
 
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, *sorted((ROOT / "agent").rglob("*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_nobody_is_sent_to_pypi(page: Path) -> None:
+    """There is no project of ours on PyPI: anyone could claim the name, and be installed as root."""
+    told = re.findall(
+        r"install(?: --?[\w-]+)* ['\"]?covey(?:\[\w+\])?['\"]?(?![\w./-])", page.read_text()
+    )
+    assert not told, "say `pipx install .` in a clone, or name a built wheel"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_files_exist(page: Path) -> None:
     """A page may say `gossip/machine.py`: then that file is there."""
