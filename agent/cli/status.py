@@ -30,8 +30,9 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     """Return what to show; an agent that waits has less to tell, and says what to do."""
     told: dict[str, object] = {
         "state": "ready" if answer["ready"] else _unready(answer["stage"]),
-        "because": "; ".join(answer["reasons"]),
     }
+    if answer["reasons"]:
+        told["because"] = "; ".join(answer["reasons"])
     if answer["losses"]:
         told["lost"] = "; ".join(answer["losses"])
     if answer["advice"]:

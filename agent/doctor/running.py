@@ -145,7 +145,8 @@ def other_coveys(cluster_ids: Iterable[str], heard: int) -> Finding:
             "If a device of yours is among them it is in the wrong cluster: "
             "move its data directory away, and join it with a token of this covey.",
         )
-    return ok("other-coveys", f"no other covey announces itself now ({heard} times so far).")
+    told = f" (announced {heard} times since the start)" if heard else ""
+    return ok("other-coveys", f"no other covey announces itself now{told}.")
 
 
 def sightings(others_alive: int, seen: int, *, mdns: bool) -> Finding:
@@ -163,13 +164,13 @@ def loop(stalls: int, worst: Stall | None) -> Finding:
     """Look whether the agent stands still: how often since the start, and the worst of an hour."""
     if worst is None or worst.lasted_s < STALL_WARN_S:
         told = f"; the longest of this hour: {describe(worst)}" if worst else ""
-        return ok("loop", f"{stalls} stalls of the event loop since the start{told}.")
+        return ok("loop", f"stalls of the event loop since the start: {stalls}{told}.")
     hint = (
         "Look what else this machine does (`top`): the others may take this node for dead."
         if worst.cause == MACHINE
         else "Report the place: whatever it does takes too long at once. Is the disk very slow?"
     )
-    return warn("loop", f"{describe(worst)}; {stalls} stalls since the start.", hint)
+    return warn("loop", f"{describe(worst)}; stalls since the start: {stalls}.", hint)
 
 
 def uplink(status: UplinkStatus) -> Finding:

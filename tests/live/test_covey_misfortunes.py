@@ -144,13 +144,6 @@ def test_second_init_changes_nothing(fleet: Fleet) -> None:
         assert before == {p: p.read_bytes() for p in identity.iterdir() if p.is_file()}
 
 
-def test_run_without_identity_says_what_to_do(fleet: Fleet) -> None:
-    agent = fleet.add("ash")
-    outcome = agent.covey("run", timeout_s=30)
-    assert outcome.status not in (exits.YES, exits.UNREACHABLE)
-    _explains(outcome, outcome.status, "covey init", "covey join")
-
-
 def test_commands_without_an_agent_say_so(fleet: Fleet) -> None:
     with _alone(fleet.folder, fleet) as agent:
         for command in (("members",), ("kv", "get", "a"), ("publish", "a", "1"), ("outbox",)):

@@ -137,13 +137,19 @@ def test_founded_through_its_socket_it_goes_on_as_a_member(
     assert member == "pi1 of barn"
 
 
-def test_who_leaves_waits_and_comes_back_also_over_restarts(paths: Paths) -> None:
+def test_who_leaves_waits_and_comes_back_also_over_restarts(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(Notifier, "stopping", lambda _self: ends.append("stopping"))
+
     async def story() -> None:
         async with running(paths) as agent:
             founded = await agent.newcomer.found("barn", "pi1")
             await until(lambda: agent.stage is Stage.MEMBER)
             await agent.part(Parting.STAYS_AWAY)
             assert agent.has_left
+        assert not ends, "systemd kills the process that goes on after it said that it stops"
         for _ in range(2):
             async with running(paths) as agent:
                 status = await ask(paths, "GET", "/api/v1/status")
@@ -157,6 +163,7 @@ def test_who_leaves_waits_and_comes_back_also_over_restarts(paths: Paths) -> Non
             assert lines[-1]["node"]["id"] == f"{founded.node_id:016x}"
             await until(lambda: agent.stage is Stage.MEMBER)
             assert not agent.has_left
+        assert ends, "an agent that ends says so"
 
     asyncio.run(story())
 
