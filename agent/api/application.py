@@ -3,6 +3,7 @@
 ``docs/api.md`` is the reference; a test compares it with the routes below.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -27,6 +28,7 @@ from agent.api import (
     sleep,
     uplink,
 )
+from agent.api.bodies import LARGE_BODIES_MAX
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
@@ -70,6 +72,7 @@ def create(agent: AgentFacade) -> Starlette:
     application.state.agent = agent
     application.state.streams = Streams()
     application.state.counts = Counter()
+    application.state.large_bodies = asyncio.Semaphore(LARGE_BODIES_MAX)
     agent.metrics.count(lambda: application.state.counts)
     return application
 

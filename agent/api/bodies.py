@@ -5,14 +5,17 @@ complaints are ``BadRequest`` and say how the value is written. They name parame
 so that the command line can put its own spelling there (``agent/cli/spelling.py``).
 """
 
+import asyncio
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from agent.api.errors import BadRequest, NotEncodedSo, TooLarge
+from agent.exits import TIMED_OUT, AgentError
 from agent.slices import slices
 
 JSON_BYTES_MAX = 64 * 1024
@@ -22,41 +25,101 @@ VALUE_BYTES_MAX = 512 * 1024
 READINGS_BYTES_MAX = 8 * 1024 * 1024
 GZIP_CHUNK_BYTES = 64 * 1024
 
+SMALL_BYTES_MAX = 64 * 1024
+LARGE_BODIES_MAX = 4
+"""Bodies of readings of more than ``SMALL_BYTES_MAX`` at a time: with what is made of them, each
+takes some 20 MiB, and a small device has little more. The others wait, unread."""
+PAUSE_S = 30.0
+"""So long a body may stand still: it keeps others from their place."""
+
 DIGITS_MAX = 20
 
 TRUE_WORDS = frozenset({"1", "true", "yes"})
 FALSE_WORDS = frozenset({"", "0", "false", "no"})
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """Return the body. Raises TooLarge as soon as it is."""
+class Place:
+    """A place among the large bodies, for one that turns out to be large."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._is_taken = False
+
+    async def take(self) -> None:
+        """Wait for a place, unless this body has one."""
+        if not self._is_taken:
+            await self._places.acquire()
+            self._is_taken = True
+
+    def give_back(self) -> None:
+        """Let the next one have it."""
+        if self._is_taken:
+            self._places.release()
+            self._is_taken = False
+
+
+async def read_body(request: Request, limit_bytes: int, place: Place | None = None) -> bytes:
+    """Return the body. Raises TooLarge as soon as it is, BadRequest, AgentError."""
     if int(request.headers.get("content-length", "0")) > limit_bytes:
         raise TooLarge(limit_bytes)
     parts: list[bytes] = []
     size_bytes = 0
-    try:
-        async for part in request.stream():
-            size_bytes += len(part)
-            if size_bytes > limit_bytes:
-                raise TooLarge(limit_bytes)
-            parts.append(part)
-    except ClientDisconnect:
-        raise BadRequest("the client hung up within its request; nothing was done") from None
+    async for part in _parts_of(request):
+        size_bytes += len(part)
+        if size_bytes > limit_bytes:
+            raise TooLarge(limit_bytes)
+        parts.append(part)
+        if place is not None and size_bytes > SMALL_BYTES_MAX:
+            await place.take()
     return b"".join(parts)
 
 
-async def read_readings(request: Request) -> bytes:
-    """Return a body of readings, unpacked. Raises TooLarge, NotEncodedSo, BadRequest.
+async def _parts_of(request: Request) -> AsyncIterator[bytes]:
+    """Yield the parts of a body as they come. Raises BadRequest, AgentError."""
+    stream = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(PAUSE_S):
+                part = await anext(stream, None)
+            if part is None:
+                return
+            yield part
+    except ClientDisconnect:
+        raise BadRequest("the client hung up within its request; nothing was done") from None
+    except TimeoutError:
+        raise AgentError(
+            f"nothing more of the request came for {PAUSE_S:g} s; nothing was done",
+            "send it again",
+            TIMED_OUT,
+        ) from None
+
+
+@asynccontextmanager
+async def readings_of(request: Request, places: asyncio.Semaphore) -> AsyncIterator[bytes]:
+    """Yield a body of readings, unpacked; a large one keeps its place until the end.
+
+    Raises TooLarge, NotEncodedSo, BadRequest, AgentError.
+    """
+    place = Place(places)
+    try:
+        yield await _read_readings(request, place)
+    finally:
+        place.give_back()
+
+
+async def _read_readings(request: Request, place: Place) -> bytes:
+    """Read and unpack a body.
 
     What is packed has the same limit as what comes out of it: a gzip of 8 MiB may hold eight
     gigabytes of zeros, and is given up as soon as the limit is passed.
     """
-    body = await read_body(request, READINGS_BYTES_MAX)
+    body = await read_body(request, READINGS_BYTES_MAX, place)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("identity", ""):
         return body
     if encoding not in ("gzip", "x-gzip"):
         raise NotEncodedSo(encoding)
+    await place.take()
     parts: list[bytes] = []
     size_bytes = 0
     try:

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent._version import __version__
-from agent.api.bodies import JSON_BYTES_MAX, read_body, read_readings
+from agent.api.bodies import JSON_BYTES_MAX, read_body, readings_of
 from agent.api.errors import BadRequest, count, status_of
 from agent.api.facade import AgentFacade
 from agent.exits import AgentError
@@ -119,7 +119,8 @@ async def _take(request: Request) -> Taken:
     """Accept what is good of the body. Raises AgentError."""
     agent: AgentFacade = request.app.state.agent
     unit_ns = _unit_ns(request)
-    taken = await take_lines(agent.telemetry.accept, await read_readings(request), unit_ns)
+    async with readings_of(request, request.app.state.large_bodies) as body:
+        taken = await take_lines(agent.telemetry.accept, body, unit_ns)
     request.app.state.counts["readings_refused/bad"] += taken.bad
     return taken
 

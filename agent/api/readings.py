@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent.api.answers import listing
-from agent.api.bodies import flag, integer, read_readings
+from agent.api.bodies import flag, integer, readings_of
 from agent.api.errors import BadRequest, TooLarge
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
@@ -33,9 +33,14 @@ LETTERS_MAX = 1_000
 
 async def post_readings(request: Request) -> Response:
     """Accept a JSON list, one JSON object, or one object a line: all of it, or nothing."""
+    async with readings_of(request, request.app.state.large_bodies) as body:
+        return await _accept_all(request, body)
+
+
+async def _accept_all(request: Request, body: bytes) -> Response:
     agent: AgentFacade = request.app.state.agent
     try:
-        readings, taken = await read_listed(await read_readings(request))
+        readings, taken = await read_listed(body)
     except BadReading as error:
         raise BadRequest(
             f"the readings are not understood: {error}",

@@ -2,6 +2,9 @@
 
 uvicorn does the work. Two of its habits do not fit a guest in somebody else's event loop, and
 ``GuestServer`` drops them: it takes over the signals, and it wakes up ten times a second.
+
+It also lets anybody hold a connection for ever who never finishes a request, and takes more without
+end, each of which costs the agent a file descriptor. ``BoundedProtocol`` ends both.
 """
 
 import asyncio
@@ -10,12 +13,15 @@ import binascii
 import contextlib
 import hmac
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent import watched
 from agent.api.application import create
@@ -24,6 +30,9 @@ from agent.api.facade import AgentFacade
 from agent.api.listen import BACKLOG
 
 CONNECTIONS_MAX = 256
+"""On each socket; one more is closed at once."""
+REQUEST_S = 15.0
+"""For the line and the headers of a request, from the connection or their first byte on."""
 KEEP_ALIVE_S = 15
 SHUTDOWN_S = 2
 
@@ -40,9 +49,11 @@ class Serving:
         token: str = "",
     ) -> None:
         self._application = create(agent)
-        self._servers = [(GuestServer(self._application), unix)]
+        counts: Counter[str] = self._application.state.counts
+        self._servers = [(GuestServer(self._application, counts), unix)]
         if tcp is not None:
-            self._servers.append((GuestServer(BearerToken(self._application, token)), tcp))
+            guarded = BearerToken(self._application, token)
+            self._servers.append((GuestServer(guarded, counts), tcp))
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -63,11 +74,12 @@ class Serving:
 class GuestServer(uvicorn.Server):
     """uvicorn inside an event loop that belongs to somebody else."""
 
-    def __init__(self, application: ASGIApp) -> None:
+    def __init__(self, application: ASGIApp, counts: Counter[str]) -> None:
+        protocol = type("CountedProtocol", (BoundedProtocol,), {"counts": counts})
         super().__init__(
             uvicorn.Config(
                 application,
-                http="h11",
+                http=cast("type[asyncio.Protocol]", protocol),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -76,7 +88,6 @@ class GuestServer(uvicorn.Server):
                 date_header=False,
                 proxy_headers=False,
                 backlog=BACKLOG,
-                limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=SHUTDOWN_S,
             )
@@ -99,6 +110,52 @@ class GuestServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to the agent."""
         yield
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection: among so many, and with so much time to say what it wants."""
+
+    counts: Counter[str]
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Turn away who is one too many."""
+        super().connection_made(cast("asyncio.Transport", transport))
+        if len(self.connections) > CONNECTIONS_MAX:
+            self.counts["api_connections/too_many"] += 1
+            self.transport.abort()
+        else:
+            self._bound()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, and see whether that was a whole request."""
+        super().data_received(data)
+        self._bound()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        super().connection_lost(exc)
+        self._end_patience()
+
+    def _bound(self) -> None:
+        if not self._awaits_request():
+            self._end_patience()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(REQUEST_S, self._give_up)
+
+    def _awaits_request(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _give_up(self) -> None:
+        self._patience = None
+        if self._awaits_request():
+            self.counts["api_connections/too_slow"] += 1
+            self.transport.close()
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 class BearerToken:

@@ -1,6 +1,7 @@
 """The API's sockets: who may connect, what is in the way, and how it ends."""
 
 import asyncio
+import contextlib
 import http.client
 import os
 import signal
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from agent.api import serving as api_serving
 from agent.api.listen import load_or_make_token, open_tcp_socket, open_unix_socket
 from agent.exits import BAD_CONFIG, NO, AgentError
 from agent.settings import ApiSettings
 from edge_apps.client import AgentUnreachable, Client
 from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import Served, serving
+
+ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def mode(path: Path) -> int:
@@ -135,6 +139,37 @@ def test_empty_token_opens_nothing(tmp_path: Path) -> None:
     (tmp_path / "token").touch(mode=0o600)
     with pytest.raises(AgentError, match="empty"):
         load_or_make_token(tmp_path / "token")
+
+
+def test_who_says_nothing_holds_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a token, and without a request, anybody could take all the agent's descriptors."""
+    monkeypatch.setattr(api_serving, "CONNECTIONS_MAX", 5)
+    monkeypatch.setattr(api_serving, "REQUEST_S", 0.5)
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}")) as served:
+        token = served.paths.api_token.read_text().strip()
+        assert get(port, f"Bearer {token}") == (200, None)
+        beginnings = (b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\n", b"", b"", b"", b"")
+        opened = [socket.create_connection(("127.0.0.1", port), GIVE_UP_S) for _ in beginnings]
+        for each, beginning in zip(opened, beginnings, strict=True):
+            each.sendall(beginning)
+        assert Client(served.paths.socket).get("/healthz")["ready"], "that socket has its own"
+        for each in opened:
+            with each, contextlib.suppress(ConnectionResetError):
+                while each.recv(65536):
+                    pass
+        with socket.create_connection(("127.0.0.1", port), GIVE_UP_S) as second:
+            second.sendall(ASKED)
+            while b"unauthorized" not in second.recv(65536):
+                pass
+            second.sendall(b"G")  # and its next request never ends
+            assert second.recv(65536) == b""
+        assert get(port, f"Bearer {token}") == (200, None), "there is room again"
+        counts = served.agent.metrics.counts()
+        assert counts["api_connections/too_many"] == 2
+        assert counts["api_connections/too_slow"] == 6
 
 
 # ---- the end ------------------------------------------------------------------------------------

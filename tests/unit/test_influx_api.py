@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from agent.api import bodies
 from agent.api.application import create
-from agent.api.bodies import READINGS_BYTES_MAX, unzipped
+from agent.api.bodies import LARGE_BODIES_MAX, READINGS_BYTES_MAX, unzipped
 from agent.api.serving import BearerToken
 from agent.exits import UNHEALTHY, AgentError
 from agent.telemetry.intake import BAD_TOLD
@@ -234,3 +235,57 @@ def test_the_token_is_taken_in_the_forms_of_both_versions(form: str) -> None:
         return asyncio.run(ask(guarded, "POST", "/api/v2/write", b"", [header], BATCH))[0]
 
     assert (status("secret"), status("secrets"), status("")) == (204, 401, 401)
+
+
+# ---- many at once -------------------------------------------------------------------------------
+
+
+def test_few_large_bodies_are_in_memory_at_a_time(served: Served) -> None:
+    """Sixty-four uploads of 8 MiB took 600 MB, and the unit ends an agent with 384."""
+    body = b"m v=1\n" * 300_000
+    head = f"POST /write HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    path = str(served.paths.socket)
+
+    async def upload() -> asyncio.StreamWriter:
+        reader, writer = await asyncio.open_unix_connection(path)
+        readers[writer] = reader
+        writer.write(head + body[:-1])
+        writer.transport.set_write_buffer_limits(high=0)
+        await writer.drain()  # all but the last byte is with the agent
+        return writer
+
+    async def end(writer: asyncio.StreamWriter) -> bytes:
+        writer.write(body[-1:])
+        answer = await readers[writer].readuntil(b"\r\n")
+        writer.close()
+        return answer
+
+    async def story() -> None:
+        uploads = {asyncio.create_task(upload()) for _ in range(3 * LARGE_BODIES_MAX)}
+        ended = 0
+        while uploads:
+            async with asyncio.timeout(60):
+                done, uploads = await asyncio.wait(uploads, return_when=asyncio.FIRST_COMPLETED)
+            small = await asyncio.to_thread(post, served, V1, BATCH)
+            assert small.status == 204, "it waits for none of them"
+            under_way.update(done)
+            assert len(under_way) <= LARGE_BODIES_MAX
+            for each in list(under_way):
+                assert b" 204 " in await end(each.result())
+                under_way.discard(each)
+                ended += 1
+        assert ended == 3 * LARGE_BODIES_MAX
+
+    readers: dict[asyncio.StreamWriter, asyncio.StreamReader] = {}
+    under_way: set[asyncio.Task[asyncio.StreamWriter]] = set()
+    asyncio.run(story())
+
+
+def test_a_body_that_stands_still_gives_its_place_back(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "PAUSE_S", 0.2)
+    head = "POST /write HTTP/1.1\nHost: x\nContent-Length: 99999\nConnection: close\n\n"
+    stopped = exchange(served.paths.socket, head, b"m v=1\n")
+    assert stopped.status == 504, "what a collector sends again"
+    assert "nothing more of the request came" in stopped.json()["error"]

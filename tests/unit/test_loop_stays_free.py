@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from agent import slices
 from agent.api.answers import listing
-from agent.api.bodies import GZIP_CHUNK_BYTES, read_readings
+from agent.api.bodies import GZIP_CHUNK_BYTES, readings_of
 from agent.doctor import matrix
 from agent.doctor.messages import Seen, View
 from agent.store import outbox as outboxes
@@ -65,6 +65,11 @@ def packed() -> Request:
     return Request({"type": "http", "method": "POST", "headers": headers}, receive)
 
 
+async def unpack() -> None:
+    async with readings_of(packed(), asyncio.Semaphore()) as body:
+        assert len(body) == 50 * GZIP_CHUNK_BYTES
+
+
 NODES = range(ITEMS)
 VIEWS = {a: View(1, 0, tuple(Seen(b, "alive", None, None, 1.0) for b in (1, 2))) for a in NODES}
 
@@ -81,7 +86,7 @@ WORKS: dict[str, tuple[Work, int]] = {
     "open texts": (lambda: take_lines(accept, b'm t="\n' * ITEMS, 1), ITEMS // 2),
     "a list": (lambda: read_listed(b"[" + b'{"sensor":"t","value":1},' * ITEMS + b"{}]"), ITEMS),
     "objects": (lambda: read_listed(b'{"sensor":"t","value":1}\n' * ITEMS), ITEMS),
-    "a gzip": (lambda: read_readings(packed()), 50),
+    "a gzip": (unpack, 50),
     "a listing": (lambda: listing("items", ({"n": n} for n in range(ITEMS))), ITEMS),
     "the doctor's matrix": (doctor, 3 * ITEMS),
 }
