@@ -30,7 +30,7 @@ class Keeper:
         """Take in what the driver publishes; what need not be kept is ignored."""
         match event:
             case RegistryAdopted(registry=registry):
-                log.info("registry epoch %d: %d nodes", registry.epoch, len(registry.nodes))
+                log.info("registry epoch %d, nodes: %d", registry.epoch, len(registry.nodes))
                 self._save(partial(self._control.save_registry, registry.epoch, event.signed))
             case IdentityOutrun(boot=boot):
                 self._heed_outrun(boot)

@@ -88,7 +88,7 @@ async def serve_until_stopped(agent: Runnable) -> bool:
             logger.warning("%s again: stopping at once", number.name)
             running.cancel()
         else:
-            logger.info("%s: leaving the covey; once more stops at once", number.name)
+            logger.info("%s: stopping; once more stops at once", number.name)
             leaving.append(asyncio.create_task(agent.leave(), name="agent: leave"))
 
     for number in STOP_SIGNALS:

@@ -195,7 +195,7 @@ def number(request: Request, name: str, *, most: float, default: float) -> float
     except ValueError:
         value = 0.0
     if not 0 < value <= most:
-        raise BadRequest(f"`{name}={text[:40]}`: a number above 0, at most {most:g}, is needed")
+        raise BadRequest(f"`{name}`: {text[:40]} is no number above 0 and at most {most:g}")
     return value
 
 

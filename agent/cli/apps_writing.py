@@ -57,9 +57,15 @@ def sample(context: Context) -> None:
 @pass_session
 def new(session: Session, name: str) -> None:
     """Write an app called NAME, as NAME.py in this directory."""
+    from edge_apps.finding import available
+
     if not NAME.fullmatch(name):
         raise click.UsageError(
             f"{name!r} cannot be the name of an app; use letters, digits and '_', such as my_sensor"
+        )
+    if name in available():
+        raise AgentError(
+            f"an app called {name!r} comes with Covey; nothing was written", "choose another name"
         )
     file = Path(f"{name}.py").absolute()
     try:

@@ -21,7 +21,7 @@ from agent.cli.streaming import lines_of
 from agent.exits import UNREACHABLE, AgentError
 from agent.notation import format_duration
 from agent.paths import Paths
-from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable
+from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, ClientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -225,20 +225,24 @@ def _await_member(session: Session) -> None:
     with Waiting("for the agent to take part", quiet=session.quiet):
         because = _why_not(session, "member")
     if because:
-        session.say(f"Its agent does not take part yet: {because}; see `covey status`.")
+        session.say(f"Its agent does not take part yet: {because}.")
+        session.say("See `covey status`, or what the agent wrote last if it has ended.")
     else:
         session.say("Its agent takes part from now on.")
 
 
 def _why_not(session: Session, stage: str) -> str:
-    """Wait for the agent to come to a stage; return what keeps it from there, empty if nothing."""
+    """Wait for the agent to come to a stage; return what keeps it from there, empty if nothing.
+
+    An agent on its way may close a database under a question, or end: its port may be taken.
+    """
     client, give_up = session.hasty_client(), time.monotonic() + STAGE_WITHIN_S
     because = "it has not answered yet"
     while time.monotonic() < give_up:
         try:
             status = client.get("/api/v1/status")
-        except AgentUnreachable as error:
-            because = error.message
+        except ClientError as error:
+            because = str(error).rstrip(".")
         else:
             if status["stage"] == stage:
                 return ""

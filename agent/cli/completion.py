@@ -13,7 +13,7 @@ INSTALL = {
 
 
 @click.command(epilog="\b\n" + "\n".join(INSTALL.values()))
-@click.argument("shell", type=click.Choice(list(INSTALL)))
+@click.argument("shell", metavar="SHELL", type=click.Choice(list(INSTALL)))
 def completion(shell: str) -> None:
     """Print a shell's completion script."""
     write_own(script(shell))

@@ -60,7 +60,9 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     except click.exceptions.NoSuchOption as error:
         return _tell(_small(error.message), _option_hint(error), exits.USAGE)
     except click.UsageError as error:
-        return _tell(error.format_message(), _usage_hint(error), exits.USAGE)
+        from agent.cli.spelling import plain
+
+        return _tell(plain(error.format_message()), _usage_hint(error), exits.USAGE)
     except click.ClickException as error:
         return _tell(error.format_message(), "", error.exit_code)
     except CoveyError as error:

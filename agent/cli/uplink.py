@@ -21,7 +21,7 @@ from agent.cli.output import (
 from agent.cli.session import Session
 from agent.exits import AgentError
 from agent.notation import format_duration
-from edge_apps.client import AgentUnreachable
+from edge_apps.client import AgentUnreachable, ApiError
 
 if TYPE_CHECKING:
     from agent.uplink.template import Place
@@ -108,6 +108,10 @@ def _steps(session: Session, *, here: bool) -> Iterator[dict[str, Any]]:
             yield from one_by_one(lines, "for the broker", quiet=session.quiet)
         except AgentUnreachable:
             session.say("No agent answers: this process tests the configuration as it is now.")
+        except ApiError as error:  # an agent that waits has no uplink yet, and may have a broker
+            if error.code != exits.word_of(exits.UNHEALTHY):
+                raise
+            session.say("The agent waits: this process tests the configuration as it is now.")
         else:
             return
     yield from one_by_one(_local_steps(session), "for the broker", quiet=session.quiet)

@@ -157,7 +157,9 @@ def sightings(others_alive: int, seen: int, *, mdns: bool) -> Finding:
             f"{others_alive} members are alive, and mDNS shows none of them.",
             "Multicast blocked between the devices, or they are on other networks: use seeds.",
         )
-    return ok("mdns", f"mDNS shows {seen} other members." if mdns else "mDNS is switched off.")
+    return ok(
+        "mdns", f"other members that mDNS shows: {seen}." if mdns else "mDNS is switched off."
+    )
 
 
 def loop(stalls: int, worst: Stall | None) -> Finding:

@@ -174,7 +174,8 @@ def _explain(error: OSError, bind: Sequence[str], port: int) -> AgentError:
     if error.errno == errno.EADDRINUSE:
         return AgentError(
             f"{where} is in use by another process; nothing was started.",
-            hint="Is an agent running already? See `ss -ulpn`; or choose another [network] port.",
+            hint="Is an agent running already? `ss -tulpn` shows whose port it is. For another "
+            "one, set port in [network], or COVEY_NETWORK__PORT.",
             status=exits.BAD_CONFIG,
         )
     if error.errno in NO_SUCH_ADDRESS:  # starting again helps: an interface may come up later

@@ -25,6 +25,29 @@ EMPTY_LIST = re.compile(rb"\s*+\]")
 BLANK = re.compile(rb"\s*+")
 
 
+COMPLAINTS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"Object missing required field `(.*)`", "there is no {0}"),
+        (r"Object contains unknown field `(.*)`", "a reading has no {0}"),
+        (r"Expected `(?:.*\| )?\w+`, got `(\w+)`$", "this is {0}, and no object"),
+        (r"Expected .*, got `(\w+)` - at `\$\.tags\[", "the value of a tag cannot be {0}"),
+        (r"Expected .*, got `(\w+)` - at `\$\.(\w+)", "{1} cannot be {0}"),
+        (r"Expected .* at `\$\.(\w+)", "{0} is not as it should be"),
+        (r"JSON is malformed: .*\(byte (\d+)\)", "this is no JSON, from byte {0} on"),
+        (r"Input data was truncated", "the object has no end"),
+        (r"Invalid UTF-8", "it is no UTF-8"),
+        (r"Number out of range", "a number is out of range"),
+    )
+)
+"""What the decoder says, and what people are told instead."""
+NAME_SHOWN_MAX = 40
+KINDS = {
+    "array": "a list", "bool": "true or false", "float": "a fraction", "int": "a number",
+    "null": "null", "object": "an object", "str": "a text",
+}  # fmt: skip
+
+
 class JsonReading(msgspec.Struct, forbid_unknown_fields=True):
     """A reading as JSON: seconds since 1970 or RFC 3339, or nanoseconds; left out for "now"."""
 
@@ -45,9 +68,20 @@ def parse_json(text: bytes | str) -> Reading:
     try:
         draft = _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadReading(f"{error}; {FIELDS}") from None
+        raise BadReading(f"{_in_words(error)}; {FIELDS}") from None
     time_ns = _time_ns(draft)
     return Reading(draft.sensor, draft.value, draft.unit, time_ns, draft.tags, draft.taken_ns)
+
+
+def _in_words(error: Exception) -> str:
+    """Say what is wrong with an object, for people who have never heard of our decoder."""
+    told = str(error)
+    for pattern, words in COMPLAINTS:
+        if found := pattern.match(told):
+            return words.format(
+                *(KINDS.get(part, part[:NAME_SHOWN_MAX]) for part in found.groups(""))
+            )
+    return "this is no object of JSON that a reading could be"
 
 
 def is_list(body: bytes) -> bool:

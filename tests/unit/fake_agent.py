@@ -330,6 +330,7 @@ class FakeAgent:
         self.configuration_problem = ""
         self.lost: list[str] = []
         self.left = threading.Event()
+        self.leaves_at_once = True
         address = Address("192.168.1.7", 7747)
         for node, name, state in (
             (ME, "ada", MemberState.ALIVE),
@@ -391,8 +392,9 @@ class FakeAgent:
         self.partings.append(parting)
 
     async def leave(self) -> None:
-        self.stage = Stage.WAITING
         self.left.set()
+        if self.leaves_at_once:
+            self.stage = Stage.WAITING
 
 
 class Served:

@@ -75,6 +75,17 @@ def test_a_name_that_no_module_can_have(covey: Covey, name: str) -> None:
     assert covey("app", "new", name).status == exits.USAGE
 
 
+@pytest.mark.parametrize("name", ["system", "sensor_sim"])
+def test_an_app_of_ones_own_does_not_take_the_name_of_one_of_ours(
+    covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = covey("app", "new", name)
+    assert outcome.status == exits.NO
+    assert "comes with Covey" in outcome.stderr
+    assert not Path(f"{name}.py").exists()
+
+
 def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path: Path) -> None:
     file = tmp_path / "probe.py"
     file.write_text(app(f"{SAMPLE}context.publish('o', repr(dict(context.options)))"))

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from agent import exits
-from agent.admission.former import Parting
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
-from agent.stages import Stage
 from gossip.state.requests import Value, WatchEvent
 from tests.unit.fake_agent import STAMP, Served, serving
 
@@ -145,45 +143,6 @@ def test_ring(served: Served, covey: Covey) -> None:
     assert "256 partitions" in outcome.stderr
     assert "256 partitions" not in covey("-q", "ring").stderr
     assert "owner\tada (alive)\n" in covey("ring", "k").stdout
-
-
-def test_uplink_status(served: Served, covey: Covey) -> None:
-    outcome = covey("uplink", "status")
-    assert outcome.status == exits.YES
-    assert "broker\tbroker.lan:1883\n" in outcome.stdout
-    assert covey("uplink", "status", "-o", "json").json()["client_id"] == "covey-home-1"
-
-
-def test_uplink_test_by_the_agent(served: Served, covey: Covey) -> None:
-    outcome = covey("uplink", "test")
-    assert outcome.status == exits.NO
-    assert [line.split("\t") for line in outcome.stdout.splitlines()] == [
-        ["name", "ok", "12 ms", "broker.lan is 10.0.0.5", "-"],
-        ["TCP", "failed", "500 ms", "nothing listens at 10.0.0.5:1883", "Start it."],
-    ]
-    told = covey("uplink", "test", "-o", "json").json()
-    assert told["ok"] is False
-    assert told["steps"][1]["hint"] == "Start it."
-
-
-@pytest.mark.parametrize("arguments", [[], ["--here"]])
-def test_uplink_test_by_this_process(
-    tmp_path: Path, covey: Covey, arguments: list[str], request: pytest.FixtureRequest
-) -> None:
-    if arguments:
-        request.getfixturevalue("served")
-    (tmp_path / "covey.toml").write_text('[uplink]\nhost = "127.0.0.1"\nport = 1\n')
-    outcome = covey("uplink", "test", *arguments)
-    assert outcome.status == exits.NO
-    assert outcome.stdout.splitlines()[-1].startswith("TCP\tfailed\t")
-    assert "nothing listens at 127.0.0.1:1" in outcome.stdout
-    assert ("this process tests" in outcome.stderr) is not bool(arguments)
-
-
-def test_uplink_test_without_a_broker(covey: Covey) -> None:
-    outcome = covey("uplink", "test")
-    assert outcome.status == exits.NO
-    assert "Set host in [uplink]" in outcome.stderr
 
 
 def test_outbox(served: Served, covey: Covey) -> None:
@@ -348,60 +307,6 @@ def test_apps(served: Served, covey: Covey) -> None:
     assert covey("app", "list").stdout.startswith("system\tstopped\tstarted\t4711\t2\t")
     assert covey("app", "start", "nobody").status == exits.NOT_FOUND
     assert covey("app", "log", "system", "-n", "1", "-f").stdout.endswith("one more\n")
-
-
-def test_leave(served: Served, covey: Covey) -> None:
-    outcome = covey("leave")
-    assert outcome.status == exits.YES
-    assert outcome.stdout == "The agent said goodbye, and waits outside of the covey.\n"
-    assert "`covey join` without a token brings it back" in outcome.stderr
-    assert covey("leave", "--forget").status == exits.YES
-    assert served.agent.left.wait(10)
-    assert served.agent.partings == [Parting.STAYS_AWAY, Parting.FORGETS]
-
-
-def test_init_asks_the_agent_that_waits(served: Served, covey: Covey) -> None:
-    outcome = covey("init", "barn", "--node-name", "pi1")
-    assert outcome.status == exits.YES
-    assert outcome.stdout == "pi1 is the first node of the covey barn.\n"
-    assert "takes part from now on" in outcome.stderr
-    assert served.agent.newcomer.asked == [("found", "barn", "pi1")]
-    assert not served.paths.identity.exists(), "the agent writes, not the command"
-
-
-def test_join_asks_the_agent_and_shows_what_it_does(served: Served, covey: Covey) -> None:
-    outcome = covey("join", "covey1-x", "--seed", "bob:1", "--seed", "cy", "--node-name", "ada")
-    assert outcome.status == exits.YES
-    assert outcome.stdout == "ada belongs to the covey attic.\n"
-    assert outcome.stderr.splitlines()[:2] == [
-        "... looking for a member of the covey",
-        "... asking \\x1b[1m192.168.1.8:7747",
-    ]
-    assert served.agent.newcomer.asked == [("join", "covey1-x", "ada", ("bob:1", "cy"))]
-
-
-def test_join_without_token_comes_back(served: Served, covey: Covey) -> None:
-    assert covey("join").stdout == "ada belongs to the covey attic.\n"
-    assert served.agent.newcomer.asked == [("come back",)]
-
-
-def test_the_statuses_of_a_refused_join_stay(served: Served, covey: Covey) -> None:
-    for status in range(exits.TOKEN_UNKNOWN, exits.NAME_TAKEN + 1):
-        served.agent.newcomer.refusal = AgentError("no", "try another", status)
-        outcome = covey("join", "covey1-x")
-        assert (outcome.status, outcome.stdout) == (status, "")
-        assert outcome.stderr.endswith("error: no\nhint: try another\n")
-
-
-def test_a_waiting_agent_is_shown_as_such(served: Served, covey: Covey) -> None:
-    served.agent.stage, served.agent.reasons = Stage.WAITING, ["no identity"]
-    served.agent.advice = "covey init"
-    outcome = covey("status")
-    assert outcome.status == exits.UNHEALTHY
-    lines = outcome.stdout.splitlines()
-    assert lines[:3] == ["state\twaiting", "because\tno identity", "next\tcovey init"]
-    assert not [line for line in lines if line.startswith(("covey", "members", "uplink"))]
-    assert covey("kv", "get", "k").status == exits.UNHEALTHY
 
 
 def test_sleep_and_wake(served: Served, covey: Covey) -> None:

@@ -16,7 +16,7 @@ from agent import exits
 from agent.api.application import ROUTES
 from agent.cli.failures import VERBS, run_to_status
 from agent.cli.root import root
-from agent.cli.spelling import SPELLINGS, spelled
+from agent.cli.spelling import SPELLINGS, plain, spelled
 from agent.store.outbox import Accepted
 from agent.suggesting import CANDIDATES_MAX, closest
 from gossip.errors import LimitExceeded
@@ -79,6 +79,37 @@ def test_did_you_mean(served: Served, covey: Covey, arguments: list[str], meant:
     assert f"did you mean {meant}?" in outcome.stderr.splitlines()[1]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["kv", "put", "k", "v", "-w", "0"], "'-w': 0 is no number from 1 on."),
+        (["events", "--limit", "-1"], "'--limit': -1 is no number from 0 to 256."),
+        (["simulate", "--seconds", "5"], "'--seconds': 5.0 is no number from 10 to 86400."),
+        (["simulate", "--loss", "91"], "'--loss': 91.0 is no number from 0 to 90."),
+        (["completion"], "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
+        (["kv", "get", "k", "--timeout", "0s"], "`--timeout`: 0.0 is no number above 0"),
+    ],
+)
+def test_ranges_and_lists_are_told_in_words(
+    served: Served, covey: Covey, arguments: list[str], told: str
+) -> None:
+    outcome = covey(*arguments)
+    assert outcome.status == exits.USAGE
+    assert told in outcome.stderr
+
+
+def test_no_notation_of_a_program_is_left_for_any_range() -> None:
+    for least, most in ((1, None), (0, 256), (None, 2), (-1.5, 1e9)):
+        for kind in (click.IntRange, click.FloatRange):
+            if kind is click.IntRange and isinstance(least, float):
+                continue
+            with pytest.raises(click.BadParameter) as caught:
+                kind(least, most).convert("-7" if least is not None else "7", None, None)  # type: ignore[arg-type]
+            said = plain(caught.value.message)
+            assert "x" not in said.replace("'", "")
+            assert "is no number" in said
+
+
 def test_keys_are_suggested_to_a_person(
     served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +164,7 @@ def test_nobody_answers_such_queries(served: Served, covey: Covey) -> None:
     [
         (["kv", "put", "k", "v", "-w", "9"], "`-w 9`"),
         (["kv", "get", "k", "-r", "99"], "`-r 99`"),
-        (["kv", "get", "k", "--timeout", "2h"], "`--timeout 7200.0`"),
+        (["kv", "get", "k", "--timeout", "2h"], "`--timeout`: 7200.0 is no number"),
         (["query", "ping", "--timeout", "2h"], "`--timeout`"),
         (["token", "create", "--ttl", "900d"], "`--ttl`"),
         (["sleep", "90d"], "`DURATION`"),

@@ -1,6 +1,7 @@
 """Readings as text: the three forms, telling them apart, and errors that say what to change."""
 
 import doctest
+import re
 from typing import Any
 
 import pytest
@@ -91,19 +92,25 @@ def test_json_lines() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"sensor":"t"}', "value"),
-        ('{"sensor":"t","value":null}', "value"),
+        ('{"sensor":"t"}', "there is no value"),
+        ('{"sensor":"t","value":null}', "value cannot be null"),
+        ('{"sensor":7,"value":1}', "sensor cannot be a number"),
         (
             '{"sensor":"t","value":1,"units":"C"}',
             "fields are sensor, value, unit, time or time_ns, tags",
         ),
-        ('{"sensor":"t","value":1,', "fields are"),
+        ('{"sensor":"t","value":1,"units":"C"}', "a reading has no units"),
+        ('{"sensor":"t","value":1,', "the object has no end; the fields are"),
+        ("{'sensor':'t'}", "this is no JSON, from byte 1 on"),
+        ('{"sensor":"t","value":1e999}', "a number is out of range"),
         ('{"sensor":"t","value":1,"time":1700000000000}', "milliseconds"),
-        ('{"sensor":"t","value":1,"tags":{"a":1}}', "tags"),
+        ('{"sensor":"t","value":1,"tags":{"a":1}}', "the value of a tag cannot be a number"),
     ],
 )
 def test_json_lines_that_are_refused(line: str, says: str) -> None:
-    assert says in problem(line)
+    said = problem(line)
+    assert says in said
+    assert not re.search(r"`|\$|Expected|malformed|Object", said), "the decoder's own words"
 
 
 def test_line_protocol_gives_a_reading_per_field() -> None:

@@ -1,0 +1,121 @@
+"""``covey init``, ``join`` and ``leave`` with an agent: what is said is so when they return."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from agent import exits
+from agent.admission.former import Parting
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
+from agent.exits import AgentError
+from agent.stages import Stage
+from tests.unit.fake_agent import Served, serving
+
+
+class Outcome(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+
+Covey = Callable[..., Outcome]
+
+
+@pytest.fixture
+def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
+    def run(*arguments: str) -> Outcome:
+        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+def test_leave(served: Served, covey: Covey) -> None:
+    outcome = covey("leave")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "The agent said goodbye, and waits outside of the covey.\n"
+    assert "`covey join` without a token brings it back" in outcome.stderr
+    assert served.agent.stage is Stage.WAITING, "it has left when the command returns"
+    served.agent.stage = Stage.MEMBER
+    assert covey("leave", "--forget").status == exits.YES
+    assert served.agent.partings == [Parting.STAYS_AWAY, Parting.FORGETS]
+
+
+def test_leave_claims_nothing_that_is_not_so_yet(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.cli.cluster.STAGE_WITHIN_S", 0.3)
+    served.agent.leaves_at_once = False
+    outcome = covey("leave")
+    assert "`covey status` tells when it is outside" in outcome.stdout
+    assert "said goodbye" not in outcome.stdout
+
+
+def test_init_is_told_as_done_when_its_agent_ends(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its port may be taken: whoever asks how it is meets databases that close."""
+
+    def refuse() -> None:
+        raise AgentError("telemetry.db is closed: the agent is stopping.", "", exits.UNREACHABLE)
+
+    monkeypatch.setattr("agent.cli.cluster.STAGE_WITHIN_S", 0.3)
+    monkeypatch.setattr(served.agent, "not_ready", refuse)
+    outcome = covey("init", "barn", "--node-name", "pi1")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "pi1 is the first node of the covey barn.\n"
+    assert "does not take part yet" in outcome.stderr
+
+
+def test_init_asks_the_agent_that_waits(served: Served, covey: Covey) -> None:
+    outcome = covey("init", "barn", "--node-name", "pi1")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "pi1 is the first node of the covey barn.\n"
+    assert "takes part from now on" in outcome.stderr
+    assert served.agent.newcomer.asked == [("found", "barn", "pi1")]
+    assert not served.paths.identity.exists(), "the agent writes, not the command"
+
+
+def test_join_asks_the_agent_and_shows_what_it_does(served: Served, covey: Covey) -> None:
+    outcome = covey("join", "covey1-x", "--seed", "bob:1", "--seed", "cy", "--node-name", "ada")
+    assert outcome.status == exits.YES
+    assert outcome.stdout == "ada belongs to the covey attic.\n"
+    assert outcome.stderr.splitlines()[:2] == [
+        "... looking for a member of the covey",
+        "... asking \\x1b[1m192.168.1.8:7747",
+    ]
+    assert served.agent.newcomer.asked == [("join", "covey1-x", "ada", ("bob:1", "cy"))]
+
+
+def test_join_without_token_comes_back(served: Served, covey: Covey) -> None:
+    assert covey("join").stdout == "ada belongs to the covey attic.\n"
+    assert served.agent.newcomer.asked == [("come back",)]
+
+
+def test_the_statuses_of_a_refused_join_stay(served: Served, covey: Covey) -> None:
+    for status in range(exits.TOKEN_UNKNOWN, exits.NAME_TAKEN + 1):
+        served.agent.newcomer.refusal = AgentError("no", "try another", status)
+        outcome = covey("join", "covey1-x")
+        assert (outcome.status, outcome.stdout) == (status, "")
+        assert outcome.stderr.endswith("error: no\nhint: try another\n")
+
+
+def test_a_waiting_agent_is_shown_as_such(served: Served, covey: Covey) -> None:
+    served.agent.stage, served.agent.reasons = Stage.WAITING, ["no identity"]
+    served.agent.advice = "covey init"
+    outcome = covey("status")
+    assert outcome.status == exits.UNHEALTHY
+    lines = outcome.stdout.splitlines()
+    assert lines[:3] == ["state\twaiting", "because\tno identity", "next\tcovey init"]
+    assert not [line for line in lines if line.startswith(("covey", "members", "uplink"))]
+    assert covey("kv", "get", "k").status == exits.UNHEALTHY

@@ -1,0 +1,92 @@
+"""``covey uplink``: by the agent, and by this process where no agent can."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from agent import exits
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
+from agent.stages import Stage
+from tests.unit.fake_agent import Served, serving
+
+
+class Outcome(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+Covey = Callable[..., Outcome]
+
+
+@pytest.fixture
+def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
+    def run(*arguments: str) -> Outcome:
+        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
+        captured = capfd.readouterr()
+        return Outcome(status, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        yield running
+
+
+def test_uplink_status(served: Served, covey: Covey) -> None:
+    outcome = covey("uplink", "status")
+    assert outcome.status == exits.YES
+    assert "broker\tbroker.lan:1883\n" in outcome.stdout
+    assert covey("uplink", "status", "-o", "json").json()["client_id"] == "covey-home-1"
+
+
+def test_uplink_test_by_the_agent(served: Served, covey: Covey) -> None:
+    outcome = covey("uplink", "test")
+    assert outcome.status == exits.NO
+    assert [line.split("\t") for line in outcome.stdout.splitlines()] == [
+        ["name", "ok", "12 ms", "broker.lan is 10.0.0.5", "-"],
+        ["TCP", "failed", "500 ms", "nothing listens at 10.0.0.5:1883", "Start it."],
+    ]
+    told = covey("uplink", "test", "-o", "json").json()
+    assert told["ok"] is False
+    assert told["steps"][1]["hint"] == "Start it."
+
+
+@pytest.mark.parametrize("arguments", [[], ["--here"]])
+def test_uplink_test_by_this_process(
+    tmp_path: Path, covey: Covey, arguments: list[str], request: pytest.FixtureRequest
+) -> None:
+    if arguments:
+        request.getfixturevalue("served")
+    (tmp_path / "covey.toml").write_text('[uplink]\nhost = "127.0.0.1"\nport = 1\n')
+    outcome = covey("uplink", "test", *arguments)
+    assert outcome.status == exits.NO
+    assert outcome.stdout.splitlines()[-1].startswith("TCP\tfailed\t")
+    assert "nothing listens at 127.0.0.1:1" in outcome.stdout
+    assert ("this process tests" in outcome.stderr) is not bool(arguments)
+
+
+def test_uplink_test_without_a_broker(covey: Covey) -> None:
+    outcome = covey("uplink", "test")
+    assert outcome.status == exits.NO
+    assert "Set host in [uplink]" in outcome.stderr
+
+
+def test_uplink_test_beside_an_agent_that_waits(
+    served: Served, covey: Covey, tmp_path: Path
+) -> None:
+    served.agent.stage = Stage.WAITING
+    (tmp_path / "covey.toml").write_text('[uplink]\nhost = "127.0.0.1"\nport = 1\n')
+    outcome = covey("uplink", "test")
+    assert outcome.status == exits.NO
+    assert "nothing listens at 127.0.0.1:1" in outcome.stdout
+    assert "The agent waits: this process tests" in outcome.stderr
