@@ -66,6 +66,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "event-work": (Failure.ONCE, "a handler, or an answer to a query"),
     "facts": (Failure.AGAIN, "telling which apps run"),
     "http-api": (Failure.END, "answering on a socket"),
+    "http-api-accept": (Failure.AGAIN, "accepting connections to the HTTP API"),
     "http-api-start": (Failure.AGAIN, "loading what answers on the sockets"),
     "key-rotation": (Failure.AGAIN, "the steps of a rotation"),
     "key-work": (Failure.ONCE, "one offer of keys, or one answer"),

@@ -1,7 +1,8 @@
 """Serves the API on its sockets, from the first connection on.
 
-uvicorn does the work. Two of its habits do not fit a guest in somebody else's event loop, and
-``GuestServer`` drops them: it takes over the signals, and it wakes up ten times a second.
+uvicorn does the work. Three of its habits do not fit a guest in somebody else's event loop, and
+``GuestServer`` drops them: it takes over the signals, it wakes up ten times a second, and it
+leaves accepting to asyncio, which despairs aloud when there are no file descriptors.
 
 It also lets anybody hold a connection for ever who never finishes a request, and takes more without
 end, each of which costs the agent a file descriptor. ``BoundedProtocol`` ends both.
@@ -12,29 +13,34 @@ import base64
 import binascii
 import contextlib
 import hmac
+import logging
 import socket
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from agent import watched
 from agent.api.application import create
 from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.facade import AgentFacade
-from agent.api.listen import BACKLOG
+from agent.net.accepting import connections
+from agent.net.limits import QuietLog
 
 CONNECTIONS_MAX = 256
-"""On each socket; one more is closed at once."""
+"""On each socket; for one more, the oldest on which nothing is asked just now is closed."""
 REQUEST_S = 15.0
 """For the line and the headers of a request, from the connection or their first byte on."""
 KEEP_ALIVE_S = 15
 SHUTDOWN_S = 2
+
+log = logging.getLogger(__name__)
 
 
 class Serving:
@@ -75,11 +81,10 @@ class GuestServer(uvicorn.Server):
     """uvicorn inside an event loop that belongs to somebody else."""
 
     def __init__(self, application: ASGIApp, counts: Counter[str]) -> None:
-        protocol = type("CountedProtocol", (BoundedProtocol,), {"counts": counts})
         super().__init__(
             uvicorn.Config(
                 application,
-                http=cast("type[asyncio.Protocol]", protocol),
+                http="h11",
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -87,18 +92,40 @@ class GuestServer(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
-                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=SHUTDOWN_S,
             )
         )
         self.listening = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._counts = counts
+        self._quiet = QuietLog(log)
+        self._accepting: list[asyncio.Task[None]] = []
 
     def stop(self) -> None:
         """Begin to shut down."""
         self.should_exit = True
+        for task in self._accepting:
+            task.cancel()
         self._stopped.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        await self.lifespan.startup()
+        self.servers = []  # of asyncio; what uvicorn ends with them ends in ``stop``
+        for listening in sockets or []:
+            listening.settimeout(0)
+            accepting = partial(self._accept, listening)
+            self._accepting.append(watched.start("http-api-accept", accepting))
+        self.started = True
+
+    async def _accept(self, listening: socket.socket) -> None:
+        taken = connections(listening, self._counts, "api_connections/accept_failed", self._quiet)
+        async for accepted, _ in taken:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+
+    def _connection(self) -> "BoundedProtocol":
+        return BoundedProtocol(self.config, self.server_state, self.lifespan.state, self._counts)
 
     async def main_loop(self) -> None:
         """Wait for ``stop``, asleep."""
@@ -115,17 +142,37 @@ class GuestServer(uvicorn.Server):
 class BoundedProtocol(H11Protocol):
     """One connection: among so many, and with so much time to say what it wants."""
 
-    counts: Counter[str]
-    _patience: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        app_state: dict[str, Any],
+        counts: Counter[str],
+    ) -> None:
+        super().__init__(config, state, app_state)
+        self._counts = counts
+        self.began_s = self.loop.time()
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Turn away who is one too many."""
+        """Close who is one too many: who has held on for longest without a question."""
         super().connection_made(cast("asyncio.Transport", transport))
+        self._bound()
         if len(self.connections) > CONNECTIONS_MAX:
-            self.counts["api_connections/too_many"] += 1
-            self.transport.abort()
-        else:
-            self._bound()
+            self._counts["api_connections/too_many"] += 1
+            self._least_missed().transport.abort()
+
+    def _least_missed(self) -> "BoundedProtocol":
+        others = [each for each in self.connections if isinstance(each, BoundedProtocol)]
+        silent = [each for each in others if each.awaits_request]  # we are one of them
+        return min(
+            silent,
+            key=lambda each: (
+                each.transport.is_closing(),
+                each.transport.get_write_buffer_size() > 0,  # its answer is still on the way
+                each.began_s,
+            ),
+        )
 
     def data_received(self, data: bytes) -> None:
         """Read on, and see whether that was a whole request."""
@@ -138,18 +185,20 @@ class BoundedProtocol(H11Protocol):
         self._end_patience()
 
     def _bound(self) -> None:
-        if not self._awaits_request():
+        if not self.awaits_request:
             self._end_patience()
         elif self._patience is None:
             self._patience = self.loop.call_later(REQUEST_S, self._give_up)
 
-    def _awaits_request(self) -> bool:
+    @property
+    def awaits_request(self) -> bool:
+        """Whether nothing is asked just now."""
         return self.cycle is None or self.cycle.response_complete
 
     def _give_up(self) -> None:
         self._patience = None
-        if self._awaits_request():
-            self.counts["api_connections/too_slow"] += 1
+        if self.awaits_request:
+            self._counts["api_connections/too_slow"] += 1
             self.transport.close()
 
     def _end_patience(self) -> None:

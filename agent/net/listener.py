@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 from agent import watched
+from agent.net.accepting import connections
 from agent.net.frames import read_frame
 from agent.net.limits import Places, QuietLog
 from agent.net.link import keep_alive
@@ -32,7 +33,6 @@ SHUTDOWN_S = 2.0
 MEMBER_SILENCE_S = 24 * 3600.0
 """Streams that only watch are silent (``agent/net/link.py``). The kernel finds out about hosts that
 vanished, and a member has one connection, so this only ends what nobody will ever use again."""
-OUT_OF_FILES_PAUSE_S = 0.5
 READ_BUFFER_BYTES = 32 * 1024
 
 OnFrame = Callable[[bytes, NodeId], None]
@@ -87,16 +87,8 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(listening)
-            except OSError as error:
-                # No file descriptors or memory left, or a client that is gone already.
-                self.counts["streams/accept_failed"] += 1
-                self._quiet.warning("accept", "cannot accept a connection: %s", error)
-                await asyncio.sleep(OUT_OF_FILES_PAUSE_S)
-                continue
+        taken = connections(listening, self.counts, "streams/accept_failed", self._quiet)
+        async for accepted, address in taken:
             host = address[0]
             if not self.places.take(host):
                 accepted.close()

@@ -1,0 +1,37 @@
+"""Takes connections from a listening socket, one at a time, also on a bad day.
+
+asyncio's own servers take as many as the backlog is long in one go. Without file descriptors all
+of these attempts fail, each is reported, and each sets a timer to try again. Here one attempt is
+followed by a pause, is counted, and is said once a minute.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+from agent.net.limits import QuietLog
+
+PAUSE_S = 0.5
+
+
+async def connections(
+    listening: socket.socket, counts: Counter[str], counter: str, quiet: QuietLog
+) -> AsyncIterator[tuple[socket.socket, Any]]:
+    """Yield each connection with the address of its other end, until cancelled.
+
+    What cannot be taken adds to ``counter``.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            accepted = await loop.sock_accept(listening)
+        except OSError as error:
+            # No file descriptors or memory left, or a client that is gone already.
+            counts[counter] += 1
+            quiet.warning("accept", "cannot accept a connection: %s", error)
+            await asyncio.sleep(PAUSE_S)
+        else:
+            yield accepted
+            await asyncio.sleep(0)  # what waits is taken without a pause, and others want a turn
