@@ -151,7 +151,7 @@ class FactBoard:
         shown = ", ".join(names[:SHOWN_MAX]) + (", and others" if len(names) > SHOWN_MAX else "")
         raise AgentError(
             f"no fact called {name[:80]!r} was set here; nothing was changed",
-            did_you_mean(name, names, f"set are {shown or 'none'}"),
+            did_you_mean(name, names, f"set are {shown}" if names else "no fact is set here now"),
             NOT_FOUND,
         )
 

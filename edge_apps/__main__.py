@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -22,6 +23,7 @@ from edge_apps.sdk import App, Context
 from edge_apps.testing import MemoryKv
 
 USAGE = 2
+OURS = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
         app.periods(options)  # a wrong `every` is the caller's mistake: say so before starting
     except (AppNotFound, ValueError) as error:
         parser.exit(USAGE, f"{error}\n")
+    except Exception as error:
+        told = _in_their_code(error)
+        logging.getLogger(given.name).exception("the app cannot be loaded", exc_info=told)
+        return 1
     return _run(app, options, prints=given.print, once=given.once)
 
 
@@ -57,10 +63,25 @@ def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> i
             running.serve(app, context, running.stopped_by_signals())
         else:
             running.run(app, options)
-    except Exception:
-        logging.getLogger(app.name).exception("the app failed")
+    except Exception as error:
+        logging.getLogger(app.name).exception("the app failed", exc_info=_in_their_code(error))
         return 1
     return 0
+
+
+def _in_their_code(error: Exception) -> Exception:
+    """Return an error whose stack begins in the app: how it was called is nothing to its author."""
+    trace = error.__traceback__
+    while trace is not None and _is_ours(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    if trace is None and not isinstance(error, SyntaxError):
+        return error  # nothing of theirs took part: then all of it tells
+    return error.with_traceback(trace)
+
+
+def _is_ours(file: str) -> bool:
+    path = Path(file)
+    return path.parent == OURS or file.startswith("<frozen") or path.parent.name == "importlib"
 
 
 def _drop(sensor: str, why: str) -> None:

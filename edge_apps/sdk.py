@@ -199,7 +199,11 @@ class App:
             raise ValueError(f"app {self.name} has no function; decorate one with @app.every")
         if not (every := options.get(EVERY_OPTION)):
             return list(self._periods)
-        return [(function, parse_duration(str(every))) for function, _ in self._periods]
+        try:
+            every_s = parse_duration(str(every))
+        except ValueError as error:
+            raise ValueError(f"every: {error}") from None
+        return [(function, every_s) for function, _ in self._periods]
 
     def run(self) -> None:
         """Run in this process until SIGTERM or Ctrl-C; see ``edge_apps/running.py``."""

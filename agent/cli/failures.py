@@ -32,12 +32,31 @@ VERBS = {
     "rotate": "keys rotate",
     "send": "event send",
     "set": "facts set",
-    "start": "app start",
-    "stop": "app stop",
     "unset": "facts unset",
     "watch": "kv watch",
 }
 """What stands below a noun, and is asked for without it."""
+
+ALSO_CALLED = {
+    "add": "put", "append": "put", "del": "delete", "ls": "list", "logs": "log", "read": "get",
+    "remove": "delete", "rm": "delete", "set": "put", "show": "list", "write": "put",
+}  # fmt: skip
+"""What other programs call it, in a group that has the one and not the other."""
+
+IN_WORDS = {
+    "covey help": "`covey --help` lists the commands",
+    "covey list": "`covey members` lists who is there; `covey --help` lists the commands",
+    "covey ls": "`covey members` lists who is there; `covey --help` lists the commands",
+    "covey logs": "the agent writes to its terminal or to the journal (`journalctl -u covey`); "
+    "`covey app log` has what an app printed",
+    "covey start": "`covey run` starts the agent, `covey app start` an app",
+    "covey stop": "Ctrl-C or `systemctl stop covey` stops the agent, `covey app stop` an app",
+    "covey up": "`covey run` starts the agent",
+    "covey down": "Ctrl-C or `systemctl stop covey` stops the agent",
+    "covey version": "`covey --version` tells it",
+    "covey app restart": "`covey app stop` and then `covey app start` do that",
+}
+"""What a newcomer types, and no single command does."""
 
 
 def run_to_status(command: click.Command, arguments: list[str] | None = None) -> int:
@@ -94,9 +113,13 @@ def _command_hint(error: click.exceptions.NoSuchCommand) -> str:
     assert error.ctx is not None, "a group found it missing"
     group = error.ctx.command
     assert isinstance(group, click.Group), "only a group has commands"
-    meant = VERBS.get(error.command_name) if group.name == "root" else None
-    meant = meant or closest(error.command_name, group.list_commands(error.ctx))
-    return f"did you mean `{error.ctx.command_path} {meant}`?" if meant else _usage_hint(error)
+    path, typed, known = error.ctx.command_path, error.command_name, group.list_commands(error.ctx)
+    if words := IN_WORDS.get(f"{path} {typed}"):
+        return words
+    meant = VERBS.get(typed) if group.name == "root" else None
+    meant = meant or next((name for name in known if name == ALSO_CALLED.get(typed)), None)
+    meant = meant or closest(typed, known)
+    return f"did you mean `{path} {meant}`?" if meant else _usage_hint(error)
 
 
 def _option_hint(error: click.exceptions.NoSuchOption) -> str:

@@ -109,6 +109,7 @@ async def _check(agents: int, keep: Path | None) -> int:
         report.error = f"not done within {CHECK_S:g} s"
     except AgentError as error:
         report.error = error.message
+        say(error.message)
         if error.hint:
             say(error.hint)
     except ClientError as error:

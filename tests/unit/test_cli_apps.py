@@ -1,6 +1,7 @@
 """``covey app new`` and ``try``: an app from nothing to its first reading, with no agent."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -99,6 +100,32 @@ def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path
     for part in ("'bay': 2", "'hall': 'b'", "'hot': True", "'every': '5s'"):
         assert part in seen
     assert covey("app", "try", "probe.py", "--option", "hall").status == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nonesuch_module", "No module named 'nonesuch_module'"),
+        ("x = (", "was never closed"),
+        (app(f"{SAMPLE}1 / 0"), "division by zero"),
+    ],
+)
+def test_the_stack_of_a_failing_app_begins_in_the_app(
+    covey: Covey, tmp_path: Path, text: str, says: str
+) -> None:
+    (tmp_path / "probe.py").write_text(text)
+    tried = covey("app", "try", "probe.py")
+    assert tried.status == exits.NO
+    assert says in tried.stderr
+    first = re.search('File "(.*)", line', tried.stderr)
+    assert first is None or Path(first[1]).name == "probe.py"
+    assert "<frozen" not in tried.stderr
+
+
+def test_a_wrong_period_is_called_by_its_name(covey: Covey, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(app(f"{SAMPLE}..."))
+    tried = covey("app", "try", "probe.py", "--option", "every=5x")
+    assert "every: '5x' is no duration" in tried.stderr
 
 
 def test_an_app_that_only_listens_says_so(covey: Covey, tmp_path: Path) -> None:

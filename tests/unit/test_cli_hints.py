@@ -14,7 +14,7 @@ import agent.suggesting
 import gossip.membership.local
 from agent import exits
 from agent.api.application import ROUTES
-from agent.cli.failures import VERBS, run_to_status
+from agent.cli.failures import ALSO_CALLED, IN_WORDS, VERBS, run_to_status
 from agent.cli.root import root
 from agent.cli.spelling import SPELLINGS, plain, spelled
 from agent.store.outbox import Accepted
@@ -67,6 +67,10 @@ def test_the_examples_in_the_docstrings() -> None:
         (["get", "k"], "`covey kv get`"),
         (["put", "k", "v"], "`covey kv put`"),
         (["event", "sned", "x"], "`covey event send`"),
+        (["kv", "set", "k", "v"], "`covey kv put`"),
+        (["kv", "rm", "k"], "`covey kv delete`"),
+        (["app", "logs", "system"], "`covey app log`"),
+        (["keys", "ls"], "`covey keys list`"),
         (["members", "--wach"], "`--watch`"),
         (["members", "show", "adda"], "'ada'"),
         (["rtt", "BOB"], "'bob'"),
@@ -205,6 +209,24 @@ def test_a_verb_stands_where_it_is_said_to_stand() -> None:
         assert meant.endswith(f" {verb}")
         assert f"covey {meant}" in EVERY_COMMAND
         assert not isinstance(EVERY_COMMAND[f"covey {meant}"], click.Group)
+
+
+@pytest.mark.parametrize("typed", IN_WORDS)
+def test_what_newcomers_type_is_answered_with_commands_that_are_there(
+    covey: Covey, typed: str
+) -> None:
+    outcome = covey(*typed.split()[1:])
+    assert outcome.status == exits.USAGE
+    assert IN_WORDS[typed] in outcome.stderr
+    assert typed not in EVERY_COMMAND
+    named = re.findall("`(covey [a-z ]+[a-z])`", IN_WORDS[typed])
+    assert all(command in EVERY_COMMAND for command in named)
+
+
+def test_no_other_name_hides_a_command() -> None:
+    groups = [each for each in EVERY_COMMAND.values() if isinstance(each, click.Group)]
+    known = {name for group in groups for name in group.list_commands(click.Context(group))}
+    assert set(ALSO_CALLED.values()) <= known
 
 
 def test_looking_for_a_name_is_bounded() -> None:
