@@ -51,7 +51,7 @@ def test_the_first_that_is_installed_serves() -> None:
     assert choose([absent, present]) is present
     with pytest.raises(AgentError) as caught:
         choose([absent])
-    assert "covey[demo]" in caught.value.hint
+    assert "'.[demo]'" in caught.value.hint
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.package)

@@ -255,6 +255,7 @@ ELSEWHERE = {
     ("agent/api/streams.py", "_next"): "waited for at once",
     ("agent/apps/supervisor.py", "_pause"): "waited for at once",
     ("agent/apps/supervisor.py", "_watch"): "waited for at once",
+    ("agent/admission/newcomer.py", "_arrive"): "waited for; the agent opens the same files next",
     ("agent/net/link.py", "_connect_and_pump"): "waited for by _pump",
     ("agent/net/link.py", "_pump"): "waited for at once",
     ("agent/net/relay.py", "_join"): "waited for at once",
