@@ -329,6 +329,7 @@ def run_all() -> None:
         Witness(seed).run(60)
 
 
+@pytest.mark.slow
 def test_an_actor_that_lives_on_after_lost_power_loses_writes() -> None:
     """The reason for a random actor per process: here one goes on counting where it thinks."""
 

@@ -279,6 +279,7 @@ def test_no_schedule_breaks_a_promise() -> None:
         run(seed)
 
 
+@pytest.mark.slow
 def test_no_schedule_breaks_a_promise_when_disks_lose_records() -> None:
     lost = sum(run(seed, lossy=True).totals["disks/records_lost"] for seed in LOSSY_SCHEDULES)
     assert lost > len(LOSSY_SCHEDULES)

@@ -48,7 +48,7 @@ class Reasons(Checker):
             self.heard.append(change.reason)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 10, 30, 100])
+@pytest.mark.parametrize("count", [2, 3, 5, 10, 30, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_killed_process_is_known_to_all_within_two_seconds(count: int) -> None:
     world = settled_world(count)
     reasons = Reasons()
@@ -184,7 +184,9 @@ def test_a_flood_of_forged_refusals_kills_nobody(count: int) -> None:
     assert counts["refusals/not believed"] > counts["refusals/heard"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 4))]
+)
 def test_forged_refusals_under_loss_kill_nobody(seed: int) -> None:
     world = settled_world(10, seed, LOSSY)
     world.checkers.append(NoFalseDeath())

@@ -29,6 +29,7 @@ def untold_deaths(row: Row) -> int:
     return run(trial).false_deaths
 
 
+@pytest.mark.slow
 def test_slow_members_wrong_more_without_local_health() -> None:
     assert false_deaths(LIFEGUARD) == 0
     for without in (WITHOUT_LHA_PROBE, WITHOUT_LHA_SUSPICION):

@@ -66,7 +66,7 @@ def test_a_restart_within_a_probe_period_is_seamless() -> None:
     assert world.run_until(world.is_whole, within_s=5) is not None
 
 
-@pytest.mark.parametrize("split_s", [20, 600, 3600])
+@pytest.mark.parametrize("split_s", [20, 600, pytest.param(3600, marks=pytest.mark.slow)])
 def test_a_split_heals_by_itself_however_long_it_lasted(split_s: float) -> None:
     world = whole_world(4)
     world.partition(NAMES[:1], NAMES[1:4])

@@ -57,6 +57,7 @@ def test_bytes_a_day_and_detection_are_as_told(profile: str) -> None:
     assert took_s <= 2.5 * seconds, "the table tells a typical time"
 
 
+@pytest.mark.slow
 def test_a_split_heals_in_time_with_every_profile() -> None:
     for profile, tuning in PROFILES.items():
         world = settled(profile)
