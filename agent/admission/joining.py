@@ -281,7 +281,7 @@ def why_not(error: OSError | EOFError, address: Address) -> str:
     if getattr(error, "errno", None) in NO_ROUTE:
         family = "IPv6" if ":" in address.host else "IPv4"
         return f"this device has no {family} that leads there; name a member that has another"
-    return str(error) or "no answer in time"
+    return getattr(error, "strerror", None) or str(error) or "no answer in time"
 
 
 def _apply(identity_dir: Path, token: Token, name: str, weight: float, zone: str) -> Applicant:

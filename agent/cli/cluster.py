@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_CLUSTER_NAME = "covey"
 JOINING = "to be let in"
 JOIN_RELAY_TIMEOUT_S = 30.0
+ALONE_EPOCH = 1
+"""Of the registry in which nobody was let in yet."""
 STAGE_WITHIN_S, STAGE_LOOK_S = 10.0, 0.1
 
 node_name_option = click.option(
@@ -149,17 +151,32 @@ def leave(session: Session, *, forget: bool) -> None:
     after a restart, until `covey join` without a token brings it back as it was. With --forget its
     identity and its data are set aside, and it can join any covey with a token, as a new node.
     """
-    session.client().post("/api/v1/leave", {"forget": forget})
+    client = session.client()
+    bound = _who_waits_for_it(client.get("/api/v1/status"))
+    client.post("/api/v1/leave", {"forget": forget})
     with Waiting("for the agent to say goodbye", quiet=session.quiet):
         is_outside = not _why_not(session, "waiting")
     if is_outside:
         write_line("The agent said goodbye, and waits outside of the covey.")
     else:
         write_line("The agent says goodbye; `covey status` tells when it is outside of the covey.")
+    if bound:
+        until = "its identity is back from former/" if forget else "it is back"
+        session.say(f"It is the one that lets others in: until {until}, no device joins {bound}.")
     if forget:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
     else:
         session.say("`covey join` without a token brings it back.")
+
+
+def _who_waits_for_it(status: dict[str, Any]) -> str:
+    """Return the covey that this node leaves without who admits; empty where others can, or none.
+
+    A covey of one has nobody who could miss it.
+    """
+    if status["stage"] == "waiting" or not status["node"]["issuer"]:
+        return ""
+    return str(status["cluster"]["name"]) if (status["epoch"] or 0) > ALONE_EPOCH else ""
 
 
 def _ask_to_join(
@@ -258,8 +275,8 @@ def _say_what_is_next(session: Session, more: str = "") -> None:
     session.say(f"Next: {start}{f', and {more}' if more else ''}.")
     if not of_service and session.means_any:
         session.say(
-            f"This is an agent of your own, in {session.paths.data}: another node than the service "
-            "of this machine, which `sudo covey` is about."
+            f"This is an agent of your own, in {session.paths.data}. `sudo covey` speaks to the "
+            "one that runs as a service of this machine, if there is one: that is another node."
         )
     _say_ports(session)
 

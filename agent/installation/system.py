@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,9 +31,11 @@ class System:
     def require_root(self) -> None:
         """Raise AgentError unless this process may change the machine's services."""
         if os.geteuid() != 0:
+            program, *words = sys.argv
+            typed = shlex.join([str(Path(program).absolute()), *words])
             raise AgentError(
                 "only root can change the services of this machine; nothing was changed",
-                f"run it as root: `sudo {Path(sys.argv[0]).absolute()} service ...`",
+                f"run it as root: `sudo {typed}`",
                 NOT_PERMITTED,
             )
 

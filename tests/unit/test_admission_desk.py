@@ -455,3 +455,5 @@ def test_a_device_without_the_family_of_an_address_is_told_so() -> None:
     assert "no IPv4 that leads there" in joining.why_not(away, Address("192.0.2.1", 7747))
     assert "no IPv6 that leads there" in joining.why_not(away, Address("2001:db8::1", 7747))
     assert joining.why_not(TimeoutError(), Address("192.0.2.1", 7747)) == "no answer in time"
+    refused = OSError(errno.ECONNREFUSED, "Connection refused")
+    assert joining.why_not(refused, Address("192.0.2.1", 1)) == "Connection refused"

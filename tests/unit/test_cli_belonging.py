@@ -51,6 +51,23 @@ def test_leave(served: Served, covey: Covey) -> None:
     assert served.agent.partings == [Parting.STAYS_AWAY, Parting.FORGETS]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "until"),
+    [(["leave"], "until it is back"), (["leave", "--forget"], "until its identity is back from")],
+)
+def test_who_alone_lets_others_in_is_told_what_its_leaving_means(
+    served: Served, covey: Covey, arguments: list[str], until: str
+) -> None:
+    said = "It is the one that lets others in: "
+    assert served.agent.registry.epoch > 1, "somebody was let in"
+    served.agent.identity.is_issuer = True
+    told = covey(*arguments).stderr
+    assert said + until in told
+    assert f"no device joins {served.agent.identity.cluster_name}." in told
+    served.agent.stage, served.agent.identity.is_issuer = Stage.MEMBER, False
+    assert said not in covey(*arguments).stderr
+
+
 def test_leave_claims_nothing_that_is_not_so_yet(
     served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
 ) -> None:

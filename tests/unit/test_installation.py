@@ -222,6 +222,14 @@ def test_only_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str) -
     assert "sudo" in result.exception.hint
 
 
+def test_what_root_is_to_type_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr("sys.argv", ["/opt/my covey/bin/covey", "service", "install", "--now"])
+    with pytest.raises(AgentError) as caught:
+        System().require_root()
+    assert "`sudo '/opt/my covey/bin/covey' service install --now`" in caught.value.hint
+
+
 @pytest.mark.parametrize("verb", ["install", "uninstall", "status"])
 def test_only_where_systemd_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, verb: str
