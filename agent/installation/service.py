@@ -116,7 +116,9 @@ class Service:
                 path.rename(path.with_name(path.name + ASIDE))
                 done = f"written; what was there is now {path.name}{ASIDE}"
             fresh = path.with_name(f".{path.name}.new")
-            fresh.write_text(content.text)
+            fresh.unlink(missing_ok=True)
+            with fresh.open("x") as file:  # follows no link: others may write in /usr/local, too
+                file.write(content.text)
             fresh.chmod(content.mode)
             fresh.replace(path)
         except OSError as error:

@@ -116,6 +116,19 @@ def test_what_somebody_else_wrote_is_kept_aside(tmp_path: Path) -> None:
     assert "/home/ada/covey" in kept.read_text()
 
 
+def test_root_follows_no_link_that_others_have_laid(tmp_path: Path) -> None:
+    """The group staff may write below /usr/local on many a Debian."""
+    victim, passwords = tmp_path / "shadow", "root:*:1:0:99999:7:::\n"
+    victim.write_text(passwords)
+    for place in (LAUNCHER_FILE, *COMPLETION_FILES.values()):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).with_name(f".{place.name}.new").symlink_to(victim)
+        (tmp_path / place).symlink_to(victim)
+    install(tmp_path, PlayedSystem())
+    assert victim.read_text() == passwords
+    assert not (tmp_path / LAUNCHER_FILE).is_symlink()
+
+
 def test_a_program_that_shells_find_is_left_alone(tmp_path: Path) -> None:
     """Where pipx has put its link already."""
     theirs = tmp_path / LAUNCHER_FILE
