@@ -15,6 +15,7 @@ Two things can go wrong, and they are different types because callers act differ
 """
 
 import json as json_format
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 TIMEOUT_S = 10.0
+TIMEOUT_S_MAX = 1e9
+"""The kernel's timers have no room for much more; it stands for ever."""
 STREAM_CHUNK_BYTES = 64 * 1024
 SOCKET_PATH_BYTES_MAX = 107  # sun_path in Linux's <sys/un.h>, less the closing zero
 
@@ -190,13 +193,13 @@ class Client:
 
     def _connect(self, timeout_s: float | None) -> socket.socket:
         path = str(self.socket_path)
-        if len(path.encode()) > SOCKET_PATH_BYTES_MAX:
+        if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             raise AgentUnreachable(
                 f"{path} is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes)",
                 "use a shorter --dir or COVEY_DIR",
             )
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        opened.settimeout(timeout_s)
+        opened.settimeout(None if timeout_s is None else min(timeout_s, TIMEOUT_S_MAX))
         try:
             opened.connect(path)
         except OSError as error:
@@ -232,7 +235,15 @@ def _encoded(json: Any, body: bytes | None) -> tuple[bytes | None, dict[str, str
 def _target(path: str, query: Query | None) -> str:
     given = {name: value for name, value in (query or {}).items() if value is not None}
     pairs = {name: int(v) if isinstance(v, bool) else v for name, v in given.items()}
-    return quote(path, safe="/") + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
+    try:
+        return quote(path, safe="/") + (f"?{urlencode(pairs, doseq=True)}" if pairs else "")
+    except UnicodeEncodeError:  # as Python reads words of a command line that are in Latin-1
+        raise ApiError(
+            400,
+            "usage",
+            "a name in the request is not UTF-8; nothing was asked",
+            "write it in UTF-8",
+        ) from None
 
 
 def _lines(answer: "HTTPResponse") -> Iterator[bytes]:

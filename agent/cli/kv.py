@@ -32,6 +32,14 @@ EXTRA_WAIT_S = 5.0
 SHOWN_CHARACTERS_MAX = 60
 WATCH_WIDTHS = (6, 32, 0)
 
+
+def check_context(_ctx: click.Context, _option: click.Parameter, context: str | None) -> str | None:
+    """Return the context, which travels in a header. Raises BadParameter for what none can hold."""
+    if context and not (context.isascii() and context.isprintable()):
+        raise click.BadParameter("it is not what `covey kv get -o json` shows as the context")
+    return context
+
+
 timeout_option = click.option(
     "--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait."
 )
@@ -52,7 +60,11 @@ def kv() -> None:
 @click.argument("key")
 @click.argument("value", required=False)
 @click.option("--file", "file", type=click.File("rb"), help="Take the value from this file.")
-@click.option("--context", help="Replace only the versions that a get with -o json showed.")
+@click.option(
+    "--context",
+    callback=check_context,
+    help="Replace only the versions that a get with -o json showed.",
+)
 @write_option
 @timeout_option
 @output_option
@@ -106,7 +118,11 @@ def get(session: Session, key: str, r: int | None, timeout: float, output: str) 
 
 @kv.command()
 @click.argument("key")
-@click.option("--context", help="Delete only the versions that a get with -o json showed.")
+@click.option(
+    "--context",
+    callback=check_context,
+    help="Delete only the versions that a get with -o json showed.",
+)
 @write_option
 @timeout_option
 @output_option

@@ -17,6 +17,7 @@ from agent.cli import publish
 from agent.cli.failures import run_to_status
 from agent.cli.parameters import ValueCommand
 from agent.cli.root import root
+from agent.exits import UNREACHABLE
 from edge_apps.client import AgentUnreachable, Client, Response
 from edge_apps.reading import Reading
 from tests.unit.fake_agent import Served, serving
@@ -243,3 +244,41 @@ def test_what_was_sent_when_the_agent_went_away_is_sent_again_and_told(
     assert "handed 2 readings" in outcome.stderr
     values = [one.reading.value for one in served.agent.telemetry.accepted]
     assert values == [1, 2, 3, 4, 3, 4, 3, 4, 5], "at least once, and only those in hand more often"
+
+
+@pytest.mark.parametrize("context", ["a\nX: y", "a\r\n\r\n", "ä", "\u202e"])
+def test_a_context_is_no_other_header(served: Served, covey: Covey, context: str) -> None:
+    for arguments in (["put", "lamp", "on"], ["delete", "lamp"]):
+        outcome = covey("kv", *arguments, "--context", context)
+        assert outcome.status == 2
+        assert "what `covey kv get -o json` shows as the context" in outcome.stderr
+    assert served.agent.kv.asked == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["members", "show", "\udcff"],
+        ["kv", "get", "\udcff"],
+        ["kv", "put", "\udcff", "on"],
+        ["ring", "\udcff"],
+        ["app", "stop", "\udcff"],
+        ["readings", "--sensor", "\udcff"],
+    ],
+)
+def test_a_word_that_is_not_utf8_is_refused_plainly(covey: Covey, arguments: list[str]) -> None:
+    outcome = covey(*arguments)
+    assert outcome.status == 2
+    assert "UTF-8" in outcome.stderr
+
+
+def test_a_directory_need_not_be_utf8(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    assert run_to_status(root, ["--dir", directory, "members"]) == UNREACHABLE
+    assert "no agent listens" in capfd.readouterr().err
+
+
+def test_a_time_without_end_is_no_stack_trace(covey: Covey) -> None:
+    outcome = covey("kv", "get", "lamp", "--timeout", "999999999999h")
+    assert outcome.status == 2
+    assert "--timeout" in outcome.stderr
