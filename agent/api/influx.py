@@ -102,6 +102,20 @@ async def ping(_request: Request) -> Response:
     return Response(status_code=204, headers=VERSION_HEADERS)
 
 
+async def health(request: Request) -> Response:
+    """Say how the agent is, as InfluxDB 2 does; some clients write only to who passes."""
+    agent: AgentFacade = request.app.state.agent
+    reasons = list(agent.not_ready())
+    answer: dict[str, Any] = {
+        "name": "covey",
+        "message": "; ".join(reasons) or "ready for writes",
+        "status": "fail" if reasons else "pass",
+        "checks": [],
+        "version": __version__,
+    }
+    return JSONResponse(answer, 503 if reasons else 200, VERSION_HEADERS)
+
+
 async def query(request: Request) -> Response:
     """Say yes to CREATE DATABASE, with which Telegraf begins; everything else is not for us."""
     text = request.query_params.get("q", "")
@@ -150,5 +164,6 @@ ROUTES = (
     ("POST", "/write", write_v1),
     ("POST", "/api/v2/write", write_v2),
     ("GET", "/ping", ping),
+    ("GET", "/health", health),
     ("POST", "/query", query),
 )

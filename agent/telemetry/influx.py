@@ -116,7 +116,10 @@ def _parse_series(text: str) -> tuple[str, dict[str, str]]:
         parts = PAIR.fullmatch(pair)
         if parts is None or _has_unescaped_equals(parts[2]):
             raise BadReading(f"tag {pair[:40]!r}: write NAME=VALUE, and escape blanks with '\\'")
-        tags[_unescape(parts[1])] = _unescape(parts[2])
+        name = _unescape(parts[1])
+        if name in tags:
+            raise BadReading(f"tag {name[:40]!r} is there twice")
+        tags[name] = _unescape(parts[2])
     return _unescape(measurement), tags
 
 

@@ -42,6 +42,7 @@ class Uplink:
         self._started_s = time.time()
         template = Template(settings.topic, settings.payload, place)
         self._client_id = settings.client_id or default_client_id(place)
+        self._trying = asyncio.Lock()
         self._pump: Pump | None = None
         if settings.host:
             from agent.uplink.client import PahoLink  # paho only for who has a broker
@@ -69,11 +70,15 @@ class Uplink:
         return self._hurrying(test(self._settings, self._place))
 
     async def _hurrying(self, steps: "AsyncIterator[Step]") -> "AsyncIterator[Step]":
-        """Let the uplink itself connect at once where the test could."""
-        async for step in steps:
-            yield step
-            if step.step == "login" and step.outcome == "ok" and self._pump is not None:
-                self._pump.hurry()
+        """Let the uplink itself connect at once where the test could.
+
+        Tests take turns: they have one client id, and a broker would throw one out for the other.
+        """
+        async with self._trying:
+            async for step in steps:
+                yield step
+                if step.step == "login" and step.outcome == "ok" and self._pump is not None:
+                    self._pump.hurry()
 
     def status(self) -> UplinkStatus:
         """Return one look at the uplink."""

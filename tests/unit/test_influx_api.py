@@ -177,6 +177,16 @@ def test_ping_and_the_first_question_of_telegraf(served: Served) -> None:
     assert post(served, "/query", b"q=SHOW+DATABASES").status == 400
 
 
+def test_clients_of_version_2_ask_for_its_health(served: Served) -> None:
+    head = "GET /health HTTP/1.1\nHost: x\nConnection: close\n\n"
+    well = exchange(served.paths.socket, head)
+    assert (well.status, well.json()["status"], well.json()["name"]) == (200, "pass", "covey")
+    served.agent.reasons = ["the disk is full"]
+    ill = exchange(served.paths.socket, head)
+    assert (ill.status, ill.json()["status"]) == (503, "fail")
+    assert ill.json()["message"] == "the disk is full"
+
+
 @pytest.mark.parametrize("path", [V1, V2])
 def test_a_full_outbox_asks_to_come_back(served: Served, path: str) -> None:
     served.agent.telemetry.refusal = AgentError("the outbox is full.", "wait", UNHEALTHY)

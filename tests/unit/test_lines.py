@@ -336,3 +336,9 @@ def test_texts_that_stay_open_over_long_lines_are_not_read_again_and_again(
     assert read <= lines.JOINED_CHARACTERS_MAX
     several = 'm a="' + 'one\\"\n' * lines.JOINS_MAX + 'two" 7'
     assert one(several, form="influx").value == 'one"\n' * lines.JOINS_MAX + "two"
+
+
+@pytest.mark.parametrize("line", ["m,a=1,a=2 v=1", "m,a=1,b=2,a=1 v=1", r"m,a\ b=1,a\ b=2 v=1"])
+def test_a_tag_that_is_there_twice_is_not_one_of_both(line: str) -> None:
+    with pytest.raises(BadReading, match="twice"):
+        influx.parse_line(line)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,11 @@ import pytest
 
 from agent.exits import AgentError
 from agent.settings import UplinkSettings
+from agent.store.database import Database
+from agent.store.outbox import Outbox
+from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.uplink import advice, reasons, service, trial
+from agent.uplink.service import Uplink
 from agent.uplink.trial import Outcome, Step
 from tests.certificates import Authority
 from tests.strict_broker import StrictBroker, Verdict
@@ -116,6 +121,23 @@ def test_the_agents_own_connection_is_left_alone(tmp_path: Path) -> None:
             assert own != "covey-test"
             assert r.pump.status().connected
             assert r.pump.counts["uplink_connections/opened"] == 1
+
+    run(scenario())
+
+
+def test_trials_of_one_agent_take_turns(tmp_path: Path) -> None:
+    async def trial(uplink: Uplink) -> Step:
+        return [step async for step in uplink.test()][-1]
+
+    async def scenario() -> None:
+        database = await Database.open(tmp_path / "telemetry.db", OUTBOX_MIGRATIONS)
+        outbox = await Outbox.open(database, 1, 1)
+        async with StrictBroker(takeover=reasons.TAKEN_OVER, answer_delay_s=0.2) as broker:
+            settings = UplinkSettings(host="127.0.0.1", port=broker.port)
+            uplink = Uplink(settings, outbox, PLACE, random.Random(1))
+            both = await asyncio.gather(trial(uplink), trial(uplink))
+            assert [step.outcome for step in both] == [Outcome.OK, Outcome.OK]
+        await database.close()
 
     run(scenario())
 
