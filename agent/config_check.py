@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.beside import install_command
 from agent.config import APPS, Config, ineffective
 from agent.exits import AgentError
 from agent.paths import Paths
@@ -80,7 +81,7 @@ def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
     elif module := settings.options.get(MODULE_OPTION):
         top = str(module).partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(top) is None:
-            hint = f"install it beside Covey: `pipx inject covey {top}`"
+            hint = f"install it beside Covey: `{install_command(top)}`"
             message = f"no module {top!r} is installed"
             yield _problem(config, f"{place}.{MODULE_OPTION}", message, hint)
     elif name not in (known := available()):

@@ -115,8 +115,9 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 def root(ctx: click.Context, directory: Path | None, *, verbose: bool, quiet: bool) -> None:
     """Covey turns devices on a flaky network into one system.
 
-    Start here: `covey demo` shows it on this machine. For real: `covey init` on the first
-    device, `covey run`, `covey token create`, and `covey join TOKEN` on the others.
+    Start here: `covey demo`, or `make demo` in a clone, shows it on this machine. For real:
+    `covey init` on the first device, `covey run`, `covey token create`, and `covey join TOKEN` on
+    the others.
     """
     if verbose and quiet:
         raise click.UsageError("--verbose and --quiet contradict each other")

@@ -13,12 +13,14 @@ import contextlib
 import importlib.util
 import logging
 import os
+import platform
 import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.beside import install_command
 from agent.demo.children import Child
 from agent.exits import NO, AgentError
 from agent.uplink.versions import Version
@@ -49,6 +51,10 @@ connection_timeout_ms = 60000
 max_payload_size = 1048576
 max_inflight_count = 100
 """
+
+
+WITH_WHEELS = ("x86_64", "aarch64", "armv7l")
+"""Machines for which iotcore has wheels, as the extra in pyproject.toml says."""
 
 
 class Kind(NamedTuple):
@@ -91,10 +97,10 @@ def choose(kinds: Sequence[Kind]) -> Kind:
     for kind in kinds:
         if importlib.util.find_spec(kind.package):
             return kind
+    package = "iotcore" if platform.machine() in WITH_WHEELS else "amqtt"
     raise AgentError(
         "The demo's MQTT broker is not installed.",
-        "Run `make demo` in a clone, or install Covey from there with the demo's packages: "
-        "pip install '.[demo]'",
+        f"Install it beside Covey, `{install_command(package)}`, or run `make demo` in a clone.",
         NO,
     )
 

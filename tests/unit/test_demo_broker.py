@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+from agent.beside import install_command
 from agent.demo import broker as demo_broker
 from agent.demo.broker import KINDS, Kind, choose, start_broker
 from agent.demo.collector import Collector
@@ -51,7 +52,40 @@ def test_the_first_that_is_installed_serves() -> None:
     assert choose([absent, present]) is present
     with pytest.raises(AgentError) as caught:
         choose([absent])
-    assert "'.[demo]'" in caught.value.hint
+    assert "`make demo` in a clone" in caught.value.hint
+
+
+@pytest.mark.parametrize("machine", [*demo_broker.WITH_WHEELS, "armv6l", "riscv64"])
+def test_the_broker_that_is_missed_is_the_one_of_the_extra(
+    machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    with pytest.raises(AgentError) as caught:
+        choose([])
+    environment = {
+        "platform_machine": machine, "python_version": "3.13", "implementation_name": "cpython",
+    }  # fmt: skip
+    [wanted] = [
+        each.name
+        for each in map(Requirement, EXTRA)
+        if each.marker and each.marker.evaluate(environment)
+    ]
+    assert install_command(wanted) in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("mark", "command"),
+    [
+        ("pipx_metadata.json", "pipx inject covey iotcore"),
+        ("uv-receipt.toml", "uv pip install --python /x/bin/python iotcore"),
+        ("pyvenv.cfg", "/x/bin/python -m pip install iotcore"),
+    ],
+)
+def test_a_package_is_installed_as_covey_was(tmp_path: Path, mark: str, command: str) -> None:
+    prefix = tmp_path / "covey"
+    prefix.mkdir()
+    (prefix / mark).touch()
+    assert install_command("iotcore", prefix, "/x/bin/python") == command
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.package)
