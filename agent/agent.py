@@ -46,6 +46,7 @@ from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
+from agent.notation import counted
 from agent.paths import Paths
 from agent.reasons import Reasons
 from agent.rtt import RoundTripDesk
@@ -244,7 +245,7 @@ class Agent:
             return []
         told = [loss for each in self._databases for loss in each.losses]
         lost = self._outbox.counts["readings_lost/damaged"]
-        return [*told, f"{lost} readings were lost on the disk"] if lost else told
+        return [*told, f"{counted(lost, 'reading')} lost on the disk"] if lost else told
 
     def require(self, stage: Stage) -> None:
         """Raise AgentError, with what to do, when the agent has not come so far."""

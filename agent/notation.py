@@ -51,6 +51,15 @@ def format_duration(seconds: float) -> str:
     return "".join(parts[:2])
 
 
+def counted(number: int, noun: str) -> str:
+    """Write so many of something.
+
+    >>> counted(1, "member"), counted(2, "member"), counted(0, "reading")
+    ('1 member', '2 members', '0 readings')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int]:
     """Split an endpoint into host and port.
 

@@ -12,6 +12,8 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from agent.notation import counted
+
 FILE_BYTES_MAX = 512 * 1024
 TAIL_LINES_MAX = 500
 LINE_BYTES_MAX = 8 * 1024
@@ -111,7 +113,7 @@ class _Follower:
         await self._arrived.wait()
         if self._missed:
             told, self._missed = self._missed, 0
-            return f"-- {told} lines left out: they came faster than they were read"
+            return f"-- {counted(told, 'line')} left out: they came faster than they were read"
         line = self._lines.popleft()
         if not self._lines:
             self._arrived.clear()

@@ -19,6 +19,7 @@ from agent.cli.output import complain, output_option, write_json, write_line
 from agent.cli.parameters import TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
+from agent.notation import counted
 from edge_apps.client import AgentUnreachable, Client, ClientError
 
 if TYPE_CHECKING:
@@ -173,7 +174,8 @@ class Publisher:
                     told = now
                     self._session.say(
                         f"{error.message}; waiting for it, {now - began:.0f} s so far, "
-                        f"with {count} readings in hand (accepted before: {self.accepted})"
+                        f"with {counted(count, 'reading')} in hand "
+                        f"(accepted before: {self.accepted})"
                     )
                 time.sleep(RETRY_S)
             except ClientError as error:

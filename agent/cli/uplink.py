@@ -16,6 +16,7 @@ from agent.cli.output import (
     write_facts,
     write_json,
     write_line,
+    write_paragraph,
     write_row,
 )
 from agent.cli.session import Session
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"ok": "green", "skipped": "bright_black", "failed": "red"}
 STEP_COLUMNS = 15
+HINT_INDENT = " " * 9
 WITHOUT_AN_IDENTITY = "covey", "0000000000000000"
 
 
@@ -163,4 +165,4 @@ def _write(step: dict[str, Any]) -> None:
     outcome = Styled(step["outcome"].ljust(7), COLOURS.get(step["outcome"]))
     write_line(outcome, f"  {step['step'].ljust(STEP_COLUMNS)}  {took_ms:>8}  {step['message']}")
     if step["hint"]:
-        write_line(f"         {step['hint']}")
+        write_paragraph(Styled(HINT_INDENT), step["hint"], HINT_INDENT)

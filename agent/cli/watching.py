@@ -22,6 +22,7 @@ from agent.cli.output import (
     write_table,
 )
 from agent.cli.session import Session
+from agent.notation import counted
 from edge_apps.client import AgentUnreachable
 
 POLL_S = 1.0
@@ -60,7 +61,7 @@ def _draw(session: Session, state: str | None, *, wide: bool) -> None:
         if len(found) > room:
             write_line(f"... and {len(found) - room} more")
         write_line()
-        write_line(f"{trouble or f'{len(found)} members'}; Ctrl-C ends it")
+        write_line(f"{trouble or counted(len(found), 'member')}; Ctrl-C ends it")
         steer("")
 
 

@@ -154,7 +154,7 @@ def sightings(others_alive: int, seen: int, *, mdns: bool) -> Finding:
     if mdns and others_alive and not seen:
         return warn(
             "mdns",
-            f"{others_alive} members are alive, and mDNS shows none of them.",
+            f"mDNS shows none of the other members that are alive: {others_alive}.",
             "Multicast blocked between the devices, or they are on other networks: use seeds.",
         )
     return ok(

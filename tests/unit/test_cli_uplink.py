@@ -10,6 +10,7 @@ import pytest
 from agent import exits
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
+from agent.cli.uplink import _write
 from agent.stages import Stage
 from tests.unit.fake_agent import Served, serving
 
@@ -73,6 +74,20 @@ def test_uplink_test_by_this_process(
     assert outcome.stdout.splitlines()[-1].startswith("TCP\tfailed\t")
     assert "nothing listens at 127.0.0.1:1" in outcome.stdout
     assert ("this process tests" in outcome.stderr) is not bool(arguments)
+
+
+def test_a_hint_of_a_step_ends_its_lines_between_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.cli.output.is_terminal", lambda: True)
+    monkeypatch.setattr("agent.cli.uplink.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    hint = "A Mosquitto without a `listener` in its configuration serves its own machine alone."
+    _write({"step": "TCP", "outcome": "failed", "took_s": 0.1, "message": "no", "hint": hint})
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("failed   TCP")
+    assert all(line.startswith(" " * 9) and len(line) <= 60 for line in lines)
+    assert " ".join(" ".join(lines).split()) == hint
 
 
 def test_uplink_test_without_a_broker(covey: Covey) -> None:
