@@ -12,6 +12,7 @@ in the file or in a variable; settings that end in ``_file`` say where they are,
 
 import os
 import re
+import shlex
 import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -154,7 +155,7 @@ def read_secret(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(
             f"cannot read the secret in {path}: {_because(error)}",
-            "check the path, and that the agent's user may read the file",
+            _how_to_be_read(error, path),
             BAD_CONFIG,
         ) from None
     if mode & stat.S_IRWXO:
@@ -215,7 +216,7 @@ def _read(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(
             f"cannot read {path}: {_because(error)}",
-            "it has to be a UTF-8 file that you may read",
+            _how_to_be_read(error, path),
             BAD_CONFIG,
         ) from None
 
@@ -404,6 +405,16 @@ def _because(error: OSError | UnicodeDecodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"its byte {error.start} is no UTF-8"
     return error.strerror or type(error).__name__
+
+
+def _how_to_be_read(error: OSError | UnicodeDecodeError, path: Path) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "save it as UTF-8"
+    if isinstance(error, PermissionError):
+        file = shlex.quote(str(path))
+        give = f"`sudo chgrp covey {file} && sudo chmod 640 {file}`"
+        return f"run as its owner; where the service is to read it, {give}"
+    return "check the path: it has to be a file"
 
 
 def _bad(place: str, message: str, hint: str) -> AgentError:

@@ -139,7 +139,11 @@ def translate(error: Exception, path: Path) -> Exception:
     if kind == FAILING and _has_no_room(path):
         kind = FULL
     advice = ADVICE[kind]
-    failure = StorageError(f"{path}: {kind} ({error}).", hint=advice.hint, status=advice.status)
+    failure = StorageError(
+        f"{path}: {kind} ({getattr(error, 'strerror', None) or error}).",
+        hint=advice.hint,
+        status=advice.status,
+    )
     failure.may_pass = kind in OF_THE_DISK
     return failure
 

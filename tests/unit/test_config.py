@@ -1,6 +1,7 @@
 """The configuration: three layers, known origins, and complaints that name the place."""
 
 import doctest
+import errno
 from pathlib import Path
 from typing import get_type_hints
 
@@ -160,6 +161,29 @@ def test_secret_is_read_without_its_newline(tmp_path: Path) -> None:
     secret.write_text(" pass word\n")
     secret.chmod(0o600)
     assert read_secret(secret) == " pass word"
+
+
+def test_what_may_not_be_read_says_how_it_may(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    paths.config_file.write_bytes(b"# \xff")
+    secret = paths.config_file.with_name("a secret")
+    secret.write_bytes(b"\xff")
+    secret.chmod(0o600)
+    for read in (lambda: load(paths, {}), lambda: read_secret(secret)):
+        with pytest.raises(AgentError) as no_text:
+            read()
+        assert no_text.value.hint == "save it as UTF-8"
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(AgentError) as refused:
+        load(paths, {})
+    assert f"sudo chmod 640 {paths.config_file}`" in refused.value.hint
+    with pytest.raises(AgentError) as refused:
+        read_secret(secret)
+    assert f"sudo chgrp covey '{secret}'" in refused.value.hint
 
 
 def test_secret_that_everybody_reads_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The database thread: grouping, isolation of failures, errors of the disk, schema versions."""
 
 import asyncio
+import errno
 import os
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ from sqlite_utils import Database as Schema
 
 from agent import exits
 from agent.store.database import Database
-from agent.store.failures import NewerSchemaError, StorageError, has_room
+from agent.store.failures import NewerSchemaError, StorageError, has_room, translate
 from agent.store.migrations import Migrations
 from agent.store.salvage import damaged_files
 from tests.patience import GIVE_UP_S
@@ -466,3 +467,9 @@ def test_a_sync_without_a_file_descriptor_is_put_off(
         await database.close()
 
     asyncio.run(story())
+
+
+def test_what_the_system_said_is_told_without_its_number(tmp_path: Path) -> None:
+    refused = PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "control.db"))
+    said = str(translate(refused, tmp_path / "control.db"))
+    assert said == f"{tmp_path}/control.db: it cannot be written (Permission denied)."
