@@ -18,11 +18,13 @@ Until there is proof, others go first. That is a walk through three phases::
        ▲                 └──nothing passes──► NORMAL  └──all passed──► NORMAL
 
 In BEYOND, all sensors with a reading in trouble are passed over, so that the order of each
-sensor's readings is kept; when none but those are left, only the accused are. Each death puts
+sensor's readings is kept, and all of which nothing has passed lately: an app that kills under a new
+name each time must not hold up those that never did. When none but those are left, only the accused
+are. Each death puts
 one sensor at least out of the way, so what is good is held up for as many reconnections as there
 are bad sensors, however many readings they have, and each bad reading is found by two or three
 deaths of its own. Nobody is acquitted for want of room: what is kept is one entry for each
-accused.
+accused, beside the names that passed lately, which are bounded.
 
 To find who killed a connection, the window shrinks to a part of what was in flight: a death
 costs a reconnection, a reading that passes only a round trip, so it shrinks fast.
@@ -44,6 +46,8 @@ SHRINK = 8
 TRIAL_EVERY = 10
 # For so many deaths in a row it may be the readings, and finding out is urgent.
 URGENT_DEATHS_MAX = 40
+# Sensors of which it is remembered that something has passed.
+KNOWN_MAX = 4096
 
 Burials = list[tuple[int, str]]  # position, reason
 
@@ -82,6 +86,8 @@ class Quarantine:
         self.phase = Phase.NORMAL
         self._sensor_of: dict[int, str] = {}  # what is in flight, or was refused in this round
         self._shunned: set[str] = set()  # sensors that BEYOND passes over
+        self._known: dict[str, None] = {}  # sensors of which something has passed, newest last
+        self._takes_strangers = False  # BEYOND: nothing is left of those that are known
         self._by_sensor = True  # BEYOND passes over sensors; else over the accused alone
         self._reached = 0  # how far BEYOND has come
         self._deaths: dict[int, int] = {}  # the accused, and how often each was alone at a death
@@ -109,10 +115,13 @@ class Quarantine:
         enough = DEATHS_MAX if self._by_sensor else 1
         if position in self._refusals or self._deaths.get(position, 0) >= enough:
             return True
-        if self._by_sensor and sensor in self._shunned:
+        if self._by_sensor and (sensor in self._shunned or self._is_stranger(sensor)):
             return True
         self._reached = max(self._reached, position)
         return False
+
+    def _is_stranger(self, sensor: str) -> bool:
+        return bool(self._known) and not self._takes_strangers and sensor not in self._known
 
     @property
     def trial_is_due(self) -> bool:
@@ -133,6 +142,9 @@ class Quarantine:
         if self._controls:
             self.begin_trial()
             return True
+        if self._by_sensor and self._known and not self._takes_strangers:
+            self._takes_strangers = True
+            return True
         if self._by_sensor and self._deaths:
             self._by_sensor = False
             return True
@@ -145,7 +157,7 @@ class Quarantine:
         """Try all in order again: there is no other reading that could prove anything."""
         self._move(Event.NONE_LEFT)
         self._shunned.clear()
-        self._by_sensor = True
+        self._by_sensor, self._takes_strangers = True, False
 
     @property
     def is_calm(self) -> bool:
@@ -171,9 +183,17 @@ class Quarantine:
         self._deaths_in_a_row = 0
         self._refusals.pop(position, None)
         self._deaths.pop(position, None)
-        self._shunned.discard(self._sensor_of.pop(position, ""))
+        sensor = self._sensor_of.pop(position, "")
+        self._shunned.discard(sensor)
+        self._meet(sensor)
         if position >= self._careful_until:
             self._careful_until = 0
+
+    def _meet(self, sensor: str) -> None:
+        self._known.pop(sensor, None)
+        self._known[sensor] = None
+        if len(self._known) > KNOWN_MAX:
+            del self._known[next(iter(self._known))]
 
     def refused(self, position: int, code: int) -> Burials:
         """Note that the broker refused one reading; return it if it is to be given up."""
@@ -221,6 +241,7 @@ class Quarantine:
 
     def _shun(self, positions: list[int]) -> None:
         """Let others go before the sensors of these."""
+        self._takes_strangers = False
         self._shunned.update(
             self._sensor_of.pop(position) for position in positions if position in self._sensor_of
         )
@@ -237,7 +258,7 @@ class Quarantine:
         """End a trial that all have passed, or in which the guilty were found."""
         self._move(Event.PASSED)
         self._shunned.clear()
-        self._by_sensor = True
+        self._by_sensor, self._takes_strangers = True, False
 
     def _forget(self, position: int) -> None:
         self._deaths.pop(position, None)

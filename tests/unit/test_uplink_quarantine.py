@@ -181,6 +181,23 @@ def test_a_bad_reading_among_good_ones_of_its_sensor_is_found() -> None:
     assert model.deaths < 30
 
 
+@pytest.mark.parametrize("kind", ["kills", "refused"])
+@pytest.mark.parametrize("name", ["bad", "bad{n}"])
+def test_who_publishes_poison_for_ever_holds_nobody_up(kind: Kind, name: str) -> None:
+    """Also under a new name each time, and faster than the connections come back."""
+    model = Model([])
+    for n in range(300):
+        model.add(Item(name.format(n=n), kind), *(Item(f"good{i}") for i in range(10)))
+        deaths = model.deaths
+        for _ in range(20):  # what one connection delivers before the next poison comes
+            if model.deaths > deaths or not model.waiting or not model.step():
+                break
+        good = sum(model.items[position].kind == "good" for position in model.waiting)
+        assert good <= 20 * WINDOW, "what waits does not grow with what has come"
+    assert model.out_of_order == 0
+    assert len(model.buried) > 50, "and what is bad is found, one after the other"
+
+
 def test_what_is_kept_does_not_grow_with_what_went_through() -> None:
     model = Model([])
     for n in range(40):
