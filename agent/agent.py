@@ -62,7 +62,7 @@ from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
-from agent.systemd import Notifier, keep_alive
+from agent.systemd import Notifier, ask_for_time, keep_alive
 from agent.telemetry.service import Telemetry
 from agent.timekeeping import Timekeeper
 from agent.uplink.memory import BrokerMemory
@@ -136,6 +136,7 @@ class Agent:
             watched.use(self.watch)
             self.watch.heed(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
+            self._keep("start-time", partial(ask_for_time, self._notifier))
             self._keep("watchdog", partial(keep_alive, self._notifier))
             self._keep("clock", partial(self.clock.follow, self._note_step))
             opened.push_async_callback(self._listeners.close)

@@ -5,6 +5,10 @@ The protocol is a datagram of ``NAME=value`` lines to the socket in ``NOTIFY_SOC
 on the event loop, never by a thread: it then proves that the loop still turns, which is what
 the agent lives by. A caller can add a condition, so that a loop that turns without getting
 anywhere is restarted too.
+
+A start takes as long as the disk takes: what is damaged is carried over row by row, on a slow card
+for minutes, and ended after systemd's 90 seconds it would begin anew, for ever. So an agent that
+starts asks for more time again and again.
 """
 
 import asyncio
@@ -21,6 +25,10 @@ ABSTRACT_MARK = "@"
 MICROSECONDS = 1_000_000
 # sd_watchdog_enabled(3) recommends to speak at half of the interval after which systemd kills.
 WATCHDOG_SHARE = 0.5
+START_PAUSE_S, START_EXTENSION_S = 10.0, 40.0
+"""How often an agent that starts asks for time, and for how much, so that a word may be late."""
+START_S_MAX = 3600.0
+"""Whoever has not started by then hangs."""
 
 
 class Notifier:
@@ -29,11 +37,18 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self.is_awaited = self._address is not None
+        """Whether somebody waits for the agent to be ready."""
         self.watchdog_s = _watchdog_s(environ)
 
     def ready(self, status: str) -> None:
         """Say that the agent serves; ``systemctl start`` returns now."""
+        self.is_awaited = False
         self._send(f"READY=1\nSTATUS={one_line(status)}")
+
+    def starting(self) -> None:
+        """Ask for time to start, counted from now (EXTEND_TIMEOUT_USEC, since systemd 236)."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(START_EXTENSION_S * MICROSECONDS)}")
 
     def status(self, text: str) -> None:
         """Set the line that ``systemctl status`` shows."""
@@ -85,3 +100,15 @@ async def keep_alive(notifier: Notifier, is_well: Callable[[], bool] = lambda: T
         else:
             logger.error("the agent does not get on; the watchdog will restart it")
         await asyncio.sleep(notifier.watchdog_s * WATCHDOG_SHARE)
+
+
+async def ask_for_time(notifier: Notifier) -> None:
+    """Have the service manager wait for the start while the event loop turns.
+
+    Returns when nobody waits any more, or it has taken ``START_S_MAX``.
+    """
+    for _ in range(int(START_S_MAX / START_PAUSE_S)):
+        if not notifier.is_awaited:
+            return
+        notifier.starting()
+        await asyncio.sleep(START_PAUSE_S)

@@ -75,6 +75,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),
     "peer-book": (Failure.AGAIN, "the book of known peers"),
     "search-seeds": (Failure.AGAIN, "looking up seeds while joining"),
+    "start-time": (Failure.AGAIN, "asking the service manager for time to start"),
     "stream-accept": (Failure.AGAIN, "accepting streams"),
     "stream-serve": (Failure.ONCE, "a stream from somebody"),
     "uplink": (Failure.AGAIN, "delivery to the broker"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent import systemd
 from agent.admission.former import Parting
 from agent.admission.newcomer import Newcomer
 from agent.agent import Agent
@@ -268,3 +269,28 @@ def test_an_identity_that_is_damaged_ends_the_start(paths: Paths) -> None:
     with pytest.raises(Exception, match="cannot be read"):
         asyncio.run(Agent(load(paths), paths).run())
     assert not paths.socket.exists()
+
+
+def test_an_agent_that_starts_asks_for_time_and_no_more_when_it_is_ready(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "START_PAUSE_S", 0.001)
+
+    async def story() -> None:
+        await Newcomer(load(paths), paths).found("barn", "pi1")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(paths.runtime / "notify"))
+            monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+            async with running(paths):
+                assert await told(manager) == "EXTEND_TIMEOUT_USEC"
+                while (word := await told(manager)) == "EXTEND_TIMEOUT_USEC":
+                    pass
+                assert word == "READY"
+            assert await told(manager) == "STOPPING"
+
+    async def told(manager: socket.socket) -> str:
+        manager.settimeout(WITHIN_S)
+        message = await asyncio.to_thread(manager.recv, 1000)
+        return message.decode().partition("=")[0]
+
+    asyncio.run(story())

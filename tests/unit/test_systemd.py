@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.systemd import Notifier, keep_alive
+from agent import systemd
+from agent.systemd import Notifier, ask_for_time, keep_alive
 from tests.patience import GIVE_UP_S
+
+EXTENSION = b"EXTEND_TIMEOUT_USEC=40000000"
 
 
 @pytest.fixture
@@ -92,3 +95,39 @@ def test_watchdog_is_fed_while_all_is_well(manager: socket.socket) -> None:
 
 def test_no_watchdog_no_task(manager: socket.socket) -> None:
     asyncio.run(asyncio.wait_for(keep_alive(notifier(manager)), GIVE_UP_S))
+
+
+def test_a_long_start_asks_for_time_until_it_is_ready(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemd, "START_PAUSE_S", 0.001)
+    told = notifier(manager)
+
+    async def start() -> None:
+        asking = asyncio.create_task(ask_for_time(told))
+        loop = asyncio.get_running_loop()
+        for _ in range(3):  # a database that is carried over in a thread, say
+            assert await loop.run_in_executor(None, manager.recv, 100) == EXTENSION
+        told.ready("fine")
+        await asyncio.wait_for(asking, GIVE_UP_S)
+
+    asyncio.run(start())
+    while (message := manager.recv(100)) == EXTENSION:
+        pass
+    assert message.startswith(b"READY=1")
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_nobody_is_asked_for_time_for_ever(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch, awaited: bool
+) -> None:
+    monkeypatch.setattr(systemd, "START_PAUSE_S", 0.001)
+    monkeypatch.setattr(systemd, "START_S_MAX", 0.005)
+    told = notifier(manager) if awaited else Notifier({})
+    asyncio.run(asyncio.wait_for(ask_for_time(told), GIVE_UP_S))
+    manager.setblocking(False)
+    heard = 0
+    with contextlib.suppress(BlockingIOError):
+        while manager.recv(100) == EXTENSION:
+            heard += 1
+    assert heard == (5 if awaited else 0)
