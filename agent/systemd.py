@@ -27,6 +27,8 @@ MICROSECONDS = 1_000_000
 WATCHDOG_SHARE = 0.5
 START_PAUSE_S, START_EXTENSION_S = 10.0, 40.0
 """How often an agent that starts asks for time, and for how much, so that a word may be late."""
+PATIENCE_S = 1.0
+"""For how long the event loop may wait for a manager that has other things to do."""
 START_S_MAX = 3600.0
 """Whoever has not started by then hangs."""
 
@@ -48,7 +50,7 @@ class Notifier:
 
     def starting(self) -> None:
         """Ask for time to start, counted from now (EXTEND_TIMEOUT_USEC, since systemd 236)."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(START_EXTENSION_S * MICROSECONDS)}")
+        self._send(f"EXTEND_TIMEOUT_USEC={int(START_EXTENSION_S * MICROSECONDS)}", patience_s=0)
 
     def status(self, text: str) -> None:
         """Set the line that ``systemctl status`` shows."""
@@ -60,14 +62,19 @@ class Notifier:
 
     def alive(self) -> None:
         """Reset the watchdog."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", patience_s=0)
 
-    def _send(self, message: str) -> None:
-        """Send one datagram. A manager that does not listen must not stop us: logged, no more."""
+    def _send(self, message: str, patience_s: float = PATIENCE_S) -> None:
+        """Send one datagram. A manager that does not listen must not stop us: logged, no more.
+
+        Where it does not read either, its queue is full after ten, and sending would wait for ever;
+        what is said again soon does not wait at all.
+        """
         if self._address is None:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+                channel.settimeout(patience_s)
                 channel.connect(self._address)
                 channel.sendall(message.encode())
         except OSError as error:  # also when there is no file descriptor for a socket

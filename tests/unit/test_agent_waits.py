@@ -274,23 +274,24 @@ def test_an_identity_that_is_damaged_ends_the_start(paths: Paths) -> None:
 def test_an_agent_that_starts_asks_for_time_and_no_more_when_it_is_ready(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systemd, "START_PAUSE_S", 0.001)
+    monkeypatch.setattr(systemd, "START_PAUSE_S", 0.01)
+    words: list[str] = []
 
-    async def story() -> None:
+    def listen(manager: socket.socket) -> None:
+        while "STOPPING" not in words:
+            words.append(manager.recv(1000).decode().partition("=")[0])
+
+    async def story(manager: socket.socket) -> None:
         await Newcomer(load(paths), paths).found("barn", "pi1")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.bind(str(paths.runtime / "notify"))
-            monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
-            async with running(paths):
-                assert await told(manager) == "EXTEND_TIMEOUT_USEC"
-                while (word := await told(manager)) == "EXTEND_TIMEOUT_USEC":
-                    pass
-                assert word == "READY"
-            assert await told(manager) == "STOPPING"
+        listening = asyncio.create_task(asyncio.to_thread(listen, manager))
+        async with running(paths):
+            await until(lambda: "READY" in words)
+        await listening
 
-    async def told(manager: socket.socket) -> str:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(paths.runtime / "notify"))
         manager.settimeout(WITHIN_S)
-        message = await asyncio.to_thread(manager.recv, 1000)
-        return message.decode().partition("=")[0]
-
-    asyncio.run(story())
+        monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
+        asyncio.run(story(manager))
+    assert words[0] == "EXTEND_TIMEOUT_USEC"
+    assert words[-2:] == ["READY", "STOPPING"]

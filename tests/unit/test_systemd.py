@@ -131,3 +131,11 @@ def test_nobody_is_asked_for_time_for_ever(
         while manager.recv(100) == EXTENSION:
             heard += 1
     assert heard == (5 if awaited else 0)
+
+
+def test_a_manager_that_does_not_read_stops_nothing(manager: socket.socket) -> None:
+    told = notifier(manager)
+    for _ in range(1000):
+        told.alive()
+        told.starting()
+    assert manager.recv(100) == b"WATCHDOG=1"
