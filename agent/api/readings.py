@@ -51,8 +51,8 @@ async def _accept_all(request: Request, body: bytes) -> Response:
     if taken.bad:
         request.app.state.counts["readings_refused/bad"] += taken.bad
         raise BadRequest(
-            f"{taken.bad} of {taken.bad + len(readings)} readings are bad, and none was "
-            f"accepted: {taken.problems}",
+            f"bad readings: {taken.bad} of {taken.bad + len(readings)}; none was accepted: "
+            f"{taken.problems}",
             "correct or leave out those, and send all again",
         )
     receipt: Receipt = await agent.telemetry.accept(readings)

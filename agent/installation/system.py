@@ -22,7 +22,7 @@ class System:
         """Raise AgentError unless systemd runs this machine's services."""
         if not BOOTED_WITH_SYSTEMD.is_dir():
             raise AgentError(
-                "systemd does not run on this machine; nothing was changed",
+                "systemd does not run this machine, and there is no service",
                 "let what runs its services start `covey run`, which stays in the foreground "
                 "and ends at SIGTERM",
                 NOT_FOUND,

@@ -139,6 +139,13 @@ def test_one_bad_line_costs_itself_in_our_own_words(served: Served) -> None:
     assert [p.startswith("line 5: field 'used'") for p in told["problems"]] == [True]
 
 
+def test_one_bad_reading_of_one_is_told_in_a_sentence(served: Served) -> None:
+    answer = post(served, "/api/v1/readings", b'{"sensor":"t"}')
+    assert "bad readings: 1 of 1; none was accepted: line 1: there is no value" in str(
+        answer.json()
+    )
+
+
 @pytest.mark.parametrize("path", [V1, V2, "/api/v1/write"])
 def test_bad_lines_alone_are_refused_counted_and_told_a_few_of(served: Served, path: str) -> None:
     answer = post(served, path, b"nonsense\n" * 1000)

@@ -252,4 +252,5 @@ def test_only_where_systemd_runs(
     result = CliRunner().invoke(command.service, [verb])
     assert isinstance(result.exception, AgentError)
     assert result.exception.status == NOT_FOUND
+    assert "there is no service" in result.exception.message
     assert "covey run" in result.exception.hint
