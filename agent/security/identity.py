@@ -125,6 +125,11 @@ class Identity:
         return f"Identity({self.node_name} {format_node_id(self.node_id)} of {self.cluster_name})"
 
     @property
+    def authority_public_key(self) -> Ed25519PublicKey:
+        """What the authority's signatures are checked with."""
+        return self._authority_key
+
+    @property
     def key_file(self) -> Path:
         """This node's private key."""
         return self.directory / "node.key"
@@ -334,8 +339,31 @@ def load_mended(identity_dir: Path) -> Identity:
     For the agent, which starts here. Raises AgentError.
     """
     with contextlib.suppress(PermissionError):  # load says it better
-        spares.mend(identity_dir, FILES)
+        spares.mend(identity_dir, {**FILES, **_proved(identity_dir)})
     return load(identity_dir)
+
+
+def _proved(identity_dir: Path) -> Mapping[str, spares.IsSound]:
+    """Return what tells that a file is sound by what ``identity.json`` says, which is mended first.
+
+    A flipped bit in a signed registry or in a key can be read as well as any other.
+    """
+
+    def is_signed(data: bytes) -> bool:
+        try:
+            signed = SignedRegistry.decode(data)
+            return load(identity_dir).verify(signed.payload, signed.signature)
+        except (RemoteError, AgentError):
+            return False
+
+    def is_authority(data: bytes) -> bool:
+        try:
+            key = load_pem_private_key(data, password=None)
+            return key.public_key() == load(identity_dir).authority_public_key
+        except (ValueError, TypeError, AgentError):
+            return False
+
+    return {"registry": is_signed, "authority.key": is_authority}
 
 
 def _decodes(decode: Callable[[bytes], object]) -> Callable[[bytes], bool]:

@@ -12,6 +12,8 @@ from agent.exits import BAD_CONFIG, AgentError
 from agent.security.identity import FILES, Identity, found, load_mended
 from agent.security.private_files import replace_private
 from agent.security.spares import DIRECTORY, read_spare, replace_with_spare
+from gossip.state import registry as registries
+from gossip.state.registry import Admitted, SignedRegistry
 
 Contents = dict[str, bytes]
 Change = Callable[[bytes], bytes]
@@ -71,6 +73,36 @@ def test_a_damaged_file_is_restored(
     assert f"{name} was damaged" in caplog.text
 
 
+def other_bit(path: Path) -> bytes:
+    """Flip a bit that leaves all of it readable."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"barn") if path.name == "registry" and b"barn" in data else len(data) // 2
+    data[at] ^= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["registry", "authority.key"])
+def test_what_can_be_read_and_proves_wrong_is_damaged(
+    founded: Identity, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the file is newer than its spare, as in a copy that a worn card was saved by."""
+    before = contents(founded.directory)
+    path = founded.directory / name
+    path.write_bytes(other_bit(path))
+    load_mended(founded.directory)
+    assert contents(founded.directory) == before
+    assert f"{name} was damaged" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["registry", "authority.key"])
+def test_without_a_spare_it_is_named(tmp_path: Path, name: str) -> None:
+    path = found(tmp_path / "identity", "barn", "pi1").directory / name
+    path.write_bytes(other_bit(path))
+    with pytest.raises(AgentError, match=f"{name} cannot be read, and there is no spare") as caught:
+        load_mended(tmp_path / "identity")
+    assert caught.value.status == BAD_CONFIG
+
+
 def test_missing_files_are_restored(founded: Identity) -> None:
     before = contents(founded.directory)
     for name in before:
@@ -98,7 +130,10 @@ def test_a_file_that_is_damaged_twice_is_named(founded: Identity) -> None:
 
 def test_a_file_that_somebody_replaced_stays_and_becomes_the_spare(founded: Identity) -> None:
     registry = founded.directory / "registry"
-    fresh = found(founded.directory.parent / "other", "barn", "pi2").first_registry()
+    payload = registries.admit(
+        registries.open_registry(founded.first_registry(), founded.verify), Admitted(7, "pi2")
+    ).encode()
+    fresh = SignedRegistry(payload, founded.sign(payload)).encode()
     replace_private(registry, fresh)
     load_mended(founded.directory)
     assert registry.read_bytes() == fresh == read_spare(registry)
