@@ -23,6 +23,7 @@ def test_seed(campaign_seed: int) -> None:
     assert report(campaign_seed).events > 0
 
 
+@pytest.mark.slow
 def test_the_slice_is_not_vacuous(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--seed", None) is not None:
         return

@@ -63,7 +63,9 @@ def test_events_reach_all_in_bad_weather(seed: int) -> None:
     assert world.counts["world/datagrams/duplicated"] > 100
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_crashes_and_restarts_repeat_nothing(seed: int) -> None:
     world = formed(seed)
     rng = random.Random(seed)

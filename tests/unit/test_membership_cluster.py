@@ -154,7 +154,7 @@ def test_a_goodbye_is_no_death() -> None:
 # Splits.
 
 
-@pytest.mark.parametrize("length_s", [3.0, 60.0, 3600.0])
+@pytest.mark.parametrize("length_s", [3.0, 60.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "halves",
     [([0, 1, 2], [3, 4, 5]), ([0], [1, 2, 3, 4, 5]), ([0], [1], [2], [3], [4], [5])],
@@ -216,7 +216,7 @@ def test_a_member_that_cannot_send_is_found_out() -> None:
 # Pauses.
 
 
-@pytest.mark.parametrize("pause_s", [2.5, 3.9, 30.0, 3600.0])
+@pytest.mark.parametrize("pause_s", [2.5, 3.9, 30.0, pytest.param(3600.0, marks=pytest.mark.slow)])
 def test_whoever_was_stopped_accuses_nobody_and_comes_back(pause_s: float) -> None:
     net = Net(6)
     net.join_all()

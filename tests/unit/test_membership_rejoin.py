@@ -154,7 +154,7 @@ def test_a_goodbye_that_one_missed_reaches_it_and_is_no_death() -> None:
     assert net.deaths() == []
 
 
-@pytest.mark.parametrize("paused_s", [3, 30, 3600])
+@pytest.mark.parametrize("paused_s", [3, 30, pytest.param(3600, marks=pytest.mark.slow)])
 def test_after_it_was_stopped(paused_s: float) -> None:
     net = covey(5)
     net.stop(4)

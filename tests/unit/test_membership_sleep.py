@@ -97,7 +97,9 @@ def test_a_sleeper_that_starts_anew_is_there_again() -> None:
     assert net.agree(), net.show()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
+)
 def test_under_loss_a_sleeper_is_not_taken_for_dead(seed: int) -> None:
     net = Net(6, seed=seed, loss=0.3)
     for index in range(1, 6):
