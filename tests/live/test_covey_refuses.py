@@ -52,7 +52,9 @@ def _refused(agent: AgentProcess, status: int, *arguments: str) -> Outcome:
     assert outcome.status == status, outcome
     assert "Traceback" not in outcome.stderr
     assert len(outcome.stderr.strip()) > 20, "a refusal says why"
-    left = {path for path in _files(agent.directory) - before if path.is_file()}
+    # The lock stays: removed by one who leaves, it would be another file for one who waits for it.
+    made = {path for path in _files(agent.directory) - before if path.is_file()}
+    left = {path for path in made if path.name != "lock"}
     assert not left, f"half-made: {left}"
     return outcome
 
