@@ -18,7 +18,7 @@ from agent.cli.parameters import DURATION
 from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
-from agent.exits import UNREACHABLE, AgentError
+from agent.exits import UNREACHABLE, USAGE, AgentError
 from agent.notation import format_duration
 from agent.paths import Paths
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, ClientError
@@ -143,8 +143,9 @@ def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name:
 
 @click.command()
 @click.option("--forget", is_flag=True, help="Leave for good: set the identity and data aside.")
+@click.option("--yes", is_flag=True, help="Forget also what lets others in, without being asked.")
 @pass_session
-def leave(session: Session, *, forget: bool) -> None:
+def leave(session: Session, *, forget: bool, yes: bool) -> None:
     """Take this node out of its covey after saying goodbye.
 
     The others see the node as left, not as dead. Its agent goes on running, and stays outside also
@@ -153,6 +154,8 @@ def leave(session: Session, *, forget: bool) -> None:
     """
     client = session.client()
     bound = _who_waits_for_it(client.get("/api/v1/status"))
+    if forget and bound and not yes:
+        _ask_whether_to_forget(bound)
     client.post("/api/v1/leave", {"forget": forget})
     with Waiting("for the agent to say goodbye", quiet=session.quiet):
         is_outside = not _why_not(session, "waiting")
@@ -167,6 +170,19 @@ def leave(session: Session, *, forget: bool) -> None:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
     else:
         session.say("`covey join` without a token brings it back.")
+
+
+def _ask_whether_to_forget(covey: str) -> None:
+    """Have a person confirm it. Raises AgentError when there is none, or the answer is no."""
+    loses = f"this node is the one that lets others in: without it no device ever joins {covey}"
+    if not sys.stdin.isatty():
+        raise AgentError(
+            f"{loses}; nothing was changed",
+            "`covey leave --forget --yes` forgets it all the same; `covey leave` alone keeps it",
+            USAGE,
+        )
+    if not click.confirm(f"{loses[0].upper()}{loses[1:]}. Set its identity aside?", err=True):
+        raise AgentError("nothing was changed", "`covey leave` leaves and keeps the identity")
 
 
 def _who_waits_for_it(status: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """``covey init``, ``join`` and ``leave`` with an agent: what is said is so when they return."""
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,13 @@ def served(tmp_path: Path) -> Iterator[Served]:
         yield running
 
 
+class Terminal(io.StringIO):
+    """A person who has typed this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def test_leave(served: Served, covey: Covey) -> None:
     outcome = covey("leave")
     assert outcome.status == exits.YES
@@ -47,13 +55,16 @@ def test_leave(served: Served, covey: Covey) -> None:
     assert "`covey join` without a token brings it back" in outcome.stderr
     assert served.agent.stage is Stage.WAITING, "it has left when the command returns"
     served.agent.stage = Stage.MEMBER
-    assert covey("leave", "--forget").status == exits.YES
+    assert covey("leave", "--forget", "--yes").status == exits.YES
     assert served.agent.partings == [Parting.STAYS_AWAY, Parting.FORGETS]
 
 
 @pytest.mark.parametrize(
     ("arguments", "until"),
-    [(["leave"], "until it is back"), (["leave", "--forget"], "until its identity is back from")],
+    [
+        (["leave"], "until it is back"),
+        (["leave", "--forget", "--yes"], "until its identity is back from"),
+    ],
 )
 def test_who_alone_lets_others_in_is_told_what_its_leaving_means(
     served: Served, covey: Covey, arguments: list[str], until: str
@@ -66,6 +77,23 @@ def test_who_alone_lets_others_in_is_told_what_its_leaving_means(
     assert f"no device joins {served.agent.identity.cluster_name}." in told
     served.agent.stage, served.agent.identity.is_issuer = Stage.MEMBER, False
     assert said not in covey(*arguments).stderr
+
+
+def test_who_alone_lets_others_in_is_not_forgotten_by_a_slip(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.agent.identity.is_issuer = True
+    outcome = covey("leave", "--forget")
+    assert outcome.status == exits.USAGE
+    assert "nothing was changed" in outcome.stderr
+    assert "`covey leave --forget --yes`" in outcome.stderr
+
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert covey("leave", "--forget").status == exits.NO
+    assert served.agent.partings == []
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert covey("leave", "--forget").status == exits.YES
+    assert served.agent.partings == [Parting.FORGETS]
 
 
 def test_leave_claims_nothing_that_is_not_so_yet(
