@@ -79,7 +79,7 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 
-check: lint  ## lint and the fast tests, under two minutes
+check: lint  ## lint and the fast tests, some three minutes on two cores
 	@$(BIN)/pytest -q -n auto -m 'not live and not devices and not slow'
 
 # Pure tests share the cores; those with real processes have the machine for themselves.
@@ -119,7 +119,7 @@ fuzz: $(STAMPS)/test  ## hostile input for ten minutes; SECONDS=60 SEED=7 say ho
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
 
 bench: PROGRAMS := $(BENCH_PROGRAMS)
-bench: $(STAMPS)/bench debian  ## measure everything, in two hours; OPTIONS=--quick in one
+bench: $(STAMPS)/bench debian  ## measure everything, for an hour or more; OPTIONS=--quick for less
 	@$(BIN)/python -m bench.all $(OPTIONS)
 
 bench-idle: PROGRAMS := $(BENCH_PROGRAMS)

@@ -1,4 +1,4 @@
-"""Every benchmark, one after the other, each in a process of its own: it takes two hours.
+"""Every benchmark, one after the other, each in a process of its own: the long ones take an hour.
 
 With ``--quick``, those that know a shorter form take it. One that fails does not end the rest.
 """
