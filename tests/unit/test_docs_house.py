@@ -1,7 +1,9 @@
 """Pages that nobody compiles rot first: links, commands and decisions are checked here."""
 
+import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,24 @@ PAGES = sorted(
     if ".venv" not in page.parts
 )
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+ATTACKS = (ROOT / "docs" / "attacks.md").read_text()
+HELD_BY = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
 DECISION_LINES_MAX = 60
 SECTIONS = ["Context", "Decision", "Cost accepted", "Revisit when"]
+
+
+def _rows_of_attacks() -> list[list[str]]:
+    """Return the cells of the rows of all tables, without heads and rules."""
+    rows = re.findall(r"^\|(.+)\|$", ATTACKS, flags=re.MULTILINE)
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows]
+    return [row for row in cells if row[-1] != "held by" and not set(row[0]) <= set("-:")]
+
+
+@cache
+def _tests_in(file: str) -> set[str]:
+    [path] = (ROOT / "tests").rglob(file)
+    every = ast.walk(ast.parse(path.read_text()))
+    return {each.name for each in every if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 def _targets() -> set[str]:
@@ -92,3 +110,19 @@ def test_makefile_explains_each_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     described = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
     assert _targets() - described == {"debian"}
+
+
+def test_every_table_of_attacks_says_what_holds_it() -> None:
+    heads = re.findall(r"^(\|.+)\|\n\|[-| ]+\|$", ATTACKS, flags=re.MULTILINE)
+    assert len(heads) > 5
+    assert all(head.endswith("| held by ") for head in heads)
+
+
+@pytest.mark.parametrize("row", _rows_of_attacks(), ids=lambda row: row[0][:40])
+def test_each_row_of_attacks_is_held_by_tests_that_exist(row: list[str]) -> None:
+    """A row without a test is a hope."""
+    assert len(row) == 3
+    named = HELD_BY.findall(row[-1])
+    assert named, "no test holds it"
+    assert not HELD_BY.sub("", row[-1]).strip(" ,"), "this column has tests alone"
+    assert not [f"{file}::{test}" for file, test in named if test not in _tests_in(file)]
