@@ -22,7 +22,8 @@ from agent.exits import AgentError
 from agent.security.identity import Identity, check_name
 from agent.store.control import ControlStore, NewRegistry, TokenRefusedError, TokenState
 from gossip.errors import RemoteError
-from gossip.state.registry import Admitted, NameTaken, Registry, SignedRegistry, admit
+from gossip.state.admitted import Admitted
+from gossip.state.registry import NameTaken, Registry, SignedRegistry, admit, follow
 
 CLOCK_DIFFERENCE_MAX_S = 300.0
 TTL_MAX_S = 365 * 86400.0
@@ -114,7 +115,14 @@ class Issuer:
                 hint="Correct [node] weight and zone, then join again.",
                 status=exits.BAD_CONFIG,
             )
-        entry = Admitted(subject.node_id, subject.name, key, weight, admission.zone)
+        entry = Admitted(
+            subject.node_id,
+            subject.name,
+            key,
+            weight,
+            admission.zone,
+            serials=(certificates.new_serial(),),
+        )
         return Applicant(entry, admission.token_id, admission.secret)
 
     def _check_clock(self, theirs_s: float) -> None:
@@ -143,9 +151,10 @@ class Issuer:
         if current.node(entry.id) is not None:
             raise name_taken(f"the node id {entry.id:016x} belongs to another node.")
         try:
-            payload = admit(current, entry).encode()
+            fresh_registry = follow(SignedRegistry.decode(signed).payload, admit(current, entry))
         except NameTaken:
             raise name_taken(f"the name {entry.name!r} belongs to another node.") from None
+        payload = fresh_registry.encode()
         fresh = SignedRegistry(payload, self._identity.sign(payload)).encode()
         return NewRegistry(current.epoch + 1, fresh, entry.id)
 
@@ -156,7 +165,9 @@ class Issuer:
         assert node is not None, "the node was just put in"
         subject = certificates.Subject(self._identity.cluster_id, node.id, node.name)
         key = self._identity.authority_private_key()
-        return certificates.issue(key, authority_of(self._identity), subject, node.key)
+        return certificates.issue(
+            key, authority_of(self._identity), subject, node.key, node.serials[0]
+        )
 
 
 def authority_of(identity: Identity) -> bytes:

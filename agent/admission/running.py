@@ -20,7 +20,7 @@ class RunningCovey:
         """Return the other members that can issue, best to reach first."""
         me = self._node.settings.me
         registry = self._node.state.registry
-        issuers = [entry.id for entry in registry.nodes if entry.issuer and entry.id != me]
+        issuers = [entry.id for entry in registry.nodes if entry.is_issuer and entry.id != me]
         return self._node.swim.reachable_first(issuers)
 
     def known_peers(self) -> Iterable[KnownPeer]:

@@ -30,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from agent.security.node_uri import node_uri, parse_node_uri
 from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
+from gossip.state.admitted import SERIAL_BYTES
 
 BACKDATED = dt.timedelta(days=1)
 VALIDITY = dt.timedelta(days=3653)
@@ -108,8 +109,17 @@ def read_request(der: bytes) -> tuple[Subject, bytes]:
     return subject, key
 
 
+def new_serial() -> bytes:
+    """Draw the serial of a certificate, as the registry names it."""
+    return x509.random_serial_number().to_bytes(SERIAL_BYTES)
+
+
 def issue(
-    authority_key: Ed25519PrivateKey, authority: bytes, subject: Subject, key: bytes
+    authority_key: Ed25519PrivateKey,
+    authority: bytes,
+    subject: Subject,
+    key: bytes,
+    serial: bytes,
 ) -> bytes:
     """Return a node's certificate (DER) for the raw public key, signed by the authority."""
     issuer = x509.load_der_x509_certificate(authority)
@@ -124,7 +134,7 @@ def issue(
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject.name)]))
         .issuer_name(issuer.subject)
         .public_key(public)
-        .serial_number(x509.random_serial_number())
+        .serial_number(int.from_bytes(serial))
         .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)

@@ -20,7 +20,7 @@ class RunningCircle:
     def issuers(self) -> list[NodeId]:
         """Return the other nodes that hold the authority's key, best to reach first."""
         me, nodes = self._node.settings.me, self._node.state.registry.nodes
-        issuers = [entry.id for entry in nodes if entry.issuer and entry.id != me]
+        issuers = [entry.id for entry in nodes if entry.is_issuer and entry.id != me]
         return self._node.swim.reachable_first(issuers)
 
     def live(self) -> frozenset[NodeId]:

@@ -62,7 +62,8 @@ from gossip.ids import (
     parse_node_id,
 )
 from gossip.machine import Address
-from gossip.state.registry import Admitted, SignedRegistry
+from gossip.state.admitted import ISSUER, Admitted
+from gossip.state.registry import SignedRegistry
 from gossip.state.registry import found as found_registry
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -259,15 +260,14 @@ def found(
     public = node_key.public_key().public_bytes_raw()
     authority = certificates.make_authority(authority_key, cluster_id, cluster_name)
     subject = certificates.Subject(cluster_id, node_id, node_name)
-    founder = Admitted(
-        id=node_id, name=node_name, key=public, weight=weight, zone=zone, issuer=True
-    )
+    serial = certificates.new_serial()
+    founder = Admitted(node_id, node_name, public, weight, zone, (ISSUER,), (serial,))
     payload = found_registry(cluster_id, founder).encode()
     signature = authority_key.sign(REGISTRY_CONTEXT + payload)
     credentials = Credentials(
         cluster_id=cluster_id,
         cluster_name=cluster_name,
-        certificate=certificates.issue(authority_key, authority, subject, public),
+        certificate=certificates.issue(authority_key, authority, subject, public, serial),
         authority=authority,
         keyring=new_keyring(cipher),
         registry=SignedRegistry(payload, signature).encode(),

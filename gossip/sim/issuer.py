@@ -8,7 +8,8 @@ registry then reaches everybody is the nodes' own business, and is what gets tes
 from gossip.ids import CLUSTER_ID_BYTES, ClusterId
 from gossip.sim.host import Host
 from gossip.sim.suite import toy_sign, toy_verify
-from gossip.state.registry import Admitted, Registry, SignedRegistry, admit, found, remove
+from gossip.state.admitted import ISSUER, Admitted
+from gossip.state.registry import Registry, SignedRegistry, admit, found, remove
 
 
 class Issuer:
@@ -35,7 +36,7 @@ class Issuer:
             key=host.id.to_bytes(32),
             weight=weight,
             zone=zone,
-            issuer=self._newest is None,
+            roles=(ISSUER,) if self._newest is None else (),
         )
         if self._newest is None:
             self._newest = found(self.cluster_id, node, self._partitions)

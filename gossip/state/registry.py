@@ -5,6 +5,9 @@ holds the cluster's CA key). Everybody keeps the newest that it has seen and ver
 epoch wins. Quorums, owners and what may be answered follow from this value alone, never from
 the membership's view of who is up: a wrong rumour costs time, not data.
 
+Each registry names those before it (``lineage.py``): two of one epoch with other bytes, or one
+whose predecessors are not ours, prove that the issuer's past was set back.
+
 ``owners[p]`` lists who owns partition p since epoch ``since[p]``; ``former[p]`` who owned it
 before, since epoch ``former_since[p]``. The former are asked by new owners for what they hold,
 and keep it until they know that all new owners have it.
@@ -17,13 +20,15 @@ import msgspec
 
 from gossip.errors import Forged, InvalidRequest, Malformed
 from gossip.ids import ClusterId, NodeId
+from gossip.state.admitted import Admitted, Removed
 from gossip.state.limits import PARTITIONS, REPLICAS
+from gossip.state.lineage import LINEAGE_MAX, Mark, mark_of
 from gossip.state.placement import Owners, assign, partition_of
 
 _Item = TypeVar("_Item")
 
-WEIGHT_MAX = 1e6
-"""Far beyond what an issuer grants; an infinite share of the partitions cannot be placed."""
+REMOVED_MAX = 256
+"""So many of those that were removed are remembered; those removed last."""
 
 Verify = Callable[[bytes, bytes], bool]
 """(payload, signature) -> whether the covey's issuer signed it."""
@@ -35,17 +40,6 @@ class NameTaken(InvalidRequest):
 
 class UnknownNode(InvalidRequest):
     """No node of the registry has this id; nothing was changed."""
-
-
-class Admitted(msgspec.Struct, frozen=True, array_like=True):
-    """A node that belongs. ``key`` is its public key; ``issuer``: it may sign registries."""
-
-    id: NodeId
-    name: str
-    key: bytes = b""
-    weight: Annotated[float, msgspec.Meta(gt=0, le=WEIGHT_MAX)] = 1.0
-    zone: str = ""
-    issuer: bool = False
 
 
 class Registry(msgspec.Struct, frozen=True, array_like=True):
@@ -60,6 +54,12 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     former: tuple[Owners, ...]
     since: tuple[int, ...]
     former_since: tuple[int, ...]
+    removed: Annotated[tuple[Removed, ...], msgspec.Meta(max_length=REMOVED_MAX)] = ()
+    """Who belonged once, those removed last first."""
+    lineage: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LINEAGE_MAX)] = ()
+    """The marks of the registries before this one, nearest first."""
+    merged: Mark | None = None
+    """The mark of the other registry that this one ended a fork with."""
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
@@ -86,6 +86,11 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         for owners in self.owners:
             if not owners or len(set(owners)) != len(owners) or not known.issuperset(owners):
                 raise Malformed("a registry with a partition that is not owned by its nodes")
+
+    @property
+    def mark(self) -> Mark:
+        """What names this registry in those that follow it."""
+        return mark_of(self.encode())
 
     def node(self, node: NodeId) -> Admitted | None:
         """Return a node's entry; None for somebody who does not belong."""
@@ -166,17 +171,31 @@ def admit(registry: Registry, node: Admitted) -> Registry:
     if any(entry.name == node.name and entry.id != node.id for entry in registry.nodes):
         raise NameTaken(f"the name {node.name!r} belongs to another node; choose a different one")
     others = tuple(entry for entry in registry.nodes if entry.id != node.id)
-    return _next(registry, (*others, node))
+    following = _next(registry, (*others, node))
+    removed = tuple(each for each in registry.removed if each.id != node.id)
+    return msgspec.structs.replace(following, removed=removed)
+
+
+def follow(payload: bytes, following: Registry) -> Registry:
+    """Name exactly these bytes as the predecessor of the registry that was made from them.
+
+    A later version of Covey may write what it read with other bytes than those that were signed.
+    """
+    return msgspec.structs.replace(following, lineage=(mark_of(payload), *following.lineage[1:]))
 
 
 def remove(registry: Registry, node: NodeId) -> Registry:
     """Return the next registry, without this node. Raises UnknownNode, InvalidRequest."""
-    if registry.node(node) is None:
+    leaver = registry.node(node)
+    if leaver is None:
         raise UnknownNode(f"no node {node:016x} belongs to this covey")
     others = tuple(entry for entry in registry.nodes if entry.id != node)
     if not others:
         raise InvalidRequest("the last node of a covey cannot be removed")
-    return _next(registry, others)
+    gone = Removed(leaver.id, leaver.name, registry.epoch + 1)
+    return msgspec.structs.replace(
+        _next(registry, others), removed=(gone, *registry.removed)[:REMOVED_MAX]
+    )
 
 
 def _next(registry: Registry, nodes: tuple[Admitted, ...]) -> Registry:
@@ -194,6 +213,8 @@ def _next(registry: Registry, nodes: tuple[Admitted, ...]) -> Registry:
         former=_choose(moved, registry.owners, registry.former),
         since=_choose(moved, (epoch,) * registry.partitions, registry.since),
         former_since=_choose(moved, registry.since, registry.former_since),
+        removed=registry.removed,
+        lineage=(registry.mark, *registry.lineage)[:LINEAGE_MAX],
     )
 
 

@@ -40,8 +40,9 @@ from agent.telemetry.lines import FORMATS, GoodLine, parse, split_lines
 from agent.wall_clock import flaw
 from gossip.errors import InvalidRequest, Malformed, RemoteError
 from gossip.machine import Address
+from gossip.state.admitted import Admitted
 from gossip.state.records import decode_context, encode_context
-from gossip.state.registry import Admitted, Registry, SignedRegistry, admit
+from gossip.state.registry import Registry, SignedRegistry, admit
 from gossip.state.registry import found as found_registry
 from tests.fuzz.hostile import Mutator
 
@@ -50,7 +51,9 @@ KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 AUTHORITY = certificates.make_authority(KEY, COVEY, "barn")
 SUBJECT = certificates.Subject(COVEY, 0xC0FFEE, "pi")
 REQUEST = certificates.make_request(KEY, SUBJECT)
-CERTIFICATE = certificates.issue(KEY, AUTHORITY, SUBJECT, KEY.public_key().public_bytes_raw())
+CERTIFICATE = certificates.issue(
+    KEY, AUTHORITY, SUBJECT, KEY.public_key().public_bytes_raw(), bytes(19) + b"\1"
+)
 REGISTRY = admit(found_registry(COVEY, Admitted(1, "a"), 8), Admitted(2, "b", b"k", 2.0, "north"))
 
 Spoil = Callable[[Mutator, bytes], bytes]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gossip.state.admitted import Admitted
 from gossip.state.placement import assign, partition_of, shares
-from gossip.state.registry import Admitted
 
 PARTITIONS, REPLICAS = 256, 3
 

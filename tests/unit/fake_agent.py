@@ -35,7 +35,7 @@ from gossip.membership.contacts import Paths as Ways
 from gossip.membership.members import Member, MemberState, MemberTable
 from gossip.membership.roundtrips import RoundTrip
 from gossip.state import registry as registries
-from gossip.state.registry import Admitted
+from gossip.state.admitted import Admitted
 from gossip.state.requests import (
     GetResult,
     ListEntry,

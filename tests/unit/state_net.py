@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 
 from gossip.ids import NodeId
 from gossip.machine import Emit, Persist, SendFrame
+from gossip.state.admitted import Admitted
 from gossip.state.plane import StatePlane
-from gossip.state.registry import Admitted, Registry, SignedRegistry, admit, found
+from gossip.state.registry import Registry, SignedRegistry, admit, found
 from gossip.state.requests import Completed, Request, Result, WatchEvent
 from gossip.state.storage import MemoryStorage
 

@@ -29,7 +29,7 @@ from edge_apps.reading import Reading
 from gossip.membership.members import MemberState
 from gossip.membership.messages import AnswerKind
 from gossip.state import registry as registries
-from gossip.state.registry import Admitted
+from gossip.state.admitted import Admitted
 from tests.unit.fake_agent import CLUSTER, GONE, ME, OTHER, FakeAgent, Served, serving
 from tests.unit.test_docs_reference import EVERY_COMMAND
 

@@ -31,7 +31,7 @@ def test_found_makes_a_complete_identity(founded: Identity) -> None:
     registry = open_registry(again.first_registry(), again.verify)
     entry = registry.node(again.node_id)
     assert entry is not None
-    assert entry.issuer
+    assert entry.is_issuer
     assert entry.name == "pi1"
 
 

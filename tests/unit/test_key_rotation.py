@@ -25,7 +25,8 @@ from gossip.errors import Forged, Malformed
 from gossip.ids import NodeId
 from gossip.machine import Address, Emit
 from gossip.node import Node, NodeSettings, UnknownKeyHeard
-from gossip.state.registry import Admitted, SignedRegistry, admit, found
+from gossip.state.admitted import Admitted
+from gossip.state.registry import SignedRegistry, admit, found
 from gossip.state.storage import MemoryStorage
 from gossip.tuning import PROFILES
 

@@ -13,7 +13,8 @@ from agent.security.identity import FILES, Identity, found, load_mended
 from agent.security.private_files import replace_private
 from agent.security.spares import DIRECTORY, read_spare, replace_with_spare
 from gossip.state import registry as registries
-from gossip.state.registry import Admitted, SignedRegistry
+from gossip.state.admitted import Admitted
+from gossip.state.registry import SignedRegistry
 
 Contents = dict[str, bytes]
 Change = Callable[[bytes], bytes]

@@ -4,12 +4,16 @@ import msgspec
 import pytest
 
 from gossip.errors import Forged, InvalidRequest, Malformed
+from gossip.state.admitted import SERIAL_BYTES, Removed
+from gossip.state.lineage import LINEAGE_MAX, mark_at, mark_of
 from gossip.state.registry import (
+    REMOVED_MAX,
     NameTaken,
     Registry,
     SignedRegistry,
     UnknownNode,
     admit,
+    follow,
     found,
     open_registry,
     remove,
@@ -87,3 +91,39 @@ def test_parts_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
     registry = msgspec.structs.replace(found(CLUSTER, node(1), partitions=4), **change)
     with pytest.raises(Malformed):
         Registry.decode(registry.encode())
+
+
+def test_each_registry_names_those_before_it() -> None:
+    first = found(CLUSTER, node(1), partitions=4)
+    second = admit(first, node(2))
+    third = remove(second, 2)
+    assert first.lineage == ()
+    assert second.lineage == (first.mark,)
+    assert third.lineage == (second.mark, first.mark)
+    assert mark_at(1, third.epoch, third.mark, third.lineage) == first.mark
+    assert mark_at(4, third.epoch, third.mark, third.lineage) is None
+    other = follow(b"as a later version wrote it", third)
+    assert other.lineage == (mark_of(b"as a later version wrote it"), first.mark)
+
+
+def test_the_lineage_and_the_list_of_the_removed_are_bounded() -> None:
+    registry = found(CLUSTER, node(1), partitions=1)
+    for number in range(2, 2 + REMOVED_MAX + 5):
+        registry = remove(admit(registry, node(number)), number)
+    assert len(registry.lineage) == LINEAGE_MAX
+    assert len(registry.removed) == REMOVED_MAX
+    assert registry.removed[0] == Removed(number, f"node-{number}", registry.epoch)
+    assert Registry.decode(registry.encode()) == registry
+
+
+def test_who_was_removed_is_remembered_until_it_is_admitted_again() -> None:
+    registry = remove(admit(found(CLUSTER, node(1)), node(2)), 2)
+    assert [gone.id for gone in registry.removed] == [2]
+    assert admit(registry, node(2)).removed == ()
+
+
+def test_a_node_shows_only_the_certificates_that_its_entry_names() -> None:
+    entry = msgspec.structs.replace(node(1), serials=(b"1" * SERIAL_BYTES, b"0" * SERIAL_BYTES))
+    assert entry.shows(b"0" * SERIAL_BYTES)
+    assert not entry.shows(b"2" * SERIAL_BYTES)
+    assert not node(1).shows(b"")

@@ -85,7 +85,9 @@ def admitted(first: Identity, directory: Path, name: str) -> Identity:
     given = identity.Credentials(
         cluster_id=first.cluster_id,
         cluster_name=first.cluster_name,
-        certificate=certificates.issue(first.authority_private_key(), authority, subject, public),
+        certificate=certificates.issue(
+            first.authority_private_key(), authority, subject, public, certificates.new_serial()
+        ),
         authority=authority,
         keyring=first.keyring_bytes(),
         registry=first.first_registry(),

@@ -25,7 +25,8 @@ from agent.security.identity import (
 from agent.security.private_files import replace_private, staged_directory, write_private
 from agent.settings import DEFAULT_PORT
 from gossip.machine import Address
-from gossip.state.registry import Admitted, SignedRegistry, admit, open_registry
+from gossip.state.admitted import Admitted
+from gossip.state.registry import SignedRegistry, admit, open_registry
 from tests.live.harness.network import Host
 
 
@@ -48,7 +49,12 @@ def found_and_admit(seats: Sequence[Seat], covey: str) -> None:
     issuer = found(identity_of(first.folder), covey, first.name)
     keys = [Ed25519PrivateKey.generate() for _ in others]
     entries = [
-        Admitted(new_id(), seat.name, key.public_key().public_bytes_raw())
+        Admitted(
+            new_id(),
+            seat.name,
+            key.public_key().public_bytes_raw(),
+            serials=(certificates.new_serial(),),
+        )
         for seat, key in zip(others, keys, strict=True)
     ]
     registry = _admitted(issuer, entries)
@@ -75,7 +81,7 @@ def _credentials(issuer: Identity, entry: Admitted, registry: bytes, peer: Peer)
         cluster_id=issuer.cluster_id,
         cluster_name=issuer.cluster_name,
         certificate=certificates.issue(
-            issuer.authority_private_key(), authority, subject, entry.key
+            issuer.authority_private_key(), authority, subject, entry.key, entry.serials[0]
         ),
         authority=authority,
         keyring=issuer.keyring_bytes(),
