@@ -57,8 +57,10 @@ from agent.security.key_messages import TAGS as KEY_TAGS
 from agent.security.keyring import Keyring
 from agent.stages import Lack, Stage
 from agent.stalls import StallWatch
+from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
 from agent.store.database import Database
+from agent.store.failures import until_room
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
@@ -142,7 +144,8 @@ class Agent:
             opened.push_async_callback(self._listeners.close)
             if await self._until_admitted():
                 self._open_identity()
-                await self._open_stores(opened)
+                await self._until_stores_open(opened)
+            if not self._waiting.stopping.is_set():
                 await self._until_clock_is_plausible(opened)
             if not self._waiting.stopping.is_set():
                 await self._open_network(opened)
@@ -308,7 +311,20 @@ class Agent:
             self.identity.cluster_name,
         )
 
-    async def _open_stores(self, opened: AsyncExitStack) -> None:
+    async def _until_stores_open(self, opened: AsyncExitStack) -> None:
+        """Open the stores; on a full disk with what is in reserve, or as soon as there is room."""
+        ballast = Ballast(self.paths.ballast)
+        while not self._waiting.stopping.is_set():
+            shortage = await ballast.open_stores(self._open_stores, opened)
+            if shortage is None:
+                self._keep("ballast", ballast.keep)
+                break
+            await self._listeners.open()
+            lack = Lack(shortage.message, shortage.hint)
+            await self._waiting.without(lack, until_room(self.paths.data_db))
+
+    async def _open_stores(self, opened: AsyncExitStack) -> tuple[Database, ...]:
+        """Open them; return those that others write to. Raises StorageError."""
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
@@ -344,6 +360,7 @@ class Agent:
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         export_kept(self)
         self.stage = Stage.KEEPING
+        return self._databases[1:]
 
     async def _open_network(self, opened: AsyncExitStack) -> None:
         network = self.config.network

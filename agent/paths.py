@@ -111,6 +111,11 @@ class Paths(NamedTuple):
         return self.data / "telemetry.db"
 
     @property
+    def ballast(self) -> Path:
+        """Room that is kept for a start on a full disk."""
+        return self.data / "ballast"
+
+    @property
     def app_logs(self) -> Path:
         """The directory of what apps print."""
         return self.data / "app-logs"

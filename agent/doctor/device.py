@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import socket
+import sqlite3
 import struct
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ MDNS_GROUP, MDNS_GROUP6, MDNS_PORT = "224.0.0.251", "ff02::fb", 5353
 MULTICAST_WAIT_S = 0.5
 QUESTION = b"\x06_covey\x04_udp\x05local\x00\x00\x0c\x00\x01"
 """Who offers Covey's service here? The one question that our listeners answer (RFC 6762)."""
+WAL_RESET_MENDED = (3, 51, 3)
 OUR_PACKAGES = ("gossip", "agent", "edge_apps")
 OUR_DISTRIBUTION = "covey"
 
@@ -43,6 +45,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
     return [
         certificate(paths.identity),
         disk(paths.data),
+        sqlite(sqlite3.sqlite_version),
         packages(packages_distributions()),
         *multicast(best_first(choose(scan(), interfaces)), mdns=mdns),
     ]
@@ -88,6 +91,21 @@ def disk(data: Path) -> Finding:
     if took_s > SYNC_WARN_S:
         return warn("disk", told, "A slow card: writes to shared keys wait that long each time.")
     return ok("disk", told)
+
+
+def sqlite(version: str) -> Finding:
+    """Name the SQLite that is here, and whether it has the fault by which logs lose pages.
+
+    https://sqlite.org/wal.html#walresetbug: two connections that write or checkpoint one file.
+    """
+    told = f"SQLite {version}"
+    if tuple(map(int, version.split("."))) >= WAL_RESET_MENDED:
+        return ok("sqlite", f"{told}.")
+    return ok(
+        "sqlite",
+        f"{told}: older than 3.51.3, it loses pages where two connections write one file; here "
+        "one connection writes each.",
+    )
 
 
 def _unwritable(data: Path, error: OSError) -> Finding:

@@ -99,6 +99,7 @@ class Database:
         self._failure: Exception | None = None
         self._refusal: StorageError | None = None
         self._unreadable: StorageError | None = None
+        self._is_held_back = False
         self._probe: asyncio.TimerHandle | None = None
         self._damage = ""
         self._rebuilds = 0
@@ -135,6 +136,9 @@ class Database:
         undoes its own changes and comes out here; errors of the disk come out as StorageError.
         """
         self._check_usable()
+        if self._is_held_back and self._refusal is not None:
+            self.counts["database_writes/held back"] += 1
+            raise self._refusal.with_traceback(None)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._queue.append((fn, future))
         self._begin_commits()
@@ -193,6 +197,11 @@ class Database:
         self._damage = self._damage or str(reason)
         self._begin_commits()
         return True
+
+    def hold_back(self, refusal: StorageError) -> None:
+        """Refuse all writes until there is room: what little is left, somebody else needs more."""
+        self._is_held_back, self._refusal = True, refusal
+        self._refused(refusal)
 
     async def sync(self) -> None:
         """Return when every commit so far is on the disk. Raises StorageError."""
@@ -335,6 +344,7 @@ class Database:
         if not has_room(self.path):
             self._refused(self._refusal)
             return
+        self._is_held_back = False
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.add_done_callback(asyncio.Future.exception)
         self._queue.append((_write_nothing, future))

@@ -5,6 +5,7 @@ in one table each and become a ``StorageError``: what happened, what was kept, w
 Errors that are not the disk's (a constraint, a wrong statement) are our own and pass unchanged.
 """
 
+import asyncio
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ from agent.exits import AgentError
 
 PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
 ROOM_BYTES = 1024 * 1024  # what a disk has room for that is no longer full
+LOOK_AGAIN_S = 5.0
 WAL_INDEX_BYTES = 32768  # the smallest file beside a write-ahead log (sqlite.org/walformat.html)
 
 FULL = "the disk is full"
@@ -113,10 +115,11 @@ ADVICE = {
 class StorageError(AgentError):
     """A database could not be opened, read or written; the hint says what to do.
 
-    ``may_pass``: the disk refused it, and may take the same later.
+    ``may_pass``: the disk refused it, and may take the same later. ``is_full``: for want of room.
     """
 
     may_pass = False
+    is_full = False
 
 
 class NewerSchemaError(StorageError):
@@ -145,6 +148,7 @@ def translate(error: Exception, path: Path) -> Exception:
         status=advice.status,
     )
     failure.may_pass = kind in OF_THE_DISK
+    failure.is_full = kind == FULL
     return failure
 
 
@@ -200,6 +204,12 @@ def has_room(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+async def until_room(path: Path) -> None:
+    """Return when a file beside this one has room again."""
+    while not await asyncio.to_thread(has_room, path):  # noqa: ASYNC110 - a disk sends no word
+        await asyncio.sleep(LOOK_AGAIN_S)
 
 
 def _has_no_room(path: Path) -> bool:

@@ -115,6 +115,7 @@ def _reader(path: Path) -> sqlite3.Connection:
     reader.text_factory = lenient_text
     reader.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     reader.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    reader.execute("PRAGMA mmap_size = 0")
     return reader
 
 
@@ -204,6 +205,7 @@ def _set_up(
         f"journal_size_limit = {WAL_BYTES_KEPT}",
         f"cache_size = -{CACHE_KIB}",
         "foreign_keys = ON",
+        "mmap_size = 0",
         # Of rows that change, no old form may be left for a salvage to find. Of the others one
         # may, and the card is spared the zeros.
         f"secure_delete = {'ON' if migrations.is_rewritten else 'OFF'}",

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import exits
+from agent.store.ballast import BALLAST_BYTES, PLENTY_BYTES, Ballast
 from tests.live.harness.agents import AgentProcess, Outcome
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import can_make_networks, run
@@ -19,6 +20,7 @@ from tests.live.harness.waiting import eventually
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(180)]
 
 DISK_MEBIBYTES = 12
+MEBIBYTE = 1024 * 1024
 DATABASES = 3
 
 # prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), Linux 6.3 and newer; older ones ignore it.
@@ -29,14 +31,27 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-@pytest.fixture
-def disk(networks: None) -> Iterator[Path]:
-    """Give a small disk of its own."""
+@contextlib.contextmanager
+def _disk(size_mebibytes: int) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="covey-disk-"))
-    run("mount", "-t", "tmpfs", "-o", f"size={DISK_MEBIBYTES}m", "covey-test", str(folder))
+    run("mount", "-t", "tmpfs", "-o", f"size={size_mebibytes}m", "covey-test", str(folder))
     yield folder
     run("umount", "--lazy", str(folder))
     folder.rmdir()
+
+
+@pytest.fixture
+def disk(networks: None) -> Iterator[Path]:
+    """Give a small disk of its own."""
+    with _disk(DISK_MEBIBYTES) as folder:
+        yield folder
+
+
+@pytest.fixture
+def roomy_disk(networks: None) -> Iterator[Path]:
+    """Give one with room for a ballast."""
+    with _disk(2 * PLENTY_BYTES // MEBIBYTE) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
@@ -62,9 +77,9 @@ def _explains(outcome: Outcome, status: int, *words: str) -> None:
 # --- the disk -----------------------------------------------------------------------------------
 
 
-def _fill(folder: Path) -> Path:
+def _fill(folder: Path, name: str = "filling") -> Path:
     """Leave no byte free."""
-    ballast = folder / "ballast"
+    ballast = folder / name
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -108,10 +123,60 @@ def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
         )
 
 
-def test_start_on_a_full_disk_says_so(disk: Path, fleet: Fleet) -> None:
+def test_start_on_a_full_disk_waits_for_room(disk: Path, fleet: Fleet) -> None:
+    """There never was room for a ballast here: the agent waits, says why, and goes on by itself."""
     with _alone(disk, fleet) as agent:
-        _fill(disk)
-        _explains(agent.covey("run", timeout_s=30), exits.UNHEALTHY, "full", "free some space")
+        ballast = _fill(disk)
+        agent.start()
+        status = agent.api.get("/api/v1/status")
+        assert not status["ready"]
+        assert "disk is full" in status["reasons"][0], status
+        ballast.unlink()
+        eventually(
+            lambda: agent.api.get("/api/v1/status"),
+            lambda status: status["ready"] and status["stage"] == "member",
+            30.0,
+            "it takes part, without a restart",
+        )
+
+
+def test_start_on_a_full_disk_takes_the_ballast(roomy_disk: Path, fleet: Fleet) -> None:
+    """The device does not vanish; what others write is refused until there is room again."""
+    with _alone(roomy_disk, fleet) as agent:
+        agent.start()
+        agent.must("kv", "put", "key", "value")
+        eventually(
+            lambda: Ballast(agent.directory / "data" / "ballast").size_bytes,
+            lambda kept: kept == BALLAST_BYTES,
+            10.0,
+            "room is kept",
+        )
+        agent.kill()
+        filling = _fill(roomy_disk)
+        for _ in range(2):  # the second start takes a portion of its own
+            agent.start()
+            status = agent.api.get("/api/v1/status")
+            assert (status["stage"], status["ready"]) == ("member", False)
+            assert "disk is full" in status["reasons"][0], status
+            assert agent.must("kv", "get", "key").stdout == "value"
+            _explains(agent.covey("publish", "a/b", "1"), exits.UNHEALTHY, "full")
+            assert agent.covey("kv", "put", "key", "new", "--timeout", "500ms").status != exits.YES
+            agent.stop()
+            _fill(roomy_disk, "more")
+        agent.start()
+        filling.unlink()
+        eventually(
+            lambda: agent.covey("kv", "put", "key", "newer").status,
+            lambda status: status == exits.YES,
+            30.0,
+            "shared keys are written again",
+        )
+        eventually(
+            lambda: agent.covey("publish", "a/b", "1").status,
+            lambda status: status == exits.YES,
+            30.0,
+            "readings are accepted again",
+        )
 
 
 def test_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
