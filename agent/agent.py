@@ -172,9 +172,7 @@ class Agent:
 
     async def part(self, parting: Parting) -> None:
         """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
-        lack = self.newcomer.lack()
-        if lack is not None and not self.paths.identity.is_dir():
-            raise lack.error()
+        self.newcomer.check_may_part(parting)
         await asyncio.to_thread(note_parting, self.paths, parting)
         self.has_left = True
         log.info("leaving the covey; `covey join` ends the time away")

@@ -47,7 +47,7 @@ APPS = "apps"
 DEFAULT_ORIGIN = "default"
 CONFIG_BYTES_MAX = 1024 * 1024
 SECRET_BYTES_MAX = 64 * 1024
-SEE_DOCS = "docs/configuration.md lists what each setting takes"
+CORRECT_IT = "correct it, or leave it out for its default"
 COMMAND_LINE = "command line"
 
 Tables = dict[str, Any]
@@ -387,7 +387,9 @@ def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> 
     except msgspec.ValidationError as error:  # from __post_init__: the setting's name, the problem
         key, colon, problem = str(error).partition(": ")
         setting = f"{name}.{key}" if colon else name
-        source.faults.append(_bad(source.place(setting), f"{setting}: {problem or key}", SEE_DOCS))
+        source.faults.append(
+            _bad(source.place(setting), f"{setting}: {problem or key}", CORRECT_IT)
+        )
         return kind()
 
 
@@ -398,7 +400,7 @@ def _check_kind(value: Any, hint: Any, setting: str, source: _Source) -> None:
     except msgspec.ValidationError:
         close = did_you_mean(value, choices(hint)) if isinstance(value, str) else ""
         told = f"{setting}: {shown(value)} is not {takes(hint)}"
-        raise _bad(source.place(setting), told, close or SEE_DOCS) from None
+        raise _bad(source.place(setting), told, close or CORRECT_IT) from None
 
 
 def _because(error: OSError | UnicodeDecodeError) -> str:

@@ -7,6 +7,7 @@ on a file keeps the second away; the kernel gives it up when the process ends, h
 import errno
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -73,6 +74,7 @@ def _cannot_write(paths: Paths, error: OSError) -> AgentError:
         )
     return AgentError(
         f"cannot write in {paths.data}: {error.strerror}; nothing was changed",
-        "run as the directory's owner, or choose another with --dir PATH",
+        "run as the directory's owner, or choose another with --dir PATH; its mode has to let the "
+        f"owner in: `chmod u+rwx {shlex.quote(str(paths.data))}`",
         NOT_PERMITTED,
     )

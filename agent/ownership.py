@@ -4,12 +4,16 @@
 cannot open. Giving them away afterwards is no way out: root that changes owners below a directory
 which somebody else controls can be led to change those of any file (a hard link is enough). So
 root works there as the directory's owner from the beginning, with the owner's rights and no more.
+A directory that is not there yet will belong to the owner of the one that it is to be made in:
+whoever may write there has to open it later.
 
 The owner may be unable to read where Covey is installed (below /root, say). A short command loads
 what it needs before it gives root up; an agent, which loads code whenever it needs some, refuses.
 """
 
 import os
+import shlex
+import stat
 from pathlib import Path
 
 from agent.exits import NOT_PERMITTED, AgentError
@@ -20,28 +24,43 @@ ROOT = 0
 def work_as_owner(directory: Path) -> None:
     """Give up root for the rest of this process if the directory belongs to somebody else.
 
-    Without root, or where the directory is root's or is not there yet, nothing changes. Raises
-    AgentError when its owner cannot work there from outside of its service.
+    Of one that is not there yet, the nearest above it tells whose it will be. Without root, or
+    where it is root's, nothing changes. Raises AgentError when its owner cannot work there from
+    outside of its service.
     """
     if os.geteuid() != ROOT:
         return
-    try:
-        status = directory.stat()
-    except OSError:
-        return  # whoever makes it owns it, and meets the reason if it cannot be made
+    there = _nearest(directory)
+    status = there.stat()
     if status.st_uid == ROOT:
         return
     os.setgroups([status.st_gid])
     os.setgid(status.st_gid)
     os.setuid(status.st_uid)
-    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        raise AgentError(
-            f"{directory} belongs to the user {status.st_uid}, who can work there only within the "
-            "service; nothing was changed",
-            "start the service (`systemctl start covey`), then run the same command again: the "
-            "running agent does the work itself",
+    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+        raise _shut(there, status)
+
+
+def _shut(directory: Path, status: os.stat_result) -> AgentError:
+    """Return the error for a directory whose owner cannot work there."""
+    belongs = f"{directory} belongs to the user {status.st_uid}"
+    if status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        return AgentError(
+            f"{belongs}, whom its mode keeps out; nothing was changed",
+            f"open it to its owner: `chmod u+rwx {shlex.quote(str(directory))}`",
             NOT_PERMITTED,
         )
+    return AgentError(
+        f"{belongs}, who can work there only within the service; nothing was changed",
+        "start the service (`systemctl start covey`), then run the same command again: the "
+        "running agent does the work itself",
+        NOT_PERMITTED,
+    )
+
+
+def _nearest(directory: Path) -> Path:
+    """Return the directory, or the first one above it that is there."""
+    return next(each for each in (directory, *directory.parents) if each.is_dir())
 
 
 def check_code_is_readable() -> None:

@@ -54,7 +54,7 @@ class Paths(NamedTuple):
         if chosen is not None:
             chosen = _whole(chosen)
             return Paths(chosen / CONFIG_NAME, chosen / "data", chosen)
-        usual = _for_root() if user_id == 0 else _for_user(environ, _home(environ))
+        usual = _for_root() if user_id == 0 else _for_user(environ, _home(environ), user_id)
         config = _path(environ.get("CONFIGURATION_DIRECTORY")) or usual.config
         data = _path(environ.get("STATE_DIRECTORY")) or usual.data
         if data is None:
@@ -198,16 +198,31 @@ def _for_root() -> _Usual:
     return _Usual(SYSTEM_CONFIG, Path("/var/lib/covey"), SYSTEM_SOCKET.parent)
 
 
-def _for_user(environ: Mapping[str, str], home: Path | None) -> _Usual:
-    """Return the XDG places; without a runtime directory, the data directory serves.
+def _for_user(environ: Mapping[str, str], home: Path | None, user_id: int) -> _Usual:
+    """Return the XDG places; without a runtime directory of their own, the data directory serves.
 
     Who has no home is a service, and reads the system's configuration.
     """
     config = _path(environ.get("XDG_CONFIG_HOME")) or (home and home / ".config")
     data = _path(environ.get("XDG_DATA_HOME")) or (home and home / ".local" / "share")
     runtime = _path(environ.get("XDG_RUNTIME_DIR"))
+    if runtime is not None and _is_of_another(runtime, user_id):
+        runtime = None
     return _Usual(
         config / "covey" if config else SYSTEM_CONFIG,
         data / "covey" if data else None,
         runtime / "covey" if runtime else None,
     )
+
+
+def _is_of_another(directory: Path, user_id: int) -> bool:
+    """Say whether a directory is another user's: `su` and `sudo -E` keep the former's variable.
+
+    A runtime directory has to be owned by its user (XDG Base Directory Specification).
+    """
+    try:
+        return directory.stat().st_uid != user_id
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

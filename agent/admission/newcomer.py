@@ -74,6 +74,17 @@ class Newcomer:
             )
         return None
 
+    def check_may_part(self, parting: Parting) -> None:
+        """Raise AgentError when this node cannot leave a covey so: who has left can only forget."""
+        lack = self.lack()
+        if lack is None:
+            return
+        stays_away = noted_parting(self._paths) is Parting.STAYS_AWAY
+        if not (stays_away and self._paths.identity.is_dir()):
+            raise lack.error()
+        if parting is Parting.STAYS_AWAY:
+            raise AgentError(f"{lack.message} already; nothing was done", lack.hint)
+
     async def found(self, name: str, node_name: str) -> Identity:
         """Found a covey with this node as its first. Raises AgentError; then nothing was done."""
         async with self._writing:

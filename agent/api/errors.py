@@ -13,6 +13,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from agent import exits
 from agent.exits import AgentError
@@ -118,8 +119,18 @@ async def _on_routing(request: Request, error: Exception) -> Response:
     code = ROUTING_CODES.get(error.status_code, "usage")
     count(request, code)
     message = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}"
-    body = error_body(code, message, "docs/api.md lists the routes")
-    return respond(error.status_code, body, error.headers)
+    return respond(error.status_code, error_body(code, message, _way(request)), error.headers)
+
+
+def _way(request: Request) -> str:
+    """Return a hint for who missed every route: what this one takes, or which ones there are."""
+    routes = [each for each in request.app.routes if isinstance(each, Route)]
+    hit = [each for each in routes if each.path_regex.match(request.url.path)]
+    if hit:
+        methods = {method for each in hit for method in each.methods or ()}
+        return f"it takes {' and '.join(sorted(methods - {'HEAD'}))}"
+    nouns = {each.path.split("/")[3] for each in routes if each.path.startswith("/api/v1/")}
+    return f"below /api/v1/ there are {', '.join(sorted(nouns))}"
 
 
 async def _on_unforeseen(request: Request, error: Exception) -> Response:

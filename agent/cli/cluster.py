@@ -5,6 +5,7 @@ All of them ask the agent. Where none runs, ``init`` and ``join`` do the same wo
 next.
 """
 
+import math
 import socket
 import sys
 import time
@@ -153,13 +154,17 @@ def leave(session: Session, *, forget: bool, yes: bool) -> None:
     identity and its data are set aside, and it can join any covey with a token, as a new node.
     """
     client = session.client()
-    bound = _who_waits_for_it(client.get("/api/v1/status"))
+    before = client.get("/api/v1/status")
+    bound, was_outside = _who_waits_for_it(before), before["stage"] == "waiting"
     if forget and bound and not yes:
         _ask_whether_to_forget(bound)
+    asked_at = time.monotonic()
     client.post("/api/v1/leave", {"forget": forget})
     with Waiting("for the agent to say goodbye", quiet=session.quiet):
-        is_outside = not _why_not(session, "waiting")
-    if is_outside:
+        is_outside = not _why_not(session, "waiting", asked_at)
+    if was_outside and is_outside:
+        write_line("The agent has set its identity and its data aside.")
+    elif is_outside:
         write_line("The agent said goodbye, and waits outside of the covey.")
     else:
         write_line("The agent says goodbye; `covey status` tells when it is outside of the covey.")
@@ -264,9 +269,10 @@ def _await_member(session: Session) -> None:
         session.say("Its agent takes part from now on.")
 
 
-def _why_not(session: Session, stage: str) -> str:
+def _why_not(session: Session, stage: str, since: float = -math.inf) -> str:
     """Wait for the agent to come to a stage; return what keeps it from there, empty if nothing.
 
+    Only one that began after ``since``, of the monotonic clock, counts: who leaves is replaced.
     An agent on its way may close a database under a question, or end: its port may be taken.
     """
     client, give_up = session.hasty_client(), time.monotonic() + STAGE_WITHIN_S
@@ -277,7 +283,7 @@ def _why_not(session: Session, stage: str) -> str:
         except ClientError as error:
             because = str(error).rstrip(".")
         else:
-            if status["stage"] == stage:
+            if status["stage"] == stage and status["uptime_s"] <= time.monotonic() - since:
                 return ""
             because = "; ".join(status["reasons"]) or "it is not so far"
         time.sleep(STAGE_LOOK_S)
@@ -298,7 +304,7 @@ def _say_what_is_next(session: Session, more: str = "") -> None:
 
 
 def _say_ports(session: Session) -> None:
-    """Say in one line what has to pass a firewall."""
+    """Say what has to pass a firewall, and how nftables is told so."""
     from agent.config import load
     from agent.settings import NetworkSettings
 
@@ -306,10 +312,11 @@ def _say_ports(session: Session) -> None:
         network = load(session.paths).network
     except AgentError:  # whoever may not read the configuration is told what is usual
         network = NetworkSettings()
-    port = f"port {network.port}" if network.port else "the port of each start"
     multicast = ", and UDP port 5353 for mDNS" if network.mdns else ""
+    datagrams = f"{{ {network.port}, 5353 }}" if network.mdns else network.port
     session.say(
-        f"A firewall has to let UDP and TCP {port} pass{multicast}: docs/network.md has the lines."
+        f"A firewall has to let UDP and TCP port {network.port} pass{multicast}; in nftables' "
+        f"words: `udp dport {datagrams} accept` and `tcp dport {network.port} accept`."
     )
 
 

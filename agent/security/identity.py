@@ -49,7 +49,7 @@ from agent.security.keyring import (
     new_keyring,
     parse_keyring,
 )
-from agent.security.private_files import staged_directory, write_private
+from agent.security.private_files import closed, staged_directory, write_private
 from agent.wall_clock import flaw
 from gossip.errors import RemoteError
 from gossip.ids import (
@@ -317,14 +317,7 @@ def load(identity_dir: Path) -> Identity:
             status=exits.NOT_FOUND,
         ) from None
     except PermissionError:
-        data = identity_dir.parent
-        raise AgentError(
-            f"the identity in {identity_dir} belongs to another user, and this one may not read "
-            "it; nothing was changed.",
-            hint="Run as that user. Where root made it in a service's directory, give it to the "
-            f"service: `sudo chown -R --reference={data} {data}`.",
-            status=exits.NOT_PERMITTED,
-        ) from None
+        raise closed(identity_dir / "identity.json") from None
     except (OSError, ValueError, msgspec.DecodeError) as error:
         raise AgentError(
             f"the identity in {identity_dir} cannot be read: {error}; nothing was changed.",
@@ -408,10 +401,12 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key's file. Raises AgentError; its message shows nothing of the content."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
+    except PermissionError:
+        raise closed(path) from None
     except (OSError, ValueError, TypeError) as error:
         raise AgentError(
             f"the key {path} cannot be used ({type(error).__name__}); nothing was changed.",
-            hint="Run as the user who made it, or restore the identity directory from a backup.",
+            hint="Restore the identity directory from a backup.",
             status=exits.NOT_PERMITTED,
         ) from None
     assert isinstance(key, Ed25519PrivateKey), "we write no other kind"

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agent import exits
 from agent.exits import AgentError
+from agent.security.private_files import closed
 from gossip.errors import Forged
 from gossip.ids import Boot, ClusterId, NodeId
 
@@ -169,6 +170,8 @@ def load_keyring(path: Path, cluster_id: ClusterId) -> Keyring:
     """Read the keyring file. Raises AgentError, which says what to do."""
     try:
         return parse_keyring(path.read_bytes(), cluster_id)
+    except PermissionError:
+        raise closed(path) from None
     except (OSError, ValueError) as error:
         raise AgentError(
             f"the keyring {path} cannot be used: {error}.",

@@ -9,6 +9,7 @@ rather than changed afterwards, so that there is no moment in between.
 
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,3 +97,33 @@ def cannot_make(directory: Path, error: OSError) -> AgentError:
         "another place with --dir PATH.",
         status=exits.NOT_PERMITTED,
     )
+
+
+def closed(file: Path) -> AgentError:
+    """Return the error for a file of ``data/DIRECTORY/`` that this user may not read.
+
+    Somebody else made it, or its own mode keeps its owner out, as after a ``chmod`` too many.
+    """
+    directory = file.parent
+    data = shlex.quote(str(directory.parent))
+    if all(map(_is_ours, (file, directory, directory.parent))):
+        return AgentError(
+            f"{file} belongs to this user, and its mode or that of its directory lets nobody read "
+            "it; nothing was changed.",
+            hint=f"Open it to its owner: `chmod -R u+rwX {data}`.",
+            status=exits.NOT_PERMITTED,
+        )
+    return AgentError(
+        f"{file} belongs to another user, and this one may not read it; nothing was changed.",
+        hint="Run as that user. Where root made it in a service's directory, give it to the "
+        f"service: `sudo chown -R --reference={data} {data}`.",
+        status=exits.NOT_PERMITTED,
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a path belongs to this user, as far as it lets itself be looked at."""
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except OSError:  # a directory above it is closed, and is asked itself
+        return True

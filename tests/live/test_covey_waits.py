@@ -164,6 +164,30 @@ def test_root_leaves_no_file_that_the_owner_cannot_open(place: Path) -> None:
     assert "already holds node ash of covey barn" in again.stderr
 
 
+def test_what_root_makes_below_somebodys_directory_is_theirs(place: Path) -> None:
+    """Also where the data directory is not there yet: its owner has to open it later."""
+    os.chown(place, OWNER, OWNER)
+    AgentProcess("ash", place).must("init", "barn", "--node-name", "ash")
+    made = owners(place)
+    assert "data/identity/node.key" in made
+    assert set(made.values()) == {OWNER}
+
+
+def test_a_directory_that_its_own_mode_closes(place: Path) -> None:
+    """It is its owner's all the same, and no service has to be started for it."""
+    agent = AgentProcess("ash", place)
+    os.chown(place, OWNER, OWNER)
+    agent.must("init", "barn", "--node-name", "ash")
+    for closed in ("data/identity", "data"):
+        (place / closed).chmod(0)
+        for done in (as_user(OWNER, place, "init"), as_user(0, place, "init")):
+            assert done.returncode in (exits.NO, exits.NOT_PERMITTED), done.stderr
+            assert "another user" not in done.stderr
+            assert "systemctl" not in done.stderr
+        assert f"chmod u+rwx {place}/data" in done.stderr or closed == "data/identity"
+        (place / closed).chmod(0o700)
+
+
 def test_root_keeps_what_is_its_own(place: Path) -> None:
     agent = AgentProcess("ash", place)
     agent.must("init", "barn", "--node-name", "ash")

@@ -394,7 +394,7 @@ class FakeAgent:
     async def leave(self) -> None:
         self.left.set()
         if self.leaves_at_once:
-            self.stage = Stage.WAITING
+            self.stage, self.started_at = Stage.WAITING, time.time()
 
 
 class Served:

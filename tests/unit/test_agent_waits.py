@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from agent import systemd
-from agent.admission.former import Parting
+from agent.admission.former import Parting, note_parting
 from agent.admission.newcomer import Newcomer
 from agent.agent import Agent
 from agent.config import load
+from agent.exits import AgentError
 from agent.paths import Paths
 from agent.stages import Stage
 from agent.systemd import Notifier
@@ -157,6 +158,9 @@ def test_who_leaves_waits_and_comes_back_also_over_restarts(
                 assert status["reasons"] == ["this node has left the covey barn"]
                 error = await refusal(paths, "GET", "/api/v1/members")
                 assert "`covey join` without a token" in error.hint
+                error = await refusal(paths, "POST", "/api/v1/leave", {})
+                assert "has left the covey barn already" in error.message
+                assert not agent.has_left, "there is nobody to say goodbye to"
         async with running(paths) as agent:
             lines = await asyncio.to_thread(
                 lambda: list(Client(paths.socket).stream("/api/v1/join", json={}))
@@ -165,6 +169,23 @@ def test_who_leaves_waits_and_comes_back_also_over_restarts(
             await until(lambda: agent.stage is Stage.MEMBER)
             assert not agent.has_left
         assert ends, "an agent that ends says so"
+
+    asyncio.run(story())
+
+
+def test_who_is_to_forget_is_not_told_to_stay_away_instead(paths: Paths) -> None:
+    async def story() -> None:
+        newcomer = Newcomer(load(paths), paths)
+        with pytest.raises(AgentError, match="belongs to no covey yet"):
+            newcomer.check_may_part(Parting.FORGETS)
+        await newcomer.found("barn", "pi1")
+        newcomer.check_may_part(Parting.STAYS_AWAY)
+        note_parting(paths, Parting.STAYS_AWAY)
+        newcomer.check_may_part(Parting.FORGETS)
+        note_parting(paths, Parting.FORGETS)
+        for parting in Parting:
+            with pytest.raises(AgentError, match="about to forget"):
+                newcomer.check_may_part(parting)
 
     asyncio.run(story())
 

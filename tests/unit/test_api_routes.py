@@ -379,8 +379,11 @@ def test_app_log(client: Client) -> None:
 def test_unknown_routes_and_methods_are_json(client: Client) -> None:
     missing = refused(client, "GET", "/api/v1/nonsense")
     assert (missing.status, missing.code) == (404, "no-such-route")
+    assert missing.hint.startswith("below /api/v1/ there are apps, config, ")
     wrong = refused(client, "DELETE", "/api/v1/status")
     assert (wrong.status, wrong.code) == (405, "wrong-method")
+    assert wrong.hint == "it takes GET"
+    assert refused(client, "POST", "/api/v1/kv/k").hint == "it takes DELETE and GET and PUT"
 
 
 def test_a_bug_is_logged_and_not_told(

@@ -106,6 +106,19 @@ def test_leave_claims_nothing_that_is_not_so_yet(
     assert "said goodbye" not in outcome.stdout
 
 
+def test_who_waits_already_says_no_goodbye(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It returns when the identity is aside: a join may follow at once."""
+    served.agent.stage = Stage.WAITING
+    outcome = covey("leave", "--forget")
+    assert outcome.stdout == "The agent has set its identity and its data aside.\n"
+    monkeypatch.setattr("agent.cli.cluster.STAGE_WITHIN_S", 0.3)
+    served.agent.leaves_at_once = False
+    served.agent.started_at -= 5.0
+    assert "tells when it is outside" in covey("leave", "--forget").stdout
+
+
 def test_init_is_told_as_done_when_its_agent_ends(
     served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +142,20 @@ def test_init_asks_the_agent_that_waits(served: Served, covey: Covey) -> None:
     assert "takes part from now on" in outcome.stderr
     assert served.agent.newcomer.asked == [("found", "barn", "pi1")]
     assert not served.paths.identity.exists(), "the agent writes, not the command"
+
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("", "`udp dport { 7747, 5353 } accept` and `tcp dport 7747 accept`"),
+        ("port = 7000\nmdns = false", "`udp dport 7000 accept` and `tcp dport 7000 accept`"),
+    ],
+)
+def test_init_says_what_a_firewall_has_to_let_pass(
+    served: Served, covey: Covey, tmp_path: Path, network: str, said: str
+) -> None:
+    (tmp_path / "covey.toml").write_text(f"[network]\n{network}\n")
+    assert said in covey("init", "barn", "--node-name", "pi1").stderr
 
 
 def test_join_asks_the_agent_and_shows_what_it_does(served: Served, covey: Covey) -> None:

@@ -102,7 +102,12 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
         ("[uplink]\nkeepalive = '30'", 2, "keepalive: '30' is no duration; write 500ms", ""),
         ("[uplink]\nqos = 3", 2, "uplink.qos: 3 is not 0, 1 or 2", ""),
         ("[gossip]\nprofile = 'lann'", 2, '"lan", "wan", "metered" or "local"', "'lan'"),
-        ("[log]\nlevel = 'loud'", 2, '"debug", "info", "warning" or "error"', "configuration.md"),
+        (
+            "[log]\nlevel = 'loud'",
+            2,
+            '"debug", "info", "warning" or "error"',
+            "leave it out for its default",
+        ),
         ("[network]\nmdns = 'yes'", 2, 'network.mdns: "yes" is not true or false', ""),
         ("[network]\nseeds = 'a'", 2, 'is not a list of texts: ["a", "b"]', ""),
         ("[network]\nseeds = ['udp://a']", 2, "write 'a' alone", ""),

@@ -1,6 +1,7 @@
 """The identity directory: whole or not at all, private, and clear about what is wrong."""
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,14 +155,41 @@ def test_every_damaged_signing_request_is_refused() -> None:
             certificates.read_request(der[:size])
 
 
-def test_an_identity_of_another_user_is_called_that(
-    founded: Identity, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(self: Path) -> bytes:
+@pytest.fixture
+def refused(founded: Identity, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have every file refuse to be read, as to who may not; return the data directory."""
+
+    def refuse(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", refused)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    return founded.directory.parent
+
+
+READERS = {
+    "identity": lambda me: load(me.directory),
+    "authority.key": Identity.authority_private_key,
+    "keyring": Identity.keyring,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_an_identity_of_another_user_is_called_that(
+    founded: Identity, refused: Path, read: Callable[[Identity], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("os.geteuid", lambda: refused.stat().st_uid + 1)
     with pytest.raises(AgentError, match="belongs to another user") as caught:
-        load(founded.directory)
+        read(founded)
     assert caught.value.status == exits.NOT_PERMITTED
-    assert f"chown -R --reference={founded.directory.parent}" in caught.value.hint
+    assert f"chown -R --reference={refused}" in caught.value.hint
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_an_identity_that_its_own_mode_closes_is_nobody_elses(
+    founded: Identity, refused: Path, read: Callable[[Identity], object]
+) -> None:
+    with pytest.raises(AgentError, match="its mode") as caught:
+        read(founded)
+    assert "another user" not in str(caught.value)
+    assert f"`chmod -R u+rwX {refused}`" in caught.value.hint

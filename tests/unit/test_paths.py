@@ -61,6 +61,17 @@ def test_user_without_runtime_directory() -> None:
     )
 
 
+def test_the_runtime_directory_of_somebody_else_is_not_ours(tmp_path: Path) -> None:
+    """`su` keeps the variable: the socket would be where this user may not look."""
+    environ = {"HOME": "/home/ada", "XDG_RUNTIME_DIR": str(tmp_path)}
+    owner = tmp_path.stat().st_uid or 0
+    data = Path("/home/ada/.local/share/covey")
+    assert Paths.find(None, environ, user_id=owner + 7).runtime == data
+    (tmp_path / "file").touch()
+    below = {**environ, "XDG_RUNTIME_DIR": str(tmp_path / "file" / "run")}
+    assert Paths.find(None, below, user_id=owner + 7).runtime == data
+
+
 def test_made_directories_are_private(tmp_path: Path) -> None:
     paths = Paths.find(tmp_path / "new", {})
     paths.create()

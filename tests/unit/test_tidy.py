@@ -192,6 +192,33 @@ def test_gossip_states_its_invariants() -> None:
     )
 
 
+def _told(tree: ast.Module) -> Iterator[str]:
+    """Yield the texts of a program that are no docstrings: some of them are shown to people."""
+    explaining = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node not in explaining
+        ):
+            yield node.value
+
+
+def test_nobody_is_sent_to_a_page_that_a_wheel_does_not_carry() -> None:
+    """Messages say what is needed themselves."""
+    sent = [
+        f"{_name(path)}: {text}"
+        for path in _files(*PACKAGES)
+        for text in _told(_parse(path))
+        if re.search(r"\bdocs/|\w\.md\b", text)
+    ]
+    assert not sent
+
+
 def _mapped_files() -> set[str]:
     """Return the files that ARCHITECTURE.md names.
 
