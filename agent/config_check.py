@@ -19,7 +19,7 @@ from agent.suggesting import did_you_mean
 from edge_apps.homes import expanded
 
 FILE_SUFFIX = "_file"
-MADE_WHEN_MISSING = "api.token_file"
+MADE_WHEN_MISSING = frozenset({"api.token_file", "api.metrics_token_file"})
 
 
 class Problem(NamedTuple):
@@ -53,7 +53,7 @@ def problems(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
 
 def _files(config: Config) -> Iterator[Problem]:
     for name, value in config.values().items():
-        if not name.endswith(FILE_SUFFIX) or not value or name == MADE_WHEN_MISSING:
+        if not name.endswith(FILE_SUFFIX) or not value or name in MADE_WHEN_MISSING:
             continue
         if name.startswith(f"{APPS}."):
             continue  # an app's own option, which may mean something else

@@ -125,6 +125,11 @@ class Paths(NamedTuple):
         """The bearer token of the TCP API, unless the configuration names another file."""
         return self.data / "api-token"
 
+    @property
+    def metrics_token(self) -> Path:
+        """The token that opens the metrics alone, unless the configuration names another file."""
+        return self.data / "metrics-token"
+
     def create(self) -> None:
         """Make the data and runtime directories, for this user only where they are new.
 

@@ -18,7 +18,7 @@ import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from agent import logs
+from agent import descriptors, logs
 from agent.config import load, replaced
 from agent.lock import locked
 from agent.ownership import check_code_is_readable, work_as_owner
@@ -52,6 +52,7 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
         config = replaced(config, "log.level", log_level)
     logs.configure(config.log)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    descriptors.raise_limit()
     work_as_owner(paths.data)
     check_code_is_readable()
     paths.create()

@@ -92,6 +92,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
 
     listen: str = ""
     token_file: str = ""
+    metrics_token_file: str = ""
 
     def __post_init__(self) -> None:
         """Refuse an endpoint without a port. Raises ValueError."""

@@ -28,7 +28,7 @@ from agent.api import (
     sleep,
     uplink,
 )
-from agent.api.bodies import LARGE_BODIES_MAX
+from agent.api.bodies import LARGE_BODIES_MAX, check_is_text
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
@@ -81,6 +81,7 @@ def _from_on(stage: Stage, handler: Handler) -> Handler:
     """Return a handler that refuses, with what to do, while the agent has not come so far."""
 
     async def answer(request: Request) -> Response:
+        check_is_text(request)
         agent: AgentFacade = request.app.state.agent
         agent.require(stage)
         return await handler(request)

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -169,6 +170,21 @@ async def read_object(
     if unknown := set(value) - known:
         raise BadRequest(f"unknown: {_listed(unknown)}", f"the keys are {_listed(known)}")
     return value
+
+
+def check_is_text(request: Request) -> None:
+    """Raise BadRequest unless the path and what stands after the ``?`` are UTF-8.
+
+    They are read leniently, each wrong byte as U+FFFD: two keys would become one.
+    """
+    target: bytes = request.scope.get("raw_path", b"") + b"?" + request.scope["query_string"]
+    try:
+        unquote_to_bytes(target).decode()
+    except UnicodeDecodeError:
+        raise BadRequest(
+            "a name in the request is not UTF-8; nothing was done",
+            "write it in UTF-8, each byte as %XX",
+        ) from None
 
 
 def integer(

@@ -11,6 +11,7 @@ from collections import Counter
 from itertools import chain
 from typing import Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -31,6 +32,15 @@ from gossip.state.requests import (
     check_key,
     check_request,
 )
+
+
+class KeyConvertor(PathConvertor):
+    """A key in a path: any text that is left, also one with slashes and line breaks."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("key", KeyConvertor())
 
 CONTEXT_HEADER = "Covey-Context"
 OUTCOME_HEADER = "Covey-Outcome"
@@ -212,9 +222,9 @@ def _to_text(context: bytes) -> str:
 
 ROUTES = (
     ("GET", "/api/v1/kv", list_keys),
-    ("GET", "/api/v1/kv/{key:path}", get_key),
-    ("PUT", "/api/v1/kv/{key:path}", put_key),
-    ("DELETE", "/api/v1/kv/{key:path}", delete_key),
+    ("GET", "/api/v1/kv/{key:key}", get_key),
+    ("PUT", "/api/v1/kv/{key:key}", put_key),
+    ("DELETE", "/api/v1/kv/{key:key}", delete_key),
     ("GET", "/api/v1/watch", watch_keys),
     ("GET", "/api/v1/ring", show_ring),
 )

@@ -6,7 +6,8 @@ file system is the access control, so there is no token. A socket that a killed 
 behind is removed, but only after nobody answered on it.
 
 TCP carries the same API in the clear and asks each request for a bearer token (RFC 6750). The
-token lies in a file with mode 0600, made at the first start. There is no TLS: listen on the
+token lies in a file with mode 0600, made at the first start; beside it lies another, which opens
+the metrics alone. There is no TLS: listen on the
 loopback interface, in a private network, or behind a proxy that has it.
 
 Both accept from the start, and whoever connects first waits a moment longer: only then is what
@@ -59,7 +60,7 @@ class Listeners:
         self._paths = paths
         self._settings = settings
         self._sockets: list[socket.socket] = []
-        self._token = ""
+        self._tokens = "", ""
         self._starting: asyncio.Task[None] | None = None
         self._serving: Serving | None = None
         self.tcp_address: tuple[str, int] | None = None
@@ -70,7 +71,8 @@ class Listeners:
             return
         tcp = self._open_tcp()  # first: a bad setting must not leave a socket file behind
         if tcp is not None:
-            self._token = load_or_make_token(self._token_file())
+            files = self._token_files()
+            self._tokens = load_or_make_token(files[0]), load_or_make_token(files[1])
         self._sockets = [open_unix_socket(self._paths.socket), *([] if tcp is None else [tcp])]
         for listener in self._sockets:
             asyncio.get_running_loop().add_reader(listener, self._wake)
@@ -103,7 +105,8 @@ class Listeners:
         # In a thread: a small device takes a second for it, and the gossip must not stand still.
         module = await asyncio.to_thread(import_module, "agent.api.serving")
         gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
-        serving: Serving = module.Serving(self._agent, *self._sockets, token=self._token)
+        tokens = module.Tokens(*self._tokens)
+        serving: Serving = module.Serving(self._agent, *self._sockets, tokens=tokens)
         await serving.start()
         self._serving = serving
 
@@ -115,11 +118,12 @@ class Listeners:
         self.tcp_address = listener.getsockname()[:2]
         return listener
 
-    def _token_file(self) -> Path:
+    def _token_files(self) -> tuple[Path, Path]:
+        """Return where the token for all is, and the one for the metrics."""
+        settings, paths = self._settings, self._paths
         return (
-            Path(self._settings.token_file)
-            if self._settings.token_file
-            else (self._paths.api_token)
+            Path(settings.token_file or paths.api_token),
+            Path(settings.metrics_token_file or paths.metrics_token),
         )
 
 
@@ -215,7 +219,7 @@ def _status_of(error: OSError) -> int:
 
 
 def load_or_make_token(path: Path) -> str:
-    """Return the API's token; a missing file is made, for this user only.
+    """Return a token of the API; a missing file is made, for this user only.
 
     Raises AgentError when it cannot be read or made, or is open to others.
     """
@@ -231,11 +235,11 @@ def load_or_make_token(path: Path) -> str:
     except OSError as error:
         raise AgentError(
             f"cannot make the API's token file {path}: {error.strerror}",
-            "set token_file in [api] to a place where the agent may write",
+            "set token_file and metrics_token_file in [api] to places where the agent may write",
             BAD_CONFIG,
         ) from None
     token = secrets.token_urlsafe(TOKEN_BYTES)
     with os.fdopen(handle, "w") as file:
         file.write(token + "\n")
-    logger.info("made the token of the HTTP API on TCP: %s", path)
+    logger.info("made a token of the HTTP API on TCP: %s", path)
     return token

@@ -18,15 +18,16 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from agent import watched
+from agent import descriptors, watched
 from agent.api.application import create
 from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.facade import AgentFacade
@@ -34,17 +35,28 @@ from agent.net.accepting import connections
 from agent.net.limits import QuietLog
 
 CONNECTIONS_MAX = 256
-"""On each socket; for one more, the oldest on which nothing is asked just now is closed."""
+CONNECTIONS_SHARE = 8
+"""On each socket so many, or one in so many of the descriptors that the agent may have. For one
+more, the oldest on which nothing is asked just now is closed."""
 REQUEST_S = 15.0
 """For the line and the headers of a request, from the connection or their first byte on."""
 KEEP_ALIVE_S = 15
+METRICS_PATH = "/metrics"
 SHUTDOWN_S = 2
 
 log = logging.getLogger(__name__)
 
 
+class Tokens(NamedTuple):
+    """What opens the API on TCP."""
+
+    all: str
+    metrics: str
+    """Opens ``/metrics`` alone: whoever scrapes need not be able to do anything."""
+
+
 class Serving:
-    """The application on a Unix socket, and on TCP for who shows the token."""
+    """The application on a Unix socket, and on TCP for who shows a token."""
 
     def __init__(
         self,
@@ -52,13 +64,14 @@ class Serving:
         unix: socket.socket,
         tcp: socket.socket | None = None,
         *,
-        token: str = "",
+        tokens: Tokens | None = None,
     ) -> None:
         self._application = create(agent)
         counts: Counter[str] = self._application.state.counts
         self._servers = [(GuestServer(self._application, counts), unix)]
         if tcp is not None:
-            guarded = BearerToken(self._application, token)
+            assert tokens is not None, "nobody is let in by TCP without one"
+            guarded = BearerToken(self._application, tokens)
             self._servers.append((GuestServer(guarded, counts), tcp))
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -120,7 +133,7 @@ class GuestServer(uvicorn.Server):
         self.started = True
 
     async def _accept(self, listening: socket.socket) -> None:
-        taken = connections(listening, self._counts, "api_connections/accept_failed", self._quiet)
+        taken = connections(listening, self._counts, "api_connections", self._quiet)
         async for accepted, _ in taken:
             await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
 
@@ -158,7 +171,7 @@ class BoundedProtocol(H11Protocol):
         """Close who is one too many: who has held on for longest without a question."""
         super().connection_made(cast("asyncio.Transport", transport))
         self._bound()
-        if len(self.connections) > CONNECTIONS_MAX:
+        if len(self.connections) > min(CONNECTIONS_MAX, descriptors.limit() // CONNECTIONS_SHARE):
             self._counts["api_connections/too_many"] += 1
             self._least_missed().transport.abort()
 
@@ -208,26 +221,60 @@ class BoundedProtocol(H11Protocol):
 
 
 class BearerToken:
-    """ASGI middleware that lets nobody through without the token.
+    """ASGI middleware that lets nobody through without a token that opens what is asked.
 
     Its own form is ``Authorization: Bearer TOKEN``; clients of InfluxDB say ``Token TOKEN``
     (version 2), or give a user's name, any, and the token as the password (version 1).
     """
 
-    def __init__(self, application: Starlette, token: str) -> None:
+    def __init__(self, application: Starlette, tokens: Tokens) -> None:
         self._application = application
-        self._token = token.encode()
+        self._all, self._metrics = (token.encode() for token in tokens)
+        assert self._all, "an empty token would open all"
+        assert self._metrics, "an empty token would open the metrics"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401, or pass the request on."""
+        """Answer 401 or 403, or pass the request on."""
         given = _token_of(dict(scope["headers"]).get(b"authorization", b""))
-        if given and hmac.compare_digest(given, self._token):
+        # Both are compared, in a time that does not depend on where they differ.
+        opens_all = hmac.compare_digest(given, self._all)
+        opens_metrics = hmac.compare_digest(given, self._metrics)
+        if opens_all or (opens_metrics and scope["path"] == METRICS_PATH):
             await self._application({**scope, OVER_TCP: True}, receive, send)
             return
-        self._application.state.counts["api_errors/unauthorized"] += 1
-        hint = "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token"
-        body = error_body("unauthorized", "the token is missing or wrong", hint)
-        await respond(401, body, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        answer = self._refuse(FOR_METRICS_ONLY if opens_metrics else UNAUTHORIZED)
+        await answer(scope, receive, send)
+
+    def _refuse(self, refusal: "Refusal") -> Response:
+        self._application.state.counts[f"api_errors/{refusal.code}"] += 1
+        body = error_body(refusal.code, refusal.message, refusal.hint)
+        return respond(refusal.status, body, refusal.headers)
+
+
+class Refusal(NamedTuple):
+    """What somebody is told whom the token does not let through."""
+
+    status: int
+    code: str
+    message: str
+    hint: str
+    headers: dict[str, str]
+
+
+UNAUTHORIZED = Refusal(
+    401,
+    "unauthorized",
+    "the token is missing or wrong",
+    "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token",
+    {"WWW-Authenticate": "Bearer"},
+)
+FOR_METRICS_ONLY = Refusal(
+    403,
+    "not-permitted",
+    f"this token opens {METRICS_PATH} alone; nothing was done",
+    "the token for all is in the file api-token, or where `token_file` in [api] says",
+    {},
+)
 
 
 def _token_of(header: bytes) -> bytes:

@@ -87,7 +87,7 @@ class Listener:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listening: socket.socket) -> None:
-        taken = connections(listening, self.counts, "streams/accept_failed", self._quiet)
+        taken = connections(listening, self.counts, "streams", self._quiet)
         async for accepted, address in taken:
             host = address[0]
             if not self.places.take(host):

@@ -47,6 +47,7 @@ from typing import Any, TypeVar
 
 from agent import watched
 from agent.exits import UNHEALTHY
+from agent.logs import LimitedLog
 from agent.store.failures import (
     StorageError,
     closed,
@@ -86,6 +87,7 @@ class Database:
         self.synchronous: Synchronous = synchronous
         self.counts: Counter[str] = Counter()
         self.losses: list[str] = []
+        self._quiet = LimitedLog(log)
         self.on_rebuilt: Callable[[], None] = lambda: None
         self._migrations = migrations
         self._thread = thread
@@ -390,7 +392,8 @@ class Database:
         try:
             await self.sync()
         except StorageError as error:
-            log.error("%s", error)  # noqa: TRY400 - the user needs the sentence, not the trace
+            # Once a second while it lasts, and each line makes a full disk fuller.
+            self._quiet.warning("sync", "%s", error)
 
     # ---- in the writer thread -------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-from agent import exits
+from agent import descriptors, exits
 from agent.exits import AgentError
 
 PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
@@ -44,6 +44,9 @@ KIND_OF_CODE = {
     sqlite3.SQLITE_LOCKED: BUSY,
 }
 
+SAID_OF_SHORTAGES = frozenset({ABSENT, FAILING})
+"""What SQLite says of a file, also of a temporary one, for which there was no descriptor."""
+
 UNREADABLE_CODES = frozenset(
     {
         sqlite3.SQLITE_IOERR_READ,
@@ -62,8 +65,6 @@ KIND_OF_ERRNO = {
     errno.ENOENT: ABSENT,
     errno.ENOTDIR: ABSENT,
     errno.EISDIR: ABSENT,
-    errno.EMFILE: SHORT,
-    errno.ENFILE: SHORT,
 }
 
 
@@ -141,6 +142,8 @@ def translate(error: Exception, path: Path) -> Exception:
         return error
     if kind == FAILING and _has_no_room(path):
         kind = FULL
+    if kind in SAID_OF_SHORTAGES and not descriptors.are_left():
+        kind = SHORT
     advice = ADVICE[kind]
     failure = StorageError(
         f"{path}: {kind} ({getattr(error, 'strerror', None) or error}).",
@@ -222,6 +225,8 @@ def _has_no_room(path: Path) -> bool:
 
 def _kind_of(error: Exception) -> str | None:
     if isinstance(error, OSError):
+        if error.errno in descriptors.SHORTAGES:
+            return SHORT
         return KIND_OF_ERRNO.get(error.errno or 0, FAILING)
     if isinstance(error, sqlite3.Error):
         code: int = getattr(error, "sqlite_errorcode", 0)

@@ -24,6 +24,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from agent import descriptors
+
 WAL_INDEX_VERSION = 3007000
 WAL_INDEX_HEADER_BYTES = 136
 FRAMES_AT, SALTS_AT, BACKFILLED_AT = 16, 32, 96
@@ -79,10 +81,16 @@ def _u32(data: bytes, at: int) -> int:
 
 
 def running_kernel() -> bytes:
-    """Return what names this run of the kernel; it is another one after a power cut."""
+    """Return what names this run of the kernel; it is another one after a power cut.
+
+    Raises OSError when there is no file descriptor: a name that is not known would be taken for
+    that of another kernel, and a sound file for one that lost commits.
+    """
     try:
         return bytes.fromhex(BOOT_ID.read_text().strip().replace("-", ""))
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", 0) in descriptors.SHORTAGES:
+            raise
         return bytes(16)
 
 

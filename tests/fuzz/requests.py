@@ -85,7 +85,7 @@ class Requests:
         """Send one request. Raises Failed."""
         method, path, _ = self.rng.choice(ROUTES)
         body = self._body(path)
-        for name in ("{name}", "{key:path}", "{id}"):
+        for name in ("{name}", "{key:key}", "{id}"):
             path = path.replace(name, self.rng.choice(NAMES))
         query, headers = self._query(), self.rng.sample(HEADERS, self.rng.choice([0, 0, 0, 1, 2]))
         status, answer = asyncio.run(
@@ -141,7 +141,7 @@ async def exchange(
         "method": method,
         "scheme": "http",
         "path": path,
-        "raw_path": path.encode(errors="surrogatepass"),
+        "raw_path": quote(path.encode(errors="surrogatepass")).encode(),
         "root_path": "",
         "query_string": query,
         "headers": [(b"host", b"covey"), *headers],

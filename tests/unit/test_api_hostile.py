@@ -1,13 +1,29 @@
 """Requests that once ended in a 500, or in the end of the agent."""
 
 import asyncio
+import http.client
 import json
+import socket
+from pathlib import Path
 
 import pytest
 
 from agent.api.application import create
+from edge_apps.client import Client
 from tests.fuzz.requests import exchange
-from tests.unit.fake_agent import FakeAgent
+from tests.patience import GIVE_UP_S
+from tests.unit.fake_agent import FakeAgent, serving
+
+
+def raw(path: Path, method: str, target: str, body: bytes | None = None) -> tuple[int, str]:
+    """Send a request whose target is not made by a well-meaning client."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(GIVE_UP_S)
+    connection.sock.connect(str(path))
+    connection.request(method, target, body)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
 
 
 def ask(method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int | None, str]:
@@ -47,6 +63,34 @@ def test_a_time_with_thousands_of_digits_is_a_bad_line() -> None:
     status, message = ask("POST", "/api/v1/write", body=b"m v=1 " + b"1" * 5000)
     assert status == 400
     assert "line 1: time" in message
+
+
+@pytest.mark.parametrize("wrong", ["%ff", "%fe", "a%c3", "%ed%a0%80", "%C0%80"])
+def test_names_that_are_not_utf_8_are_refused_before_two_become_one(
+    tmp_path: Path, wrong: str
+) -> None:
+    with serving(tmp_path) as served:
+        for target in (
+            f"/api/v1/kv/{wrong}",
+            f"/api/v1/kv?prefix={wrong}",
+            f"/api/v1/ring?key={wrong}",
+        ):
+            status, body = raw(served.paths.socket, "GET", target)
+            assert (status, "not UTF-8" in body) == (400, True), target
+        status, _ = raw(served.paths.socket, "PUT", f"/api/v1/kv/{wrong}", b"value")
+        assert status == 400
+        assert not served.agent.kv.values
+
+
+@pytest.mark.parametrize(
+    "key", ["a\n", "\n", "\na", "a\n/b\r\n", "\ufffd", "a/", "/a", "a b?c#d", "é"]
+)
+def test_any_text_is_a_key_of_its_own(tmp_path: Path, key: str) -> None:
+    with serving(tmp_path) as served:
+        client = Client(served.paths.socket)
+        client.request("PUT", f"/api/v1/kv/{key}", body=b"value")
+        assert list(served.agent.kv.values) == [key]
+        assert client.request("GET", f"/api/v1/kv/{key}").body == b"value"
 
 
 @pytest.mark.parametrize("reading", [b'{"sensor": "a\xff", "value": 1}', b'{"s\xed\xa0\x80": 1}'])

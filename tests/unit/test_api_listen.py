@@ -100,10 +100,12 @@ def test_listening_to_the_network_is_said_aloud(caplog: pytest.LogCaptureFixture
 # ---- TCP ----------------------------------------------------------------------------------------
 
 
-def get(port: int, authorization: str | None) -> tuple[int, str | None]:
+def get(
+    port: int, authorization: str | None, path: str = "/api/v1/members"
+) -> tuple[int, str | None]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=GIVE_UP_S)
     headers = {"Authorization": authorization} if authorization is not None else {}
-    connection.request("GET", "/api/v1/members", headers=headers)
+    connection.request("GET", path, headers=headers)
     answer = connection.getresponse()
     answer.read()
     connection.close()
@@ -116,10 +118,30 @@ def test_tcp_wants_the_token(tmp_path: Path) -> None:
         token = served.paths.api_token.read_text().strip()
         assert mode(served.paths.api_token) == 0o600
         assert get(port, f"Bearer {token}") == (200, None)
+        assert get(port, f"bearer {token}") == get(port, f"BEARER  {token} ") == (200, None)
         for wrong in (None, "", token, f"Bearer {token}x", f"bearer{token}", "Bearer \xff"):
             assert get(port, wrong) == (401, "Bearer")
         assert Client(served.paths.socket).get("/healthz")["ready"]
         assert served.agent.metrics.counts()["api_errors/unauthorized"] == 6
+
+
+def test_the_token_for_metrics_opens_nothing_else(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}")) as served:
+        token = served.paths.metrics_token.read_text().strip()
+        assert mode(served.paths.metrics_token) == 0o600
+        assert get(port, f"Bearer {token}", "/metrics") == (200, None)
+        for path in (
+            "/api/v1/members",
+            "/healthz",
+            "/metrics/",
+            "/metrics/../healthz",
+            "/%6detrics/",
+        ):
+            assert get(port, f"Bearer {token}", path) == (403, None)
+        for wrong in (f"Bearer {token}x", "Bearer ", "Basic Og=="):
+            assert get(port, wrong, "/metrics") == (401, "Bearer")
+        assert served.agent.metrics.counts()["api_errors/not-permitted"] == 5
 
 
 def test_token_stays_the_same(tmp_path: Path) -> None:

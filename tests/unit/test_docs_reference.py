@@ -102,7 +102,7 @@ def test_the_example_is_a_configuration() -> None:
 
 
 def test_each_route_has_its_place() -> None:
-    routes = {f"{method} {path.replace(':path', '')}" for method, path, _ in ROUTES}
+    routes = {f"{method} {path.replace(':key}', '}')}" for method, path, _ in ROUTES}
     assert {heading.strip("`") for heading in sections(API, "###")} == routes
 
 
