@@ -180,6 +180,7 @@ def _written(result: PutResult) -> Response:
         "acks": result.acks,
         "needed": result.needed,
         "context": _to_text(result.context),
+        "versions": result.versions,
     }
     headers = {OUTCOME_HEADER: result.outcome, CONTEXT_HEADER: _to_text(result.context)}
     return JSONResponse(body, 200 if result.outcome == "ok" else 202, headers)

@@ -25,6 +25,7 @@ from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
 from agent.exits import AgentError
+from agent.notation import counted
 
 PAGE_KEYS = 500
 # The agent gives up first, and says more than a broken connection would.
@@ -108,7 +109,7 @@ def get(session: Session, key: str, r: int | None, timeout: float, output: str) 
         return
     versions = int(answer.headers.get("covey-versions", "1"))
     if versions > 1:
-        session.say(f"{versions} versions were written at the same time; this is the newest.")
+        session.say(f"{versions} versions, none of which knew of the others; this is the newest.")
     if not write_value(answer.body):
         session.say(
             f"{len(answer.body)} bytes that are no text were not shown; to keep them: "
@@ -231,6 +232,12 @@ def _write(
             "disk; it may spread, or not",
             f"read it again with `covey kv get {key}`, or repeat this command: it does no harm",
             exits.UNHEALTHY,
+        )
+    unseen = answer["versions"] - (body is not None)
+    if unseen:
+        session.say(
+            f"kept as well: {counted(unseen, 'version')} that this context had not seen; "
+            f"`covey kv get {key} -o json` shows all, with the context that replaces all"
         )
 
 

@@ -208,7 +208,7 @@ class Forwards:
             self._post.counts["frames_dropped/unexpected_answer"] += 1
             return
         outcome = "ok" if message.ok else "indeterminate"
-        result = PutResult(outcome, message.acks, message.needed, message.context)
+        result = PutResult(outcome, message.acks, message.needed, message.context, message.versions)
         errand.finish(result, now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
@@ -288,7 +288,9 @@ class Forwards:
                 self._registrar.refuse(message, peer, TOO_LARGE)
                 return
             ok = result.outcome == "ok"
-            answer = Forwarded(message.number, ok, result.acks, result.needed, result.context)
+            answer = Forwarded(
+                message.number, ok, result.acks, result.needed, result.context, result.versions
+            )
             self._post.send(answer, peer)
 
         try:

@@ -83,6 +83,7 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
     acks: int
     needed: int
     context: bytes
+    versions: int = 1
 
 
 class Store(msgspec.Struct, frozen=True, array_like=True, tag=54):

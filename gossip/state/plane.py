@@ -240,7 +240,7 @@ class StatePlane:
                 self._finisher(number)(Rejected(reason, unreachable=True), now)
                 return
             if not found.values:
-                self._finisher(number)(PutResult("ok", found.answered, found.needed, b""), now)
+                self._finisher(number)(PutResult("ok", found.answered, found.needed, b"", 0), now)
                 return
             dots = decode_context(request.key, found.context)
             left = Delete(request.key, request.w, None, max(0.01, until - now))

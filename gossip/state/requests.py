@@ -93,12 +93,17 @@ class Value(msgspec.Struct, frozen=True):
 
 
 class PutResult(msgspec.Struct, frozen=True):
-    """``outcome`` is "ok" or "indeterminate"; ``acks`` owners are known to have it on disk."""
+    """``outcome`` is "ok" or "indeterminate"; ``acks`` owners are known to have it on disk.
+
+    ``versions`` are under the key now, as far as the coordinator knows: this one, and those that
+    the write's context had not seen.
+    """
 
     outcome: str
     acks: int
     needed: int
     context: bytes
+    versions: int = 1
 
 
 class GetResult(msgspec.Struct, frozen=True):

@@ -45,7 +45,8 @@ class Write:
 
     def result(self, outcome: str) -> PutResult:
         """Return how it stands."""
-        return PutResult(outcome, len(self.acks), self.needed, self.context)
+        versions = len(self.state.live)
+        return PutResult(outcome, len(self.acks), self.needed, self.context, versions)
 
 
 class Writes:

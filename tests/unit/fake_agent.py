@@ -60,6 +60,10 @@ class Identity:
     is_issuer = True
 
 
+STALE_CONTEXT = b"stale"
+"""A context that has seen nothing of what a key has."""
+
+
 class FakeKv:
     """A dictionary with the answers of a quorum."""
 
@@ -76,8 +80,10 @@ class FakeKv:
         self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
         if w is not None and w > 3:
             raise InvalidRequest(f"`w={w}`: this key has 3 owners; use 1 to 3")
-        self.values[key] = [value]
-        return PutResult(self.outcome, 2 if self.outcome == "ok" else 1, 2, b"ctx")
+        unseen = self.values.get(key, []) if context == STALE_CONTEXT else []
+        self.values[key] = [value, *unseen]
+        acks = 2 if self.outcome == "ok" else 1
+        return PutResult(self.outcome, acks, 2, b"ctx", len(self.values[key]))
 
     async def get(self, key: str, *, r: int | None, timeout_s: float) -> GetResult:
         self.asked.append({"r": r, "timeout_s": timeout_s})
@@ -88,8 +94,11 @@ class FakeKv:
         self, key: str, *, w: int | None, context: bytes | None, timeout_s: float
     ) -> PutResult:
         self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
+        kept = self.values.get(key, []) if context == STALE_CONTEXT else []
         self.values.pop(key, None)
-        return PutResult(self.outcome, 2, 2, b"")
+        if kept:
+            self.values[key] = kept
+        return PutResult(self.outcome, 2, 2, b"", len(kept))
 
     async def list(
         self, prefix: str, *, after: str, limit: int, r: int | None, timeout_s: float

@@ -1,5 +1,6 @@
 """Each command against a fake agent: what it prints where, and its exit status."""
 
+import base64
 import io
 import json
 import os
@@ -17,7 +18,7 @@ from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
 from gossip.state.requests import Value, WatchEvent
-from tests.unit.fake_agent import STAMP, Served, serving
+from tests.unit.fake_agent import STALE_CONTEXT, STAMP, Served, serving
 
 
 class Outcome(NamedTuple):
@@ -179,6 +180,18 @@ def test_concurrent_versions_are_mentioned(served: Served, covey: Covey) -> None
     assert outcome.stdout == "new"
     assert "2 versions" in outcome.stderr
     assert len(covey("kv", "get", "k", "-o", "json").json()["values"]) == 2
+
+
+def test_a_stale_context_says_what_it_left(served: Served, covey: Covey) -> None:
+    served.agent.kv.values["k"] = [b"old"]
+    stale = base64.urlsafe_b64encode(STALE_CONTEXT).decode()
+    outcome = covey("kv", "put", "k", "new", "--context", stale)
+    assert outcome.status == exits.YES
+    assert "kept as well: 1 version that this context had not seen" in outcome.stderr
+    assert covey("kv", "put", "k", "new", "--context", stale, "-o", "json").json()["versions"] == 3
+    outcome = covey("kv", "delete", "k", "--context", stale)
+    assert "kept as well: 3 versions" in outcome.stderr
+    assert covey("kv", "delete", "k") == (0, "", "")
 
 
 def test_statuses_of_keys(served: Served, covey: Covey) -> None:

@@ -58,12 +58,16 @@ def test_concurrent_writes_stay_as_siblings_until_somebody_who_read_both_writes(
     with pytest.raises(InvalidRequest):
         net.submit(1, Put("lamp", b"x", context=empty))
     replaced = first.context
-    net.ask(1, Put("lamp", b"green", context=replaced))
-    net.ask(2, Put("lamp", b"blue", context=replaced))
+    assert net.ask(1, Put("lamp", b"green", context=replaced)).versions == 1
+    assert net.ask(2, Put("lamp", b"blue", context=replaced)).versions == 2
     found = net.ask(3, Get("lamp"))
     assert sorted(net.values(found)) == [b"blue", b"green"]
-    net.ask(3, Put("lamp", b"white", context=found.context))
+    white = net.ask(3, Put("lamp", b"white", context=found.context))
+    assert white.versions == 1
     assert net.values(net.ask(1, Get("lamp"))) == [b"white"]
+    assert net.ask(2, Delete("lamp", context=replaced)).versions == 1, "what it had not seen stays"
+    assert net.ask(2, Delete("lamp", context=white.context)).versions == 0
+    assert net.ask(2, Delete("lamp")).versions == 0
 
 
 def test_with_one_owner_gone_a_majority_still_writes_and_reads() -> None:
