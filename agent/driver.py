@@ -27,6 +27,7 @@ from typing import Protocol, TypeVar
 
 from agent import exits, watched
 from agent.exits import AgentError
+from agent.net.known_hosts import KnownHosts
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.stream import Streams
 from agent.net.trial import Trial
@@ -116,6 +117,7 @@ class Driver:
             path_bytes=lambda node: self.node.path_bytes(node),
             relays_to=lambda node: self.node.swim.relays_to(node),
             may_join=lambda one, other: self.node.belong(one, other),
+            is_known=KnownHosts(self.node, self.now).__contains__,
             greeting=greeting,
         )
         self._udp.start(lambda: self._input(self._deliver))

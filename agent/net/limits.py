@@ -1,15 +1,14 @@
 """What a stranger may cost us: connections, and lines in the log.
 
 An open port on a LAN sees broken clients, scanners and worse. Everything that somebody without
-credentials can cause has a ceiling, for each address and for all together, and each thing that
-is turned away is counted. The log gets one line a minute of each kind, with the number of those
-that it stands for: a full disk would be a fine success for an attacker.
+credentials can cause has a ceiling, and each thing that is turned away is counted. The log gets one
+line a minute of each kind, with the number of those that it stands for: a full disk would be a fine
+success for an attacker.
 """
 
 import ipaddress
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 
 QUIET_S = 60.0
@@ -24,35 +23,6 @@ def origin_of(host: str) -> str:
     if address.version == 4:
         return host
     return str(ipaddress.ip_network((address, IPV6_SITE_BITS), strict=False).network_address)
-
-
-class Places:
-    """A bounded number of places for guests, for each address and for all."""
-
-    def __init__(self, each: int, together: int) -> None:
-        self._each, self._together = each, together
-        self._taken: Counter[str] = Counter()
-
-    def __len__(self) -> int:
-        return self._taken.total()
-
-    def take(self, host: str) -> bool:
-        """Take a place for this host; False when none is left."""
-        origin = origin_of(host)
-        if self._taken[origin] >= self._each or self._taken.total() >= self._together:
-            if not self._taken[origin]:
-                del self._taken[origin]
-            return False
-        self._taken[origin] += 1
-        return True
-
-    def give_back(self, host: str) -> None:
-        """Free a place that ``take`` gave."""
-        origin = origin_of(host)
-        assert self._taken[origin] > 0, "a place is given back once"
-        self._taken[origin] -= 1
-        if not self._taken[origin]:
-            del self._taken[origin]
 
 
 class QuietLog:

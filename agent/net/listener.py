@@ -1,11 +1,14 @@
 """Connections that others dial: members with a certificate, and guests without.
 
 Connections are accepted by hand, one ``sock_accept`` at a time, because asyncio's server would
-run the TLS handshake before anybody could count. Here a connection first has to find a *place*:
-sixteen for each address, sixty-four in all. It gives the place back when its handshake has shown
-that it is a member; a guest keeps it, and has half a minute for all that it may do. So a thousand
-half-open or silent connections cost sixty-four small buffers, and the members that are already
-connected notice nothing.
+run the TLS handshake before anybody could count. Here a connection first takes a *place*
+(``places.py``): sixteen for each site, sixty-four in all. It gives the place back when its
+handshake has shown that it is a member; a guest keeps it, and has half a minute for all that it may
+do. So a thousand half-open or silent connections cost sixty-four small buffers.
+
+Members do not wait behind guests. What comes from a host at which a member is known to be takes one
+of other places, in which strangers have no part unless they come from that very address (behind one
+NAT, say); a member that has just moved competes with guests until its handshake is over.
 """
 
 import asyncio
@@ -20,13 +23,16 @@ from typing import Any
 from agent import watched
 from agent.net.accepting import connections
 from agent.net.frames import read_frame
-from agent.net.limits import Places, QuietLog
+from agent.net.limits import QuietLog
 from agent.net.link import keep_alive
+from agent.net.places import Place, Places
 from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, peer_of
 from gossip.errors import RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 
 PLACES_EACH, PLACES_TOGETHER = 16, 64
+KNOWN_EACH, KNOWN_TOGETHER = 16, 256
+"""Places for hosts at which members are known to be: for each address, and together."""
 MEMBER_CONNECTIONS_MAX = 1024
 GUEST_S = 30.0
 SHUTDOWN_S = 2.0
@@ -55,6 +61,7 @@ class Listener:
     ) -> None:
         self.counts = counts
         self.places = Places(PLACES_EACH, PLACES_TOGETHER)
+        self.known_places = Places(KNOWN_EACH, KNOWN_TOGETHER, lambda host: host)
         self._sockets, self._context = sockets, context
         self._cluster_id, self._me = cluster_id, me
         self._quiet = QuietLog(log)
@@ -63,16 +70,29 @@ class Listener:
         self._on_frame: OnFrame
         self._on_guest: OnGuest
         self._on_relay: OnRelay
+        self._is_known: Callable[[str], bool]
 
-    def start(self, on_frame: OnFrame, on_guest: OnGuest, on_relay: OnRelay) -> None:
+    def start(
+        self,
+        on_frame: OnFrame,
+        on_guest: OnGuest,
+        on_relay: OnRelay,
+        is_known: Callable[[str], bool],
+    ) -> None:
         """Begin to accept.
 
         Frames of members go to ``on_frame``, guests to ``on_guest``, and members that want to be
-        put through to ``on_relay``.
+        put through to ``on_relay``. ``is_known`` says whether a member may be at a host.
         """
         self._on_frame, self._on_guest, self._on_relay = on_frame, on_guest, on_relay
+        self._is_known = is_known
         for each in self._sockets:
             self._spawn("stream-accept", partial(self._accept, each))
+
+    @property
+    def tasks(self) -> int:
+        """How many connections are served, and sockets accepted on."""
+        return len(self._tasks)
 
     async def stop(self) -> None:
         """Accept no more and close all connections."""
@@ -81,28 +101,37 @@ class Listener:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _spawn(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None]:
         task = watched.start(name, work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _accept(self, listening: socket.socket) -> None:
         taken = connections(listening, self.counts, "streams", self._quiet)
         async for accepted, address in taken:
             host = address[0]
-            if not self.places.take(host):
-                accepted.close()
-                self.counts["streams_refused/no_place"] += 1
-                self._quiet.warning("place", "too many unproven connections, refused %s", host)
-                continue
-            self._spawn("stream-serve", partial(self._serve, accepted, host))
+            places = self.known_places if self._is_known(host) else self.places
+            place = places.take(host)
+            task = self._spawn("stream-serve", partial(self._serve, accepted, place))
+            place.on_lost = partial(self._turn_out, host, task)
 
-    async def _serve(self, accepted: socket.socket, host: str) -> None:
+    def _turn_out(self, host: str, serving: asyncio.Task[None]) -> None:
+        """Close a connection whose place somebody else needs."""
+        self.counts["streams_refused/no_place"] += 1
+        self._quiet.warning("place", "too many unproven connections, closed one of %s", host)
+        # Later: a task that has not begun yet would not close its connection.
+        asyncio.get_running_loop().call_soon(serving.cancel)
+
+    async def _serve(self, accepted: socket.socket, place: Place) -> None:
         """Serve one connection until it ends; whatever it does wrong ends it."""
-        place = Place(self.places, host)
+        host = place.host
         writer: asyncio.StreamWriter | None = None
         try:
             reader, writer = await self._shake_hands(accepted)
+            place.has_shaken_hands = True
             secured = writer.get_extra_info("ssl_object")
             peer = peer_of(secured, self._cluster_id)
             if peer is not None and secured.selected_alpn_protocol() == RELAY_PROTOCOL:
@@ -153,7 +182,7 @@ class Listener:
     async def _serve_member(
         self,
         peer: NodeId,
-        place: "Place",
+        place: Place,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
@@ -178,20 +207,6 @@ class Listener:
         finally:
             if self._members.get(peer) is writer:
                 del self._members[peer]
-
-
-class Place:
-    """A place that was taken, given back at most once."""
-
-    def __init__(self, places: Places, host: str) -> None:
-        self._places: Places | None = places
-        self._host = host
-
-    def give_back(self) -> None:
-        """Free the place; harmless when that was done before."""
-        if self._places is not None:
-            self._places.give_back(self._host)
-        self._places = None
 
 
 def _reason(error: Exception) -> str:

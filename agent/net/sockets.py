@@ -25,7 +25,8 @@ from agent.exits import AgentError
 from gossip.tuning import PATH_BYTES
 
 ATTEMPTS_MAX = 32
-BACKLOG = 128
+BACKLOG = 1024
+"""Connections that wait to be accepted: members and strangers wait in the same queue."""
 RECEIVE_BUFFER_BYTES = 1024 * 1024
 """Some 700 full datagrams: what arrives while the process is paused is heard afterwards. The
 kernel silently gives less where ``net.core.rmem_max`` says so."""

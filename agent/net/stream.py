@@ -74,6 +74,7 @@ class Streams:
         path_bytes: Callable[[NodeId], int] = lambda _node: PATH_BYTES,
         relays_to: Callable[[NodeId], Iterable[NodeId]] = lambda _node: (),
         may_join: Callable[[NodeId, NodeId], bool] = lambda _one, _other: False,
+        is_known: Callable[[str], bool] = lambda _host: False,
         greeting: Callable[[], bytes] | None = None,
     ) -> None:
         """Begin to accept and to dial.
@@ -84,14 +85,14 @@ class Streams:
         ``on_guest(reader, writer)`` serves a device without certificate; ``path_bytes(node)`` says
         how large IP packets to a node may be; ``relays_to(node)`` who may reach a node that we
         cannot dial, best first; ``may_join(one, other)`` whether we put one node through to
-        another; ``greeting()`` is the frame to say first on each
-        stream that we dialled.
+        another; ``is_known(host)`` whether a member may be at a host; ``greeting()`` is the frame
+        to say first on each stream that we dialled.
         """
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
         self._on_frame, self._path_bytes, self._relays_to = on_frame, path_bytes, relays_to
         relay = Relay(self._connect_bare, may_join, self.counts)
-        self._listener.start(self._heard, on_guest, relay.serve)
+        self._listener.start(self._heard, on_guest, relay.serve, is_known)
 
     async def stop(self) -> None:
         """Close everything; what waits is forgotten."""

@@ -83,7 +83,9 @@ async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
     store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
     sockets = open_sockets(["127.0.0.1"], 0)
     made = Member(identity, store, sockets)
-    made.listener.start(lambda _data, _peer: None, made.desk.serve, _put_nobody_through)
+    made.listener.start(
+        lambda _data, _peer: None, made.desk.serve, _put_nobody_through, lambda _host: False
+    )
     try:
         yield made
     finally:

@@ -1,6 +1,7 @@
 """Streams on loopback: mutual certificates, order, failure told, strangers bounded."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections import Counter
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.net import link, listener, stream
 from agent.net.frames import FRAME_BYTES_MAX, framed
-from agent.net.limits import Places, QuietLog, origin_of
+from agent.net.limits import QuietLog, origin_of
 from agent.net.sockets import open_sockets
 from agent.net.stream import Streams
 from agent.net.tls import dialling_context, guest_context
@@ -25,6 +26,9 @@ from agent.security.private_files import staged_directory, write_private
 from gossip.ids import NodeId
 from gossip.machine import Address
 from tests.patience import GIVE_UP_S
+
+TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
+"""What OpenSSL answers to what is no handshake: an alert of an unsupported version."""
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -311,16 +315,38 @@ def test_half_open_connections_find_no_more_than_their_places(
     monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 1.0)
 
     async def scenario() -> None:
-        async with pair(tmp_path) as (one, two):
+        async with pair(tmp_path) as (one, _):
             silent = [socket.create_connection(one.address_tuple()) for _ in range(60)]
             places = one.streams._listener.places
             await eventually(lambda: one.counts["streams_refused/no_place"] >= 60 - 16)
             assert len(places) <= listener.PLACES_EACH
-            silent[0].sendall(b"GET / HTTP/1.1\r\n\r\n")
-            # The handshakes time out, the places come back, and members get through.
+            silent[-1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+            for each in silent:
+                await asyncio.to_thread(each.settimeout, GIVE_UP_S)
+                with contextlib.suppress(ConnectionResetError):
+                    assert await asyncio.to_thread(each.recv, 100) in (b"", TLS_ALERT), "closed"
+                each.close()
             await eventually(lambda: len(places) == 0)
+            assert one.streams._listener.tasks <= 2, "nothing of them is left"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["from a known host", "from another"])
+def test_a_member_dials_in_beside_any_number_of_silent_connections(
+    tmp_path: Path, *, is_known: bool
+) -> None:
+    """Whoever comes takes the place of who has been silent for longest: it waits for nobody."""
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            await one.streams.stop()
+            one.start(is_known=lambda _host: is_known)
+            silent = [socket.create_connection(one.address_tuple()) for _ in range(200)]
+            await eventually(lambda: one.counts["streams_refused/no_place"])
             two.streams.send(b"hello", one.who.node_id)
             await eventually(lambda: one.frames)
+            assert two.counts["streams/dialled"] == 1, "at the first attempt"
             for each in silent:
                 each.close()
 
@@ -363,18 +389,6 @@ def test_random_bytes_are_refused_and_the_peers_stay(tmp_path: Path) -> None:
             assert two.counts["streams/dialled"] == 1, "the connection outlived the noise"
 
     asyncio.run(scenario())
-
-
-def test_places_are_counted_for_each_address_and_together() -> None:
-    places = Places(each=2, together=3)
-    assert places.take("10.0.0.1")
-    assert places.take("10.0.0.1")
-    assert not places.take("10.0.0.1")
-    assert places.take("10.0.0.2")
-    assert not places.take("10.0.0.3")
-    places.give_back("10.0.0.1")
-    assert places.take("10.0.0.3")
-    assert len(places) == 3
 
 
 def test_an_ipv6_site_counts_as_one_address() -> None:
