@@ -1,12 +1,17 @@
 # One command for each thing a newcomer wants to do. `make` alone lists them.
 #
 # Everything is installed into .venv, nothing into the system's Python. A stamp file per set of
-# packages remembers what is there, so only the first call takes its time.
+# packages remembers what is there, so only the first call takes its time. Each set is a file of
+# packaging/locks: versions and hashes, so pip refuses what nobody here has seen.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qq
+LOCKED := $(PIP) install --require-hashes --requirement
+# Covey itself: its packages are there already, and so is what builds it.
+COVEY := $(PIP) install --no-deps --no-build-isolation --editable .
 STAMPS := .venv/.stamps
+LOCKS := packaging/locks
 
 # What the tests with real processes use: name of a program, and the Debian package it is in.
 PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
@@ -16,7 +21,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak fuzz clean debian devices bare fresh release bench \
+.PHONY: help demo test check lint format soak fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator
 
@@ -31,26 +36,30 @@ $(BIN)/python:
 	@echo "making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv || { rm -rf .venv; \
 	    echo "the venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@$(PIP) install --upgrade 'pip>=25.1'
 
-$(STAMPS)/demo: $(BIN)/python pyproject.toml
+$(STAMPS)/demo: $(BIN)/python pyproject.toml $(LOCKS)/demo.txt
 	@echo "installing covey and the demo's broker into .venv"
-	@$(PIP) install --editable '.[demo]'
+	@$(LOCKED) $(LOCKS)/demo.txt && $(COVEY)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/test: $(BIN)/python pyproject.toml
+$(STAMPS)/test: $(BIN)/python pyproject.toml $(LOCKS)/test.txt
 	@echo "installing covey and the test tools into .venv"
-	@$(PIP) install --editable '.[demo,fast]' --group test --group lint
+	@$(LOCKED) $(LOCKS)/test.txt && $(COVEY)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/bench: $(STAMPS)/test
+$(STAMPS)/bench: $(STAMPS)/test $(LOCKS)/bench.txt
 	@echo "installing what covey is compared with into .venv"
-	@$(PIP) install --group bench
+	@$(LOCKED) $(LOCKS)/bench.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/release: $(BIN)/python pyproject.toml
+$(STAMPS)/release: $(BIN)/python $(LOCKS)/release.txt
 	@echo "installing what builds a release into .venv"
-	@$(PIP) install --group release
+	@$(LOCKED) $(LOCKS)/release.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/lock: $(BIN)/python $(LOCKS)/lock.txt
+	@echo "installing what makes the locks into .venv"
+	@$(LOCKED) $(LOCKS)/lock.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 # As root, fetch the Debian packages that are missing; otherwise say which tests will skip.
@@ -108,6 +117,13 @@ fresh: $(STAMPS)/test debian  ## the README's two commands in bare Debians, 12 a
 
 release: $(STAMPS)/release  ## build wheel and sdist into dist/, twice, and try them; uploads nothing
 	@packaging/release.sh $(BIN)/python
+
+lock: $(STAMPS)/lock  ## pin what pyproject.toml asks for in packaging/locks; OPTIONS=--upgrade for what is new
+	@packaging/lock.sh $(BIN)/uv $(OPTIONS)
+
+base: PROGRAMS := skopeo:skopeo
+base: debian  ## pin the image that the container begins with, as its registry has it today
+	@packaging/container/pin.sh
 
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .

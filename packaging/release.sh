@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Builds wheel and sdist into dist/, and checks what a stranger will rely on: both are built twice
-# and are the same to the byte, their metadata is right, the wheel installs alone and works.
-# Uploads nothing. Called by `make release`, with Python 3.11 or newer that has build and twine.
+# and are the same to the byte, their metadata is right, the wheel works on what the lock names.
+# Beside them lie that lock, for `pip install --require-hashes`, and a list of what is in it with
+# licences (an SBOM, CycloneDX 1.6). Uploads nothing. Called by `make release`, with Python 3.11 or
+# newer in whose environment packaging/locks/release.txt is installed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:?usage: packaging/release.sh PYTHON}
@@ -19,7 +21,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 for copy in one two; do
     git clone --quiet . "$scratch/$copy"
-    "$python" -m build --outdir "$scratch/$copy.dist" "$scratch/$copy" >"$scratch/log" 2>&1 || {
+    "$python" -m build --no-isolation --outdir "$scratch/$copy.dist" "$scratch/$copy" >"$scratch/log" 2>&1 || {
         cat "$scratch/log" >&2
         exit 1
     }
@@ -33,8 +35,21 @@ diff -r "$scratch/one.dist" "$scratch/two.dist" || {
     exit 1
 }
 
-"$python" -m venv "$scratch/venv"
-"$scratch/venv/bin/pip" install -qq "$scratch"/one.dist/*.whl
+# Only what an installed agent has: neither pip nor setuptools, unless the lock names them.
+"$python" -m venv --without-pip "$scratch/venv"
+pip() { "$python" -m pip -qq --python "$scratch/venv/bin/python" "$@"; }
+pip install --require-hashes --requirement packaging/locks/run.txt
+
+version=$("$python" -c 'import runpy; print(runpy.run_path("agent/_version.py")["__version__"])')
+sbom=$scratch/one.dist/covey-$version.cdx.json
+# The list names the version, which the wheel's builder reads from agent/_version.py.
+sed "s/^dynamic = .*/version = \"$version\"/" pyproject.toml >"$scratch/pyproject.toml"
+"$python" -m cyclonedx_py environment --pyproject "$scratch/pyproject.toml" --output-reproducible \
+    --spec-version 1.6 --output-format JSON --output-file "$sbom" "$scratch/venv/bin/python"
+cp packaging/locks/run.txt "$scratch/one.dist/covey-$version.requirements.txt"
+
+pip install --no-deps --no-index "$scratch"/one.dist/*.whl
+pip check # what is locked is within the wheel's ranges
 cd "$scratch" # away from the source: what works here works from the wheel
 HOME=$scratch venv/bin/covey --dir "$scratch/device" init trial --node-name first >"$scratch/log" 2>&1 || {
     cat "$scratch/log" >&2

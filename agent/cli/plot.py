@@ -4,7 +4,7 @@ Small enough to need no library: an axis, a line, a handful of labels.
 """
 
 from collections.abc import Iterator, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 Curve = Sequence[tuple[float, float]]
 """(seconds, share from 0 to 1), in the order of time."""

@@ -22,7 +22,7 @@ SPELLINGS = {
     "seeds": "--seed",
     "state": "--state",
     "timeout": "--timeout",
-    "token": "TOKEN",
+    "token": "TOKEN",  # nosec B105 - the word that stands for it in a usage line
     "timeout_s": "--timeout",
     "ttl_s": "--ttl",
     "uses": "--uses",

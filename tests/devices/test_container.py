@@ -1,10 +1,9 @@
 """The image is built from its file as it is, runs without root, and keeps what is its own.
 
-The base image comes from no registry: a Debian with Python and pip is imported under its name.
+The base image comes from no registry: a Debian with Python and pip takes its place.
 """
 
 import json
-import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,30 +19,30 @@ from tests.live.harness.waiting import eventually
 pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
 
 CONTAINERFILE = "packaging/container/Containerfile"
+BASE = "localhost/base-of-covey:here"
 HEALTH = "covey status"
 VOLUME = "covey-data"
 
 
 @pytest.fixture(scope="module")
 def source(podman: Podman) -> Path:
-    """Give a clone of this work tree, and podman the image that its Containerfile begins with."""
+    """Give a clone of this work tree, and podman an image that its Containerfile may begin with."""
     place = podman.place / "image-source"
     clone(place)
-    names = re.findall(r"^FROM (\S+)", (place / CONTAINERFILE).read_text(), re.MULTILINE)
     (links := podman.place / "links/usr/bin").mkdir(parents=True)
     (links / "python").symlink_to("python3")  # as the base image calls it
     packed = podman.place / "base.tar"
     parts = ["-C", tree(SUITE, DEVICE), ".", "-C", links.parents[1], "usr/bin/python"]
     subprocess.run(["tar", "-c", "-f", packed, *parts], check=True, timeout=300)
-    for name in set(names):
-        podman("import", packed, name, timeout_s=300)
+    podman("import", packed, BASE, timeout_s=300)
     return place
 
 
 def build(podman: Podman, source: Path, form: str) -> str:
     """Build the image in one of the two formats; return its name."""
-    options = ("--format", form, "--tag", f"covey:{form}", "--file", source / CONTAINERFILE)
-    podman.outside("build", "--pull=never", *ways_out(), *options, source)
+    options = ("--format", form, "--tag", f"covey:{form}", "--build-arg", f"BASE={BASE}")
+    file = ("--file", source / CONTAINERFILE)
+    podman.outside("build", "--pull=never", *ways_out(), *options, *file, source)
     return f"covey:{form}"
 
 

@@ -81,10 +81,11 @@ def test_decision_fits_one_page(page: Path) -> None:
 
 
 def test_decisions_are_listed() -> None:
+    """Numbers are given out when a page is begun, so one may be missing for as long as it takes."""
     index = (ROOT / "docs" / "adr" / "README.md").read_text()
     assert re.findall(r"\((\d{4}-[\w-]+\.md)\)", index) == [page.name for page in DECISIONS]
     numbers = [int(page.name[:4]) for page in DECISIONS]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert numbers == sorted(set(numbers))
 
 
 def test_every_dependency_has_its_reason() -> None:

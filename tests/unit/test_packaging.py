@@ -5,7 +5,9 @@ what is in the repository, because a name that is gone is what breaks them in pr
 ``tests/devices`` the unit runs and the image is built.
 """
 
+import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -178,12 +180,46 @@ def test_container_starts_the_command_itself() -> None:
     assert json.loads(health[health.index("[") :])[0] == "covey"
 
 
-def test_container_bases_are_pinned() -> None:
-    stages = _values("FROM")
-    assert stages
-    for stage in stages:
-        image = stage.split()[0]
-        assert re.fullmatch(r"[\w.]+(/[\w.-]+)+:\d[\w.-]*", image), f"name host and tag: {image}"
+def _base() -> str:
+    """Return the image that all stages begin with."""
+    assert {stage.split()[0] for stage in _values("FROM")} == {"${BASE}"}
+    [base] = [rest.removeprefix("BASE=") for rest in _values("ARG") if rest.startswith("BASE=")]
+    return base
+
+
+def test_container_names_its_base() -> None:
+    """Host and tag always, and the digest from the first `make base` on."""
+    named = r"[\w.]+(/[\w.-]+)+:\d[\w.-]*(@sha256:[0-9a-f]{64})?"
+    assert re.fullmatch(named, _base()), f"name host and tag: {_base()}"
+
+
+def test_base_is_pinned_by_what_the_registry_answers(tmp_path: Path) -> None:
+    """The digest is computed from the answer, and a second one replaces the first."""
+    answer = tmp_path / "answer"
+    (tmp_path / "skopeo").write_text(f'#!/bin/sh\necho "$@" >&2\nexec cat {answer}\n')
+    (tmp_path / "skopeo").chmod(0o755)
+    file = tmp_path / "Containerfile"
+    file.write_text(CONTAINERFILE.read_text())
+    tag = _base().partition("@")[0]
+    for text in (b'{"manifests": []}', b'{"manifests": [1]}'):
+        answer.write_bytes(text)
+        done = _pin(file, tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"inspect --raw docker://{tag}" in done.stderr
+        digest = hashlib.sha256(text).hexdigest()
+        assert f"\nARG BASE={tag}@sha256:{digest}\n" in file.read_text()
+    answer.unlink()
+    before = file.read_text()
+    assert _pin(file, tmp_path).returncode == 1, "no registry"
+    assert file.read_text() == before
+
+
+def _pin(file: Path, programs: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [CONTAINERFILE.with_name("pin.sh"), file],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
 
 
 # --- compose ------------------------------------------------------------------------------------

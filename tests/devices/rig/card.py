@@ -1,8 +1,8 @@
 """The card that each device starts from: a Debian with Covey on it, installed as by a stranger.
 
 Made once a run: a wheel is built from this work tree and installed into an environment of its own,
-in /opt, with what it needs from the package index. Two people have accounts: ada may use sudo, bob
-may not.
+in /opt, on the packages that the lock names, as docs/install.md says. Two people have accounts: ada
+may use sudo, bob may not.
 """
 
 import subprocess
@@ -20,7 +20,9 @@ INSTALL = f"""
 set -eu
 python3 -m venv /opt/covey
 /opt/covey/bin/pip --disable-pip-version-check --quiet wheel --no-deps -w /wheels {SOURCE}
-/opt/covey/bin/pip --disable-pip-version-check --quiet install /wheels/covey-*.whl
+/opt/covey/bin/pip --disable-pip-version-check --quiet install --require-hashes \\
+    -r {SOURCE}/packaging/locks/run.txt
+/opt/covey/bin/pip --disable-pip-version-check --quiet install --no-deps /wheels/covey-*.whl
 for person in {" ".join(PEOPLE)}; do useradd --create-home --shell /bin/bash $person; done
 echo 'ada ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ada
 """
