@@ -24,6 +24,7 @@ from edge_apps import builtin
 from edge_apps.homes import expanded
 from edge_apps.sdk import App
 from gossip.errors import CoveyError
+from gossip.names import is_name
 
 ENTRY_POINT_GROUP = "covey.apps"
 ATTRIBUTE = "app"
@@ -40,8 +41,11 @@ def available() -> tuple[str, ...]:
 
 
 def installed() -> dict[str, str]:
-    """Return the apps of the packages beside Covey, with the versions of these packages."""
-    points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    """Return the apps of the packages beside Covey, with the versions of these packages.
+
+    What a package calls by something that is no name is left out.
+    """
+    points = [each for each in metadata.entry_points(group=ENTRY_POINT_GROUP) if is_name(each.name)]
     return {point.name: point.dist.version if point.dist else "" for point in points}
 
 

@@ -17,10 +17,13 @@ frames between members go over their mutual streams, with the number of the ques
 ``gossip/wire.py``; the field order is the format, new fields go to the end with a default.
 """
 
+from typing import Annotated
+
 import msgspec
 
 from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
+from gossip.names import Name
 from gossip.wire import Codec
 
 TAGS = range(80, 90)
@@ -29,7 +32,11 @@ FRAME_BYTES_MAX = 256 * 1024
 GREETING_BYTES_MAX = 16 * 1024
 """What a member reads from a device that it knows nothing about."""
 SECRET_BYTES_MAX = 64
-NAME_CHARACTERS_MAX = 63
+WORDS_CHARACTERS_MAX = 1000
+
+Status = Annotated[int, msgspec.Meta(ge=1, le=125)]
+"""With which a command ends that was refused: never 0, which would be success."""
+Words = Annotated[str, msgspec.Meta(max_length=WORDS_CHARACTERS_MAX)]
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=80):
@@ -63,14 +70,14 @@ class KnownPeer(msgspec.Struct, frozen=True, array_like=True):
     """A member that the device may try first."""
 
     id: NodeId
-    name: str
+    name: Name
     addresses: tuple[Address, ...]
 
 
 class Granted(msgspec.Struct, frozen=True, array_like=True, tag=83):
     """Everything that the device needs to run."""
 
-    cluster_name: str
+    cluster_name: Name
     certificate: bytes
     keyring: bytes
     registry: bytes
@@ -83,9 +90,9 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, tag=83):
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag=84):
     """No; the status of ``agent/exits.py`` and the sentences for the person."""
 
-    status: int
-    message: str
-    hint: str
+    status: Status
+    message: Words
+    hint: Words
 
 
 class TokenOrder(msgspec.Struct, frozen=True, array_like=True, tag=85):
@@ -98,7 +105,7 @@ class TokenOrder(msgspec.Struct, frozen=True, array_like=True, tag=85):
 class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
     """The issuer's answer."""
 
-    token: str
+    token: Annotated[str, msgspec.Meta(pattern=r"\Acovey1-[A-Za-z0-9_-]+\Z")]
 
     def __repr__(self) -> str:
         return "TokenMade()"

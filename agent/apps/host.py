@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -29,11 +28,10 @@ from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.settings import AppSettings
 from agent.suggesting import did_you_mean
 from edge_apps import builtin
+from gossip.names import NAME_RULE, is_name
 
 log = logging.getLogger(__name__)
 
-# An app's name is an argument, a part of a path in the API, and the name of a file.
-NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 COVEY_PREFIX = "COVEY_"
 OWN_FILE_OPTIONS = frozenset({"path", "module"})
 """Those of edge_apps/finding.py, which knows the whole SDK and is not loaded to start an agent."""
@@ -250,10 +248,10 @@ class AppHost:
 
 
 def _check_name(name: str) -> None:
-    if not NAME_PATTERN.fullmatch(name):
+    if not is_name(name):  # it is an argument, a part of a path in the API, and of a file
         raise AgentError(
             f"[apps.{name}]: this cannot be an app's name",
-            "use up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit",
+            f"use {NAME_RULE}",
             BAD_CONFIG,
         )
 

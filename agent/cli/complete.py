@@ -3,11 +3,12 @@
 A shell waits for this while somebody types. An agent that does not answer within a tenth of a
 second, or does not run, simply completes nothing.
 
-The shell puts what it is offered on its command line, and some shells do not quote it. A member
-chooses its name itself: one that a shell would read as more than a word is not offered.
+The shell puts what it is offered on its command line, and some shells do not quote it: what a
+member calls itself would be run. So nothing is ever offered that is no name (``gossip/names.py``),
+whatever an agent answers; every argument that completes does so by a function of this file.
 """
 
-import re
+from collections.abc import Iterable
 
 import click
 
@@ -15,8 +16,6 @@ from agent.cli.session import Session
 from gossip.errors import CoveyError
 
 TIMEOUT_S = 0.1
-INERT = re.compile(r"[\w@%+,./][\w@%+=:,./-]*")
-"""What no shell takes for anything but a word, and no command for an option."""
 
 
 def member_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
@@ -34,6 +33,18 @@ def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
     try:
         answer = session.hasty_client().request("GET", f"/api/v1/{collection}", timeout_s=TIMEOUT_S)
         names = [item["name"] for item in answer.json()[collection]]
-    except (CoveyError, ValueError, KeyError):
+    except (CoveyError, ValueError, KeyError, TypeError):
         return []
-    return sorted(name for name in names if name.startswith(begun) and INERT.fullmatch(name))
+    return offered(names, begun)
+
+
+def offered(texts: Iterable[object], begun: str) -> list[str]:
+    """Return the names among some texts that begin with what was typed, sorted.
+
+    >>> offered(["ash", "a$(id)", "-rf", 7, "birch"], "a")
+    ['ash']
+    """
+    from gossip.names import is_name  # with msgspec, which a command's help does without
+
+    names = {text for text in texts if isinstance(text, str) and is_name(text)}
+    return sorted(name for name in names if name.startswith(begun))

@@ -30,6 +30,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from agent.security.node_uri import node_uri, parse_node_uri
 from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
+from gossip.names import is_name
 from gossip.state.admitted import SERIAL_BYTES
 
 BACKDATED = dt.timedelta(days=1)
@@ -216,7 +217,10 @@ def _subject(document: x509.Certificate | x509.CertificateSigningRequest) -> Sub
     commons = document.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(uris) != 1 or len(commons) != 1:
         raise ValueError("it does not name exactly one node")
-    return Subject(*parse_node_uri(uris[0]), str(commons[0].value))
+    name = str(commons[0].value)
+    if not is_name(name):
+        raise ValueError("what it calls the node is no name")
+    return Subject(*parse_node_uri(uris[0]), name)
 
 
 def _raw_key(document: x509.Certificate | x509.CertificateSigningRequest) -> bytes:

@@ -22,7 +22,6 @@ log line shows one.
 """
 
 import contextlib
-import re
 import secrets
 import ssl
 import time
@@ -62,11 +61,11 @@ from gossip.ids import (
     parse_node_id,
 )
 from gossip.machine import Address
+from gossip.names import NAME_RULE, is_name
 from gossip.state.admitted import ISSUER, Admitted
 from gossip.state.registry import SignedRegistry
 from gossip.state.registry import found as found_registry
 
-NAME_PATTERN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 REGISTRY_CONTEXT = b"covey registry v1\x00"
 """Put before what the authority signs: it also signs certificates, and a signature for one
 purpose must never pass for another."""
@@ -207,11 +206,11 @@ class Identity:
 
 def check_name(name: str, what: str) -> str:
     """Return the name if a covey or node may have it. Raises AgentError."""
-    if NAME_PATTERN.fullmatch(name):
+    if is_name(name):
         return name
     raise AgentError(
         f"{name[:80]!r} cannot be the name of a {what}; nothing was changed.",
-        hint="Use 1 to 63 letters, digits, '-', '_' or '.', with a letter or digit at both ends.",
+        hint=f"Use {NAME_RULE}.",
         status=exits.USAGE,
     )
 

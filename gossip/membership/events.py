@@ -16,6 +16,7 @@ and cannot come a second time.
 """
 
 import math
+import re
 from collections import Counter, deque
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ from gossip.membership.post import Post
 from gossip.tuning import Tuning
 
 NEVER = math.inf
+LINE_BREAKERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class EventDelivered(msgspec.Struct, frozen=True):
@@ -265,6 +267,8 @@ def _flaw(words: "Event | Query") -> str:
     """Say what others would not accept, for whoever wrote it; empty if there is nothing."""
     if not 1 <= len(words.name) <= EVENT_NAME_CHARACTERS_MAX:
         return f"a name has 1 to {EVENT_NAME_CHARACTERS_MAX} characters, not {len(words.name)}"
+    if LINE_BREAKERS.search(words.name):
+        return f"the name {words.name!r} has a control character or ends a line"
     if len(words.payload) > EVENT_PAYLOAD_BYTES_MAX:
         return (
             f"a payload has at most {EVENT_PAYLOAD_BYTES_MAX} bytes, not {len(words.payload)}: put "

@@ -12,12 +12,12 @@ from gossip.membership.messages import (
     ADDRESSES_MAX,
     ALIVE_BYTES_MAX,
     DATAGRAMS,
-    NAME_CHARACTERS_MAX,
     TAG_KEY_CHARACTERS_MAX,
     TAG_VALUE_CHARACTERS_MAX,
     TAGS_MAX,
     Alive,
 )
+from gossip.names import NAME_RULE, is_name
 
 FIRST_INCARNATION = 1
 
@@ -106,11 +106,8 @@ def _checked(alive: Alive, wishes: tuple[Address, ...]) -> Alive:
             f"name, addresses and tags take {len(data)} bytes together, and {ALIVE_BYTES_MAX} "
             "fit into a packet; nothing was changed: use fewer or shorter tags"
         )
-    if len(alive.name) > NAME_CHARACTERS_MAX:
-        raise LimitExceeded(
-            f"a node's name has at most {NAME_CHARACTERS_MAX} characters, not {len(alive.name)}; "
-            "nothing was changed"
-        )
+    if not is_name(alive.name):
+        raise LimitExceeded(f"a node's name has {NAME_RULE}; nothing was changed")
     if problem := flaw_of_tags(alive.tags):
         raise LimitExceeded(f"{problem}; nothing was changed")
     msgspec.convert(msgspec.to_builtins(alive), Alive)  # no other limit is the caller's

@@ -20,11 +20,11 @@ from gossip.ids import Boot, NodeId
 from gossip.machine import Address
 from gossip.membership.facts import Facts
 from gossip.membership.members import MemberState
+from gossip.names import Name
 from gossip.tuning import BODY_BYTES_MAX
 from gossip.wire import Codec
 
 ADDRESSES_MAX = 8
-NAME_CHARACTERS_MAX = 64
 TAGS_MAX = 32
 TAG_KEY_CHARACTERS_MAX = 64
 TAG_VALUE_CHARACTERS_MAX = 256
@@ -47,7 +47,6 @@ Life = Annotated[Boot, msgspec.Meta(ge=0)]
 Number = Annotated[int, msgspec.Meta(ge=0)]
 SleepSeconds = Annotated[int, msgspec.Meta(ge=0, le=SLEEP_S_MAX)]
 Microseconds = Annotated[int, msgspec.Meta(ge=0, le=60_000_000)]
-Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS_MAX)]
 Addresses = Annotated[tuple[Address, ...], msgspec.Meta(max_length=ADDRESSES_MAX)]
 TagKey = Annotated[str, msgspec.Meta(max_length=TAG_KEY_CHARACTERS_MAX)]
 TagValue = Annotated[str, msgspec.Meta(max_length=TAG_VALUE_CHARACTERS_MAX)]
@@ -245,7 +244,15 @@ SHORT_ANSWER_BYTES_MAX = 1024
 LONG_ANSWER_BYTES_MAX = 65_536
 BULLETIN_EVENTS_MAX = 512
 
-EventName = Annotated[str, msgspec.Meta(min_length=1, max_length=EVENT_NAME_CHARACTERS_MAX)]
+EventName = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=EVENT_NAME_CHARACTERS_MAX,
+        pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z",
+    ),
+]
+"""Any text on one line: it becomes a variable of a handler's environment."""
 EventPayload = Annotated[bytes, msgspec.Meta(max_length=EVENT_PAYLOAD_BYTES_MAX)]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from gossip.ids import NodeId
+from gossip.names import Name
 
 WEIGHT_MAX = 1e6
 """Far beyond what an issuer grants; an infinite share of the partitions cannot be placed."""
@@ -32,7 +33,7 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
     """A node that belongs. ``key`` is its public key; every node is a member without any role."""
 
     id: NodeId
-    name: str
+    name: Name
     key: bytes = b""
     weight: Annotated[float, msgspec.Meta(gt=0, le=WEIGHT_MAX)] = 1.0
     zone: str = ""
@@ -57,5 +58,5 @@ class Removed(msgspec.Struct, frozen=True, array_like=True):
     """
 
     id: NodeId
-    name: str
+    name: Name
     epoch: Annotated[int, msgspec.Meta(ge=1)]

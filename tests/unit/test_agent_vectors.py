@@ -27,7 +27,7 @@ ID, MAX = 0xC0FFEE, 2**64 - 1
 COVEY = bytes(range(16))
 PEERS = (
     admission.KnownPeer(7, "pi", (Address("192.0.2.7", 7747), Address("2001:db8::7", 7747))),
-    admission.KnownPeer(MAX, "größe", ()),
+    admission.KnownPeer(MAX, "Gr.-_0", ()),
 )
 ADMISSION = admission.Admission(b"tokenid8", b"s" * 20, b"csr", 1_790_000_000_000, 1.5, "shed")
 GRANTED = admission.Granted("barn", b"certificate", b"keyring", b"registry", PEERS)
@@ -47,7 +47,10 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "refused": (admission.MEMBER_CODEC, REFUSED),
     "ask for a token": (admission.RELAY_CODEC, admission.Ask(1, admission.TokenOrder(60.0, 2))),
     "ask for an admission": (admission.RELAY_CODEC, admission.Ask(300, ADMISSION)),
-    "answer, a token": (admission.RELAY_CODEC, admission.Answer(1, admission.TokenMade("covey1-"))),
+    "answer, a token": (
+        admission.RELAY_CODEC,
+        admission.Answer(1, admission.TokenMade("covey1-x_")),
+    ),
     "answer, granted": (admission.RELAY_CODEC, admission.Answer(300, GRANTED)),
     "answer, refused": (admission.RELAY_CODEC, admission.Answer(2**32, REFUSED)),
     "keyring state": (keys.CODEC, keys.KeyringState(3, "used", 1, SHOWN, wants_reply=True)),

@@ -16,7 +16,7 @@ import pytest
 
 from agent import exits
 from agent.cli import output
-from agent.cli.complete import INERT, member_names
+from agent.cli.complete import member_names, offered
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.cli.session import Session
@@ -251,21 +251,51 @@ def test_completion_offers_no_hostile_name(served: Served, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "name", [EVIL, "$(reboot)", "`id`", "a;b", "a b", "-rf", "=ls", "~root", "a'b", "!x", "{a,b}"]
+    "name",
+    [
+        *(EVIL, "$(reboot)", "`id`", "a;b", "a b", "-rf", "=ls", "~root", "a'b", "!x", "{a,b}"),
+        *("a*", "ash\n", "", "Küche", "a:b", "x=1", ".", "..", "a/b", "a,b", 7, None),
+    ],
 )
-def test_a_name_that_a_shell_would_act_on_is_not_offered(name: str) -> None:
-    assert not INERT.fullmatch(name)
+def test_what_is_no_name_is_not_offered(name: object) -> None:
+    assert offered([name, "ada"], "") == ["ada"]
 
 
-@pytest.mark.parametrize("name", ["ada", "kitchen-2", "n1.lab", "Küche", "a:b", "x=1"])
-def test_a_plain_name_is_offered(name: str) -> None:
-    assert INERT.fullmatch(name)
+@pytest.mark.parametrize("name", ["ada", "kitchen-2", "n1.lab", "sensor_sim", "7"])
+def test_a_name_is_offered(name: str) -> None:
+    assert offered([name, name], name[:1]) == [name]
+
+
+def test_every_argument_that_completes_does_so_in_one_place() -> None:
+    """Choices and paths complete what is ours, or the user's own."""
+    own = {
+        (path, parameter.name, custom.__module__)
+        for path, command in EVERY_COMMAND.items()
+        for parameter in command.params
+        if (custom := parameter._custom_shell_complete) is not None
+    }
+    assert {module for _, _, module in own} == {"agent.cli.complete"}
+    assert len(own) > 5
 
 
 def test_refusals_name_what_they_refuse_safely(served: Served, show: Show) -> None:
     served.agent.forum.refusal = AgentError(EVIL, EVIL, exits.UNHEALTHY)
     status, told = show("event", "send", "a")
     assert status == exits.UNHEALTHY
+    check(told)
+
+
+def test_who_is_refused_by_a_member_reads_it_safely(
+    tmp_path: Path, show: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that joins shows what a member says to it, before it knows whether to trust it."""
+
+    def refused(_session: Session, _work: object) -> None:
+        raise AgentError(EVIL, EVIL, exits.NOT_PERMITTED)
+
+    monkeypatch.setattr("agent.cli.cluster._without_agent", refused)
+    status, told = show("join", "covey1-x", "--node-name", "ash")
+    assert status == exits.NOT_PERMITTED
     check(told)
 
 

@@ -9,7 +9,9 @@ import random
 import msgspec
 import pytest
 
+from gossip.errors import LimitExceeded, Malformed
 from gossip.machine import Address, SendDatagram, SendFrame
+from gossip.membership.events import check
 from gossip.membership.members import MemberState
 from gossip.membership.messages import (
     DATAGRAMS,
@@ -18,6 +20,7 @@ from gossip.membership.messages import (
     Datagram,
     Dead,
     Entry,
+    Event,
     ExchangeDifference,
     ExchangeDigest,
     Left,
@@ -69,6 +72,23 @@ def test_a_machine_survives_every_mutation_of_every_message(name: str) -> None:
     assert itself.boot == BOOT
 
 
+@pytest.mark.parametrize("name", ["", "x$(id)", "a b", "a\x1b[2J", "a\n", "-rf", "Küche", "a" * 64])
+def test_who_has_no_name_is_not_listed(name: str) -> None:
+    swim = machine()
+    feed(swim, Alive(3, 1, 1, name, (THEM,), {}))
+    assert 3 not in swim.members
+    assert swim.counts["datagrams_dropped/malformed"] == 1
+
+
+@pytest.mark.parametrize("name", ["a\0", "a\nPATH=.", "a\x9b", "a\u2028"])
+def test_an_event_has_a_name_of_one_line(name: str) -> None:
+    """It becomes a variable of a handler's environment."""
+    with pytest.raises(Malformed):
+        DATAGRAMS.decode(DATAGRAMS.encode(Event(2, 1, 1, 1, name, b"")))
+    with pytest.raises(LimitExceeded, match="control character"):
+        check(Event(2, 1, 1, 1, name, b""))
+
+
 def test_random_bytes_are_counted() -> None:
     rng = random.Random(2)
     swim = machine()
@@ -101,7 +121,7 @@ def test_our_incarnation_cannot_be_driven_to_its_end(incarnation: int) -> None:
     for claim in (Suspect, Dead):
         feed(swim, claim(ME, BOOT, incarnation, 2))
     feed(swim, Left(ME, BOOT, incarnation))
-    feed(swim, Alive(ME, BOOT, incarnation, "", (), {}))
+    feed(swim, Alive(ME, BOOT, incarnation, "x", (), {}))
     assert swim.incarnation == 1
     assert swim.counts["claims_ignored/implausible"] == 4
 
@@ -112,8 +132,8 @@ def test_our_incarnation_cannot_be_driven_to_its_end(incarnation: int) -> None:
         Dead(2, 1, MAX, 9),
         Suspect(2, MAX, 1, 9),
         Left(2, MAX, MAX),
-        Alive(2, MAX, 1, "", (), {}),
-        Alive(2, 1, MAX, "", (), {}),
+        Alive(2, MAX, 1, "x", (), {}),
+        Alive(2, 1, MAX, "x", (), {}),
     ],
 )
 def test_nobody_else_can_be_driven_to_the_end_either(claim: Datagram) -> None:
@@ -133,7 +153,7 @@ def test_a_header_cannot_jump() -> None:
 
 def test_a_stranger_with_impossible_numbers_is_not_listed() -> None:
     swim = machine()
-    feed(swim, Alive(9, 1, MAX, "", (), {}))
+    feed(swim, Alive(9, 1, MAX, "x", (), {}))
     assert 9 not in swim.members
 
 
@@ -172,7 +192,7 @@ def test_a_flood_of_strangers_fills_the_list_and_no_more() -> None:
     tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, rumours_max=80)
     swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
     for node in range(2, 2000):
-        feed(swim, Alive(node, 1, 1, "", (THEM,), {}))
+        feed(swim, Alive(node, 1, 1, "x", (THEM,), {}))
     assert len(swim.members) == 100
     assert len(swim._post.rumours) <= 80
     assert swim.counts["members_refused/list full"] == 1998 - 99

@@ -46,7 +46,7 @@ EXAMPLES = {
     "hello, asking": messages.Hello(wants_reply=True),
     "hello, answering": messages.Hello(wants_reply=False),
     "alive": messages.Alive(ID, BOOT, 1, "greenhouse", (V4, V6), TAGS),
-    "alive, bare": messages.Alive(1, 0, 0, "", (), {}),
+    "alive, bare": messages.Alive(1, 0, 0, "a", (), {}),
     "suspect": messages.Suspect(ID, BOOT, 2, 7),
     "suspect, by evidence": messages.Suspect(ID, BOOT, 2, 7, messages.REFUSAL),
     "dead": messages.Dead(ID, BOOT, 2, 7),
