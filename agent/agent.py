@@ -140,6 +140,7 @@ class Agent:
             opened.push_async_callback(self._end_background)
             self._keep("start-time", partial(ask_for_time, self._notifier))
             self._keep("watchdog", partial(keep_alive, self._notifier))
+            self._keep("api-socket", self._listeners.stay)
             self._keep("clock", partial(self.clock.follow, self._note_step))
             opened.push_async_callback(self._listeners.close)
             if await self._until_admitted():

@@ -69,7 +69,7 @@ def check_code_is_readable() -> None:
         if not os.access(part, os.R_OK):
             raise AgentError(
                 f"the owner of the data directory cannot read {part}; nothing was started",
-                "install Covey where all users can read it, for example with `pipx install "
-                "--global`, or start it as the service",
+                "install Covey where all users can read it, as with `python3 -m venv /opt/covey`, "
+                "or start it as the service",
                 NOT_PERMITTED,
             )

@@ -28,6 +28,10 @@ PRIVATE_DIRECTORY_MODE = 0o700
 SOCKET_PATH_BYTES_MAX = 107
 SYSTEM_CONFIG = Path("/etc/covey")
 SYSTEM_SOCKET = Path("/run/covey/covey.sock")
+SYSTEM_UNITS = (
+    Path("/etc/systemd/system/covey.service"),
+    Path("/usr/lib/systemd/system/covey.service"),
+)
 
 
 class Paths(NamedTuple):
@@ -136,11 +140,15 @@ class Paths(NamedTuple):
         Raises AgentError when the file system refuses.
         """
         self.create_data()
-        _create(self.runtime)
+        self.create_runtime()
 
     def create_data(self) -> None:
         """Make the data directory alone: all that is needed to write an identity."""
         _create(self.data)
+
+    def create_runtime(self) -> None:
+        """Make the directory of the socket alone, which may vanish while an agent runs."""
+        _create(self.runtime)
 
 
 def may_be_there(path: Path) -> bool:
@@ -152,6 +160,11 @@ def may_be_there(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def service_is_installed() -> bool:
+    """Say whether an agent is a service of this machine, whether it runs or not."""
+    return any(map(may_be_there, SYSTEM_UNITS))
 
 
 class _Usual(NamedTuple):

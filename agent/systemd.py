@@ -50,7 +50,10 @@ class Notifier:
 
     def starting(self) -> None:
         """Ask for time to start, counted from now (EXTEND_TIMEOUT_USEC, since systemd 236)."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(START_EXTENSION_S * MICROSECONDS)}", patience_s=0)
+        more_us = int(START_EXTENSION_S * MICROSECONDS)
+        self._send(
+            f"EXTEND_TIMEOUT_USEC={more_us}\nSTATUS=starting: it opens its stores", patience_s=0
+        )
 
     def status(self, text: str) -> None:
         """Set the line that ``systemctl status`` shows."""

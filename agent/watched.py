@@ -52,6 +52,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "admission-answer": (Failure.ONCE, "an issuer's answer to a question that a member passed on"),
     "app-output": (Failure.AGAIN, "what an app prints"),
     "app-supervisor": (Failure.ONCE, "one app's process"),
+    "api-socket": (Failure.AGAIN, "that the socket of the HTTP API stays where it is"),
     "ballast": (Failure.AGAIN, "the room that is kept for a start on a full disk"),
     "byte-budget": (Failure.AGAIN, "the gossip's bytes a day"),
     "clock": (Failure.AGAIN, "whether the wall clock was set"),

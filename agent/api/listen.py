@@ -3,7 +3,9 @@
 The Unix socket is open to the agent's own user (0600), and to the group of its directory when
 somebody made that directory for a group alone (0750, as the systemd unit does): then 0660. The
 file system is the access control, so there is no token. A socket that a killed agent left
-behind is removed, but only after nobody answered on it.
+behind is removed, but only after nobody answered on it. One whose file is removed under the agent
+is made again: logind takes a user's runtime directory away with the last session, and whoever
+cleans up in /run or /tmp knows no better.
 
 TCP carries the same API in the clear and asks each request for a bearer token (RFC 6750). The
 token lies in a file with mode 0600, made at the first start; beside it lies another, which opens
@@ -45,6 +47,7 @@ BACKLOG = 128
 PROBE_TIMEOUT_S = 1.0
 TOKEN_BYTES = 32
 START_S = 5.0
+LOOK_S = 5.0
 DIRECTORY_OPEN_TO_GROUP = stat.S_IXGRP
 
 
@@ -63,10 +66,54 @@ class Listeners:
         self._tokens = "", ""
         self._starting: asyncio.Task[None] | None = None
         self._serving: Serving | None = None
+        self._file: os.stat_result | None = None
+        self._is_wanted = False
+        self._turn = asyncio.Lock()
         self.tcp_address: tuple[str, int] | None = None
 
     async def open(self) -> None:
         """Listen. Raises AgentError when a socket or the token file cannot be had."""
+        async with self._turn:
+            self._open()
+            self._is_wanted = True
+
+    async def close(self) -> None:
+        """Stop accepting, end the open streams, wait a moment for answers on their way."""
+        async with self._turn:
+            self._is_wanted = False
+            await self._close()
+
+    async def stay(self) -> None:
+        """Have the Unix socket back within seconds when its file was removed. Runs until cancelled.
+
+        Streams end as they do with the agent. While the directory cannot be made, all goes on.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            async with self._turn:
+                if self._is_wanted and not self._is_there():
+                    await self._renew()
+
+    async def _renew(self) -> None:
+        """Make the socket again if that is possible. Raises AgentError if another agent has it."""
+        try:
+            self._paths.create_runtime()
+        except AgentError:
+            return  # a user's runtime directory is back with the user
+        _remove_stale(self._paths.socket)
+        logger.warning("%s was removed; it is made again", self._paths.socket)
+        await self._close()
+        self._open()
+
+    def _is_there(self) -> bool:
+        """Say whether the file at the socket's path is the one that we made."""
+        try:
+            found = self._paths.socket.lstat()
+        except OSError:
+            return False
+        return self._file is not None and os.path.samestat(found, self._file)
+
+    def _open(self) -> None:
         if self._sockets:
             return
         tcp = self._open_tcp()  # first: a bad setting must not leave a socket file behind
@@ -74,11 +121,11 @@ class Listeners:
             files = self._token_files()
             self._tokens = load_or_make_token(files[0]), load_or_make_token(files[1])
         self._sockets = [open_unix_socket(self._paths.socket), *([] if tcp is None else [tcp])]
+        self._file = self._paths.socket.lstat()
         for listener in self._sockets:
             asyncio.get_running_loop().add_reader(listener, self._wake)
 
-    async def close(self) -> None:
-        """Stop accepting, end the open streams, wait a moment for answers on their way."""
+    async def _close(self) -> None:
         if not self._sockets:
             return
         self._stop_waiting()
@@ -90,7 +137,8 @@ class Listeners:
         for listener in self._sockets:
             listener.close()
         self._sockets, self._starting, self._serving = [], None, None
-        self._paths.socket.unlink(missing_ok=True)
+        if self._is_there():
+            self._paths.socket.unlink()
 
     def _wake(self) -> None:
         """Somebody waits at a socket for the first time: have the API come to them."""

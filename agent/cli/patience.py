@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.progress import Waiting
 from agent.lock import is_held
-from agent.paths import Paths
+from agent.paths import SYSTEM_SOCKET, Paths, service_is_installed
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, Client
 
 if TYPE_CHECKING:
@@ -72,13 +72,31 @@ class PatientClient(Client):
                 return super()._connect(timeout_s)
             except (AgentForbidden, AgentTimedOut):
                 raise
-            except AgentUnreachable:
+            except AgentUnreachable as error:
                 if began_s is None and is_held(self._paths):
                     began_s = time.monotonic()
                     give_up = began_s + STARTED_S
                 if time.monotonic() >= give_up:
-                    raise
+                    raise self._absent(error) from None
             time.sleep(LOOK_S)
+
+    def _absent(self, error: AgentUnreachable) -> AgentUnreachable:
+        """Return the error with what keeps the agent from listening, as far as that can be seen."""
+        message, hint = error.message, error.hint
+        if is_held(self._paths):
+            message = f"the agent on {self._paths.data} is starting, and does not listen yet"
+            hint = (
+                "wait for it: a store that is damaged or very full takes minutes; what it writes, "
+                "to its terminal or to the journal, says more"
+            )
+        elif self.socket_path == SYSTEM_SOCKET and service_is_installed():
+            hint = (
+                "start the service: `sudo systemctl start covey`; `systemctl status covey` says "
+                "how it ended"
+            )
+        told = AgentUnreachable(message, hint)
+        told.was_asked = error.was_asked
+        return told
 
 
 def _is_founded(paths: Paths) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from agent.escaping import one_line
-from agent.paths import SYSTEM_SOCKET, Paths, may_be_there
+from agent.paths import SYSTEM_SOCKET, Paths, may_be_there, service_is_installed
 from edge_apps.client import Client
 
 
@@ -41,9 +41,11 @@ class Session:
         A user who has no agent, and has named none, means the one that runs as a service.
         """
         own = self.paths.socket
-        if not may_be_there(own) and self.means_any and may_be_there(SYSTEM_SOCKET):
-            return SYSTEM_SOCKET
-        return own
+        if not self.means_any or may_be_there(own):
+            return own
+        has_agent = may_be_there(self.paths.identity)
+        means_service = not has_agent and service_is_installed()
+        return SYSTEM_SOCKET if means_service or may_be_there(SYSTEM_SOCKET) else own
 
     @property
     def means_any(self) -> bool:

@@ -76,7 +76,7 @@ def _check(status: int, program: Path) -> None:
     raise AgentError(
         f"the service could not run {program}: it runs as the user {USER}, and home directories "
         "are hidden from it; the unit was not installed",
-        "install Covey where every user may read it, as with `python3 -m venv /opt/covey`, or with "
-        "`pipx install --global`, and call that `covey service install`",
+        "install Covey where every user may read it: `python3 -m venv /opt/covey`, "
+        "`/opt/covey/bin/pip install WHEEL`, `/opt/covey/bin/covey service install`",
         NOT_PERMITTED,
     )

@@ -99,6 +99,11 @@ def reopen(
     ``note`` was made after its last commit. Returns the connections and what became of the old
     file. Raises OSError and sqlite3.Error.
     """
+    log.warning(
+        "%s is damaged (%s); carrying over what can be read of it, for minutes if it is large",
+        path,
+        damage,
+    )
     tail.release()
     loss = rebuild(path, migrations, damage, note)
     log.error("%s", loss)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -14,12 +15,13 @@ from typing import Any
 import pytest
 
 from agent.api import serving as api_serving
-from agent.api.listen import load_or_make_token, open_tcp_socket, open_unix_socket
+from agent.api.listen import Listeners, load_or_make_token, open_tcp_socket, open_unix_socket
 from agent.exits import BAD_CONFIG, NO, AgentError
+from agent.paths import Paths
 from agent.settings import ApiSettings
 from edge_apps.client import AgentUnreachable, Client
 from tests.patience import GIVE_UP_S
-from tests.unit.fake_agent import Served, serving
+from tests.unit.fake_agent import FakeAgent, Served, serving
 
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -95,6 +97,39 @@ def test_listening_to_the_network_is_said_aloud(caplog: pytest.LogCaptureFixture
     caplog.clear()
     with open_tcp_socket("127.0.0.1", free_port()):
         assert caplog.text == ""
+
+
+def test_a_socket_that_is_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A logout takes the runtime directory along, and the next login brings it back."""
+    monkeypatch.setattr("agent.api.listen.LOOK_S", 0.01)
+    paths = Paths(tmp_path / "covey.toml", tmp_path / "data", tmp_path / "user" / "covey")
+    paths.create()
+
+    async def story() -> None:
+        listeners = Listeners(FakeAgent(), paths, ApiSettings())
+        await listeners.open()
+        staying = asyncio.create_task(listeners.stay())
+        client = Client(paths.socket, timeout_s=GIVE_UP_S)
+        assert await asyncio.to_thread(client.get, "/api/v1/status")
+        shutil.rmtree(paths.runtime.parent)
+        paths.runtime.parent.touch()  # no directory can be made there
+        await asyncio.sleep(0.05)
+        assert not paths.socket.exists()
+        paths.runtime.parent.unlink()
+        async with asyncio.timeout(GIVE_UP_S):
+            while not paths.socket.exists():  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(client.get, "/api/v1/status")
+        paths.socket.unlink()
+        other = open_unix_socket(paths.socket)
+        await listeners.close()
+        assert paths.socket.exists(), "that of another is not ours to remove"
+        other.close()
+        staying.cancel()
+
+    asyncio.run(story())
 
 
 # ---- TCP ----------------------------------------------------------------------------------------

@@ -117,6 +117,18 @@ def test_a_node_of_a_covey_may_be_about_to_start(
     assert now[0] == pytest.approx(patience.STARTING_S, abs=2 * patience.LOOK_S)
 
 
+def test_an_agent_that_starts_for_long_is_not_called_absent(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is told to start one would start a second."""
+    now = [0.0]
+    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(patience.time, "sleep", lambda s: now.__setitem__(0, now[0] + 100 * s))
+    with locked(paths), pytest.raises(AgentUnreachable, match="is starting") as caught:
+        PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
+    assert "covey run" not in caught.value.hint
+
+
 def test_a_slow_agent_is_named_on_a_real_terminal(tmp_path: Path, paths: Paths) -> None:
     """The lock is held and nobody listens: the command says for what it waits, then gives up."""
     words = [sys.executable, "-m", "agent", "--dir", str(tmp_path), "status"]

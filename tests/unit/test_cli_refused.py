@@ -122,6 +122,25 @@ def test_who_has_no_agent_means_the_service(service: Path) -> None:
     assert Session().client().socket_path == own
 
 
+def test_a_service_that_does_not_run_is_to_be_started(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Whoever is told to start an agent would start one of their own beside it."""
+    (service / "covey.sock").unlink()
+    unit = tmp_path / "covey.service"
+    unit.touch()
+    for module in ("session", "patience"):
+        monkeypatch.setattr(f"agent.cli.{module}.SYSTEM_SOCKET", service / "covey.sock")
+    monkeypatch.setattr("agent.paths.SYSTEM_UNITS", (unit,))
+    assert covey("members") == exits.UNREACHABLE
+    told = capsys.readouterr().err
+    assert f"no agent listens on {service}/covey.sock" in told
+    assert "`sudo systemctl start covey`" in told
+    Paths.find().identity.mkdir(parents=True)
+    assert Session().client().socket_path == Paths.find().socket, "this user has an agent"
+
+
 def test_who_names_an_agent_means_that_one(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Session(Path("/other")).client().socket_path == Path("/other/covey.sock")
     monkeypatch.setenv("COVEY_DIR", "/third")

@@ -81,11 +81,25 @@ def test_the_broker_that_is_missed_is_the_one_of_the_extra(
         ("pyvenv.cfg", "/x/bin/python -m pip install iotcore"),
     ],
 )
-def test_a_package_is_installed_as_covey_was(tmp_path: Path, mark: str, command: str) -> None:
-    prefix = tmp_path / "covey"
-    prefix.mkdir()
+def test_a_package_is_installed_as_covey_was(
+    tmp_path: Path, mark: str, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    prefix = tmp_path / "pipx" / "venvs" / "covey"
+    prefix.mkdir(parents=True)
     (prefix / mark).touch()
     assert install_command("iotcore", prefix, "/x/bin/python") == command
+
+
+def test_what_pipx_installed_for_all_users_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    prefix = tmp_path / "venvs" / "covey"
+    prefix.mkdir(parents=True)
+    (prefix / "pipx_metadata.json").touch()
+    expected = f"sudo PIPX_HOME={tmp_path} pipx inject covey iotcore"
+    assert install_command("iotcore", prefix) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.package)

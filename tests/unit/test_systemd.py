@@ -13,7 +13,7 @@ from agent import systemd
 from agent.systemd import Notifier, ask_for_time, keep_alive
 from tests.patience import GIVE_UP_S
 
-EXTENSION = b"EXTEND_TIMEOUT_USEC=40000000"
+EXTENSION = b"EXTEND_TIMEOUT_USEC=40000000\nSTATUS=starting: it opens its stores"
 
 
 @pytest.fixture
