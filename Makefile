@@ -83,7 +83,7 @@ demo: $(STAMPS)/demo  ## three agents, a broker, a live screen; CHECK=1 runs it 
 
 # --- development --------------------------------------------------------------------------
 
-lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict
+lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict over code and tests
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/mypy --no-error-summary

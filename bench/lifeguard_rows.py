@@ -47,8 +47,8 @@ def paper_tuning(members: int) -> Tuning:
     )
 
 
-WITHOUT_LHA_PROBE = {"awareness_max": 0}
-WITHOUT_LHA_SUSPICION = {"suspicion_stretch": 1, "confirmations_max": 0}
+WITHOUT_LHA_PROBE: dict[str, float] = {"awareness_max": 0}
+WITHOUT_LHA_SUSPICION: dict[str, float] = {"suspicion_stretch": 1, "confirmations_max": 0}
 
 
 class Row(msgspec.Struct, frozen=True):

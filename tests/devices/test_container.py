@@ -32,7 +32,14 @@ def source(podman: Podman) -> Path:
     (links := podman.place / "links/usr/bin").mkdir(parents=True)
     (links / "python").symlink_to("python3")  # as the base image calls it
     packed = podman.place / "base.tar"
-    parts = ["-C", tree(SUITE, DEVICE), ".", "-C", links.parents[1], "usr/bin/python"]
+    parts: list[str | Path] = [
+        "-C",
+        tree(SUITE, DEVICE),
+        ".",
+        "-C",
+        links.parents[1],
+        "usr/bin/python",
+    ]
     subprocess.run(["tar", "-c", "-f", packed, *parts], check=True, timeout=300)
     podman("import", packed, BASE, timeout_s=300)
     return place

@@ -49,7 +49,7 @@ def sources() -> Iterator[tuple[str, ast.Module]]:
 @functools.cache
 def codecs() -> dict[str, Codec[Any]]:
     """Return every codec that a module of the packages makes, by "module:NAME"."""
-    found = {}
+    found: dict[str, Codec[Any]] = {}
     for path, tree in sources():
         if any(_makes_codec(node) for node in ast.walk(tree)):
             module = path.removesuffix(".py").replace("/", ".")

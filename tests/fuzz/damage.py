@@ -272,7 +272,8 @@ def _account(before: Filled, hit: Hit, drained: dict[int, Reading], lost: set[in
 
 def _on_hit_pages(before: Filled, hit: Hit) -> set[int]:
     """Return the readings of which a byte may lie on a page that was hit."""
-    data, found = before.files.content[hit.file], set()
+    data = before.files.content[hit.file]
+    found: set[int] = set()
     if hit.file.endswith(".tail"):
         return found
     head, size = (WAL_HEADER_BYTES, FRAME_BYTES) if hit.file.endswith("-wal") else (0, PAGE_BYTES)

@@ -10,7 +10,7 @@ All chances come from the generator that is handed in, so an input is decided by
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -123,7 +123,9 @@ class Mutator:
     def _another(self, part: Any) -> Any:
         """Return what stands in the place of a part: mostly of its kind, so that it decodes."""
         if self.rng.random() < 0.15:
-            return self.rng.choice([self._integer, self._text, self._float, self._raw])()
+            kinds: tuple[Callable[[], Any], ...]
+            kinds = (self._integer, self._text, self._float, self._raw)
+            return self.rng.choice(kinds)()
         match part:
             case bool():
                 return not part

@@ -12,7 +12,7 @@ leaves the covey alone and looks whether it is one again.
 
 import random
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -260,7 +260,7 @@ class Siege:
                 raise Broken(f"{host.name} sent to {effect.to.host!r} port {effect.to.port}")
             if host.name != HOSTILE and self.rng.random() < 0.02:
                 self._recorded.append(effect.data)
-            send(host, effect)  # type: ignore[arg-type]
+            send(host, effect)
 
         def heed(host: Host, effect: object) -> None:
             assert isinstance(effect, Emit)
@@ -343,7 +343,7 @@ class Siege:
 
 def _timely(golden: Golden, epoch: int) -> Golden:
     """Return a frame as of this epoch, if it says one: what is of the future only waits."""
-    message = golden.codec.decode(golden.data)
+    message: Any = golden.codec.decode(golden.data)
     if not hasattr(message, "epoch"):
         return golden
     data = golden.codec.encode(msgspec.structs.replace(message, epoch=epoch))

@@ -61,7 +61,7 @@ def test_it_finds_a_log_that_ends_early_and_nobody_asks(monkeypatch: pytest.Monk
 
 
 def test_it_finds_a_loss_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_rows.mending, "record", lambda *_: None)
+    monkeypatch.setattr("agent.store.outbox_mending.record", lambda *_: None)
     assert found("outbox", "")
 
 

@@ -77,7 +77,7 @@ class Witness(Net):
                 self.meant_by[key, dot] = dead
             return state, dot
 
-        plane.replica.write = listen
+        plane.replica.write = listen  # type: ignore[method-assign, assignment]
         return plane
 
     def crash(self, number: NodeId) -> None:

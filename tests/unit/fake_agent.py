@@ -185,7 +185,7 @@ class FakeApps:
         self.state[name] = "stopped"
         return self._status(name)
 
-    def log(self, name: str, lines: int, *, follow: bool) -> AsyncIterator[str]:
+    def log(self, name: str, lines: int = 100, *, follow: bool = False) -> AsyncIterator[str]:
         self._status(name)
         return self._lines(lines, follow)
 

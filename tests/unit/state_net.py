@@ -7,6 +7,7 @@ import heapq
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from gossip.ids import NodeId
 from gossip.machine import Emit, Persist, SendFrame
@@ -168,8 +169,8 @@ class Net:
         self.settle(number)
         return request_id
 
-    def ask(self, number: NodeId, request: Request, seconds: float = 6.0) -> Result:
-        """Submit, let time pass until it completes, and return the result."""
+    def ask(self, number: NodeId, request: Request, seconds: float = 6.0) -> Any:
+        """Submit, let time pass until it completes, and return the result of the request's kind."""
         name = (number, self.submit(number, request))
         until = self.now + seconds
         while name not in self.results and self.now < until:

@@ -16,8 +16,8 @@ def test_a_newcomer_is_told_of_the_nearest_and_where_their_packets_come_from() -
     for node in range(2, 60):
         solo.hear(node, alive(node, addresses=(DOCKER,)), source=where(node))
     solo.swim._contacts.answered(59, 0.001)
-    node = SimpleNamespace(swim=solo.swim, addresses_of=solo.swim.addresses_of)
-    told = list(RunningCovey(cast("Driver", SimpleNamespace(node=node))).known_peers())
+    around = SimpleNamespace(swim=solo.swim, addresses_of=solo.swim.addresses_of)
+    told = list(RunningCovey(cast("Driver", SimpleNamespace(node=around))).known_peers())
     assert [peer.id for peer in told[:2]] == [ME, 59]
     assert len(told) == PEERS_MAX
     assert told[1].addresses == (where(59), DOCKER)

@@ -132,7 +132,7 @@ def test_every_message_has_a_vector() -> None:
 
 
 def test_each_plane_keeps_to_its_tags() -> None:
-    owned = [
+    owned: list[tuple[frozenset[int], list[Codec[typing.Any]]]] = [
         (frozenset(admission.TAGS), [admission.GUEST_CODEC, admission.MEMBER_CODEC]),
         (frozenset(admission.TAGS), [admission.RELAY_CODEC]),
         (frozenset(keys.TAGS), [keys.CODEC]),

@@ -94,26 +94,26 @@ async def _hostile_steps() -> AsyncIterator[Step]:
 
 def spoiled(agent: FakeAgent) -> None:
     """Put a hostile text wherever the agent has one."""
-    agent.identity.node_name = agent.identity.cluster_name = EVIL  # type: ignore[misc]
+    agent.identity.node_name = agent.identity.cluster_name = EVIL
     for node in (ME, OTHER, GONE):
         name = "ada" if node == ME else EVIL
         agent.members.put(
             msgspec.structs.replace(agent.members[node], name=name, tags={EVIL: EVIL})
         )
     agent.reasons = [EVIL]
-    agent.reason_of = lambda _node: EVIL  # type: ignore[method-assign]
-    agent.facts_of = lambda _node: {EVIL: EVIL}  # type: ignore[method-assign]
+    agent.reason_of = lambda _node: EVIL  # type: ignore[method-assign, assignment]
+    agent.facts_of = lambda _node: {EVIL: EVIL}  # type: ignore[method-assign, assignment]
     agent.kv.values = {EVIL: [EVIL.encode()], "text": [EVIL.encode()]}
     reading = Reading(EVIL, EVIL, EVIL, 1, {EVIL: EVIL})
     agent.telemetry.accepted = [Accepted(1, EVIL, reading)]
-    agent.telemetry.dead_letters = lambda _limit: [DeadLetter(EVIL, reading, EVIL, 1)]  # type: ignore[method-assign]
+    agent.telemetry.dead_letters = lambda _limit: [DeadLetter(EVIL, reading, EVIL, 1)]  # type: ignore[method-assign, assignment]
     status = agent.uplink.status()
     texts = [name for name in status.__struct_fields__ if isinstance(getattr(status, name), str)]
     uplink = msgspec.structs.replace(status, **dict.fromkeys(texts, EVIL))
     agent.uplink.status = lambda: uplink  # type: ignore[method-assign]
     agent.uplink.test = _hostile_steps  # type: ignore[method-assign]
     agent.forum.told = [Told(EVIL, EVIL, EVIL.encode(), OTHER, EVIL, 1, False, 1.0)]
-    agent.forum.recent = lambda _patterns, _limit: agent.forum.told  # type: ignore[method-assign]
+    agent.forum.recent = lambda _patterns, _limit: agent.forum.told  # type: ignore[method-assign, assignment]
     agent.forum.followed = [*agent.forum.told, Missed(3)]
     agent.forum.answers = [
         Answer(ME, EVIL, AnswerKind.ANSWERED, EVIL.encode(), 0.001),

@@ -99,7 +99,7 @@ def test_nobody_is_waited_for_where_nobody_starts(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[float] = []
-    monkeypatch.setattr(patience.time, "sleep", looks.append)
+    monkeypatch.setattr("agent.cli.patience.time.sleep", looks.append)
     with pytest.raises(AgentUnreachable, match="no agent listens"):
         PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
     assert not looks
@@ -110,8 +110,8 @@ def test_a_node_of_a_covey_may_be_about_to_start(
 ) -> None:
     paths.identity.mkdir()
     now = [0.0]
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(patience.time, "sleep", lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr("agent.cli.patience.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("agent.cli.patience.time.sleep", lambda s: now.__setitem__(0, now[0] + s))
     with pytest.raises(AgentUnreachable, match="no agent listens"):
         PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
     assert now[0] == pytest.approx(patience.STARTING_S, abs=2 * patience.LOOK_S)
@@ -122,8 +122,10 @@ def test_an_agent_that_starts_for_long_is_not_called_absent(
 ) -> None:
     """Whoever is told to start one would start a second."""
     now = [0.0]
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(patience.time, "sleep", lambda s: now.__setitem__(0, now[0] + 100 * s))
+    monkeypatch.setattr("agent.cli.patience.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "agent.cli.patience.time.sleep", lambda s: now.__setitem__(0, now[0] + 100 * s)
+    )
     with locked(paths), pytest.raises(AgentUnreachable, match="is starting") as caught:
         PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
     assert "covey run" not in caught.value.hint

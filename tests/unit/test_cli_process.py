@@ -151,7 +151,7 @@ def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
 
 def test_who_leaves_goes_on_running_outside(paths: Paths) -> None:
     """Whatever watches over the process would start it again, and so it does not end."""
-    lives = []
+    lives: list[Runnable] = []
 
     class Leaving(Runnable):
         def __init__(self, *_: object) -> None:

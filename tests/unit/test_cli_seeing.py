@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent import exits
@@ -120,11 +121,7 @@ def read_until(handle: int, wanted: bytes) -> bytes:
 
 def change(served: Served) -> None:
     bob = served.agent.members[OTHER]
-    served.agent.members.put(type(bob)(**{**_fields(bob), "state": MemberState.DEAD}))
-
-
-def _fields(member: object) -> dict[str, object]:
-    return {name: getattr(member, name) for name in member.__struct_fields__}  # type: ignore[attr-defined]
+    served.agent.members.put(msgspec.structs.replace(bob, state=MemberState.DEAD))
 
 
 @pytest.mark.parametrize(("end", "no_color"), [(signal.SIGINT, ""), (signal.SIGTERM, "1")])

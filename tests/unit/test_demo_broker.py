@@ -115,9 +115,13 @@ def test_the_uplink_delivers_to_it(
         collector = Collector(demo_broker.LOOPBACK, broker.port, kind.version)
         try:
             await asyncio.to_thread(collector.start)
-            options = {"version": kind.version, "qos": qos}
             async with rig(
-                tmp_path, broker.port, topic="covey/{sensor}", payload="", **options
+                tmp_path,
+                broker.port,
+                topic="covey/{sensor}",
+                payload="",
+                version=kind.version,
+                qos=qos,
             ) as r:
                 await r.accept(range(300))
                 await r.until_empty()

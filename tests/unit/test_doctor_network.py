@@ -17,7 +17,8 @@ NEAR = Address("fe80::1", 7747)
 
 
 def member(node: int, *where: Address, **more: Any) -> Member:
-    fields = {"state": MemberState.ALIVE, "boot": 1, "incarnation": 1, "changed_at": 0.0} | more
+    fields: dict[str, Any] = {"state": MemberState.ALIVE, "boot": 1, "incarnation": 1}
+    fields |= {"changed_at": 0.0} | more
     return Member(id=node, name=f"pi{node}", addresses=where, tags={}, **fields)
 
 

@@ -104,10 +104,10 @@ def test_limits_count_all_that_is_told(give: dict[str, str], says: str) -> None:
     store = FactsInMemory()
     told = board(store)
     with pytest.raises(LimitExceeded, match=f"{says}; nothing was changed"):
-        change(told, **give)
+        asyncio.run(told.change(give, ()))
     assert (store.published, store.kept) == ([], {})
     del give["0"]
-    change(told, **give)
+    asyncio.run(told.change(give, ()))
     assert store.published == [{**ALWAYS, **give}]
 
 

@@ -110,9 +110,7 @@ def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
     counts, sent = Counter[str](), list[bytes]()
     desk = AdmissionDesk.__new__(AdmissionDesk)
     desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
-    desk._covey = SimpleNamespace(  # type: ignore[assignment]
-        send_frame=lambda data, _to: sent.append(data)
-    )
+    desk._covey = SimpleNamespace(send_frame=lambda data, _to: sent.append(data))
     frames = list(spoilt(RELAY_CODEC))
     flood = [RELAY_CODEC.encode(Ask(2**40 + n, TokenOrder(1.0, 1))) for n in range(10 * ASKING_MAX)]
 

@@ -19,7 +19,7 @@ import pytest
 from agent.api import bodies
 from agent.api.application import create
 from agent.api.bodies import LARGE_BODIES_MAX, READINGS_BYTES_MAX, unzipped
-from agent.api.serving import BearerToken
+from agent.api.serving import BearerToken, Tokens
 from agent.exits import UNHEALTHY, AgentError
 from agent.telemetry.intake import BAD_TOLD
 from tests.fuzz.requests import exchange as ask
@@ -243,7 +243,7 @@ def test_readings_may_be_packed_too(served: Served) -> None:
 
 @pytest.mark.parametrize("form", ["Bearer {}", "Token {}", "Basic {}"])
 def test_the_token_is_taken_in_the_forms_of_both_versions(form: str) -> None:
-    guarded = BearerToken(create(FakeAgent()), "secret")
+    guarded = BearerToken(create(FakeAgent()), Tokens("secret", "metrics"))
 
     def status(token: str) -> int | None:
         if "Basic" in form:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 from packaging.markers import Marker
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ class Pin(NamedTuple):
         return self.marker is None or self.marker.evaluate()
 
 
-def _lock(name: str) -> dict[str, Pin]:
+def _lock(name: str) -> dict[NormalizedName, Pin]:
     text = (LOCKS / f"{name}.txt").read_text()
     pins = {
         canonicalize_name(found[1]): Pin(

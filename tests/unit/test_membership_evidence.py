@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossip.machine import Address
+from gossip.machine import Address, SendDatagram, SendFrame
 from gossip.membership.contacts import Paths
 from gossip.membership.members import REFUSED, MemberState
 from gossip.membership.messages import (
@@ -298,14 +298,14 @@ def test_paths_are_told_by_the_age_of_the_last_success() -> None:
     solo.now += 1
     solo.swim.peer_unreachable(2, solo.now)
     paths = solo.swim.paths_of(2, solo.now + 2)
-    age_s = pytest.approx(solo.now + 2 - asked_at)
+    age_s: Any = pytest.approx(solo.now + 2 - asked_at)
     assert paths == Paths(age_s, age_s, age_s, stream_failed_s=2)
 
 
 def stream_pings(solo: Solo) -> list[StreamPing]:
     """Return the pings by stream among the effects that wait."""
-    frames = [effect for effect in solo.swim.effects() if hasattr(effect, "to")]
-    pings = [PROBE_FRAMES.decode(f.data) for f in frames if isinstance(f.to, int)]
+    frames = [effect for effect in solo.swim.effects() if isinstance(effect, SendFrame)]
+    pings = [PROBE_FRAMES.decode(frame.data) for frame in frames]
     return [ping for ping in pings if isinstance(ping, StreamPing)]
 
 
@@ -352,6 +352,7 @@ def test_checks_send_no_rumours_to_a_closed_port() -> None:
         assert effect
     solo.now += MOMENT_S
     solo.swim._evidence.wake(solo.now)
-    bodies = [e.data for e in solo.swim.effects() if getattr(e, "to", None) == where(2)]
+    sent = [effect for effect in solo.swim.effects() if isinstance(effect, SendDatagram)]
+    bodies = [effect.data for effect in sent if effect.to == where(2)]
     assert [type(DATAGRAMS.decode(item)) for body in bodies for item in unpack(body)] == [Ping]
     assert solo.swim.counts["rumours/told"] == before

@@ -1,5 +1,7 @@
 """One Swim machine, fed by hand: how exchanges compare, and what they may and may not change."""
 
+from typing import Any
+
 import pytest
 
 from gossip.membership.exchange import PAGE_BYTES_MAX, EpochHeard
@@ -49,7 +51,7 @@ def told(difference: ExchangeDifference) -> set[int]:
     return {each.member for each in difference.entries}
 
 
-def answer(solo: Solo, message: object, peer: int = 2) -> object:
+def answer(solo: Solo, message: Any, peer: int = 2) -> Any:
     """Return the one frame with which we answer."""
     frame(solo, message, peer)
     [(to, answered)] = solo.frames

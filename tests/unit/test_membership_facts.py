@@ -51,6 +51,7 @@ def test_what_keeps_to_the_limits_is_accepted() -> None:
 def told_by(solo: Solo, node: int) -> Facts | None:
     frame(solo, ExchangeDifference((), (node,), is_partial=False))
     [(_, difference)] = solo.frames
+    assert isinstance(difference, ExchangeDifference)
     return difference.entries[0].facts
 
 

@@ -1,6 +1,7 @@
 """Parts of an agent after failures that nobody foresaw: each goes on, and nothing is lost."""
 
 import asyncio
+import importlib
 import os
 import sys
 from collections import Counter
@@ -58,7 +59,7 @@ def test_the_api_that_could_not_be_loaded_is_loaded_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading code takes file descriptors, of which there may be none just then."""
-    load, refusals = listen.import_module, [OUT_OF_FILES, OUT_OF_FILES]
+    load, refusals = importlib.import_module, [OUT_OF_FILES, OUT_OF_FILES]
 
     def scarce(name: str) -> object:
         if refusals:

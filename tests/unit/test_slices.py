@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent import slices as module
 from agent.slices import SLICE_S, collect, slices
 
 ITEM_S = SLICE_S / 3.9
@@ -15,7 +14,7 @@ PER_TURN = 4
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("agent.slices.time.perf_counter", lambda: now[0])
     return now
 
 

@@ -98,7 +98,11 @@ def test_an_idle_loop_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answered
         watch.stop()
 
-    monkeypatch.setattr(watch, "_wait_for_life", lambda causes: asked.append(causes) or True)
+    def wait(causes: object) -> bool:
+        asked.append(causes)
+        return True
+
+    monkeypatch.setattr(watch, "_wait_for_life", wait)
     asyncio.run(main())
     assert len(asked) < looks[0] / 2, "at its beginning and end the loop may have been at work"
 
@@ -112,7 +116,8 @@ def test_the_cause_is_the_innermost_function_of_ours() -> None:
             found.append(cause_of(sys._getframe(), (HERE,)))
             raise KeyError
 
-        unregister = register
+        def unregister(self, *_: object) -> selectors.SelectorKey:
+            return self.register()
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             return []

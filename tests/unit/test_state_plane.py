@@ -338,7 +338,7 @@ def test_frames_from_strangers_and_rubbish_are_counted_and_change_nothing() -> N
     net.ask(1, Put("lamp", b"on", w=3))
     plane = net.planes[1]
     sent: list[bytes] = []
-    net.send = lambda _sender, _to, data: sent.append(data)  # type: ignore[method-assign]
+    net.send = lambda _sender, _to, data: sent.append(data)  # type: ignore[method-assign, assignment]
     net.submit(2, Put("lamp", b"off"))
     net.run(1)
     for data in sent:

@@ -51,7 +51,7 @@ def watch_steps(net: Net) -> list[int]:
         wake(now)
         steps.append(0)
 
-    plane.replica.scan = counted  # type: ignore[method-assign]
+    plane.replica.scan = counted  # type: ignore[method-assign, assignment]
     plane.wake = woken  # type: ignore[method-assign]
     return steps
 

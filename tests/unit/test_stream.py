@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.net import link, listener, stream
+from agent.net import link, listener, sockets, stream
 from agent.net.frames import FRAME_BYTES_MAX, framed
 from agent.net.limits import QuietLog, origin_of
 from agent.net.sockets import open_sockets
@@ -437,7 +437,7 @@ def test_segments_are_cut_for_a_narrow_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    connect = stream.connected_to
+    connect = sockets.connected_to
 
     async def noted(host: str, port: int, path_bytes: int) -> socket.socket:
         asked.append(path_bytes)

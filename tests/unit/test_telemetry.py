@@ -1,7 +1,7 @@
 """Telemetry: followers get what was accepted, in order, and hear of what they missed."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.patience import GIVE_UP_S
 NOW_NS = 1_700_000_000_000_000_000
 
 
-async def next_reading(following: AsyncGenerator[Accepted | Overrun, None]) -> Accepted:
+async def next_reading(following: AsyncIterator[Accepted | Overrun]) -> Accepted:
     item = await anext(following)
     assert isinstance(item, Accepted)
     return item

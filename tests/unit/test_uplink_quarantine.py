@@ -58,7 +58,7 @@ class Model:
         return True
 
     def _answer(self, batch: list[int]) -> None:
-        refused = []
+        refused: list[int] = []
         glitch = self.glitches.pop(0) if self.glitches else len(batch)
         for index, position in enumerate(batch):
             kind = self.items[position].kind
@@ -125,7 +125,8 @@ def test_the_bad_at_the_head_hold_up_the_good_for_as_many_deaths_as_they_have_se
 @pytest.mark.parametrize("seed", range(30))
 def test_any_mixture_is_sorted_out(seed: int) -> None:
     rng = random.Random(seed)
-    kinds: list[Kind] = ["kills"] * rng.randint(0, 30) + ["refused"] * rng.randint(0, 30)
+    kinds: list[Kind] = ["kills"] * rng.randint(0, 30)
+    kinds += ["refused"] * rng.randint(0, 30)
     kinds += ["good"] * rng.randint(1, 300)
     rng.shuffle(kinds)
     model = Model([Item(f"s/{rng.randrange(8)}", kind) for kind in kinds])

@@ -327,11 +327,12 @@ def test_each_name_is_in_the_table_and_used() -> None:
     used = set()
     for path in _agent_files():
         for node in ast.walk(ast.parse(path.read_text())):
-            is_start = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            if is_start and node.func.attr in ("start", "_keep", "_spawn", "report") and node.args:
-                first = node.args[0]
-                if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                    used.add(first.value)
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr="start" | "_keep" | "_spawn" | "report"),
+                    args=[ast.Constant(value=str(name)), *_],
+                ):
+                    used.add(name)
     assert used == set(TASKS)
 
 
