@@ -64,10 +64,13 @@ class Moment(NamedTuple):
 
         What claims to be taken later than now was not taken on this device: now counts then.
         """
-        if reading.time_ns != UNTIMED and not reading.taken_ns:
+        if reading.taken_ns:
+            taken_ns = min(reading.taken_ns, self.steady_ns)
+            time_ns = max(0, self.wall_ns - (self.steady_ns - taken_ns))
+        elif reading.time_ns == UNTIMED:
+            taken_ns, time_ns = self.steady_ns, self.wall_ns
+        else:
             return reading
-        taken_ns = min(reading.taken_ns or self.steady_ns, self.steady_ns)
-        time_ns = max(0, self.wall_ns - (self.steady_ns - taken_ns))
         return msgspec.structs.replace(reading, time_ns=time_ns, taken_ns=taken_ns)
 
 
@@ -124,15 +127,18 @@ class Timekeeper:
     @property
     def is_kept(self) -> bool | None:
         """Whether the kernel says that the clock is kept right; None when it cannot be told."""
-        now_ns = self._steady_ns()
-        if now_ns - self._asked_at_ns >= KEPT_FOR_NS:
-            self._is_kept, self._asked_at_ns = self._ask(), now_ns
-        return self._is_kept
+        return self._is_kept_at(self._steady_ns())
 
     def now(self) -> Moment:
         """Return this moment, to time what has just come."""
-        stamp = Stamp(self._kernel, self.is_kept is not False)
-        return Moment(self.wall_ns(), self._steady_ns(), stamp)
+        steady_ns = self._steady_ns()
+        stamp = Stamp(self._kernel, self._is_kept_at(steady_ns) is not False)
+        return Moment(max(0, self.wall_ns()), steady_ns, stamp)
+
+    def _is_kept_at(self, now_ns: int) -> bool | None:
+        if now_ns - self._asked_at_ns >= KEPT_FOR_NS:
+            self._is_kept, self._asked_at_ns = self._ask(), now_ns
+        return self._is_kept
 
     def judge(self) -> Judge:
         """Return who judges readings at this moment: one for all that are looked at together."""

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import cast
 
@@ -22,6 +23,7 @@ TAGS_MAX = 64
 TAG_NAME_CHARACTERS_MAX = 128
 TAG_CHARACTERS_MAX = 1024  # Telegraf's tags hold paths, labels and whole command lines
 TEXT_VALUE_CHARACTERS_MAX = 1024
+NAMES_REMEMBERED = 1_000
 INTEGER_MAX = 2**63 - 1
 NS_PER_S = 1_000_000_000
 UNTIMED = -1
@@ -38,7 +40,7 @@ class BadReading(ValueError):
     """A reading that cannot be accepted; the message says what to change."""
 
 
-class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reading(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One measured value.
 
     ``sensor`` names what was measured, in levels divided by ``/``; ``value`` is a number, a
@@ -47,6 +49,8 @@ class Reading(msgspec.Struct, frozen=True, omit_defaults=True):
     texts. ``taken_ns`` is ``boot_time_ns()`` of the moment when it was taken, for a reading that is
     timed by this device's own clock: should that turn out to be wrong, it can be corrected. 0 when
     its source gave the time.
+
+    No cycle can lead through it, so the collector need not look at it (``gc=False``).
     """
 
     sensor: str
@@ -117,58 +121,75 @@ def _plain(value: object, told: str) -> Value:
 
 def check(reading: Reading) -> Reading:
     """Return the reading if an outbox may accept it. Raises BadReading, naming the field."""
-    _check_text(reading)
-    if len(reading.sensor) > SENSOR_CHARACTERS_MAX or not SENSOR_PATTERN.fullmatch(reading.sensor):
-        raise BadReading(
-            f"sensor {reading.sensor[:40]!r}: use 1 to {SENSOR_CHARACTERS_MAX} characters in "
-            "levels divided by '/', without blanks, '+', '#' or a '$' at the start"
-        )
-    _check_value(reading.sensor, reading.value)
-    if len(reading.unit) > UNIT_CHARACTERS_MAX:
-        raise BadReading(f"unit of {reading.sensor}: at most {UNIT_CHARACTERS_MAX} characters")
+    sensor, value, tags = reading.sensor, reading.value, reading.tags
+    _check_names(sensor, reading.unit, *tags)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise BadReading(f"value of {sensor}: {value} is no measurement; leave the reading out")
+    elif isinstance(value, str):
+        _check_text(sensor, value)
+    elif abs(value) > INTEGER_MAX:
+        raise BadReading(f"value of {sensor}: whole numbers have at most 64 bits")
     if not 0 <= reading.time_ns <= INTEGER_MAX and reading.time_ns != UNTIMED:
-        raise BadReading(f"time of {reading.sensor}: nanoseconds since 1970, up to the year 2262")
+        raise BadReading(f"time of {sensor}: nanoseconds since 1970, up to the year 2262")
     if not 0 <= reading.taken_ns <= INTEGER_MAX:
-        raise BadReading(f"taken_ns of {reading.sensor}: nanoseconds since the kernel's start")
-    _check_tags(reading.sensor, reading.tags)
+        raise BadReading(f"taken_ns of {sensor}: nanoseconds since the kernel's start")
+    if tags:
+        _check_tags(sensor, tags)
     return reading
 
 
-def _check_text(reading: Reading) -> None:
-    """Names are texts that MQTT carries in a header; what only a payload holds may be any text.
+@lru_cache(maxsize=NAMES_REMEMBERED)
+def _check_names(sensor: str, unit: str, *tags: str) -> None:
+    """Check what repeats from reading to reading; which names are good is remembered.
 
-    Python also reads bytes that are no UTF-8, into texts that nothing else can store or send.
+    Names are texts that MQTT carries in a header; what only a payload holds may be any text.
     """
-    found = flaw("".join((reading.sensor, reading.unit, *reading.tags)))
-    if found:
+    if found := flaw("".join((sensor, unit, *tags))):
         raise BadReading(
-            f"reading of {reading.sensor[:40]!a}: its sensor, its unit or a tag's name holds "
+            f"reading of {sensor[:40]!a}: its sensor, its unit or a tag's name holds "
             f"{found}, which MQTT does not carry; was it read in the wrong encoding?"
         )
-    value = reading.value if isinstance(reading.value, str) else ""
-    try:
-        "".join((value, *reading.tags.values())).encode()
-    except UnicodeEncodeError:
-        raise BadReading(f"reading of {reading.sensor[:40]!a}: a text is not UTF-8") from None
+    if len(sensor) > SENSOR_CHARACTERS_MAX or not SENSOR_PATTERN.fullmatch(sensor):
+        raise BadReading(
+            f"sensor {sensor[:40]!r}: use 1 to {SENSOR_CHARACTERS_MAX} characters in "
+            "levels divided by '/', without blanks, '+', '#' or a '$' at the start"
+        )
+    if len(unit) > UNIT_CHARACTERS_MAX:
+        raise BadReading(f"unit of {sensor}: at most {UNIT_CHARACTERS_MAX} characters")
+    if len(tags) > TAGS_MAX:
+        raise BadReading(f"tags of {sensor}: at most {TAGS_MAX}")
+    for name in tags:
+        if not 0 < len(name) <= TAG_NAME_CHARACTERS_MAX:
+            raise BadReading(
+                f"tag {name[:40]!r} of {sensor}: its name has 1 to {TAG_NAME_CHARACTERS_MAX} "
+                "characters"
+            )
 
 
-def _check_value(sensor: str, value: Value) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BadReading(f"value of {sensor}: {value} is no measurement; leave the reading out")
-    if isinstance(value, int) and abs(value) > INTEGER_MAX:
-        raise BadReading(f"value of {sensor}: whole numbers have at most 64 bits")
-    if isinstance(value, str) and len(value) > TEXT_VALUE_CHARACTERS_MAX:
+def _check_text(sensor: str, value: str) -> None:
+    if len(value) > TEXT_VALUE_CHARACTERS_MAX:
         raise BadReading(
             f"value of {sensor}: texts have at most {TEXT_VALUE_CHARACTERS_MAX} characters"
         )
+    _check_encoding(sensor, value)
 
 
 def _check_tags(sensor: str, tags: dict[str, str]) -> None:
-    if len(tags) > TAGS_MAX:
-        raise BadReading(f"tags of {sensor}: at most {TAGS_MAX}")
-    for name, text in tags.items():
-        if not 0 < len(name) <= TAG_NAME_CHARACTERS_MAX or len(text) > TAG_CHARACTERS_MAX:
-            raise BadReading(
-                f"tag {name[:40]!r} of {sensor}: its name has 1 to {TAG_NAME_CHARACTERS_MAX} "
-                f"characters, its value at most {TAG_CHARACTERS_MAX}"
-            )
+    texts = "".join(tags.values())
+    if len(texts) > TAG_CHARACTERS_MAX:
+        for name, text in tags.items():
+            if len(text) > TAG_CHARACTERS_MAX:
+                raise BadReading(
+                    f"tag {name!r} of {sensor}: its value has at most {TAG_CHARACTERS_MAX} "
+                    "characters"
+                )
+    _check_encoding(sensor, texts)
+
+
+def _check_encoding(sensor: str, text: str) -> None:
+    """Python also reads bytes that are no UTF-8, into texts that nothing can store or send."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadReading(f"reading of {sensor!a}: a text is not UTF-8") from None

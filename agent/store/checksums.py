@@ -13,7 +13,7 @@ to be written anew.
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -88,14 +88,18 @@ class Table(NamedTuple):
         )
 
 
-def seal_all(table: Table, rows: Iterable[tuple[Value, ...]]) -> Iterator[tuple[Value, ...]]:
-    """Yield the rows of a table whose checksum is its last column, as they are stored.
+def seal_all(
+    table: Table, first: int, rows: Sequence[tuple[Value, ...]]
+) -> list[tuple[Value, ...]]:
+    """Return rows as they are stored, numbered from ``first`` on, their checksum at the end.
 
     ``sealed`` for a hundred thousand rows a second; no value at the end may be None.
     """
-    name = table.name
-    for row in rows:
-        yield (*row, zlib.crc32(_encode((name, *row))))
+    name, crc32, encode = table.name, zlib.crc32, _encode
+    return [
+        (number, *row, crc32(encode((name, number, *row))))
+        for number, row in enumerate(rows, first)
+    ]
 
 
 def is_sealed(table: Table, row: Sequence[Value]) -> bool:

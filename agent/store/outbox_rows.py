@@ -24,6 +24,7 @@ from gossip.ids import Boot
 
 # Delivered readings are deleted in batches: rare enough for flash, small enough for the thread.
 PRUNE_BATCH, PRUNE_BATCH_MAX = 1_000, 20_000
+INSERTED_AT_ONCE = 1_000  # a list of them is faster to make than one after the other, and small
 DEAD_LETTERS_MAX = 10_000
 
 Row = tuple[int, str, bytes]  # time_ns, sensor, body
@@ -63,15 +64,16 @@ class _Body(msgspec.Struct, array_like=True, gc=False):
     is_kept: bool = True
 
 
-_ENCODER = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
 _DECODER = msgspec.msgpack.Decoder(_Body)
 
 
 def row(reading: Reading, stamp: Stamp) -> Row:
     """Return a reading as it is stored, and how the clock was that timed it, if it was ours."""
-    body = (reading.value, reading.unit, reading.tags)
-    timed = (reading.taken_ns, *stamp) if reading.taken_ns else ()
-    return (reading.time_ns, reading.sensor, _ENCODER.encode((*body, *timed)))
+    value, unit, tags, taken_ns = reading.value, reading.unit, reading.tags, reading.taken_ns
+    kernel, is_kept = stamp
+    timed = (value, unit, tags, taken_ns, kernel, is_kept)
+    return reading.time_ns, reading.sensor, _encode(timed if taken_ns else timed[:3])
 
 
 def reading(time_ns: int, sensor: str, body: bytes) -> tuple[Reading, int, bool]:
@@ -142,13 +144,15 @@ def losses(connection: Connection) -> list[Range]:
     return mending.losses(connection)
 
 
-def insert(rows: list[Row], at_least: int, connection: Connection) -> int:
+def insert(rows: Sequence[Row], at_least: int, connection: Connection) -> int:
     """Append rows, behind all others and from this position on; return that of the first."""
     first = max(next_position(connection), at_least)
-    connection.executemany(
-        "INSERT INTO readings (position, time_ns, sensor, body, checksum) VALUES (?, ?, ?, ?, ?)",
-        seal_all(READINGS, ((position, *row) for position, row in enumerate(rows, first))),
-    )
+    for start in range(0, len(rows), INSERTED_AT_ONCE):
+        connection.executemany(
+            "INSERT INTO readings (position, time_ns, sensor, body, checksum)"
+            " VALUES (?, ?, ?, ?, ?)",
+            seal_all(READINGS, first + start, rows[start : start + INSERTED_AT_ONCE]),
+        )
     return first
 
 

@@ -98,16 +98,33 @@ def test_long_work_gives_the_loop_its_turns(name: str) -> None:
     assert asyncio.run(turns_during(work)) >= turns
 
 
-def test_so_do_accepting_and_looking_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_does_looking_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outboxes, "RECENT_STRETCH", 10)
 
     async def main() -> None:
         database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
         outbox = await Outbox.open(database, 1, 1 << 32)
-        readings = [Reading("t", number) for number in range(ITEMS)]
-        assert await turns_during(lambda: outbox.accept(readings)) >= ITEMS
+        await outbox.accept([Reading("t", number) for number in range(ITEMS)])
         assert await turns_during(lambda: outbox.recent("t", ITEMS)) >= ITEMS
         await outbox.close()
+        await database.close()
+
+    asyncio.run(main())
+
+
+def test_so_does_accepting_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_: object) -> int:
+        return 1
+
+    async def main() -> None:
+        database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
+        outbox = await Outbox.open(database, 1, 1 << 32)
+        readings = [Reading("t", number) for number in range(ITEMS * outboxes.PREPARED_AT_ONCE)]
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "write", at_once)
+            assert await turns_during(lambda: outbox.accept(readings)) >= ITEMS
         await database.close()
 
     asyncio.run(main())

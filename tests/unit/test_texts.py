@@ -1,5 +1,6 @@
 """Which texts MQTT carries, and that none of the others passes any door."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_no_name_holds_them(character: str, place: str) -> None:
         check(reading)
     assert f"U+{ord(character):04X}" in str(caught.value)
     assert str(caught.value).isprintable(), "the complaint goes to terminals and logs"
+
+
+def test_what_was_found_good_once_is_good_in_its_place_only() -> None:
+    """Good names are remembered: the same texts elsewhere, and bad ones a second time, are not."""
+    check(Reading("room/t", 1, "C", tags={"floor of the house": "2"}))
+    for bad in (
+        Reading("floor of the house", 1, "C"),
+        Reading("room/t", 1, "C", tags={"": "2"}),
+        Reading("room/t", 1, "C\x85", tags={"floor of the house": "2"}),
+        Reading("room/t", 1, "C", tags={"floor of the house": "2" * 1025}),
+        Reading("room/t", math.inf, "C", tags={"floor of the house": "2"}),
+    ):
+        for _ in range(2):
+            with pytest.raises(BadReading):
+                check(bad)
 
 
 @pytest.mark.parametrize(
