@@ -48,6 +48,7 @@ from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
 from agent.notation import counted
 from agent.paths import Paths
+from agent.probation import Probation
 from agent.reasons import Reasons
 from agent.rtt import RoundTripDesk
 from agent.security import identity
@@ -104,6 +105,7 @@ class Agent:
     admission: AdmissionDesk
     round_trips: RoundTripDesk
     keys: KeyDesk
+    probation: Probation
     doctor: Doctor | EarlyDoctor
     discovery: Discovery
 
@@ -373,6 +375,9 @@ class Agent:
             network.mdns,
             network.interfaces,
         )
+        self.probation = Probation(self.paths)
+        opened.callback(self.probation.close)
+        self.metrics.count(lambda: self.probation.counts)
         self._node = self._make_node(plan)
         streams = Streams(self.identity, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
@@ -434,6 +439,7 @@ class Agent:
             self._rng,
             lambda _now: time.time_ns() // 1_000_000,
             time.clock_gettime(time.CLOCK_BOOTTIME),
+            self.probation.take,
         )
 
     def _make_facts(self) -> FactBoard:

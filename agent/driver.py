@@ -37,6 +37,10 @@ from agent.subscription import Subscription
 from gossip.errors import LocalError, Malformed
 from gossip.ids import NodeId
 from gossip.machine import Address, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.membership import events, hearsay, queries
+from gossip.membership.events import EventDelivered
+from gossip.membership.members import MemberChanged
+from gossip.membership.queries import QueryHeard
 from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
 from gossip.state.requests import Completed, Request, Result, Watch, WatchEvent
@@ -299,12 +303,22 @@ class Driver:
                     self.counts["events_dropped/watch_overrun"] += 1
             case SentinelsChanged(watched):
                 self._streams.keep(watched)
+            case EventDelivered():
+                self.node.on_trial(events.title_of(event.event), lambda: self._tell(event))
+            case QueryHeard():
+                self.node.on_trial(queries.title_of(event.key), lambda: self._tell(event))
+            case MemberChanged(member):
+                words = hearsay.title_of(member.id, member.boot, member.described)
+                self.node.on_trial(words, lambda: self._tell(event))
             case _:
-                for callback in self._listeners:
-                    callback(event)
-                for subscriber in tuple(self._subscribers):
-                    if not subscriber.put(event):
-                        self.counts["events_dropped/subscriber_overrun"] += 1
+                self._tell(event)
+
+    def _tell(self, event: object) -> None:
+        for callback in self._listeners:
+            callback(event)
+        for subscriber in tuple(self._subscribers):
+            if not subscriber.put(event):
+                self.counts["events_dropped/subscriber_overrun"] += 1
 
     def _unwatch(self, number: int) -> None:
         self._watches.pop(number)

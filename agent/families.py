@@ -96,6 +96,8 @@ FAMILIES: dict[str, str] = {
     "uplink_refusals": "Publications that the broker refused, by the reason.",
     # ---- the agent itself
     "tasks_failed": "Failures of the agent's background tasks, by name.",
+    "ended_by": "What the agent took in from others when its last life ended, by the kind.",
+    "set_aside": "Times that something was passed over which ended the agent twice, by the kind.",
     "clock": "Times that the wall clock was set, by the direction.",
     # ---- apps and API
     "apps": "Processes of apps, by how they began or ended.",

@@ -134,6 +134,16 @@ class Paths(NamedTuple):
         """The token that opens the metrics alone, unless the configuration names another file."""
         return self.data / "metrics-token"
 
+    @property
+    def on_trial(self) -> Path:
+        """The note of what is being taken in; it outlives the process, and no reboot."""
+        return self.runtime / "on-trial"
+
+    @property
+    def set_aside(self) -> Path:
+        """What ended this agent, and how often."""
+        return self.data / "set-aside.json"
+
     def create(self) -> None:
         """Make the data and runtime directories, for this user only where they are new.
 

@@ -17,6 +17,12 @@ the loop's stack. A call that holds Python's lock stops this thread too; it then
 finds the loop right behind that call. When a stall would have been none but for the time that the
 loop waited for a processor, no code is to blame: the machine was busy, or the process stopped.
 
+A loop that does not turn for half a minute will not turn again: the process is ended, with the
+stacks of all threads in the log, and whoever watches over it starts it anew. Time in which this
+thread did not run either does not count, so that neither a pause nor a busy machine ends an agent.
+A call that holds Python's lock keeps this thread from ending anything. It uses up processor time,
+which the kernel measures: half a minute of it without a look from here raises SIGPROF.
+
 Each stall of 270 ms or more is noticed, and while the loop is busy each of 40; of shorter ones,
 down to 20 ms, some. Told is how long it was at least. To look more often at an idle loop would cost
 as much as the idle agent does: waking a thread is what is dear, not the look.
@@ -25,8 +31,11 @@ as much as the idle agent does: waking a thread is what is dear, not the look.
 import asyncio
 import asyncio.base_events
 import asyncio.runners
+import faulthandler
 import logging
+import os
 import selectors
+import signal
 import sys
 import threading
 import time
@@ -36,6 +45,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from agent.exits import UNHEALTHY
+
 STALL_S = 0.02
 IDLE_INTERVAL_S, BUSY_INTERVAL_S = 0.25, 0.02
 BUSY_FOR_S = 0.5
@@ -44,6 +55,12 @@ SAMPLE_S = 0.01
 WARNED_S = 0.1
 LOG_INTERVAL_S = 60.0
 NS_PER_S = 1_000_000_000
+STUCK_S = 30.0
+"""As in the unit's WatchdogSec, which needs systemd."""
+COUNTED_S = 0.1
+"""As so much counts at most what passed between two looks."""
+WINDING_S = 1.0
+"""How often the kernel's measure begins anew."""
 REMEMBERED = 256
 CAUSES_MAX = 64
 
@@ -85,6 +102,7 @@ class StallWatch:
         self._sleep = threading.Lock()  # acquired for good: taking it again sleeps, releasing wakes
         self._sleep.acquire()
         self._log_after: dict[str, float] = {}
+        self._wound_at = 0.0
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
 
@@ -94,6 +112,8 @@ class StallWatch:
         self._watched = threading.get_ident()
         self._queue_times = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
         self._cpu_clock = time.pthread_getcpuclockid(self._watched)
+        faulthandler.register(signal.SIGPROF, all_threads=True, chain=True)
+        self._wind(time.monotonic())
         self._thread = threading.Thread(target=self._watch, name="loop-watch", daemon=True)
         self._thread.start()
 
@@ -119,6 +139,8 @@ class StallWatch:
             self._sleep.release()
             self._thread.join()
             self._thread = None
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            faulthandler.unregister(signal.SIGPROF)
 
     # ---- in the watching thread -----------------------------------------------------------------
 
@@ -130,6 +152,7 @@ class StallWatch:
             if self._sleep.acquire(timeout=interval_s):
                 return
             now = time.monotonic()
+            self._wind(now)
             # This thread itself may have been kept from looking, by whoever held Python's lock.
             late_s = now - due
             frame = self._frame()
@@ -160,11 +183,24 @@ class StallWatch:
             self._loop.call_soon_threadsafe(alive.set)
         except RuntimeError:  # the loop is closed
             return False
+        stuck_s, looked_at = 0.0, time.monotonic()
         while not alive.wait(SAMPLE_S):
             causes[cause_of(self._frame(), self._ours)] += 1
             if self._ending:
                 return False
+            now = time.monotonic()
+            stuck_s += min(now - looked_at, COUNTED_S)
+            looked_at = now
+            self._wind(now)
+            if stuck_s >= STUCK_S:
+                _end_process(causes.most_common(1)[0][0])
         return True
+
+    def _wind(self, now: float) -> None:
+        """Have the kernel end the process if this thread is kept from looking again."""
+        if now - self._wound_at >= WINDING_S:
+            self._wound_at = now
+            signal.setitimer(signal.ITIMER_PROF, STUCK_S)
 
     def _queued_s(self) -> float:
         """Return how long the loop's thread waited for a processor since it began, if known."""
@@ -195,6 +231,17 @@ class StallWatch:
             self._log_after[cause] = stall.ended_at + LOG_INTERVAL_S
             short = logging.DEBUG if cause == MACHINE else logging.INFO
             log.log(short if stall.lasted_s < WARNED_S else logging.WARNING, "%s", describe(stall))
+
+
+def _end_process(cause: str) -> None:
+    """End a process whose event loop is stuck, without any of its manners."""
+    log.critical(
+        "the event loop is stuck in %s, and the agent ends itself; what was acknowledged is on "
+        "disk. Where it is now:",
+        cause,
+    )
+    faulthandler.dump_traceback(all_threads=True)
+    os._exit(UNHEALTHY)
 
 
 def describe(stall: Stall) -> str:

@@ -8,7 +8,8 @@
         ├── Malformed         bytes that do not decode
         ├── Forged            a seal or signature that does not verify
         │   └── UnknownKey        a seal under a key that we do not hold
-        └── Replayed          a datagram that was seen before, or is too old to tell
+        ├── Replayed          a datagram that was seen before, or is too old to tell
+        └── SetAside          something that ended this agent before
 
 A RemoteError never changes state: whoever catches it counts it and goes on.
 """
@@ -52,3 +53,7 @@ class UnknownKey(Forged):
 
 class Replayed(RemoteError):
     """A datagram whose counter was seen before, or fell out of the window."""
+
+
+class SetAside(RemoteError):
+    """Something that ended this agent twice: it is not taken in again (``gossip/trials.py``)."""

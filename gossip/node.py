@@ -31,6 +31,7 @@ from gossip.state.plane import StatePlane
 from gossip.state.registry import Registry
 from gossip.state.requests import RegistryAdopted, Request
 from gossip.state.storage import Storage
+from gossip.trials import OnTrial, trusted
 from gossip.tuning import Tuning
 from gossip.wire import tag_of
 
@@ -90,6 +91,7 @@ class Node:
         rng: random.Random,
         wall_ms: Callable[[Instant], int],
         now: Instant,
+        on_trial: OnTrial = trusted,
     ) -> None:
         me, boot, tuning = settings.me, settings.boot, settings.tuning
         self.settings = settings
@@ -99,6 +101,9 @@ class Node:
         self.state = StatePlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, order, now
         )
+        self.on_trial = on_trial
+        self.swim.put_on_trial(on_trial)
+        self.state.replica.on_trial = on_trial
         self._envelope = Envelope(settings.cluster_id, me, boot, suite)
         self._counts: Counter[str] = Counter()
         self._effects: deque[Effect] = deque()

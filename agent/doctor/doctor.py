@@ -131,6 +131,7 @@ class Doctor:
             running.clock(agent.clock.last_step, boot_time()),
             running.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
             running.stores(agent.losses(), damaged_files(agent.paths.data)),
+            running.probation(agent.probation.set_aside),
             running.membership(agent.members),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),

@@ -71,6 +71,18 @@ def tasks(troubles: Sequence[str], last_errors: Mapping[str, str], counts: Count
     return ok("tasks", "all background tasks run, and none has failed.")
 
 
+def probation(set_aside: Sequence[str]) -> Finding:
+    """Look whether something that others told has ended the agent, and is passed over."""
+    if set_aside:
+        return fail(
+            "set-aside",
+            f"these ended the agent twice, and are not taken in: {', '.join(set_aside)}.",
+            "Report it with the agent's log. A newer version of Covey tries them again. What is "
+            "passed over is missing here: a record is read from its other owners.",
+        )
+    return ok("set-aside", "nothing that others told has ended the agent twice.")
+
+
 def membership(members: Iterable[Member]) -> Finding:
     """Look who is not there."""
     away = sorted(each.name for each in members if each.state.value in ("suspect", "dead"))

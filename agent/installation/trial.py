@@ -19,7 +19,8 @@ from agent.installation.system import System
 NO_RESTRICTION = (
     *("Type", "NotifyAccess", "ExecStart", "Restart", "RestartSec", "RestartPreventExitStatus"),
     *("WatchdogSec", "TimeoutStopSec", "StateDirectory", "StateDirectoryMode"),
-    *("RuntimeDirectory", "RuntimeDirectoryMode", "ConfigurationDirectory"),
+    *("RuntimeDirectory", "RuntimeDirectoryMode", "RuntimeDirectoryPreserve"),
+    "ConfigurationDirectory",
 )
 PRIVATE_USERS = "PrivateUsers=yes"
 NOT_EXECUTED = 203

@@ -155,7 +155,7 @@ class Events:
         if reason is not None:
             self._counts["events_ignored/" + reason] += 1
             return
-        self._keep(event, now)
+        self._post.on_trial(title_of(event), lambda: self._keep(event, now))
 
     def _objection(self, event: Event, now: Instant, old: int) -> str | None:
         if id_of(event) in self._kept:
@@ -254,6 +254,11 @@ class Events:
 def id_of(event: Event) -> EventId:
     """Return what tells this event apart from all others."""
     return EventId(event.sender, event.boot, event.sequence)
+
+
+def title_of(event: Event) -> str:
+    """Return what an event is called while it is on trial."""
+    return f"event {event.sender:016x}-{event.boot:x}-{event.sequence}"
 
 
 def check(words: "Event | Query") -> None:

@@ -10,7 +10,7 @@ answered with the death.
 from collections import Counter
 from collections.abc import Iterable
 
-from gossip.ids import NodeId
+from gossip.ids import Boot, NodeId
 from gossip.machine import Instant
 from gossip.membership.beliefs import Beliefs
 from gossip.membership.book import addresses_of
@@ -57,7 +57,14 @@ class Hearsay:
 
     def merge(self, entries: Iterable[Entry], now: Instant) -> bool:
         """Take the entries in; say whether we have facts now that others may lack."""
-        learnt = [self._merge(entry, now) for entry in entries]
+        learnt = [self._try(entry, now) for entry in entries]
+        return any(learnt)
+
+    def _try(self, entry: Entry, now: Instant) -> bool:
+        learnt: list[bool] = []
+        facts = entry.facts.number if entry.facts else 0
+        what = title_of(entry.member, entry.boot, entry.described, facts)
+        self._post.on_trial(what, lambda: learnt.append(self._merge(entry, now)))
         return any(learnt)
 
     def _merge(self, entry: Entry, now: Instant) -> bool:
@@ -120,6 +127,11 @@ class Hearsay:
             return False
         invented = entry.facts.number > self._facts.number_of(ourselves)
         return invented and self._facts.rise_above(ourselves, entry.facts.number)
+
+
+def title_of(member: NodeId, boot: Boot, described: int, facts: int = 0) -> str:
+    """Return what a member's words about itself are called while they are on trial."""
+    return f"member {member:016x}-{boot:x}-{described}-{facts}"
 
 
 def _is_sound(entry: Entry) -> bool:

@@ -14,6 +14,7 @@ from gossip.membership.broadcasts import Broadcasts
 from gossip.membership.members import MemberTable
 from gossip.membership.messages import DATAGRAMS, Datagram, Filler
 from gossip.membership.rumours import Rumours
+from gossip.trials import OnTrial, trusted
 from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, NARROW_PACKET_BYTES, Tuning
 from gossip.wire import LENGTH_BYTES, pack
 
@@ -36,6 +37,8 @@ class Post:
         self.counts: Counter[str] = Counter()
         self.farewell: Datagram | None = None
         """What stands first in every packet: our goodbye, once we are leaving."""
+        self.on_trial: OnTrial = trusted
+        """What takes in the words of others."""
         self._members = members
         self._tuning = tuning
         self._narrow: set[Address] = set()

@@ -230,6 +230,10 @@ class Queries:
         if query.asker not in self._members:
             self._counts["queries_ignored/unknown asker"] += 1
             return
+        self._post.on_trial(title_of(key), lambda: self._take(query, now))
+
+    def _take(self, query: Query, now: Instant) -> None:
+        key = (query.asker, query.boot, query.number)
         timeout_s = min(query.timeout_ms / 1000, self._tuning.query_timeout_max_s)
         self._remembered[key] = now + timeout_s
         if len(self._remembered) > REMEMBERED_MAX:
@@ -337,3 +341,9 @@ class Queries:
 def matches(filters: Mapping[str, str], tags: Mapping[str, str]) -> bool:
     """Say whether somebody with these tags is meant."""
     return all(tags.get(name) == value for name, value in filters.items())
+
+
+def title_of(key: QueryKey) -> str:
+    """Return what a query is called while it is on trial."""
+    asker, boot, number = key
+    return f"query {asker:016x}-{boot:x}-{number}"

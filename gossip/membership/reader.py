@@ -17,6 +17,7 @@ from gossip.membership.detector import Detector
 from gossip.membership.evidence import Evidence
 from gossip.membership.exchange import Exchange
 from gossip.membership.forum import Forum
+from gossip.membership.hearsay import title_of
 from gossip.membership.introductions import Introductions
 from gossip.membership.local import LocalMember
 from gossip.membership.members import MemberTable
@@ -116,7 +117,10 @@ class Reader:
             case Position():
                 if sender in self._members:
                     self._contacts.coordinates.learn(sender, message.place)
-            case Alive() | Suspect() | Dead() | Left() | Asleep():
+            case Alive():
+                words = title_of(message.member, message.boot, message.incarnation)
+                self._post.on_trial(words, lambda: self._beliefs.claim(message, source, now))
+            case Suspect() | Dead() | Left() | Asleep():
                 self._beliefs.claim(message, source, now)
                 if isinstance(message, Suspect) and message.evidence == REFUSAL:
                     self._evidence.seconded(message, now)

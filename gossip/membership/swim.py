@@ -49,6 +49,7 @@ from gossip.membership.reader import Reader
 from gossip.membership.roll import REAP_INTERVAL_S, Roll
 from gossip.membership.roundtrips import RoundTrips
 from gossip.membership.sentinels import Sentinels
+from gossip.trials import OnTrial
 from gossip.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
 
 NEVER = math.inf
@@ -473,6 +474,10 @@ class Swim:
     def relays_to(self, node: NodeId) -> list[NodeId]:
         """Return who may carry a stream to a member that we cannot dial, best first."""
         return self._reach.relays_to(node)
+
+    def put_on_trial(self, on_trial: OnTrial) -> None:
+        """Have what is taken in from others noted by ``on_trial`` (``gossip/trials.py``)."""
+        self._post.on_trial = on_trial
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first; empty when nobody knows."""

@@ -23,6 +23,7 @@ Cheap when equal: one small frame each way.
 from collections.abc import Callable
 from enum import Enum
 
+from gossip.errors import SetAside
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.state.agenda import Agenda
@@ -180,7 +181,11 @@ class Comparisons:
         for key, state in told:
             del run.differing[key]
             if self._is_owner(run.partition):
-                self._replica.merge(run.partition, key, state, now)
+                try:
+                    self._replica.merge(run.partition, key, state, now)
+                except SetAside:  # a pass without it would hold it for deleted
+                    self._fail(run, now)
+                    raise
                 self._post.counts["repairs/keys"] += 1
         self._go_on(run, now)
 

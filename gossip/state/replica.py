@@ -16,8 +16,10 @@ under a new actor: the old one vouched for records that are not here any more.
 
 import random
 from collections.abc import Callable, Iterable
+from hashlib import blake2b
 
 from gossip.clock import HybridClock
+from gossip.errors import SetAside
 from gossip.ids import NodeId
 from gossip.machine import Instant, Persist
 from gossip.state.dots import Actor, Coverage, Dot, PartitionClock
@@ -44,11 +46,20 @@ from gossip.state.storage import (
     RecordChange,
     Storage,
 )
+from gossip.trials import OnTrial, trusted
 
 ACTOR_BITS = 64
+TITLE_MARK_BYTES, TITLE_KEY_CHARACTERS = 8, 100
 
 Listener = Callable[[str, Record, Record, int], None]
 """(key, record before, record after, token): called for each change of live versions."""
+
+
+def title_of(key: str, state: KeyState) -> str:
+    """Return what a state of a key is called while it is on trial; another write has another."""
+    told = repr((key, sorted(state.dots()), state.context)).encode()
+    mark = blake2b(told, digest_size=TITLE_MARK_BYTES).hexdigest()
+    return f"record {mark} of {key[:TITLE_KEY_CHARACTERS]}"
 
 
 class Partition:
@@ -80,6 +91,7 @@ class Replica:
         self.me = me
         self.listener: Listener = lambda _key, _before, _after, _token: None
         held = storage.holdings()
+        self.on_trial: OnTrial = trusted
         self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
         self.damaged = {p for p, since in held.items() if since == DAMAGED}
         self._actor = actor
@@ -198,7 +210,15 @@ class Replica:
         return Version(held.actor, held.issued, self._clock.tick(now), value)
 
     def merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
-        """Merge what another node told of a key."""
+        """Merge what another node told of a key.
+
+        Raises SetAside: then nothing may be said, or believed, that rests on having merged it.
+        """
+        what = title_of(key, state)
+        if not self.on_trial(what, lambda: self._merge(partition, key, state, now)):
+            raise SetAside(f"{what} ended this agent before")
+
+    def _merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
         for version in state.live:
             self._clock.merge(version.stamp, now)
         before = self.record(partition, key)

@@ -60,6 +60,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/uplink/advice.py": ("tests/unit/test_uplink_trial.py",),
     "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
     "agent/uplink/memory.py": ("tests/unit/test_uplink_rules.py",),
+    "agent/probation.py": ("tests/unit/test_probation.py",),
     "agent/uplink/trial.py": ("tests/unit/test_uplink_trial.py",),
     # What comes from this machine: people, programs, configuration.
     "agent/admission/tokens.py": (PARSERS,),

@@ -4,6 +4,8 @@ import asyncio
 import doctest
 import logging
 import selectors
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from agent import stalls
+from agent.exits import UNHEALTHY
 from agent.stalls import MACHINE, OTHER, Stall, StallWatch, cause_of
+from tests.patience import GIVE_UP_S
 
 HERE = f"{Path(__file__).resolve().parent}/"
 RUNNERS: list[Callable[..., None]] = [asyncio.run]
@@ -163,3 +167,49 @@ def test_a_loop_that_is_closed_ends_the_watch() -> None:
 def test_the_example() -> None:
     assert doctest.testmod(stalls).attempted > 0
     assert doctest.testmod(stalls).failed == 0
+
+
+STUCK = """
+import asyncio, logging, re, sys, time
+from agent import stalls
+stalls.STUCK_S, stalls.COUNTED_S, stalls.WINDING_S = 0.3, 0.02, 0.05
+logging.basicConfig()
+
+async def main():
+    watch = stalls.StallWatch()
+    watch.start()
+    await asyncio.sleep(0.01)
+    {how}
+
+asyncio.run(main())
+"""
+ENDS = {
+    "in Python": ("while True: pass", UNHEALTHY),
+    "asleep": ("time.sleep(3600)", UNHEALTHY),
+    "in C, with Python's lock": ("re.match('(a*)*b', 'a' * 60)", -signal.SIGPROF),
+}
+"""How a loop may be stuck, and what ends its process."""
+
+
+@pytest.mark.parametrize(("how", "status"), ENDS.values(), ids=ENDS)
+def test_a_stuck_loop_ends_its_process(how: str, status: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK.format(how=how)],
+        check=False, capture_output=True, text=True, timeout=GIVE_UP_S,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert "in main" in done.stderr, "it says where"
+
+
+def test_a_pause_of_the_whole_process_is_no_stuck_loop() -> None:
+    """A debugger, a container that is paused, a machine that swaps: it goes on afterwards."""
+    how = "print('ready', flush=True); [await asyncio.sleep(0.01) for _ in range(100)]"
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK.format(how=how)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.0)  # three times as long as a loop may be stuck here
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(GIVE_UP_S) == 0
