@@ -385,6 +385,7 @@ class Agent:
         self.admission = AdmissionDesk(
             self.identity, self._control, RunningCovey(self.driver), self.counts
         )
+        self.admission.start()
         opened.push_async_callback(self.admission.stop)
         book = PeerBook(self._control, self.identity.node_id, self._node.addresses_of)
         await book.start(self.identity.first_peers())

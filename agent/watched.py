@@ -80,6 +80,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "start-time": (Failure.AGAIN, "asking the service manager for time to start"),
     "stream-accept": (Failure.AGAIN, "accepting streams"),
     "stream-serve": (Failure.ONCE, "a stream from somebody"),
+    "token-expiry": (Failure.AGAIN, "which tokens have expired"),
     "uplink": (Failure.AGAIN, "delivery to the broker"),
     "watchdog": (Failure.AGAIN, "the signs of life for the service manager"),
 }

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from agent import exits, watched
+from agent.admission.guessing import WrongTokens
 from agent.admission.issuing import Issuer, authority_of
 from agent.admission.messages import (
     GREETING_BYTES_MAX,
@@ -30,24 +31,36 @@ from agent.admission.messages import (
     Greeting,
     KnownPeer,
     Refused,
+    TokenAnswer,
+    TokenList,
     TokenMade,
     TokenOrder,
+    TokenQuestion,
+    TokenRevocation,
+    TokenRevoked,
+    TokenShown,
+    TokensShown,
     Welcome,
 )
+from agent.admission.terms import Terms
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame
+from agent.net.limits import QuietLog
 from agent.security.identity import Identity
 from agent.store.control import ControlStore
 from gossip.errors import Malformed
-from gossip.ids import NodeId, format_node_id
+from gossip.ids import NodeId
+from gossip.state.admitted import INVITER, Admitted
 
 RELAY_S = 10.0
 ASK_AGAIN_S = 1.0
 ISSUERS_ASKED_MAX = 3
 ASKING_MAX = 64
+WRONG = frozenset({exits.TOKEN_UNKNOWN, exits.TOKEN_EXPIRED, exits.TOKEN_USED_UP})
 
-Question = Admission | TokenOrder
-Verdict = Granted | Refused | TokenMade
+Question = Admission | TokenQuestion
+Verdict = Granted | Refused | TokenAnswer
+A = TypeVar("A", TokenMade, TokensShown, TokenRevoked)
 M = TypeVar("M", Greeting, Admission)
 
 log = logging.getLogger(__name__)
@@ -59,8 +72,14 @@ class Covey(Protocol):
     def issuers(self) -> list[NodeId]:
         """Return the other members that can issue, best to reach first."""
 
+    def issuer_names(self) -> list[str]:
+        """Return the names of all members that can issue."""
+
     def known_peers(self) -> Iterable[KnownPeer]:
         """Return members that a new node may try first, this one among them."""
+
+    def entry(self, node: NodeId) -> Admitted | None:
+        """Return a node's place in the registry; None when it has none."""
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and let the others know."""
@@ -82,16 +101,55 @@ class AdmissionDesk:
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Verdict]]] = {}
         self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
+        self._wrong = WrongTokens()
+        self._quiet = QuietLog(log)
+        self._expiry: asyncio.Task[None] | None = None
 
-    async def create_token(self, ttl_s: float, uses: int = 1) -> str:
-        """Return a new token for ``uses`` nodes, valid for ``ttl_s`` seconds. Raises AgentError."""
-        match await self._decide(TokenOrder(ttl_s, uses)):
-            case TokenMade(token):
-                return token
-            case Refused(status, message, hint):
-                raise AgentError(message, hint, status)
-            case Granted():
-                raise AgentError("the issuer answered something else than a token.")
+    def start(self) -> None:
+        """On an issuer: watch which tokens expire."""
+        if self._issuer is not None:
+            self._expiry = watched.start("token-expiry", self._issuer.watch_expiry)
+
+    # ---- what the operator asks -----------------------------------------------------------------
+
+    async def create_token(self, terms: Terms) -> str:
+        """Return a new token. Raises AgentError."""
+        return (await self._order(TokenOrder(terms), TokenMade)).token
+
+    async def tokens(self) -> tuple[TokenShown, ...]:
+        """Return the tokens that there are. Raises AgentError."""
+        return (await self._order(TokenList(), TokensShown)).tokens
+
+    async def revoke_token(self, token_id: bytes) -> str:
+        """End a token; return what it was worth before. Raises AgentError."""
+        return (await self._order(TokenRevocation(token_id), TokenRevoked)).state
+
+    async def allow_inviting(self, node: NodeId, *, allowed: bool) -> None:
+        """Let a member make tokens, or not any more. Raises AgentError."""
+        entry = self._covey.entry(node)
+        if entry is None:
+            raise AgentError("this node is not in the registry of this covey.", "", exits.NOT_FOUND)
+        if self._issuer is None:
+            names = " or ".join(self._covey.issuer_names()) or "the node that founded the covey"
+            raise AgentError(
+                "what a member may do is said where the covey was founded; nothing was changed.",
+                f"On {names}: the same command.",
+                exits.NOT_PERMITTED,
+            )
+        roles = tuple(role for role in entry.roles if role != INVITER)
+        fresh = await self._issuer.set_roles(node, (*roles, INVITER) if allowed else roles)
+        log.info("%s may %s", entry.name, "make tokens" if allowed else "make no tokens any more")
+        self._covey.adopt(fresh.signed)
+
+    async def _order(self, question: TokenQuestion, expected: type[A]) -> A:
+        verdict = await self._decide(question, self._identity.node_name)
+        if isinstance(verdict, Refused):
+            raise AgentError(verdict.message, verdict.hint, verdict.status)
+        if not isinstance(verdict, expected):
+            raise AgentError("the issuer answered something else than what was asked.")
+        return verdict
+
+    # ---- what guests and members ask ------------------------------------------------------------
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a guest's stream until it is answered. Raises RemoteError for bad messages."""
@@ -103,8 +161,11 @@ class AdmissionDesk:
             await writer.drain()
             return
         admission = await _read(reader, Admission)
-        verdict = await self._decide(admission)
-        assert not isinstance(verdict, TokenMade), "an admission is answered with a verdict on it"
+        origin = str((writer.get_extra_info("peername") or ("nowhere",))[0])
+        verdict = await self._decide(admission, origin)
+        assert isinstance(verdict, Granted | Refused), "an admission is answered with a verdict"
+        if isinstance(verdict, Refused) and verdict.status in WRONG:
+            await asyncio.sleep(self._wrong.delay_s(origin))
         writer.write(framed(MEMBER_CODEC.encode(verdict)))
         await writer.drain()
 
@@ -127,39 +188,50 @@ class AdmissionDesk:
 
     async def stop(self) -> None:
         """Give up what is being answered for others."""
-        answering = list(self._answering.values())
+        answering: list[asyncio.Task[None]] = [*self._answering.values()]
+        answering += [self._expiry] if self._expiry else []
         for task in answering:
             task.cancel()
         if answering:
             await asyncio.wait(answering)
 
-    async def _decide(self, question: Question) -> Verdict:
-        """Answer a question here or by way of an issuer. Never raises AgentError."""
+    async def _decide(self, question: Question, origin: str) -> Verdict:
+        """Answer a question here or by way of an issuer. Never raises AgentError.
+
+        ``origin`` is who asks: a member's name, or a guest's address.
+        """
         if self._issuer is None:
-            return await self._relay(question)
+            return await self._relay(question, origin)
         try:
-            verdict = await self._issue(self._issuer, question)
+            verdict = await self._issue(self._issuer, question, origin)
         except AgentError as error:
             self.counts[f"admissions/{error.code}"] += 1
-            log.warning("admission refused: %s", error)
+            self._quiet.warning(error.code, "refused %s: %s", origin, error.message)
             return Refused(error.status, error.message, error.hint)
         return verdict
 
-    async def _issue(self, issuer: Issuer, question: Question) -> Verdict:
-        if isinstance(question, TokenOrder):
-            return TokenMade(await issuer.create_token(question.ttl_s, question.uses))
-        granted, fresh = await issuer.admit(question, tuple(self._covey.known_peers()))
-        self._covey.adopt(fresh.signed)
-        self.counts["admissions/granted"] += 1
-        log.info("admitted %s (registry epoch %d)", format_node_id(fresh.node_id), fresh.epoch)
-        return granted
+    async def _issue(self, issuer: Issuer, question: Question, origin: str) -> Verdict:
+        match question:
+            case TokenOrder(terms):
+                return TokenMade(await issuer.create_token(terms, f"the operator of {origin}"))
+            case TokenList():
+                return TokensShown(tuple(issuer.tokens()))
+            case TokenRevocation(token_id):
+                state = await issuer.revoke_token(token_id, f"the operator of {origin}")
+                return TokenRevoked(state.value)
+            case Admission():
+                peers = tuple(self._covey.known_peers())
+                granted, fresh = await issuer.admit(question, peers, origin)
+                self._covey.adopt(fresh.signed)
+                self.counts["admissions/granted"] += 1
+                return granted
 
-    async def _relay(self, question: Question) -> Verdict:
+    async def _relay(self, question: Question, origin: str) -> Verdict:
         """Ask one issuer after the other until one answers."""
         for issuer in self._covey.issuers()[:ISSUERS_ASKED_MAX]:
             try:
                 async with asyncio.timeout(RELAY_S):
-                    return await self._ask(issuer, question)
+                    return await self._ask(issuer, Ask(next(self._numbers), question, origin))
             except TimeoutError:
                 self.counts["admissions/issuer_unreachable"] += 1
         return Refused(
@@ -168,18 +240,17 @@ class AdmissionDesk:
             "Start it or mend the network, then run the same command again: that is safe.",
         )
 
-    async def _ask(self, issuer: NodeId, question: Question) -> Verdict:
+    async def _ask(self, issuer: NodeId, ask: Ask) -> Verdict:
         """Ask one issuer, again every second: a frame may be lost with its stream."""
-        number = next(self._numbers)
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._asked[number] = issuer, future
+        self._asked[ask.number] = issuer, future
         try:
             while not future.done():
-                self._covey.send_frame(RELAY_CODEC.encode(Ask(number, question)), issuer)
+                self._covey.send_frame(RELAY_CODEC.encode(ask), issuer)
                 await asyncio.wait([future], timeout=ASK_AGAIN_S)
             return future.result()
         finally:
-            del self._asked[number]
+            del self._asked[ask.number]
 
     def _answer_later(self, ask: Ask, peer: NodeId) -> None:
         name = peer, ask.number
@@ -193,11 +264,33 @@ class AdmissionDesk:
         task.add_done_callback(lambda _: self._answering.pop(name))
 
     async def _answer(self, ask: Ask, peer: NodeId) -> None:
+        self._covey.send_frame(
+            RELAY_CODEC.encode(Answer(ask.number, await self._verdict_on(ask, peer))), peer
+        )
+
+    async def _verdict_on(self, ask: Ask, peer: NodeId) -> Verdict:
+        """Answer what a member passes on, or asks for its own operator."""
         if self._issuer is None:  # the asker's registry is older than ours: do not pass it round
-            verdict: Verdict = Refused(exits.UNREACHABLE, "this node cannot issue.", "Try again.")
-        else:
-            verdict = await self._decide(ask.question)
-        self._covey.send_frame(RELAY_CODEC.encode(Answer(ask.number, verdict)), peer)
+            return Refused(exits.UNREACHABLE, "this node cannot issue.", "Try again.")
+        entry = self._covey.entry(peer)
+        if entry is None:
+            self.counts["admissions/stranger"] += 1
+            return Refused(exits.NOT_PERMITTED, "you do not belong to this covey.", "")
+        if isinstance(ask.question, Admission):
+            return await self._decide(ask.question, f"{ask.origin} by way of {entry.name}")
+        if not entry.may_invite:
+            self.counts["admissions/no_right"] += 1
+            self._quiet.warning("right", "%s may not make or end tokens", entry.name)
+            return self._no_right(entry.name)
+        return await self._decide(ask.question, entry.name)
+
+    def _no_right(self, name: str) -> Refused:
+        me = self._identity.node_name
+        return Refused(
+            exits.NOT_PERMITTED,
+            f"{name} may not make, see or end tokens; nothing was changed.",
+            f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`",
+        )
 
 
 async def _read(reader: asyncio.StreamReader, kind: type[M]) -> M:

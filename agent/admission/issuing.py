@@ -6,8 +6,14 @@ device. So a power cut at any moment leaves a token that works and no node that 
 
 A device whose answer got lost asks again with the same key and gets the same admission; it
 does not use the token up.
+
+Who made a token, who was let in with it and who ended it stands in the log. A token that expired
+stays so when the clock is set back: that it has is looked at every minute and written down, and
+the clock that counts goes on by itself meanwhile.
 """
 
+import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable
@@ -16,29 +22,38 @@ from datetime import UTC, datetime
 import msgspec
 
 from agent import exits
-from agent.admission.messages import Admission, Granted, KnownPeer
+from agent.admission.messages import (
+    TOKENS_SHOWN_MAX,
+    Admission,
+    Granted,
+    KnownPeer,
+    TokenShown,
+)
+from agent.admission.proof import is_proven
+from agent.admission.terms import Terms, check_place, check_terms
 from agent.admission.tokens import hash_secret, new_token
 from agent.exits import AgentError
+from agent.notation import counted, format_duration
 from agent.security.identity import Identity, check_name
-from agent.store.control import ControlStore, NewRegistry, TokenRefusedError, TokenState
+from agent.store.control import ControlStore, NewRegistry
+from agent.store.tokens import TokenNote, TokenRecord, TokenRefusedError, TokenState
 from gossip.errors import RemoteError
+from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import Admitted
-from gossip.state.registry import NameTaken, Registry, SignedRegistry, admit, follow
+from gossip.state.registry import (
+    NameTaken,
+    Registry,
+    SignedRegistry,
+    UnknownNode,
+    admit,
+    amend,
+    follow,
+)
 
 CLOCK_DIFFERENCE_MAX_S = 300.0
-TTL_MAX_S = 365 * 86400.0
-USES_MAX = 10_000
-WEIGHT_MAX = 100.0
-ZONE_CHARACTERS_MAX = 63
+EXPIRY_LOOK_S = 60.0
 
-
-class Applicant(msgspec.Struct, frozen=True):
-    """What a node asks to be admitted as, once its signing request has been checked."""
-
-    entry: Admitted
-    """As it would stand in the registry."""
-    token_id: bytes
-    secret: bytes
+log = logging.getLogger(__name__)
 
 
 class Issuer:
@@ -49,38 +64,75 @@ class Issuer:
     ) -> None:
         assert identity.is_issuer, "only a holder of the authority's key can issue"
         self._identity, self._store, self._wall_clock = identity, store, wall_clock
+        self._latest_s = wall_clock()
+        self._looked_at = time.monotonic()
 
-    async def create_token(self, ttl_s: float, uses: int) -> str:
-        """Return a token that admits ``uses`` nodes within ``ttl_s`` seconds. Raises AgentError."""
-        if not 1 <= ttl_s <= TTL_MAX_S or not 1 <= uses <= USES_MAX:
-            raise AgentError(
-                f"a token lives 1 second to 365 days and has 1 to {USES_MAX} uses; none was made.",
-                hint="Give --ttl and --uses within these limits.",
-                status=exits.USAGE,
-            )
+    async def create_token(self, terms: Terms, maker: str) -> str:
+        """Return a token for nodes that join under these terms. Raises AgentError."""
+        check_terms(terms)
         from agent.security import certificates  # X.509 costs 3 MiB that most runs never need
 
         authority = authority_of(self._identity)
         token = new_token(self._identity.cluster_id, certificates.fingerprint(authority))
         now_s = self._wall_clock()
+        note = TokenNote(now_s, maker, terms.uses, terms.node_name, terms.zone, terms.weight)
         secret_hash = hash_secret(token.token_id, token.secret)
-        await self._store.add_token(token.token_id, secret_hash, now_s + ttl_s, uses, now_s)
+        expires_at = now_s + terms.ttl_s
+        await self._store.add_token(
+            TokenRecord(token.token_id, secret_hash, expires_at, terms.uses, note)
+        )
+        log.info(
+            "token %s made by %s: for %s within %s",
+            token.token_id.hex(), maker, counted(terms.uses, "node"), format_duration(terms.ttl_s),
+        )  # fmt: skip
         return token.encode()
 
+    def tokens(self) -> list[TokenShown]:
+        """Return the tokens that are remembered, the newest last."""
+        now_s = self._now_s()
+        return [_shown(token, now_s) for token in self._store.tokens()[-TOKENS_SHOWN_MAX:]]
+
+    async def revoke_token(self, token_id: bytes, who: str) -> TokenState:
+        """End a token; return what it was worth before."""
+        state = await self._store.revoke_token(token_id, self._now_s())
+        if state is TokenState.VALID:
+            log.info("token %s revoked by %s", token_id.hex(), who)
+        return state
+
+    async def watch_expiry(self) -> None:
+        """Write down which tokens have expired, for ever."""
+        while True:
+            await self._end_expired()
+            await asyncio.sleep(EXPIRY_LOOK_S)
+
+    async def _end_expired(self) -> None:
+        now_s = self._now_s()
+        if any(_is_over(token, now_s) for token in self._store.tokens()):
+            await self._store.end_tokens(lambda token: _is_over(token, now_s))
+
+    def _now_s(self) -> float:
+        """Return the time at which tokens are judged: it goes on, whatever is set back."""
+        at = time.monotonic()
+        self._latest_s = max(self._wall_clock(), self._latest_s + at - self._looked_at)
+        self._looked_at = at
+        return self._latest_s
+
     async def admit(
-        self, admission: Admission, peers: tuple[KnownPeer, ...]
+        self, admission: Admission, peers: tuple[KnownPeer, ...], origin: str
     ) -> tuple[Granted, NewRegistry]:
         """Let a node in; return what it is given, and the registry that has it.
 
-        Raises AgentError, with the status that tells the reasons apart; nothing was changed then.
+        ``origin`` is where it asks from, for the log. Raises AgentError, with the status that
+        tells the reasons apart; nothing was changed then.
         """
-        applicant = self._check(admission)
+        self._check_token(admission)
+        entry = self._check(admission)
         fresh = await self._store.redeem(
-            applicant.token_id,
-            hash_secret(applicant.token_id, applicant.secret),
-            applicant.entry.key,
-            self._wall_clock(),
-            lambda kept, again: self._next_registry(applicant.entry, kept, again=again),
+            admission.token_id,
+            lambda token: is_proven(admission, token.secret_hash),
+            entry.key,
+            self._now_s(),
+            lambda kept, token, again: self._next_registry(entry, kept, token, again=again),
         )
         granted = Granted(
             cluster_name=self._identity.cluster_name,
@@ -89,10 +141,20 @@ class Issuer:
             registry=fresh.signed,
             peers=peers,
         )
+        log.info(
+            "admitted %s from %s with token %s (registry epoch %d)",
+            format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,
+        )  # fmt: skip
         return granted, fresh
 
-    def _check(self, admission: Admission) -> Applicant:
-        """Check all that needs no database. Raises AgentError."""
+    def _check_token(self, admission: Admission) -> None:
+        """Raise TokenRefusedError for a token that nobody has: before anything that costs more."""
+        token = self._store.token(admission.token_id)
+        if token is None or not is_proven(admission, token.secret_hash):
+            raise TokenRefusedError(TokenState.UNKNOWN)
+
+    def _check(self, admission: Admission) -> Admitted:
+        """Return the entry that is asked for. Raises AgentError."""
         from agent.security import certificates
 
         try:
@@ -107,23 +169,21 @@ class Issuer:
             raise foreign_token()
         self._check_clock(admission.clock_ms / 1000)
         check_name(subject.name, "node")
-        weight = admission.weight
-        if not 0 < weight <= WEIGHT_MAX or len(admission.zone) > ZONE_CHARACTERS_MAX:
+        check_place(admission.zone, admission.weight)
+        if not subject.node_id:
             raise AgentError(
-                f"a node's weight is more than 0 and at most {WEIGHT_MAX:.0f}, and its zone has at "
-                f"most {ZONE_CHARACTERS_MAX} characters; nothing was changed.",
-                hint="Correct [node] weight and zone, then join again.",
-                status=exits.BAD_CONFIG,
+                "the node id 0 stands for nobody; nothing was changed.",
+                hint="Join with Covey's own `covey join`, which draws an id.",
+                status=exits.NOT_PERMITTED,
             )
-        entry = Admitted(
+        return Admitted(
             subject.node_id,
             subject.name,
             key,
-            weight,
+            admission.weight,
             admission.zone,
             serials=(certificates.new_serial(),),
         )
-        return Applicant(entry, admission.token_id, admission.secret)
 
     def _check_clock(self, theirs_s: float) -> None:
         ours_s = self._wall_clock()
@@ -136,11 +196,34 @@ class Issuer:
             status=exits.CLOCK_OFF,
         )
 
-    def _next_registry(self, entry: Admitted, kept: bytes | None, *, again: bool) -> NewRegistry:
+    async def set_roles(self, node: NodeId, roles: tuple[str, ...]) -> NewRegistry:
+        """Say what a node may do; return the registry that says so. Raises UnknownNode."""
+
+        def change(kept: bytes | None) -> NewRegistry:
+            signed = kept if kept is not None else self._identity.first_registry()
+            payload = SignedRegistry.decode(signed).payload
+            current = Registry.decode(payload)
+            entry = current.node(node)
+            if entry is None:
+                raise UnknownNode(f"no node {node:016x} belongs to this covey")
+            entry = msgspec.structs.replace(entry, roles=roles)
+            return self._sign(follow(payload, amend(current, entry)), node)
+
+        return await self._store.change_registry(change)
+
+    def _sign(self, registry: Registry, node: NodeId) -> NewRegistry:
+        payload = registry.encode()
+        fresh = SignedRegistry(payload, self._identity.sign(payload)).encode()
+        return NewRegistry(registry.epoch, fresh, node)
+
+    def _next_registry(
+        self, entry: Admitted, kept: bytes | None, token: TokenRecord, *, again: bool
+    ) -> NewRegistry:
         """Return the registry with this node in it. Raises AgentError.
 
         Runs inside the transaction, and so in the writer's thread.
         """
+        entry = _as_fixed(entry, token.note)
         signed = kept if kept is not None else self._identity.first_registry()
         current = Registry.decode(SignedRegistry.decode(signed).payload)
         known = next((node for node in current.nodes if node.key == entry.key), None)
@@ -154,9 +237,7 @@ class Issuer:
             fresh_registry = follow(SignedRegistry.decode(signed).payload, admit(current, entry))
         except NameTaken:
             raise name_taken(f"the name {entry.name!r} belongs to another node.") from None
-        payload = fresh_registry.encode()
-        fresh = SignedRegistry(payload, self._identity.sign(payload)).encode()
-        return NewRegistry(current.epoch + 1, fresh, entry.id)
+        return self._sign(fresh_registry, entry.id)
 
     def _certificate(self, fresh: NewRegistry) -> bytes:
         from agent.security import certificates
@@ -168,6 +249,37 @@ class Issuer:
         return certificates.issue(
             key, authority_of(self._identity), subject, node.key, node.serials[0]
         )
+
+
+def _as_fixed(entry: Admitted, note: TokenNote) -> Admitted:
+    """Return the entry with what its token fixes."""
+    return msgspec.structs.replace(
+        entry,
+        name=note.node_name or entry.name,
+        zone=note.zone or entry.zone,
+        weight=note.weight or entry.weight,
+    )
+
+
+def _is_over(token: TokenRecord, now_s: float) -> bool:
+    return token.state(now_s) is TokenState.EXPIRED and not token.note.ended
+
+
+def _shown(token: TokenRecord, now_s: float) -> TokenShown:
+    note = token.note
+    return TokenShown(
+        id=token.id,
+        state=token.state(now_s).value,
+        made_at=note.made_at,
+        made_by=note.made_by,
+        expires_at=token.expires_at,
+        uses=note.uses,
+        uses_left=token.uses_left,
+        node_name=note.node_name,
+        zone=note.zone,
+        weight=note.weight,
+        admitted=token.admitted,
+    )
 
 
 def authority_of(identity: Identity) -> bytes:

@@ -2,8 +2,8 @@
 
 The agent, if there is one, waits. The device looks for a member of the token's covey, by mDNS and
 at the seeds; makes sure that it is one, by the authority's fingerprint in the token; and only then
-shows the token's secret. What comes back is checked and put in place as a whole, so that the agent
-can start right away. When anything fails, the device is as it was before.
+proves that it has the token. What comes back is checked and put in place as a whole, so that the
+agent can start right away. When anything fails, the device is as it was before.
 
 One thing is kept on purpose: when the covey may have let us in, and we have no identity yet (the
 answer got lost, the disk is full, somebody presses Ctrl-C), the new key stays in a hidden directory
@@ -33,8 +33,9 @@ from agent.admission.messages import (
     Welcome,
 )
 from agent.admission.messages import GUEST_CODEC as SENDING
+from agent.admission.proof import prove
 from agent.admission.search import Search
-from agent.admission.tokens import Token, parse_token
+from agent.admission.tokens import Token, hash_secret, parse_token
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame
 from agent.net.tls import guest_context
@@ -213,14 +214,16 @@ class Joining:
 
         applicant = self._applicant
         subject = certificates.Subject(self._token.cluster_id, applicant.node_id, applicant.name)
-        return Admission(
-            token_id=self._token.token_id,
-            secret=self._token.secret,
+        token = self._token
+        unproven = Admission(
+            token_id=token.token_id,
+            proof=b"",
             request=certificates.make_request(self.key, subject),
             clock_ms=int(time.time() * 1000),
             weight=applicant.weight,
             zone=applicant.zone,
         )
+        return prove(unproven, hash_secret(token.token_id, token.secret))
 
     def _accept(self, verdict: object, authority: bytes) -> Credentials:
         """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""

@@ -7,7 +7,7 @@
       │── Greeting ────────────────────▶│                                │
       │◀──────────────────── Welcome ───│  the authority's certificate   │
       │  checks: fingerprint as in the token, member's certificate signed by it, same covey;
-      │  only now does the secret leave the device
+      │  only now does it say who it is, and prove that it has the token
       │── Admission ───────────────────▶│── Ask(Admission) ─────────────▶│  one transaction:
       │                                 │                                │  token, name, registry
       │◀──────────── Granted, Refused ──│◀────────────── Answer(…) ──────│
@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 
+from agent.admission.terms import Terms
 from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
 from gossip.names import Name
@@ -31,12 +32,16 @@ FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024
 """What a member reads from a device that it knows nothing about."""
-SECRET_BYTES_MAX = 64
+TOKEN_ID_BYTES = 8
+PROOF_BYTES = 32
+TOKENS_SHOWN_MAX = 200
 WORDS_CHARACTERS_MAX = 1000
 
 Status = Annotated[int, msgspec.Meta(ge=1, le=125)]
 """With which a command ends that was refused: never 0, which would be success."""
 Words = Annotated[str, msgspec.Meta(max_length=WORDS_CHARACTERS_MAX)]
+TokenId = Annotated[bytes, msgspec.Meta(min_length=TOKEN_ID_BYTES, max_length=TOKEN_ID_BYTES)]
+Proof = Annotated[bytes, msgspec.Meta(max_length=PROOF_BYTES)]
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=80):
@@ -53,10 +58,10 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=81):
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
-    """The device asks to be let in: the token's secret and a signing request (DER)."""
+    """The device asks to be let in: proof of the token (``proof.py``), a signing request (DER)."""
 
-    token_id: bytes
-    secret: bytes
+    token_id: TokenId
+    proof: Proof
     request: bytes
     clock_ms: int
     weight: float
@@ -98,8 +103,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=84):
 class TokenOrder(msgspec.Struct, frozen=True, array_like=True, tag=85):
     """A member asks the issuer for a token on behalf of its user."""
 
-    ttl_s: float
-    uses: int
+    terms: Terms
 
 
 class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
@@ -111,18 +115,61 @@ class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
         return "TokenMade()"
 
 
+class TokenList(msgspec.Struct, frozen=True, array_like=True, tag=104):
+    """A member asks which tokens there are."""
+
+
+class TokenShown(msgspec.Struct, frozen=True, array_like=True):
+    """A token without its secret. Times are Unix seconds, ``state`` a value of ``TokenState``."""
+
+    id: TokenId
+    state: str
+    made_at: float
+    made_by: str
+    expires_at: float
+    uses: int
+    uses_left: int
+    node_name: str
+    zone: str
+    weight: float
+    admitted: tuple[str, ...]
+
+
+class TokensShown(msgspec.Struct, frozen=True, array_like=True, tag=105):
+    """The issuer's answer: the newest last, ``TOKENS_SHOWN_MAX`` at most."""
+
+    tokens: tuple[TokenShown, ...]
+
+
+class TokenRevocation(msgspec.Struct, frozen=True, array_like=True, tag=106):
+    """A member asks that a token be good for nobody any more."""
+
+    id: TokenId
+
+
+class TokenRevoked(msgspec.Struct, frozen=True, array_like=True, tag=107):
+    """The issuer's answer: what the token was worth before."""
+
+    state: str
+
+
+TokenQuestion = TokenOrder | TokenList | TokenRevocation
+TokenAnswer = TokenMade | TokensShown | TokenRevoked
+
+
 class Ask(msgspec.Struct, frozen=True, array_like=True, tag=88):
-    """A member passes a question on to an issuer."""
+    """A member passes a question on to an issuer; ``origin``: the address that a guest has."""
 
     number: int
-    question: Admission | TokenOrder
+    question: Admission | TokenOrder | TokenList | TokenRevocation
+    origin: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """The issuer's answer to the question with that number."""
 
     number: int
-    answer: Granted | Refused | TokenMade
+    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked
 
 
 Verdict = Granted | Refused

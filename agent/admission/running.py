@@ -6,6 +6,7 @@ from agent.admission.messages import KnownPeer
 from agent.driver import Driver
 from gossip.ids import NodeId
 from gossip.membership.addresses import only_gossiped
+from gossip.state.admitted import Admitted
 
 PEERS_MAX = 32
 
@@ -23,6 +24,10 @@ class RunningCovey:
         issuers = [entry.id for entry in registry.nodes if entry.is_issuer and entry.id != me]
         return self._node.swim.reachable_first(issuers)
 
+    def issuer_names(self) -> list[str]:
+        """Return the names of all members that can issue."""
+        return [entry.name for entry in self._node.state.registry.nodes if entry.is_issuer]
+
     def known_peers(self) -> Iterable[KnownPeer]:
         """Return members that a new node may try first: this one, then those nearest to it.
 
@@ -34,6 +39,10 @@ class RunningCovey:
             KnownPeer(node, members[node].name, only_gossiped(self._node.addresses_of(node)))
             for node in best
         ]
+
+    def entry(self, node: NodeId) -> Admitted | None:
+        """Return a node's place in the registry."""
+        return self._node.state.registry.node(node)
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and offer it to all whom it names."""

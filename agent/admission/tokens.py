@@ -8,7 +8,8 @@ from a stranger), and four check bytes (so that a slip of the hand is called one
 
 The issuer keeps only a hash of the secret. 160 random bits need no slow hash: there is nothing
 to guess. Whoever has the string may join until it expires or is used up, so treat it like a
-password; it is never logged.
+password; it is never logged. A device that joins proves that it has the secret and keeps it to
+itself (``proof.py``).
 """
 
 import base64
@@ -19,11 +20,11 @@ import secrets
 import msgspec
 
 from agent import exits
+from agent.admission.messages import TOKEN_ID_BYTES
 from agent.exits import AgentError
 from gossip.ids import CLUSTER_ID_BYTES, ClusterId
 
 PREFIX = "covey1-"
-TOKEN_ID_BYTES = 8
 SECRET_BYTES = 20
 FINGERPRINT_BYTES = 32
 CHECK_BYTES = 4

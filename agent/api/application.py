@@ -26,6 +26,7 @@ from agent.api import (
     readings,
     rtt,
     sleep,
+    tokens,
     uplink,
 )
 from agent.api.bodies import LARGE_BODIES_MAX, check_is_text
@@ -45,6 +46,7 @@ ROOMS = (
     (Stage.KEEPING, uplink.ROUTES),
     (Stage.KEEPING, apps.ROUTES),
     (Stage.MEMBER, members.ROUTES),
+    (Stage.MEMBER, tokens.ROUTES),
     (Stage.MEMBER, facts.ROUTES),
     (Stage.MEMBER, sleep.ROUTES),
     (Stage.MEMBER, rtt.ROUTES),

@@ -25,7 +25,7 @@ SEEDS_MAX = 64
 
 async def init(request: Request) -> Response:
     """Found a covey with this node as its first."""
-    agent = _agent_of_local(request)
+    agent = agent_of_local(request)
     asked = await read_object(request, frozenset({"name", "node_name"}))
     founded = await agent.newcomer.found(_text(asked, "name"), _text(asked, "node_name"))
     return JSONResponse(_describe(founded), 201)
@@ -33,7 +33,7 @@ async def init(request: Request) -> Response:
 
 async def join(request: Request) -> Response:
     """Join a covey, or go back to the one that was left; stream what is done, and the outcome."""
-    agent = _agent_of_local(request)
+    agent = agent_of_local(request)
     asked = await read_object(request, frozenset({"token", "node_name", "seeds"}))
     streams: Streams = request.app.state.streams
     if "token" not in asked:
@@ -52,7 +52,7 @@ async def join(request: Request) -> Response:
 
 async def leave(request: Request) -> Response:
     """Write down that this node leaves, answer, and then say goodbye to the others."""
-    agent = _agent_of_local(request)
+    agent = agent_of_local(request)
     asked = await read_object(request, frozenset({"forget"}))
     forget = asked.get("forget", False)
     if not isinstance(forget, bool):
@@ -81,7 +81,7 @@ async def _progress(work: Any, said: "asyncio.Queue[str]") -> AsyncIterator[dict
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _agent_of_local(request: Request) -> AgentFacade:
+def agent_of_local(request: Request) -> AgentFacade:
     """Return the agent. Raises AgentError when the request came by TCP."""
     if request.scope.get(OVER_TCP):
         raise AgentError(

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.admission.former import Parting
+from agent.admission.messages import TokenShown
+from agent.admission.terms import Terms
 from agent.apps.host import AppStatus
 from agent.config import Config
 from agent.forum.words import Answer, AskedHere, Missed, Summary, Told
@@ -155,8 +157,17 @@ class AppsFacade(Protocol):
 class AdmissionFacade(Protocol):
     """Lets nodes in."""
 
-    async def create_token(self, ttl_s: float, uses: int) -> str:
+    async def create_token(self, terms: Terms) -> str:
         """Return a new join token."""
+
+    async def tokens(self) -> Sequence[TokenShown]:
+        """Return the tokens that the issuer remembers."""
+
+    async def revoke_token(self, token_id: bytes) -> str:
+        """End a token; return what it was worth before."""
+
+    async def allow_inviting(self, node: NodeId, *, allowed: bool) -> None:
+        """Let a member make tokens, or not any more."""
 
 
 class NewcomerFacade(Protocol):

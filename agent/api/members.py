@@ -1,4 +1,4 @@
-"""Routes about who is there, and about letting others in."""
+"""Routes about who is there."""
 
 import math
 from typing import Any
@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent.api.answers import listing
-from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
 from agent.exits import NOT_FOUND, AgentError
@@ -16,9 +15,6 @@ from agent.suggesting import did_you_mean
 from gossip.ids import format_node_id
 from gossip.membership.members import Member, MemberState
 
-TOKEN_TTL_S = 3600.0
-TOKEN_TTL_S_MAX = 366 * 86400.0
-TOKEN_USES_MAX = 10_000
 STATES = tuple(state.value for state in MemberState)
 
 
@@ -45,19 +41,6 @@ async def show_member(request: Request) -> Response:
         "facts": facts,
     }
     return JSONResponse({**describe(agent, found), **more})
-
-
-async def create_token(request: Request) -> Response:
-    """Make a join token."""
-    agent: AgentFacade = request.app.state.agent
-    asked = await read_object(request, frozenset({"ttl_s", "uses"}))
-    ttl_s, uses = asked.get("ttl_s", TOKEN_TTL_S), asked.get("uses", 1)
-    if not _is_number(ttl_s) or not 1 <= ttl_s <= TOKEN_TTL_S_MAX:
-        raise BadRequest("`ttl_s`: from 1 second to a year")
-    if type(uses) is not int or not 1 <= uses <= TOKEN_USES_MAX:
-        raise BadRequest(f"`uses`: a whole number from 1 to {TOKEN_USES_MAX}")
-    token = await agent.admission.create_token(float(ttl_s), uses)
-    return JSONResponse({"token": token, "ttl_s": float(ttl_s), "uses": uses}, 201)
 
 
 def find_member(agent: AgentFacade, wanted: str) -> Member:
@@ -108,12 +91,7 @@ def describe_paths(agent: AgentFacade, member: Member) -> dict[str, Any]:
     return {name: round(age, 3) if type(age) is float else age for name, age in told.items()}
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 ROUTES = (
     ("GET", "/api/v1/members", list_members),
     ("GET", "/api/v1/members/{name}", show_member),
-    ("POST", "/api/v1/tokens", create_token),
 )

@@ -1,4 +1,4 @@
-"""The commands that make, enter and leave a covey: ``init``, ``token``, ``join``, ``leave``.
+"""The commands that make, enter and leave a covey: ``init``, ``join``, ``leave``.
 
 All of them ask the agent. Where none runs, ``init`` and ``join`` do the same work themselves
 (``agent/admission/newcomer.py``), as the owner of the directory. Each ends by saying what to do
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.output import output_option, write_json, write_line
-from agent.cli.parameters import DURATION
+from agent.cli.output import write_line
 from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.exits import UNREACHABLE, USAGE, AgentError
-from agent.notation import format_duration
 from agent.paths import Paths
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, ClientError
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CLUSTER_NAME = "covey"
 JOINING = "to be let in"
-JOIN_RELAY_TIMEOUT_S = 30.0
 ALONE_EPOCH = 1
 """Of the registry in which nobody was let in yet."""
 STAGE_WITHIN_S, STAGE_LOOK_S = 10.0, 0.1
@@ -68,40 +65,6 @@ def init(session: Session, name: str, node_name: str) -> None:
     _await_member(session)
     _say_ports(session)
     session.say(f"Next: let others in with `{_command(session)} token create`.")
-
-
-@click.group()
-def token() -> None:
-    """Let other nodes in: make join tokens."""
-
-
-@token.command()
-@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is good.")
-@click.option(
-    "--uses", type=click.IntRange(min=1), default=1, show_default=True, help="For how many nodes."
-)
-@output_option
-@pass_session
-def create(session: Session, ttl: float, uses: int, output: str) -> None:
-    """Make a token that lets nodes join.
-
-    Whoever has the token may join: pass it on as you would a password.
-    """
-    request = {"ttl_s": ttl, "uses": uses}
-    answer = (
-        session.client()
-        .request("POST", "/api/v1/tokens", json=request, timeout_s=JOIN_RELAY_TIMEOUT_S)
-        .json()
-    )
-    if output == "json":
-        write_json(answer)
-        return
-    write_line(answer["token"])
-    nodes = "one node" if uses == 1 else f"{uses} nodes"
-    session.say(
-        f"Good for {nodes} within {format_duration(ttl)}. On the other device: `covey join TOKEN`, "
-        "and `covey run` where no agent runs yet."
-    )
 
 
 @click.command()

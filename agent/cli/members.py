@@ -57,6 +57,24 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
 
 @members.command()
 @click.argument("name", shell_complete=member_names)
+@pass_session
+def allow(session: Session, name: str) -> None:
+    """Let the operator of a member make, list and revoke join tokens."""
+    session.client().post(f"/api/v1/members/{name}/rights", {"invite": True})
+    session.say(f"{name} may let others in: `covey token create` works there.")
+
+
+@members.command()
+@click.argument("name", shell_complete=member_names)
+@pass_session
+def forbid(session: Session, name: str) -> None:
+    """Take that right away again. Tokens that were made stay good: see `covey token list`."""
+    session.client().post(f"/api/v1/members/{name}/rights", {"invite": False})
+    session.say(f"{name} may not make tokens any more; those that it made: `covey token list`.")
+
+
+@members.command()
+@click.argument("name", shell_complete=member_names)
 @output_option
 @pass_session
 def show(session: Session, name: str, output: str) -> None:

@@ -27,7 +27,9 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("agent.demo.command", "demo", "Watch agents form a covey on this machine."),
     "simulate": Entry("agent.cli.simulate", "simulate", "Simulate a covey of any size."),
     "init": Entry("agent.cli.cluster", "init", "Found a covey with this node as its first."),
-    "token": Entry("agent.cli.cluster", "token", "Let other nodes in: make join tokens."),
+    "token": Entry(
+        "agent.cli.tokens", "token", "Let other nodes in: make, list and revoke join tokens."
+    ),
     "join": Entry("agent.cli.cluster", "join", "Make this node part of a covey."),
     "run": Entry("agent.cli.run", "run", "Run the agent in the foreground."),
     "sleep": Entry("agent.cli.sleep", "sleep", "Tell the others that this node will be silent."),

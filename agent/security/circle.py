@@ -23,6 +23,11 @@ class RunningCircle:
         issuers = [entry.id for entry in nodes if entry.is_issuer and entry.id != me]
         return self._node.swim.reachable_first(issuers)
 
+    def may_order(self, node: NodeId) -> bool:
+        """Tell whether this member's operator has the right to."""
+        entry = self._node.state.registry.node(node)
+        return entry is not None and entry.may_invite
+
     def live(self) -> frozenset[NodeId]:
         """Return the members that are there."""
         return frozenset(each.id for each in self._node.swim.members if each.is_live)

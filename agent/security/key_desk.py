@@ -1,9 +1,9 @@
 """The key desk: holds this node's ring up to date, and on the issuer turns it.
 
-Anybody's user may order a rotation; only a holder of the authority's key carries it out, because
-every ring is signed (``rotation.py``). The issuer takes a step when all who must know of the last
-one have said so, and offers the ring to those who have not. Everybody else passes it on: each
-stream begins with which generation its dialler has, and whoever has a newer one offers it.
+Who may let others in may order a rotation; only a holder of the authority's key carries it out,
+because every ring is signed (``rotation.py``). The issuer takes a step when all who must know of
+the last one have said so, and offers the ring to those who have not. Everybody else passes it on:
+each stream begins with which generation its dialler has, and whoever has a newer one offers it.
 
 A member that was away comes back with keys that open nothing any more. Its datagrams still name
 it, in the header that nobody needs a key for, and the place they come from; so whoever receives
@@ -93,6 +93,9 @@ class Circle(Protocol):
 
     def issuers(self) -> list[NodeId]:
         """Return the other nodes that hold the authority's key, best to reach first."""
+
+    def may_order(self, node: NodeId) -> bool:
+        """Tell whether the issuer turns the ring when this member says so."""
 
     def live(self) -> frozenset[NodeId]:
         """Return the members that are there, this one among them."""
@@ -384,6 +387,10 @@ class KeyDesk:
         """Carry an order out once, however often it comes, and answer each time."""
         if not self._identity.is_issuer:
             return
+        if not self._circle.may_order(peer):
+            self.counts["keyrings/no_right"] += 1
+            self._send(_no_right(order.number), peer)
+            return
         name = peer, order.number
         if name not in self._orders:
             self._orders[name] = asyncio.create_task(self._begin(order.force), name="key-order")
@@ -412,6 +419,15 @@ class KeyDesk:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _no_right(number: int) -> RotateAnswer:
+    return RotateAnswer(
+        number,
+        exits.NOT_PERMITTED,
+        "this member may not order a rotation; nothing was changed.",
+        "Order it where the covey was founded, or there: `covey members allow NAME`",
+    )
 
 
 def _differ(told: KeyringState, ours: KeyringState) -> bool:

@@ -14,7 +14,6 @@ into a new file, those that are missing come from its copy (``control_copy.py``)
 of starts leaps ahead, so that no start can have been counted that is now forgotten.
 """
 
-import enum
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,11 +25,13 @@ import msgspec
 from agent import exits
 from agent.exits import AgentError
 from agent.security.identity import Peer
-from agent.store.checksums import Table, add_checksums
+from agent.store import tokens as token_rows
+from agent.store.checksums import CHECKSUM, Table, add_checksums
 from agent.store.control_copy import ControlCopy, copy_of, restore
 from agent.store.database import Database
 from agent.store.migrations import Migrations
 from agent.store.tail import Note
+from agent.store.tokens import ADMISSIONS, TOKENS, TokenRecord, TokenState
 from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.machine import Address
 
@@ -42,26 +43,12 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PEERS_MAX = 4096
-TOKENS_REMEMBERED_S = 30 * 86400.0
-"""How long an expired token is still told apart from one that never was."""
-
 STARTS_LEAP = 1000
 """How many starts may have been counted since the newest count that is left of a damaged file."""
 
 FACTS = Table("facts", ("name", "value", "checksum"))
 PEERS = Table(
     "peers", ("id", "name", "addresses", "seen_at", "checksum"), floats=frozenset({"seen_at"})
-)
-TOKENS = Table(
-    "tokens",
-    ("id", "secret_hash", "expires_at", "uses_left", "checksum"),
-    floats=frozenset({"expires_at"}),
-)
-ADMISSIONS = Table(
-    "admissions",
-    ("token_id", "key", "node_id", "admitted_at", "checksum"),
-    floats=frozenset({"admitted_at"}),
-    key_columns=2,
 )
 TABLES = (FACTS, PEERS, TOKENS, ADMISSIONS)
 
@@ -82,7 +69,7 @@ def _copy_is_newer(table: Table, copied: Sequence[Any], ours: Sequence[Any]) -> 
     if table is PEERS:
         return bool(copied[3] > ours[3])
     if table is TOKENS:
-        return bool(copied[3] < ours[3])
+        return token_rows.is_further(copied, ours)
     name, theirs, value = copied[0], copied[1], ours[1]
     if name == "registry":
         return bool(msgspec.msgpack.decode(theirs)[0] > msgspec.msgpack.decode(value)[0])
@@ -101,9 +88,9 @@ def create(schema: "Schema") -> None:
     schema.table("facts").create(facts, pk="name", not_null={"value"})
     peers = {"id": str, "name": str, "addresses": bytes, "seen_at": float}
     schema.table("peers").create(peers, pk="id", not_null={"name", "addresses", "seen_at"})
-    tokens = {"id": bytes, "secret_hash": bytes, "expires_at": float, "uses_left": int}
+    each = {"id": bytes, "secret_hash": bytes, "expires_at": float, "uses_left": int}
     schema.table("tokens").create(
-        tokens, pk="id", not_null={"secret_hash", "expires_at", "uses_left"}
+        each, pk="id", not_null={"secret_hash", "expires_at", "uses_left"}
     )
     admissions = {"token_id": bytes, "key": bytes, "node_id": str, "admitted_at": float}
     schema.table("admissions").create(admissions, pk=("token_id", "key"), not_null={"node_id"})
@@ -113,33 +100,16 @@ def create(schema: "Schema") -> None:
 def checksums(schema: "Schema") -> None:
     """Add the checksums."""
     for table in TABLES:
+        # Columns that later steps append are not there yet.
+        known = table._replace(columns=table.columns[: table.columns.index(CHECKSUM) + 1])
         schema.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
-        add_checksums(schema.conn, table)
+        add_checksums(schema.conn, known)
 
 
-class TokenState(enum.Enum):
-    """What an issuer finds when somebody shows a token."""
-
-    VALID = "valid"
-    UNKNOWN = "unknown"
-    EXPIRED = "expired"
-    USED_UP = "used up"
-
-
-class TokenRefusedError(AgentError):
-    """The token lets nobody in; nothing was changed."""
-
-    def __init__(self, state: TokenState) -> None:
-        message, status = TOKEN_REFUSALS[state]
-        hint = "Make a new one with `covey token create` on a member."
-        super().__init__(message, hint, status)
-
-
-TOKEN_REFUSALS = {
-    TokenState.UNKNOWN: ("the covey does not know this token.", exits.TOKEN_UNKNOWN),
-    TokenState.EXPIRED: ("this token has expired.", exits.TOKEN_EXPIRED),
-    TokenState.USED_UP: ("this token was used as often as it allowed.", exits.TOKEN_USED_UP),
-}
+@CONTROL_MIGRATIONS
+def token_notes(schema: "Schema") -> None:
+    """Add who made a token, and what it fixes."""
+    schema.execute("ALTER TABLE tokens ADD COLUMN note BLOB")
 
 
 class ControlStore:
@@ -219,53 +189,66 @@ class ControlStore:
         entries = tuple(peers)
         await self.database.write(lambda rows: _save_peers(rows, entries))
 
-    async def add_token(
-        self, token_id: bytes, secret_hash: bytes, expires_at: float, uses: int, now_s: float
-    ) -> None:
-        """Let a token in; forget those that expired long ago."""
-        row = TOKENS.sealed(token_id, secret_hash, float(expires_at), uses)
+    async def add_token(self, token: TokenRecord) -> None:
+        """Let a token in; forget those that were over long ago."""
+        await self._write(lambda rows: token_rows.insert(rows, token))
 
-        def add(rows: sqlite3.Connection) -> None:
-            long_ago = now_s - TOKENS_REMEMBERED_S
-            rows.execute("DELETE FROM tokens WHERE expires_at < ?", (long_ago,))
-            rows.execute("DELETE FROM admissions WHERE token_id NOT IN (SELECT id FROM tokens)")
-            rows.execute("INSERT INTO tokens VALUES (?, ?, ?, ?, ?)", row)
+    def token(self, token_id: bytes) -> TokenRecord | None:
+        """Return a token; None if it is not known, or not any more."""
+        return self.database.read(lambda rows: token_rows.find(rows, token_id))
 
-        await self._write(add)
+    def tokens(self) -> list[TokenRecord]:
+        """Return all tokens that are remembered, the newest last."""
+        return self.database.read(token_rows.find_all)
+
+    async def revoke_token(self, token_id: bytes, now_s: float) -> TokenState:
+        """End a token; return what it was worth before."""
+        return await self._write(lambda rows: token_rows.end(rows, token_id, now_s))
+
+    async def end_tokens(self, over: Callable[[TokenRecord], bool]) -> int:
+        """Write down of all tokens that are ``over`` that they have expired; return how many."""
+        return await self._write(lambda rows: token_rows.end_expired(rows, over))
 
     async def redeem(
         self,
         token_id: bytes,
-        secret_hash: bytes,
+        shown: Callable[[TokenRecord], bool],
         key: bytes,
         now_s: float,
         admit: "Admit",
     ) -> "NewRegistry":
         """Use a token once for the node with this public key, in one transaction.
 
-        ``admit`` gets the newest signed registry, and whether this very key was admitted with this
-        token before; it returns the registry that has the node. When it raises, the token is as
-        good as before. A node that asks again, because the answer was lost, is not counted
-        again, even if the token has expired or run out meanwhile.
-        Raises TokenRefusedError.
+        ``shown`` tells whether the node has its secret. ``admit`` gets the newest signed registry,
+        the token, and whether this very key was admitted with it before; it returns the registry
+        that has the node. When it raises, the token is as good as before. A node that asks again,
+        because the answer was lost, is not counted again, even if the token has expired or run
+        out meanwhile. Raises TokenRefusedError.
         """
 
         def use(rows: sqlite3.Connection) -> NewRegistry:
-            again = _was_admitted(rows, token_id, secret_hash, key)
-            state = _token_state(rows, token_id, secret_hash, now_s)
-            if state is not TokenState.VALID and not again:
-                raise TokenRefusedError(state)
+            token, again = token_rows.use(rows, token_id, shown, key, now_s)
             kept = _registry(rows)
-            fresh = admit(kept[1] if kept else None, again)
+            fresh = admit(kept[1] if kept else None, token, again)
             if not again:
-                _use_once(rows, token_id)
-                admission = (token_id, key, format_node_id(fresh.node_id), float(now_s))
-                row = ADMISSIONS.sealed(*admission)
-                rows.execute("INSERT INTO admissions VALUES (?, ?, ?, ?, ?)", row)
+                token_rows.note_use(rows, token, key, format_node_id(fresh.node_id), now_s)
             _save_registry(rows, fresh.epoch, fresh.signed)
             return fresh
 
         return await self._write(use)
+
+    async def change_registry(
+        self, change: Callable[[bytes | None], "NewRegistry"]
+    ) -> "NewRegistry":
+        """Keep the registry that ``change`` makes of the newest one, in one transaction."""
+
+        def replace(rows: sqlite3.Connection) -> NewRegistry:
+            kept = _registry(rows)
+            fresh = change(kept[1] if kept else None)
+            _save_registry(rows, fresh.epoch, fresh.signed)
+            return fresh
+
+        return await self._write(replace)
 
 
 class NewRegistry(msgspec.Struct, frozen=True):
@@ -276,14 +259,7 @@ class NewRegistry(msgspec.Struct, frozen=True):
     node_id: NodeId
 
 
-Admit = Callable[[bytes | None, bool], NewRegistry]
-
-
-def _use_once(rows: sqlite3.Connection, token_id: bytes) -> None:
-    query = "SELECT id, secret_hash, expires_at, uses_left FROM tokens WHERE id = ?"
-    *token, uses_left = rows.execute(query, (token_id,)).fetchone()
-    row = TOKENS.sealed(*token, uses_left - 1)
-    rows.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?)", row)
+Admit = Callable[[bytes | None, TokenRecord, bool], NewRegistry]
 
 
 def _fact_or(rows: sqlite3.Connection, name: str, default: bytes) -> bytes:
@@ -357,25 +333,3 @@ def _save_peers(rows: sqlite3.Connection, peers: tuple[Peer, ...]) -> None:
         "DELETE FROM peers WHERE id NOT IN (SELECT id FROM peers ORDER BY seen_at DESC LIMIT ?)",
         (PEERS_MAX,),
     )
-
-
-def _was_admitted(
-    rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, key: bytes
-) -> bool:
-    query = (
-        "SELECT 1 FROM admissions JOIN tokens ON tokens.id = admissions.token_id "
-        "WHERE token_id = ? AND key = ? AND secret_hash = ?"
-    )
-    return rows.execute(query, (token_id, key, secret_hash)).fetchone() is not None
-
-
-def _token_state(
-    rows: sqlite3.Connection, token_id: bytes, secret_hash: bytes, now_s: float
-) -> TokenState:
-    query = "SELECT expires_at, uses_left FROM tokens WHERE id = ? AND secret_hash = ?"
-    found = rows.execute(query, (token_id, secret_hash)).fetchone()
-    if found is None:
-        return TokenState.UNKNOWN
-    if found[0] <= now_s:
-        return TokenState.EXPIRED
-    return TokenState.VALID if found[1] > 0 else TokenState.USED_UP

@@ -46,6 +46,11 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
         """Whether it may sign registries."""
         return ISSUER in self.roles
 
+    @property
+    def may_invite(self) -> bool:
+        """Whether the issuer makes tokens for it."""
+        return ISSUER in self.roles or INVITER in self.roles
+
     def shows(self, serial: bytes) -> bool:
         """Tell whether the certificate with this serial is one that it has now."""
         return serial in self.serials

@@ -184,6 +184,17 @@ def follow(payload: bytes, following: Registry) -> Registry:
     return msgspec.structs.replace(following, lineage=(mark_of(payload), *following.lineage[1:]))
 
 
+def amend(registry: Registry, entry: Admitted) -> Registry:
+    """Return the next registry, with what one node may do, or is known by, written anew.
+
+    No partition moves. Raises UnknownNode.
+    """
+    if registry.node(entry.id) is None:
+        raise UnknownNode(f"no node {entry.id:016x} belongs to this covey")
+    nodes = tuple(entry if node.id == entry.id else node for node in registry.nodes)
+    return msgspec.structs.replace(registry, epoch=registry.epoch + 1, nodes=nodes)
+
+
 def remove(registry: Registry, node: NodeId) -> Registry:
     """Return the next registry, without this node. Raises UnknownNode, InvalidRequest."""
     leaver = registry.node(node)

@@ -64,6 +64,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/uplink/trial.py": ("tests/unit/test_uplink_trial.py",),
     # What comes from this machine: people, programs, configuration.
     "agent/admission/tokens.py": (PARSERS,),
+    "agent/api/tokens.py": (REQUESTS, "tests/unit/test_api_routes.py"),
     "agent/api/bodies.py": (REQUESTS,),
     "agent/api/events.py": (REQUESTS,),
     "agent/api/keys.py": (REQUESTS,),
@@ -93,6 +94,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/store/progress.py": (DAMAGE, OWN),
     "agent/store/records.py": (DAMAGE, OWN),
     "agent/store/tail.py": (DAMAGE,),
+    "agent/store/tokens.py": (DAMAGE, OWN),
     # What nobody else writes.
     "agent/cli/kv.py": (OWN,),
     "agent/escaping.py": (OWN,),

@@ -213,7 +213,7 @@ def _application(data: bytes) -> None:
     admission = GUEST_CODEC.decode(data)
     if isinstance(admission, Admission):
         issuer = Issuer(_Founder(), _Store(), lambda: 1_790_000_000.0)  # type: ignore[arg-type]
-        entry = issuer._check(admission).entry
+        entry = issuer._check(admission)
         Registry.decode(admit(REGISTRY, entry).encode())
 
 
@@ -317,7 +317,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "application",
         (GUEST_CODEC.encode(
-            Admission(b"tokenid8", b"s" * 20, REQUEST, 1_790_000_000_000, 1.0, "shed")
+            Admission(b"tokenid8", b"s" * 32, REQUEST, 1_790_000_000_000, 1.0, "shed")
         ),),
         _application,
         (RemoteError, AgentError),

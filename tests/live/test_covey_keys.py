@@ -62,6 +62,7 @@ def test_keys_turn_under_traffic_and_nobody_is_accused(fleet: Fleet) -> None:
 
     # Ordered by a member that cannot sign; the issuer is another.
     with _traffic(birch) as outcomes:
+        ash.must("members", "allow", "birch")
         done = birch.must("keys", "rotate", "-o", "json", timeout_s=90)
     assert len(outcomes) > 10, "there was traffic"
     assert set(outcomes) == {"ok"}

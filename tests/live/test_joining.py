@@ -20,6 +20,7 @@ from agent.admission.desk import AdmissionDesk
 from agent.admission.joining import join
 from agent.admission.messages import TAGS
 from agent.admission.running import RunningCovey
+from agent.admission.terms import Terms
 from agent.driver import Driver
 from agent.net.discovery import Discovery, Plan, look_around
 from agent.net.peer_book import PeerBook
@@ -161,7 +162,7 @@ def test_three_nodes_form_a_covey_by_token_and_mdns_alone(tmp_path: Path) -> Non
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             nodes = [await opened.enter_async_context(running(first))]
-            token = await nodes[0].desk.create_token(3600, 2)
+            token = await nodes[0].desk.create_token(Terms(3600, 2))
             for letter, name in (("b", "pi2"), ("c", "pi3")):
                 directory = tmp_path / letter / "identity"
                 who = await join(token, directory, name, interfaces=["lo"])
@@ -185,16 +186,17 @@ def test_a_member_that_cannot_issue_lets_others_in_through_one_that_can(tmp_path
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(3600, 1)
+            token = await one.desk.create_token(Terms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             second = load(tmp_path / "b" / "identity")
             two = await opened.enter_async_context(running(second, mdns=False))
             await eventually(lambda: two.alive() == {"pi1", "pi2"})
-            relayed = await two.desk.create_token(3600, 1)
+            await one.desk.allow_inviting(second.node_id, allowed=True)
+            relayed = await two.desk.create_token(Terms(3600, 1))
             seed = f"127.0.0.1:{two.port}"
             await join(relayed, tmp_path / "c" / "identity", "pi3", seeds=[seed], mdns=False)
-            await eventually(lambda: one.epoch() == two.epoch() == 3)
+            await eventually(lambda: one.epoch() == two.epoch() == 4)
             names = [node.name for node in two.node.state.registry.nodes]
             assert names == ["pi1", "pi2", "pi3"]
 
@@ -205,7 +207,7 @@ def test_a_device_that_starts_alone_finds_the_others_by_its_book(tmp_path: Path)
     async def scenario() -> None:
         first = found(tmp_path / "a" / "identity", "barn", "pi1")
         async with running(first, mdns=False) as one:
-            token = await one.desk.create_token(3600, 1)
+            token = await one.desk.create_token(Terms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             async with running(second, mdns=False) as two:
@@ -236,7 +238,7 @@ def test_garbage_at_the_ports_changes_nothing(tmp_path: Path) -> None:
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(3600, 1)
+            token = await one.desk.create_token(Terms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             two = await opened.enter_async_context(running(second, mdns=False))

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from agent.admission.former import Parting
+from agent.admission.messages import TokenShown
+from agent.admission.terms import Terms, check_terms
 from agent.api.listen import Listeners
 from agent.apps.host import AppStatus
 from agent.config import Config
@@ -196,13 +198,36 @@ class FakeApps:
             yield "one more"
 
 
+TOKEN_ID = b"tokenid8"
+
+
 class FakeAdmission:
     def __init__(self) -> None:
-        self.asked: tuple[float, int] | None = None
+        self.asked: Terms | None = None
+        self.made: dict[bytes, str] = {}
+        self.may_invite: dict[int, bool] = {}
 
-    async def create_token(self, ttl_s: float, uses: int) -> str:
-        self.asked = (ttl_s, uses)
+    async def create_token(self, terms: Terms) -> str:
+        check_terms(terms)
+        self.asked = terms
+        self.made[TOKEN_ID] = "valid"
         return "covey-token-abc"
+
+    async def tokens(self) -> tuple[TokenShown, ...]:
+        return tuple(
+            TokenShown(
+                token_id, state, 1e9, "the operator of ada", 1e9 + 60, 2, 1, "", "shed", 0.0,
+                ("00000000000000a1",),
+            )
+            for token_id, state in self.made.items()
+        )  # fmt: skip
+
+    async def revoke_token(self, token_id: bytes) -> str:
+        was, self.made[token_id] = self.made.get(token_id, "unknown"), "revoked"
+        return was
+
+    async def allow_inviting(self, node: int, *, allowed: bool) -> None:
+        self.may_invite[node] = allowed
 
 
 class FakeRoundTrips:

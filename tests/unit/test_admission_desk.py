@@ -3,9 +3,6 @@
 import asyncio
 import errno
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,111 +10,24 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.admission import joining
-from agent.admission.desk import AdmissionDesk
 from agent.admission.joining import join
-from agent.admission.messages import Admission, KnownPeer
+from agent.admission.terms import Terms
 from agent.admission.tokens import Token, new_token, parse_token
 from agent.exits import AgentError
 from agent.net import frames
-from agent.net.listener import Listener
-from agent.net.sockets import Sockets, open_sockets
-from agent.net.tls import listening_context
 from agent.security import certificates
-from agent.security.identity import Identity, found, load
-from agent.store.control import ControlStore, TokenRefusedError
-from gossip.ids import NodeId
+from agent.security.identity import load
+from agent.store.control import ControlStore
+from agent.store.tokens import TokenRefusedError
 from gossip.machine import Address
 from gossip.state.registry import SignedRegistry, open_registry, remove
-
-
-class FakeCovey:
-    """A covey of one: remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.adopted: list[bytes] = []
-        self.others: dict[NodeId, AdmissionDesk] = {}
-        self.me: NodeId = 0
-        self.lose_frames = False
-
-    def issuers(self) -> list[NodeId]:
-        return list(self.others)
-
-    def known_peers(self) -> Iterable[KnownPeer]:
-        return [KnownPeer(9, "first", (Address("192.0.2.1", 7747),))]
-
-    def adopt(self, signed: bytes) -> None:
-        self.adopted.append(signed)
-
-    def send_frame(self, data: bytes, to: NodeId) -> None:
-        if not self.lose_frames:
-            asyncio.get_running_loop().call_soon(self.others[to].receive_frame, data, self.me)
-
-
-class Member:
-    """A member's admission desk on loopback, with the parts of it that tests look at."""
-
-    def __init__(self, identity: Identity, store: ControlStore, sockets: Sockets) -> None:
-        self.identity, self.store = identity, store
-        self.covey = FakeCovey()
-        self.counts: Counter[str] = Counter()
-        self.desk = AdmissionDesk(identity, store, self.covey, self.counts)
-        self.seed = f"127.0.0.1:{sockets.port}"
-        context = listening_context(identity)
-        self.listener = Listener(
-            sockets.stream, context, identity.cluster_id, identity.node_id, self.counts
-        )
-
-    async def join(self, token: str, directory: Path, name: str, timeout_s: float = 20) -> Identity:
-        return await join(
-            token, directory, name, seeds=[self.seed], mdns=False, timeout_s=timeout_s
-        )
-
-
-async def _put_nobody_through(*_: object) -> None:
-    raise AssertionError("nobody asks for that here")
-
-
-@asynccontextmanager
-async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
-    path = directory / "control.db"
-    store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
-    sockets = open_sockets(["127.0.0.1"], 0)
-    made = Member(identity, store, sockets)
-    made.listener.start(
-        lambda _data, _peer: None, made.desk.serve, _put_nobody_through, lambda _host: False
-    )
-    try:
-        yield made
-    finally:
-        await made.desk.stop()
-        await made.listener.stop()
-        sockets.close()
-        await store.close()
-
-
-@asynccontextmanager
-async def issuer(tmp_path: Path) -> AsyncIterator[Member]:
-    identity = found(tmp_path / "a" / "identity", "barn", "pi1")
-    async with member(identity, tmp_path / "a") as made:
-        yield made
-
-
-def leftovers(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()] if directory.exists() else []
-
-
-async def refusal(made: Member, token: str, directory: Path, name: str = "pi2") -> AgentError:
-    with pytest.raises(AgentError) as caught:
-        await made.join(token, directory / "identity", name)
-    assert leftovers(directory) == [], "nothing may be left half-made"
-    assert caught.value.hint
-    return caught.value
+from tests.unit.admission_rig import issuer, leftovers, member, proven, refusal
 
 
 def test_a_device_joins_with_a_token(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 1)
+            token = await made.desk.create_token(Terms(3600, 1))
             joined = await made.join(token, tmp_path / "b" / "identity", "pi2")
             again = load(tmp_path / "b" / "identity")
             assert (again.node_id, again.node_name) == (joined.node_id, "pi2")
@@ -138,7 +48,7 @@ def test_a_device_joins_with_a_token(tmp_path: Path) -> None:
 def test_a_used_up_token_is_told_apart(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 2)
+            token = await made.desk.create_token(Terms(3600, 2))
             await made.join(token, tmp_path / "b" / "identity", "pi2")
             await made.join(token, tmp_path / "c" / "identity", "pi3")
             error = await refusal(made, token, tmp_path / "d", "pi4")
@@ -152,7 +62,7 @@ def test_an_expired_token_is_told_apart(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             assert made.desk._issuer is not None
-            token = await made.desk.create_token(60, 1)
+            token = await made.desk.create_token(Terms(60, 1))
             made.desk._issuer._wall_clock = lambda: time.time() + 120
             assert (await refusal(made, token, tmp_path / "b")).status == exits.TOKEN_EXPIRED
 
@@ -162,7 +72,7 @@ def test_an_expired_token_is_told_apart(tmp_path: Path) -> None:
 def test_a_wrong_secret_is_unknown(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            good = parse_token(await made.desk.create_token(3600, 1))
+            good = parse_token(await made.desk.create_token(Terms(3600, 1)))
             bad = Token(good.cluster_id, good.fingerprint, good.token_id, bytes(20))
             assert (await refusal(made, bad.encode(), tmp_path / "b")).status == exits.TOKEN_UNKNOWN
             never = new_token(good.cluster_id, good.fingerprint)
@@ -209,7 +119,7 @@ def test_a_token_shows_no_secret() -> None:
 def test_a_foreign_token_never_leaves_the_device(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as two:
-            token = await two.desk.create_token(3600, 1)
+            token = await two.desk.create_token(Terms(3600, 1))
             with pytest.raises(AgentError) as caught:
                 await one.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
             assert caught.value.status == exits.TOKEN_FOREIGN
@@ -225,7 +135,7 @@ def test_somebody_who_poses_as_a_member_learns_no_secret(tmp_path: Path) -> None
 
     async def scenario() -> None:
         async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as impostor:
-            token = await one.desk.create_token(3600, 1)
+            token = await one.desk.create_token(Terms(3600, 1))
             impostor.identity.cluster_id = one.identity.cluster_id
             with pytest.raises(AgentError, match="certificate authority is not the one") as caught:
                 await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
@@ -240,7 +150,7 @@ def test_a_stolen_authority_certificate_is_not_enough(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as impostor:
-            token = await one.desk.create_token(3600, 1)
+            token = await one.desk.create_token(Terms(3600, 1))
             impostor.identity.cluster_id = one.identity.cluster_id
             impostor.desk._authority = one.desk._authority
             with pytest.raises(AgentError, match="not signed by this covey's authority"):
@@ -255,7 +165,7 @@ def test_a_clock_that_is_off_is_named_with_both_times(
 ) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 1)
+            token = await made.desk.create_token(Terms(3600, 1))
             assert made.desk._issuer is not None
             made.desk._issuer._wall_clock = lambda: 1_800_000_000.0
             error = await refusal(made, token, tmp_path / "b")
@@ -270,7 +180,7 @@ def test_a_clock_that_is_off_is_named_with_both_times(
 def test_a_taken_name_costs_no_use(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 1)
+            token = await made.desk.create_token(Terms(3600, 1))
             assert (await refusal(made, token, tmp_path / "b", "pi1")).status == exits.NAME_TAKEN
             await made.join(token, tmp_path / "b" / "identity", "pi2")
 
@@ -282,7 +192,7 @@ def test_a_lost_answer_does_not_use_the_token_twice(
 ) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 1)
+            token = await made.desk.create_token(Terms(3600, 1))
             read_frame, seen = frames.read_frame, []
 
             async def lossy(reader: asyncio.StreamReader, bytes_max: int) -> bytes:
@@ -326,7 +236,7 @@ def test_let_in_but_not_on_disk_the_same_token_is_good_again(
 
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(3600, 1)
+            token = await made.desk.create_token(Terms(3600, 1))
             with monkeypatch.context() as patched:
                 if trouble == "interrupted":
                     patched.setattr(joining.Joining, "run", interrupted)
@@ -346,19 +256,26 @@ def test_let_in_but_not_on_disk_the_same_token_is_good_again(
 def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
-            token = await first.desk.create_token(3600, 1)
+            token = await first.desk.create_token(Terms(3600, 1))
             identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
             async with member(identity, tmp_path / "b") as second:
                 second.covey.others[first.identity.node_id] = first.desk
                 first.covey.others[identity.node_id] = second.desk
                 second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
-                relayed = await second.desk.create_token(3600, 1)
+                with pytest.raises(AgentError, match="may not make") as caught:
+                    await second.desk.create_token(Terms(3600, 1))
+                assert caught.value.status == exits.NOT_PERMITTED
+                assert "covey members allow pi2" in caught.value.hint
+                assert not first.store.tokens()[1:], "nothing was made"
+                await first.desk.allow_inviting(identity.node_id, allowed=True)
+                relayed = await second.desk.create_token(Terms(3600, 1))
+                assert first.store.tokens()[-1].note.made_by == "the operator of pi2"
                 joined = await second.join(relayed, tmp_path / "c" / "identity", "pi3")
                 assert joined.cluster_id == first.identity.cluster_id
                 error = await refusal(second, relayed, tmp_path / "d", "pi4")
                 assert error.status == exits.TOKEN_USED_UP
                 with pytest.raises(AgentError) as caught:
-                    await second.desk.create_token(3600, 0)
+                    await second.desk.create_token(Terms(3600, 0))
                 assert caught.value.status == exits.USAGE
 
     asyncio.run(scenario())
@@ -367,7 +284,7 @@ def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -
 def test_without_any_issuer_the_device_learns_why(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
-            token = await first.desk.create_token(3600, 2)
+            token = await first.desk.create_token(Terms(3600, 2))
             identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
             async with member(identity, tmp_path / "b") as second:
                 with pytest.raises(AgentError, match="can be reached now") as caught:
@@ -412,21 +329,21 @@ def test_a_removed_node_does_not_come_back_with_its_old_token(tmp_path: Path) ->
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             assert made.desk._issuer is not None
-            token = parse_token(await made.desk.create_token(3600, 1))
+            token = parse_token(await made.desk.create_token(Terms(3600, 1)))
             key = Ed25519PrivateKey.generate()
             subject = certificates.Subject(made.identity.cluster_id, 77, "pi2")
             request = certificates.make_request(key, subject)
             clock_ms = int(time.time() * 1000)
-            admission = Admission(token.token_id, token.secret, request, clock_ms, 1.0, "")
-            _, first = await made.desk._issuer.admit(admission, ())
-            _, again = await made.desk._issuer.admit(admission, ())
+            admission = proven(token, request, clock_ms)
+            _, first = await made.desk._issuer.admit(admission, (), "here")
+            _, again = await made.desk._issuer.admit(admission, (), "here")
             assert first == again, "asking again changes nothing"
             registry = remove(open_registry(first.signed, made.identity.verify), 77)
             payload = registry.encode()
             signed = SignedRegistry(payload, made.identity.sign(payload)).encode()
             assert await made.store.save_registry(registry.epoch, signed)
             with pytest.raises(TokenRefusedError) as caught:
-                await made.desk._issuer.admit(admission, ())
+                await made.desk._issuer.admit(admission, (), "here")
             assert caught.value.status == exits.TOKEN_USED_UP
             assert made.store.registry() == (registry.epoch, signed)
 
@@ -437,14 +354,14 @@ def test_a_node_id_that_somebody_else_has_is_refused(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             assert made.desk._issuer is not None
-            token = parse_token(await made.desk.create_token(3600, 1))
+            token = parse_token(await made.desk.create_token(Terms(3600, 1)))
             theirs = made.identity.node_id
             subject = certificates.Subject(made.identity.cluster_id, theirs, "pi2")
             request = certificates.make_request(Ed25519PrivateKey.generate(), subject)
             clock_ms = int(time.time() * 1000)
-            admission = Admission(token.token_id, token.secret, request, clock_ms, 1.0, "")
+            admission = proven(token, request, clock_ms)
             with pytest.raises(AgentError, match="belongs to another node") as caught:
-                await made.desk._issuer.admit(admission, ())
+                await made.desk._issuer.admit(admission, (), "here")
             assert caught.value.status == exits.NAME_TAKEN
             assert made.store.registry() is None
 

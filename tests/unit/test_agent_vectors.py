@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from agent.admission import messages as admission
+from agent.admission.terms import Terms
 from agent.doctor import messages as doctor
 from agent.net import relay_messages as relay
 from agent.security import key_messages as keys
@@ -29,8 +30,12 @@ PEERS = (
     admission.KnownPeer(7, "pi", (Address("192.0.2.7", 7747), Address("2001:db8::7", 7747))),
     admission.KnownPeer(MAX, "Gr.-_0", ()),
 )
-ADMISSION = admission.Admission(b"tokenid8", b"s" * 20, b"csr", 1_790_000_000_000, 1.5, "shed")
+ADMISSION = admission.Admission(b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed")
 GRANTED = admission.Granted("barn", b"certificate", b"keyring", b"registry", PEERS)
+TERMS = Terms(60.0, 1, "pi9", "shed", 1.5)
+TOKEN = admission.TokenShown(
+    b"tokenid8", "valid", 1.0, "the operator of pi", 61.0, 2, 1, "", "shed", 0.0, ("0" * 16,)
+)
 REFUSED = admission.Refused(12, "no", "ask again")
 SHOWN = (keys.KeyShown(1, "0123456789abcdef"), keys.KeyShown(2**32 - 1, "fedcba9876543210"))
 SECRETS = ((1, bytes(range(32))), (2**32 - 1, bytes(32)))
@@ -45,8 +50,21 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
         admission.Granted("b", b"", b"", b"", ()),
     ),
     "refused": (admission.MEMBER_CODEC, REFUSED),
-    "ask for a token": (admission.RELAY_CODEC, admission.Ask(1, admission.TokenOrder(60.0, 2))),
-    "ask for an admission": (admission.RELAY_CODEC, admission.Ask(300, ADMISSION)),
+    "ask for a token": (admission.RELAY_CODEC, admission.Ask(1, admission.TokenOrder(TERMS))),
+    "ask for an admission": (admission.RELAY_CODEC, admission.Ask(300, ADMISSION, "192.0.2.9")),
+    "ask for the tokens": (admission.RELAY_CODEC, admission.Ask(2, admission.TokenList())),
+    "ask to revoke a token": (
+        admission.RELAY_CODEC,
+        admission.Ask(3, admission.TokenRevocation(b"tokenid8")),
+    ),
+    "answer, tokens": (
+        admission.RELAY_CODEC,
+        admission.Answer(2, admission.TokensShown((TOKEN,))),
+    ),
+    "answer, revoked": (
+        admission.RELAY_CODEC,
+        admission.Answer(3, admission.TokenRevoked("valid")),
+    ),
     "answer, a token": (
         admission.RELAY_CODEC,
         admission.Answer(1, admission.TokenMade("covey1-x_")),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.admission.terms import Terms
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
 from gossip.state.requests import Value, WatchEvent
 from tests.patience import GIVE_UP_S
-from tests.unit.fake_agent import STAMP, Served, serving
+from tests.unit.fake_agent import STAMP, TOKEN_ID, Served, serving
 
 
 @pytest.fixture
@@ -146,15 +147,26 @@ def test_unknown_member(client: Client) -> None:
 
 def test_token(served: Served, client: Client) -> None:
     assert client.post("/api/v1/tokens")["token"] == "covey-token-abc"
-    assert served.agent.admission.asked == (3600.0, 1)
-    client.post("/api/v1/tokens", {"ttl_s": 60, "uses": 5})
-    assert served.agent.admission.asked == (60.0, 5)
+    assert served.agent.admission.asked == Terms(3600.0)
+    client.post("/api/v1/tokens", {"ttl_s": 60, "uses": 5, "zone": "shed"})
+    assert served.agent.admission.asked == Terms(60.0, 5, zone="shed")
+    [shown] = client.get("/api/v1/tokens")["tokens"]
+    assert (shown["id"], shown["state"], shown["zone"]) == (TOKEN_ID.hex(), "valid", "shed")
+    gone = client.request("DELETE", f"/api/v1/tokens/{TOKEN_ID.hex()}").json()
+    assert gone == {"id": TOKEN_ID.hex(), "was": "valid"}
+    assert refused(client, "DELETE", f"/api/v1/tokens/{'0' * 16}").status == 404
+    assert refused(client, "DELETE", "/api/v1/tokens/covey1-abc").status == 404
+    rights = client.post("/api/v1/members/bob/rights", {"invite": True})
+    assert rights == {"name": "bob", "invite": True}
+    assert refused(client, "POST", "/api/v1/members/bob/rights", body=b"{}").status == 400
 
 
 @pytest.mark.parametrize(
     "body",
     [b"{", b"[]", b'{"ttl": 5}', b'{"ttl_s": "1h"}', b'{"uses": 0}', b'{"uses": true}',
-     b'{"ttl_s": 1e99}', b"[" * 60_000, b"\xff"],
+     b'{"ttl_s": 1e99}', b'{"uses": 101}', b'{"ttl_s": 604801}', b'{"zone": "\x1b[2J"}',
+     b'{"node_name": "a b"}', b'{"node_name": "pi", "uses": 2}', b'{"weight": -1}',
+     b"[" * 60_000, b"\xff"],
 )  # fmt: skip
 def test_bad_token_orders(client: Client, body: bytes) -> None:
     assert refused(client, "POST", "/api/v1/tokens", body=body).status == 400

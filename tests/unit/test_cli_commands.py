@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from agent import exits
+from agent.admission.terms import Terms
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
 from gossip.state.requests import Value, WatchEvent
-from tests.unit.fake_agent import STALE_CONTEXT, STAMP, Served, serving
+from tests.unit.fake_agent import STALE_CONTEXT, STAMP, TOKEN_ID, Served, serving
 
 
 class Outcome(NamedTuple):
@@ -311,7 +312,30 @@ def test_token(served: Served, covey: Covey) -> None:
     outcome = covey("token", "create", "--ttl", "2h", "--uses", "3")
     assert outcome.stdout == "covey-token-abc\n"
     assert "3 nodes within 2h" in outcome.stderr
-    assert served.agent.admission.asked == (7200.0, 3)
+    assert served.agent.admission.asked == Terms(7200.0, 3)
+    covey("token", "create", "--node-name", "shed-1", "--zone", "shed", "--weight", "2")
+    assert served.agent.admission.asked == Terms(3600.0, 1, "shed-1", "shed", 2.0)
+    assert covey("token", "create", "--ttl", "8d").status == exits.USAGE
+    assert covey("token", "create", "--uses", "101").status == exits.USAGE
+
+
+def test_tokens_are_listed_and_revoked(served: Served, covey: Covey) -> None:
+    covey("token", "create")
+    shown = covey("token", "list").stdout.split("\t")
+    assert shown[:3] == [TOKEN_ID.hex(), "valid", "1 of 2"]
+    assert "covey1-" not in covey("token", "list", "-o", "json").stdout, "no secret"
+    assert "is revoked" in covey("token", "revoke", TOKEN_ID.hex()).stderr
+    assert covey("token", "list").stdout == ""
+    assert "revoked" in covey("token", "list", "--all").stdout
+    assert "was revoked already" in covey("token", "revoke", TOKEN_ID.hex()).stderr
+    assert covey("token", "revoke", "covey1-abc").status == exits.NOT_FOUND
+
+
+def test_a_member_is_allowed_to_invite(served: Served, covey: Covey) -> None:
+    assert covey("members", "allow", "bob").status == exits.YES
+    assert covey("members", "forbid", "bob").status == exits.YES
+    assert list(served.agent.admission.may_invite.values()) == [False]
+    assert covey("members", "allow", "nobody").status == exits.NOT_FOUND
 
 
 def test_apps(served: Served, covey: Covey) -> None:

@@ -159,6 +159,7 @@ class Net:
         self.desks: dict[NodeId, KeyDesk] = {}
         self.files = {node: folder / f"{node}.json" for node in (A, B, C)}
         self.away: set[NodeId] = set()
+        self.without_right: set[NodeId] = set()
         self.knocked: list[Address] = []
         ring = new_keyring()
         for node in (A, B, C):
@@ -190,6 +191,9 @@ class Circle:
 
     def issuers(self) -> list[NodeId]:
         return [] if self.me == A else [A]
+
+    def may_order(self, node: NodeId) -> bool:
+        return node not in self.net.without_right
 
     def live(self) -> frozenset[NodeId]:
         return frozenset({A, B, C} - self.net.away)
@@ -230,6 +234,17 @@ async def until_true(condition: Callable[[], bool]) -> None:
 
 async def until(net: Net, generations: list[int]) -> None:
     await until_true(lambda: net.generations() == generations)
+
+
+@runs
+async def test_who_has_no_right_orders_nothing(net: Net) -> None:
+    net.desks[A].start()
+    net.without_right = {B}
+    with pytest.raises(AgentError, match="may not order a rotation"):
+        await net.desks[B].rotate(force=False)
+    assert net.generations() == [0, 0, 0]
+    assert net.desks[A].counts["keyrings/no_right"] == 1
+    await net.desks[A].stop()
 
 
 @runs

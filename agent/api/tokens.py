@@ -1,0 +1,89 @@
+"""Routes of join tokens: make, list, revoke; and which members may do so.
+
+They are for whoever may use the Unix socket, as all by which a covey is entered and left.
+"""
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent.admission.messages import TOKEN_ID_BYTES, TokenShown
+from agent.admission.terms import Terms
+from agent.api.answers import listing
+from agent.api.belonging import agent_of_local
+from agent.api.bodies import read_object
+from agent.api.errors import BadRequest
+from agent.api.members import find_member
+from agent.exits import NOT_FOUND, AgentError
+
+TTL_S = 3600.0
+FIELDS = frozenset(Terms.__struct_fields__)
+
+
+async def create_token(request: Request) -> Response:
+    """Make a join token."""
+    agent = agent_of_local(request)
+    asked = await read_object(request, FIELDS)
+    try:
+        told = Terms(**{"ttl_s": TTL_S, **asked})
+        terms = msgspec.convert(msgspec.structs.astuple(told), Terms)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"not what a token can be asked for: {error}") from None
+    token = await agent.admission.create_token(terms)
+    return JSONResponse({"token": token, **msgspec.structs.asdict(terms)}, 201)
+
+
+async def list_tokens(request: Request) -> Response:
+    """Answer with the tokens that the issuer remembers, the newest last."""
+    agent = agent_of_local(request)
+    tokens = await agent.admission.tokens()
+    return await listing("tokens", (_describe(token) for token in tokens))
+
+
+async def revoke_token(request: Request) -> Response:
+    """Make a token good for nobody any more; ``was`` says what it was worth before."""
+    agent = agent_of_local(request)
+    text = request.path_params["id"]
+    state = await agent.admission.revoke_token(_token_id(text))
+    if state == "unknown":
+        raise AgentError(f"there is no token {text}", "`covey token list` lists them", NOT_FOUND)
+    return JSONResponse({"id": text, "was": state})
+
+
+async def allow(request: Request) -> Response:
+    """Say whether a member may make tokens: ``{"invite": true}``."""
+    agent = agent_of_local(request)
+    asked = await read_object(request, frozenset({"invite"}))
+    allowed = asked.get("invite")
+    if not isinstance(allowed, bool):
+        raise BadRequest("`invite`: true or false")
+    member = find_member(agent, request.path_params["name"])
+    await agent.admission.allow_inviting(member.id, allowed=allowed)
+    return JSONResponse({"name": member.name, "invite": allowed})
+
+
+def _token_id(text: str) -> bytes:
+    try:
+        token_id = bytes.fromhex(text)
+    except ValueError:
+        token_id = b""
+    if len(token_id) != TOKEN_ID_BYTES or token_id.hex() != text:
+        raise AgentError(
+            "that is not the id of a token",
+            "`covey token list` lists them; the token itself is not its id",
+            NOT_FOUND,
+        )
+    return token_id
+
+
+def _describe(token: TokenShown) -> dict[str, object]:
+    told = msgspec.structs.asdict(token)
+    return {**told, "id": token.id.hex(), "admitted": list(token.admitted)}
+
+
+ROUTES = (
+    ("POST", "/api/v1/tokens", create_token),
+    ("GET", "/api/v1/tokens", list_tokens),
+    ("DELETE", "/api/v1/tokens/{id}", revoke_token),
+    ("POST", "/api/v1/members/{name}/rights", allow),
+)

@@ -1,0 +1,105 @@
+"""``covey token``: let other nodes in, see with what, and stop it."""
+
+import time
+from typing import Any
+
+import click
+
+from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
+from agent.cli.parameters import DURATION
+from agent.cli.session import Session, pass_session
+from agent.notation import format_duration
+
+ISSUER_TIMEOUT_S = 30.0
+TTL_S = "1h"
+HEADER = ("ID", "STATE", "USES LEFT", "EXPIRES", "FIXES", "MADE BY", "ADMITTED")
+SPARE = ("ADMITTED", "MADE BY")
+
+
+@click.group()
+def token() -> None:
+    """Let other nodes in: make, list and revoke join tokens.
+
+    They are made by the node that founded the covey, and by members that it allowed to
+    (`covey members allow`).
+    """
+
+
+@token.command()
+@click.option("--ttl", type=DURATION, default=TTL_S, show_default=True, help="How long it is good.")
+@click.option(
+    "--uses", type=click.IntRange(min=1), default=1, show_default=True, help="For how many nodes."
+)
+@click.option("--node-name", default="", help="The name of the node that joins with it.")
+@click.option("--zone", default="", help="The zone of the nodes that join with it.")
+@click.option("--weight", type=float, default=0.0, help="Their weight.")
+@output_option
+@pass_session
+def create(
+    session: Session,
+    ttl: float,
+    uses: int,
+    node_name: str,
+    zone: str,
+    weight: float,
+    output: str,
+) -> None:
+    """Make a token that lets nodes join, for a week and a hundred nodes at most.
+
+    Whoever has the token may join: pass it on as you would a password. What it fixes, name, zone
+    or weight, the device that joins cannot choose.
+    """
+    asked = {"ttl_s": ttl, "uses": uses, "node_name": node_name, "zone": zone, "weight": weight}
+    answer = (
+        session.client()
+        .request("POST", "/api/v1/tokens", json=asked, timeout_s=ISSUER_TIMEOUT_S)
+        .json()
+    )
+    if output == "json":
+        write_json(answer)
+        return
+    write_line(answer["token"])
+    nodes = "one node" if uses == 1 else f"{uses} nodes"
+    session.say(
+        f"Good for {nodes} within {format_duration(ttl)}. On the other device: `covey join TOKEN`, "
+        "and `covey run` where no agent runs yet."
+    )
+
+
+@token.command("list")
+@click.option("--all", "every", is_flag=True, help="Also those that let nobody in any more.")
+@output_option
+@wide_option
+@pass_session
+def list_(session: Session, output: str, *, every: bool, wide: bool) -> None:
+    """List the tokens that let nodes in, without their secrets."""
+    answer = session.client().request("GET", "/api/v1/tokens", timeout_s=ISSUER_TIMEOUT_S).json()
+    shown = [one for one in answer["tokens"] if every or one["state"] == "valid"]
+    if output == "json":
+        write_json({"tokens": shown})
+        return
+    write_table(HEADER, [_row(one) for one in shown], wide=wide, spare=SPARE)
+
+
+@token.command()
+@click.argument("token_id", metavar="ID")
+@pass_session
+def revoke(session: Session, token_id: str) -> None:
+    """Make a token good for nobody any more. Who joined with it stays."""
+    path = f"/api/v1/tokens/{token_id}"
+    was = session.client().request("DELETE", path, timeout_s=ISSUER_TIMEOUT_S).json()["was"]
+    session.say(f"{token_id} is revoked." if was == "valid" else f"{token_id} was {was} already.")
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    fixes = {"name": one["node_name"], "zone": one["zone"], "weight": one["weight"]}
+    left_s = one["expires_at"] - time.time()
+    return (
+        one["id"],
+        one["state"],
+        f"{one['uses_left']} of {one['uses']}",
+        f"in {format_duration(left_s)}" if left_s > 0 else f"{format_duration(-left_s)} ago",
+        " ".join(f"{name}={value}" for name, value in fixes.items() if value),
+        one["made_by"],
+        " ".join(one["admitted"]),
+    )

@@ -1,0 +1,122 @@
+"""Admission desks on loopback: a covey of one or two, and devices that join it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.admission.desk import AdmissionDesk
+from agent.admission.joining import join
+from agent.admission.messages import Admission, KnownPeer
+from agent.admission.proof import prove
+from agent.admission.tokens import Token, hash_secret
+from agent.exits import AgentError
+from agent.net.listener import Listener
+from agent.net.sockets import Sockets, open_sockets
+from agent.net.tls import listening_context
+from agent.security.identity import Identity, found
+from agent.store.control import ControlStore
+from gossip.ids import NodeId
+from gossip.machine import Address
+from gossip.state.admitted import Admitted
+from gossip.state.registry import Registry, SignedRegistry
+
+
+class FakeCovey:
+    """A covey of one: remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.adopted: list[bytes] = []
+        self.others: dict[NodeId, AdmissionDesk] = {}
+        self.me: NodeId = 0
+        self.lose_frames = False
+
+    def issuers(self) -> list[NodeId]:
+        return list(self.others)
+
+    def entry(self, node: NodeId) -> Admitted | None:
+        if not self.adopted:
+            return None
+        return Registry.decode(SignedRegistry.decode(self.adopted[-1]).payload).node(node)
+
+    def issuer_names(self) -> list[str]:
+        return ["pi1"]
+
+    def known_peers(self) -> Iterable[KnownPeer]:
+        return [KnownPeer(9, "first", (Address("192.0.2.1", 7747),))]
+
+    def adopt(self, signed: bytes) -> None:
+        self.adopted.append(signed)
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        if not self.lose_frames:
+            asyncio.get_running_loop().call_soon(self.others[to].receive_frame, data, self.me)
+
+
+class Member:
+    """A member's admission desk on loopback, with the parts of it that tests look at."""
+
+    def __init__(self, identity: Identity, store: ControlStore, sockets: Sockets) -> None:
+        self.identity, self.store = identity, store
+        self.covey = FakeCovey()
+        self.counts: Counter[str] = Counter()
+        self.desk = AdmissionDesk(identity, store, self.covey, self.counts)
+        self.seed = f"127.0.0.1:{sockets.port}"
+        context = listening_context(identity)
+        self.listener = Listener(
+            sockets.stream, context, identity.cluster_id, identity.node_id, self.counts
+        )
+
+    async def join(self, token: str, directory: Path, name: str, timeout_s: float = 20) -> Identity:
+        return await join(
+            token, directory, name, seeds=[self.seed], mdns=False, timeout_s=timeout_s
+        )
+
+
+async def _put_nobody_through(*_: object) -> None:
+    raise AssertionError("nobody asks for that here")
+
+
+@asynccontextmanager
+async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
+    path = directory / "control.db"
+    store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
+    sockets = open_sockets(["127.0.0.1"], 0)
+    made = Member(identity, store, sockets)
+    made.listener.start(
+        lambda _data, _peer: None, made.desk.serve, _put_nobody_through, lambda _host: False
+    )
+    try:
+        yield made
+    finally:
+        await made.desk.stop()
+        await made.listener.stop()
+        sockets.close()
+        await store.close()
+
+
+@asynccontextmanager
+async def issuer(tmp_path: Path) -> AsyncIterator[Member]:
+    identity = found(tmp_path / "a" / "identity", "barn", "pi1")
+    async with member(identity, tmp_path / "a") as made:
+        yield made
+
+
+def leftovers(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()] if directory.exists() else []
+
+
+def proven(token: Token, request: bytes, clock_ms: int) -> Admission:
+    unproven = Admission(token.token_id, b"", request, clock_ms, 1.0, "")
+    return prove(unproven, hash_secret(token.token_id, token.secret))
+
+
+async def refusal(made: Member, token: str, directory: Path, name: str = "pi2") -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        await made.join(token, directory / "identity", name)
+    assert leftovers(directory) == [], "nothing may be left half-made"
+    assert caught.value.hint
+    return caught.value

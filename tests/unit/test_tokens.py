@@ -1,0 +1,179 @@
+"""What a token is worth, what it fixes, and who shows a wrong one."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import exits
+from agent.admission.guessing import FORGOTTEN_S, ORIGINS_MAX, WrongTokens
+from agent.admission.issuing import Issuer
+from agent.admission.messages import GUEST_CODEC, Admission
+from agent.admission.proof import is_proven, prove
+from agent.admission.terms import Terms
+from agent.admission.tokens import Token, hash_secret, new_token, parse_token
+from agent.exits import AgentError
+from agent.security import certificates
+from gossip.errors import Malformed
+from gossip.ids import format_node_id
+from gossip.state.registry import open_registry
+from tests.unit.admission_rig import Member, issuer, refusal
+
+
+async def offered(made: Member, token: Token, **changed: object) -> AgentError | None:
+    """Return why the issuer does not take an admission that is otherwise in order."""
+    assert made.desk._issuer is not None
+    node_id, name = changed.pop("node_id", 77), changed.pop("name", "pi2")
+    subject = certificates.Subject(made.identity.cluster_id, node_id, name)  # type: ignore[arg-type]
+    request = certificates.make_request(Ed25519PrivateKey.generate(), subject)
+    clock_ms = int(time.time() * 1000)
+    unproven = Admission(token.token_id, b"", request, clock_ms, 1.0, "")
+    unproven = msgspec.structs.replace(unproven, **changed)
+    admission = prove(unproven, hash_secret(token.token_id, token.secret))
+    try:
+        await made.desk._issuer.admit(admission, (), "here")
+    except AgentError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"node_id": 0}, {"name": "x\x1b[2J"}, {"zone": "\x1b]0;x\x07"}, {"zone": "a b"},
+     {"weight": 0.0}, {"weight": float("nan")}, {"weight": 1e9}],
+)  # fmt: skip
+def test_what_cannot_stand_in_the_registry_is_refused(
+    tmp_path: Path, changed: dict[str, object]
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = parse_token(await made.desk.create_token(Terms(3600)))
+            assert await offered(made, token, **changed) is not None
+            assert made.store.registry() is None
+            assert await offered(made, token) is None, "the token was not used"
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_token_stays_so_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            issuing = made.desk._issuer
+            assert issuing is not None
+            token = parse_token(await made.desk.create_token(Terms(60)))
+            issuing._wall_clock = lambda: time.time() + 120
+            await issuing._end_expired()
+            after_a_restart = Issuer(made.identity, made.store)
+            made.desk._issuer = after_a_restart
+            error = await offered(made, token)
+            assert error is not None
+            assert error.status == exits.TOKEN_EXPIRED
+
+    asyncio.run(scenario())
+
+
+def test_a_running_issuer_does_not_go_back_in_time(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            token = parse_token(await made.desk.create_token(Terms(60)))
+            made.desk._issuer._wall_clock = lambda: time.time() + 120
+            assert (await made.desk.tokens())[0].state == "expired"
+            made.desk._issuer._wall_clock = time.time
+            assert (await made.desk.tokens())[0].state == "expired"
+            error = await offered(made, token)
+            assert error is not None
+            assert error.status == exits.TOKEN_EXPIRED
+
+    asyncio.run(scenario())
+
+
+def test_a_revoked_token_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = parse_token(await made.desk.create_token(Terms(3600, 2)))
+            assert await offered(made, token) is None
+            assert await made.desk.revoke_token(token.token_id) == "valid"
+            assert await made.desk.revoke_token(token.token_id) == "revoked"
+            assert await made.desk.revoke_token(b"nobody's") == "unknown"
+            error = await offered(made, token, node_id=78, name="pi3")
+            assert error is not None
+            assert "revoked" in error.message
+            [shown] = await made.desk.tokens()
+            assert (shown.state, shown.uses_left, shown.made_by) == (
+                "revoked", 1, "the operator of pi1",
+            )  # fmt: skip
+            assert shown.admitted == (format_node_id(77),)
+
+    with caplog.at_level("INFO"):
+        asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records]
+    for event in ("made by the operator of pi1", "from here with token", "revoked by the operator"):
+        assert sum(event in line for line in told) == 1, told
+
+
+def test_what_a_token_fixes_is_not_for_the_device_to_choose(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = await made.desk.create_token(Terms(3600, 1, "shed-1", "shed", 2.5))
+            joined = await made.join(token, tmp_path / "b" / "identity", "pi2")
+            assert joined.node_name == "shed-1"
+            entry = open_registry(joined.first_registry(), joined.verify).node(joined.node_id)
+            assert entry is not None
+            assert (entry.name, entry.zone, entry.weight) == ("shed-1", "shed", 2.5)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("field", ["request", "weight", "zone", "clock_ms"])
+def test_a_proof_is_for_one_admission(tmp_path: Path, field: str) -> None:
+    """A member that passes it on can change nothing, and cannot use it for a device of its own."""
+    token = new_token(bytes(16), bytes(32))
+    secret_hash = hash_secret(token.token_id, token.secret)
+    admission = prove(Admission(token.token_id, b"", b"csr", 1000, 1.0, "shed"), secret_hash)
+    assert is_proven(admission, secret_hash)
+    other = {"request": b"theirs", "weight": 9.0, "zone": "attic", "clock_ms": 1001}[field]
+    assert not is_proven(msgspec.structs.replace(admission, **{field: other}), secret_hash)
+    assert token.secret not in msgspec.msgpack.encode(admission)
+
+
+def test_who_shows_wrong_tokens_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("agent.admission.guessing.FIRST_S", 0.05)
+
+    async def scenario() -> float:
+        async with issuer(tmp_path) as made:
+            good = parse_token(await made.desk.create_token(Terms(3600)))
+            began = time.monotonic()
+            for _ in range(4):
+                await refusal(
+                    made, new_token(good.cluster_id, good.fingerprint).encode(), tmp_path / "b"
+                )
+            assert made.counts["admissions/token-unknown"] == 4
+            return time.monotonic() - began
+
+    assert asyncio.run(scenario()) >= 0.05 * (1 + 2 + 4 + 8)
+    assert sum("does not know this token" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_delays_grow_and_are_forgotten() -> None:
+    now = [0.0]
+    wrong = WrongTokens(lambda: now[0])
+    assert [wrong.delay_s("a") for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    assert wrong.delay_s("b") == 0.5, "each origin for itself"
+    now[0] = FORGOTTEN_S + 1
+    assert wrong.delay_s("a") == 0.5
+    for origin in range(2 * ORIGINS_MAX):
+        wrong.delay_s(str(origin))
+    assert len(wrong._wrong) == ORIGINS_MAX
+
+
+@pytest.mark.parametrize("size_bytes", [0, 7, 9, 65, 5000])
+def test_a_token_id_of_any_length_costs_a_counter(size_bytes: int) -> None:
+    odd = Admission(bytes(size_bytes), b"", b"csr", 1, 1.0, "")
+    with pytest.raises(Malformed):
+        GUEST_CODEC.decode(GUEST_CODEC.encode(odd))
