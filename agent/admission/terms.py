@@ -35,16 +35,16 @@ def check_terms(terms: Terms) -> None:
     """Return if a token may be made so. Raises AgentError."""
     if not TTL_MIN_S <= terms.ttl_s <= TTL_MAX_S:
         raise _unusual(
-            f"a token lives {format_duration(TTL_MIN_S)} to {format_duration(TTL_MAX_S)}", "--ttl"
+            f"a token lives {format_duration(TTL_MIN_S)} to {format_duration(TTL_MAX_S)}", "ttl_s"
         )
     if not 1 <= terms.uses <= USES_MAX:
-        raise _unusual(f"a token is for 1 to {USES_MAX} nodes", "--uses")
+        raise _unusual(f"a token is for 1 to {USES_MAX} nodes", "uses")
     if terms.node_name:
         check_name(terms.node_name, "node")
         if terms.uses != 1:
-            raise _unusual("a token that fixes a name is for one node", "--uses")
+            raise _unusual("a token that fixes a name is for one node", "uses")
     if not 0 <= terms.weight <= WEIGHT_MAX:
-        raise _unusual(f"a node's weight is more than 0 and at most {WEIGHT_MAX:.0f}", "--weight")
+        raise _unusual(f"a node's weight is more than 0 and at most {WEIGHT_MAX:.0f}", "weight")
     check_place(terms.zone, terms.weight or 1.0)
 
 
@@ -60,5 +60,5 @@ def check_place(zone: str, weight: float) -> None:
         )
 
 
-def _unusual(what: str, option: str) -> AgentError:
-    return AgentError(f"{what}; none was made.", f"Give {option} within that.", exits.USAGE)
+def _unusual(what: str, parameter: str) -> AgentError:
+    return AgentError(f"{what}; none was made.", f"Give `{parameter}` within that.", exits.USAGE)

@@ -272,7 +272,7 @@ FOR_METRICS_ONLY = Refusal(
     403,
     "not-permitted",
     f"this token opens {METRICS_PATH} alone; nothing was done",
-    "the token for all is in the file api-token, or where `token_file` in [api] says",
+    "the token for all is in the file api-token, or where token_file in [api] says",
     {},
 )
 

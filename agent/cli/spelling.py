@@ -27,6 +27,7 @@ SPELLINGS = {
     "ttl_s": "--ttl",
     "uses": "--uses",
     "w": "-w",
+    "weight": "--weight",
 }
 _NUMBER = r"-?[0-9.]+(?:e[0-9]+)?(?<!\.)"
 _RANGE = re.compile(

@@ -25,6 +25,7 @@ from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.pages import FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES
 from agent.store.records import RecordStore
+from agent.store.tokens import TokenNote, TokenRecord
 from edge_apps.reading import Reading
 from gossip.machine import Address
 from gossip.state.records import Record, Version
@@ -433,7 +434,7 @@ async def _controlled(folder: Path, *, killed: bool) -> Files:
     for epoch in range(1, REGISTRY[0] + 1):
         await store.save_registry(epoch, REGISTRY[1])
     for name, secret in TOKENS:
-        await store.add_token(name, secret, 2e9, 3, 1e9)
+        await store.add_token(TokenRecord(name, secret, 2e9, 3, TokenNote(1e9, "the operator")))
     await store.save_peers(
         Peer(n, f"peer-{n}", (Address("10.0.0.1", n),), 1e9 + n) for n in range(1, 300)
     )
@@ -481,7 +482,8 @@ async def _check_control(folder: Path) -> None:
         starts = again
         for name, secret in TOKENS:
             key = bytes([starts % 251]) * 32
-            admit = lambda _kept, _again: NewRegistry(1, b"", NODE)  # noqa: E731
-            await store.redeem(name, secret, key, 1e9, admit)
+            has_secret = lambda token, secret=secret: token.secret_hash == secret  # noqa: E731
+            admit = lambda _kept, _token, _again: NewRegistry(1, b"", NODE)  # noqa: E731
+            await store.redeem(name, has_secret, key, 1e9, admit)
         assert not store.database.problem
         await store.close()

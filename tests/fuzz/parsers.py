@@ -35,7 +35,7 @@ from agent.security import certificates
 from agent.security.identity import found, load
 from agent.security.keyring import new_keyring, parse_keyring
 from agent.security.node_uri import node_uri, parse_node_uri
-from agent.store.control import TokenRefusedError, TokenState
+from agent.store.tokens import TokenRefusedError, TokenState
 from agent.telemetry.lines import FORMATS, GoodLine, parse, split_lines
 from agent.wall_clock import flaw
 from gossip.errors import InvalidRequest, Malformed, RemoteError

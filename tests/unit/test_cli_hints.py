@@ -198,7 +198,7 @@ def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
         if "(" in line or line.lstrip().startswith(('"', 'f"'))
         for name in re.findall(r"[\"' ]`([a-z_]+)(?:=[^`]*)?`[:, \"]", line)
     }
-    for_programs = {"precision", "set", "unset", "path"}
+    for_programs = {"precision", "set", "unset", "path", "invite"}
     assert named - for_programs <= SPELLINGS.keys()
     assert len(ROUTES) > len(named) > 5
     assert spelled("`r=1` and `x=1`") == "`-r 1` and `x=1`"

@@ -11,6 +11,7 @@ import pytest
 
 from agent.admission.desk import ASKING_MAX, AdmissionDesk
 from agent.admission.messages import RELAY_CODEC, Ask, TokenOrder
+from agent.admission.terms import Terms
 from agent.doctor import messages as doctor
 from agent.doctor.desk import DoctorDesk
 from agent.security import key_messages as keys
@@ -112,7 +113,9 @@ def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
     desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
     desk._covey = SimpleNamespace(send_frame=lambda data, _to: sent.append(data))
     frames = list(spoilt(RELAY_CODEC))
-    flood = [RELAY_CODEC.encode(Ask(2**40 + n, TokenOrder(1.0, 1))) for n in range(10 * ASKING_MAX)]
+    flood = [
+        RELAY_CODEC.encode(Ask(2**40 + n, TokenOrder(Terms(1.0)))) for n in range(10 * ASKING_MAX)
+    ]
 
     async def hear() -> None:
         for data in (*frames, *flood):
