@@ -27,6 +27,7 @@ from typing import Protocol, TypeVar
 
 from agent import exits, watched
 from agent.exits import AgentError
+from agent.net.door import Shown
 from agent.net.known_hosts import KnownHosts
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.stream import Streams
@@ -43,7 +44,15 @@ from gossip.membership.members import MemberChanged
 from gossip.membership.queries import QueryHeard
 from gossip.membership.sentinels import SentinelsChanged
 from gossip.node import Node
-from gossip.state.requests import Completed, Request, Result, Watch, WatchEvent
+from gossip.state.messages import CODEC, RegistryOffer
+from gossip.state.requests import (
+    Completed,
+    RegistryAdopted,
+    Request,
+    Result,
+    Watch,
+    WatchEvent,
+)
 from gossip.wire import tag_of
 
 DRAINS_BEFORE_WAKE_MAX = 4
@@ -118,6 +127,7 @@ class Driver:
             on_closed=lambda peer: self._input(lambda now: self.node.stream_closed(peer, now)),
             addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
             on_guest=on_guest,
+            door=self,
             path_bytes=lambda node: self.node.path_bytes(node),
             relays_to=lambda node: self.node.swim.relays_to(node),
             may_join=lambda one, other: self.node.belong(one, other),
@@ -206,6 +216,21 @@ class Driver:
         """
         self._listeners.append(callback)
 
+    # ---- the door of the streams: ``agent/net/door.py`` -----------------------------------------
+
+    def admits(self, shown: Shown) -> bool:
+        """Tell whether the registry has this node, with this certificate."""
+        entry = self.node.state.registry.node(shown.node)
+        return entry is not None and entry.shows(shown.serial)
+
+    def registry_frame(self) -> bytes:
+        """Return the frame that shows our registry."""
+        return CODEC.encode(RegistryOffer(self.node.state.signed))
+
+    def knocked(self, shown: Shown) -> None:
+        """Take note of somebody who was not let in."""
+        self._input(lambda now: self.node.knocked(shown.node, None, now))
+
     # ---- inputs ---------------------------------------------------------------------------------
 
     def _turn(self, action: Callable[[Instant], T]) -> T:
@@ -256,7 +281,10 @@ class Driver:
             return
         for tags, handler in self._routes:
             if tag in tags:
-                handler(data, peer)
+                if self.node.belong(peer):
+                    handler(data, peer)
+                else:
+                    self.counts["frames_dropped/stranger"] += 1
                 return
         self._input(lambda now: self.node.receive_frame(data, peer, now))
 
@@ -301,6 +329,9 @@ class Driver:
                 watch = self._watches.get(event.request)
                 if watch is not None and not watch.put(event):
                     self.counts["events_dropped/watch_overrun"] += 1
+            case RegistryAdopted():
+                self._streams.look_again()
+                self._tell(event)
             case SentinelsChanged(watched):
                 self._streams.keep(watched)
             case EventDelivered():

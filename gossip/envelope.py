@@ -16,13 +16,17 @@ covey does not open even if somebody copied the keyring.
         13      8  boot: which life of the sender
         21      8  counter: 1 for the first packet of a life, then growing
         29      8  incarnation of the sender  ┐
-        37      n  body                       ├ sealed; additional data = bytes 0..28, cluster id
-      37+n     16  authentication tag         ┘ nonce = four zero bytes, counter
+        37      4  epoch of its registry      │
+        41      4  mark of its registry       │
+        45      n  body                       ├ sealed; additional data = bytes 0..28, cluster id
+      45+n     16  authentication tag         ┘ nonce = four zero bytes, counter
 
 All numbers are unsigned and big-endian. The incarnation rides in every packet so that any packet
-at all refutes a suspicion (see ``gossip/membership/beliefs.py``); it is sealed because it is
-nobody else's business. No byte names the cipher: a key id belongs to one key and a key to one
-cipher, so there is nothing to negotiate and nothing that an attacker could downgrade.
+at all refutes a suspicion (see ``gossip/membership/beliefs.py``); epoch and mark, so that any
+packet shows who is behind, and that a registry has forked (``gossip/state/lineage.py``); epoch 0
+says nothing. They are sealed because they are nobody else's business. No byte names the cipher: a
+key id belongs to one key and a key to one cipher, so there is nothing to negotiate and nothing that
+an attacker could downgrade.
 
 Replays die in a sliding window per (sender, boot), as in RFC 4303 section 3.4.3. Only a packet
 that opened moves a window or makes one: a stranger who sends garbage leaves no trace here.
@@ -40,15 +44,15 @@ from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, PACKET_BYTES_MAX
 
 MAGIC_AND_VERSION = 0xC1
 HEADER = struct.Struct(">BIQQQ")
-INCARNATION_BYTES = 8
+TOLD = struct.Struct(">QII")
+"""What is sealed before the body: incarnation, epoch, mark."""
 TAG_BYTES = 16
 NONCE_PREFIX = bytes(4)
+UINT32_MAX = 2**32 - 1
 WINDOW_BITS = 1024
 WINDOWS_MAX = 8192
 
-assert HEADER.size + INCARNATION_BYTES + TAG_BYTES == ENVELOPE_BYTES, (
-    "the table above is the format"
-)
+assert HEADER.size + TOLD.size + TAG_BYTES == ENVELOPE_BYTES, "the table above is the format"
 
 
 class Aead(Protocol):
@@ -82,6 +86,8 @@ class Opened(msgspec.Struct, frozen=True, gc=False):
     boot: Boot
     incarnation: int
     body: bytes
+    epoch: int = 0
+    mark: int = 0
 
 
 class ReplayWindow:
@@ -125,8 +131,10 @@ class Envelope:
         # that many other lives, each of which held the keyring.
         self._windows: OrderedDict[tuple[NodeId, Boot], ReplayWindow] = OrderedDict()
 
-    def seal(self, body: bytes, incarnation: int) -> bytes:
+    def seal(self, body: bytes, incarnation: int, epoch: int = 0, mark: int = 0) -> bytes:
         """Return the packet for this body; every call uses up one counter.
+
+        ``epoch`` and ``mark`` name the registry that the sender follows.
 
         Raises LimitExceeded for a body of more than BODY_BYTES_MAX.
         """
@@ -141,7 +149,7 @@ class Envelope:
         assert aead is not None, "the keyring holds its own primary key"
         self._counter += 1
         header = HEADER.pack(MAGIC_AND_VERSION, key_id, self._me, self._boot, self._counter)
-        plain = incarnation.to_bytes(INCARNATION_BYTES) + body
+        plain = TOLD.pack(incarnation, min(epoch, UINT32_MAX), mark) + body
         return header + aead.encrypt(_nonce(self._counter), plain, header + self._cluster_id)
 
     def open(self, packet: bytes) -> Opened:
@@ -163,8 +171,8 @@ class Envelope:
         header = packet[: HEADER.size]
         plain = aead.decrypt(_nonce(counter), packet[HEADER.size :], header + self._cluster_id)
         self._admit(sender, boot, window, counter)
-        incarnation = int.from_bytes(plain[:INCARNATION_BYTES])
-        return Opened(sender, boot, incarnation, plain[INCARNATION_BYTES:])
+        incarnation, epoch, mark = TOLD.unpack_from(plain)
+        return Opened(sender, boot, incarnation, plain[TOLD.size :], epoch, mark)
 
     @property
     def windows(self) -> int:

@@ -5,6 +5,7 @@
     datagram ── Envelope.open ──▶ Swim ──▶ Envelope.seal ──▶ datagram
     frame ───── by its tag ──┬──▶ Swim ──▶ frame
                              └──▶ StatePlane ──▶ frame, Persist, Emit
+    who is not in the registry ──▶ Strangers: counted, and shown which registry we follow
     registry adopted ──▶ Swim: who belongs, which epoch to tell in exchanges
     epoch heard in an exchange, member alive ──▶ StatePlane: who may know more, who is back
 
@@ -31,12 +32,15 @@ from gossip.state.plane import StatePlane
 from gossip.state.registry import Registry
 from gossip.state.requests import RegistryAdopted, Request
 from gossip.state.storage import Storage
+from gossip.strangers import Strangers
 from gossip.trials import OnTrial, trusted
 from gossip.tuning import Tuning
 from gossip.wire import tag_of
 
 MEMBERSHIP_FRAMES = range(32, 48)
 STATE_FRAMES = range(48, 80)
+REGISTRY_FRAMES = range(48, 50)
+"""What a stranger may say: which registry it follows."""
 
 T = TypeVar("T")
 
@@ -109,7 +113,8 @@ class Node:
         self._effects: deque[Effect] = deque()
         self._due: Instant | None = None
         self._unknown_key_at = now - UNKNOWN_KEYS_HEARD_S
-        self._heed(self.state.registry)
+        self.strangers = Strangers()
+        self._heed(self.state.registry, now)
         self._settle(now)
 
     # ------------------------------------------------------------------ inputs
@@ -124,6 +129,11 @@ class Node:
                 self._hear_unknown_key(error.sender, source, now)
             return
         self._counts["gossip_bytes/datagrams received"] += len(data)
+        self.state.heard_registry(opened.sender, opened.epoch, opened.mark, now)
+        if not self.belong(opened.sender):
+            self._counts["datagrams_dropped/stranger"] += 1
+            self.knocked(opened.sender, source, now)
+            return
         sender, boot, incarnation = opened.sender, opened.boot, opened.incarnation
         self.swim.receive(opened.body, sender, boot, incarnation, source, now)
         self._settle(now)
@@ -135,6 +145,10 @@ class Node:
         except Malformed:
             self._counts["frames_dropped/malformed"] += 1
             return
+        if tag not in REGISTRY_FRAMES and not self.belong(peer):
+            self._counts["frames_dropped/stranger"] += 1
+            self.knocked(peer, None, now)
+            return
         if tag in MEMBERSHIP_FRAMES:
             self._counts["gossip_bytes/streams received"] += len(data)
             self.swim.receive_frame(data, peer, now)
@@ -142,6 +156,16 @@ class Node:
             self.state.receive_frame(data, peer, now)
         else:
             self._counts["frames_skipped/unknown"] += 1
+        self._settle(now)
+
+    def knocked(self, stranger: NodeId, source: Address | None, now: Instant) -> None:
+        """Take note that somebody who is not in the registry wants something of us.
+
+        ``source``: where it is reached, if anybody knows. Once in a while it is told.
+        """
+        self.strangers.note(stranger, source, now)
+        if self.strangers.source_of(stranger) and self.strangers.is_due(stranger, now):
+            self.state.show_registry(stranger)
         self._settle(now)
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
@@ -258,11 +282,11 @@ class Node:
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first."""
-        return self.swim.addresses_of(node)
+        return self.swim.addresses_of(node) or self.strangers.source_of(node)
 
     def belong(self, *nodes: NodeId) -> bool:
         """Say whether all of these nodes are in the registry."""
-        return all(self.state.registry.node(node) is not None for node in nodes)
+        return self._admitted.issuperset(nodes)
 
     def path_bytes(self, node: NodeId) -> int:
         """Return how large an IP packet to a member may be."""
@@ -274,9 +298,10 @@ class Node:
         """Gather the effects of both planes until neither has moved the other any more."""
         swim, state = self.swim, self.state
         while fresh := [*swim.effects(), *state.effects()]:
+            epoch, mark = state.registry.epoch, state.registrar.short_mark
             for effect in fresh:
                 if isinstance(effect, SendDatagram):
-                    sealed = self._envelope.seal(effect.data, swim.incarnation)
+                    sealed = self._envelope.seal(effect.data, swim.incarnation, epoch, mark)
                     self._counts["gossip_bytes/datagrams sent"] += len(sealed)
                     self._effects.append(SendDatagram(sealed, effect.to))
                     continue
@@ -291,22 +316,31 @@ class Node:
     def _pass_on(self, event: object, now: Instant) -> None:
         """Tell one plane what the other has learnt."""
         if isinstance(event, RegistryAdopted):
-            self._heed(event.registry)
+            self._heed(event.registry, now)
         elif isinstance(event, EpochHeard):
             self.state.note_epoch(event.peer, event.epoch, now)
         elif isinstance(event, MemberChanged) and _is_return(event):
             self.state.peer_alive(event.member.id, now)
 
     def _hear_unknown_key(self, sender: NodeId, source: Address, now: Instant) -> None:
-        if sender == self.settings.me or self.state.registry.node(sender) is None:
+        if sender == self.settings.me:
+            return
+        if not self.belong(sender):
+            if self._was_removed(sender):
+                self.knocked(sender, source, now)
             return
         if now - self._unknown_key_at >= UNKNOWN_KEYS_HEARD_S:
             self._unknown_key_at = now
             self._effects.append(Emit(UnknownKeyHeard(sender, source)))
 
-    def _heed(self, registry: Registry) -> None:
+    def _was_removed(self, node: NodeId) -> bool:
+        return any(gone.id == node for gone in self.state.registry.removed)
+
+    def _heed(self, registry: Registry, now: Instant) -> None:
         self.swim.epoch = registry.epoch
-        self.swim.admitted = frozenset(registry.ids())
+        self._admitted = frozenset(registry.ids())
+        self.strangers.admit(self._admitted)
+        self.swim.admit(self._admitted, now)
 
 
 def _is_return(change: MemberChanged) -> bool:

@@ -38,7 +38,7 @@ PACKET_BYTES_MAX = PATH_BYTES - IP_AND_UDP_BYTES
 NARROW_PACKET_BYTES = NARROW_PATH_BYTES - IP_AND_UDP_BYTES
 """The same, on a narrow path."""
 
-ENVELOPE_BYTES = 53
+ENVELOPE_BYTES = 61
 """What the envelope adds to a body; see its table."""
 
 BODY_BYTES_MAX = PACKET_BYTES_MAX - ENVELOPE_BYTES
@@ -185,7 +185,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     members_max: int = 4096
     """Members in the list, of any state."""
     strangers_max: int = 64
-    """Of them, those that the registry does not know (it may lag behind a join)."""
+    """Besides, so many are remembered whose registry may still be on its way here."""
     dead_keep_s: float = 24 * 3600.0
     """A dead member stays listed this long; then only its addresses are kept."""
     left_keep_s: float = 3600.0
@@ -220,7 +220,6 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         assert self.flapping_patience >= 1, "nobody is suspected for a shorter time"
         # One lost exchange must not kill a member that woke up while rumours were lost.
         assert self.sleep_grace_s >= 2 * self.exchange_interval_s, "whoever wakes is found in time"
-        assert self.members_max > self.strangers_max, "strangers are a part of the list"
         assert self.event_burst_max < self.events_kept_max, "one node does not push out the others"
         assert self.event_told_s < self.event_recent_s, "what is told is remembered"
         assert self.bulletin_rounds > self.event_hold_rounds, "rumours come first"

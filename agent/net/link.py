@@ -28,7 +28,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
 from agent import watched
-from agent.net.frames import framed
+from agent.net.frames import framed, read_frame
 from gossip.errors import LimitExceeded, RemoteError
 from gossip.ids import NodeId
 
@@ -70,12 +70,13 @@ class Link:
         dial: Callable[[NodeId], Awaitable[Connection]],
         on_broken: Callable[[NodeId], None],
         on_closed: Callable[[NodeId], None],
+        on_frame: Callable[[bytes, NodeId], None],
         counts: Counter[str],
     ) -> None:
         self.state = LinkState.IDLE
         self.counts = counts
         self._to, self._dial = to, dial
-        self._on_broken, self._on_closed = on_broken, on_closed
+        self._on_broken, self._on_closed, self._on_frame = on_broken, on_closed, on_frame
         self._is_kept = False
         self._redial_s = REDIAL_FIRST_S
         self._redial: asyncio.TimerHandle | None = None
@@ -134,11 +135,16 @@ class Link:
         if self._is_kept and self.state is LinkState.IDLE:
             self._begin()
 
-    async def stop(self) -> None:
-        """Close the connection and forget what waits."""
+    def end(self) -> None:
+        """Close the connection and forget what waits; this link is not to be used again."""
         self.let_go()
         if self._task is not None:
             self._task.cancel()
+
+    async def stop(self) -> None:
+        """End, and return when all is closed."""
+        self.end()
+        if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _refuse(self, reason: str) -> None:
@@ -172,8 +178,8 @@ class Link:
         self.counts["streams/dialled"] += 1
         self._redial_s = REDIAL_FIRST_S
         _bound_patience(writer)
-        # Nothing ever arrives on a connection that we dialled, but its end does.
-        ending = asyncio.create_task(reader.read(1), name="link-end")
+        # Of what we dialled, only its end matters, and a word to somebody who is not let in.
+        ending = asyncio.create_task(self._hear(reader), name="link-end")
         try:
             await self._pump(writer, ending)
         except OSError:
@@ -182,7 +188,7 @@ class Link:
             return await self._cool()
         finally:
             ending.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
+            with contextlib.suppress(asyncio.CancelledError, OSError, EOFError, RemoteError):
                 await ending
             writer.close()
         self._enter(LinkState.IDLE)
@@ -190,7 +196,12 @@ class Link:
             self._begin()
         return None
 
-    async def _pump(self, writer: asyncio.StreamWriter, ending: asyncio.Task[bytes]) -> None:
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        """Hand on what is said to us here. Raises EOFError, OSError, RemoteError at its end."""
+        while True:
+            self._on_frame(await read_frame(reader), self._to)
+
+    async def _pump(self, writer: asyncio.StreamWriter, ending: asyncio.Task[None]) -> None:
         """Write what waits until a minute passes without any. Raises OSError when it breaks.
 
         A kept connection has no such minute.
@@ -213,7 +224,6 @@ class Link:
             finally:
                 more.cancel()
             if ending.done():
-                ending.result()  # raises what ended it
                 raise ConnectionResetError("the other side closed the stream")
             if not done and not self._waiting and not self._is_kept:
                 return

@@ -9,6 +9,9 @@ do. So a thousand half-open or silent connections cost sixty-four small buffers.
 Members do not wait behind guests. What comes from a host at which a member is known to be takes one
 of other places, in which strangers have no part unless they come from that very address (behind one
 NAT, say); a member that has just moved competes with guests until its handshake is over.
+
+A stranger, whose certificate is of the covey and not in the registry, keeps its place as a guest
+does, and may only tell which registry it follows.
 """
 
 import asyncio
@@ -22,11 +25,12 @@ from typing import Any
 
 from agent import watched
 from agent.net.accepting import connections
-from agent.net.frames import read_frame
+from agent.net.door import Door, Shown
+from agent.net.frames import framed, read_frame
 from agent.net.limits import QuietLog
 from agent.net.link import keep_alive
 from agent.net.places import Place, Places
-from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, peer_of
+from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, shown_by
 from gossip.errors import RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 
@@ -35,6 +39,7 @@ KNOWN_EACH, KNOWN_TOGETHER = 16, 256
 """Places for hosts at which members are known to be: for each address, and together."""
 MEMBER_CONNECTIONS_MAX = 1024
 GUEST_S = 30.0
+STRANGER_S, STRANGER_FRAMES_MAX = 5.0, 8
 SHUTDOWN_S = 2.0
 MEMBER_SILENCE_S = 24 * 3600.0
 """Streams that only watch are silent (``agent/net/link.py``). The kernel finds out about hosts that
@@ -66,7 +71,8 @@ class Listener:
         self._cluster_id, self._me = cluster_id, me
         self._quiet = QuietLog(log)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._members: dict[NodeId, asyncio.StreamWriter] = {}
+        self._members: dict[NodeId, tuple[Shown, asyncio.StreamWriter]] = {}
+        self._door: Door
         self._on_frame: OnFrame
         self._on_guest: OnGuest
         self._on_relay: OnRelay
@@ -78,14 +84,16 @@ class Listener:
         on_guest: OnGuest,
         on_relay: OnRelay,
         is_known: Callable[[str], bool],
+        door: Door,
     ) -> None:
-        """Begin to accept.
+        """Begin to accept those whom the door admits.
 
         Frames of members go to ``on_frame``, guests to ``on_guest``, and members that want to be
         put through to ``on_relay``. ``is_known`` says whether a member may be at a host.
         """
         self._on_frame, self._on_guest, self._on_relay = on_frame, on_guest, on_relay
         self._is_known = is_known
+        self._door = door
         for each in self._sockets:
             self._spawn("stream-accept", partial(self._accept, each))
 
@@ -100,6 +108,13 @@ class Listener:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def look_again(self) -> None:
+        """Close the streams of those whom the door admits no longer."""
+        for shown, writer in tuple(self._members.values()):
+            if not self._door.admits(shown):
+                self.counts["streams/closed_as_strangers"] += 1
+                writer.transport.abort()
 
     def _spawn(
         self, name: str, work: Callable[[], Coroutine[Any, Any, None]]
@@ -133,15 +148,18 @@ class Listener:
             reader, writer = await self._shake_hands(accepted)
             place.has_shaken_hands = True
             secured = writer.get_extra_info("ssl_object")
-            peer = peer_of(secured, self._cluster_id)
-            if peer is not None and secured.selected_alpn_protocol() == RELAY_PROTOCOL:
-                place.give_back()
-                await self._on_relay(peer, reader, writer)
-            elif peer is None:
+            shown = shown_by(secured, self._cluster_id)
+            if shown is None:
                 async with asyncio.timeout(GUEST_S):
                     await self._on_guest(reader, writer)
+            elif not self._door.admits(shown):
+                async with asyncio.timeout(STRANGER_S):
+                    await self._serve_stranger(shown, host, reader, writer)
+            elif secured.selected_alpn_protocol() == RELAY_PROTOCOL:
+                place.give_back()
+                await self._on_relay(shown.node, reader, writer)
             else:
-                await self._serve_member(peer, place, reader, writer)
+                await self._serve_member(shown, place, reader, writer)
         except RemoteError as error:
             self.counts[f"streams_refused/{type(error).__name__.lower()}"] += 1
             self._quiet.warning("peer", "closed a stream from %s: %s", host, error)
@@ -179,14 +197,34 @@ class Listener:
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
+    async def _serve_stranger(
+        self,
+        shown: Shown,
+        host: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Show our registry, and hear which one the other side follows; then it may dial again."""
+        self.counts["streams_refused/stranger"] += 1
+        who = format_node_id(shown.node)
+        self._quiet.warning("stranger", "%s, from %s, is not in the registry", who, host)
+        self._door.knocked(shown)
+        writer.write(framed(self._door.registry_frame()))
+        await writer.drain()
+        for _ in range(STRANGER_FRAMES_MAX):
+            self._on_frame(await read_frame(reader), shown.node)
+            if self._door.admits(shown):
+                return
+
     async def _serve_member(
         self,
-        peer: NodeId,
+        shown: Shown,
         place: Place,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
         """Hand on frames until the member closes or falls silent."""
+        peer = shown.node
         if peer == self._me or len(self._members) >= MEMBER_CONNECTIONS_MAX:
             kind = "own_identity" if peer == self._me else "no_place"
             self.counts[f"streams_refused/{kind}"] += 1
@@ -195,9 +233,9 @@ class Listener:
         place.give_back()
         self.counts["streams/accepted"] += 1
         former = self._members.get(peer)
-        self._members[peer] = writer
+        self._members[peer] = shown, writer
         if former is not None:  # a node dials once; the older connection is a dead one
-            former.transport.abort()
+            former[1].transport.abort()
         try:
             while True:
                 async with asyncio.timeout(MEMBER_SILENCE_S):
@@ -205,7 +243,7 @@ class Listener:
                 self.counts["frames/received"] += 1
                 self._on_frame(frame, peer)
         finally:
-            if self._members.get(peer) is writer:
+            if self._members.get(peer) == (shown, writer):
                 del self._members[peer]
 
 

@@ -13,13 +13,14 @@ import ssl
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from agent.net.door import Door, NotAdmitted, Shown
 from agent.net.frames import framed
 from agent.net.link import Connection, Link, keep_alive
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.relay import Relay
 from agent.net.relayed import NotPutThrough, through
 from agent.net.sockets import Sockets, connected_to, family_of
-from agent.net.tls import dialling_context, listening_context, peer_of, relayed_context
+from agent.net.tls import dialling_context, listening_context, relayed_context, shown_by
 from agent.net.trial import Outcome, Trial, try_stream
 from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
@@ -55,6 +56,9 @@ class Streams:
         self._proved: dict[NodeId, tuple[Address, float]] = {}
         self._relayed_until: dict[NodeId, float] = {}
         self._links: dict[NodeId, Link] = {}
+        self._shown: dict[NodeId, Shown] = {}
+        """By which certificate we know those whom we dialled."""
+        self._door: Door
         self._on_frame: OnFrame
         self._on_unreachable: Callable[[NodeId], None]
         self._on_closed: Callable[[NodeId], None]
@@ -71,6 +75,7 @@ class Streams:
         on_closed: Callable[[NodeId], None],
         addresses_of: Callable[[NodeId], Iterable[Address]],
         on_guest: OnGuest,
+        door: Door,
         path_bytes: Callable[[NodeId], int] = lambda _node: PATH_BYTES,
         relays_to: Callable[[NodeId], Iterable[NodeId]] = lambda _node: (),
         may_join: Callable[[NodeId, NodeId], bool] = lambda _one, _other: False,
@@ -82,7 +87,8 @@ class Streams:
         ``on_frame(data, peer)`` gets what members send; ``on_unreachable(peer)`` hears of frames
         that could not be delivered, never from within ``send``; ``on_closed(peer)`` of open streams
         that the other side ended; ``addresses_of(node)`` says where to dial, best first;
-        ``on_guest(reader, writer)`` serves a device without certificate; ``path_bytes(node)`` says
+        ``on_guest(reader, writer)`` serves a device without certificate; ``door`` knows who is in
+        the registry; ``path_bytes(node)`` says
         how large IP packets to a node may be; ``relays_to(node)`` who may reach a node that we
         cannot dial, best first; ``may_join(one, other)`` whether we put one node through to
         another; ``is_known(host)`` whether a member may be at a host; ``greeting()`` is the frame
@@ -91,14 +97,26 @@ class Streams:
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
         self._on_frame, self._path_bytes, self._relays_to = on_frame, path_bytes, relays_to
+        self._door = door
         relay = Relay(self._connect_bare, may_join, self.counts)
-        self._listener.start(self._heard, on_guest, relay.serve, is_known)
+        self._listener.start(self._heard, on_guest, relay.serve, is_known, door)
 
     async def stop(self) -> None:
         """Close everything; what waits is forgotten."""
         await self._listener.stop()
         await asyncio.gather(*(link.stop() for link in self._links.values()))
         self._links.clear()
+
+    def look_again(self) -> None:
+        """Close all streams with those whom the door admits no longer."""
+        self._listener.look_again()
+        for node in [n for n, shown in self._shown.items() if not self._door.admits(shown)]:
+            del self._shown[node]
+            link = self._links.pop(node, None)
+            if link is not None:
+                self.counts["streams/closed_as_strangers"] += 1
+                link.end()
+                asyncio.get_running_loop().call_soon(self._on_unreachable, node)
 
     def send(self, data: bytes, to: NodeId) -> None:
         """Queue a frame for a node, dialling if need be. Never blocks or raises."""
@@ -135,7 +153,9 @@ class Streams:
         if link is None:
             if len(self._links) >= LINKS_MAX:
                 self._forget_idle()
-            link = Link(to, self._dial, self._on_unreachable, self._on_closed, self.counts)
+            link = Link(
+                to, self._dial, self._on_unreachable, self._on_closed, self._heard, self.counts
+            )
             self._links[to] = link
         return link
 
@@ -151,8 +171,8 @@ class Streams:
                 return self._greeted(await self._dial_through_others(to))
         try:
             return self._greeted(await self._dial_directly(to))
-        except ConnectionRefusedError:
-            raise  # its host is reached, and says that nobody is there
+        except (ConnectionRefusedError, NotAdmitted):
+            raise  # it is reached: nobody is there, or nobody to whom we talk
         except (OSError, RemoteError) as failure:
             try:
                 return self._greeted(await self._dial_through_others(to))
@@ -173,6 +193,8 @@ class Streams:
                 continue
             try:
                 return await self._dial_address(to, address, self._context)
+            except NotAdmitted:
+                raise
             except (OSError, RemoteError) as error:
                 # A refusal says most: the host is reached.
                 if not isinstance(failure, ConnectionRefusedError):
@@ -211,7 +233,7 @@ class Streams:
     async def _dial_through(self, to: NodeId, relay: NodeId, address: Address) -> Connection:
         outer = await self._dial_address(relay, address, self._relayed_context)
         connection = await through(outer, to, self._context)
-        self._check_peer(to, connection[1], f"what {format_node_id(relay)} reaches")
+        await self._check_peer(to, connection[1], f"what {format_node_id(relay)} reaches")
         return connection
 
     async def _await_addresses(self, to: NodeId) -> list[Address]:
@@ -231,22 +253,39 @@ class Streams:
             reader, writer = await asyncio.open_connection(
                 sock=connected, ssl=context, server_hostname=""
             )
-        self._check_peer(to, writer, str(address))
+        await self._check_peer(to, writer, str(address))
         if len(self._proved) >= LINKS_MAX:
             self._proved.clear()
         self._proved[to] = address, asyncio.get_running_loop().time()
         return reader, writer
 
-    def _check_peer(self, to: NodeId, writer: asyncio.StreamWriter, where: str) -> None:
-        """Raise RemoteError, and close, unless this node is at the other end."""
+    async def _check_peer(self, to: NodeId, writer: asyncio.StreamWriter, where: str) -> None:
+        """Raise RemoteError, and close, unless this node is at the other end and belongs."""
         try:
-            peer = peer_of(writer.get_extra_info("ssl_object"), self._identity.cluster_id)
-            if peer != to:
+            shown = shown_by(writer.get_extra_info("ssl_object"), self._identity.cluster_id)
+            if shown is None or shown.node != to:
                 raise Forged(f"{where} is not {format_node_id(to)}")
         except RemoteError:
             writer.transport.abort()
             self.counts["streams/wrong_node"] += 1
             raise
+        if not self._door.admits(shown):
+            await self._show_registry(shown, writer, where)
+            raise NotAdmitted(f"{format_node_id(to)}, at {where}, is not in the registry")
+        if len(self._shown) >= 2 * LINKS_MAX:
+            self._shown = {node: each for node, each in self._shown.items() if node in self._links}
+        self._shown[to] = shown
+
+    async def _show_registry(self, shown: Shown, writer: asyncio.StreamWriter, where: str) -> None:
+        """Tell a stranger which registry we follow, and nothing else."""
+        self.counts["streams/registry_shown"] += 1
+        log.debug("showed our registry to %s at %s", format_node_id(shown.node), where)
+        try:
+            async with asyncio.timeout(DIAL_S):
+                writer.write(framed(self._door.registry_frame()))
+                await writer.drain()
+        finally:
+            writer.close()
 
     async def _connect_bare(self, to: NodeId) -> Connection:
         """Connect by TCP alone to where a node was just met. Raises OSError, RemoteError."""

@@ -16,10 +16,12 @@ from typing import Any
 
 from agent import exits
 from agent.exits import AgentError
+from agent.net.door import Shown
 from agent.security.identity import Identity
 from agent.security.node_uri import parse_node_uri
 from gossip.errors import Forged
-from gossip.ids import ClusterId, NodeId
+from gossip.ids import ClusterId
+from gossip.state.admitted import SERIAL_BYTES
 
 HANDSHAKE_TIMEOUT_S = 10.0
 RELAY_PROTOCOL = "covey-relay/1"
@@ -63,8 +65,8 @@ def guest_context() -> ssl.SSLContext:
     return context
 
 
-def peer_of(connection: Any, cluster_id: ClusterId) -> NodeId | None:
-    """Return which node of this covey is at the other end; None for a guest.
+def shown_by(connection: Any, cluster_id: ClusterId) -> Shown | None:
+    """Return which node of this covey is at the other end, and its serial; None for a guest.
 
     ``connection`` is the transport's ``ssl_object``. Raises Forged when the certificate, though
     signed by the authority, is for another covey, and
@@ -79,7 +81,8 @@ def peer_of(connection: Any, cluster_id: ClusterId) -> NodeId | None:
     covey, node = parse_node_uri(names[0])
     if covey != cluster_id:
         raise Forged("the certificate is for another covey")
-    return node
+    # Of our authority's certificates none has a longer serial; a longer one is not in a registry.
+    return Shown(node, int(certificate["serialNumber"], 16).to_bytes(SERIAL_BYTES))
 
 
 def _context(protocol: int, identity: Identity) -> ssl.SSLContext:

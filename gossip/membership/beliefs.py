@@ -23,6 +23,7 @@ from gossip.membership.awareness import REFUTED, Awareness
 from gossip.membership.book import addresses_of
 from gossip.membership.clones import Clones
 from gossip.membership.contacts import Contacts
+from gossip.membership.disputes import DISPUTABLE, HARMFUL
 from gossip.membership.local import LocalMember
 from gossip.membership.members import (
     RANK,
@@ -69,32 +70,6 @@ STATE_OF: dict[type[Claim], MemberState] = {
 }
 
 RANK_OF: dict[type[Claim], int] = {kind: RANK[state] for kind, state in STATE_OF.items()}
-
-HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
-    {
-        (MemberState.ALIVE, MemberState.SUSPECT),
-        (MemberState.ALIVE, MemberState.DEAD),
-        (MemberState.ALIVE, MemberState.LEFT),
-        (MemberState.ALIVE, MemberState.ASLEEP),
-        (MemberState.SUSPECT, MemberState.DEAD),
-        (MemberState.SUSPECT, MemberState.ASLEEP),
-        (MemberState.ASLEEP, MemberState.ALIVE),
-        (MemberState.ASLEEP, MemberState.SUSPECT),
-        (MemberState.ASLEEP, MemberState.DEAD),
-        (MemberState.DEAD, MemberState.SUSPECT),
-        (MemberState.LEFT, MemberState.ALIVE),
-        (MemberState.LEFT, MemberState.SUSPECT),
-        (MemberState.LEFT, MemberState.DEAD),
-    }
-)
-"""(what we believe, what somebody still says): outdated claims that are worth an answer.
-
-Somebody alive to others and dead to us is not among them: see ``Beliefs._correct``.
-"""
-
-
-DISPUTABLE = frozenset({MemberState.SUSPECT, MemberState.ASLEEP, MemberState.DEAD})
-"""Whoever sends a packet is told that we believe this of it, and can say otherwise."""
 
 
 class IdentityOutrun(msgspec.Struct, frozen=True):
@@ -194,9 +169,20 @@ class Beliefs:
         if member.state in DISPUTABLE:
             self._tell(source, member, now)
 
+    def admit(self, nodes: frozenset[NodeId], now: Instant) -> None:
+        """List only these from now on, among them those who were strangers until now."""
+        gone, known = self._roll.admit(nodes)
+        for member in gone:
+            self._drop(member)
+        for alive in known:
+            self.claim(alive, None, now)
+
     def _disown(self, member: Member) -> None:
         """Drop what we believed about a member: it was a lie. It is about to be met anew."""
         self._counts["claims_disowned/belied by the member itself"] += 1
+        self._drop(member)
+
+    def _drop(self, member: Member) -> None:
         self.suspicions.pop(member.id, None)
         self.sleepers.forget(member.id)
         self._post.rumours.drop(member.id)
@@ -367,6 +353,8 @@ class Beliefs:
                 self._roll.describe(alive, now)
                 self._order.insert(alive.member)
                 self._post.rumours.put(alive.member, data)
+            else:
+                self._roll.remember(alive)
         elif _precedence(alive) > member.precedence:
             self.suspicions.pop(alive.member, None)
             self.sleepers.forget(alive.member)

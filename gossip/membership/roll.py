@@ -3,8 +3,10 @@
 Alive and suspect members stay as long as they are. Those that died or left stay for a time, so that
 people see what happened and late rumours find an answer, then go: the dead into the address book.
 When the list is full, the longest departed goes first, and without any departed one a newcomer is
-refused and counted. A covey's registry may lag behind a join, so members that it does not know
-are listed too, but only ``strangers_max`` of them.
+refused and counted.
+
+Nobody is listed who is not in the registry. Ours may lag behind a join: so what was said last about
+a few strangers is remembered, and believed when the registry arrives in which they are.
 """
 
 from collections import Counter
@@ -52,6 +54,7 @@ class Roll:
         self.book = Book(tuning.forgotten_max)
         self.admitted: frozenset[NodeId] | None = None
         """Who is in the registry; None as long as nobody told us."""
+        self._strangers: dict[NodeId, Alive] = {}
         self.flapping = Flapping(tuning, counts)
         self._local = local
         self._contacts = contacts
@@ -131,13 +134,36 @@ class Roll:
         if known is None or not _same_standing(known, member) or not _same_words(known, member):
             self._tell(member, known, now, reason)
 
+    def belongs(self, node: NodeId) -> bool:
+        """Say whether the registry has this node, as far as we were told of one."""
+        return self.admitted is None or node in self.admitted
+
+    def admit(self, nodes: frozenset[NodeId]) -> tuple[list[Member], list[Alive]]:
+        """List nobody but these any more.
+
+        Return whom to take off the list for it, and what those said who were strangers until now.
+        """
+        self.admitted = nodes
+        for peer in [peer.id for peer in self.book if peer.id not in nodes]:
+            self.book.strike(peer)
+        known = [self._strangers.pop(node) for node in nodes.intersection(self._strangers)]
+        gone = [each for each in self.members if each.id not in nodes | {self._local.id}]
+        return gone, sorted(known, key=lambda alive: alive.member)
+
+    def remember(self, alive: Alive) -> None:
+        """Keep what a stranger says of itself; of too many, those heard of last."""
+        if self.belongs(alive.member):
+            return
+        self._strangers.pop(alive.member, None)
+        self._strangers[alive.member] = alive
+        if len(self._strangers) > self._tuning.strangers_max:
+            del self._strangers[next(iter(self._strangers))]
+
     def has_room_for(self, node: NodeId) -> bool:
         """Say whether a newcomer may be listed, if need be in the place of a departed member."""
-        if self.admitted is not None and node not in self.admitted:
-            strangers = sum(member.id not in self.admitted for member in self.members)
-            if strangers >= self._tuning.strangers_max:
-                self._counts["members_refused/not in the registry"] += 1
-                return False
+        if not self.belongs(node):
+            self._counts["members_refused/not in the registry"] += 1
+            return False
         if len(self.members) < self._tuning.members_max:
             return True
         departed = [member for member in self.members if member.state.is_departed]
@@ -197,8 +223,7 @@ class Roll:
         self.members.remove(member.id)
         self.flapping.forget(member.id)
         self._contacts.forget(member.id)
-        belongs = self.admitted is None or member.id in self.admitted
-        if member.state is MemberState.DEAD and belongs:
+        if member.state is MemberState.DEAD and self.belongs(member.id):
             self.book.write_down(member)
         self._counts["members_unlisted/" + member.state] += 1
         self._emit(MemberChanged(member, member.state, FORGOTTEN))

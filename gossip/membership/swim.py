@@ -239,6 +239,12 @@ class Swim:
             self._exchange.publish(facts, now)
             self._settle(now)
 
+    def admit(self, nodes: frozenset[NodeId], now: Instant) -> None:
+        """Follow a registry: list those who are in it, and nobody else."""
+        if nodes != self._roll.admitted and self._enter(now):
+            self._beliefs.admit(nodes, now)
+            self._settle(now)
+
     def leave(self, now: Instant) -> None:
         """Say goodbye, several times; ``left`` becomes true when it was said often enough."""
         if self.leaving or not self._enter(now):
@@ -443,12 +449,8 @@ class Swim:
 
     @property
     def admitted(self) -> frozenset[NodeId] | None:
-        """Who is in the registry; others are listed too, but only a few. Set by the node."""
+        """Who is in the registry: nobody else is listed. None as long as nobody told us."""
         return self._roll.admitted
-
-    @admitted.setter
-    def admitted(self, admitted: frozenset[NodeId] | None) -> None:
-        self._roll.admitted = admitted
 
     @property
     def watched(self) -> tuple[NodeId, ...]:

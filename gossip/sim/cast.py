@@ -92,7 +92,7 @@ class Cast:
             self.say(other, name, "alive", other)
 
     def puppet(self, *names: str) -> None:
-        """Bring in puppets that nobody has heard of."""
+        """Bring in puppets that nobody has heard of; all know that they belong."""
         world = self._world
         for name in names:
             number = FIRST_ADDRESS + len(self.puppets)
@@ -105,6 +105,9 @@ class Cast:
             world.driver.plug_in(host)
             # It has all of a node that the driver asks for.
             world.driver.start(host, cast("Node", puppet))
+        signed = world.issuer.signed()
+        for node in world.hosts.values():
+            world.driver.call(node, partial(_adopt, signed))
 
     def mute(self, *names: str, is_mute: bool = True) -> None:
         """Let puppets answer nothing any more, or again."""
@@ -339,3 +342,7 @@ class Cast:
         assert receiver not in self.puppets, "puppets are told nothing by hand: they would not mind"
         self._spoke_at = self._world.now
         self._world.driver.call(self._world.hosts[receiver], action)
+
+
+def _adopt(signed: bytes, node: "Node", now: Instant) -> None:
+    node.adopt_registry(signed, now)

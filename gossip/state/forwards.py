@@ -28,6 +28,7 @@ from gossip.state.limits import (
 )
 from gossip.state.messages import (
     BUSY,
+    FORKED,
     INVALID,
     NOT_OWNER,
     TOO_LARGE,
@@ -39,7 +40,7 @@ from gossip.state.messages import (
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
-from gossip.state.requests import PutResult, Rejected, quorum
+from gossip.state.requests import FORK_REASON, PutResult, Rejected, quorum
 from gossip.state.writes import Finish, Writes
 
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
@@ -49,6 +50,7 @@ REASONS = {
     TOO_LARGE: "the versions under this key would become too large; get it, and put with the "
     "context of that get",
     BUSY: "the owner of this key has too many requests; try again later",
+    FORKED: FORK_REASON,
 }
 
 

@@ -49,6 +49,9 @@ PARKED_BYTES_MAX = 8 * FRAME_BYTES_MAX
 ASK_INTERVAL_S = 1.0
 """At most one request for a registry to one peer in this time."""
 
+BEHIND_PATIENCE_S = 0.5
+"""Whoever hears of a newer registry waits so long for it: the issuer offers it to all at once."""
+
 LEASE_S = 30.0
 LEASE_RENEWAL_S = 10.0
 SUBSCRIPTIONS_MAX = 1_000

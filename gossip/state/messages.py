@@ -35,7 +35,7 @@ Marks = Annotated[
 Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
-STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY = range(6)
+STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED = range(7)
 """Why a question was refused; nothing was changed by it."""
 
 

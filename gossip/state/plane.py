@@ -32,6 +32,7 @@ from gossip.state.registry import Registry, Verify
 from gossip.state.repair import Repair
 from gossip.state.replica import Replica
 from gossip.state.requests import (
+    FORK_REASON,
     Completed,
     Delete,
     Get,
@@ -161,6 +162,9 @@ class StatePlane:
                 f"{REQUESTS_MAX} requests are under way on this node; wait for some to complete"
             )
         number = self.post.number()
+        if self.registrar.rival is not None:
+            self._refuse_forked(number, request)
+            return number
         self._requests[number] = lambda: None
         try:
             self._begin(number, request, now)
@@ -169,6 +173,13 @@ class StatePlane:
             raise
         self._deliver_own(now)
         return number
+
+    def _refuse_forked(self, number: int, request: Request) -> None:
+        """Answer nothing while nobody can tell who owns what. Raises InvalidRequest for a watch."""
+        self.counts["requests/forked"] += 1
+        if isinstance(request, Watch):
+            raise InvalidRequest(FORK_REASON)
+        self.post.emit(Completed(number, Rejected(FORK_REASON, unreachable=True)))
 
     def _begin(self, number: int, request: Request, now: Instant) -> None:
         cancel: Callable[[], object] = lambda: None  # noqa: E731  a write is not called back
@@ -372,6 +383,15 @@ class StatePlane:
     def note_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
         """A peer has mentioned the epoch that it follows: ask for it if it is newer."""
         self.registrar.note_epoch(peer, epoch, now)
+
+    def heard_registry(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
+        """A packet of a peer names the registry that it follows."""
+        self.registrar.heard(peer, epoch, short_mark, now)
+        self._deliver_own(now)
+
+    def show_registry(self, peer: NodeId) -> None:
+        """Offer our registry to somebody who is not in it."""
+        self.post.send(m.RegistryOffer(self.signed), peer)
 
     def _adopted(self, epoch_before: int, now: Instant) -> None:
         """The registry has changed under everything that is under way."""

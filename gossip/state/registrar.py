@@ -4,6 +4,11 @@ Registries spread by pull: a frame or a membership exchange that mentions a larg
 ask its sender, and a question that was asked under a newer epoch is parked until the answer is
 here. Nothing is pushed, except by the issuer, which offers a new registry to all nodes in it.
 Who hands one over does not matter: the issuer's signature does.
+
+Two registries of one epoch with other bytes, or of which the later does not descend from the
+earlier, prove a *fork*: the issuer was set back, and has signed another future. Which of the two
+is right, nobody can tell here. So nothing is answered from then on, until a registry comes that
+names both as its past (``registry.merge``).
 """
 
 from collections import deque
@@ -12,9 +17,16 @@ from collections.abc import Callable
 from gossip.errors import Forged, Malformed
 from gossip.ids import NodeId
 from gossip.machine import Instant
-from gossip.state.limits import ASK_INTERVAL_S, PARKED_BYTES_MAX, PARKED_FRAMES_MAX
+from gossip.state.limits import (
+    ASK_INTERVAL_S,
+    BEHIND_PATIENCE_S,
+    PARKED_BYTES_MAX,
+    PARKED_FRAMES_MAX,
+)
+from gossip.state.lineage import Mark, mark_of
 from gossip.state.messages import (
     CODEC,
+    FORKED,
     STALE_EPOCH,
     Question,
     Refused,
@@ -22,8 +34,8 @@ from gossip.state.messages import (
     RegistryOffer,
 )
 from gossip.state.post import Post
-from gossip.state.registry import Registry, Verify, open_registry
-from gossip.state.requests import RegistryAdopted
+from gossip.state.registry import Registry, SignedRegistry, Verify, open_registry
+from gossip.state.requests import RegistryAdopted, RegistryForked
 
 
 class Registrar:
@@ -32,6 +44,13 @@ class Registrar:
     def __init__(self, signed: bytes, verify: Verify, post: Post) -> None:
         self.signed = signed
         self.registry: Registry = open_registry(signed, verify)
+        self.mark = _mark_of(signed)
+        self.short_mark = short_mark_of(self.mark)
+        """What packets carry of it."""
+        self.rival: Registry | None = None
+        """The registry that shows that ours has forked; None while all is well."""
+        self._behind_since: Instant | None = None
+        self._catch_up_at: Instant | None = None
         self.on_adopted: Callable[[int, Instant], None] = lambda _epoch_before, _now: None
         self._parked: deque[tuple[Question, NodeId, int]] = deque()
         self._parked_bytes = 0
@@ -50,16 +69,67 @@ class Registrar:
             raise Forged("a registry of another covey")
         if registry.partitions != self.registry.partitions:
             raise Malformed("a registry that changes the number of partitions")
+        mark = _mark_of(signed)
+        if self._is_rival(registry, mark):
+            self._note_fork(registry, signed)
+            return False
         if registry.epoch <= self.registry.epoch:
             return False
         before, self.registry, self.signed = self.registry, registry, signed
+        self.mark, self.short_mark = mark, short_mark_of(mark)
+        if self.rival is not None and not self._denies(self.rival.epoch, self.rival.mark):
+            self.rival = None
         self._asked.clear()
+        self._behind_since = None
         self._post.emit(RegistryAdopted(signed, registry))
         if announce:
             for node in sorted(set(registry.ids()) - {self._post.me}):
                 self._post.send(RegistryOffer(signed), node)
         self.on_adopted(before.epoch, now)
         return True
+
+    def _is_rival(self, registry: Registry, mark: Mark) -> bool:
+        """Tell whether this one and ours cannot have one past."""
+        if registry.epoch > self.registry.epoch:
+            return registry.denies(mark, self.registry.epoch, self.mark)
+        return self._denies(registry.epoch, mark)
+
+    def _denies(self, epoch: int, mark: Mark) -> bool:
+        return self.registry.denies(self.mark, epoch, mark)
+
+    def _note_fork(self, rival: Registry, signed: bytes) -> None:
+        self._post.counts["registries_refused/forked"] += 1
+        if self.rival is None or self.rival.epoch < rival.epoch:
+            self.rival = rival
+            self._post.emit(RegistryForked(signed, rival))
+
+    def heard(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
+        """A packet says which registry its sender follows: catch up, or find out about a fork."""
+        ours = self.registry.epoch
+        if epoch == 0 or (epoch == ours and short_mark == self.short_mark):
+            return
+        if epoch > ours:
+            self._lag(peer, epoch, now)
+            return
+        behind = ours - epoch
+        known = self.mark if behind == 0 else (*self.registry.lineage, b"")[:behind][-1]
+        if known and short_mark_of(known) != short_mark:
+            self._offer(peer, now)
+
+    def _lag(self, peer: NodeId, epoch: int, now: Instant) -> None:
+        """Ask for a newer registry, unless it comes by itself at once."""
+        if self._behind_since is None:
+            self._behind_since = self._catch_up_at = now
+        assert self._catch_up_at is not None, "both are set together"
+        if now - self._behind_since >= BEHIND_PATIENCE_S and now >= self._catch_up_at:
+            self._catch_up_at = now + ASK_INTERVAL_S
+            self.note_epoch(peer, epoch, now)
+
+    def _offer(self, peer: NodeId, now: Instant) -> None:
+        """Show ours to whoever follows another one of the same past; it answers with its own."""
+        if now >= self._asked.get(peer, now):
+            self._asked[peer] = now + ASK_INTERVAL_S
+            self._post.send(RegistryOffer(self.signed), peer)
 
     def note_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
         """Somebody mentioned an epoch: ask for its registry if we are behind."""
@@ -76,7 +146,9 @@ class Registrar:
         except (Malformed, Forged):
             self._post.counts["frames_dropped/bad_registry"] += 1
             return
-        if message.signed != self.signed:
+        if self.rival is not None:
+            self._offer(peer, now)
+        elif message.signed != self.signed:
             self._post.send(RegistryOffer(self.signed), peer)
 
     def asked(self, message: RegistryAsk, peer: NodeId, now: Instant) -> None:
@@ -90,6 +162,9 @@ class Registrar:
 
         Otherwise it was refused, or parked until the newer registry is here.
         """
+        if self.rival is not None:
+            self.refuse(question, peer, FORKED)
+            return False
         if question.epoch > self.registry.epoch:
             self.park(question, peer, now)
             return False
@@ -120,3 +195,12 @@ class Registrar:
         self._parked.clear()
         self._parked_bytes = 0
         return waiting
+
+
+def short_mark_of(mark: Mark) -> int:
+    """Return the first 32 bits of a mark: enough to see that two differ."""
+    return int.from_bytes(mark[:4])
+
+
+def _mark_of(signed: bytes) -> Mark:
+    return mark_of(SignedRegistry.decode(signed).payload)

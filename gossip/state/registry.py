@@ -22,7 +22,7 @@ from gossip.errors import Forged, InvalidRequest, Malformed
 from gossip.ids import ClusterId, NodeId
 from gossip.state.admitted import Admitted, Removed
 from gossip.state.limits import PARTITIONS, REPLICAS
-from gossip.state.lineage import LINEAGE_MAX, Mark, mark_of
+from gossip.state.lineage import LINEAGE_MAX, Mark, mark_at, mark_of
 from gossip.state.placement import Owners, assign, partition_of
 
 _Item = TypeVar("_Item")
@@ -58,8 +58,8 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     """Who belonged once, those removed last first."""
     lineage: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LINEAGE_MAX)] = ()
     """The marks of the registries before this one, nearest first."""
-    merged: Mark | None = None
-    """The mark of the other registry that this one ended a fork with."""
+    merged: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LINEAGE_MAX)] = ()
+    """The marks of registries that were given up when a fork was mended, nearest first."""
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
@@ -91,6 +91,14 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     def mark(self) -> Mark:
         """What names this registry in those that follow it."""
         return mark_of(self.encode())
+
+    def denies(self, mark: Mark, epoch: int, earlier: Mark) -> bool:
+        """Tell whether an earlier registry is none of this one's past: the registry has forked.
+
+        ``mark`` is this one's own. What lies too far back nobody can tell, and is not denied.
+        """
+        known = mark_at(epoch, self.epoch, mark, self.lineage)
+        return known is not None and known != earlier and earlier not in self.merged
 
     def node(self, node: NodeId) -> Admitted | None:
         """Return a node's entry; None for somebody who does not belong."""
@@ -226,6 +234,7 @@ def _next(registry: Registry, nodes: tuple[Admitted, ...]) -> Registry:
         former_since=_choose(moved, registry.since, registry.former_since),
         removed=registry.removed,
         lineage=(registry.mark, *registry.lineage)[:LINEAGE_MAX],
+        merged=registry.merged,
     )
 
 

@@ -172,6 +172,20 @@ class RegistryAdopted(msgspec.Struct, frozen=True):
     registry: Registry
 
 
+class RegistryForked(msgspec.Struct, frozen=True):
+    """Two registries with different pasts are signed: ours, and this ``rival``."""
+
+    signed: bytes
+    rival: Registry
+
+
+FORK_REASON = (
+    "the registry has forked: the issuer was restored from a backup and signed another one, so "
+    "nobody can tell who owns a key, and no state is served; on the issuer, run "
+    "`covey registry mend`"
+)
+
+
 def values_of(live: tuple[Version, ...]) -> tuple[Value, ...]:
     """Return versions as values, newest first."""
     return tuple(Value(v.value, v.stamp, v.dot) for v in newest_first(live))

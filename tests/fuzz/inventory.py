@@ -40,6 +40,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "gossip/membership/roundtrips.py": (CODECS, SIEGE),
     "gossip/membership/reader.py": (CODECS, SIEGE),
     "gossip/state/plane.py": (CODECS, SIEGE),
+    "gossip/state/registrar.py": (SIEGE,),
     "gossip/state/registry.py": (SIEGE, PARSERS),
     "agent/admission/desk.py": (CODECS, PARSERS),
     "agent/admission/issuing.py": (PARSERS, OWN),

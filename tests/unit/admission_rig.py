@@ -14,6 +14,7 @@ from agent.admission.messages import Admission, KnownPeer
 from agent.admission.proof import prove
 from agent.admission.tokens import Token, hash_secret
 from agent.exits import AgentError
+from agent.net.door import Shown
 from agent.net.listener import Listener
 from agent.net.sockets import Sockets, open_sockets
 from agent.net.tls import listening_context
@@ -76,6 +77,19 @@ class Member:
         )
 
 
+class Nobody:
+    """A door through which no member comes here: all are guests."""
+
+    def admits(self, _shown: Shown) -> bool:
+        return False
+
+    def registry_frame(self) -> bytes:
+        raise AssertionError("no member dials here")
+
+    def knocked(self, _shown: Shown) -> None:
+        raise AssertionError("no member dials here")
+
+
 async def _put_nobody_through(*_: object) -> None:
     raise AssertionError("nobody asks for that here")
 
@@ -87,7 +101,11 @@ async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
     sockets = open_sockets(["127.0.0.1"], 0)
     made = Member(identity, store, sockets)
     made.listener.start(
-        lambda _data, _peer: None, made.desk.serve, _put_nobody_through, lambda _host: False
+        lambda _data, _peer: None,
+        made.desk.serve,
+        _put_nobody_through,
+        lambda _host: False,
+        Nobody(),
     )
     try:
         yield made

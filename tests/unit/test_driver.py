@@ -27,6 +27,9 @@ from tests.patience import GIVE_UP_S
 OK = PutResult("ok", 1, 1, b"")
 
 
+STRANGER = 8
+
+
 class RecordingNode:
     """Implements what the driver calls; tests queue effects and look at the calls."""
 
@@ -68,6 +71,9 @@ class RecordingNode:
 
     def cancel(self, request: int, now: float) -> None:
         self.calls.append(("cancel", request))
+
+    def belong(self, *nodes: int) -> bool:
+        return STRANGER not in nodes
 
     def addresses_of(self, node: int) -> list[Address]:
         return []
@@ -371,6 +377,9 @@ def test_frames_go_to_the_node_or_to_their_route(run: Run) -> None:
         rig.driver._receive_frame(b"junk", 7)
         assert rig.node.calls == [("frame", b"\x91\x20", 7)]
         assert rig.routed == [(b"\x91\x58", 7)]
+        rig.driver._receive_frame(b"\x91\x58", STRANGER)
+        assert rig.routed == [(b"\x91\x58", 7)], "only of who is in the registry"
+        assert rig.counts["frames_dropped/stranger"] == 1
         assert rig.counts["frames_dropped/malformed"] == 1
 
     run(scenario)

@@ -78,7 +78,7 @@ def test_what_is_sealed_opens() -> None:
 def test_the_layout_is_the_documented_one() -> None:
     alice, _ = pair()
     alice.seal(b"", 1)
-    packet = alice.seal(b"body", incarnation=3)
+    packet = alice.seal(b"body", incarnation=3, epoch=9, mark=0xABCD)
     fields = [
         "c1",
         "00000005",
@@ -86,6 +86,8 @@ def test_the_layout_is_the_documented_one() -> None:
         "0000000100000007",
         "0000000000000002",
         "0000000000000003",
+        "00000009",
+        "0000abcd",
         b"body".hex(),
     ]
     assert packet[:-16].hex() == "".join(fields)

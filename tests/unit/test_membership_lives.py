@@ -160,13 +160,41 @@ def test_the_list_is_bounded_and_the_longest_departed_make_room() -> None:
     assert solo.swim.counts["members_refused/list full"] == 1
 
 
-def test_only_a_few_who_are_not_in_the_registry_are_listed() -> None:
-    solo = Solo(tuning=LAN_SMALL)
-    solo.swim.admitted = frozenset({ME, 2, 9})
+def test_nobody_is_listed_who_is_not_in_the_registry() -> None:
+    solo = Solo(2, tuning=LAN_SMALL)
+    solo.swim.admit(frozenset({ME, 2, 9}), solo.now)
     for node in (3, 4, 5):
         solo.hear(2, alive(node))
     solo.hear(2, alive(9))
-    assert [m.id for m in solo.swim.members] == [ME, 3, 4, 9]
+    assert [m.id for m in solo.swim.members] == [ME, 2, 9]
+    assert solo.swim.counts["members_refused/not in the registry"] == 3
+
+
+def test_strangers_are_listed_when_the_registry_arrives_that_names_them() -> None:
+    solo = Solo(2, tuning=LAN_SMALL)
+    solo.swim.admit(frozenset({ME, 2}), solo.now)
+    for node in (3, 4, 5):
+        solo.hear(2, alive(node))
+    solo.swim.admit(frozenset({ME, 2, 3, 4, 5}), solo.now)
+    listed = [m.id for m in solo.swim.members]
+    assert listed == [ME, 2, 4, 5], "two are remembered, those heard of last"
+    assert said(solo.run(1), Alive), "and passed on"
+
+
+def test_who_is_no_longer_in_the_registry_is_neither_listed_nor_looked_for() -> None:
+    solo = Solo(2, 3, 4, tuning=LAN_SMALL)
+    solo.hear(2, Suspect(3, 1, 1, 2), Dead(4, 1, 1, 2))
+    solo.drain()
+    solo.swim.admit(frozenset({ME, 2}), solo.now)
+    assert [m.id for m in solo.swim.members] == [ME, 2]
+    solo.drain()
+    assert {e.member.id for e in solo.events if e.reason == FORGOTTEN} == {3, 4}
+    solo.events.clear()
+    sent = solo.run(120)
+    assert not said(sent, Hello, where(3))
+    assert not said(sent, Hello, where(4))
+    solo.hear(2, Suspect(3, 1, 1, 2), alive(3, incarnation=5))
+    assert solo.state(3) is None
 
 
 def test_the_dead_are_taken_off_the_list_in_the_end_and_greeted_for_ever() -> None:

@@ -110,6 +110,10 @@ def test_an_app_that_was_lost_is_started_again(
     play(watch, story)
 
 
+def _no_frame(_data: bytes, _peer: int) -> None:
+    raise AssertionError("nobody answers here")
+
+
 def test_a_member_is_dialled_again_after_a_surprise(watch: watched.Watch) -> None:
     async def story() -> None:
         broken: list[int] = []
@@ -119,7 +123,7 @@ def test_a_member_is_dialled_again_after_a_surprise(watch: watched.Watch) -> Non
             dialled.append(to)
             raise RuntimeError("a library's surprise")
 
-        link = Link(7, dial, broken.append, broken.append, Counter())
+        link = Link(7, dial, broken.append, broken.append, _no_frame, Counter())
         for times in (1, 2):
             link.send(b"\x01")
             await until(lambda: link.state is LinkState.IDLE and len(dialled) >= times)  # noqa: B023

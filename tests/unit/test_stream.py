@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.net import link, listener, sockets, stream
+from agent.net.door import Shown
 from agent.net.frames import FRAME_BYTES_MAX, framed
 from agent.net.limits import QuietLog, origin_of
 from agent.net.sockets import open_sockets
@@ -51,6 +52,8 @@ class End:
         self.closed: list[NodeId] = []
         self.where: dict[NodeId, list[Address]] = {}
         self.guests = 0
+        self.strangers: set[NodeId] = set()
+        self.knocks: list[NodeId] = []
 
     @property
     def address(self) -> Address:
@@ -66,8 +69,18 @@ class End:
             on_closed=self.closed.append,
             addresses_of=lambda node: self.where.get(node, []),
             on_guest=self._serve_guest,
+            door=self,
             **more,
         )
+
+    def admits(self, shown: Shown) -> bool:
+        return shown.node not in self.strangers
+
+    def registry_frame(self) -> bytes:
+        return b"registry of " + self.who.node_name.encode()
+
+    def knocked(self, shown: Shown) -> None:
+        self.knocks.append(shown.node)
 
     async def _serve_guest(
         self, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter

@@ -1,0 +1,36 @@
+"""Who gets in: a certificate of the covey's authority is not enough, the registry has to know it.
+
+A device that was removed keeps its certificate, and so does whoever copied a disk before a
+certificate was renewed. So each stream, dialled or accepted, is held against the registry when the
+handshake is over, and again whenever the registry changes. To a stranger one thing is said, which
+registry we follow, and one thing is heard, which it follows (``gossip/strangers.py``).
+"""
+
+from typing import NamedTuple, Protocol
+
+from gossip.errors import Forged
+from gossip.ids import NodeId
+
+
+class Shown(NamedTuple):
+    """What a certificate says, once OpenSSL has checked it."""
+
+    node: NodeId
+    serial: bytes
+
+
+class NotAdmitted(Forged):
+    """The other side is who it says, and is not in our registry with this certificate."""
+
+
+class Door(Protocol):
+    """The registry as the streams see it: ``agent/driver.py``."""
+
+    def admits(self, shown: Shown) -> bool:
+        """Tell whether the registry has this node, with this certificate."""
+
+    def registry_frame(self) -> bytes:
+        """Return the frame that shows our registry."""
+
+    def knocked(self, shown: Shown) -> None:
+        """Take note of somebody who was not let in. Never from within a call of the node."""
