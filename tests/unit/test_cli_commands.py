@@ -1,66 +1,27 @@
 """Each command against a fake agent: what it prints where, and its exit status."""
 
 import base64
-import io
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from agent import exits
 from agent.admission.terms import Terms
-from agent.cli.failures import run_to_status
-from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
 from gossip.state.requests import Value, WatchEvent
-from tests.unit.fake_agent import STALE_CONTEXT, STAMP, TOKEN_ID, Served, serving
-
-
-class Outcome(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-
-Covey = Callable[..., Outcome]
+from tests.unit.command_line import Covey, feed
+from tests.unit.fake_agent import STALE_CONTEXT, STAMP, TOKEN_ID, Served
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "COVEY_DIR"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def covey(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Covey:
-    def run(*arguments: str) -> Outcome:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        captured = capfdbinary.readouterr()
-        return Outcome(status, captured.out.decode(errors="surrogateescape"), captured.err.decode())
-
-    return run
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-def feed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes) -> None:
-    """Put bytes on stdin."""
-    (tmp_path / "stdin").write_bytes(data)
-    handle = os.open(tmp_path / "stdin", os.O_RDONLY)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(os.fdopen(handle, "rb")))
 
 
 # ---- without an agent ---------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 import doctest
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import pytest
@@ -14,37 +13,18 @@ import agent.suggesting
 import gossip.membership.local
 from agent import exits
 from agent.api.application import ROUTES
-from agent.cli.failures import ALSO_CALLED, IN_WORDS, VERBS, run_to_status
-from agent.cli.root import root
+from agent.cli.failures import ALSO_CALLED, IN_WORDS, VERBS
 from agent.cli.spelling import SPELLINGS, plain, spelled
 from agent.store.outbox import Accepted
 from agent.suggesting import CANDIDATES_MAX, closest
 from gossip.errors import LimitExceeded
 from gossip.membership.events import check
 from gossip.membership.messages import Event, Query
+from tests.unit.command_line import Covey
 from tests.unit.fake_agent import ME, Served, serving
 from tests.unit.test_docs_reference import EVERY_COMMAND
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class Outcome(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-
-Covey = Callable[..., Outcome]
-
-
-@pytest.fixture
-def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
-    def run(*arguments: str) -> Outcome:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        captured = capfd.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture

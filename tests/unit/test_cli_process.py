@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from agent.lock import locked
 from agent.paths import Paths
 from agent.process import run_agent, serve_until_stopped
 from tests.patience import GIVE_UP_S
-from tests.unit.fake_agent import Served, serving
+from tests.unit.fake_agent import Served
 
 COVEY = [sys.executable, "-m", "agent"]
 
@@ -29,12 +28,6 @@ def paths(tmp_path: Path) -> Paths:
     found = Paths.find(tmp_path, {})
     found.create()
     return found
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
 
 
 def test_a_second_agent_is_kept_away(paths: Paths) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,13 +19,7 @@ from agent.cli.watching import CLOSE, OPEN
 from agent.exits import AgentError
 from gossip.membership.members import MemberState
 from tests.patience import GIVE_UP_S
-from tests.unit.fake_agent import OTHER, Served, serving
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
+from tests.unit.fake_agent import OTHER, Served
 
 
 def covey(tmp_path: Path, *arguments: str) -> int:

@@ -1,46 +1,14 @@
 """``covey uplink``: by the agent, and by this process where no agent can."""
 
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from agent import exits
-from agent.cli.failures import run_to_status
-from agent.cli.root import root
 from agent.cli.uplink import _write
 from agent.stages import Stage
-from tests.unit.fake_agent import Served, serving
-
-
-class Outcome(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-    def json(self) -> Any:
-        return json.loads(self.stdout)
-
-
-Covey = Callable[..., Outcome]
-
-
-@pytest.fixture
-def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
-    def run(*arguments: str) -> Outcome:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        captured = capfd.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return run
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
+from tests.unit.command_line import Covey
+from tests.unit.fake_agent import Served
 
 
 def test_uplink_status(served: Served, covey: Covey) -> None:

@@ -1,6 +1,5 @@
 """Values as people type and pipe them: below zero, with a comma, in long lines, over a restart."""
 
-import io
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import pytest
@@ -20,38 +19,8 @@ from agent.cli.root import root
 from agent.exits import UNREACHABLE
 from edge_apps.client import AgentUnreachable, Client, Response
 from edge_apps.reading import Reading
+from tests.unit.command_line import Covey, feed
 from tests.unit.fake_agent import Served, serving
-
-
-class Outcome(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-
-Covey = Callable[..., Outcome]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def covey(served: Served, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
-    def run(*arguments: str) -> Outcome:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        return Outcome(status, *capfd.readouterr())
-
-    return run
-
-
-def feed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: bytes) -> None:
-    """Put bytes on stdin."""
-    (tmp_path / "stdin").write_bytes(data)
-    handle = os.open(tmp_path / "stdin", os.O_RDONLY)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(os.fdopen(handle, "rb")))
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -278,6 +247,7 @@ def test_a_directory_need_not_be_utf8(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "no agent listens" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("served")
 def test_a_time_without_end_is_no_stack_trace(covey: Covey) -> None:
     outcome = covey("kv", "get", "lamp", "--timeout", "999999999999h")
     assert outcome.status == 2

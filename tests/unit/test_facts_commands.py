@@ -4,48 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from agent import exits
-from agent.cli.failures import run_to_status
-from agent.cli.root import root
 from agent.exits import AgentError
 from edge_apps.client import ApiError, Client
-from tests.unit.fake_agent import Served, serving
-
-
-class Outcome(NamedTuple):
-    status: int
-    stdout: str
-    stderr: str
-
-
-Covey = Callable[..., Outcome]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
+from tests.unit.command_line import Covey
+from tests.unit.fake_agent import Served
 
 
 @pytest.fixture
 def client(served: Served) -> Client:
     return Client(served.paths.socket)
-
-
-@pytest.fixture
-def covey(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Covey:
-    def run(*arguments: str) -> Outcome:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        captured = capfd.readouterr()
-        return Outcome(status, captured.out, captured.err)
-
-    return run
 
 
 # ---- the routes ----------------------------------------------------------------------------------

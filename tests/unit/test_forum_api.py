@@ -2,48 +2,23 @@
 
 import base64
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent import exits
-from agent.cli.failures import run_to_status
-from agent.cli.root import root
 from agent.exits import UNHEALTHY, AgentError
 from agent.forum.words import Answer, Missed, Summary, describe, id_text, parse_id
 from edge_apps.client import ApiError, Client
 from gossip.membership.messages import AnswerKind
-from tests.unit.fake_agent import ME, OTHER, Served, serving
-
-Covey = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
+from tests.unit.command_line import Covey
+from tests.unit.fake_agent import ME, OTHER, Served
 
 
 @pytest.fixture
 def client(served: Served) -> Client:
     return Client(served.paths.socket)
-
-
-@pytest.fixture
-def covey(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Covey:
-    for name in ("NO_COLOR", "FORCE_COLOR", "COVEY_DIR"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        status = run_to_status(root, ["--dir", str(tmp_path), *arguments])
-        printed = capfd.readouterr()
-        return status, printed.out, printed.err
-
-    return run
 
 
 # ---- HTTP

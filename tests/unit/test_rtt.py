@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -15,7 +14,7 @@ from agent.driver import Driver
 from agent.rtt import RoundTripDesk
 from edge_apps.client import ApiError, Client
 from gossip.membership.roundtrips import RoundTrip, RoundTripTold
-from tests.unit.fake_agent import Served, serving
+from tests.unit.fake_agent import Served
 
 ME, ONE, OTHER = 1, 2, 3
 HERE, THERE = RoundTrip(None, 0.5, 0.1), RoundTrip(0.02, 0.03, 0.01)
@@ -82,12 +81,6 @@ def test_without_an_answer_our_own_estimate_has_to_do(
 ) -> None:
     monkeypatch.setattr(rtt, "ANSWER_TIMEOUT_S", 0.01)
     assert between(FakeDriver(answer), ONE, OTHER) == HERE
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path) as running:
-        yield running
 
 
 KNOWN = {
