@@ -88,12 +88,16 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict over code and tests
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/mypy --no-error-summary
 
-check: lint  ## lint and the fast tests, some three minutes on two cores
-	@$(BIN)/pytest -q -n auto -m 'not live and not devices and not slow'
+# Some tests wait for what takes its time: one worker more than there are cores keeps the cores
+# at work meanwhile.
+WORKERS = $$(($$(nproc) + 1))
+
+check: lint  ## lint and the fast tests, under two minutes on two cores
+	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices and not slow'
 
 # Pure tests share the cores; those with real processes have the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
-	@$(BIN)/pytest -q -n auto -m 'not live and not devices'
+	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices'
 	@$(BIN)/pytest -q -m live
 
 devices: PROGRAMS := $(DEVICE_PROGRAMS)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gossip.wire import Codec, tag_of
+from tests.sources import nodes
 from tests.unit.test_agent_vectors import EXAMPLES as AGENTS
 from tests.unit.test_membership_vectors import EXAMPLES as MEMBERSHIP
 from tests.unit.test_state_vectors import MESSAGES as STATE
@@ -39,19 +40,19 @@ class Golden(NamedTuple):
         return tag_of(self.data)
 
 
-def sources() -> Iterator[tuple[str, ast.Module]]:
-    """Yield the path and the syntax tree of every module of the packages."""
+def sources() -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
+    """Yield the path and all syntax nodes of every module of the packages."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+            yield str(path.relative_to(ROOT)), nodes(path)
 
 
 @functools.cache
 def codecs() -> dict[str, Codec[Any]]:
     """Return every codec that a module of the packages makes, by "module:NAME"."""
     found: dict[str, Codec[Any]] = {}
-    for path, tree in sources():
-        if any(_makes_codec(node) for node in ast.walk(tree)):
+    for path, all_nodes in sources():
+        if any(_makes_codec(node) for node in all_nodes):
             module = path.removesuffix(".py").replace("/", ".")
             for name, value in vars(importlib.import_module(module)).items():
                 if isinstance(value, Codec) and not any(value is known for known in found.values()):

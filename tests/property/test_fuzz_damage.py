@@ -13,7 +13,7 @@ from agent.store.checksums import Table
 from agent.store.tail import Note
 from tests.fuzz.runs import BY_NAME, Finding, run
 
-OUTBOXES, RECORDS, CONTROLS = range(24), range(24), range(10)
+OUTBOXES, RECORDS, CONTROLS = range(12), range(12), range(6)
 PLANTED_WITHIN = 60
 """A planted bug must be found by one of so many seeds."""
 

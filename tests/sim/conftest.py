@@ -2,7 +2,7 @@
 
 import pytest
 
-SLICE = range(12)
+SLICE = range(6)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

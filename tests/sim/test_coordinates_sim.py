@@ -52,9 +52,9 @@ def test_two_minutes_draw_the_map(seed: int) -> None:
 
 def test_places_cost_little_once_they_are_known() -> None:
     world, _ = world_on_a_map(seed=4)
-    world.run(300)
+    world.run(120)
     before = world.counts
-    world.run(300)
+    world.run(120)
     after = world.counts
     told = after["messages_sent/Position"] - before["messages_sent/Position"]
     acks = after["messages_sent/Ack"] - before["messages_sent/Ack"]

@@ -190,7 +190,7 @@ def test_a_flood_of_forged_refusals_kills_nobody(count: int) -> None:
 def test_forged_refusals_under_loss_kill_nobody(seed: int) -> None:
     world = settled_world(10, seed, LOSSY)
     world.checkers.append(NoFalseDeath())
-    forge(world, "n1", seconds=120)
+    forge(world, "n1", seconds=60)
     assert world.counts["refusals/proved wrong"] > 0
     assert world.run_until(world.is_whole, within_s=30) is not None
 

@@ -77,7 +77,7 @@ def test_a_split_heals_by_itself_however_long_it_lasted(split_s: float) -> None:
     assert world.run_until(world.is_whole, within_s=60) is not None
 
 
-@pytest.mark.parametrize("count", [5, 10])
+@pytest.mark.parametrize("count", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_ten_percent_loss_kills_nobody(count: int) -> None:
     checker = NoFalseDeath()
     world = World(seed=5, conditions=Conditions(loss=0.1), checkers=[checker])

@@ -44,21 +44,21 @@ STORM_S = 90.0
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 
-def storms(kind: type[Checker], seeds: range = SEEDS) -> None:
-    """Let several storms come, each under a checker of its own."""
+def storms(*kinds: type[Checker], seeds: range = SEEDS) -> None:
+    """Let several storms come, each under checkers of its own."""
     for seed in seeds:
-        storm(seed, kind())
+        storm(seed, [kind() for kind in kinds])
 
 
-def campaigns(seeds: range = SEEDS) -> None:
-    """Run several seeds of the campaign, with all checkers."""
-    for seed in seeds:
+def campaigns(first: int) -> None:
+    """Run several seeds of the campaign, with all checkers; this one before the others."""
+    for seed in (first, *SEEDS):
         campaign.run(seed)
 
 
-def storm(seed: int, checker: Checker) -> None:
+def storm(seed: int, checkers: list[Checker]) -> None:
     """Let one seed's faults come over five nodes."""
-    world = World(seed, checkers=[checker])
+    world = World(seed, checkers=checkers)
     names = list("abcde")
     world.add(*names)
     for fault in plan(seed, names, STORM_S, frozenset()):
@@ -210,22 +210,23 @@ def everything_is_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("complaint", "plant"),
+    ("complaint", "plant", "found_by"),
     [
-        ("QuorumReads|KeptWrites", deletes_are_forgotten),
-        ("QuorumReads", one_is_a_quorum),
-        ("equal replicas", nobody_surveys),
-        ("an end of all hand-overs", nobody_compares),
-        ("Bounded", everything_is_kept),
-        ("one view of the members", the_dead_are_not_greeted),
+        ("QuorumReads|KeptWrites", deletes_are_forgotten, 0),
+        ("QuorumReads", one_is_a_quorum, 1),
+        ("equal replicas", nobody_surveys, 2),
+        ("an end of all hand-overs", nobody_compares, 0),
+        ("Bounded", everything_is_kept, 3),
+        ("one view of the members", the_dead_are_not_greeted, 4),
     ],
 )
 def test_a_campaign_ends_at_the_complaint(
-    complaint: str, plant: Plant, monkeypatch: pytest.MonkeyPatch
+    complaint: str, plant: Plant, found_by: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The seed that once found it saves time; when it does no more, another one must."""
     plant(monkeypatch)
     with pytest.raises(Violation, match=complaint):
-        campaigns()
+        campaigns(found_by)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +247,15 @@ def test_a_storm_ends_at_the_checker(
         storms(checker)
 
 
-@pytest.mark.parametrize(
-    "checker", [NoResurrection, IncarnationGrows, NothingInvented, SelfAlive, SleepersAreSpared]
-)
-def test_without_a_mutation_storms_pass(checker: type[Checker]) -> None:
-    storms(checker, SEEDS[:3])
+def test_without_a_mutation_storms_pass() -> None:
+    storms(
+        NoResurrection,
+        IncarnationGrows,
+        NothingInvented,
+        SelfAlive,
+        SleepersAreSpared,
+        seeds=SEEDS[:3],
+    )
 
 
 def test_false_deaths_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:

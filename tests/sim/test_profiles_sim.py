@@ -39,7 +39,9 @@ def test_every_profile_is_in_the_table() -> None:
     assert set(TOLD) == set(PROFILES)
 
 
-@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize(
+    "profile", ["lan", *(pytest.param(p, marks=pytest.mark.slow) for p in PROFILES if p != "lan")]
+)
 def test_bytes_a_day_and_detection_are_as_told(profile: str) -> None:
     world = settled(profile)
     before = gossip_bytes(world)

@@ -38,11 +38,19 @@ INDEX = (FOLDER / "README.md").read_text()
 LINES_MAX = 80
 BY_CHANCE = frozenset({"crash", "join", "killed", "pause", "values"})
 """These tell who noticed first, or who owns a key, which is another with another seed."""
+LONG = frozenset({"split-heals-after-25h"})
+"""These go through so much time that they take seconds."""
 Patch = pytest.MonkeyPatch
 Plant = Callable[[Patch], None]
 
 
-@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in LONG else [])
+        for path in TRANSCRIPTS
+    ],
+)
 def test_transcript(path: Path, request: pytest.FixtureRequest) -> None:
     recorded = path.read_text()
     answered = replay(recorded)

@@ -14,20 +14,13 @@ ALIVE, SUSPECT = MemberState.ALIVE, MemberState.SUSPECT
 DEAD, LEFT = MemberState.DEAD, MemberState.LEFT
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 30])
+@pytest.mark.parametrize("count", [2, 3, 5, 30, pytest.param(100, marks=pytest.mark.slow)])
 def test_all_who_know_one_seed_soon_know_each_other(count: int) -> None:
     net = Net(count)
     for index in range(1, count):
         net.join(index, 0)
     net.run_until(net.agree, within_s=5)
     assert net.view(0).keys() == set(range(count))
-
-
-def test_a_hundred_join_at_once() -> None:
-    net = Net(100)
-    for index in range(1, 100):
-        net.join(index, 0)
-    net.run_until(net.agree, within_s=5)
 
 
 def test_without_streams_they_meet_all_the_same() -> None:
@@ -49,7 +42,7 @@ def test_a_seed_that_is_not_there_yet_is_found_when_it_comes() -> None:
     net.run_until(net.agree, within_s=LAN.hello_slowest_s * 1.3 + 2)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 10, 30])
+@pytest.mark.parametrize("count", [2, 3, 5, 10, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_crash_is_known_to_all_within_ten_seconds(count: int) -> None:
     for seed in range(5):
         net = Net(count, seed)
@@ -76,7 +69,7 @@ def test_two_of_five_that_crash_together_are_both_known_soon() -> None:
     net.run_until(lambda: all(net.state(i, n) is DEAD for i in net.swims for n in (1, 2)), 12)
 
 
-@pytest.mark.parametrize("count", [5, 9, 10])
+@pytest.mark.parametrize("count", [5, 9, pytest.param(10, marks=pytest.mark.slow)])
 def test_nobody_is_declared_dead_at_ten_percent_loss(count: int) -> None:
     net = Net(count, seed=count, loss=0.1)
     net.join_all(within_s=30)

@@ -49,6 +49,7 @@ def test_skips_are_failures_in_ci(tmp_path: Path) -> None:
         assert f"nothing may be skipped: {reason}" in result.stdout or reason in result.stdout
 
 
+@pytest.mark.slow
 def test_skips_are_skips_elsewhere(tmp_path: Path) -> None:
     result = _pytest(tmp_path, in_ci=False)
     assert result.returncode == 0, result.stdout

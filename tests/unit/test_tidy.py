@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources import nodes, parse
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gossip", "edge_apps", "agent")
 CODE_FOLDERS = (*PACKAGES, "bench", "tests")
@@ -45,8 +47,8 @@ def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def _functions(tree: ast.Module) -> Iterator[FunctionNode]:
-    for node in ast.walk(tree):
+def _functions(path: Path) -> Iterator[FunctionNode]:
+    for node in nodes(path):
         if isinstance(node, FunctionNode):
             yield node
 
@@ -60,23 +62,19 @@ def _code_lines(function: FunctionNode) -> int:
     return length
 
 
-def _imported(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imported(path: Path) -> Iterator[str]:
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
 
 
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(), filename=str(path))
-
-
 def test_functions_fit_on_a_screen() -> None:
     long = [
         f"{_name(path)}:{function.lineno} {function.name}: {_code_lines(function)} lines"
         for path in _files(*CODE_FOLDERS)
-        for function in _functions(_parse(path))
+        for function in _functions(path)
         if _code_lines(function) > FUNCTION_LINES_MAX
     ]
     assert not long, f"more than {FUNCTION_LINES_MAX} lines:\n" + "\n".join(long)
@@ -106,7 +104,7 @@ def test_imports_point_down(package: str) -> None:
     upward = [
         f"{_name(path)} imports {module}"
         for path in _files(package)
-        for module in _imported(_parse(path))
+        for module in _imported(path)
         if (top := module.split(".")[0]) in (*PACKAGES, "tests", "bench")
         and top not in MAY_IMPORT[package]
     ]
@@ -117,14 +115,14 @@ def test_no_relative_imports() -> None:
     relative = [
         f"{_name(path)}:{node.lineno}"
         for path in _files(*PACKAGES)
-        for node in ast.walk(_parse(path))
+        for node in nodes(path)
         if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not relative, "one spelling for one module: write the full name:\n" + "\n".join(relative)
 
 
 def test_every_module_says_why_it_exists() -> None:
-    silent = [_name(path) for path in _files(*CODE_FOLDERS) if not ast.get_docstring(_parse(path))]
+    silent = [_name(path) for path in _files(*CODE_FOLDERS) if not ast.get_docstring(parse(path))]
     assert not silent, "no module docstring:\n" + "\n".join(silent)
 
 
@@ -186,7 +184,7 @@ def test_gossip_states_its_invariants() -> None:
     """A rule that is asserted is checked in every test and every simulated hour."""
     files = _files("gossip")
     lines = sum(_lines_of_code(path) for path in files)
-    asserts = sum(isinstance(node, ast.Assert) for path in files for node in ast.walk(_parse(path)))
+    asserts = sum(isinstance(node, ast.Assert) for path in files for node in nodes(path))
     assert 1000 * asserts / lines >= GOSSIP_ASSERTS_PER_1000_LINES_MIN, (
         f"{asserts} asserts in {lines} lines: state what holds, with the reason as the message"
     )
@@ -213,7 +211,7 @@ def test_nobody_is_sent_to_a_page_that_a_wheel_does_not_carry() -> None:
     sent = [
         f"{_name(path)}: {text}"
         for path in _files(*PACKAGES)
-        for text in _told(_parse(path))
+        for text in _told(parse(path))
         if re.search(r"\bdocs/|\w\.md\b", text)
     ]
     assert not sent

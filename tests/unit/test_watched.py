@@ -12,6 +12,7 @@ import pytest
 from agent import exits, watched
 from agent.exits import AgentError
 from agent.watched import TASKS, WELL_AFTER_S, Failure, Watch
+from tests.sources import nodes
 
 ROOT = Path(__file__).resolve().parents[2]
 Work = Callable[[], Coroutine[Any, Any, None]]
@@ -277,12 +278,11 @@ OTHERS = ("agent/demo/", "agent/cli/")
 
 def _starts(path: Path) -> Iterator[tuple[str, str, int]]:
     """Yield file, function and line of everything that begins something in the background."""
-    tree = ast.parse(path.read_text())
     name = str(path.relative_to(ROOT))
     functions = [
-        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if not isinstance(node, ast.Call):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
@@ -326,7 +326,7 @@ def test_the_search_sees_an_unwatched_task(tmp_path: Path, monkeypatch: pytest.M
 def test_each_name_is_in_the_table_and_used() -> None:
     used = set()
     for path in _agent_files():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             match node:
                 case ast.Call(
                     func=ast.Attribute(attr="start" | "_keep" | "_spawn" | "report"),
