@@ -7,13 +7,14 @@ what is gone is counted: here position by position.
 """
 
 import asyncio
+import inspect
 import random
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,12 +66,20 @@ class Hit(NamedTuple):
 
     def pages(self) -> set[int]:
         """Return which pages of the file, or frames of the log, were hit; from 0."""
-        head, size = (
-            (WAL_HEADER_BYTES, FRAME_BYTES) if self.file.endswith("-wal") else (0, PAGE_BYTES)
-        )
+        head, size = self._form()
         if self.last < head:
             return set()
         return set(range(max(0, self.first - head) // size, (self.last - head) // size + 1))
+
+    def images(self, files: Files) -> list[bytes]:
+        """Return these pages, or frames, as they were before."""
+        data = files.content[self.file]
+        head, size = self._form()
+        return [data[head + page * size : head + (page + 1) * size] for page in self.pages()]
+
+    def _form(self) -> tuple[int, int]:
+        """Return how long the file's head is, and each page or frame after it."""
+        return (WAL_HEADER_BYTES, FRAME_BYTES) if self.file.endswith("-wal") else (0, PAGE_BYTES)
 
 
 def damage(files: Files, rng: random.Random) -> tuple[Files, Hit]:
@@ -101,6 +110,21 @@ def damage(files: Files, rng: random.Random) -> tuple[Files, Hit]:
             hit = Hit(name, 0, len(data) - 1, "emptied")
             data.clear()
     return Files({name: bytes(data) for name, data in content.items()}), hit
+
+
+def _damaged(
+    before: Files, rng: random.Random, check: Callable[[Path, Hit], Coroutine[Any, Any, None]]
+) -> int:
+    """Damage one place of a store, lay it out, and check it; a failure tells what was hit."""
+    files, hit = damage(before, rng)
+    with scratch() as folder:
+        files.lay_out(folder)
+        try:
+            asyncio.run(check(folder, hit))
+        except Exception as error:
+            error.add_note(f"{hit} of {len(before.content[hit.file])} bytes")
+            raise
+    return 1
 
 
 @contextmanager
@@ -186,15 +210,7 @@ def damage_outbox(seed: int) -> int:
     """Damage an outbox in one place, drain it, and account for every reading."""
     rng = random.Random(seed)
     before = filled_outbox(killed=rng.random() < 0.6)
-    files, hit = damage(before.files, rng)
-    with scratch() as folder:
-        files.lay_out(folder)
-        try:
-            asyncio.run(_check_outbox(folder, before, hit))
-        except Exception as error:
-            error.add_note(f"{hit} of {len(before.files.content[hit.file])} bytes")
-            raise
-    return 1
+    return _damaged(before.files, rng, lambda folder, hit: _check_outbox(folder, before, hit))
 
 
 async def _check_outbox(folder: Path, before: Filled, hit: Hit) -> None:
@@ -204,7 +220,7 @@ async def _check_outbox(folder: Path, before: Filled, hit: Hit) -> None:
         outbox = await Outbox.open(database, NODE, BOOT * 9)
         for accepted in await _drain(outbox):
             drained[accepted.position] = accepted.reading
-        await _look_back(outbox)
+        await _read_through(partial(outbox.recent, limit=10_000))
         await _read_through(outbox.dead_letters)
         await outbox.accept([Reading("new", 1)])
         assert [each.reading.value for each in await _drain(outbox)] == [1]
@@ -225,21 +241,11 @@ async def _read_through(read: Callable[[], Any]) -> Any:
     """Read; what is refused while a damaged file is replaced is asked for again."""
     for _ in range(PATIENCE):
         try:
-            return read()
+            found = read()
+            return await found if inspect.isawaitable(found) else found
         except StorageError:
             await asyncio.sleep(0.005)
     raise AssertionError("it cannot be read at all")
-
-
-async def _look_back(outbox: Outbox) -> None:
-    for _ in range(PATIENCE):
-        try:
-            await outbox.recent(limit=10_000)
-        except StorageError:
-            await asyncio.sleep(0.005)
-        else:
-            return
-    raise AssertionError("nobody can look back")
 
 
 async def _drain(outbox: Outbox) -> list[Any]:
@@ -273,19 +279,11 @@ def _account(before: Filled, hit: Hit, drained: dict[int, Reading], lost: set[in
 
 def _on_hit_pages(before: Filled, hit: Hit) -> set[int]:
     """Return the readings of which a byte may lie on a page that was hit."""
-    data = before.files.content[hit.file]
-    found: set[int] = set()
     if hit.file.endswith(".tail"):
-        return found
-    head, size = (WAL_HEADER_BYTES, FRAME_BYTES) if hit.file.endswith("-wal") else (0, PAGE_BYTES)
-    for page in hit.pages():
-        image = data[head + page * size : head + (page + 1) * size]
-        found |= {
-            at
-            for at, reading in before.readings.items()
-            if struct.pack(">q", reading.time_ns) in image
-        }
-    return found
+        return set()
+    images = hit.images(before.files)
+    times = {at: struct.pack(">q", reading.time_ns) for at, reading in before.readings.items()}
+    return {at for at, time in times.items() if any(time in image for image in images)}
 
 
 async def _check_again(folder: Path, lost: int) -> None:
@@ -357,15 +355,7 @@ def damage_records(seed: int) -> int:
     """Damage a store of the state plane: nothing wrong comes out, and what is gone is told."""
     rng = random.Random(seed)
     before = kept_records(killed=rng.random() < 0.6)
-    files, hit = damage(before.files, rng)
-    with scratch() as folder:
-        files.lay_out(folder)
-        try:
-            asyncio.run(_check_records(folder, before, hit))
-        except Exception as error:
-            error.add_note(f"{hit} of {len(before.files.content[hit.file])} bytes")
-            raise
-    return 1
+    return _damaged(before.files, rng, lambda folder, hit: _check_records(folder, before, hit))
 
 
 async def _check_records(folder: Path, before: Kept, hit: Hit) -> None:
@@ -393,7 +383,7 @@ async def _check_records(folder: Path, before: Kept, hit: Hit) -> None:
 
 def _account_for_records(before: Kept, hit: Hit, found: dict[int, dict[str, Record]]) -> None:
     """Only what was hit is gone. What is there is true, and new unless its newest page was hit."""
-    images = _hit_images(before.files, hit)
+    images = hit.images(before.files)
     for partition in range(PARTITIONS_HELD):
         kept = before.memory.records.get(partition, {})
         for key in kept.keys() - found[partition].keys():
@@ -411,13 +401,6 @@ def _lies_on(image: bytes, key: str, record: Record) -> bool:
     values = [version.value for version in record.live]
     parts = (value[at : at + 20] for value in values for at in range(0, len(value), 200))
     return key.encode() in image or any(part in image for part in parts)
-
-
-def _hit_images(files: Files, hit: Hit) -> list[bytes]:
-    """Return the pages that were hit."""
-    data = files.content[hit.file]
-    head, size = (WAL_HEADER_BYTES, FRAME_BYTES) if hit.file.endswith("-wal") else (0, PAGE_BYTES)
-    return [data[head + page * size : head + (page + 1) * size] for page in hit.pages()]
 
 
 # ---- what a node must not lose ------------------------------------------------------------------
@@ -459,15 +442,7 @@ def damage_control(seed: int) -> int:
     """Damage ``control.db`` or its copy: one of the two has what nobody else knows."""
     rng = random.Random(seed)
     before = control_files(killed=rng.random() < 0.6)
-    files, hit = damage(before, rng)
-    with scratch() as folder:
-        files.lay_out(folder)
-        try:
-            asyncio.run(_check_control(folder))
-        except Exception as error:
-            error.add_note(f"{hit} of {len(before.content[hit.file])} bytes")
-            raise
-    return 1
+    return _damaged(before, rng, lambda folder, _: _check_control(folder))
 
 
 async def _check_control(folder: Path) -> None:
