@@ -60,7 +60,8 @@ def _lock(handle: int, paths: Paths) -> None:
         owner = os.pread(handle, 20, 0).decode(errors="replace").strip()
         raise AgentError(
             f"an agent already runs on {paths.data} (process {owner}); it was left alone",
-            "give each agent its own directory with --dir PATH, or stop the other: `covey leave`",
+            "give each agent its own directory with --dir PATH, or stop the other: "
+            "`systemctl stop covey` for the service, Ctrl-C for one in a terminal",
             NO,
         ) from None
 

@@ -19,14 +19,16 @@ from pathlib import Path
 from agent.exits import NOT_PERMITTED, AgentError
 
 ROOT = 0
+RUNTIME_MODE = 0o750
+"""As the unit makes it: open to the owner's group, and so is the socket in it."""
 
 
-def work_as_owner(directory: Path) -> None:
+def work_as_owner(directory: Path, runtime: Path | None = None) -> None:
     """Give up root for the rest of this process if the directory belongs to somebody else.
 
-    Of one that is not there yet, the nearest above it tells whose it will be. Without root, or
-    where it is root's, nothing changes. Raises AgentError when its owner cannot work there from
-    outside of its service.
+    Of one that is not there yet, the nearest above it tells whose it will be. ``runtime`` is made
+    for the owner where only root can, as in /run. Without root, or where the directory is root's,
+    nothing changes. Raises AgentError when its owner cannot work there from outside of its service.
     """
     if os.geteuid() != ROOT:
         return
@@ -34,11 +36,23 @@ def work_as_owner(directory: Path) -> None:
     status = there.stat()
     if status.st_uid == ROOT:
         return
+    if runtime is not None and _is_roots_alone(runtime.parent) and not runtime.exists():
+        runtime.mkdir(mode=RUNTIME_MODE)
+        os.chown(runtime, status.st_uid, status.st_gid)
     os.setgroups([status.st_gid])
     os.setgid(status.st_gid)
     os.setuid(status.st_uid)
     if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
         raise _shut(there, status)
+
+
+def _is_roots_alone(directory: Path) -> bool:
+    """Say whether nobody but root can put anything in a place that root has just looked at."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return status.st_uid == ROOT and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _shut(directory: Path, status: os.stat_result) -> AgentError:

@@ -27,6 +27,7 @@ PRIVATE_DIRECTORY_MODE = 0o700
 # sockaddr_un.sun_path has 108 bytes on Linux, with the closing zero (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
 SYSTEM_CONFIG = Path("/etc/covey")
+SYSTEM_DATA = Path("/var/lib/covey")
 SYSTEM_SOCKET = Path("/run/covey/covey.sock")
 SYSTEM_UNITS = (
     Path("/etc/systemd/system/covey.service"),
@@ -72,6 +73,11 @@ class Paths(NamedTuple):
             data=data,
             runtime=_path(environ.get("RUNTIME_DIRECTORY")) or usual.runtime or data,
         )
+
+    @staticmethod
+    def of_service() -> "Paths":
+        """Return the places of the agent that is a service of this machine, and of root's."""
+        return Paths(SYSTEM_CONFIG / CONFIG_NAME, SYSTEM_DATA, SYSTEM_SOCKET.parent)
 
     @staticmethod
     def is_chosen(environ: Mapping[str, str] | None = None) -> bool:
@@ -223,7 +229,7 @@ def _home(environ: Mapping[str, str]) -> Path | None:
 
 
 def _for_root() -> _Usual:
-    return _Usual(SYSTEM_CONFIG, Path("/var/lib/covey"), SYSTEM_SOCKET.parent)
+    return _Usual(SYSTEM_CONFIG, SYSTEM_DATA, SYSTEM_SOCKET.parent)
 
 
 def _for_user(environ: Mapping[str, str], home: Path | None, user_id: int) -> _Usual:

@@ -53,7 +53,7 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
     logs.configure(config.log)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     descriptors.raise_limit()
-    work_as_owner(paths.data)
+    work_as_owner(paths.data, paths.runtime)
     check_code_is_readable()
     paths.create()
     with locked(paths), asyncio.Runner(loop_factory=_loop_factory()) as runner:

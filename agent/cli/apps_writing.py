@@ -79,7 +79,7 @@ def new(session: Session, name: str) -> None:
         raise AgentError(message, hint, exits.NOT_PERMITTED) from None
     write_line(str(file))
     session.say(f"Try it: `covey app try {file.name}`. For the agent to run it, add to")
-    session.say(f"{session.paths.config_file}, and restart the agent:")
+    session.say(f"{session.agent_paths.config_file}, and restart the agent:")
     session.say(f"    [apps.{name}]")
     session.say(f"    path = {json.dumps(str(file), ensure_ascii=False)}")
 
@@ -136,7 +136,7 @@ def _configured(session: Session, file: Path) -> Mapping[str, Any]:
     from agent.config import load
     from edge_apps.homes import expanded
 
-    for app in load(session.paths).apps.values():
+    for app in load(session.agent_paths).apps.values():
         path = app.options.get("path")
         if path and expanded(str(path)) == file.absolute():
             return {**app.options, **({"every": app.every} if app.every else {})}

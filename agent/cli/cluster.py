@@ -56,7 +56,7 @@ def init(session: Session, name: str, node_name: str) -> None:
     try:
         session.client().post("/api/v1/init", asked)
     except AgentUnreachable as error:
-        _check_nobody_is_there(error)
+        _check_nobody_is_there(session, error)
         _without_agent(session, lambda newcomer: newcomer.found(name, node_name))
         write_line(f"{node_name} is the first node of the covey {name}.")
         _say_what_is_next(session, f"let others in with `{_command(session)} token create`")
@@ -94,7 +94,7 @@ def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name:
         try:
             who = _ask_to_join(session, text, seeds, node_name, tell)
         except AgentUnreachable as error:
-            _check_nobody_is_there(error)
+            _check_nobody_is_there(session, error)
             joined = _without_agent(session, enter)
     if joined is not None:
         write_line(f"{joined.node_name} belongs to the covey {joined.cluster_name}.")
@@ -189,9 +189,13 @@ def _ask_to_join(
     return outcome
 
 
-def _check_nobody_is_there(error: AgentUnreachable) -> None:
-    """Raise the error again unless it means that no agent runs: two must not write at once."""
-    if isinstance(error, AgentForbidden | AgentTimedOut):
+def _check_nobody_is_there(session: Session, error: AgentUnreachable) -> None:
+    """Raise the error again unless it means that no agent runs: two must not write at once.
+
+    Who means the service has to start it: the identity would be another than the service's.
+    """
+    means_other = session.agent_paths != session.paths
+    if means_other or isinstance(error, AgentForbidden | AgentTimedOut):
         raise error
 
 
@@ -255,7 +259,7 @@ def _why_not(session: Session, stage: str, since: float = -math.inf) -> str:
 
 def _say_what_is_next(session: Session, more: str = "") -> None:
     """Say how to start the agent, and of which agent this is the identity."""
-    of_service = session.paths == Paths.find(None, {}, user_id=0)
+    of_service = session.paths == Paths.of_service()
     start = f"start its agent with `{_command(session)} run`{', or as a service' * of_service}"
     session.say(f"Next: {start}{f', and {more}' if more else ''}.")
     if not of_service and session.means_any:
@@ -272,7 +276,7 @@ def _say_ports(session: Session) -> None:
     from agent.settings import NetworkSettings
 
     try:
-        network = load(session.paths).network
+        network = load(session.agent_paths).network
     except AgentError:  # whoever may not read the configuration is told what is usual
         network = NetworkSettings()
     multicast = ", and UDP port 5353 for mDNS" if network.mdns else ""

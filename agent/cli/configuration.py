@@ -29,11 +29,11 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
     """Show every setting, as the file and the environment set it now."""
     from agent.config import load
 
-    loaded = load(session.paths)
+    loaded = load(session.agent_paths)
     if output == "json":
         write_json(
             {
-                "file": str(session.paths.config_file),
+                "file": str(session.agent_paths.config_file),
                 "settings": [
                     {"setting": name, "value": value, "origin": loaded.origin(name)}
                     for name, value in loaded.values().items()
@@ -59,7 +59,7 @@ def check(session: Session) -> None:
     from agent.config_check import Problem, in_few_words, problems
 
     try:
-        loaded = load(session.paths)
+        loaded = load(session.agent_paths)
         found = list(problems(loaded, os.environ))
     except Unusable as unusable:
         found = [Problem(fault.message, fault.hint) for fault in unusable.faults]
@@ -68,4 +68,4 @@ def check(session: Session) -> None:
     if found:
         more = f"{len(found)} things are wrong, at last " if len(found) > 1 else ""
         raise AgentError(more + found[-1].message, found[-1].hint, BAD_CONFIG)
-    write_line(in_few_words(loaded, session.paths))
+    write_line(in_few_words(loaded, session.agent_paths))

@@ -1,10 +1,12 @@
 """``covey doctor``: what is wrong, and what to do about it."""
 
+import os
 from typing import Any
 
 import click
 
 from agent import exits
+from agent.cli.failures import hint_of
 from agent.cli.output import (
     Styled,
     output_option,
@@ -21,6 +23,8 @@ from edge_apps.client import AgentUnreachable
 
 TIMEOUT_S = 30.0
 INDENT = " " * 6
+IN_DATA = ("certificate", "disk")
+"""Checks of the data directory, which whoever may not look there cannot make."""
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -49,11 +53,11 @@ def _examine(session: Session) -> dict[str, Any]:
     try:
         answer = session.client().request("GET", "/api/v1/doctor", timeout_s=TIMEOUT_S).json()
     except AgentUnreachable as error:
-        agent = _check("agent", "fail", f"{error.message}.", error.hint)
+        agent = _check("agent", "fail", f"{error.message}.", hint_of(error))
         return {"checks": [agent, configuration, *_device(session, network)], "matrix": None}
-    agent = _check("agent", "ok", f"it answers on {session.paths.socket}.")
+    agent = _check("agent", "ok", f"it answers on {session.agent_paths.socket}.")
     if configuration["status"] == "ok" and (pending := unapplied(session)):
-        told = f"{session.paths.config_file} was {pending}."
+        told = f"{session.agent_paths.config_file} was {pending}."
         configuration = _check(
             "configuration", "warn", told, "`covey config show` has all settings"
         )
@@ -67,10 +71,12 @@ def _configuration(session: Session) -> tuple[dict[str, str], Any]:
     from agent.settings import NetworkSettings
 
     try:
-        loaded = load(session.paths)
+        loaded = load(session.agent_paths)
     except AgentError as error:
         return _check("configuration", "fail", error.message, error.hint), NetworkSettings()
-    return _check("configuration", "ok", f"{in_few_words(loaded, session.paths)}."), loaded.network
+    return _check(
+        "configuration", "ok", f"{in_few_words(loaded, session.agent_paths)}."
+    ), loaded.network
 
 
 def _device(session: Session, network: Any) -> list[dict[str, str]]:
@@ -78,9 +84,14 @@ def _device(session: Session, network: Any) -> list[dict[str, str]]:
 
     from agent.doctor.device import examine_device
 
-    found = examine_device(session.paths, network.interfaces, mdns=network.mdns)
+    data = session.agent_paths.data
+    found = examine_device(session.agent_paths, network.interfaces, mdns=network.mdns)
     checks: list[dict[str, str]] = msgspec.to_builtins(found)
-    return checks
+    if not data.is_dir() or os.access(data, os.R_OK | os.W_OK | os.X_OK):
+        return checks
+    told = f"{data} is for its owner alone: identity and disk were not looked at."
+    closed = _check("data", "warn", told, "`sudo covey doctor` looks at them")
+    return [closed, *(each for each in checks if each["id"] not in IN_DATA)]
 
 
 def _check(name: str, status: str, message: str, hint: str = "") -> dict[str, str]:

@@ -87,7 +87,7 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     except CoveyError as error:
         from agent.cli.spelling import spelled
 
-        return _tell(spelled(str(error)), spelled(_hint(error)), _status(error))
+        return _tell(spelled(str(error)), spelled(hint_of(error)), _status(error))
     except OSError as error:
         return _tell(_said(error), _advice(error), _status_of_system(error))
     # Without standalone mode, click returns the code that ctx.exit() was given.
@@ -138,7 +138,7 @@ def _usage_hint(error: click.UsageError) -> str:
     return f"`{path} --help` explains it"
 
 
-def _hint(error: CoveyError) -> str:
+def hint_of(error: CoveyError) -> str:
     """Return what to do; for who may not use an agent that a group may, how to join the group."""
     if isinstance(error, AgentForbidden) and (group := _group_of(error.socket_path.parent)):
         return (

@@ -9,12 +9,11 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.cli.progress import Waiting
 from agent.lock import is_held
-from agent.paths import SYSTEM_SOCKET, Paths, service_is_installed
+from agent.paths import Paths, service_is_installed
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, Client
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ THE_AGENT = "for the agent"
 class PatientClient(Client):
     """Speaks to the agent of these paths; what takes long is shown on stderr unless ``quiet``."""
 
-    def __init__(self, socket_path: Path, paths: Paths, *, quiet: bool) -> None:
-        super().__init__(socket_path)
+    def __init__(self, paths: Paths, *, quiet: bool) -> None:
+        super().__init__(paths.socket)
         self._paths = paths
         self._quiet = quiet
 
@@ -89,7 +88,7 @@ class PatientClient(Client):
                 "wait for it: a store that is damaged or very full takes minutes; what it writes, "
                 "to its terminal or to the journal, says more"
             )
-        elif self.socket_path == SYSTEM_SOCKET and service_is_installed():
+        elif self._paths == Paths.of_service() and service_is_installed():
             hint = (
                 "start the service: `sudo systemctl start covey`; `systemctl status covey` says "
                 "how it ended"

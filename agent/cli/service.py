@@ -33,6 +33,7 @@ def install(session: Session, *, now: bool) -> None:
     and a later version of Covey brings the files up to date.
     """
     from agent.cli.completion import INSTALL, script
+    from agent.installation.system import people_in
 
     found = _service_for_root()
     for change in found.install({shell: script(shell) for shell in INSTALL}):
@@ -45,11 +46,14 @@ def install(session: Session, *, now: bool) -> None:
             f"It is not the agent of {owner}, whose data is in {where}: each has an identity of "
             "its own, and is a member of its own."
         )
-    if not now:
+    if now:
+        session.say(f"It runs, and says: {found.unit_state()['StatusText']}.")
+    else:
         session.say(
             "Next: `systemctl enable --now covey`, then `covey init` or `covey join TOKEN`."
         )
-    session.say(f"Let people use it without sudo: `usermod -aG {GROUP} NAME`.")
+    if (person := os.environ.get("SUDO_USER", "NAME")) not in people_in(GROUP):
+        session.say(f"Let people use it without sudo: `sudo usermod -aG {GROUP} {person}`.")
 
 
 @service.command()
@@ -59,8 +63,10 @@ def uninstall(session: Session) -> None:
 
     The user, the configuration and the data stay.
     """
-    for change in _service_for_root().uninstall():
+    found = _service_for_root()
+    for change in found.uninstall():
         write_row((change.done, change.place), (0, 0))
+    session.say(f"The program stays where it was installed: {found.program}.")
     session.say(
         "The user covey, /etc/covey and /var/lib/covey stay: with /var/lib/covey, this node's "
         "identity and its readings would be gone."

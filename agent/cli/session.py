@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from agent.escaping import one_line
-from agent.paths import SYSTEM_SOCKET, Paths, may_be_there, service_is_installed
+from agent.paths import Paths, may_be_there, service_is_installed
 from edge_apps.client import Client
 
 
@@ -25,27 +25,27 @@ class Session:
         """Where the files of this user's agent are. Raises AgentError when nothing says where."""
         return Paths.find(self.directory)
 
+    @property
+    def agent_paths(self) -> Paths:
+        """Where the files of the agent are that is spoken to: this user's, or the service's.
+
+        A user who has no agent, and has named none, means the one that runs as a service.
+        """
+        own, service = self.paths, Paths.of_service()
+        if not self.means_any or may_be_there(own.socket):
+            return own
+        means_service = service_is_installed() and not may_be_there(own.identity)
+        return service if means_service or may_be_there(service.socket) else own
+
     def client(self) -> Client:
         """Return a client of the agent, that shows when it waits; nothing is connected yet."""
         from agent.cli.patience import PatientClient
 
-        return PatientClient(self._socket(), self.paths, quiet=self.quiet)
+        return PatientClient(self.agent_paths, quiet=self.quiet)
 
     def hasty_client(self) -> Client:
         """Return a client that neither waits for an agent nor shows anything."""
-        return Client(self._socket())
-
-    def _socket(self) -> Path:
-        """Return the agent's socket.
-
-        A user who has no agent, and has named none, means the one that runs as a service.
-        """
-        own = self.paths.socket
-        if not self.means_any or may_be_there(own):
-            return own
-        has_agent = may_be_there(self.paths.identity)
-        means_service = not has_agent and service_is_installed()
-        return SYSTEM_SOCKET if means_service or may_be_there(SYSTEM_SOCKET) else own
+        return Client(self.agent_paths.socket)
 
     @property
     def means_any(self) -> bool:

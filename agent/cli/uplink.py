@@ -125,7 +125,7 @@ def _local_steps(session: Session) -> Iterator[dict[str, Any]]:
     from agent.config import load
     from agent.uplink import service
 
-    settings = load(session.paths).uplink
+    settings = load(session.agent_paths).uplink
     with asyncio.Runner() as runner:
 
         async def begin() -> Any:
@@ -150,7 +150,7 @@ def _place(session: Session) -> "Place":
     from gossip.ids import format_node_id
 
     try:
-        me = identity.load(session.paths.identity)
+        me = identity.load(session.agent_paths.identity)
     except (AgentError, OSError):
         cluster, node_id = WITHOUT_AN_IDENTITY
         return Place(cluster, platform.node(), node_id)

@@ -83,7 +83,7 @@ def test_a_lock_is_seen_and_not_touched(paths: Paths) -> None:
 
 def test_an_agent_that_starts_is_waited_for(tmp_path: Path, paths: Paths) -> None:
     """It holds its lock, and listens a moment later."""
-    client = PatientClient(paths.socket, paths, quiet=True)
+    client = PatientClient(paths, quiet=True)
     answers: list[object] = []
     with locked(paths):
         asking = threading.Thread(target=lambda: answers.append(client.get("/api/v1/status")))
@@ -101,7 +101,7 @@ def test_nobody_is_waited_for_where_nobody_starts(
     looks: list[float] = []
     monkeypatch.setattr("agent.cli.patience.time.sleep", looks.append)
     with pytest.raises(AgentUnreachable, match="no agent listens"):
-        PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
+        PatientClient(paths, quiet=True).get("/api/v1/status")
     assert not looks
 
 
@@ -113,7 +113,7 @@ def test_a_node_of_a_covey_may_be_about_to_start(
     monkeypatch.setattr("agent.cli.patience.time.monotonic", lambda: now[0])
     monkeypatch.setattr("agent.cli.patience.time.sleep", lambda s: now.__setitem__(0, now[0] + s))
     with pytest.raises(AgentUnreachable, match="no agent listens"):
-        PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
+        PatientClient(paths, quiet=True).get("/api/v1/status")
     assert now[0] == pytest.approx(patience.STARTING_S, abs=2 * patience.LOOK_S)
 
 
@@ -127,7 +127,7 @@ def test_an_agent_that_starts_for_long_is_not_called_absent(
         "agent.cli.patience.time.sleep", lambda s: now.__setitem__(0, now[0] + 100 * s)
     )
     with locked(paths), pytest.raises(AgentUnreachable, match="is starting") as caught:
-        PatientClient(paths.socket, paths, quiet=True).get("/api/v1/status")
+        PatientClient(paths, quiet=True).get("/api/v1/status")
     assert "covey run" not in caught.value.hint
 
 

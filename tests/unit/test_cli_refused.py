@@ -100,7 +100,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in for /run/covey, with a socket on which somebody listens."""
     directory = tmp_path / "run"
     directory.mkdir(mode=0o750)
-    monkeypatch.setattr("agent.cli.session.SYSTEM_SOCKET", directory / "covey.sock")
+    monkeypatch.setattr("agent.paths.SYSTEM_SOCKET", directory / "covey.sock")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "user"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -130,8 +130,6 @@ def test_a_service_that_does_not_run_is_to_be_started(
     (service / "covey.sock").unlink()
     unit = tmp_path / "covey.service"
     unit.touch()
-    for module in ("session", "patience"):
-        monkeypatch.setattr(f"agent.cli.{module}.SYSTEM_SOCKET", service / "covey.sock")
     monkeypatch.setattr("agent.paths.SYSTEM_UNITS", (unit,))
     assert covey("members") == exits.UNREACHABLE
     told = capsys.readouterr().err
