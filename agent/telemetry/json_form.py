@@ -17,9 +17,11 @@ ITEM_BYTES_MAX = 128 * 1024
 """One object; with all the tags that a reading may have it has less."""
 
 FIELDS = "the fields are sensor, value, unit, time or time_ns, tags"
-_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
-_FLAT = rb'\{(?:[^"{}]++|%b)*+\}' % _TEXT
-ITEM = re.compile(rb'\s*+(\{(?:[^"{}]++|%b|%b)*+\})\s*+([,\]])' % (_TEXT, _FLAT), re.DOTALL)
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_FLAT = rb'\{[^"{}]*+(?:%b[^"{}]*+)*\}' % _TEXT
+ITEM = re.compile(
+    rb'\s*+(\{[^"{}]*+(?:(?:%b|%b)[^"{}]*+)*\})\s*+([,\]])' % (_TEXT, _FLAT), re.DOTALL
+)
 LIST_BEGINS = re.compile(rb"\s*+\[")
 EMPTY_LIST = re.compile(rb"\s*+\]")
 BLANK = re.compile(rb"\s*+")

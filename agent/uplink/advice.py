@@ -85,14 +85,15 @@ def on_tls(host: str, error: OSError, names: tuple[str, ...] | None) -> Advice:
         return _on_certificate(host, error, names or ())
     if isinstance(error, TimeoutError):
         return "the broker does not answer to TLS", f"It may speak without it here. {_PLAIN_PORT}"
+    # Python says SSLZeroReturnError until 3.11.3, and SSLEOFError from there on.
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError)):
+        return "the broker closed the connection in the midst of TLS", _PLAIN_PORT
     if isinstance(error, ssl.SSLError) and error.reason in (
         "WRONG_VERSION_NUMBER",
         "RECORD_LAYER_FAILURE",
         "PACKET_LENGTH_TOO_LONG",
     ):
         return "the broker answers, but not in TLS", _PLAIN_PORT
-    if isinstance(error, (ssl.SSLEOFError, ConnectionError)):
-        return "the broker closed the connection in the midst of TLS", _PLAIN_PORT
     said = str(getattr(error, "reason", "") or error).lower().replace("_", " ")
     return f"TLS failed: {said}", "Check certificate_file and key_file in [uplink]."
 

@@ -1,6 +1,7 @@
 """What the system refuses is an error with a sentence and a status, never a stack trace."""
 
 import grp
+import json
 import os
 import socket
 import subprocess
@@ -137,6 +138,35 @@ def test_a_service_that_does_not_run_is_to_be_started(
     assert "`sudo systemctl start covey`" in told
     Paths.find().identity.mkdir(parents=True)
     assert Session().client().socket_path == Paths.find().socket, "this user has an agent"
+
+
+def test_who_means_the_service_is_shown_the_services_files(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And founds no covey of their own beside it when nobody listens there."""
+    monkeypatch.setattr("agent.paths.SYSTEM_CONFIG", tmp_path)
+    monkeypatch.setattr("agent.paths.SYSTEM_DATA", tmp_path / "data")
+    (tmp_path / "covey.toml").write_text("[network]\nport = 7000\n")
+    assert covey("config", "show", "-o", "json") == exits.YES
+    told = json.loads(capsys.readouterr().out)["settings"]
+    assert {each["setting"]: each["value"] for each in told}["network.port"] == 7000
+    assert covey("init") == exits.UNREACHABLE
+    assert not Paths.find().data.exists()
+    assert covey("doctor") == exits.UNHEALTHY
+    assert f"{tmp_path}/covey.toml" in capsys.readouterr().out
+
+
+def test_the_doctor_does_not_judge_what_it_may_not_see(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("agent.paths.SYSTEM_DATA", tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path)
+    covey("doctor")
+    told = capsys.readouterr().out
+    assert f"{tmp_path} is for its owner alone" in told
+    assert "certificate" not in told
 
 
 def test_who_names_an_agent_means_that_one(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,8 @@ def test_an_agent_that_stands_still_is_told_where() -> None:
 
 def test_the_whole_device(tmp_path: Path) -> None:
     findings = device.examine_device(Paths.find(tmp_path), (), mdns=False)
-    assert {finding.id for finding in findings} == {"certificate", "disk", "packages", "multicast"}
+    expected = {"certificate", "disk", "sqlite", "packages", "multicast"}
+    assert {finding.id for finding in findings} == expected
     assert any(finding.status is Status.FAIL for finding in findings)
 
 

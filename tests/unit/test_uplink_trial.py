@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,13 @@ def test_a_bad_certificate(
 def test_tls_at_a_port_without_it() -> None:
     step = failed(against(StrictBroker(), tls=True), "TLS")
     assert "Set tls = false" in step.hint
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError])
+def test_an_end_in_the_midst_of_tls_in_the_words_of_every_python(kind: type[OSError]) -> None:
+    message, hint = advice.on_tls("broker", kind(8, "closed"), None)
+    assert message == "the broker closed the connection in the midst of TLS"
+    assert "Set tls = false" in hint
 
 
 def test_tls_at_a_port_that_answers_in_something_else() -> None:
