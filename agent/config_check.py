@@ -19,6 +19,8 @@ from agent.suggesting import did_you_mean
 from edge_apps.homes import expanded
 
 FILE_SUFFIX = "_file"
+HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
+"""What ProtectHome=yes hides (systemd.exec(5))."""
 MADE_WHEN_MISSING = frozenset({"api.token_file", "api.metrics_token_file"})
 
 
@@ -39,8 +41,13 @@ def in_few_words(config: Config, paths: Paths) -> str:
     return f"{says}what environment variables do not set has its default"
 
 
-def problems(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Look at everything that the configuration names."""
+def problems(
+    config: Config, environ: Mapping[str, str], *, of_service: bool = False
+) -> Iterator[Problem]:
+    """Look at everything that the configuration names.
+
+    ``of_service`` says that the service reads it, which sees no home directories.
+    """
     for variable, right in ineffective(environ).items():
         hint = f"write {right}, with two underscores behind the table's name"
         yield Problem(f"environment variable {variable} sets nothing", hint)
@@ -49,6 +56,21 @@ def problems(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
     for name, settings in sorted(config.apps.items()):
         yield from _app(config, name, settings)
     yield from _templates(config)
+    if of_service:
+        yield from _hidden(config)
+
+
+def is_hidden(path: Path) -> bool:
+    """Say whether a path is one that the service does not see: ProtectHome= in its unit."""
+    return any(path.is_relative_to(each) for each in HIDDEN)
+
+
+def _hidden(config: Config) -> Iterator[Problem]:
+    named = {k: v for k, v in config.values().items() if k.endswith((FILE_SUFFIX, ".path"))}
+    for name, value in named.items():
+        if is_hidden(expanded(str(value))):
+            message = f"the service does not see home directories, and {value} is in one"
+            yield _problem(config, name, message, "put it elsewhere, in /etc/covey for example")
 
 
 def _files(config: Config) -> Iterator[Problem]:
@@ -71,19 +93,19 @@ def _commands(config: Config) -> Iterator[Problem]:
 
 
 def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
-    from edge_apps.finding import available
+    from edge_apps.finding import MODULE_OPTION, PATH_OPTION, available
 
     place = f"{APPS}.{name}"
-    if settings.path:
-        if trouble := _unreadable(expanded(settings.path)):
+    if path := settings.options.get(PATH_OPTION):
+        if trouble := _unreadable(expanded(str(path))):
             hint = f"`covey app new {name}` writes an app, `covey app try FILE` tries it"
-            yield _problem(config, f"{place}.path", trouble, hint)
-    elif module := settings.module:
-        top = module.partition(":")[0].partition(".")[0]
+            yield _problem(config, f"{place}.{PATH_OPTION}", trouble, hint)
+    elif module := settings.options.get(MODULE_OPTION):
+        top = str(module).partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(top) is None:
             hint = f"install it beside Covey: `{install_command(top)}`"
             message = f"no module {top!r} is installed"
-            yield _problem(config, f"{place}.module", message, hint)
+            yield _problem(config, f"{place}.{MODULE_OPTION}", message, hint)
     elif name not in (known := available()):
         hint = did_you_mean(name, known, "a program of your own needs path or module")
         yield _problem(config, place, f"no app is called {name!r}", hint)

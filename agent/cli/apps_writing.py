@@ -9,8 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ app = App("{name}")
 
 @app.every("10s")
 def sample(context: Context) -> None:
-    """Publish one reading. `context.options` is [apps.{name}.options] of covey.toml."""
+    """Publish one reading. `context.options` is the table [apps.{name}] of covey.toml."""
     load = float(Path("/proc/loadavg").read_text().split()[0])
     context.publish("{name}/load", load, tags={{"over": "1m"}})
 '''
@@ -68,6 +67,8 @@ def new(session: Session, name: str) -> None:
         raise AgentError(
             f"an app called {name!r} comes with Covey; nothing was written", "choose another name"
         )
+    from agent.config_check import is_hidden
+
     file = Path(f"{name}.py").absolute()
     try:
         with file.open("x", encoding="utf-8") as written:
@@ -79,10 +80,14 @@ def new(session: Session, name: str) -> None:
         message, hint = f"cannot write {file}: {error.strerror}", "go to a directory of yours"
         raise AgentError(message, hint, exits.NOT_PERMITTED) from None
     write_line(str(file))
-    session.say(f"Try it: `covey app try {file.name}`. For the agent to run it, add to")
-    session.say(f"{session.agent_paths.config_file}, and restart the agent:")
+    session.say(f"Try it: `covey app try {file.name}`. For the agent to run it,")
+    place = file
+    if session.means_service and is_hidden(file):
+        place = session.agent_paths.config_file.with_name(file.name)
+        session.say(f"copy it to where the service sees it, `sudo cp {file.name} {place}`,")
+    session.say(f"add to {session.agent_paths.config_file}, and restart the agent:")
     session.say(f"    [apps.{name}]")
-    session.say(f"    path = {json.dumps(str(file), ensure_ascii=False)}")
+    session.say(f"    path = {json.dumps(str(place), ensure_ascii=False)}")
 
 
 @click.command("try")
@@ -117,17 +122,16 @@ def try_(
         write_row(HEADER, WIDTHS)
     count = 0
     status = 0
-    with closing(_readings(file, options, follow=follow)) as readings:
-        for reading in readings:
-            if isinstance(reading, int):
-                status = reading
-                continue
-            count += 1
-            if output == "json":
-                write_json_line(reading)
-            else:
-                cells = (reading["sensor"], reading["value"], reading["unit"], reading["tags"])
-                write_row(cells, WIDTHS, wide=wide)
+    for reading in _readings(file, options, follow=follow):
+        if isinstance(reading, int):
+            status = reading
+            continue
+        count += 1
+        if output == "json":
+            write_json_line(reading)
+        else:
+            cells = (reading["sensor"], reading["value"], reading["unit"], reading["tags"])
+            write_row(cells, WIDTHS, wide=wide)
     if status:
         raise AgentError(f"{file} failed; what it said is above", "correct it, and try again")
     session.say(READ.get(count, f"{count} readings."))
@@ -139,8 +143,9 @@ def _configured(session: Session, file: Path) -> Mapping[str, Any]:
     from edge_apps.homes import expanded
 
     for app in load(session.agent_paths).apps.values():
-        if app.path and expanded(app.path) == file.absolute():
-            return app.told()
+        path = app.options.get("path")
+        if path and expanded(str(path)) == file.absolute():
+            return {**app.options, **({"every": app.every} if app.every else {})}
     return {}
 
 
@@ -153,11 +158,8 @@ def _typed(given: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _readings(
     file: Path, options: Mapping[str, Any], *, follow: bool
-) -> Generator[dict[str, Any] | int]:
-    """Run the app; yield each reading, and last the exit status. What else it says is told.
-
-    Whoever stops asking ends the app: it may not say anything for an hour, and be waited for.
-    """
+) -> Iterator[dict[str, Any] | int]:
+    """Run the app; yield each reading, and last the exit status. What else it says is told."""
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("COVEY_")}
     words = [sys.executable, "-P", "-m", "edge_apps", file.stem, "--print"]
     words += [] if follow else ["--once"]
@@ -169,17 +171,13 @@ def _readings(
         env={**environment, "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None, "stdout is a pipe"
-        try:
-            for line in process.stdout:
-                text = line.decode(errors="replace").rstrip("\n")
-                reading = _reading(text)
-                if reading is None:
-                    complain(text)
-                else:
-                    yield reading
-        except BaseException:
-            process.terminate()
-            raise
+        for line in process.stdout:
+            text = line.decode(errors="replace").rstrip("\n")
+            reading = _reading(text)
+            if reading is None:
+                complain(text)
+            else:
+                yield reading
     yield process.returncode
 
 

@@ -36,15 +36,15 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
                 "file": str(session.agent_paths.config_file),
                 "settings": [
                     {"setting": name, "value": value, "origin": loaded.origin(name)}
-                    for name, value in loaded.shown().items()
+                    for name, value in loaded.values().items()
                 ],
             }
         )
     elif origin:
-        rows = [(name, value, loaded.origin(name)) for name, value in loaded.shown().items()]
+        rows = [(name, value, loaded.origin(name)) for name, value in loaded.values().items()]
         write_table(("SETTING", "VALUE", "ORIGIN"), rows, wide=wide)
     else:
-        write_table(("SETTING", "VALUE"), list(loaded.shown().items()), wide=wide)
+        write_table(("SETTING", "VALUE"), list(loaded.values().items()), wide=wide)
     if pending := unapplied(session):
         session.say(f"The configuration was {pending}.")
 
@@ -60,7 +60,7 @@ def check(session: Session) -> None:
 
     try:
         loaded = load(session.agent_paths)
-        found = list(problems(loaded, os.environ))
+        found = list(problems(loaded, os.environ, of_service=session.means_service))
     except Unusable as unusable:
         found = [Problem(fault.message, fault.hint) for fault in unusable.faults]
     for problem in found[:-1]:

@@ -37,6 +37,11 @@ class Session:
         means_service = service_is_installed() and not may_be_there(own.identity)
         return service if means_service or may_be_there(service.socket) else own
 
+    @property
+    def means_service(self) -> bool:
+        """Say whether the agent that is spoken to is a service of this machine."""
+        return service_is_installed() and self.agent_paths == Paths.of_service()
+
     def client(self) -> Client:
         """Return a client of the agent, that shows when it waits; nothing is connected yet."""
         from agent.cli.patience import PatientClient

@@ -40,7 +40,6 @@ every = "1s"
 
 [apps.sensor_sim]
 every = "500ms"
-[apps.sensor_sim.options]
 seed = "{name}"
 """
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from agent import exits
-from agent.cli.apps_writing import _readings
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
-from tests.patience import GIVE_UP_S
 from tests.unit.test_cli_hostile import EVIL, check
 
 
@@ -95,8 +92,7 @@ def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path
     file.write_text(app(f"{SAMPLE}context.publish('o', repr(dict(context.options)))"))
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "covey.toml").write_text(
-        f"[apps.anything]\npath = '{file}'\nevery = '5s'\n"
-        "[apps.anything.options]\nbay = 2\nhall = 'a'\n"
+        f"[apps.anything]\npath = '{file}'\nbay = 2\nhall = 'a'\nevery = '5s'\n"
     )
     given = ["--option", "hall=b", "--option", "hot=true"]
     tried = covey("app", "try", "probe.py", *given, "-o", "json")
@@ -175,14 +171,3 @@ def test_the_agents_own_settings_stay_out(
     words = "import os; context.publish('n', sum(name.startswith('COVEY_') for name in os.environ))"
     (tmp_path / "probe.py").write_text(app(f"{SAMPLE}{words}"))
     assert covey("app", "try", "probe.py").stdout.startswith("n\t0\t")
-
-
-def test_who_reads_no_more_ends_the_app(tmp_path: Path) -> None:
-    """As when the pipe closes, or Ctrl-C comes while a reading is shown. It once was waited for."""
-    file = tmp_path / "attic.py"
-    file.write_text(app(SAMPLE + 'context.publish("attic/temp", 1)'))
-    readings = _readings(file, {"path": str(file)}, follow=True)
-    assert next(readings)
-    began_s = time.monotonic()
-    readings.close()
-    assert time.monotonic() - began_s < GIVE_UP_S, "the next reading is an hour away"

@@ -157,6 +157,22 @@ def test_who_means_the_service_is_shown_the_services_files(
     assert f"{tmp_path}/covey.toml" in capsys.readouterr().out
 
 
+def test_an_app_for_the_service_goes_where_the_service_sees_it(
+    service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("agent.paths.SYSTEM_UNITS", (service,))
+    monkeypatch.setattr("agent.config_check.HIDDEN", (tmp_path,))
+    monkeypatch.chdir(tmp_path)
+    assert covey("app", "new", "attic") == exits.YES
+    told = capsys.readouterr().err
+    assert "`sudo cp attic.py /etc/covey/attic.py`" in told
+    assert 'path = "/etc/covey/attic.py"' in told
+    own = tmp_path / "own"
+    assert covey("--dir", str(own), "app", "new", "shed") == exits.YES
+    assert f'path = "{tmp_path}/shed.py"' in capsys.readouterr().err
+
+
 def test_the_doctor_does_not_judge_what_it_may_not_see(
     service: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
