@@ -23,7 +23,7 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format soak fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
-        bench-lifeguard bench-simulator
+        bench-lifeguard bench-simulator bench-doors
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,6 +154,9 @@ bench-start: $(STAMPS)/test  ## processor time that an agent takes to start
 
 bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
 	@$(BIN)/python -m bench.seal
+
+bench-doors: $(STAMPS)/test  ## what a stranger's knock costs; OPTIONS="--tree DIR" for other code
+	@$(BIN)/python -m bench.doors $(OPTIONS)
 
 bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
 	@$(BIN)/python -m bench.telemetry

@@ -10,7 +10,7 @@ from pathlib import Path
 
 QUICK = {"membership": "--quick", "lifeguard": "--quick", "simulator": "--small"}
 """How the long ones are told to be short."""
-NAMES = ("cli", "start", "seal", "telemetry", "ingest", "idle", *QUICK)
+NAMES = ("cli", "start", "seal", "doors", "telemetry", "ingest", "idle", *QUICK)
 FOLDER = Path(__file__).parent
 
 

@@ -130,15 +130,22 @@ class Listener:
             host = address[0]
             places = self.known_places if self._is_known(host) else self.places
             place = places.take(host)
+            if place is None:
+                accepted.close()
+                self._note_no_place(host)
+                continue
             task = self._spawn("stream-serve", partial(self._serve, accepted, place))
             place.on_lost = partial(self._turn_out, host, task)
 
     def _turn_out(self, host: str, serving: asyncio.Task[None]) -> None:
         """Close a connection whose place somebody else needs."""
-        self.counts["streams_refused/no_place"] += 1
-        self._quiet.warning("place", "too many unproven connections, closed one of %s", host)
+        self._note_no_place(host)
         # Later: a task that has not begun yet would not close its connection.
         asyncio.get_running_loop().call_soon(serving.cancel)
+
+    def _note_no_place(self, host: str) -> None:
+        self.counts["streams_refused/no_place"] += 1
+        self._quiet.warning("place", "too many unproven connections, closed one of %s", host)
 
     async def _serve(self, accepted: socket.socket, place: Place) -> None:
         """Serve one connection until it ends; whatever it does wrong ends it."""

@@ -1,17 +1,20 @@
 """Places for connections of which nobody knows yet whose they are."""
 
-from agent.net.places import Place, Places
+from agent.net.places import YOUNG_S, Place, Places
 
 
 class Guests:
     """Takes places, and notes who loses one."""
 
     def __init__(self, each: int, together: int) -> None:
-        self.places = Places(each, together)
+        self.now = 0.0
+        self.places = Places(each, together, clock=lambda: self.now)
         self.lost: list[str] = []
 
     def come(self, host: str, name: str = "", *, shakes_hands: bool = False) -> Place:
+        self.now += YOUNG_S
         place = self.places.take(host)
+        assert place is not None
         place.on_lost = lambda: self.lost.append(name or host)
         place.has_shaken_hands = shakes_hands
         return place
@@ -32,6 +35,25 @@ def test_who_is_full_competes_with_itself() -> None:
         guests.come("10.0.0.2", f"greedy {number}")
     assert "honest" not in guests.lost
     assert guests.lost == [f"greedy {number}" for number in range(18)], "the oldest first"
+
+
+def test_who_knocks_faster_than_anybody_shakes_hands_is_turned_away() -> None:
+    guests = Guests(each=2, together=10)
+    guests.come("10.0.0.1", "first")
+    guests.come("10.0.0.1", "second")
+    guests.come("10.0.0.1", "third")
+    assert guests.places.take("10.0.0.1") is not None, "the second is old enough"
+    assert guests.places.take("10.0.0.1") is None
+    assert guests.lost == ["first", "second"]
+    assert len(guests.places) == 2
+
+
+def test_a_young_place_of_a_greedy_host_is_no_reason_to_turn_another_away() -> None:
+    guests = Guests(each=2, together=2)
+    guests.come("2001:db8::bad", "greedy")
+    guests.come("2001:db8::bad", "greedy")
+    assert guests.places.take("2001:db8::1") is not None
+    assert guests.lost == ["greedy"]
 
 
 def test_together_the_fullest_site_gives_way() -> None:

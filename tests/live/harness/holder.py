@@ -1,0 +1,40 @@
+"""Holds silent connections: ``python -m tests.live.harness.holder COUNT SECONDS HOST PORT [...]``.
+
+Those that the other side closes are opened again at once, as somebody would who means it. Any
+number of pairs of host and port may follow.
+"""
+
+import asyncio
+import contextlib
+import resource
+import sys
+
+PAUSE_S = 0.02
+
+
+async def _hold(host: str, port: int) -> None:
+    while True:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(host, port)
+            with contextlib.suppress(OSError):
+                await reader.read()
+            writer.close()
+        await asyncio.sleep(PAUSE_S)
+
+
+async def _main(count: int, seconds: float, targets: list[tuple[str, int]]) -> None:
+    holding = [
+        asyncio.create_task(_hold(host, port)) for host, port in targets for _ in range(count)
+    ]
+    await asyncio.sleep(seconds)
+    for each in holding:
+        each.cancel()
+    await asyncio.gather(*holding, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _count, _seconds, *_where = sys.argv[1:]
+    _targets = [(host, int(port)) for host, port in zip(_where[::2], _where[1::2], strict=True)]
+    asyncio.run(_main(int(_count), float(_seconds), _targets))
