@@ -21,12 +21,14 @@ from functools import partial
 from typing import Any
 
 from agent import watched
+from agent.admission import renewing
 from agent.admission.desk import AdmissionDesk
 from agent.admission.former import Parting, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.newcomer import Newcomer
 from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
+from agent.approach import Approach
 from agent.apps.host import AppHost
 from agent.budget import ByteBudget
 from agent.config import Config, unapplied
@@ -58,10 +60,8 @@ from agent.security.key_messages import TAGS as KEY_TAGS
 from agent.security.keyring import Keyring
 from agent.stages import Lack, Stage
 from agent.stalls import StallWatch
-from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
 from agent.store.database import Database
-from agent.store.failures import until_room
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
@@ -140,24 +140,29 @@ class Agent:
             watched.use(self.watch)
             self.watch.heed(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
-            self._keep("start-time", partial(ask_for_time, self._notifier))
-            self._keep("watchdog", partial(keep_alive, self._notifier))
-            self._keep("api-socket", self._listeners.stay)
-            self._keep("clock", partial(self.clock.follow, self._note_step))
+            self.keep("start-time", partial(ask_for_time, self._notifier))
+            self.keep("watchdog", partial(keep_alive, self._notifier))
+            self.keep("api-socket", self._listeners.stay)
+            self.keep("clock", partial(self.clock.follow, self._note_step))
             opened.push_async_callback(self._listeners.close)
-            if await self._until_admitted():
+            approach = Approach(self, self._waiting, self._listeners, opened)
+            await approach.until_admitted()
+            if not approach.is_over:
                 self._open_identity()
-                await self._until_stores_open(opened)
-            if not self._waiting.stopping.is_set():
-                await self._until_clock_is_plausible(opened)
-            if not self._waiting.stopping.is_set():
+                await approach.until_stores_open(self._open_stores)
+            if not approach.is_over:
+                await approach.until_clock_is_plausible()
+                await approach.until_certificate_is_good(self._control)
+            if not approach.is_over:
                 await self._open_network(opened)
                 await self._open_services(opened)
+                await approach.serve()
+                self.keep("facts", partial(self.facts.follow, self.apps))
                 self.stage = Stage.MEMBER
                 self.stalls.start()
                 opened.callback(self.stalls.stop)
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
-                self._keep("driver", self.driver.wait)
+                self.keep("driver", self.driver.wait)
                 await self._waiting.until_stopped()
             # A node that has left goes on in the same process: systemd would kill what it was told
             # is stopping.
@@ -239,10 +244,14 @@ class Agent:
             return [self._waiting.lack.message, *self.watch.troubles()]
         reasons = [each.problem for each in self._databases if each.problem]
         reasons += self.watch.troubles()
-        lack = self._waiting.lack if self.stage < Stage.MEMBER else self._clock_lack()
+        lack = self._waiting.lack if self.stage < Stage.MEMBER else self.clock_lack()
         if lack is not None:
             reasons.append(lack.message)
         return [*reasons, "leaving the covey"] if self._waiting.stopping.is_set() else reasons
+
+    def clock_lack(self) -> Lack | None:
+        """Say why the clock cannot be right; None if it can."""
+        return self.clock.lack(*self.identity.plausible)
 
     def losses(self) -> Sequence[str]:
         """Return what was found to be lost on the disk since the start; empty when nothing was."""
@@ -271,38 +280,6 @@ class Agent:
 
     # ---- opening, from the bottom up ------------------------------------------------------------
 
-    async def _until_admitted(self) -> bool:
-        """Wait until this node is part of a covey; tell whether it is, or the agent is to stop."""
-        self.newcomer.forget()
-        while (lack := self.newcomer.lack()) is not None:
-            await self._listeners.open()
-            await self._waiting.without(lack, self.newcomer.arrived.wait())
-            if self._waiting.stopping.is_set():
-                return False
-            self.newcomer.arrived.clear()
-        return True
-
-    async def _until_clock_is_plausible(self, opened: AsyncExitStack) -> None:
-        """Take readings and run apps, without a word to others, while the clock cannot be right."""
-        while not self._waiting.stopping.is_set() and (lack := self._clock_lack()) is not None:
-            await self._serve(opened)
-            dates = self.identity.valid_from, self.identity.valid_until
-            await self._waiting.without(lack, self.clock.until_plausible(*dates))
-
-    def _clock_lack(self) -> Lack | None:
-        """Say why the clock cannot be right; None if it can."""
-        return self.clock.lack(self.identity.valid_from, self.identity.valid_until)
-
-    async def _serve(self, opened: AsyncExitStack) -> None:
-        """Answer on the sockets and run the apps; what does so already goes on.
-
-        Whatever was opened in between is closed after both.
-        """
-        await self._listeners.open()
-        opened.push_async_callback(self._listeners.close)
-        await self.apps.open()
-        opened.push_async_callback(self.apps.close)
-
     def _open_identity(self) -> None:
         self.identity = identity.load(self.paths.identity)
         log.info(
@@ -312,18 +289,6 @@ class Agent:
             self.identity.cluster_name,
         )
 
-    async def _until_stores_open(self, opened: AsyncExitStack) -> None:
-        """Open the stores; on a full disk with what is in reserve, or as soon as there is room."""
-        ballast = Ballast(self.paths.ballast)
-        while not self._waiting.stopping.is_set():
-            shortage = await ballast.open_stores(self._open_stores, opened)
-            if shortage is None:
-                self._keep("ballast", ballast.keep)
-                break
-            await self._listeners.open()
-            lack = Lack(shortage.message, shortage.hint)
-            await self._waiting.without(lack, until_room(self.paths.data_db))
-
     async def _open_stores(self, opened: AsyncExitStack) -> tuple[Database, ...]:
         """Open them; return those that others write to. Raises StorageError."""
         me, cluster = self.identity.node_id, self.identity.cluster_id
@@ -331,7 +296,7 @@ class Agent:
         opened.push_async_callback(self._control.close)
         self._keeper = Keeper(self._control)
         opened.push_async_callback(self._keeper.finish)
-        self.timekeeper = Timekeeper(valid=(self.identity.valid_from, self.identity.valid_until))
+        self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(await self._control.count_start(), self._rng)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
@@ -379,7 +344,7 @@ class Agent:
         opened.callback(self.probation.close)
         self.metrics.count(lambda: self.probation.counts)
         self._node = self._make_node(plan)
-        streams = Streams(self.identity, sockets, self.counts)
+        streams = self._streams = Streams(self.identity, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self._node, udp, streams, self._records, self.counts)
         self.admission = AdmissionDesk(
@@ -473,14 +438,18 @@ class Agent:
         settings = self.config.events, self.config.queries
         self.forum = Forum(self.driver, *settings, self._control.save_event_time)
         opened.push_async_callback(self.forum.stop)
-        self._keep("uplink", self.uplink.run)
+        self.keep("uplink", self.uplink.run)
+        self.keep(
+            "certificate",
+            lambda: renewing.keep_renewed(
+                self.identity, self.admission.renew, lambda: self.registry, self._streams.renew
+            ),
+        )
         self.budget = ByteBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
-        self._keep("byte-budget", self.budget.run)
+        self.keep("byte-budget", self.budget.run)
         export_covey(self)
-        await self._serve(opened)
-        self._keep("facts", partial(self.facts.follow, self.apps))
 
     # ---- while it runs --------------------------------------------------------------------------
 
@@ -488,7 +457,7 @@ class Agent:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1
         log.warning("the clock was set by %+.1f s; it says %s", step.by_s, date(self.clock.now_s()))
 
-    def _keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something in the background, watched, until the agent ends."""
         self._background.append(self.watch.start(name, work))
 

@@ -55,6 +55,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "api-socket": (Failure.AGAIN, "that the socket of the HTTP API stays where it is"),
     "ballast": (Failure.AGAIN, "the room that is kept for a start on a full disk"),
     "byte-budget": (Failure.AGAIN, "the gossip's bytes a day"),
+    "certificate": (Failure.AGAIN, "renewing this node's certificate"),
     "clock": (Failure.AGAIN, "whether the wall clock was set"),
     "control-copy": (Failure.AGAIN, "the copy of control.db"),
     "control-save": (Failure.ONCE, "something learned, on its way to control.db"),

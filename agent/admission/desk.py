@@ -31,6 +31,8 @@ from agent.admission.messages import (
     Greeting,
     KnownPeer,
     Refused,
+    Renewal,
+    Renewed,
     TokenAnswer,
     TokenList,
     TokenMade,
@@ -48,7 +50,7 @@ from agent.net.frames import framed, read_frame
 from agent.net.limits import QuietLog
 from agent.security.identity import Identity
 from agent.store.control import ControlStore
-from gossip.errors import Malformed
+from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId
 from gossip.state.admitted import INVITER, Admitted
 
@@ -58,10 +60,9 @@ ISSUERS_ASKED_MAX = 3
 ASKING_MAX = 64
 WRONG = frozenset({exits.TOKEN_UNKNOWN, exits.TOKEN_EXPIRED, exits.TOKEN_USED_UP})
 
-Question = Admission | TokenQuestion
-Verdict = Granted | Refused | TokenAnswer
-A = TypeVar("A", TokenMade, TokensShown, TokenRevoked)
-M = TypeVar("M", Greeting, Admission)
+Question = Admission | Renewal | TokenQuestion
+Verdict = Granted | Renewed | Refused | TokenAnswer
+A = TypeVar("A", TokenMade, TokensShown, TokenRevoked, Renewed)
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +125,10 @@ class AdmissionDesk:
         """End a token; return what it was worth before. Raises AgentError."""
         return (await self._order(TokenRevocation(token_id), TokenRevoked)).state
 
+    async def renew(self, renewal: Renewal) -> bytes:
+        """Return a new certificate for this node. Raises AgentError."""
+        return (await self._order(renewal, Renewed)).certificate
+
     async def allow_inviting(self, node: NodeId, *, allowed: bool) -> None:
         """Let a member make tokens, or not any more. Raises AgentError."""
         entry = self._covey.entry(node)
@@ -141,7 +146,7 @@ class AdmissionDesk:
         log.info("%s may %s", entry.name, "make tokens" if allowed else "make no tokens any more")
         self._covey.adopt(fresh.signed)
 
-    async def _order(self, question: TokenQuestion, expected: type[A]) -> A:
+    async def _order(self, question: Question, expected: type[A]) -> A:
         verdict = await self._decide(question, self._identity.node_name)
         if isinstance(verdict, Refused):
             raise AgentError(verdict.message, verdict.hint, verdict.status)
@@ -153,17 +158,21 @@ class AdmissionDesk:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve a guest's stream until it is answered. Raises RemoteError for bad messages."""
-        greeting = await _read(reader, Greeting)
+        greeting = await _read(reader)
+        if not isinstance(greeting, Greeting):
+            raise Malformed("a guest greets first")
         welcome = Welcome(self._identity.cluster_id, self._authority)
         writer.write(framed(MEMBER_CODEC.encode(welcome)))
         if greeting.cluster_id != self._identity.cluster_id:
             self.counts["admissions/foreign"] += 1
             await writer.drain()
             return
-        admission = await _read(reader, Admission)
+        question = await _read(reader)
+        if isinstance(question, Greeting):
+            raise Malformed("a guest greets once")
         origin = str((writer.get_extra_info("peername") or ("nowhere",))[0])
-        verdict = await self._decide(admission, origin)
-        assert isinstance(verdict, Granted | Refused), "an admission is answered with a verdict"
+        verdict = await self._decide(question, origin)
+        assert isinstance(verdict, Granted | Renewed | Refused), "what is for guests"
         if isinstance(verdict, Refused) and verdict.status in WRONG:
             await asyncio.sleep(self._wrong.delay_s(origin))
         writer.write(framed(MEMBER_CODEC.encode(verdict)))
@@ -208,6 +217,10 @@ class AdmissionDesk:
             self.counts[f"admissions/{error.code}"] += 1
             self._quiet.warning(error.code, "refused %s: %s", origin, error.message)
             return Refused(error.status, error.message, error.hint)
+        except RemoteError as error:
+            self.counts["admissions/malformed"] += 1
+            self._quiet.warning("malformed", "refused %s: %s", origin, error)
+            return Refused(exits.NOT_PERMITTED, f"{error}; nothing was changed.", "")
         return verdict
 
     async def _issue(self, issuer: Issuer, question: Question, origin: str) -> Verdict:
@@ -225,6 +238,11 @@ class AdmissionDesk:
                 self._covey.adopt(fresh.signed)
                 self.counts["admissions/granted"] += 1
                 return granted
+            case Renewal():
+                certificate, fresh = await issuer.renew(question)
+                self._covey.adopt(fresh.signed)
+                self.counts["admissions/renewed"] += 1
+                return Renewed(certificate)
 
     async def _relay(self, question: Question, origin: str) -> Verdict:
         """Ask one issuer after the other until one answers."""
@@ -276,7 +294,7 @@ class AdmissionDesk:
         if entry is None:
             self.counts["admissions/stranger"] += 1
             return Refused(exits.NOT_PERMITTED, "you do not belong to this covey.", "")
-        if isinstance(ask.question, Admission):
+        if isinstance(ask.question, Admission | Renewal):
             return await self._decide(ask.question, f"{ask.origin} by way of {entry.name}")
         if not entry.may_invite:
             self.counts["admissions/no_right"] += 1
@@ -293,9 +311,9 @@ class AdmissionDesk:
         )
 
 
-async def _read(reader: asyncio.StreamReader, kind: type[M]) -> M:
-    """Return the guest's next message. Raises RemoteError when it is not the one expected."""
+async def _read(reader: asyncio.StreamReader) -> Greeting | Admission | Renewal:
+    """Return the guest's next message. Raises RemoteError, OSError, EOFError."""
     message = GUEST_CODEC.decode(await read_frame(reader, GREETING_BYTES_MAX))
-    if not isinstance(message, kind):
-        raise Malformed(f"a guest says {kind.__name__} here")
+    if message is None:
+        raise Malformed("a guest says something that we do not know")
     return message

@@ -27,9 +27,10 @@ from agent.admission.messages import (
     Admission,
     Granted,
     KnownPeer,
+    Renewal,
     TokenShown,
 )
-from agent.admission.proof import is_proven
+from agent.admission.proof import check_renewal, is_proven
 from agent.admission.terms import Terms, check_place, check_terms
 from agent.admission.tokens import hash_secret, new_token
 from agent.exits import AgentError
@@ -210,6 +211,37 @@ class Issuer:
             return self._sign(follow(payload, amend(current, entry)), node)
 
         return await self._store.change_registry(change)
+
+    async def renew(self, renewal: Renewal) -> tuple[bytes, NewRegistry]:
+        """Return a new certificate for a node of the registry, and the registry that names it.
+
+        The serial that the node uses stays good beside it. Raises AgentError, RemoteError.
+        """
+        from agent.security import certificates
+
+        subject, key = certificates.read_request(renewal.request)
+        check_renewal(renewal, key)
+        self._check_clock(renewal.clock_ms / 1000)
+        serial = certificates.new_serial()
+
+        def change(kept: bytes | None) -> NewRegistry:
+            signed = kept if kept is not None else self._identity.first_registry()
+            payload = SignedRegistry.decode(signed).payload
+            current = Registry.decode(payload)
+            entry = current.node(subject.node_id)
+            if entry is None or entry.key != key or subject.cluster_id != current.cluster_id:
+                raise AgentError(
+                    "this node is not in the registry with this key; nothing was changed.",
+                    "Join again with a token: `covey token create`.",
+                    exits.NOT_PERMITTED,
+                )
+            in_use = renewal.serial if entry.shows(renewal.serial) else None
+            serials = (serial, in_use) if in_use else (serial,)
+            entry = msgspec.structs.replace(entry, serials=serials)
+            return self._sign(follow(payload, amend(current, entry)), entry.id)
+
+        fresh = await self._store.change_registry(change)
+        return self._certificate(fresh), fresh
 
     def _sign(self, registry: Registry, node: NodeId) -> NewRegistry:
         payload = registry.encode()

@@ -28,17 +28,15 @@ from agent.admission.messages import (
     MEMBER_CODEC,
     Admission,
     Granted,
-    Greeting,
     Refused,
-    Welcome,
 )
 from agent.admission.messages import GUEST_CODEC as SENDING
 from agent.admission.proof import prove
 from agent.admission.search import Search
 from agent.admission.tokens import Token, hash_secret, parse_token
+from agent.admission.visiting import FOREIGN, visit
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame
-from agent.net.tls import guest_context
 from agent.security.identity import (
     Credentials,
     Identity,
@@ -60,7 +58,6 @@ from gossip.machine import Address
 TIMEOUT_S = 30.0
 ATTEMPT_S = 15.0
 NO_ROUTE = {errno.ENETUNREACH, errno.EAFNOSUPPORT}
-FOREIGN = "answered, but belongs to another covey"
 
 
 class Applicant(msgspec.Struct, frozen=True):
@@ -173,15 +170,11 @@ class Joining:
 
     async def _ask(self, address: Address) -> Credentials:
         """Ask the member at this address. Raises AgentError, RemoteError, OSError, EOFError."""
-        reader, writer = await asyncio.open_connection(
-            address.host, address.port, ssl=guest_context(), server_hostname=""
-        )
-        try:
-            writer.write(framed(SENDING.encode(Greeting(self._token.cluster_id))))
-            welcome = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
-            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-            self._check_member(welcome, certificate)
-            assert isinstance(welcome, Welcome), "the check has seen to it"
+        token = self._token
+        async with visit(address, token.cluster_id, token.fingerprint) as (
+            (reader, writer),
+            authority,
+        ):
             self.may_be_in = True
             writer.write(framed(SENDING.encode(self._admission())))
             try:
@@ -191,23 +184,7 @@ class Joining:
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise AnswerLost("the answer was lost") from None
-        finally:
-            writer.transport.abort()
-        return self._accept(verdict, welcome.authority)
-
-    def _check_member(self, welcome: object, certificate: bytes | None) -> None:
-        """Return if a member of the token's covey is at the other end. Raises RemoteError."""
-        from agent.security import certificates
-
-        if not isinstance(welcome, Welcome) or certificate is None:
-            raise Malformed("it does not speak Covey's admission protocol")
-        if welcome.cluster_id != self._token.cluster_id:
-            raise Forged(FOREIGN)
-        if certificates.fingerprint(welcome.authority) != self._token.fingerprint:
-            raise Forged("its certificate authority is not the one that the token names")
-        subject, _ = certificates.check_issued(certificate, welcome.authority)
-        if subject.cluster_id != self._token.cluster_id:
-            raise Forged(FOREIGN)
+        return self._accept(verdict, authority)
 
     def _admission(self) -> Admission:
         from agent.security import certificates

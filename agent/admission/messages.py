@@ -25,6 +25,7 @@ from agent.admission.terms import Terms
 from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
 from gossip.names import Name
+from gossip.state.admitted import Serial
 from gossip.wire import Codec
 
 TAGS = range(80, 90)
@@ -34,6 +35,7 @@ GREETING_BYTES_MAX = 16 * 1024
 """What a member reads from a device that it knows nothing about."""
 TOKEN_ID_BYTES = 8
 PROOF_BYTES = 32
+SIGNATURE_BYTES = 64
 TOKENS_SHOWN_MAX = 200
 WORDS_CHARACTERS_MAX = 1000
 
@@ -115,6 +117,25 @@ class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
         return "TokenMade()"
 
 
+class Renewal(msgspec.Struct, frozen=True, array_like=True, tag=108):
+    """A node asks for a new certificate, as a guest or by way of its stream.
+
+    ``signature`` is of its own key over all else (``renewing.py``): whom the registry names with
+    this key is let in again also when the old certificate is over. ``serial`` is the one in use.
+    """
+
+    request: bytes
+    serial: Serial
+    clock_ms: int
+    signature: Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]
+
+
+class Renewed(msgspec.Struct, frozen=True, array_like=True, tag=109):
+    """The new certificate (DER), which the registry names from now on beside the old one."""
+
+    certificate: bytes
+
+
 class TokenList(msgspec.Struct, frozen=True, array_like=True, tag=104):
     """A member asks which tokens there are."""
 
@@ -161,7 +182,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=88):
     """A member passes a question on to an issuer; ``origin``: the address that a guest has."""
 
     number: int
-    question: Admission | TokenOrder | TokenList | TokenRevocation
+    question: Admission | TokenOrder | TokenList | TokenRevocation | Renewal
     origin: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
@@ -169,10 +190,12 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """The issuer's answer to the question with that number."""
 
     number: int
-    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked
+    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked | Renewed
 
 
 Verdict = Granted | Refused
-GUEST_CODEC: Codec[Greeting | Admission] = Codec(Greeting | Admission)
-MEMBER_CODEC: Codec[Welcome | Granted | Refused] = Codec(Welcome | Granted | Refused)
+GUEST_CODEC: Codec[Greeting | Admission | Renewal] = Codec(Greeting | Admission | Renewal)
+MEMBER_CODEC: Codec[Welcome | Granted | Refused | Renewed] = Codec(
+    Welcome | Granted | Refused | Renewed
+)
 RELAY_CODEC: Codec[Ask | Answer] = Codec(Ask | Answer)

@@ -1,4 +1,4 @@
-"""How a device shows that it has a token without showing it.
+"""How a device shows that it has a token without showing it, and a node that it has its key.
 
 Members pass admissions on to the issuer. A secret that went through their hands could let in a
 device of theirs, so what goes through is a keyed hash (BLAKE2, RFC 7693) of everything else in the
@@ -10,8 +10,14 @@ import hashlib
 import hmac
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from agent.admission.messages import PROOF_BYTES, Admission
+from agent.admission.messages import PROOF_BYTES, Admission, Renewal
+from gossip.errors import Forged
+
+RENEWAL_CONTEXT = b"covey renewal v1\x00"
+"""Put before what is signed: a signature for one purpose must never pass for another."""
 
 
 def prove(admission: Admission, secret_hash: bytes) -> Admission:
@@ -27,3 +33,23 @@ def is_proven(admission: Admission, secret_hash: bytes) -> bool:
 def _proof(admission: Admission, secret_hash: bytes) -> bytes:
     told = msgspec.msgpack.encode(msgspec.structs.replace(admission, proof=b""))
     return hashlib.blake2b(told, digest_size=PROOF_BYTES, key=secret_hash).digest()
+
+
+def sign_renewal(renewal: Renewal, key: Ed25519PrivateKey) -> Renewal:
+    """Return the renewal with the signature of the node's own key."""
+    return msgspec.structs.replace(renewal, signature=key.sign(_signed_part(renewal)))
+
+
+def check_renewal(renewal: Renewal, key: bytes) -> None:
+    """Raise Forged unless whoever has this public key asks for it now.
+
+    The signing request alone would not do: it says the same whenever it is sent.
+    """
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(renewal.signature, _signed_part(renewal))
+    except InvalidSignature:
+        raise Forged("the renewal is not signed by the key that it is for") from None
+
+
+def _signed_part(renewal: Renewal) -> bytes:
+    return RENEWAL_CONTEXT + msgspec.msgpack.encode(msgspec.structs.replace(renewal, signature=b""))

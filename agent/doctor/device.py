@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 FREE_FAIL_BYTES, FREE_WARN_BYTES = 16 * MIB, 128 * MIB
 SYNCS, SYNC_BYTES = 3, 4096
 SYNC_WARN_S, SYNC_FAIL_S = 0.1, 2.0
-EXPIRY_WARN_S = 30 * 86400.0
+EXPIRY_WARN_S = 21 * 86400.0
 MDNS_GROUP, MDNS_GROUP6, MDNS_PORT = "224.0.0.251", "ff02::fb", 5353
 MULTICAST_WAIT_S = 0.5
 QUESTION = b"\x06_covey\x04_udp\x05local\x00\x00\x0c\x00\x01"
@@ -58,14 +58,20 @@ def certificate(directory: Path, now_s: float | None = None) -> Finding:
         me = identity.load(directory)
     except AgentError as error:
         return fail("certificate", error.message, error.hint)
-    if (wrong := flaw(now_s, me.valid_from, me.valid_until)) is not None:
+    if (wrong := flaw(now_s, *me.plausible)) is not None:
         return fail("certificate", f"{wrong.message}.", wrong.hint)
     until = datetime.fromtimestamp(me.valid_until, UTC).strftime("%Y-%m-%d")
+    if me.valid_until < now_s:
+        return fail(
+            "certificate",
+            f"the certificate of {me.node_name} was valid until {until}.",
+            "Start the agent where it reaches a member, and that one the founder: they renew it.",
+        )
     if me.valid_until - now_s < EXPIRY_WARN_S:
         return warn(
             "certificate",
-            f"the certificate of {me.node_name} is valid until {until} only.",
-            "Join again before that day: stop the agent, move its data directory away, join.",
+            f"the certificate of {me.node_name} is valid until {until} only, and was not renewed.",
+            "The node that founded the covey renews it: see in `covey members` whether it is away.",
         )
     return ok("certificate", f"{me.node_name} of {me.cluster_name}, valid until {until}.")
 

@@ -20,7 +20,13 @@ from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.relay import Relay
 from agent.net.relayed import NotPutThrough, through
 from agent.net.sockets import Sockets, connected_to, family_of
-from agent.net.tls import dialling_context, listening_context, relayed_context, shown_by
+from agent.net.tls import (
+    dialling_context,
+    listening_context,
+    load_credentials,
+    relayed_context,
+    shown_by,
+)
 from agent.net.trial import Outcome, Trial, try_stream
 from agent.security.identity import Identity
 from gossip.errors import Forged, RemoteError
@@ -48,9 +54,9 @@ class Streams:
         self.counts = counts
         self._identity = identity
         self._context = dialling_context(identity)
-        listening = listening_context(identity)
+        self._listening = listening_context(identity)
         self._listener = Listener(
-            sockets.stream, listening, identity.cluster_id, identity.node_id, counts
+            sockets.stream, self._listening, identity.cluster_id, identity.node_id, counts
         )
         self._relayed_context = relayed_context(identity)
         self._proved: dict[NodeId, tuple[Address, float]] = {}
@@ -106,6 +112,11 @@ class Streams:
         await self._listener.stop()
         await asyncio.gather(*(link.stop() for link in self._links.values()))
         self._links.clear()
+
+    def renew(self) -> None:
+        """Show the certificate that is in the identity's directory now, in each new handshake."""
+        for context in (self._context, self._relayed_context, self._listening):
+            load_credentials(context, self._identity)
 
     def look_again(self) -> None:
         """Close all streams with those whom the door admits no longer."""

@@ -85,9 +85,8 @@ def shown_by(connection: Any, cluster_id: ClusterId) -> Shown | None:
     return Shown(node, int(certificate["serialNumber"], 16).to_bytes(SERIAL_BYTES))
 
 
-def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+def load_credentials(context: ssl.SSLContext, identity: Identity) -> None:
+    """Have a context show this node's certificate. Raises AgentError."""
     try:
         context.load_cert_chain(identity.certificate_file, identity.key_file)
         context.load_verify_locations(identity.authority_file)
@@ -98,4 +97,10 @@ def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
             "away and join again.",
             status=exits.BAD_CONFIG,
         ) from None
+
+
+def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    load_credentials(context, identity)
     return context

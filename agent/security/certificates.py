@@ -9,9 +9,10 @@ X.509 certificate (RFC 5280) whose subject alternative name says all that matter
 There are no host names in it: addresses change, an identity does not. Both ends of a stream
 have OpenSSL check the chain, and read the node id from that name.
 
-Clocks. Small devices start in 1970 or wherever the last shutdown left them. Certificates
-begin a day before they were made and last ten years, so that only a clock that is badly
-wrong gets in the way; ``agent/security/identity.py`` then says so by name.
+Clocks. Small devices start in 1970 or wherever the last shutdown left them. Certificates begin a
+day before they were made. A node's lasts ninety days and is renewed long before its end
+(``agent/admission/renewing.py``), the authority's lasts ten years: between the beginning of the one
+and the end of the other the clock can be right.
 
 Importing this costs 3 MiB of X.509 code, so only what signs or checks certificates does: the
 founding of a covey, admission and joining. Streams leave it to OpenSSL.
@@ -34,7 +35,8 @@ from gossip.names import is_name
 from gossip.state.admitted import SERIAL_BYTES
 
 BACKDATED = dt.timedelta(days=1)
-VALIDITY = dt.timedelta(days=3653)
+AUTHORITY_VALIDITY = dt.timedelta(days=3653)
+NODE_VALIDITY = dt.timedelta(days=90)
 REQUEST_BYTES_MAX = 4096
 UNREADABLE = (
     ValueError,
@@ -67,7 +69,7 @@ def make_authority(key: Ed25519PrivateKey, cluster_id: ClusterId, cluster_name: 
     public = key.public_key()
     usage = _key_usage(signs_certificates=True)
     return (
-        _dated(x509.CertificateBuilder())
+        _dated(x509.CertificateBuilder(), AUTHORITY_VALIDITY)
         .subject_name(name)
         .issuer_name(name)
         .public_key(public)
@@ -131,7 +133,7 @@ def issue(
     )
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     return (
-        _dated(x509.CertificateBuilder())
+        _dated(x509.CertificateBuilder(), NODE_VALIDITY)
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject.name)]))
         .issuer_name(issuer.subject)
         .public_key(public)
@@ -180,6 +182,11 @@ def validity_of(certificate: bytes) -> tuple[float, float]:
     return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 
 
+def serial_of(certificate: bytes) -> bytes:
+    """Return the serial of a certificate (DER), as the registry names it."""
+    return x509.load_der_x509_certificate(certificate).serial_number.to_bytes(SERIAL_BYTES)
+
+
 def to_pem(certificate: bytes) -> bytes:
     """Return a certificate in the text form that OpenSSL loads from files."""
     return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
@@ -192,9 +199,9 @@ def fingerprint(certificate: bytes) -> bytes:
     return digest.finalize()
 
 
-def _dated(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+def _dated(builder: x509.CertificateBuilder, validity: dt.timedelta) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
-    return builder.not_valid_before(now - BACKDATED).not_valid_after(now + VALIDITY)
+    return builder.not_valid_before(now - BACKDATED).not_valid_after(now + validity)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -14,8 +14,9 @@
       spare/            a second copy of each (``spares.py``), made by the first start
 
 ``covey init`` founds a covey and makes all of it; ``covey join`` receives the covey's part from
-a member (``agent/admission/joining.py``). Afterwards the directory is only read. What changes while
-the agent runs, a newer registry and a longer list of peers, lives in ``control.db``.
+a member (``agent/admission/joining.py``). Afterwards the directory is only read, but for a renewed
+certificate and a rotated keyring. What else changes while the agent runs, a newer registry and a
+longer list of peers, lives in ``control.db``.
 
 Two rules for secrets: they are read when they are used and not kept, and no ``repr``, message or
 log line shows one.
@@ -82,6 +83,8 @@ class IdentityFile(msgspec.Struct, frozen=True):
     authority_key: bytes
     valid_from: float
     valid_until: float
+    authority_until: float = 0.0
+    """The end of the authority's certificate: a clock that says more cannot be right."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -118,11 +121,40 @@ class Identity:
         self.cluster_name = facts.cluster_name
         self.node_id: NodeId = parse_node_id(facts.node_id)
         self.node_name = facts.node_name
-        self.valid_from, self.valid_until = facts.valid_from, facts.valid_until
+        self.facts = facts
         self._authority_key = Ed25519PublicKey.from_public_bytes(facts.authority_key)
 
     def __repr__(self) -> str:
         return f"Identity({self.node_name} {format_node_id(self.node_id)} of {self.cluster_name})"
+
+    @property
+    def valid_from(self) -> float:
+        """From when the certificate is good, in Unix seconds."""
+        return self.facts.valid_from
+
+    @property
+    def valid_until(self) -> float:
+        """Until when."""
+        return self.facts.valid_until
+
+    @property
+    def plausible(self) -> tuple[float, float]:
+        """From when to when a clock can be right: we were here, and so is the authority."""
+        return self.facts.valid_from, max(self.facts.authority_until, self.facts.valid_until)
+
+    def renew(self, certificate: bytes) -> None:
+        """Put a new certificate (DER) in place of the one that is used. Raises OSError.
+
+        Cut off in the middle, the new one is used, and the next start asks for another.
+        """
+        from agent.security import certificates
+
+        valid_from, valid_until = certificates.validity_of(certificate)
+        self.facts = msgspec.structs.replace(
+            self.facts, valid_from=valid_from, valid_until=valid_until
+        )
+        spares.replace_with_spare(self.certificate_file, certificates.to_pem(certificate))
+        spares.replace_with_spare(self.directory / "identity.json", encode_facts(self.facts))
 
     @property
     def authority_public_key(self) -> Ed25519PublicKey:
@@ -292,14 +324,19 @@ def write_credentials(staged: Path, credentials: Credentials) -> None:
         authority_key=certificates.authority_key_of(credentials.authority),
         valid_from=valid_from,
         valid_until=valid_until,
+        authority_until=certificates.validity_of(credentials.authority)[1],
     )
     write_private(staged / "node.pem", certificates.to_pem(credentials.certificate))
     write_private(staged / "authority.pem", certificates.to_pem(credentials.authority))
     write_private(staged / "keyring.json", credentials.keyring)
     write_private(staged / "registry", credentials.registry)
     write_private(staged / "peers.json", msgspec.json.encode(credentials.peers))
-    text = msgspec.json.format(msgspec.json.encode(facts), indent=2)
-    write_private(staged / "identity.json", text + b"\n")
+    write_private(staged / "identity.json", encode_facts(facts))
+
+
+def encode_facts(facts: IdentityFile) -> bytes:
+    """Return ``identity.json`` as people may read it."""
+    return msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"
 
 
 def load(identity_dir: Path) -> Identity:

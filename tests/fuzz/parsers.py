@@ -224,7 +224,7 @@ def _guest(data: bytes) -> None:
         reader = asyncio.StreamReader()
         reader.feed_data(data)
         reader.feed_eof()
-        await _read(reader, Greeting)
+        await _read(reader)
 
     asyncio.run(serve())
 

@@ -36,6 +36,7 @@ TERMS = Terms(60.0, 1, "pi9", "shed", 1.5)
 TOKEN = admission.TokenShown(
     b"tokenid8", "valid", 1.0, "the operator of pi", 61.0, 2, 1, "", "shed", 0.0, ("0" * 16,)
 )
+RENEWAL = admission.Renewal(b"csr", bytes(range(20)), 1_790_000_000_000, bytes(range(64)))
 REFUSED = admission.Refused(12, "no", "ask again")
 SHOWN = (keys.KeyShown(1, "0123456789abcdef"), keys.KeyShown(2**32 - 1, "fedcba9876543210"))
 SECRETS = ((1, bytes(range(32))), (2**32 - 1, bytes(32)))
@@ -60,6 +61,13 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "answer, tokens": (
         admission.RELAY_CODEC,
         admission.Answer(2, admission.TokensShown((TOKEN,))),
+    ),
+    "renewal": (admission.GUEST_CODEC, RENEWAL),
+    "renewed": (admission.MEMBER_CODEC, admission.Renewed(b"certificate")),
+    "ask for a renewal": (admission.RELAY_CODEC, admission.Ask(4, RENEWAL)),
+    "answer, renewed": (
+        admission.RELAY_CODEC,
+        admission.Answer(4, admission.Renewed(b"certificate")),
     ),
     "answer, revoked": (
         admission.RELAY_CODEC,

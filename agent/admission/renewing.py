@@ -1,0 +1,158 @@
+"""Renewing a node's certificate: at two thirds of its life, and also when that is over.
+
+A certificate is good for ninety days, so that one that was copied is soon worth nothing. The node
+asks the issuer over its stream for the next. The issuer puts the new serial into the registry
+beside the one in use; when the registry that says so has come round to the node, it shows the new
+certificate, and not before: with the old one everybody lets it in until then.
+
+A device that lay in a drawer for a winter has a certificate that opens no stream. It still has its
+key, and the registry its place. So it asks as a guest, at the desk at which devices join, and signs
+with its key. A device that was removed meanwhile is refused there. Nothing of this needs a token.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+from agent.admission.issuing import Issuer
+from agent.admission.messages import FRAME_BYTES_MAX, GUEST_CODEC, MEMBER_CODEC, Refused, Renewal
+from agent.admission.messages import Renewed as RenewedMessage
+from agent.admission.proof import sign_renewal
+from agent.admission.search import Search
+from agent.admission.visiting import visit
+from agent.exits import AgentError
+from agent.net.frames import framed, read_frame
+from agent.security.identity import Identity, Peer, read_private_key
+from agent.settings import NetworkSettings
+from agent.store.control import ControlStore
+from gossip.errors import Malformed, RemoteError
+from gossip.ids import NodeId
+from gossip.machine import Address
+from gossip.state.admitted import Admitted
+
+DUE_SHARE = 2 / 3
+LOOK_S = 600.0
+SHOWN_WITHIN_S, SHOWN_LOOK_S = 60.0, 0.5
+ATTEMPT_S = 15.0
+
+Ask = Callable[[Renewal], Awaitable[bytes]]
+"""Returns the new certificate (DER). Raises AgentError."""
+
+log = logging.getLogger(__name__)
+
+
+class Registry(Protocol):
+    """Where the node looks whether its new certificate is known."""
+
+    def node(self, node: NodeId) -> Admitted | None:
+        """Return a node's entry."""
+
+
+def is_due(who: Identity, now_s: float) -> bool:
+    """Tell whether the certificate is to be renewed by now."""
+    return now_s >= who.valid_from + DUE_SHARE * (who.valid_until - who.valid_from)
+
+
+def application(who: Identity) -> Renewal:
+    """Return what this node asks with. Raises AgentError for a key that cannot be read."""
+    from agent.security import certificates
+
+    key = read_private_key(who.key_file)
+    in_use = ssl.PEM_cert_to_DER_cert(who.certificate_file.read_text())
+    subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
+    renewal = Renewal(
+        request=certificates.make_request(key, subject),
+        serial=certificates.serial_of(in_use),
+        clock_ms=int(time.time() * 1000),
+        signature=b"",
+    )
+    return sign_renewal(renewal, key)
+
+
+async def keep_renewed(
+    who: Identity, ask: Ask, registry: Callable[[], Registry], show: Callable[[], None]
+) -> None:
+    """Renew the certificate whenever it is due, for ever; ``show`` it in new handshakes."""
+    while True:
+        if is_due(who, time.time()):
+            try:
+                await renew(who, ask, registry)
+                show()
+            except (AgentError, OSError, TimeoutError) as error:
+                log.warning("the certificate was not renewed: %s", error or "no answer in time")
+        await asyncio.sleep(LOOK_S)
+
+
+async def renew(who: Identity, ask: Ask, registry: Callable[[], Registry]) -> None:
+    """Get a certificate, and use it once the registry knows it.
+
+    Raises AgentError, OSError; TimeoutError when the registry does not come round.
+    """
+    from agent.security import certificates
+
+    certificate = await ask(await asyncio.to_thread(application, who))
+    serial = certificates.serial_of(certificate)
+    async with asyncio.timeout(SHOWN_WITHIN_S):
+        while not _shows(registry().node(who.node_id), serial):  # noqa: ASYNC110 - seldom, short
+            await asyncio.sleep(SHOWN_LOOK_S)
+    await _take(who, certificate)
+
+
+async def renew_as_guest(who: Identity, search: Search) -> None:
+    """Ask one member after the other until one decides, and use what comes. Raises AgentError."""
+    async with search:
+        while True:
+            address = await search.next_address()
+            try:
+                async with asyncio.timeout(ATTEMPT_S):
+                    certificate = await _ask_at(address, who)
+            except (OSError, EOFError, RemoteError) as error:
+                log.info("%s did not renew the certificate: %s", address, error)
+                continue
+            await _take(who, certificate)
+            return
+
+
+async def renew_own(who: Identity, store: ControlStore) -> None:
+    """Have the issuer renew its own certificate, before it takes part. Raises AgentError."""
+    certificate, _ = await Issuer(who, store).renew(await asyncio.to_thread(application, who))
+    await _take(who, certificate)
+
+
+def places(who: Identity, network: NetworkSettings, book: Iterable[Peer]) -> Search:
+    """Return where to look for members: those that were met, and as `covey join` does."""
+    met = (str(address) for peer in (*book, *who.first_peers()) for address in peer.addresses)
+    seeds = dict.fromkeys([*network.seeds, *met])
+    return Search(who.cluster_id, tuple(seeds), network.port, network.interfaces, mdns=network.mdns)
+
+
+async def _ask_at(address: Address, who: Identity) -> bytes:
+    """Raise AgentError when the issuer refuses, RemoteError, OSError, EOFError."""
+    from agent.security import certificates
+
+    authority = ssl.PEM_cert_to_DER_cert(who.authority_file.read_text())
+    fingerprint = certificates.fingerprint(authority)
+    async with visit(address, who.cluster_id, fingerprint) as ((reader, writer), _):
+        writer.write(framed(GUEST_CODEC.encode(await asyncio.to_thread(application, who))))
+        verdict = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+    if isinstance(verdict, Refused):
+        raise AgentError(verdict.message, verdict.hint, verdict.status)
+    if not isinstance(verdict, RenewedMessage):
+        raise Malformed("it answered with something that is no certificate")
+    subject, key = certificates.check_issued(verdict.certificate, authority)
+    ours = read_private_key(who.key_file).public_key().public_bytes_raw()
+    if subject.node_id != who.node_id or key != ours:
+        raise Malformed("it sent somebody else's certificate")
+    return verdict.certificate
+
+
+async def _take(who: Identity, certificate: bytes) -> None:
+    await asyncio.to_thread(who.renew, certificate)
+    log.info("the certificate was renewed")
+
+
+def _shows(entry: Admitted | None, serial: bytes) -> bool:
+    return entry is not None and entry.shows(serial)

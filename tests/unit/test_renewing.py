@@ -1,0 +1,202 @@
+"""Certificates are renewed in time, and after it, for those who belong and for nobody else."""
+
+import asyncio
+import datetime as dt
+import ssl
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import exits
+from agent.admission import renewing
+from agent.admission.messages import Renewal
+from agent.admission.proof import sign_renewal
+from agent.admission.search import Search
+from agent.admission.terms import Terms
+from agent.exits import AgentError
+from agent.security import certificates
+from agent.security.identity import Identity, load, load_mended
+from gossip.state.admitted import Admitted
+from gossip.state.registry import Registry, SignedRegistry, open_registry, remove
+from tests.unit.admission_rig import Member, issuer, member
+
+DAY_S = 86400.0
+
+
+def serial_in_use(who: Identity) -> bytes:
+    return certificates.serial_of(ssl.PEM_cert_to_DER_cert(who.certificate_file.read_text()))
+
+
+def registry_of(made: Member) -> Registry:
+    kept = made.store.registry()
+    assert kept is not None
+    return open_registry(kept[1], made.identity.verify)
+
+
+def entry_of(made: Member, who: Identity) -> Admitted:
+    entry = registry_of(made).node(who.node_id)
+    assert entry is not None
+    return entry
+
+
+async def joined(made: Member, folder: Path) -> Identity:
+    return await made.join(
+        await made.desk.create_token(Terms(3600)), folder / "b" / "identity", "pi2"
+    )
+
+
+def expire(who: Identity, made: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a node the certificate that it would have had, were it two days past its end."""
+    authority = ssl.PEM_cert_to_DER_cert(made.identity.authority_file.read_text())
+    subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
+    key = entry_of(made, who).key
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "BACKDATED", dt.timedelta(days=92))
+        patched.setattr(certificates, "NODE_VALIDITY", dt.timedelta(days=-2))
+        signed = certificates.issue(
+            made.identity.authority_private_key(), authority, subject, key, serial_in_use(who)
+        )
+        who.renew(signed)
+    assert who.valid_until < time.time()
+
+
+def test_two_thirds_of_its_life_is_when_it_is_due(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            assert 89 * DAY_S < who.valid_until - time.time() <= 90 * DAY_S
+            assert not renewing.is_due(who, time.time() + 59 * DAY_S)
+            assert renewing.is_due(who, time.time() + 60 * DAY_S)
+            assert who.plausible[1] > time.time() + 9 * 365 * DAY_S, "a clock may be that late"
+
+    asyncio.run(scenario())
+
+
+def test_the_new_one_is_used_once_the_registry_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewing, "SHOWN_LOOK_S", 0.01)
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            old, before = serial_in_use(who), registry_of(made)
+            has_come_round = asyncio.Event()
+
+            async def ask(renewal: Renewal) -> bytes:
+                assert made.desk._issuer is not None
+                return (await made.desk._issuer.renew(renewal))[0]
+
+            def followed() -> Registry:
+                return registry_of(made) if has_come_round.is_set() else before
+
+            renewal = asyncio.create_task(renewing.renew(who, ask, followed))
+            while len(entry_of(made, who).serials) < 2:  # noqa: ASYNC110 - a test
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert serial_in_use(who) == old, "nobody would know the new one"
+            has_come_round.set()
+            await renewal
+            new = serial_in_use(who)
+            assert entry_of(made, who).serials == (new, old) != (old, new)
+            again = load_mended(who.directory)
+            assert again.valid_until == who.valid_until
+            assert serial_in_use(again) == new
+
+    asyncio.run(scenario())
+
+
+def test_one_that_failed_in_between_costs_the_one_in_use_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            assert made.desk._issuer is not None
+            for _ in range(3):
+                await made.desk._issuer.renew(renewing.application(who))
+            assert entry_of(made, who).shows(serial_in_use(who))
+
+    asyncio.run(scenario())
+
+
+def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            identity = await first.join(
+                await first.desk.create_token(Terms(3600)), tmp_path / "c" / "identity", "pi3"
+            )
+            who = await joined(first, tmp_path)
+            async with member(identity, tmp_path / "c") as second:
+                second.covey.others[first.identity.node_id] = first.desk
+                first.covey.others[identity.node_id] = second.desk
+                second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
+                for at in (first, second):
+                    expire(who, first, monkeypatch)
+                    search = Search(who.cluster_id, [at.seed], 1, [], mdns=False)
+                    await asyncio.wait_for(renewing.renew_as_guest(who, search), 20)
+                    assert load(who.directory).valid_until > time.time() + 80 * DAY_S
+                    assert entry_of(first, who).serials[0] == serial_in_use(who)
+
+    asyncio.run(scenario())
+
+
+def test_who_was_removed_is_not_let_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            expire(who, made, monkeypatch)
+            without = remove(registry_of(made), who.node_id)
+            payload = without.encode()
+            signed = SignedRegistry(payload, made.identity.sign(payload)).encode()
+            assert await made.store.save_registry(without.epoch, signed)
+            search = Search(who.cluster_id, [made.seed], 1, [], mdns=False)
+            with pytest.raises(AgentError, match="not in the registry") as caught:
+                await asyncio.wait_for(renewing.renew_as_guest(who, search), 20)
+            assert caught.value.status == exits.NOT_PERMITTED
+            assert registry_of(made) == without
+
+    asyncio.run(scenario())
+
+
+def test_a_renewal_that_somebody_else_signed_changes_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            before = registry_of(made)
+            good = renewing.application(who)
+            stranger = Ed25519PrivateKey.generate()
+            subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
+            theirs = msgspec.structs.replace(
+                good, request=certificates.make_request(stranger, subject)
+            )
+            old = msgspec.structs.replace(good, clock_ms=good.clock_ms - 600_000)
+            bad = [
+                sign_renewal(good, stranger),
+                sign_renewal(theirs, stranger),
+                msgspec.structs.replace(good, serial=bytes(20)),
+                old,
+            ]
+            for renewal in bad:
+                with pytest.raises(AgentError):
+                    await made.desk.renew(renewal)
+            assert registry_of(made) == before
+
+    asyncio.run(scenario())
+
+
+def test_the_issuer_renews_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            await joined(made, tmp_path)  # now there is a registry on the disk
+            expire(made.identity, made, monkeypatch)
+            await renewing.renew_own(made.identity, made.store)
+            assert made.identity.valid_until > time.time() + 80 * DAY_S
+            assert entry_of(made, made.identity).serials[0] == serial_in_use(made.identity)
+
+    asyncio.run(scenario())
