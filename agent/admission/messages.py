@@ -29,6 +29,8 @@ from gossip.state.admitted import Serial
 from gossip.wire import Codec
 
 TAGS = range(80, 90)
+INNER_TAGS = range(104, 112)
+"""Of what a guest says, or stands inside an ``Ask`` or an ``Answer``: never a frame of a member."""
 FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024

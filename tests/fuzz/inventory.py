@@ -44,6 +44,8 @@ COVERED: dict[str, tuple[str, ...]] = {
     "gossip/state/registry.py": (SIEGE, PARSERS),
     "agent/admission/desk.py": (CODECS, PARSERS),
     "agent/admission/issuing.py": (PARSERS, OWN),
+    "agent/admission/renewing.py": (CODECS, "tests/unit/test_renewing.py"),
+    "agent/admission/visiting.py": (CODECS, "tests/unit/test_admission_desk.py"),
     "agent/admission/joining.py": (CODECS, "tests/unit/test_admission_desk.py"),
     "agent/doctor/desk.py": (CODECS, "tests/unit/test_hostile_desks.py"),
     "agent/security/certificates.py": (PARSERS,),

@@ -159,7 +159,10 @@ def test_every_message_has_a_vector() -> None:
 
 def test_each_plane_keeps_to_its_tags() -> None:
     owned: list[tuple[frozenset[int], list[Codec[typing.Any]]]] = [
-        (frozenset(admission.TAGS), [admission.GUEST_CODEC, admission.MEMBER_CODEC]),
+        (
+            frozenset([*admission.TAGS, *admission.INNER_TAGS]),
+            [admission.GUEST_CODEC, admission.MEMBER_CODEC],
+        ),
         (frozenset(admission.TAGS), [admission.RELAY_CODEC]),
         (frozenset(keys.TAGS), [keys.CODEC]),
         (frozenset(doctor.TAGS), [doctor.CODEC]),
@@ -168,6 +171,7 @@ def test_each_plane_keeps_to_its_tags() -> None:
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
     ranges: list[typing.Collection[int]] = [
         admission.TAGS,
+        admission.INNER_TAGS,
         keys.TAGS,
         doctor.TAGS,
         relay.TAGS,

@@ -96,8 +96,9 @@ def test_bad_names_are_refused(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "identity").exists()
 
 
-def test_the_certificate_is_backdated_and_lives_long(founded: Identity) -> None:
-    assert founded.valid_until - founded.valid_from > 9 * 365 * DAY_S
+def test_the_certificate_is_backdated_and_its_authority_lives_long(founded: Identity) -> None:
+    assert founded.valid_until - founded.valid_from == 91 * DAY_S
+    assert founded.plausible[1] - founded.plausible[0] > 9 * 365 * DAY_S
     assert flaw(founded.valid_from + DAY_S / 2, founded.valid_from, founded.valid_until) is None
 
 

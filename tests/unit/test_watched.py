@@ -329,7 +329,7 @@ def test_each_name_is_in_the_table_and_used() -> None:
         for node in nodes(path):
             match node:
                 case ast.Call(
-                    func=ast.Attribute(attr="start" | "_keep" | "_spawn" | "report"),
+                    func=ast.Attribute(attr="start" | "keep" | "_keep" | "_spawn" | "report"),
                     args=[ast.Constant(value=str(name)), *_],
                 ):
                     used.add(name)
