@@ -44,6 +44,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "gossip/state/registry.py": (SIEGE, PARSERS),
     "agent/admission/desk.py": (CODECS, PARSERS),
     "agent/admission/issuing.py": (PARSERS, OWN),
+    "agent/admission/proof.py": ("tests/unit/test_renewing.py",),
     "agent/admission/renewing.py": (CODECS, "tests/unit/test_renewing.py"),
     "agent/admission/visiting.py": (CODECS, "tests/unit/test_admission_desk.py"),
     "agent/admission/joining.py": (CODECS, "tests/unit/test_admission_desk.py"),
