@@ -6,6 +6,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+CORES := $(shell nproc)
 PIP := $(BIN)/pip --disable-pip-version-check -qq
 LOCKED := $(PIP) install --require-hashes --requirement
 # Covey itself: its packages are there already, and so is what builds it.
@@ -21,7 +22,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak fuzz clean debian devices bare fresh release lock base bench \
+.PHONY: help demo test check lint format soak soak-nodes soak-owners fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator bench-doors
 
@@ -132,8 +133,13 @@ base: debian  ## pin the image that the container begins with, as its registry h
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
 
-soak: $(STAMPS)/test  ## many simulator seeds; SEEDS=0:1000 says which
-	@$(BIN)/python -m tests.sim.campaign $(if $(SEEDS),--seeds $(SEEDS))
+soak: soak-nodes soak-owners  ## many simulator seeds; SEEDS=0:1000 says which
+
+soak-nodes: $(STAMPS)/test  ## of it, whole nodes under all kinds of faults
+	@$(BIN)/python -m tests.sim.campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-owners: $(STAMPS)/test  ## of it, 20,000 schedules in which the owners of keys change
+	@$(BIN)/python -m tests.sim.owners_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
 
 fuzz: $(STAMPS)/test  ## hostile input for ten minutes; SECONDS=60 SEED=7 say how long and from where
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)

@@ -355,10 +355,9 @@ class Agent:
         book = PeerBook(self._control, self.identity.node_id, self._node.addresses_of)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
-        self.driver.listen(book.note)
-        self.driver.listen(self._keeper.note)
-        self.driver.listen(log_member)
-        self.driver.listen(self._reasons.note)
+        heeds = book.note, self._keeper.note, self.admission.heed, log_member, self._reasons.note
+        for heed in heeds:
+            self.driver.listen(heed)
         self.round_trips = RoundTripDesk(self.driver)
         self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self.counts)
         self.driver.listen(self.keys.heed)

@@ -65,6 +65,7 @@ FAMILIES: dict[str, str] = {
     "keyrings": "Rings of new keys that were offered to others, or taken into use.",
     "keyrings_refused": "Rings of new keys that were not taken, by the reason.",
     "admissions": "Nodes that asked to be let in, by the outcome.",
+    "registries_signed": "Registries that this issuer signed to carry partitions to new owners.",
     "registries_refused": "Registries that were not followed: signed, and with another past.",
     # ---- shared keys
     "requests": "Requests for keys that were passed on or refused.",

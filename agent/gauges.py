@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from agent.api.facade import AgentFacade
 from gossip.membership.members import MemberState
+from gossip.state.ownership import Stage
+from gossip.state.registry import Registry
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -37,6 +39,12 @@ def export_covey(agent: "Agent") -> None:
     gauge("members", "Members in each state.", lambda: _floats(member_counts(agent)), "state")
     gauge("registry_epoch", "Epoch of the registry in force.", lambda: agent.registry.epoch)
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
+    gauge(
+        "partitions_moving",
+        "Partitions on their way to other owners, by stage.",
+        lambda: {stage: float(count) for stage, count in moving_counts(agent.registry).items()},
+        "stage",
+    )
     gauge("gossip_bytes_per_day", "Gossip a day at this rate.", lambda: agent.budget.projected())
     gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(agent.budget.exceeded))
     gauge("loop_stall_worst_seconds", "Longest stall.", lambda: agent.stalls.worst_s)
@@ -46,6 +54,12 @@ def member_counts(agent: AgentFacade) -> dict[str, int]:
     """Return how many members are in each state; every state is there."""
     counts = Counter(member.state for member in agent.members)
     return {state.value: counts[state] for state in MemberState}
+
+
+def moving_counts(registry: Registry) -> dict[str, int]:
+    """Return how many partitions are on their way to other owners, by stage, each of them."""
+    stages = Counter(each.stage for each in registry.table)
+    return {stage.value: stages[stage] for stage in Stage if stage is not Stage.SETTLED}
 
 
 def _floats(counts: "dict[str, int] | Counter[str]") -> dict[str, float]:

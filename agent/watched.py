@@ -76,6 +76,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "link": (Failure.ONCE, "a stream to a member"),
     "mdns-resolve": (Failure.ONCE, "one announcement by mDNS"),
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),
+    "owners-advance": (Failure.ONCE, "carrying partitions on to their new owners"),
     "peer-book": (Failure.AGAIN, "the book of known peers"),
     "search-seeds": (Failure.AGAIN, "looking up seeds while joining"),
     "start-time": (Failure.AGAIN, "asking the service manager for time to start"),

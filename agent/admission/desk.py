@@ -53,6 +53,7 @@ from agent.store.control import ControlStore
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId
 from gossip.state.admitted import INVITER, Admitted
+from gossip.state.requests import OwnersReady
 
 RELAY_S = 10.0
 ASK_AGAIN_S = 1.0
@@ -101,6 +102,7 @@ class AdmissionDesk:
         self._authority = authority_of(identity)
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Verdict]]] = {}
+        self._advancing: asyncio.Task[None] | None = None
         self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._wrong = WrongTokens()
         self._quiet = QuietLog(log)
@@ -195,10 +197,24 @@ class AdmissionDesk:
             case None:
                 self.counts["frames_skipped/unknown"] += 1
 
+    def heed(self, event: object) -> None:
+        """Take in what the driver publishes: an issuer carries partitions on to their owners."""
+        is_idle = self._advancing is None or self._advancing.done()
+        if isinstance(event, OwnersReady) and self._issuer is not None and is_idle:
+            work = partial(self._advance, self._issuer, event)
+            self._advancing = watched.start("owners-advance", work)
+
+    async def _advance(self, issuer: Issuer, ready: OwnersReady) -> None:
+        signed = await issuer.advance(ready)
+        if signed is not None:
+            self.counts["registries_signed/owners"] += 1
+            self._covey.adopt(signed)
+
     async def stop(self) -> None:
         """Give up what is being answered for others."""
         answering: list[asyncio.Task[None]] = [*self._answering.values()]
         answering += [self._expiry] if self._expiry else []
+        answering += [self._advancing] if self._advancing else []
         for task in answering:
             task.cancel()
         if answering:

@@ -47,9 +47,11 @@ from gossip.state.registry import (
     SignedRegistry,
     UnknownNode,
     admit,
+    advance,
     amend,
     follow,
 )
+from gossip.state.requests import OwnersReady
 
 CLOCK_DIFFERENCE_MAX_S = 300.0
 EXPIRY_LOOK_S = 60.0
@@ -147,6 +149,27 @@ class Issuer:
             format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,
         )  # fmt: skip
         return granted, fresh
+
+    async def advance(self, ready: OwnersReady) -> bytes | None:
+        """Carry partitions on to their next stage; return the signed registry that says so, if any.
+
+        The one it is made from may be newer than the one that ``ready`` is about.
+        """
+        is_news = False
+
+        def step(kept: bytes | None) -> NewRegistry:
+            nonlocal is_news
+            signed = kept if kept is not None else self._identity.first_registry()
+            payload = SignedRegistry.decode(signed).payload
+            current = Registry.decode(payload)
+            following = advance(current, ready.done, ready.epoch)
+            is_news = following is not current
+            if not is_news:
+                return NewRegistry(current.epoch, signed, self._identity.node_id)
+            return self._sign(follow(payload, following), self._identity.node_id)
+
+        fresh = await self._store.change_registry(step)
+        return fresh.signed if is_news else None
 
     def _check_token(self, admission: Admission) -> None:
         """Raise TokenRefusedError for a token that nobody has: before anything that costs more."""

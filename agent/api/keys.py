@@ -21,6 +21,7 @@ from agent.api.errors import BadRequest
 from agent.api.facade import AgentFacade
 from agent.api.streams import Streams
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
+from agent.gauges import moving_counts
 from gossip.ids import NodeId, format_node_id
 from gossip.state.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
 from gossip.state.requests import (
@@ -141,15 +142,28 @@ async def show_ring(request: Request) -> Response:
     if key is not None:
         check_key(key)
         partition = registry.partition_of(key)
-        owners = [_node(agent, owner) for owner in registry.owners[partition]]
-        return JSONResponse({**answer, "key": key, "partition": partition, "owners": owners})
+        ownership = registry.table[partition]
+        owners = [_node(agent, owner) for owner in ownership.owners]
+        pending = [_node(agent, owner) for owner in ownership.pending]
+        told = {"owners": owners, "stage": ownership.stage.value, "pending": pending}
+        return JSONResponse({**answer, "key": key, "partition": partition, **told})
     copies = sum(map(len, registry.owners))
     owned = Counter(chain.from_iterable(registry.owners))
+    coming = Counter(chain.from_iterable(each.newcomers for each in registry.table))
     nodes = (
-        {**_node(agent, node), "partitions": owned[node], "share": owned[node] / copies}
+        {
+            **_node(agent, node),
+            "partitions": owned[node],
+            "share": owned[node] / copies,
+            "pending": coming[node],
+        }
         for node in registry.ids()
     )
-    shape = {"partitions": registry.partitions, "replicas": registry.replicas}
+    shape = {
+        "partitions": registry.partitions,
+        "replicas": registry.replicas,
+        "moving": moving_counts(registry),
+    }
     return await listing("nodes", nodes, **answer, **shape)
 
 

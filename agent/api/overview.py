@@ -14,13 +14,13 @@ from starlette.responses import JSONResponse, Response
 from agent._version import __version__
 from agent.api.facade import AgentFacade
 from agent.config import Config
-from agent.gauges import member_counts
+from agent.gauges import member_counts, moving_counts
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
 
 NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
-NOTHING_SEEN = dict.fromkeys(("members", "epoch"))
+NOTHING_SEEN = dict.fromkeys(("members", "epoch", "moving"))
 
 
 async def healthz(request: Request) -> Response:
@@ -85,6 +85,7 @@ def _seen(agent: AgentFacade) -> dict[str, Any]:
     return {
         "members": member_counts(agent),
         "epoch": agent.registry.epoch,
+        "moving": moving_counts(agent.registry),
     }
 
 

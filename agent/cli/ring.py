@@ -16,22 +16,44 @@ def ring(session: Session, key: str | None, output: str, *, wide: bool) -> None:
     """Show which nodes own which keys, or who owns KEY.
 
     Keys hash to partitions, and each partition has owners. The owners follow from who belongs to
-    the covey, not from who is up.
+    the covey, not from who is up. Who is pending copies a partition, and will own it once it has
+    all; until then the owners of before answer.
     """
     answer = session.client().get("/api/v1/ring", key=key)
     if output == "json":
         write_json(answer)
     elif key is None:
         rows = [
-            (node["name"], node["partitions"], f"{node['share']:.1%}", node["state"], node["id"])
+            (
+                node["name"],
+                node["partitions"],
+                f"{node['share']:.1%}",
+                f"+{node['pending']}" if node["pending"] else "",
+                node["state"],
+                node["id"],
+            )
             for node in answer["nodes"]
         ]
-        write_table(("NODE", "PARTITIONS", "SHARE", "STATE", "ID"), rows, wide=wide, spare=("ID",))
+        write_table(
+            ("NODE", "PARTITIONS", "SHARE", "PENDING", "STATE", "ID"),
+            rows,
+            wide=wide,
+            spare=("ID",),
+        )
         owners = min(answer["replicas"], len(rows))  # a small covey has fewer nodes than replicas
         session.say(
             f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
         )
+        if on_their_way := in_words(answer["moving"]):
+            session.say(f"On their way to other owners: {on_their_way}.")
     else:
         write_facts({"key": answer["key"], "partition": answer["partition"]})
         for owner in answer["owners"]:
             write_facts({"owner": f"{owner['name']} ({owner['state']})"})
+        for owner in answer["pending"]:
+            write_facts({"pending": f"{owner['name']} ({owner['state']}, {answer['stage']})"})
+
+
+def in_words(moving: dict[str, int]) -> str:
+    """Return how many partitions are in which stage of a change of owners; empty if none."""
+    return ", ".join(f"{count} {stage}" for stage, count in moving.items() if count)

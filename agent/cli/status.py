@@ -7,6 +7,7 @@ import click
 from agent import exits
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.restart import in_words
+from agent.cli.ring import in_words as partitions_in_words
 from agent.cli.session import Session
 from agent.notation import format_duration
 
@@ -44,6 +45,7 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     if answer["members"]:
         told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
         told["epoch"] = answer["epoch"]
+        told["partitions moving"] = partitions_in_words(answer["moving"])
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]
     if answer["uplink"]:

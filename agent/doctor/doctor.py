@@ -12,6 +12,7 @@ from agent.doctor import clocks, families, matrix, network, running, streams
 from agent.doctor.desk import Consultation, DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
+from agent.gauges import moving_counts
 from agent.net.trial import Trial
 from agent.slices import collect
 from agent.store.salvage import damaged_files
@@ -114,6 +115,18 @@ class Doctor:
         }
         return {name: profile for name, profile in told.items() if profile}
 
+    def _look_at_owners(self) -> Finding:
+        """Look which partitions are on their way, and who keeps them there."""
+        registry = self._agent.registry
+        live = {each.id for each in self._agent.members if each.is_live}
+        named = {entry.id: entry.name for entry in registry.nodes}
+        holders = {node for each in registry.table if each.pending for node in each.holders}
+        waits_for = [named[node] for node in holders - live if node in named]
+        issuers = [entry for entry in registry.nodes if entry.is_issuer]
+        is_away = issuers and live.isdisjoint(entry.id for entry in issuers)
+        away = ", ".join(entry.name for entry in issuers) if is_away else ""
+        return running.owners(moving_counts(registry), waits_for, away)
+
     def _look_inside(self) -> list[Finding]:
         agent = self._agent
         counts = Counter(agent.driver.counts) + agent.driver.node.counts
@@ -133,6 +146,7 @@ class Doctor:
             running.stores(agent.losses(), damaged_files(agent.paths.data)),
             running.probation(agent.probation.set_aside),
             running.membership(agent.members),
+            self._look_at_owners(),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),
             running.clones(

@@ -95,6 +95,20 @@ def membership(members: Iterable[Member]) -> Finding:
     return ok("members", "nobody is suspect or dead.")
 
 
+def owners(moving: Mapping[str, int], waits_for: Iterable[str], issuer_away: str) -> Finding:
+    """Look whether each partition has come to its owners; ``waits_for`` are those not there."""
+    count = sum(moving.values())
+    if not count:
+        return ok("owners", "every partition is with its owners.")
+    told = f"partitions on their way to other owners: {count}; those of before answer meanwhile"
+    if issuer_away:
+        return warn("owners", f"{told}. {issuer_away} is away, which signs each step.", "Start it.")
+    if away := sorted(set(waits_for)):
+        hint = "Start them, or remove those that never come back (`covey members remove`)."
+        return warn("owners", f"{told}. These take part and are away: {', '.join(away)}.", hint)
+    return ok("owners", f"{told}.")
+
+
 def names(members: Iterable[Member]) -> Finding:
     """Look whether two members that are there have one name."""
     count = Counter(each.name for each in members if each.is_live)

@@ -9,7 +9,8 @@ from gossip.ids import CLUSTER_ID_BYTES, ClusterId
 from gossip.sim.host import Host
 from gossip.sim.suite import toy_sign, toy_verify
 from gossip.state.admitted import ISSUER, Admitted
-from gossip.state.registry import Registry, SignedRegistry, admit, found, remove
+from gossip.state.registry import Registry, SignedRegistry, admit, advance, found, remove
+from gossip.state.requests import OwnersReady
 
 
 class Issuer:
@@ -46,6 +47,11 @@ class Issuer:
     def remove(self, host: Host) -> None:
         """Let a host no longer belong."""
         self._newest = remove(self.newest, host.id)
+
+    def advance(self, ready: OwnersReady) -> bool:
+        """Carry partitions on to their next stage; tell whether there were any."""
+        before, self._newest = self.newest, advance(self.newest, ready.done, ready.epoch)
+        return self.newest is not before
 
     def signed(self) -> bytes:
         """Return the newest registry as it travels."""

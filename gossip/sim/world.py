@@ -34,11 +34,13 @@ from gossip.sim.operations import Operation
 from gossip.sim.seeds import stream
 from gossip.sim.story import Story
 from gossip.sim.suite import ToySuite
+from gossip.state.registry import WouldLose
 from gossip.state.requests import (
     Completed,
     Delete,
     Get,
     List,
+    OwnersReady,
     Put,
     RegistryAdopted,
     Request,
@@ -130,8 +132,15 @@ class World:
         self._publish_registry(())
 
     def retire(self, name: str) -> None:
-        """Take a device out of service for good: it is removed, and never starts again."""
-        self.remove(name)
+        """Take a device out of service for good: it is removed, and never starts again.
+
+        Unless what it has may be nowhere else: then its owner would wait, and so it stays.
+        """
+        try:
+            self.remove(name)
+        except WouldLose:
+            self.tell(name, "has what nobody else may have, and stays")
+            return
         host = self.hosts[name]
         host.is_retired = True
         if not host.is_down:
@@ -340,7 +349,7 @@ class World:
         return all(self.alive(name) == up for name in up)
 
     def is_settled(self) -> bool:
-        """Whether every running node has taken over the partitions that it owns."""
+        """Whether every partition is with its owners, by what each running node knows."""
         nodes = [self.hosts[name].node for name in self.up()]
         return not any(node.state.handover.unfinished() for node in nodes)
 
@@ -388,6 +397,8 @@ class World:
             self.delivered.append((host.name, host.life, event))
         elif isinstance(event, WatchEvent):
             self.desk.watch_event(host, event)
+        elif isinstance(event, OwnersReady):
+            self._advance(host, event)
         elif isinstance(event, RegistryAdopted):
             host.signed_registry = event.signed
             self.tell(host.name, f"follows epoch {event.registry.epoch}")
@@ -436,6 +447,16 @@ class World:
         belong = set(self.issuer.newest.ids())
         for name in [name for name in self.up() if self.hosts[name].id in belong][:1]:
             self.driver.call(self.hosts[name], partial(_adopt, signed))
+
+    def _advance(self, host: Host, ready: OwnersReady) -> None:
+        """Sign the next registry, as the runtime of the issuer does, and hand it to that node."""
+        if self.issuer.advance(ready):
+            self.tell(host.name, f"signs epoch {self.issuer.newest.epoch}")
+            self.driver.schedule.at(self.now, self._hand_registry, host, host.life)
+
+    def _hand_registry(self, host: Host, life: int) -> None:
+        if host.life == life and host.is_up:
+            self.driver.call(host, partial(_adopt, self.issuer.signed()))
 
     def _end_life(self, host: Host, life: int) -> None:
         if host.life == life and not host.is_down:

@@ -21,7 +21,6 @@ Cheap when equal: one small frame each way.
 """
 
 from collections.abc import Callable
-from enum import Enum
 
 from gossip.errors import SetAside
 from gossip.ids import NodeId
@@ -34,18 +33,10 @@ from gossip.state.post import Post
 from gossip.state.records import KeyState
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
+from gossip.state.takeover import Copy
 
-Finished = Callable[[int, NodeId, "Verdict", Instant], None]
-"""(partition, peer, how it ended, now)"""
-
-
-class Verdict(Enum):
-    """How a pass ended."""
-
-    FAILED = "failed"
-    DONE = "done"
-    DONE_WITH_COMPLETE = "done with a complete copy"
-    """The peer is complete for the owners of now, or for those before."""
+Finished = Callable[[int, NodeId, Copy | None, Instant], None]
+"""(partition, peer, what the peer said of its copy; None if the pass failed, now)"""
 
 
 class Pass:
@@ -55,7 +46,7 @@ class Pass:
         self.partition = partition
         self.peer = peer
         self.epoch = epoch
-        self.complete = False
+        self.copy = Copy(is_sound=False, complete_for=0)
         self.coverage: Coverage = ()
         self.after = ""
         self.horizon = ""
@@ -66,7 +57,7 @@ class Comparisons:
     """All passes that this node has begun."""
 
     def __init__(self, replica: Replica, registrar: Registrar, post: Post) -> None:
-        self.finished: Finished = lambda _partition, _peer, _verdict, _now: None
+        self.finished: Finished = lambda _partition, _peer, _copy, _now: None
         self._replica = replica
         self._registrar = registrar
         self._post = post
@@ -106,7 +97,7 @@ class Comparisons:
         run = self._take(message.number, peer)
         if run is None:
             return
-        run.complete, run.coverage = message.complete, message.coverage
+        run.copy, run.coverage = message.copy, message.coverage
         if message.same:
             self._succeed(run, now)
         else:
@@ -180,7 +171,7 @@ class Comparisons:
             return
         for key, state in told:
             del run.differing[key]
-            if self._is_owner(run.partition):
+            if self._is_holder(run.partition):
                 try:
                     self._replica.merge(run.partition, key, state, now)
                 except SetAside:  # a pass without it would hold it for deleted
@@ -189,18 +180,17 @@ class Comparisons:
                 self._post.counts["repairs/keys"] += 1
         self._go_on(run, now)
 
-    def _is_owner(self, partition: int) -> bool:
-        return self._post.me in self._registrar.registry.owners[partition]
+    def _is_holder(self, partition: int) -> bool:
+        return self._post.me in self._registrar.registry.table[partition].holders
 
     def _succeed(self, run: Pass, now: Instant) -> None:
-        if self._is_owner(run.partition):
+        if self._is_holder(run.partition):
             self._replica.absorb(run.partition, run.coverage)
-        verdict = Verdict.DONE_WITH_COMPLETE if run.complete else Verdict.DONE
-        self.finished(run.partition, run.peer, verdict, now)
+        self.finished(run.partition, run.peer, run.copy, now)
 
     def _fail(self, run: Pass, now: Instant) -> None:
         self._post.counts["comparisons/failed"] += 1
-        self.finished(run.partition, run.peer, Verdict.FAILED, now)
+        self.finished(run.partition, run.peer, None, now)
 
     def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
         """A question was refused: give the pass up. False if it was not one of ours."""
@@ -216,10 +206,11 @@ class Comparisons:
         for number in [n for n, run in self._passes.items() if run.peer == peer]:
             self.refused(number, peer, now)
 
-    def restart(self, now: Instant) -> None:
-        """Give up all passes: the placement has changed under them."""
+    def restart(self, changed: set[int], now: Instant) -> None:
+        """Give up the passes over these partitions: their owners have changed under them."""
         for number, run in list(self._passes.items()):
-            self.refused(number, run.peer, now)
+            if run.partition in changed:
+                self.refused(number, run.peer, now)
 
     def wake(self, now: Instant) -> None:
         """Give up passes that got no answer."""

@@ -108,30 +108,25 @@ class Forwards:
         now: Instant,
     ) -> None:
         """Bring a put, or a delete if ``value`` is None, to an owner. Raises InvalidRequest."""
-        owners = self._registrar.registry.owners_of(key)
+        owners = self._registrar.registry.ownership_of(key).readers
         errand = Errand(key, value, w, replaced, now + timeout_s, finish)
         errand.needed = quorum(w, len(owners), "w")
         self._try_next(errand, now)
 
     def check(self, key: str, w: int | None) -> None:
         """Raise InvalidRequest if no owners of this key could satisfy ``w``."""
-        quorum(w, len(self._registrar.registry.owners_of(key)), "w")
+        quorum(w, len(self._registrar.registry.ownership_of(key).readers), "w")
 
     def _candidates(self, errand: Errand) -> list[NodeId]:
-        """Return the owners to try: those complete for longer first, then by reachability."""
+        """Return the owners to try: ourselves first if we are complete, then by reachability."""
         registry, me = self._registrar.registry, self._post.me
         partition = registry.partition_of(errand.key)
-        former = set(registry.former[partition])
-
-        def is_young(node: NodeId) -> bool:
-            if node == me:
-                return not self._replica.is_complete(partition, registry)
-            return bool(former) and node not in former
-
-        owners = self._order(node for node in registry.owners[partition] if node != me)
-        if me in registry.owners[partition]:
-            owners.insert(0, me)
-        return sorted((n for n in owners if n not in errand.tried), key=is_young)
+        readers = registry.table[partition].readers
+        others = [node for node in readers if node != me and node in self._registrar.members]
+        owners = self._order(others)
+        if me in readers:
+            owners.insert(0 if self._replica.is_complete(partition, registry) else len(owners), me)
+        return [node for node in owners if node not in errand.tried]
 
     def _try_next(self, errand: Errand, now: Instant) -> None:
         """Go to the next owner. Only called while nobody can have carried the write out."""
@@ -278,7 +273,7 @@ class Forwards:
         partition = registry.partition_of(message.key)
         if not self._registrar.agrees(message, partition, peer, now):
             return
-        if self._post.me not in registry.owners[partition]:
+        if self._post.me not in registry.table[partition].readers:
             self._registrar.refuse(message, peer, NOT_OWNER)
             return
         if len(self._writes) >= REQUESTS_MAX:

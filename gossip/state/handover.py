@@ -1,52 +1,37 @@
 """Taking over partitions, and letting go of them, without losing a write in between.
 
-When the owners of a partition change from S to S', no step may open a gap through which an
-acknowledged write is missed by a quorum read:
+Which stages a partition goes through is in ``ownership.py``; here is what this node does in them:
 
-1. *Sealing.* Whoever has adopted the new registry refuses writes and reads under the old one.
-2. *Taking over.* A new owner takes writes at once, but answers reads only when it has made a pass
-   (``comparison.py``) with |S| - W + 1 complete members of S, each of which had sealed: every
-   write that W members of S acknowledged is on at least one of them.
-3. *Letting go.* A former owner makes passes of its own, and forgets its copy only when each
-   member of S' is complete and holds all that it holds.
+1. *Sealing.* Whoever follows a registry refuses questions about a partition that were asked before
+   its entry last changed. So what was heard of others since then is all that there can be.
+2. *Taking over.* A new owner compares its copy (``comparison.py``) with the others', until it is
+   complete by the rule in ``takeover.py``. So does one whose disk lost something.
+3. *Saying so.* What the present stage asks of this node is told to the issuer (``progress.py``),
+   again and again until the registry goes on.
+4. *Letting go.* A former owner makes passes of its own, and forgets its copy only when each owner
+   is complete and holds all that it holds. Who is an owner, or pending, lets go of nothing.
 
 W is the majority, which is the default of writes. A write that was acknowledged by fewer, by its
-writer's choice, arrives by step 3, a little later.
+writer's choice, arrives by step 4, a little later.
 
-Members of S that were removed from the registry cannot be asked. Their absence is what the
-operator decided; the count is then what is left of S. And if changes came so fast that too few of
-S are complete, a new owner asks every node that belongs: who has heard all has heard enough.
-
-**A damaged copy** (``storage.py``) is taken over as well, though no registry has changed. What is
-gone are writes that this node acknowledged, as one of S or as one of S'. The latter may be on any
-W - 1 others of S', complete or not, so passes with |S'| - W + 1 of those are needed on top. The
-former are on every complete member of S', or are found in S as above. A covey of one asks nobody:
-there what is gone is gone, and the storage has said so.
+When the registry changes, only partitions whose own entry has changed begin anew. What they have
+copied stays, so beginning anew costs one small frame each way for each of the others.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.state.limits import RETRY_S, SESSIONS_MAX
+from gossip.state.ownership import Ownership, Stage
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar
 from gossip.state.repair import Repair
 from gossip.state.replica import Replica
+from gossip.state.takeover import FIRST_EPOCH, NO_EPOCH, Copy, Takeover, completed, goal, has_done
 
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
 """Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
-
-
-class Takeover:
-    """What a new owner has heard so far; ``damaged``: one that had a copy."""
-
-    def __init__(self, *, damaged: bool) -> None:
-        self.damaged = damaged
-        self.heard: set[NodeId] = set()
-        self.complete: set[NodeId] = set()
-        self.attempts: Counter[NodeId] = Counter()
 
 
 class Handover:
@@ -63,92 +48,81 @@ class Handover:
         self._takeovers: dict[int, Takeover] = {}
         self._letting_go: dict[int, set[NodeId]] = {}
         self._due: Instant | None = None
+        self.done: set[int] = set()
+        """The partitions of which this node has done what their stage asks of it."""
 
     def adopted(self, now: Instant) -> None:
         """See what a registry asks of us: at the start, and after each change."""
-        registry, me = self._registrar.registry, self._post.me
-        self._takeovers.clear()
-        self._letting_go.clear()
-        for partition, owners in enumerate(registry.owners):
-            if me in owners:
-                self._continue(partition)
-                if not self._replica.is_complete(partition, registry):
-                    damaged = partition in self._replica.damaged
-                    self._takeovers[partition] = Takeover(damaged=damaged)
+        before, me = self._takeovers, self._post.me
+        self._takeovers, self._letting_go, self.done = {}, {}, set()
+        for partition, ownership in enumerate(self._registrar.registry.table):
+            if me in ownership.holders:
+                kept = before.get(partition)
+                fresh = kept is None or kept.since != ownership.since
+                takeover = Takeover(ownership.since) if fresh or kept is None else kept
+                self._takeovers[partition] = takeover
+                self._settle(partition, takeover)
         for partition in self._replica.occupied() | set(self._replica.holdings):
-            if me not in registry.owners[partition]:
+            if me not in self._ownership(partition).holders:
                 self._letting_go[partition] = set()
         for partition in self._replica.damaged - set(self._takeovers) - set(self._letting_go):
-            self._replica.write_off(partition)
+            if goal(self._ownership(partition), me) is None:
+                self._replica.write_off(partition)
         self._due = now if self._takeovers or self._letting_go else None
 
-    def _continue(self, partition: int) -> None:
-        """Stay complete where we were complete under the owners before, or nobody was."""
-        registry, me = self._registrar.registry, self._post.me
-        former = registry.former[partition]
-        stayed = (
-            me in former
-            and self._replica.holdings.get(partition) == registry.former_since[partition]
-        )
-        if stayed or (not former and partition not in self._replica.damaged):
-            self._replica.hold(partition, registry.since[partition])
+    def _ownership(self, partition: int) -> Ownership:
+        return self._registrar.registry.table[partition]
 
     def unfinished(self) -> int:
-        """Return how many partitions are being taken over or let go."""
-        return len(self._takeovers) + len(self._letting_go)
+        """Return how many partitions we have to do with that are not at rest."""
+        moving = sum(
+            ownership.stage is not Stage.SETTLED and self._post.me in ownership.holders
+            for partition, ownership in enumerate(self._registrar.registry.table)
+            if partition not in self._takeovers
+        )
+        return len(self._takeovers) + len(self._letting_go) + moving
 
-    def finished(self, partition: int, peer: NodeId, *, complete: bool, now: Instant) -> None:
-        """A pass with a peer has succeeded; ``complete``: the peer is, for old or new owners."""
+    def finished(self, partition: int, peer: NodeId, copy: Copy, now: Instant) -> None:
+        """A pass with a peer has succeeded; ``copy`` is what it said of its own."""
         takeover = self._takeovers.get(partition)
         if takeover is not None:
             # Go on at once after news; whoever had none is asked again after a pause.
-            news = peer not in takeover.heard or (complete and peer not in takeover.complete)
-            self._due = now if news else self._due
-            takeover.heard.add(peer)
-            takeover.complete.update({peer} if complete else ())
+            self._due = now if takeover.heard.get(peer) != copy else self._due
+            takeover.heard[peer] = copy
             self._settle(partition, takeover)
         held_by = self._letting_go.get(partition)
-        if held_by is not None and complete:
+        ownership = self._ownership(partition)
+        if held_by is not None and copy.has_all_before(ownership.readers_since):
             self._due = now
             held_by.add(peer)
-            if held_by.issuperset(self._registrar.registry.owners[partition]):
+            if held_by.issuperset(self._askable(ownership.readers)):
                 self._let_go(partition)
 
+    def _askable(self, nodes: Iterable[NodeId]) -> frozenset[NodeId]:
+        """Return those of these nodes that belong, without us."""
+        return self._registrar.members.intersection(nodes) - {self._post.me}
+
     def _settle(self, partition: int, takeover: Takeover) -> None:
-        """Become complete when enough was heard."""
-        others = set(self._registrar.registry.ids()) - {self._post.me}
-        if self._has_heard_enough(partition, takeover) or takeover.heard >= others:
+        """Become complete when enough was heard; and be done when that is all."""
+        ownership, me = self._ownership(partition), self._post.me
+        mine = self._replica.copy(partition)
+        wanted = goal(ownership, me)
+        if wanted == NO_EPOCH and mine.is_sound and partition not in self._replica.holdings:
+            self._replica.hold(partition, FIRST_EPOCH)
+        elif wanted is not None and not mine.has_all_before(wanted):
+            members = self._registrar.members
+            reached = completed(ownership, me, mine, takeover.heard, members)
+            if reached is not None and not mine.has_all_before(reached):
+                self._replica.hold(partition, max(reached, FIRST_EPOCH))
+                self._post.counts["handovers/taken"] += reached == wanted
+        if has_done(ownership, me, self._replica.copy(partition), takeover.heard):
             del self._takeovers[partition]
-            self._replica.hold(partition, self._registrar.registry.since[partition])
-            self._post.counts["handovers/taken"] += 1
-
-    def _has_heard_enough(self, partition: int, takeover: Takeover) -> bool:
-        former = self._askable_former(partition)
-        enough = len(takeover.complete & former) >= self._needed(partition, former)
-        if not takeover.damaged:
-            return enough
-        owners = self._other_owners(partition)
-        majority = (len(owners) + 1) // 2 + 1
-        needed = min(len(owners) + 1 - majority + 1, len(owners))
-        return len(takeover.heard & owners) >= needed and (
-            enough or bool(takeover.complete & owners)
-        )
-
-    def _other_owners(self, partition: int) -> set[NodeId]:
-        return set(self._registrar.registry.owners[partition]) - {self._post.me}
-
-    def _askable_former(self, partition: int) -> set[NodeId]:
-        registry = self._registrar.registry
-        return set(registry.former[partition]).intersection(registry.ids()) - {self._post.me}
-
-    def _needed(self, partition: int, former: set[NodeId]) -> int:
-        """Return |S| - W + 1, or what is left of S."""
-        size = len(self._registrar.registry.former[partition])
-        majority = size // 2 + 1
-        return min(size - majority + 1, len(former))
+            self.done.add(partition)
 
     def _let_go(self, partition: int) -> None:
         del self._letting_go[partition]
+        holders = self._ownership(partition).holders
+        assert self._post.me not in holders, "an owner, present or to come, keeps its copy"
         self._replica.forget(partition)
         self._post.counts["handovers/let_go"] += 1
 
@@ -169,30 +143,21 @@ class Handover:
         self._due = now + RETRY_S if self._takeovers or self._letting_go else None
 
     def _ask_next(self, partition: int, takeover: Takeover) -> None:
-        """Ask a former owner; those that were asked least first; then anybody."""
-        if self._has_heard_enough(partition, takeover):
-            self._settle(partition, takeover)
-            return
-        first = self._askable_former(partition)
-        if takeover.damaged:
-            first |= self._other_owners(partition)
-        others = self._order(set(self._registrar.registry.ids()) - {self._post.me})
-        # Someone heard, but not complete at the time, may be complete by now: ask again.
-        candidates = [node for node in others if node not in takeover.complete]
-        if not candidates:
-            self._settle(partition, takeover)
-            return
+        """Compare with those that were asked least; of these, with an owner first."""
+        ownership = self._ownership(partition)
+        candidates = self._order(self._askable(ownership.holders))
 
         def priority(node: NodeId) -> tuple[int, bool]:
-            return takeover.attempts[node], node not in first
+            return takeover.attempts[node], node not in ownership.owners
 
-        chosen = min(candidates, key=priority)
-        takeover.attempts[chosen] += 1
-        self._repair.want(partition, chosen)
+        if candidates:
+            chosen = min(candidates, key=priority)
+            takeover.attempts[chosen] += 1
+            self._repair.want(partition, chosen)
 
     def _tell_next(self, partition: int, held_by: set[NodeId]) -> None:
         """Make a pass with an owner that is not known to hold all that we hold."""
-        missing = [n for n in self._registrar.registry.owners[partition] if n not in held_by]
+        missing = self._askable(self._ownership(partition).readers) - held_by
         for node in self._order(missing)[:1]:
             self._repair.want(partition, node)
 

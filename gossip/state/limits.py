@@ -16,6 +16,7 @@ CONTEXT_ACTORS_MAX = 16
 """From here on, a record forgets context that its partition's clock covers without a gap."""
 
 PARTITIONS = 256
+PARTITIONS_MAX = 4096
 REPLICAS = 3
 
 REQUEST_TIMEOUT_S = 5.0
@@ -65,6 +66,13 @@ SESSIONS_MAX = 8
 SESSION_TIMEOUT_S = 10.0
 RETRY_S = 1.0
 """How often unfinished hand-overs look for a partner."""
+
+REPORT_DELAY_S = 0.1
+"""How long a node gathers what it tells the issuer, and the issuer what it makes a registry of."""
+REPORT_INTERVAL_S = 2.0
+"""How often a node repeats what the issuer has not acted upon."""
+ADVANCE_INTERVAL_S = 1.0
+"""Between two registries that only carry partitions on to their next stage."""
 
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S

@@ -65,8 +65,10 @@ class Listings:
 
     def begin(self, request: List, finish: Finish, now: Instant) -> int:
         """Begin to list; return the number by which to cancel. Raises InvalidRequest."""
-        owners = self._registrar.registry.owners
-        needed = {p: quorum(request.r, len(nodes), "r") for p, nodes in enumerate(owners)}
+        needed = {
+            p: quorum(request.r, len(ownership.readers), "r")
+            for p, ownership in enumerate(self._registrar.registry.table)
+        }
         name = self._post.number()
         listing = self._listings[name] = Listing(request, needed, finish)
         self._agenda.set((name, OVER), now + request.timeout_s)
@@ -90,7 +92,11 @@ class Listings:
         rank = {node: at for at, node in enumerate(self._ranked())}
         questions: dict[NodeId, list[int]] = defaultdict(list)
         for partition in listing.open_partitions():
-            fresh = [n for n in registry.owners[partition] if n not in listing.asked[partition]]
+            fresh = [
+                node
+                for node in registry.table[partition].readers
+                if node in rank and node not in listing.asked[partition]
+            ]
             missing = listing.needed[partition] - len(listing.answered[partition])
             for node in sorted(fresh, key=lambda n: rank[n])[:missing]:
                 listing.asked[partition].add(node)
@@ -144,12 +150,12 @@ class Listings:
 
     def adopted(self, now: Instant) -> None:
         """Begin again under the new placement."""
-        owners = self._registrar.registry.owners
+        readers = [ownership.readers for ownership in self._registrar.registry.table]
         for name, listing in list(self._listings.items()):
             request = listing.request
-            most = min(map(len, owners))
+            most = min(map(len, readers))
             r = min(request.r, most) if request.r else None
-            fresh = {p: quorum(r, len(nodes), "r") for p, nodes in enumerate(owners)}
+            fresh = {p: quorum(r, len(nodes), "r") for p, nodes in enumerate(readers)}
             for read in listing.reading.values():
                 self._reads.cancel(read)
             self._questions = {q: of for q, of in self._questions.items() if of[0] != name}

@@ -17,12 +17,14 @@ import msgspec
 from gossip.state.dots import Coverage, Dot
 from gossip.state.limits import (
     KEY_BYTES_MAX,
+    PARTITIONS_MAX,
     REQUEST_TIMEOUT_S_MAX,
     SURVEY_PARTITIONS_MAX,
     VALUE_BYTES_MAX,
 )
 from gossip.state.records import KeyState, Version
 from gossip.state.requests import Key
+from gossip.state.takeover import Copy
 from gossip.wire import Codec
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
@@ -194,11 +196,11 @@ class Compare(msgspec.Struct, frozen=True, array_like=True, tag=66):
 
 
 class Compared(msgspec.Struct, frozen=True, array_like=True, tag=67):
-    """Whether mine is the same, whether I am complete for owners of now or before, my clock."""
+    """Whether mine is the same, how good my copy is, my clock."""
 
     number: Number
     same: bool
-    complete: bool
+    copy: Copy
     coverage: Coverage
 
 
@@ -235,6 +237,13 @@ class Exchanged(msgspec.Struct, frozen=True, array_like=True, tag=71):
     states: tuple[tuple[Key, KeyState], ...]
 
 
+class Reached(msgspec.Struct, frozen=True, array_like=True, tag=72):
+    """To the issuer: of these partitions I have done what their stage asks, as of this epoch."""
+
+    epoch: Epoch
+    partitions: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=PARTITIONS_MAX)]
+
+
 Question = Forward | Store | Fetch | Scan | Survey | Compare | Page | Exchange
 Answer = (
     ReadyReply
@@ -248,7 +257,7 @@ Answer = (
     | Paged
     | Exchanged
 )
-Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed
+Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed | Reached
 Message = Question | Answer | Notice
 
 CODEC: Codec[Message] = Codec(Message)

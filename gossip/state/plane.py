@@ -19,12 +19,13 @@ from gossip.errors import InvalidRequest, LimitExceeded, RemoteError
 from gossip.ids import NodeId
 from gossip.machine import Effect, Instant
 from gossip.state import messages as m
-from gossip.state.comparison import Comparisons, Verdict
+from gossip.state.comparison import Comparisons
 from gossip.state.forwards import Forwards
 from gossip.state.handover import Handover
 from gossip.state.limits import REQUESTS_MAX
 from gossip.state.listing import Listings
 from gossip.state.post import Post
+from gossip.state.progress import Progress
 from gossip.state.reads import Reads
 from gossip.state.records import decode_context
 from gossip.state.registrar import Registrar
@@ -49,6 +50,7 @@ from gossip.state.requests import (
 from gossip.state.scanning import Scanning
 from gossip.state.serving import Serving
 from gossip.state.storage import Storage
+from gossip.state.takeover import Copy
 from gossip.state.watch import Owners, Watchers
 from gossip.state.writes import Writes
 
@@ -83,6 +85,7 @@ class StatePlane:
         self.comparisons = Comparisons(*parts, self.post)
         self.repair = Repair(*parts, self.comparisons, self.post, rng, now)
         self.handover = Handover(*parts, self.repair, self.post, order)
+        self.progress = Progress(*parts, self.handover, self.post)
         self.serving = Serving(*parts, self.post)
         self.scanning = Scanning(*parts, self.post)
         self.writes = Writes(*parts, self.repair, self.post)
@@ -97,9 +100,10 @@ class StatePlane:
         self._handlers = self._wire()
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
-            self.comparisons, self.handover, self.repair, self.scanning,
+            self.comparisons, self.handover, self.progress, self.repair, self.scanning,
         )  # fmt: skip
         self.handover.adopted(now)
+        self.progress.adopted(set(), now)
 
     def _wire(self) -> dict[type, Callable[[Any, NodeId, Instant], object]]:
         """Say who takes in which frame."""
@@ -128,6 +132,7 @@ class StatePlane:
             m.Paged: self.comparisons.paged,
             m.Exchange: self.serving.exchange,
             m.Exchanged: self.comparisons.exchanged,
+            m.Reached: self.progress.reached,
         }
 
     @property
@@ -395,9 +400,11 @@ class StatePlane:
 
     def _adopted(self, epoch_before: int, now: Instant) -> None:
         """The registry has changed under everything that is under way."""
-        self.comparisons.restart(now)
-        self.repair.restart()
+        changed = self.registry.changed_after(epoch_before)
+        self.repair.restart(changed)
+        self.comparisons.restart(changed, now)
         self.handover.adopted(now)
+        self.progress.adopted(changed, now)
         self.writes.adopted(epoch_before)
         self.reads.adopted(epoch_before, now)
         self.listings.adopted(now)
@@ -405,9 +412,9 @@ class StatePlane:
         for question, peer in self.registrar.unpark():
             self._take(question, peer, now)
 
-    def _pass_finished(self, partition: int, peer: NodeId, verdict: Verdict, now: Instant) -> None:
+    def _pass_finished(self, partition: int, peer: NodeId, copy: Copy | None, now: Instant) -> None:
         self.repair.finished(partition, peer)
-        if verdict is not Verdict.FAILED:
-            complete = verdict is Verdict.DONE_WITH_COMPLETE
-            self.handover.finished(partition, peer, complete=complete, now=now)
+        if copy is not None:
+            self.handover.finished(partition, peer, copy, now)
+            self.progress.look(now)
         self.repair.work(now)

@@ -5,8 +5,9 @@
     round       asked of               ends when
     look        R owners               R have answered the same: done, one round trip
                 (more, if slow)        R have answered differently: weigh
-    weigh       the same R             each has said which of all these dots it has seen:
-                                       combine; nobody behind: done; else mend
+    weigh       the same R             each has said which of all these dots it has seen. There
+                                       are new ones among the answers: weigh again, with these;
+                                       else combine; nobody behind: done; else mend
     mend        those that are behind  each has the combined state on disk: done
 
 A version is dropped if somebody who lacks it has seen it: so "deleted here" beats a stale copy
@@ -48,6 +49,7 @@ class Read:
         self.waiting: list[NodeId] = []
         self.asked: set[NodeId] = set()
         self.answers: dict[NodeId, KeyState] = {}
+        self.weighed: frozenset[tuple[int, int]] = frozenset()
         self.combined = KeyState()
         self.refusals = 0
 
@@ -69,14 +71,16 @@ class Reads:
 
     def begin(self, key: str, r: int | None, timeout_s: float, finish: Finish, now: Instant) -> int:
         """Read a key; return the number by which to cancel. Raises InvalidRequest."""
-        owners = self._registrar.registry.owners_of(key)
         read = Read(key, r, finish)
-        read.needed = quorum(r, len(owners), "r")
+        read.needed = quorum(r, len(self._readers(key)), "r")
         name = self._post.number()
         self._reads[name] = read
         self._agenda.set((name, OVER), now + timeout_s)
         self._look(name, read, now)
         return name
+
+    def _readers(self, key: str) -> tuple[NodeId, ...]:
+        return self._registrar.registry.ownership_of(key).readers
 
     def cancel(self, name: int) -> None:
         """Forget a read; harmless if it is over."""
@@ -88,12 +92,14 @@ class Reads:
 
     def _look(self, name: int, read: Read, now: Instant) -> None:
         """Begin the first round, with the placement of now."""
-        owners = self._registrar.registry.owners_of(read.key)
+        owners = self._readers(read.key)
+        members = self._registrar.members
         read.needed = quorum(min(read.r, len(owners)) if read.r else None, len(owners), "r")
         me = self._post.me
-        others = self._order(node for node in owners if node != me)
+        others = self._order(node for node in owners if node != me and node in members)
         read.waiting = [me, *others] if me in owners else others
         self._new_round(name, read, LOOK)
+        read.weighed = frozenset()
         self._agenda.set((name, HEDGE), now + HEDGE_S)
         for _ in range(read.needed):
             self._ask_one_more(read)
@@ -128,7 +134,7 @@ class Reads:
         if read.round == LOOK and len(read.answers) >= read.needed:
             self._judge(name, read, now)
         elif read.round == WEIGH and read.answers.keys() == read.asked:
-            self._combine(name, read, now)
+            self._weighed(name, read, now)
 
     def _judge(self, name: int, read: Read, now: Instant) -> None:
         """Compare the answers, now that there are as many as needed."""
@@ -138,11 +144,27 @@ class Reads:
             self._succeed(name, read, now)
             return
         self._post.counts["reads/diverged"] += 1
-        all_dots = frozenset().union(*sets)
+        self._weigh(name, read)
+
+    def _weigh(self, name: int, read: Read) -> None:
+        """Ask those that answered what they have seen of all that any of them holds."""
         nodes = sorted(read.answers)
+        read.weighed = read.weighed.union(*(state.dots() for state in read.answers.values()))
         self._new_round(name, read, WEIGH)
         for node in nodes:
-            self._ask(read, node, all_dots)
+            self._ask(read, node, read.weighed)
+
+    def _weighed(self, name: int, read: Read, now: Instant) -> None:
+        """Combine the answers, unless one brought a version that not all were asked about.
+
+        It may be an old one that has only now arrived there; another of them knows what replaced
+        it, and was not asked.
+        """
+        if all(state.dots() <= read.weighed for state in read.answers.values()):
+            self._combine(name, read, now)
+            return
+        self._post.counts["reads/weighed_again"] += 1
+        self._weigh(name, read)
 
     def _combine(self, name: int, read: Read, now: Instant) -> None:
         """Weigh the answers, and mend those that are behind."""
@@ -209,7 +231,7 @@ class Reads:
         """Begin again where the owners changed."""
         registry = self._registrar.registry
         for name, read in list(self._reads.items()):
-            if registry.since[registry.partition_of(read.key)] > epoch_before:
+            if registry.ownership_of(read.key).since > epoch_before:
                 self._look(name, read, now)
 
     def wake(self, now: Instant) -> None:
@@ -230,8 +252,8 @@ class Reads:
         self._agenda.set((name, HEDGE), now + (HEDGE_S if asked else RETRY_S))
         if not asked:
             # All were asked; those that did not answer are asked again.
-            owners = self._registrar.registry.owners_of(read.key)
-            read.waiting = self._order(node for node in owners if node not in read.answers)
+            owners = self._registrar.members.intersection(self._readers(read.key))
+            read.waiting = self._order(owners - read.answers.keys())
 
     def _fail(self, name: int, read: Read, now: Instant) -> None:
         answered = len(read.answers) if read.round != MEND else read.needed - len(read.asked)

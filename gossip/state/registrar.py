@@ -51,6 +51,8 @@ class Registrar:
         """The registry that shows that ours has forked; None while all is well."""
         self._behind_since: Instant | None = None
         self._catch_up_at: Instant | None = None
+        self.members = frozenset(self.registry.ids())
+        """Who belongs, for quick looks."""
         self.on_adopted: Callable[[int, Instant], None] = lambda _epoch_before, _now: None
         self._parked: deque[tuple[Question, NodeId, int]] = deque()
         self._parked_bytes = 0
@@ -79,6 +81,7 @@ class Registrar:
         self.mark, self.short_mark = mark, short_mark_of(mark)
         if self.rival is not None and not self._denies(self.rival.epoch, self.rival.mark):
             self.rival = None
+        self.members = frozenset(registry.ids())
         self._asked.clear()
         self._behind_since = None
         self._post.emit(RegistryAdopted(signed, registry))
@@ -168,7 +171,7 @@ class Registrar:
         if question.epoch > self.registry.epoch:
             self.park(question, peer, now)
             return False
-        if question.epoch < self.registry.since[partition]:
+        if question.epoch < self.registry.table[partition].since:
             self._post.send(RegistryOffer(self.signed), peer)
             self.refuse(question, peer, STALE_EPOCH)
             return False

@@ -8,24 +8,23 @@ the membership's view of who is up: a wrong rumour costs time, not data.
 Each registry names those before it (``lineage.py``): two of one epoch with other bytes, or one
 whose predecessors are not ours, prove that the issuer's past was set back.
 
-``owners[p]`` lists who owns partition p since epoch ``since[p]``; ``former[p]`` who owned it
-before, since epoch ``former_since[p]``. The former are asked by new owners for what they hold,
-and keep it until they know that all new owners have it.
+``table[p]`` says who owns partition p, and who is to follow them (``ownership.py``). Each function
+below takes a registry and returns the next one; none knows how it comes to be signed and told, so
+that a log can carry these steps as well as an issuer.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
 from gossip.errors import Forged, InvalidRequest, Malformed
 from gossip.ids import ClusterId, NodeId
 from gossip.state.admitted import Admitted, Removed
-from gossip.state.limits import PARTITIONS, REPLICAS
+from gossip.state.limits import PARTITIONS, PARTITIONS_MAX, REPLICAS
 from gossip.state.lineage import LINEAGE_MAX, Mark, mark_at, mark_of
+from gossip.state.ownership import Ownership, Stage
 from gossip.state.placement import Owners, assign, partition_of
-
-_Item = TypeVar("_Item")
 
 REMOVED_MAX = 256
 """So many of those that were removed are remembered; those removed last."""
@@ -42,18 +41,27 @@ class UnknownNode(InvalidRequest):
     """No node of the registry has this id; nothing was changed."""
 
 
+class WouldLose(InvalidRequest):
+    """Removing this node may lose what only it had; nothing was changed."""
+
+    def __init__(self, name: str, partitions: Sequence[int], total: int) -> None:
+        self.partitions = tuple(partitions)
+        super().__init__(
+            f"so few owners of {len(partitions)} of {total} partitions would be left without "
+            f"{name!r} that acknowledged writes may be gone with it; nothing was changed. Start "
+            "owners that are switched off, and let them finish (`covey ring`), or accept the loss"
+        )
+
+
 class Registry(msgspec.Struct, frozen=True, array_like=True):
     """Who belongs, and who owns what; see the module's text."""
 
     cluster_id: ClusterId
     epoch: Annotated[int, msgspec.Meta(ge=1)]
-    partitions: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    partitions: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS_MAX)]
     replicas: Annotated[int, msgspec.Meta(ge=1, le=16)]
     nodes: tuple[Admitted, ...]
-    owners: tuple[Owners, ...]
-    former: tuple[Owners, ...]
-    since: tuple[int, ...]
-    former_since: tuple[int, ...]
+    table: tuple[Ownership, ...]
     removed: Annotated[tuple[Removed, ...], msgspec.Meta(max_length=REMOVED_MAX)] = ()
     """Who belonged once, those removed last first."""
     lineage: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LINEAGE_MAX)] = ()
@@ -77,15 +85,16 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
 
     def check(self) -> None:
         """Check that the parts fit together. Raises Malformed."""
-        tables = (self.owners, self.former, self.since, self.former_since)
-        if any(len(table) != self.partitions for table in tables):
-            raise Malformed("a registry whose tables do not fit its number of partitions")
+        if len(self.table) != self.partitions:
+            raise Malformed("a registry whose table does not fit its number of partitions")
         known = {node.id for node in self.nodes}
         if len(known) != len(self.nodes) or not known:
             raise Malformed("a registry without nodes, or with one node twice")
-        for owners in self.owners:
-            if not owners or len(set(owners)) != len(owners) or not known.issuperset(owners):
+        for ownership in self.table:
+            if not ownership.is_sound or known.isdisjoint(ownership.readers):
                 raise Malformed("a registry with a partition that is not owned by its nodes")
+            if ownership.since > self.epoch:
+                raise Malformed("a registry with owners of an epoch that is yet to come")
 
     @property
     def mark(self) -> Mark:
@@ -112,9 +121,27 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         """Return the partition of a key."""
         return partition_of(key, self.partitions)
 
+    def ownership_of(self, key: str) -> Ownership:
+        """Return who owns a key, and who is to follow."""
+        return self.table[self.partition_of(key)]
+
     def owners_of(self, key: str) -> Owners:
         """Return the owners of a key."""
-        return self.owners[self.partition_of(key)]
+        return self.ownership_of(key).owners
+
+    @property
+    def owners(self) -> tuple[Owners, ...]:
+        """The owners of each partition."""
+        return tuple(ownership.owners for ownership in self.table)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no partition is on its way to other owners."""
+        return all(ownership.stage is Stage.SETTLED for ownership in self.table)
+
+    def changed_after(self, epoch: int) -> set[int]:
+        """Return the partitions whose entry has changed since that epoch."""
+        return {p for p, ownership in enumerate(self.table) if ownership.since > epoch}
 
 
 _DECODER = msgspec.msgpack.Decoder(Registry)
@@ -157,17 +184,13 @@ def found(
     replicas: int = REPLICAS,
 ) -> Registry:
     """Return the registry of a covey of one."""
-    none: tuple[Owners, ...] = ((),) * partitions
     return Registry(
         cluster_id=cluster_id,
         epoch=1,
         partitions=partitions,
         replicas=replicas,
         nodes=(node,),
-        owners=assign((), (node,), partitions, replicas),
-        former=none,
-        since=(1,) * partitions,
-        former_since=(0,) * partitions,
+        table=tuple(Ownership(owners, 1) for owners in assign((), (node,), partitions, replicas)),
     )
 
 
@@ -200,49 +223,77 @@ def amend(registry: Registry, entry: Admitted) -> Registry:
     if registry.node(entry.id) is None:
         raise UnknownNode(f"no node {entry.id:016x} belongs to this covey")
     nodes = tuple(entry if node.id == entry.id else node for node in registry.nodes)
-    return msgspec.structs.replace(registry, epoch=registry.epoch + 1, nodes=nodes)
+    lineage = (registry.mark, *registry.lineage)[:LINEAGE_MAX]
+    return msgspec.structs.replace(registry, epoch=registry.epoch + 1, nodes=nodes, lineage=lineage)
 
 
-def remove(registry: Registry, node: NodeId) -> Registry:
-    """Return the next registry, without this node. Raises UnknownNode, InvalidRequest."""
+def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Registry:
+    """Return the next registry, without this node. Raises UnknownNode, InvalidRequest.
+
+    Where so few other owners of a partition are left that an acknowledged write may be on none of
+    them, that is WouldLose; with ``accept_loss`` the partition goes on with what is left.
+    """
     leaver = registry.node(node)
     if leaver is None:
         raise UnknownNode(f"no node {node:016x} belongs to this covey")
     others = tuple(entry for entry in registry.nodes if entry.id != node)
     if not others:
         raise InvalidRequest("the last node of a covey cannot be removed")
+    lossy = losses(registry, node)
+    if lossy and not accept_loss:
+        raise WouldLose(leaver.name, lossy, registry.partitions)
     gone = Removed(leaver.id, leaver.name, registry.epoch + 1)
     return msgspec.structs.replace(
         _next(registry, others), removed=(gone, *registry.removed)[:REMOVED_MAX]
     )
 
 
-def _next(registry: Registry, nodes: tuple[Admitted, ...]) -> Registry:
-    """Return the registry of the next epoch, with partitions placed anew."""
-    epoch = registry.epoch + 1
-    owners = assign(registry.owners, nodes, registry.partitions, registry.replicas)
-    moved = [set(new) != set(old) for new, old in zip(owners, registry.owners, strict=True)]
-    return Registry(
-        cluster_id=registry.cluster_id,
+def losses(registry: Registry, node: NodeId) -> tuple[int, ...]:
+    """Return the partitions of which acknowledged writes may be gone without this node."""
+    left = frozenset(registry.ids()) - {node}
+    return tuple(p for p, ownership in enumerate(registry.table) if ownership.is_loss(left))
+
+
+def advance(registry: Registry, done: Mapping[int, frozenset[NodeId]], epoch: int) -> Registry:
+    """Return the next registry, in which partitions that are ready for it are a stage further.
+
+    ``done[p]`` names the nodes that have done what the stage of p asks of them, as of the registry
+    of ``epoch``; what has changed since then is left alone. Returns the same one if nothing is
+    ready.
+    """
+    members, next_epoch = frozenset(registry.ids()), registry.epoch + 1
+    nobody: frozenset[NodeId] = frozenset()
+    table = tuple(
+        ownership.advanced(done.get(p, nobody), members, next_epoch)
+        if ownership.since <= epoch
+        else ownership
+        for p, ownership in enumerate(registry.table)
+    )
+    return registry if table == registry.table else _next(registry, registry.nodes, table)
+
+
+def _next(
+    registry: Registry, nodes: tuple[Admitted, ...], table: tuple[Ownership, ...] | None = None
+) -> Registry:
+    """Return the registry of the next epoch: who is gone is let go of, targets are set anew."""
+    epoch, members = registry.epoch + 1, frozenset(node.id for node in nodes)
+    before = [ownership.target for ownership in table or registry.table]
+    targets = assign(before, nodes, registry.partitions, registry.replicas)
+    return msgspec.structs.replace(
+        registry,
         epoch=epoch,
-        partitions=registry.partitions,
-        replicas=registry.replicas,
         nodes=nodes,
-        owners=owners,
-        former=_choose(moved, registry.owners, registry.former),
-        since=_choose(moved, (epoch,) * registry.partitions, registry.since),
-        former_since=_choose(moved, registry.since, registry.former_since),
-        removed=registry.removed,
+        table=tuple(
+            _step(ownership, members, target, epoch)
+            for ownership, target in zip(table or registry.table, targets, strict=True)
+        ),
         lineage=(registry.mark, *registry.lineage)[:LINEAGE_MAX],
-        merged=registry.merged,
     )
 
 
-def _choose(
-    moved: Sequence[bool], changed: Sequence[_Item], unchanged: Sequence[_Item]
-) -> tuple[_Item, ...]:
-    """Take from ``changed`` where a partition moved, else from ``unchanged``."""
-    return tuple(
-        new if was_moved else old
-        for was_moved, new, old in zip(moved, changed, unchanged, strict=True)
-    )
+def _step(
+    ownership: Ownership, members: frozenset[NodeId], target: Owners, epoch: int
+) -> Ownership:
+    if ownership.is_loss(members):
+        ownership = ownership.rescued(members, target, epoch)
+    return ownership.without(members, epoch).aimed_at(target, epoch)

@@ -75,9 +75,9 @@ class Repair:
         """A pass is over."""
         self._running.discard((partition, peer))
 
-    def restart(self) -> None:
-        """The placement has changed: what was wanted may be no more."""
-        self._wanted.clear()
+    def restart(self, changed: set[int]) -> None:
+        """The owners of these partitions have changed: what was wanted may be no more."""
+        self._wanted = {pair: None for pair in self._wanted if pair[0] not in changed}
         self._surveys.clear()
         self._hurry = True
         self._round.clear()
@@ -87,8 +87,8 @@ class Repair:
         registry = self._registrar.registry
         return [
             partition
-            for partition, owners in enumerate(registry.owners)
-            if peer in owners and self._replica.is_complete(partition, registry)
+            for partition, ownership in enumerate(registry.table)
+            if peer in ownership.holders and self._replica.is_complete(partition, registry)
         ]
 
     def survey(self, peer: NodeId) -> None:
@@ -138,8 +138,9 @@ class Repair:
     def _peers(self) -> list[NodeId]:
         """Return the nodes that own something together with us."""
         me = self._post.me
-        tables = [owners for owners in self._registrar.registry.owners if me in owners]
-        return sorted({node for owners in tables for node in owners} - {me})
+        table = [each.holders for each in self._registrar.registry.table if me in each.holders]
+        others = {node for holders in table for node in holders} - {me}
+        return sorted(others & self._registrar.members)
 
     def deadline(self) -> Instant:
         """Return when the next survey is due."""

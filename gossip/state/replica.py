@@ -46,6 +46,7 @@ from gossip.state.storage import (
     RecordChange,
     Storage,
 )
+from gossip.state.takeover import NO_EPOCH, Copy
 from gossip.trials import OnTrial, trusted
 
 ACTOR_BITS = 64
@@ -271,15 +272,11 @@ class Replica:
                 left = left or bool(self.record(partition, key).context)
         held.bare = left
 
-    def hold(self, partition: int, since: int | None) -> None:
-        """Note for which era of its owners a partition is complete here; None for none."""
-        if self.holdings.get(partition) == since:
-            return
-        if since is None:
-            del self.holdings[partition]
-        else:
-            self.holdings[partition] = since
-            self.damaged.discard(partition)
+    def hold(self, partition: int, since: int) -> None:
+        """Note that a partition is complete here for those who own it since this epoch."""
+        assert since > NO_EPOCH, "0 on the disk stands for a damaged copy"
+        self.holdings[partition] = since
+        self.damaged.discard(partition)
         change = HoldingChange(partition, since)
         self._change(self._partition(partition), ("holding", partition), change)
 
@@ -289,15 +286,15 @@ class Replica:
         change = HoldingChange(partition, None)
         self._change(self._partition(partition), ("holding", partition), change)
 
+    def copy(self, partition: int) -> Copy:
+        """Return what can be said of the copy of a partition."""
+        return Copy(partition not in self.damaged, self.holdings.get(partition, NO_EPOCH))
+
     def is_complete(self, partition: int, registry: Registry) -> bool:
         """Tell whether reads of a partition may be answered here."""
-        since = registry.since[partition]
-        return self.me in registry.owners[partition] and self.holdings.get(partition) == since
-
-    def is_source(self, partition: int, registry: Registry) -> bool:
-        """Tell whether new owners may count this copy among the former owners' complete ones."""
-        eras = (registry.since[partition], registry.former_since[partition])
-        return self.holdings.get(partition) in eras
+        ownership = registry.table[partition]
+        copy = self.copy(partition)
+        return self.me in ownership.readers and copy.has_all_before(ownership.readers_since)
 
     def forget(self, partition: int) -> None:
         """Let go of a whole copy; see the module's text."""

@@ -15,6 +15,7 @@ import msgspec
 
 from gossip.clock import Stamp
 from gossip.errors import InvalidRequest
+from gossip.ids import NodeId
 from gossip.state.dots import Dot
 from gossip.state.limits import (
     KEY_BYTES_MAX,
@@ -163,6 +164,17 @@ class WatchEvent(msgspec.Struct, frozen=True):
     key: str
     kind: str
     values: tuple[Value, ...]
+
+
+class OwnersReady(msgspec.Struct, frozen=True):
+    """At an issuer: partitions that can go on, with who has done what their stage asks.
+
+    ``epoch`` is the registry's under which they have. The runtime signs the next one; see
+    ``registry.advance``.
+    """
+
+    epoch: int
+    done: dict[int, frozenset[NodeId]]
 
 
 class RegistryAdopted(msgspec.Struct, frozen=True):

@@ -49,7 +49,7 @@ class Scanning:
             partition
             for partition in dict.fromkeys(message.partitions)
             if partition < registry.partitions
-            and message.epoch >= registry.since[partition]
+            and message.epoch >= registry.table[partition].since
             and self._replica.is_complete(partition, registry)
         )
         self._open.append(_OpenScan(message, peer, registry.epoch, answered, now))

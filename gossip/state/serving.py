@@ -56,7 +56,7 @@ class Serving:
         partition = self._registrar.registry.partition_of(message.key)
         if not self._registrar.agrees(message, partition, peer, now):
             return
-        if self._post.me not in self._registrar.registry.owners[partition]:
+        if self._post.me not in self._registrar.registry.table[partition].holders:
             self._registrar.refuse(message, peer, NOT_OWNER)
             return
         self._replica.merge(partition, message.key, message.state, now)
@@ -85,8 +85,8 @@ class Serving:
             partition
             for partition, digest, clock_mark in message.marks
             if self._known(partition)
-            and self._post.me in registry.owners[partition]
-            and message.epoch >= registry.since[partition]
+            and self._post.me in registry.table[partition].holders
+            and message.epoch >= registry.table[partition].since
             and (
                 digest != self._replica.digest(partition)
                 or clock_mark != self._replica.clock_mark(partition)
@@ -102,7 +102,7 @@ class Serving:
         answer = Compared(
             message.number,
             message.digest == replica.digest(partition),
-            replica.is_source(partition, self._registrar.registry),
+            replica.copy(partition),
             replica.coverage(partition),
         )
         self._post.send(answer, peer, replica.token(partition))
@@ -124,13 +124,13 @@ class Serving:
             return
         partition = message.partition
         registry = self._registrar.registry
-        owner = self._post.me in registry.owners[partition]
+        holds = self._post.me in registry.table[partition].holders
         answers: list[tuple[str, KeyState]] = []
         size = 0
         for key, state in message.states:
             if registry.partition_of(key) != partition:
                 raise WrongPartition(f"key {key!r} does not belong to partition {partition}")
-            if owner:
+            if holds:
                 self._replica.merge(partition, key, state, now)
             # A former owner only gives: what it took in now, it would have to hand on again.
             mine = self._replica.answer(partition, key, state.dots())

@@ -68,13 +68,16 @@ class Owners:
 
     def changed(self, key: str, before: Record, after: Record, token: int) -> None:
         """Tell of a change, once it is on disk."""
-        if not self._subscriptions or self._post.me not in self._registrar.registry.owners_of(key):
+        if not self._subscriptions or self._post.me not in self._holders(key):
             return
         came = tuple(v for v in after.live if v.dot not in before.dots())
         went = tuple(sorted(before.dots() - after.dots()))
         for (peer, number), subscription in self._subscriptions.items():
             if subscription.wants(key):
                 self._post.send(Changed(number, key, came, went, len(after.live)), peer, token)
+
+    def _holders(self, key: str) -> tuple[NodeId, ...]:
+        return self._registrar.registry.ownership_of(key).holders
 
     def wake(self, now: Instant) -> None:
         """Forget leases that were not renewed."""
@@ -136,7 +139,7 @@ class Watchers:
 
     def _tellers(self, watch: Watch) -> tuple[NodeId, ...]:
         registry = self._registrar.registry
-        return registry.ids() if watch.key is None else registry.owners_of(watch.key)
+        return registry.ids() if watch.key is None else registry.ownership_of(watch.key).holders
 
     def _subscribe(self, number: int, watch: Watch) -> None:
         text = watch.prefix if watch.key is None else watch.key

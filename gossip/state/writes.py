@@ -5,9 +5,11 @@
     commit here ─(on disk)─> tell the other owners ─(W have it on disk)─> ok
                                      └─(time is over)─> indeterminate; repair goes on
 
-Our own copy counts like any other: when it is on disk. If the owners change under way, the
-count starts again among the new ones. What misses W is kept, and the missing owners are put on
-the list of comparisons: a write is only ever repaired forward, never rolled back.
+While a partition is on its way to other owners, W of the old ones and W of the new ones must have
+it on disk (``ownership.py`` says when). Our own copy counts like any other: when it is on disk. If
+the owners change under way, the count starts again among those of now. What misses W is
+kept, and the missing owners are put on the list of comparisons: a write is only ever repaired
+forward, never rolled back.
 """
 
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from gossip.state.agenda import Agenda
 from gossip.state.dots import Dot
 from gossip.state.limits import REFUSALS_MAX, VALUE_BYTES_MAX
 from gossip.state.messages import Store, Stored
+from gossip.state.ownership import Ownership
 from gossip.state.post import Post
 from gossip.state.records import KeyState, encode_context
 from gossip.state.registrar import Registrar
@@ -37,16 +40,31 @@ class Write:
         self.state = state
         self.context = context
         self.w: int | None = None
-        self.needed = 0
-        self.owners: tuple[NodeId, ...] = ()
+        self.ownership = Ownership((), 0)
         self.acks: set[NodeId] = set()
         self.refusals = 0
+        self.until: Instant = 0.0
         self.finish: Finish = lambda _result, _now: None
 
     def result(self, outcome: str) -> PutResult:
-        """Return how it stands."""
-        versions = len(self.state.live)
-        return PutResult(outcome, len(self.acks), self.needed, self.context, versions)
+        """Return how it stands, in the set of owners that is furthest behind."""
+        acks, needed = min(self._counts(), key=lambda counted: counted[0] - counted[1])
+        return PutResult(outcome, acks, needed, self.context, len(self.state.live))
+
+    def is_acknowledged(self) -> bool:
+        """Tell whether enough have it on disk, of each set of owners whose word counts."""
+        return all(acks >= needed for acks, needed in self._counts())
+
+    def _counts(self) -> list[tuple[int, int]]:
+        """Return how many of each such set have it, and how many are needed."""
+        return [
+            (len(self.acks.intersection(nodes)), self._needed(nodes))
+            for nodes in self.ownership.writers
+        ]
+
+    def _needed(self, nodes: tuple[NodeId, ...]) -> int:
+        # A w that was valid for the owners of before may be too large for fewer new ones.
+        return quorum(min(self.w, len(nodes)) if self.w else None, len(nodes), "w")
 
 
 class Writes:
@@ -79,7 +97,7 @@ class Writes:
         """
         registry = self._registrar.registry
         partition = registry.partition_of(key)
-        quorum(w, len(registry.owners[partition]), "w")
+        quorum(w, len(registry.table[partition].readers), "w")
         if value is not None and self._grows_too_large(partition, key, value, replaced):
             reason = (
                 f"the versions under this key would exceed {VALUE_BYTES_MAX} bytes; read it, and "
@@ -90,10 +108,8 @@ class Writes:
         state, dot = self._replica.write(partition, key, value, replaced, now)
         write = Write(key, partition, state, encode_context(key, [dot] if dot else []))
         write.w, write.finish = w, finish
-        number = self._post.number()
-        self._writes[number] = write
-        self._agenda.set(number, now + timeout_s)
-        self._tell_all(number, write)
+        write.until = now + timeout_s
+        self._tell_all(write)
 
     def _grows_too_large(
         self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None
@@ -104,16 +120,22 @@ class Writes:
         left = sum(len(v.value) for v in live if v.dot not in gone)
         return left + len(value) > VALUE_BYTES_MAX and left > 0
 
-    def _tell_all(self, number: int, write: Write) -> None:
-        """Start counting among the owners of now."""
-        write.owners = self._registrar.registry.owners[write.partition]
-        # A w that was valid for the old owners may be too large for fewer new ones.
-        write.needed = quorum(
-            min(write.w, len(write.owners)) if write.w else None, len(write.owners), "w"
-        )
+    def _tell_all(self, write: Write) -> None:
+        """Start counting among the owners of now, under a number of its own.
+
+        What one of them had on its disk under other owners, it may have let go of since.
+        """
+        number = self._post.number()
+        self._writes[number] = write
+        self._agenda.set(number, write.until)
+        write.ownership = self._registrar.registry.table[write.partition]
         write.acks = set()
-        for owner in write.owners:
-            self._tell(number, write, owner)
+        for node in self._told(write):
+            self._tell(number, write, node)
+
+    def _told(self, write: Write) -> list[NodeId]:
+        """Return who is to have it; who was removed is not asked."""
+        return [node for node in write.ownership.holders if node in self._registrar.members]
 
     def _tell(self, number: int, write: Write, owner: NodeId) -> None:
         token = self._replica.token(write.partition)
@@ -128,9 +150,8 @@ class Writes:
         write = self._writes.get(message.number)
         if write is None:
             return False
-        if peer in write.owners:
-            write.acks.add(peer)
-        if len(write.acks) >= write.needed:
+        write.acks.add(peer)
+        if write.is_acknowledged():
             self._end(message.number, write, "ok", now)
         return True
 
@@ -147,30 +168,32 @@ class Writes:
         if write is None:
             return False
         write.refusals += 1
-        if peer in write.owners and write.refusals <= REFUSALS_MAX:
+        if peer in write.ownership.holders and write.refusals <= REFUSALS_MAX:
             self._tell(number, write, peer)
         return True
 
     def adopted(self, epoch_before: int) -> None:
         """Count again where the owners changed."""
-        since = self._registrar.registry.since
+        table = self._registrar.registry.table
         for number, write in list(self._writes.items()):
-            if since[write.partition] > epoch_before:
-                self._tell_all(number, write)
+            if table[write.partition].since > epoch_before:
+                del self._writes[number]
+                self._agenda.cancel(number)
+                self._tell_all(write)
 
     def returned(self, peer: NodeId) -> None:
         """A peer can be reached again: tell it what it has not acknowledged."""
         for number, write in self._writes.items():
-            if peer in write.owners and peer not in write.acks:
+            if peer in write.ownership.holders and peer not in write.acks:
                 self._tell(number, write, peer)
 
     def wake(self, now: Instant) -> None:
         """End writes whose time is over."""
         for number in self._agenda.pop_due(now):
             write = self._writes[number]
-            for owner in write.owners:
-                if owner not in write.acks:
-                    self._repair.want(write.partition, owner)
+            for node in self._told(write):
+                if node not in write.acks:
+                    self._repair.want(write.partition, node)
             self._end(number, write, "indeterminate", now)
 
     def deadline(self) -> Instant | None:

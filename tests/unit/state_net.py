@@ -11,14 +11,23 @@ from typing import Any
 
 from gossip.ids import NodeId
 from gossip.machine import Emit, Persist, SendFrame
-from gossip.state.admitted import Admitted
+from gossip.state.admitted import ISSUER, Admitted
+from gossip.state.ownership import Ownership
 from gossip.state.plane import StatePlane
-from gossip.state.registry import Registry, SignedRegistry, admit, found
-from gossip.state.requests import Completed, Request, Result, WatchEvent
+from gossip.state.registry import Registry, SignedRegistry, admit, advance, found
+from gossip.state.requests import (
+    Completed,
+    OwnersReady,
+    RegistryAdopted,
+    Request,
+    Result,
+    WatchEvent,
+)
 from gossip.state.storage import MemoryStorage
 
 CLUSTER = bytes(range(16))
 SIGNATURE = b"signed by the issuer"
+FIRST = 1
 
 
 def verify(payload: bytes, signature: bytes) -> bool:
@@ -30,7 +39,8 @@ def sign(registry: Registry) -> bytes:
 
 
 def node(number: int, zone: str = "", weight: float = 1.0) -> Admitted:
-    return Admitted(number, f"node-{number}", weight=weight, zone=zone)
+    roles = (ISSUER,) if number == FIRST else ()
+    return Admitted(number, f"node-{number}", weight=weight, zone=zone, roles=roles)
 
 
 def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) -> Registry:
@@ -39,18 +49,8 @@ def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) 
     registry = found(CLUSTER, node(first), partitions, replicas)
     for number in others:
         registry = admit(registry, node(number))
-    none = ((),) * partitions
-    return Registry(
-        CLUSTER,
-        1,
-        partitions,
-        replicas,
-        registry.nodes,
-        registry.owners,
-        none,
-        (1,) * partitions,
-        (0,) * partitions,
-    )
+    table = tuple(Ownership(each.target, 1) for each in registry.table)
+    return Registry(CLUSTER, 1, partitions, replicas, registry.nodes, table)
 
 
 class Net:
@@ -66,10 +66,13 @@ class Net:
         self.delay_s: Callable[[NodeId, NodeId], float] = lambda _a, _b: 0.001
         self.save_s: Callable[[NodeId], float] = lambda _node: 0.002
         self.lives: dict[NodeId, int] = defaultdict(int)
+        self.kept: dict[NodeId, Registry] = {}
+        """The registry that each node has on its disk."""
         self.frames = 0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._arrival: dict[tuple[NodeId, NodeId], float] = {}
+        self._due: dict[NodeId, float] = {}
         self._saved_at: dict[NodeId, float] = {}
         self.actors = random.Random(seed + 1)
         for member in registry.nodes:
@@ -78,10 +81,11 @@ class Net:
     def start(self, number: NodeId, registry: Registry | None = None) -> StatePlane:
         self.lives[number] += 1
         actor = self.actors.getrandbits(64)
+        self.kept[number] = registry or self.registry
         plane = StatePlane(
             number,
             actor,
-            sign(registry or self.registry),
+            sign(self.kept[number]),
             verify,
             self.storages[number],
             random.Random(self.rng.random()),
@@ -96,6 +100,7 @@ class Net:
     def crash(self, number: NodeId) -> None:
         """What was not saved is gone; frames under way may still arrive."""
         del self.planes[number]
+        self._due.pop(number, None)
         self.lives[number] += 1
 
     def at(self, when: float, action: Callable[[], None]) -> None:
@@ -103,6 +108,7 @@ class Net:
         heapq.heappush(self._queue, (when, self._count, action))
 
     def settle(self, number: NodeId) -> None:
+        """Do what a plane wants done, behind each call of one of its methods."""
         plane = self.planes[number]
         for effect in list(plane.effects()):
             match effect:
@@ -115,6 +121,20 @@ class Net:
                     self.results[number, request] = result
                 case Emit(WatchEvent() as event):
                     self.watched.append(event)
+                case Emit(RegistryAdopted(registry=registry)):
+                    self.kept[number] = registry
+                case Emit(OwnersReady() as ready):
+                    self.advance(number, ready)
+        due = self.planes[number].deadline()
+        self._due.pop(number, None)
+        if due is not None:
+            self._due[number] = due
+
+    def advance(self, number: NodeId, ready: OwnersReady) -> None:
+        """Sign the next registry, as the runtime of the issuer does, and have it told."""
+        self.registry = advance(self.registry, ready.done, ready.epoch)
+        self.planes[number].adopt(sign(self.registry), self.now, announce=True)
+        self.settle(number)
 
     def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
         self.frames += 1
@@ -141,17 +161,20 @@ class Net:
         def saved() -> None:
             if self.lives[number] == life and number in self.planes:
                 self.storages[number].apply(batch.changes)
+                self.committed(number, batch)
                 self.planes[number].persisted(batch.token, self.now)
                 self.settle(number)
 
         self.at(done, saved)
 
+    def committed(self, number: NodeId, batch: Persist) -> None:
+        """A batch is in a node's storage."""
+
     def run(self, seconds: float) -> None:
         """Let time pass."""
         until = self.now + seconds
         while True:
-            timers = [(due, n) for n, p in self.planes.items() if (due := p.deadline()) is not None]
-            timer = min(timers, default=(until + 1, 0))
+            timer = min(((due, n) for n, due in self._due.items()), default=(until + 1, 0))
             event = self._queue[0][0] if self._queue else until + 1
             if min(timer[0], event) > until:
                 self.now = until
@@ -186,6 +209,8 @@ class Net:
     def adopt(self, registry: Registry, *numbers: NodeId) -> None:
         self.registry = registry
         for number in numbers or tuple(self.planes):
+            if number not in self.planes:
+                continue
             self.planes[number].adopt(sign(registry), self.now)
             self.settle(number)
 

@@ -288,7 +288,11 @@ def test_ring(client: Client) -> None:
         "bob": "suspect",
     }
     one = client.get("/api/v1/ring", key="k")
-    assert {owner["name"] for owner in one["owners"]} == {"ada", "bob"}
+    assert [owner["name"] for owner in one["owners"]] == ["ada"]
+    assert one["stage"] == "copying", "bob never ran"
+    assert {owner["name"] for owner in one["pending"]} == {"ada", "bob"}
+    assert ring["moving"] == {"copying": 256, "joining": 0, "leaving": 0}
+    assert {node["name"]: node["pending"] for node in ring["nodes"]} == {"ada": 0, "bob": 256}
     assert 0 <= one["partition"] < ring["partitions"]
 
 

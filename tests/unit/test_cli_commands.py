@@ -105,7 +105,9 @@ def test_ring(served: Served, covey: Covey) -> None:
     assert [line.split("\t")[0] for line in outcome.stdout.splitlines()] == ["ada", "bob"]
     assert "256 partitions" in outcome.stderr
     assert "256 partitions" not in covey("-q", "ring").stderr
+    assert "On their way to other owners: 256 copying." in outcome.stderr
     assert "owner\tada (alive)\n" in covey("ring", "k").stdout
+    assert "pending\tbob (suspect, copying)\n" in covey("ring", "k").stdout
 
 
 def test_outbox(served: Served, covey: Covey) -> None:

@@ -6,15 +6,19 @@ import pytest
 from gossip.errors import Forged, InvalidRequest, Malformed
 from gossip.state.admitted import SERIAL_BYTES, Removed
 from gossip.state.lineage import LINEAGE_MAX, mark_at, mark_of
+from gossip.state.ownership import Ownership, Stage
 from gossip.state.registry import (
     REMOVED_MAX,
     NameTaken,
     Registry,
     SignedRegistry,
     UnknownNode,
+    WouldLose,
     admit,
+    advance,
     follow,
     found,
+    losses,
     open_registry,
     remove,
 )
@@ -25,28 +29,95 @@ def test_a_covey_begins_with_one_node_that_owns_everything() -> None:
     registry = found(CLUSTER, node(7))
     assert registry.epoch == 1
     assert set(registry.owners) == {(7,)}
-    assert set(registry.former) == {()}
+    assert registry.is_settled
     assert registry.owners_of("lamp") == (7,)
 
 
-def test_every_change_is_an_epoch_and_remembers_who_owned_before() -> None:
+def all_done(registry: Registry) -> dict[int, frozenset[int]]:
+    return {p: frozenset(each.holders) for p, each in enumerate(registry.table)}
+
+
+def settled(registry: Registry) -> Registry:
+    """Return the registry once everybody has done what the stages ask."""
+    while not registry.is_settled:
+        registry = advance(registry, all_done(registry), registry.epoch)
+    return registry
+
+
+def test_a_newcomer_owns_nothing_before_it_has_what_there_is() -> None:
+    before = found(CLUSTER, node(1), partitions=16)
+    registry = admit(before, node(2))
+    assert registry.epoch == 2
+    assert registry.owners == before.owners
+    assert {each.pending for each in registry.table} == {(1, 2)}
+    stages = []
+    while not registry.is_settled:
+        [stage] = {each.stage for each in registry.table}
+        stages.append(stage)
+        assert advance(registry, {}, registry.epoch) is registry
+        registry = advance(registry, all_done(registry), registry.epoch)
+    assert stages == [Stage.COPYING, Stage.JOINING, Stage.LEAVING]
+    assert set(registry.owners) == {(1, 2)}
+
+
+def test_who_stays_in_a_target_goes_no_step_back_when_others_come() -> None:
+    registry = admit(found(CLUSTER, node(1), partitions=16), node(2))
+    kept = admit(registry, node(3))
+    assert kept.owners == registry.owners
+    for before, after in zip(registry.table, kept.table, strict=True):
+        assert set(before.pending) <= set(after.pending), "three nodes, three owners"
+    fourth = admit(kept, node(4))
+    for before, after in zip(kept.table, fourth.table, strict=True):
+        assert before == after or set(before.pending) != set(after.pending)
+    assert any(before == after for before, after in zip(kept.table, fourth.table, strict=True))
+
+
+def test_what_was_done_under_an_older_entry_counts_for_nothing() -> None:
+    registry = admit(found(CLUSTER, node(1), partitions=16), node(2))
+    after = admit(registry, node(3))
+    assert advance(after, all_done(registry), registry.epoch) is after
+
+
+def test_a_removed_node_counts_until_others_have_taken_over() -> None:
     registry = found(CLUSTER, node(1), partitions=16)
-    for number in range(2, 7):
-        before = registry
-        registry = admit(registry, node(number))
-        assert registry.epoch == before.epoch + 1
-        for p in range(16):
-            if set(registry.owners[p]) != set(before.owners[p]):
-                assert registry.former[p] == before.owners[p]
-                assert registry.since[p] == registry.epoch
-                assert registry.former_since[p] == before.since[p]
-            else:
-                assert registry.former[p] == before.former[p]
-                assert registry.since[p] == before.since[p]
+    for number in range(2, 6):
+        registry = settled(admit(registry, node(number)))
     gone = remove(registry, 3)
     assert gone.node(3) is None
-    assert all(3 not in owners for owners in gone.owners)
-    assert any(3 in owners for owners in gone.former)
+    for before, after in zip(registry.table, gone.table, strict=True):
+        assert after.owners == before.owners
+        assert 3 not in after.target
+    assert all(3 not in owners for owners in settled(gone).owners)
+
+
+def test_who_may_have_what_nobody_else_has_is_not_removed_without_a_word() -> None:
+    registry = found(CLUSTER, node(1), partitions=16)
+    for number in (2, 3, 4):
+        registry = settled(admit(registry, node(number)))
+    once = remove(registry, 2)
+    lost = losses(once, 3)
+    assert lost == tuple(p for p, each in enumerate(once.table) if {2, 3} <= set(each.owners))
+    with pytest.raises(WouldLose, match="node-3") as refused:
+        remove(once, 3)
+    assert refused.value.partitions == lost
+    accepted = remove(once, 3, accept_loss=True)
+    for p in lost:
+        assert accepted.table[p].owners == tuple(n for n in once.table[p].owners if n in (1, 4))
+        assert accepted.table[p].owners_since == 0, "what is left counts as all"
+    assert not losses(settled(remove(registry, 2)), 3), "nothing is lost once others have it"
+
+
+def test_of_two_owners_either_may_go_at_once() -> None:
+    registry = settled(admit(found(CLUSTER, node(1), partitions=16), node(2)))
+    assert set(remove(registry, 2).owners) == {(1,)}
+
+
+def test_a_target_that_never_answers_changes_nothing() -> None:
+    registry = settled(admit(found(CLUSTER, node(1), partitions=16), node(2)))
+    ghost = admit(registry, node(3))
+    done = {p: frozenset({1, 2}) for p in range(16)}
+    assert advance(ghost, done, ghost.epoch) is ghost
+    assert all(each.writers == ((1, 2),) for each in ghost.table)
 
 
 def test_names_are_unique_and_a_node_may_be_admitted_again() -> None:
@@ -83,9 +154,14 @@ def test_every_truncation_and_a_wrong_signature_are_refused() -> None:
         open_registry(SignedRegistry(payload, b"somebody else").encode(), verify)
 
 
+def entry(*parts: object) -> dict[str, object]:
+    return {"table": (Ownership(*parts),) * 4}  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("change", [
-    {"owners": ((1,),)}, {"owners": ((),) * 4}, {"owners": ((1, 1),) * 4}, {"owners": ((9,),) * 4},
-    {"nodes": ()}, {"nodes": (node(1), node(1))}, {"since": (1,)},
+    {"table": (Ownership((1,), 1),)}, entry((), 1), entry((1, 1), 1), entry((9,), 1),
+    entry((1,), 2), entry((1,), 1, 0, (1, 1)), entry((1,), 1, 0, (), 1), entry((1,), 1, 1, (1,), 2),
+    {"nodes": ()}, {"nodes": (node(1), node(1))},
 ])  # fmt: skip
 def test_parts_that_do_not_fit_are_refused(change: dict[str, object]) -> None:
     registry = msgspec.structs.replace(found(CLUSTER, node(1), partitions=4), **change)

@@ -112,6 +112,7 @@ def test_a_change_of_who_owns_what_begins_the_scan_again() -> None:
     (again,) = plane.scanning._open
     assert again is not begun
     assert len(again.left) == PARTITIONS - SCAN_STEP_PARTITIONS
+    net.settle(1)
     net.run(3)
     result = net.results[1, number]
     assert isinstance(result, ListResult)

@@ -9,6 +9,7 @@ import pytest
 from gossip.errors import Malformed
 from gossip.state import messages as m
 from gossip.state.records import KeyState, Version
+from gossip.state.takeover import Copy
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "state-v1.json"
 
@@ -37,11 +38,12 @@ MESSAGES: list[m.Message] = [
     m.Survey(1, 7, ((0, 2**64 - 1, 0),)),
     m.Surveyed(1, (0,)),
     m.Compare(1, 7, 0, 2**64 - 1),
-    m.Compared(1, False, True, ((1, ((1, 4), (6, 6))),)),
+    m.Compared(1, False, Copy(True, 7), ((1, ((1, 4), (6, 6))),)),
     m.Page(1, 7, 0, "lamp"),
     m.Paged(1, (("lamp", ((1, 2),)),), ""),
     m.Exchange(1, 7, 0, (("lamp", STATE),)),
     m.Exchanged(1, (("lamp", STATE),)),
+    m.Reached(7, (0, 255)),
 ]
 
 
@@ -58,7 +60,7 @@ def test_pinned_bytes_come_back_as_their_messages() -> None:
 
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
-    assert m.CODEC.tags == set(range(48, 72))
+    assert m.CODEC.tags == set(range(48, 73))
 
 
 @pytest.mark.parametrize("message", [

@@ -1,0 +1,458 @@
+"""Whole state planes while their owners change in the midst of everything, and a witness.
+
+A schedule is decided by its seed. In its first part devices come and go at any moment, also within
+a tenth of a second and inside unfinished hand-overs; processes crash, the power fails and takes
+with it what the disk had not synced; links are cut, stall, and bring old frames once more; the
+issuer is away. Then comes peace. The witness hears of every commit, so that it knows which write
+was meant to replace which, and demands:
+
+* a quorum read sees every write that was acknowledged, and every version that a quorum read
+  returned, before it began, or what replaced them; and nothing that was replaced by then;
+* what was acknowledged can be read whenever most of its owners are up and reach each other;
+* in peace each partition comes to its owners, all of them agree, every acknowledged write is there
+  or was replaced, nothing is back that an acknowledged write or delete replaced, every request
+  ends, and nobody is left with keys that are not its own.
+
+What is not promised is not asked for: the power fails on one device at a time, and nobody is
+removed before the one on which it failed has compared its copy again.
+"""
+
+import copy
+import random
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from gossip.ids import NodeId
+from gossip.machine import Persist
+from gossip.state.dots import Dot
+from gossip.state.messages import CODEC, Forward
+from gossip.state.records import KeyState, decode_context
+from gossip.state.registry import WouldLose, admit, remove
+from gossip.state.requests import Delete, Get, GetResult, Put, PutResult
+from gossip.state.storage import DAMAGED, MemoryStorage
+from tests.unit.state_net import FIRST, Net, node, registry_of
+
+Named = tuple[str, Dot]
+
+KEYS = [f"key-{n}" for n in range(4)]
+PARTITIONS = 3
+NODES_MAX = 6
+STEPS = 60
+PAUSES_S = [0.0005, 0.003, 0.02, 0.05, 0.1, 0.3, 1.0, 4.0]
+SYNC_INTERVAL_S = 1.0
+CALM_S = 20.0
+PEACE_S = 180.0
+LOOK_S = 3.0
+
+MUST_HAPPEN = (
+    "handovers/taken", "handovers/let_go", "reads/diverged", "reads/weighed_again",
+    "writes/indeterminate", "reads/unavailable", "requests/refused", "requests/forwarded",
+    "repairs/keys", "schedule/joined within a hand-over", "schedule/removed within a hand-over",
+    "schedule/removal refused", "schedule/loss accepted", "schedule/batches lost",
+    "schedule/frames again", "schedule/issuer away within a hand-over", "schedule/read in calm",
+    "schedule/writes acknowledged",
+)  # fmt: skip
+
+
+class Violation(AssertionError):
+    """The witness has noticed something."""
+
+
+class Request:
+    """What the witness remembers of a request that is under way."""
+
+    def __init__(
+        self, key: str, expected: set[Named], killed: set[Named], *, deletes: bool
+    ) -> None:
+        self.key, self.expected, self.killed, self.deletes = key, expected, killed, deletes
+
+
+class Trouble(Net):
+    """A net in which everything goes wrong, and which knows what was meant."""
+
+    def __init__(self, seed: int) -> None:
+        self.replicas = (3, 3, 3, 2, 1)[seed % 5]
+        self.counts: Counter[str] = Counter()
+        self.meant: set[Named] = set()
+        self.meant_by: dict[Named, set[Named]] = {}
+        self.acked: set[Named] = set()
+        self.read: set[Named] = set()
+        self.killed: set[Named] = set()
+        self.open: dict[tuple[NodeId, int], Request] = {}
+        self.contexts: dict[str, list[bytes]] = {key: [] for key in KEYS}
+        self.synced: dict[NodeId, MemoryStorage] = {}
+        self.unsynced: dict[NodeId, list[Persist]] = {}
+        self.down: set[NodeId] = set()
+        self.trouble_rng = random.Random(f"trouble {seed}")
+        count = self.trouble_rng.choice([1, 1, 3, 4])
+        self.noise = self.trouble_rng.choice([0.0, 0.02, 0.1])
+        self.newest = count
+        super().__init__(registry_of(range(1, count + 1), PARTITIONS, self.replicas), seed)
+        self.at(self.now + SYNC_INTERVAL_S, self.sync_all)
+
+    # What the net does otherwise
+
+    def start(self, number: NodeId, registry: Any = None) -> Any:
+        self.synced.setdefault(number, MemoryStorage())
+        self.unsynced.setdefault(number, [])
+        plane = super().start(number, registry)
+        write = plane.replica.write
+
+        def listen(
+            partition: int, key: str, value: bytes | None, gone: Iterable[Dot] | None, now: float
+        ) -> tuple[KeyState, Dot | None]:
+            state, dot = write(partition, key, value, gone, now)
+            dead = {(key, d) for d in state.covered if d not in state.dots()}
+            self.meant |= dead
+            if dot is not None:
+                self.meant_by[key, dot] = dead
+            return state, dot
+
+        plane.replica.write = listen  # type: ignore[method-assign, assignment]
+        return plane
+
+    def crash(self, number: NodeId) -> None:
+        self.counts += self.planes[number].counts
+        super().crash(number)
+        self.open = {name: o for name, o in self.open.items() if name[0] != number}
+
+    def committed(self, number: NodeId, batch: Persist) -> None:
+        self.unsynced[number].append(batch)
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        """Send a frame, and now and then once more, much later. A write is never sent twice."""
+        super().send(sender, to, data)
+        rng = self.trouble_rng
+        if rng.random() < self.noise and not isinstance(CODEC.decode(data), Forward):
+            self.counts["schedule/frames again"] += 1
+            self.at(
+                self.now + rng.choice([0.05, 0.5, 3.0, 9.0]), lambda: self.again(sender, to, data)
+            )
+
+    def again(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        if to in self.planes and frozenset((sender, to)) not in self.cut:
+            self.planes[to].receive_frame(data, sender, self.now)
+            self.settle(to)
+
+    # Disks
+
+    def sync(self, number: NodeId) -> None:
+        for batch in self.unsynced[number]:
+            self.synced[number].apply(batch.changes)
+        self.unsynced[number].clear()
+
+    def sync_all(self) -> None:
+        for number in list(self.unsynced):
+            self.sync(number)
+        self.at(self.now + SYNC_INTERVAL_S, self.sync_all)
+
+    def fail_power(self, number: NodeId) -> None:
+        """Take from a disk what was not synced, but for some first batches, and say so."""
+        self.crash(number)
+        left = self.unsynced[number][: self.trouble_rng.randint(0, len(self.unsynced[number]))]
+        self.counts["schedule/batches lost"] += len(self.unsynced[number]) - len(left)
+        for batch in left:
+            self.synced[number].apply(batch.changes)
+        self.unsynced[number].clear()
+        storage = copy.deepcopy(self.synced[number])
+        self.tell_lost(storage)
+        self.storages[number] = storage
+        self.synced[number] = copy.deepcopy(storage)
+
+    def tell_lost(self, storage: MemoryStorage) -> None:
+        """Mark a storage as ``gossip/state/storage.py`` asks for."""
+        storage.clocks.clear()
+        storage.complete = dict.fromkeys(range(PARTITIONS), DAMAGED)
+
+    # Trouble
+
+    def trouble(self, steps: int = STEPS) -> None:
+        actions = [
+            *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
+            self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
+            self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
+            *[self.part] * 4,
+        ]  # fmt: skip
+        for _ in range(steps):
+            self.trouble_rng.choice(actions)()
+            self.run(self.trouble_rng.choice(PAUSES_S))
+            self.judge()
+
+    def anybody(self) -> NodeId | None:
+        up = sorted(self.planes)
+        return self.trouble_rng.choice(up) if up else None
+
+    def ask_about(self, request: Put | Get | Delete) -> None:
+        who = self.anybody()
+        if who is None:
+            return
+        key = request.key
+        expected = {name for name in self.acked | self.read if name[0] == key}
+        killed = {name for name in self.killed if name[0] == key}
+        number = self.submit(who, request)
+        about = Request(key, expected, killed, deletes=isinstance(request, Delete))
+        self.open[who, number] = about
+
+    def put(self) -> None:
+        key = self.trouble_rng.choice(KEYS)
+        context = None
+        if self.contexts[key] and self.trouble_rng.random() < 0.6:
+            context = self.trouble_rng.choice(self.contexts[key][-3:])
+        self.ask_about(Put(key, self.trouble_rng.randbytes(6), context=context))
+
+    def delete(self) -> None:
+        self.ask_about(Delete(self.trouble_rng.choice(KEYS)))
+
+    def get(self) -> None:
+        self.ask_about(Get(self.trouble_rng.choice(KEYS)))
+
+    def cut_one(self) -> None:
+        numbers = sorted(self.storages)
+        if len(numbers) > 1:
+            self.cut.add(frozenset(self.trouble_rng.sample(numbers, 2)))
+
+    def part(self) -> None:
+        """Keep one that is to own a partition from what others write to it just then."""
+        moving = [each for each in self.registry.table if each.pending_since]
+        if not moving:
+            return
+        ownership = self.trouble_rng.choice(moving)
+        one = self.trouble_rng.choice(ownership.newcomers or ownership.pending)
+        others = [node for node in ownership.holders if node != one]
+        for other in self.trouble_rng.sample(others, self.trouble_rng.randint(0, len(others))):
+            self.cut.add(frozenset((one, other)))
+        for key in KEYS:
+            if self.registry.ownership_of(key) == ownership and self.planes:
+                self.ask_about(Put(key, self.trouble_rng.randbytes(6)))
+
+    def mend(self) -> None:
+        self.heal()
+
+    def end(self) -> None:
+        """A process ends; what was committed stays."""
+        who = self.anybody()
+        if who is None or len(self.planes) < 2:
+            return
+        if who == FIRST and not self.registry.is_settled:
+            self.counts["schedule/issuer away within a hand-over"] += 1
+        self.crash(who)
+        self.down.add(who)
+
+    def begin(self) -> None:
+        """One that was off comes back, with the registry that it had."""
+        if self.down:
+            who = self.trouble_rng.choice(sorted(self.down))
+            self.down.discard(who)
+            self.start(who, self.kept[who])
+
+    def blackout(self) -> None:
+        """All processes end at once, and come back."""
+        numbers = sorted(self.planes)
+        for number in numbers:
+            self.crash(number)
+        for number in numbers:
+            self.start(number, self.kept[number])
+
+    def is_one_damaged(self) -> bool:
+        """Whether some disk has lost something that is not made up for yet."""
+        if any(plane.replica.damaged for plane in self.planes.values()):
+            return True
+        return any(DAMAGED in self.storages[number].complete.values() for number in self.down)
+
+    def power(self) -> None:
+        """The power of one device fails. Another one must not have what this one loses."""
+        who = self.anybody()
+        members = set(self.registry.ids())
+        has_ghost = any(not members.issuperset(each.holders) for each in self.registry.table)
+        if who is None or self.replicas == 1 or has_ghost or self.is_one_damaged():
+            return
+        if any(len(nodes) < 2 for each in self.registry.table for nodes in each.writers):
+            return  # what was with one alone is lost with it
+        self.fail_power(who)
+        if self.trouble_rng.random() < 0.7:
+            self.start(who, self.kept[who])
+        else:
+            self.down.add(who)
+
+    def slow_disk(self) -> None:
+        slow, delay_s = self.anybody(), self.trouble_rng.choice([0.002, 0.05, 0.4])
+        self.save_s = lambda who: delay_s if who == slow else 0.002
+
+    def stall(self) -> None:
+        """What one node sends to another takes long from now on, in the same order."""
+        numbers = sorted(self.storages)
+        if len(numbers) > 1:
+            slow, delay_s = self.trouble_rng.sample(numbers, 2), self.trouble_rng.choice([0.2, 2.0])
+            self.delay_s = lambda a, b: delay_s if [a, b] == slow else 0.001
+
+    def tell_some(self, registry: Any) -> None:
+        """Let the issuer follow a new registry, and of the others some; the rest hear of it."""
+        others = [n for n in sorted(self.planes) if n != FIRST and self.trouble_rng.random() < 0.5]
+        self.adopt(registry, FIRST, *others)
+
+    def grow(self) -> None:
+        """One device joins, or some within a tenth of a second."""
+        for _ in range(self.trouble_rng.choice([1, 1, 2, 3])):
+            if len(self.registry.nodes) >= NODES_MAX or FIRST not in self.planes:
+                return
+            self.counts["schedule/joined within a hand-over"] += not self.registry.is_settled
+            self.newest += 1
+            registry = admit(self.registry, node(self.newest))
+            if self.trouble_rng.random() < 0.8:
+                self.start(self.newest, registry)
+            else:  # it was admitted, and does not run yet
+                self.kept[self.newest] = registry
+                self.storages[self.newest], self.synced[self.newest] = (
+                    MemoryStorage(),
+                    MemoryStorage(),
+                )
+                self.unsynced[self.newest] = []
+                self.down.add(self.newest)
+            self.tell_some(registry)
+            self.run(self.trouble_rng.choice([0.0, 0.02, 0.1]))
+
+    def shrink(self) -> None:
+        """Remove a device for good, and whatever it has with it."""
+        gone = self.trouble_rng.choice(sorted(self.registry.ids()))
+        if gone == FIRST or FIRST not in self.planes or self.is_one_damaged():
+            return
+        try:
+            registry = remove(self.registry, gone)
+        except WouldLose as loss:
+            self.counts["schedule/removal refused"] += 1
+            if self.trouble_rng.random() < 0.7:
+                return
+            self.forgive(loss.partitions)
+            registry = remove(self.registry, gone, accept_loss=True)
+        self.counts["schedule/removed within a hand-over"] += not self.registry.is_settled
+        if gone in self.planes:
+            self.crash(gone)
+        self.down.discard(gone)
+        for kept in (self.storages, self.synced, self.unsynced):
+            kept.pop(gone, None)
+        self.tell_some(registry)
+
+    def forgive(self, partitions: Iterable[int]) -> None:
+        """Ask no more for what an operator has accepted as lost, nor whether it is back."""
+        self.counts["schedule/loss accepted"] += 1
+        lost = {key for key in KEYS if self.registry.partition_of(key) in set(partitions)}
+
+        def keep(names: set[Named]) -> set[Named]:
+            return {name for name in names if name[0] not in lost}
+
+        self.acked, self.read, self.killed = keep(self.acked), keep(self.read), keep(self.killed)
+        for request in self.open.values():
+            request.expected, request.killed = keep(request.expected), keep(request.killed)
+            if request.key in lost:
+                request.deletes = False
+        self.meant_by = {name: by for name, by in self.meant_by.items() if name[0] not in lost}
+
+    def calm(self) -> None:
+        """Whenever most of the owners are up and reach each other, there is an answer."""
+        self.heal()
+        self.delay_s, self.save_s = (lambda _a, _b: 0.001), (lambda _who: 0.002)
+        up, members = set(self.planes), set(self.registry.ids())
+        if FIRST not in up or self.is_one_damaged():
+            return
+        for each in self.registry.table:
+            for nodes in (each.readers, each.owners):
+                if len(up.intersection(nodes, members)) <= len(nodes) // 2:
+                    return
+        self.adopt(self.registry)
+        self.run(CALM_S)
+        asked = [(FIRST, self.submit(FIRST, Get(key))) for key in KEYS]
+        self.run(6.0)
+        for name in asked:
+            result = self.results[name]
+            if not isinstance(result, GetResult) or result.outcome != "ok":
+                raise Violation(f"most owners are up, and there is no answer: {result}")
+            self.counts["schedule/read in calm"] += 1
+
+    # Judging
+
+    def judge(self) -> None:
+        for name in [n for n in self.open if n in self.results]:
+            request, result = self.open.pop(name), self.results[name]
+            if isinstance(result, GetResult) and result.outcome == "ok":
+                self.judge_read(name[0], request, result)
+            elif isinstance(result, PutResult) and result.outcome == "ok":
+                self.counts["schedule/writes acknowledged"] += 1
+                for dot in decode_context(request.key, result.context) if result.context else ():
+                    self.acked.add((request.key, dot))
+                    self.killed |= self.meant_by.get((request.key, dot), set())
+                if request.deletes:
+                    self.killed |= request.expected
+
+    def judge_read(self, reader: NodeId, request: Request, result: GetResult) -> None:
+        seen = {(request.key, value.dot) for value in result.values}
+        if missed := request.expected - seen - self.meant:
+            raise Violation(f"a quorum read of {request.key} at {reader} misses {missed}")
+        if back := seen & request.killed:
+            raise Violation(f"a quorum read of {request.key} at {reader} returns {back} again")
+        self.read |= seen
+        self.contexts[request.key].append(result.context)
+
+    # Peace
+
+    def peace(self) -> None:
+        self.heal()
+        self.delay_s, self.save_s = (lambda _a, _b: 0.001), (lambda _who: 0.002)
+        for number in sorted(self.down):
+            self.start(number, self.kept[number])
+        self.down.clear()
+        self.adopt(self.registry)
+        for number in self.planes:
+            for other in self.planes:
+                self.planes[number].peer_alive(other, self.now)
+            self.settle(number)
+        until = self.now + PEACE_S
+        while self.now < until and not self.is_at_rest():
+            self.run(LOOK_S)
+        self.run(LOOK_S)
+        self.judge()
+        for number, plane in self.planes.items():
+            self.counts += plane.counts
+            if plane.handover.unfinished():
+                raise Violation(f"node {number} has unfinished hand-overs")
+            if plane.pending():
+                raise Violation(f"node {number} has requests under way in peace")
+        for key in KEYS:
+            self.agree(key)
+
+    def is_at_rest(self) -> bool:
+        return all(
+            not p.handover.unfinished() and not p.pending() for p in self.planes.values()
+        ) and all(len(set(self.held_by_owners(key).values())) == 1 for key in KEYS)
+
+    def held_by_owners(self, key: str) -> dict[NodeId, frozenset[Dot]]:
+        partition = self.registry.partition_of(key)
+        loaded = {n: self.storages[n].load(partition, key) for n in self.registry.owners[partition]}
+        return {n: record.dots() if record else frozenset() for n, record in loaded.items()}
+
+    def agree(self, key: str) -> None:
+        held = self.held_by_owners(key)
+        if len(set(held.values())) != 1:
+            raise Violation(f"owners of {key} differ: {held}")
+        partition = self.registry.partition_of(key)
+        for number, storage in self.storages.items():
+            record = storage.load(partition, key)
+            if record and record.live and number not in held:
+                raise Violation(f"{number} keeps {key} without owning it")
+        live = {(key, dot) for dot in next(iter(held.values()))}
+        acked = {name for name in self.acked if name[0] == key}
+        if lost := acked - self.meant - live:
+            raise Violation(f"lost: {lost}")
+        if back := live & self.killed:
+            raise Violation(f"came back: {back}")
+
+
+def run(seed: int) -> Trouble:
+    """Run one schedule. Raises Violation, with the seed."""
+    trouble = Trouble(seed)
+    try:
+        trouble.trouble()
+        trouble.peace()
+    except AssertionError as error:
+        raise Violation(f"SEED {seed}: {type(error).__name__}: {error}") from error
+    return trouble

@@ -1,0 +1,244 @@
+"""A slice of the schedules in which owners change, and the proof that each rule is needed.
+
+``make soak`` runs 20,000 of them (``tests/sim/owners_campaign.py``).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gossip.ids import NodeId
+from gossip.state import handover, ownership, reads, replica, takeover
+from gossip.state.comparison import Comparisons, Pass
+from gossip.state.handover import Handover
+from gossip.state.messages import Message
+from gossip.state.ownership import Ownership, Stage
+from gossip.state.post import Post
+from gossip.state.progress import Progress
+from gossip.state.records import KeyState, join_contexts
+from gossip.state.registrar import Registrar
+from gossip.state.replica import Replica
+from gossip.state.storage import DAMAGED, MemoryStorage
+from gossip.state.writes import Writes
+from tests.sim.owners import MUST_HAPPEN, PARTITIONS, Trouble, Violation, run
+
+SLICE = range(60)
+VACUITY = range(300)
+CAUGHT_WITHIN = 3_000
+
+Patch = pytest.MonkeyPatch
+Mutation = Callable[[Patch], None]
+
+
+def run_all(seeds: range) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for seed in seeds:
+        counts += run(seed).counts
+    return counts
+
+
+def test_no_schedule_breaks_a_promise() -> None:
+    assert run_all(SLICE)["handovers/taken"]
+
+
+@pytest.mark.slow
+def test_schedules_are_not_vacuous() -> None:
+    counts = run_all(VACUITY)
+    assert not [name for name in MUST_HAPPEN if not counts[name]]
+
+
+# What hand-overs stand on
+
+
+def _places_new_owners_at_once(patch: Patch) -> None:
+    """The new ones have the quorum from the moment at which they are named."""
+
+    def aimed_at(self: Ownership, target: tuple[NodeId, ...], epoch: int) -> Ownership:
+        return self if set(target) == set(self.owners) else Ownership(target, epoch, epoch)
+
+    patch.setattr(Ownership, "aimed_at", aimed_at)
+
+
+def _remembers_one_step_alone(patch: Patch) -> None:
+    """A second change takes those that were only pending for the owners."""
+
+    def aimed_at(self: Ownership, target: tuple[NodeId, ...], epoch: int) -> Ownership:
+        if self.stage is Stage.COPYING and set(target) != set(self.target):
+            return Ownership(self.pending, epoch, self.owners_since, target)
+        return original(self, target, epoch)
+
+    original = Ownership.aimed_at
+    patch.setattr(Ownership, "aimed_at", aimed_at)
+
+
+def _counts_only_who_is_left(patch: Patch) -> None:
+    """A removed node is no more part of the number of which a majority is needed."""
+
+    def evened(owners: tuple[NodeId, ...], members: Any) -> tuple[NodeId, ...]:
+        return tuple(node for node in owners if node in members) or owners
+
+    patch.setattr(ownership, "_evened", evened)
+    patch.setattr(Ownership, "is_loss", lambda self, members: not set(self.readers) & set(members))
+
+
+def _writes_to_the_old_owners_alone(patch: Patch) -> None:
+    patch.setattr(Ownership, "writers", property(lambda self: (self.owners,)))
+
+
+def _writes_to_the_new_owners_alone(patch: Patch) -> None:
+    patch.setattr(Ownership, "writers", property(lambda self: (self.target,)))
+
+
+def _reads_from_those_who_join(patch: Patch) -> None:
+    def readers(self: reads.Reads, key: str) -> tuple[NodeId, ...]:
+        each = self._registrar.registry.ownership_of(key)
+        return each.pending if each.pending_since else each.owners
+
+    patch.setattr(reads.Reads, "_readers", readers)
+    patch.setattr(Replica, "is_complete", lambda self, p, reg: self.me in reg.table[p].holders)
+
+
+def _does_not_wait_for_who_leaves(patch: Patch) -> None:
+    def may_advance(self: Ownership, done: frozenset[NodeId], members: Any) -> bool:
+        return self.stage is Stage.LEAVING or original(self, done, members)
+
+    original = Ownership.may_advance
+    patch.setattr(Ownership, "may_advance", may_advance)
+
+
+def _is_complete_without_asking(patch: Patch) -> None:
+    patch.setattr(handover, "completed", lambda each, me, *_: takeover.goal(each, me))
+
+
+def _is_complete_after_any_pass(patch: Patch) -> None:
+    def completed(each: Ownership, me: NodeId, _mine: Any, heard: Any, _members: Any) -> int | None:
+        return takeover.goal(each, me) if heard or me in each.owners else None
+
+    patch.setattr(handover, "completed", completed)
+
+
+def _answers_reads_before_it_is_complete(patch: Patch) -> None:
+    patch.setattr(Replica, "is_complete", lambda self, p, reg: self.me in reg.table[p].readers)
+
+
+def _takes_any_epoch(patch: Patch) -> None:
+    def agrees(self: Registrar, question: Any, partition: int, peer: NodeId, now: float) -> bool:
+        return True
+
+    patch.setattr(Registrar, "agrees", agrees)
+
+
+def _lets_go_at_once(patch: Patch) -> None:
+    def adopted(self: Handover, now: float) -> None:
+        original(self, now)
+        for partition in list(self._letting_go):
+            self._let_go(partition)
+
+    original = Handover.adopted
+    patch.setattr(Handover, "adopted", adopted)
+
+
+def _tells_the_issuer_nothing(patch: Patch) -> None:
+    patch.setattr(Progress, "_tell", lambda self, _now: setattr(self, "_tell_at", None))
+
+
+# What every write and read stands on
+
+
+def _counts_one_acknowledgement_as_enough(patch: Patch) -> None:
+    def tell_all(self: Writes, write: Any) -> None:
+        original(self, write)
+        write.is_acknowledged = lambda: bool(write.acks)
+
+    original = Writes._tell_all
+    patch.setattr(Writes, "_tell_all", tell_all)
+
+
+def _speaks_before_the_disk(patch: Patch) -> None:
+    def send(self: Post, message: Message, to: NodeId, after: int = 0) -> None:
+        original(self, message, to, 0)
+
+    original = Post.send
+    patch.setattr(Post, "send", send)
+
+
+def _reads_without_weighing(patch: Patch) -> None:
+    """Takes the first answer for the truth."""
+
+    def judge(self: reads.Reads, name: int, read: reads.Read, now: float) -> None:
+        read.combined = next(iter(read.answers.values()))
+        self._succeed(name, read, now)
+
+    patch.setattr(reads.Reads, "_judge", judge)
+
+
+def _weighs_once(patch: Patch) -> None:
+    patch.setattr(reads.Reads, "_weighed", reads.Reads._combine)
+
+
+def _absorbs_the_clock_first(patch: Patch) -> None:
+    def ask_page(self: Comparisons, run: Pass, now: float) -> None:
+        self._replica.absorb(run.partition, run.coverage)
+        original(self, run, now)
+
+    original = Comparisons._ask_page
+    patch.setattr(Comparisons, "_ask_page", ask_page)
+
+
+def _forgets_records_and_keeps_the_clock(patch: Patch) -> None:
+    def forget(self: Replica, partition: int) -> None:
+        coverage = self.coverage(partition)
+        original(self, partition)
+        self.absorb(partition, coverage)
+
+    original = Replica.forget
+    patch.setattr(Replica, "forget", forget)
+
+
+def _merges_by_union(patch: Patch) -> None:
+    def merge(record: Any, clock: Any, state: KeyState) -> Any:
+        live = {v.dot: v for v in (*record.live, *state.live)}
+        context = join_contexts(record.context, state.context)
+        return type(record)(tuple(sorted(live.values())), context)
+
+    patch.setattr(replica, "merge", merge)
+
+
+# What disks that lose something stand on
+
+
+def _says_nothing_of_a_loss(patch: Patch) -> None:
+    patch.setattr(Trouble, "tell_lost", lambda _self, _storage: None)
+
+
+def _keeps_the_clock_after_a_loss(patch: Patch) -> None:
+    def tell_lost(self: Trouble, storage: MemoryStorage) -> None:
+        storage.complete = dict.fromkeys(range(PARTITIONS), DAMAGED)
+
+    patch.setattr(Trouble, "tell_lost", tell_lost)
+
+
+def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
+    patch.setattr(takeover, "_hears_enough_to_heal", lambda *_: True)
+
+
+MUTATIONS: list[Mutation] = [
+    _places_new_owners_at_once, _remembers_one_step_alone, _counts_only_who_is_left,
+    _writes_to_the_old_owners_alone, _writes_to_the_new_owners_alone, _reads_from_those_who_join,
+    _does_not_wait_for_who_leaves, _is_complete_without_asking, _is_complete_after_any_pass,
+    _answers_reads_before_it_is_complete, _takes_any_epoch, _lets_go_at_once,
+    _tells_the_issuer_nothing, _counts_one_acknowledgement_as_enough, _speaks_before_the_disk,
+    _reads_without_weighing, _weighs_once, _absorbs_the_clock_first,
+    _forgets_records_and_keeps_the_clock, _merges_by_union, _says_nothing_of_a_loss,
+    _takes_a_damaged_copy_for_a_sound_one,
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__.strip("_"))
+def test_each_rule_is_needed(monkeypatch: Patch, mutate: Mutation) -> None:
+    mutate(monkeypatch)
+    with pytest.raises(Violation, match="SEED"):
+        run_all(range(CAUGHT_WITHIN))
