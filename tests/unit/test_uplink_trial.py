@@ -17,6 +17,7 @@ from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.uplink import advice, reasons, service, trial
+from agent.uplink.client import tls_context
 from agent.uplink.service import Uplink
 from agent.uplink.trial import Outcome, Step
 from tests.certificates import Authority
@@ -220,6 +221,18 @@ def test_a_bad_certificate(
     step = failed(against(broker, host="localhost", tls=True, ca_file=ca_file), "TLS")
     assert message in step.message
     assert hint in step.hint
+
+
+def test_a_certificate_is_good_with_every_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3.13 asks for extensions that home-made ones lack, and would part devices by their Debian."""
+    strict = ssl.create_default_context()
+    strict.verify_flags |= ssl.VERIFY_X509_STRICT  # the default of 3.13
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: strict)
+    context = tls_context(UplinkSettings(host="broker", tls=True))
+    assert context is not None
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_tls_at_a_port_without_it() -> None:
