@@ -65,6 +65,7 @@ from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
+from agent.store.run_mark import RunMark
 from agent.systemd import Notifier, ask_for_time, keep_alive
 from agent.telemetry.service import Telemetry
 from agent.timekeeping import Timekeeper
@@ -294,12 +295,15 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        self._keeper = Keeper(self._control)
+        self._keeper = Keeper(self._control, RunMark(self.paths.run_mark))
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(await self._control.count_start(), self._rng)
+        mark = RunMark(self.paths.run_mark)
+        opened.push_async_callback(partial(asyncio.to_thread, mark.end))
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
+        await self._records.believe(mark)
         telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
         opened.push_async_callback(telemetry_db.close)
         self._databases = self._control.database, self._records.database, telemetry_db

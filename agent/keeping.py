@@ -12,6 +12,7 @@ from typing import Any
 
 from agent import watched
 from agent.store.control import ControlStore
+from agent.store.run_mark import RunMark
 from gossip.ids import BOOT_RANDOM_BITS
 from gossip.membership.beliefs import IdentityOutrun
 from gossip.state.requests import RegistryAdopted
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Writes what the driver publishes to ``control.db``."""
 
-    def __init__(self, control: ControlStore) -> None:
-        self._control = control
+    def __init__(self, control: ControlStore, mark: RunMark) -> None:
+        self._control, self._mark = control, mark
         self._saves: set[asyncio.Task[None]] = set()
 
     def note(self, event: object) -> None:
@@ -47,7 +48,12 @@ class Keeper:
             "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
             "and join it anew."
         )
-        self._save(partial(self._control.raise_starts, boot >> BOOT_RANDOM_BITS))
+        self._save(partial(self._outlive, boot))
+
+    async def _outlive(self, boot: int) -> None:
+        await self._control.raise_starts(boot >> BOOT_RANDOM_BITS)
+        # What the others know of a later life was on this disk once, or is on a copy of it.
+        await asyncio.to_thread(self._mark.doubt)
 
     def _save(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         save = watched.start("control-save", work)

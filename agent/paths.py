@@ -126,6 +126,11 @@ class Paths(NamedTuple):
         return self.data / "ballast"
 
     @property
+    def run_mark(self) -> Path:
+        """The mark of an agent that runs."""
+        return self.data / "running"
+
+    @property
     def app_logs(self) -> Path:
         """The directory of what apps print."""
         return self.data / "app-logs"

@@ -19,6 +19,8 @@ runs, damage ends it: what the machine holds in memory would not fit a file with
 next start mends it.
 """
 
+import asyncio
+import logging
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from agent.store.checksums import Table, add_checksums
 from agent.store.database import Database
 from agent.store.failures import damaged
 from agent.store.migrations import Migrations
+from agent.store.run_mark import RunMark
 from agent.store.shrinking import give_back
 from agent.store.tail import Note
 from gossip.state.dots import Coverage, Interval
@@ -58,6 +61,8 @@ def mark_damaged(connection: sqlite3.Connection, path: Path, note: Note | None) 
 RECORDS_MIGRATIONS = Migrations(
     "records", (RECORDS, CLOCKS, HOLDINGS), mend=mark_damaged, is_rewritten=True
 )
+
+log = logging.getLogger(__name__)
 
 BITS = 64
 BEYOND = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
@@ -116,6 +121,21 @@ class RecordStore:
         """Commit what is queued, and close the file."""
         await self.database.close()
 
+    async def believe(self, mark: RunMark) -> None:
+        """Begin a run; after one that ended badly, have all copies compared before they are read.
+
+        Such a disk may be of an earlier moment: records and clocks fit each other, so both stay.
+        Raises StorageError, OSError.
+        """
+        if await asyncio.to_thread(lambda: mark.is_bad):
+            log.warning(
+                "the power was lost, or this disk is of an earlier moment: shared keys are "
+                "compared with their other owners before reads are answered from here"
+            )
+            await self.database.write(_doubt)
+            await self.database.sync()
+        await asyncio.to_thread(mark.begin)
+
     async def save(self, changes: Sequence[object]) -> None:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
         await self.database.write(lambda connection: apply(connection, changes))
@@ -171,6 +191,12 @@ class RecordStore:
         return self.database.read(
             lambda connection: connection.execute(query, parameters).fetchall()
         )
+
+
+def _doubt(connection: sqlite3.Connection) -> None:
+    held = connection.execute("SELECT partition FROM holdings").fetchall()
+    rows = [HOLDINGS.sealed(partition, DAMAGED) for (partition,) in held]
+    connection.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", rows)
 
 
 def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:

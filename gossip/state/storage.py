@@ -13,8 +13,10 @@ deleted", and would take the value from every other replica. So a storage that f
 anything, be it one row or the newest batches, must be given to the machine like this: the records
 that are as they were written; *no clock*, of any partition it may be about; and the holding
 ``DAMAGED`` for each of them. Records without a clock are harmless, as late and doubled messages
-are: they claim what was true once. The machine then answers no reads, takes the copy over again
-from the other owners (``handover.py``), and writes under a new actor, as after every start.
+are: they claim what was true once. A disk that is whole, but of an earlier moment, keeps its
+clocks, which fit what it has; it is ``DAMAGED`` as well. The machine then answers no reads, takes
+the copy over again from the other owners (``handover.py``), and writes under a new actor, as after
+every start.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,8 @@
 """What a node does about a copy of which its disk has lost a part."""
 
-from gossip.state.requests import Get, Put
+import copy
+
+from gossip.state.requests import Delete, Get, Put
 from gossip.state.storage import DAMAGED
 from tests.unit.state_net import Net, registry_of
 
@@ -60,3 +62,38 @@ def test_a_covey_of_one_goes_on_with_what_is_left() -> None:
     net.run(1)
     assert net.values(net.ask(1, Get("kept"))) == [b"v"]
     assert net.values(net.ask(1, Get("lost"))) == []
+
+
+def test_a_disk_of_an_earlier_moment_brings_no_deleted_key_back() -> None:
+    """It has its clocks still, which fit what it has; but it answers nobody before it compared."""
+    net = Net(registry_of([1, 2, 3]))
+    keys = [f"k{number}" for number in range(30)]
+    for key in keys:
+        assert net.ask(2, Put(key, b"v", w=3)).outcome == "ok"
+    image = copy.deepcopy(net.storages[1])
+    for key in keys:
+        assert net.ask(2, Delete(key, w=3)).outcome == "ok"
+    net.isolate(3)  # the other holder is away
+    net.crash(1)
+    net.storages[1] = image
+    image.complete = dict.fromkeys(image.complete, DAMAGED)
+    net.start(1)
+    net.run(5)
+    found = [net.ask(2, Get(key)) for key in keys]
+    assert {one.outcome for one in found} == {"unavailable"}, "rather than what was deleted"
+    net.heal()
+    net.run(60)
+    assert {one.outcome: one.values for one in (net.ask(1, Get(key)) for key in keys)} == {"ok": ()}
+
+
+def test_after_a_power_cut_everywhere_what_is_left_is_agreed_upon() -> None:
+    net = Net(registry_of([1, 2, 3]))
+    assert net.ask(1, Put("k", b"v", w=3)).outcome == "ok"
+    for number in (1, 2, 3):
+        net.crash(number)
+        storage = net.storages[number]
+        storage.complete = dict.fromkeys(storage.complete, DAMAGED)
+    for number in (1, 2, 3):
+        net.start(number)
+    net.run(60)
+    assert net.values(net.ask(2, Get("k"))) == [b"v"]

@@ -1,0 +1,47 @@
+"""A mark on the disk while an agent runs, by which the next start knows how the last one ended.
+
+A process that is killed loses nothing: what it wrote is with the kernel. A power cut takes the last
+second of what is synced later (``database.py``), and other owners may have gone on with what this
+node had acknowledged. So the mark names the run of the kernel that it was made under. Where it is
+found under another one, or where it was *doubted* because the others know more of this node than
+it does itself, its copies are to be compared with theirs before they are believed.
+"""
+
+from pathlib import Path
+
+from agent.security.private_files import replace_private, sync_directory
+from agent.store.tail import running_kernel
+
+DOUBTED = b"doubted"
+
+
+class RunMark:
+    """The mark in one data directory. All of it takes a moment of the disk's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the last run may have lost what it had acknowledged; ask before ``begin``."""
+        try:
+            found = self._path.read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return found != running_kernel()
+
+    def begin(self) -> None:
+        """Note that an agent runs. Raises OSError."""
+        replace_private(self._path, running_kernel())
+
+    def doubt(self) -> None:
+        """Have the next start compare what is here, however this run ends. Raises OSError."""
+        replace_private(self._path, DOUBTED)
+
+    def end(self) -> None:
+        """Note that all is on the disk, unless it is in doubt. Raises OSError."""
+        if not self.is_bad:
+            self._path.unlink(missing_ok=True)
+            sync_directory(self._path.parent)
