@@ -75,6 +75,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "key-work": (Failure.ONCE, "one offer of keys, or one answer"),
     "link": (Failure.ONCE, "a stream to a member"),
     "mdns-resolve": (Failure.ONCE, "one announcement by mDNS"),
+    "outbox-accept": (Failure.AGAIN, "readings on their way to the disk"),
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),
     "owners-advance": (Failure.ONCE, "carrying partitions on to their new owners"),
     "peer-book": (Failure.AGAIN, "the book of known peers"),

@@ -34,6 +34,7 @@ from agent import watched
 from agent.exits import UNHEALTHY, AgentError
 from agent.slices import collect
 from agent.store import outbox_rows as rows
+from agent.store.arrivals import Arrivals
 from agent.store.database import Database
 from agent.store.failures import StorageError
 from agent.store.progress import Progress
@@ -124,6 +125,7 @@ class Outbox:
         self._boots: list[tuple[int, Boot]] = []
         self._last = 0  # the position that was accepted last
         self._accepting = 0  # readings on their way to the disk
+        self._arrivals = Arrivals(self._store)
         self._dead = 0
         self._lost = 0
         self._unrecorded: list[Range] = []  # lost, and not yet among the losses on disk
@@ -207,13 +209,14 @@ class Outbox:
         except BaseException:
             self._accepting -= len(readings)
             raise
-        timed = [*chain.from_iterable(group for group, _ in prepared)]
-        stored = [*chain.from_iterable(group for _, group in prepared)]
-        # Whoever waits may give up; the readings are committed, and counted, all the same.
-        first = await asyncio.shield(asyncio.ensure_future(self._store(stored, timed)))
-        return Receipt(len(stored), self.id_of(first), self.id_of(first + len(stored) - 1))
+        first = await self._arrivals.put(
+            [*chain.from_iterable(stored for _, stored in prepared)],
+            [*chain.from_iterable(timed for timed, _ in prepared)],
+        )
+        return Receipt(len(readings), self.id_of(first), self.id_of(first + len(readings) - 1))
 
-    async def _store(self, stored: list[rows.Row], readings: Sequence[Reading]) -> int:
+    async def _store(self, stored: list[rows.Row], readings: list[Reading]) -> int:
+        """Commit what has arrived and tell of it; return the position of the first."""
         try:
             first = await self._database.write(partial(rows.insert, stored, self._last + 1))
         finally:
@@ -346,8 +349,10 @@ class Outbox:
 
     def id_of(self, position: int) -> str:
         """Return the id of the reading at a position."""
-        index = bisect_right(self._boots, position, key=lambda life: life[0]) - 1
-        first, boot = self._boots[max(index, 0)]
+        first, boot = self._boots[-1]
+        if position < first:
+            index = bisect_right(self._boots, position, key=lambda life: life[0]) - 1
+            first, boot = self._boots[max(index, 0)]
         return f"{self._node}-{boot:016x}-{position - first + 1}"
 
     async def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
@@ -398,7 +403,8 @@ class Outbox:
     # ---- progress -------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Save the progress. The database is closed by whoever opened it."""
+        """Wait for what was handed in, and save the progress. The database stays open."""
+        await self._arrivals.ended()
         if self._saver is not None:
             self._saver.cancel()
             await asyncio.gather(self._saver, return_exceptions=True)

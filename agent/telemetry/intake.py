@@ -12,6 +12,7 @@ accepted is then told with the error. Sent again as a whole, those readings exis
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from copy import copy
 
 from agent.exits import AgentError
 from agent.slices import slices
@@ -70,12 +71,14 @@ async def take_lines(accept: Accept, body: bytes, unit_ns: int) -> Taken:
             try:
                 taken.note(await accept(readings))
             except AgentError as error:
-                if taken.accepted:
-                    error.message = (
-                        f"{taken.accepted} readings were accepted, up to line {taken.line}, "
-                        f"and none of those behind it: {error.message}"
-                    )
-                raise
+                if not taken.accepted:
+                    raise
+                told = copy(error)  # the same error may have failed others, who lost other lines
+                told.message = (
+                    f"{taken.accepted} readings were accepted, up to line {taken.line}, "
+                    f"and none of those behind it: {error.message}"
+                )
+                raise told from error
         taken.line = group[-1].number if group else taken.line
     return taken
 

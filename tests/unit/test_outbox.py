@@ -207,6 +207,48 @@ def test_a_caller_that_gives_up_does_not_lose_the_count(tmp_path: Path) -> None:
     live(tmp_path, scenario)
 
 
+def test_what_comes_while_others_are_written_shares_the_next_write(tmp_path: Path) -> None:
+    async def scenario(outbox: Outbox) -> None:
+        counts = outbox._database.counts
+        writes = counts["database_writes/done"]
+        tasks = [asyncio.ensure_future(outbox.accept(readings(n, -n))) for n in range(50)]
+        receipts = await asyncio.gather(*tasks)
+        assert counts["database_writes/done"] - writes <= 2
+        assert values(outbox) == [value for n in range(50) for value in (n, -n)]
+        firsts = [outbox.id_of(2 * n + 1) for n in range(50)]
+        assert [receipt.first for receipt in receipts] == firsts
+
+    live(tmp_path, scenario)
+
+
+def test_who_shares_a_write_that_fails_is_told_and_nothing_stays_counted(tmp_path: Path) -> None:
+    async def scenario(outbox: Outbox) -> None:
+        write = outbox._database.write
+        await write(lambda c: c.execute("PRAGMA max_page_count = 1").fetchone())
+        texts = readings(*("x" * 1000 for _ in range(100)))
+        outcomes = await asyncio.gather(
+            *(outbox.accept(texts) for _ in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(outcome, StorageError) for outcome in outcomes)
+        await write(lambda c: c.execute("PRAGMA max_page_count = 1000000").fetchone())
+        await outbox.accept(readings(*range(300)))  # there is room for as many as before
+
+    live(tmp_path, scenario, waiting_max=300)
+
+
+def test_closing_waits_for_what_was_handed_in(tmp_path: Path) -> None:
+    async def first(outbox: Outbox) -> None:
+        task = asyncio.create_task(outbox.accept(readings(1)))
+        await asyncio.sleep(0)
+        task.cancel()
+
+    async def second(outbox: Outbox) -> None:
+        assert values(outbox) == [1]
+
+    live(tmp_path, first)
+    live(tmp_path, second, boot=2 << 32)
+
+
 def test_a_full_disk_refuses_and_the_outbox_goes_on(tmp_path: Path) -> None:
     async def scenario(outbox: Outbox) -> None:
         await outbox.accept(readings(1))

@@ -262,7 +262,6 @@ ELSEWHERE = {
     ("agent/net/relay.py", "_join"): "waited for at once",
     ("agent/process.py", "serve_until_stopped"): "the agent itself, waited for at once",
     ("agent/process.py", "stop"): "waited for by serve_until_stopped",
-    ("agent/store/outbox.py", "accept"): "waited for at once",
     # And these hand their outcome to a watched task or to whoever waits for an answer.
     ("agent/security/key_desk.py", "_serve"): "its answer is awaited by a watched task",
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",
