@@ -45,8 +45,9 @@ RTT_MAX_S = 10.0
 TINY_S = 1e-6
 """What is closer than this is at the same place, and no divisor."""
 
-AGAIN_S = 60.0
-"""A peer is told our place again after this long, in case the last time was lost."""
+AGAIN_S, AGAIN_PERIODS = 60.0, 60
+"""A peer is told our place again after this long, and so many probes of ours, in case the last time
+was lost. Where each byte is paid for, a place would else be told with every answer."""
 SOON_S = 20.0
 MOVED_S = 0.001
 MOVED_SHARE = 0.1
@@ -195,8 +196,11 @@ class Peer:
 class Coordinates:
     """Our place, and those of the members; bounded by whoever says ``forget``."""
 
-    def __init__(self, me: NodeId, rng: random.Random, counts: Counter[str]) -> None:
+    def __init__(
+        self, me: NodeId, rng: random.Random, counts: Counter[str], probe_interval_s: float = 1.0
+    ) -> None:
         self.me = me
+        self._again_s = max(AGAIN_S, AGAIN_PERIODS * probe_interval_s)
         self._vivaldi = Vivaldi(rng)
         self._counts = counts
         self._peers: dict[NodeId, Peer] = {}
@@ -234,7 +238,12 @@ class Coordinates:
     def news_for(self, node: NodeId, now: Instant) -> bytes | None:
         """Return our place if this member should hear it now; it counts as told then."""
         place, peer = self.place, self._peer(node)
-        if peer.told is not None and not _is_news(place, peer.told, now - peer.told_at):
+        age_s = now - peer.told_at
+        if (
+            peer.told is not None
+            and age_s < self._again_s
+            and not _is_news(place, peer.told, age_s)
+        ):
             return None
         peer.told, peer.told_at = place, now
         return place.encode()
@@ -270,7 +279,7 @@ class Coordinates:
 
 def _is_news(place: Place, told: Place, age_s: float) -> bool:
     """Say whether to tell a place to somebody to whom another was told that long ago."""
-    if age_s >= AGAIN_S or place.error < told.error / 2:
+    if place.error < told.error / 2:
         return True
     if age_s < SOON_S:
         return False

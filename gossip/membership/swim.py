@@ -89,7 +89,9 @@ class Swim:
         self._local = LocalMember(me, boot, name, addresses, tags)
         self._post = Post(self.members, tuning)
         # Their own chances, so that nothing else depends on who is at the same place as whom.
-        coordinates = Coordinates(me, random.Random(boot), self._post.counts)
+        coordinates = Coordinates(
+            me, random.Random(boot), self._post.counts, tuning.probe_interval_s
+        )
         self._contacts = Contacts(coordinates)
         self._roll = Roll(
             self._local, self.members, self._contacts, tuning, self._changed, self._post.counts

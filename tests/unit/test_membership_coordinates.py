@@ -12,6 +12,7 @@ import pytest
 from gossip.errors import Malformed
 from gossip.membership.coordinates import (
     ADJUSTMENT_SAMPLES,
+    AGAIN_PERIODS,
     AGAIN_S,
     DIMENSIONS,
     ERROR_MAX,
@@ -34,7 +35,7 @@ from gossip.membership.messages import (
 )
 from gossip.membership.probe import ProbeState
 from gossip.membership.roundtrips import RoundTrip, RoundTripTold
-from gossip.tuning import LAN
+from gossip.tuning import LAN, METERED
 from tests.unit.membership_net import Net
 from tests.unit.membership_solo import ME, Solo, said, where
 
@@ -177,6 +178,14 @@ def test_a_place_is_told_once_and_again_after_a_while() -> None:
     assert ours.news_for(2, now=AGAIN_S - 1) is None
     assert ours.news_for(3, now=1.0) is not None
     assert ours.news_for(2, now=AGAIN_S) is not None
+
+
+def test_who_probes_seldom_tells_its_place_again_as_seldom() -> None:
+    ours = Coordinates(ME, random.Random(1), Counter(), METERED.probe_interval_s)
+    assert ours.news_for(2, now=0.0) is not None
+    again_s = AGAIN_PERIODS * METERED.probe_interval_s
+    assert ours.news_for(2, now=again_s - 1) is None
+    assert ours.news_for(2, now=again_s) is not None
 
 
 def test_who_moved_tells_it_soon_and_who_is_surer_at_once() -> None:
