@@ -51,6 +51,7 @@ from agent.net.udp import UdpEndpoint
 from agent.notation import counted
 from agent.paths import Paths
 from agent.probation import Probation
+from agent.programs.starting import Programs, apartness_here
 from agent.reasons import Reasons
 from agent.rtt import RoundTripDesk
 from agent.security import identity
@@ -119,6 +120,8 @@ class Agent:
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
         self.doctor = EarlyDoctor(self)
+        self.programs = Programs(partial(apartness_here, paths))
+        self.app_with = self.programs.keys.who_has
         self._listeners = Listeners(self, paths, config.api)
         self.metrics = Metrics()
         self.counts: Counter[str] = Counter()
@@ -318,9 +321,8 @@ class Agent:
         )
         opened.push_async_callback(self._outbox.close)
         self.telemetry = Telemetry(self._outbox)
-        self.apps = AppHost(
-            self.config.apps, self.paths.socket, self.paths.app_logs, self.paths.data / "apps.json"
-        )
+        logs, wishes = self.paths.app_logs, self.paths.app_wishes
+        self.apps = AppHost(self.config.apps, self.programs, logs, wishes)
         place = Place(
             cluster=self.identity.cluster_name,
             node=self.identity.node_name,
@@ -439,7 +441,7 @@ class Agent:
         opened.push_async_callback(self._end_background)  # before what it works on is closed
         self.kv = Kv(self.driver)
         settings = self.config.events, self.config.queries
-        self.forum = Forum(self.driver, *settings, self._control.save_event_time)
+        self.forum = Forum(self.driver, *settings, self._control.save_event_time, self.programs)
         opened.push_async_callback(self.forum.stop)
         self.keep("uplink", self.uplink.run)
         self.keep(

@@ -23,6 +23,7 @@ from typing import Any, get_origin, get_type_hints
 import msgspec
 
 from agent.exits import BAD_CONFIG, AgentError
+from agent.hiding import hidden
 from agent.paths import Paths
 from agent.settings import (
     SECTIONS,
@@ -37,13 +38,15 @@ from agent.settings import (
     TelemetrySettings,
     UplinkSettings,
 )
+from agent.sound_files import check_nobody_else_writes
 from agent.suggesting import did_you_mean
 from agent.takes import choices, shown, takes
 from edge_apps.homes import expanded
 
 ENVIRONMENT_PREFIX = "COVEY_"
 ENVIRONMENT_SEPARATOR = "__"
-APPS = "apps"
+APPS, OPTIONS = "apps", "options"
+OF_EVERY_APP = ("enabled", "every")
 DEFAULT_ORIGIN = "default"
 CONFIG_BYTES_MAX = 1024 * 1024
 SECRET_BYTES_MAX = 64 * 1024
@@ -76,9 +79,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             for key, value in msgspec.to_builtins(getattr(self, section)).items()
         }
         for name, app in sorted(self.apps.items()):
-            own = {"enabled": app.enabled, "every": app.every, **app.options}
-            flat |= {f"{APPS}.{name}.{key}": value for key, value in own.items()}
+            own = msgspec.to_builtins(app)
+            options = own.pop(OPTIONS)
+            said = {key: value for key, value in own.items() if value or key in OF_EVERY_APP}
+            flat |= {f"{APPS}.{name}.{key}": value for key, value in said.items()}
+            flat |= {f"{APPS}.{name}.{OPTIONS}.{key}": value for key, value in options.items()}
         return flat
+
+    def shown(self) -> dict[str, Any]:
+        """Return what ``values`` returns, to be shown: without what looks like a secret."""
+        return {name: hidden(name, value) for name, value in self.values().items()}
 
     def origin(self, setting: str) -> str:
         """Say where ``section.key`` was set: a file with its line, a variable, or default."""
@@ -102,6 +112,7 @@ def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
     could be read; nothing is ever half applied.
     """
     environ = os.environ if environ is None else environ
+    check_nobody_else_writes(paths.config_file, paths.data)
     text = _read(paths.config_file)
     tables = _parse(text, paths.config_file)
     source = _Source(paths.config_file, text)
@@ -263,11 +274,25 @@ def _check_key(name: str, key: str, value: Any, source: _Source) -> None:
     if name != APPS:
         _check_known(key, _keys(SECTIONS[name]), place, name)
     elif isinstance(value, dict):
-        for option in value:
-            source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
+        _check_app(key, value, source)
     else:
         raise _bad(place, f"{setting} is a table", "write [apps.NAME]")
     source.origins[setting] = place
+
+
+def _check_app(app: str, table: Tables, source: _Source) -> None:
+    """Note the origins of an app's keys; what is unknown is wrong, and taken out."""
+    for key, value in list(table.items()):
+        setting = f"{APPS}.{app}.{key}"
+        with source.noting():
+            try:
+                _check_known(key, _keys(AppSettings), source.place(setting), f"{APPS}.{app}")
+            except AgentError:
+                del table[key]
+                raise
+        for option in value if key == OPTIONS and isinstance(value, dict) else ():
+            source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
+        source.origins[setting] = source.place(setting)
 
 
 def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -> None:
@@ -276,6 +301,8 @@ def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -
     if name in known:
         return
     hint = did_you_mean(name, known) or f"known are: {', '.join(sorted(known))}"
+    if table.startswith(f"{APPS}."):
+        hint += f"; what the app itself is told stands in [{table}.{OPTIONS}]"
     what = f'unknown key "{name}" in [{table}]' if table else f'unknown table "{name}"'
     raise _bad(place, what, hint)
 
@@ -304,13 +331,23 @@ def _lay_over(tables: Tables, variable: str, text: str, source: _Source) -> None
         app, separator, key = key.partition(ENVIRONMENT_SEPARATOR)
         if not separator or not key:
             raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
-        tables.setdefault(APPS, {}).setdefault(app, {})[key] = literal(text)
-        source.origins[f"{APPS}.{app}.{key}"] = place
+        _lay_over_app(tables.setdefault(APPS, {}).setdefault(app, {}), app, key, text, place)
+        source.origins[f"{APPS}.{app}.{key.replace(ENVIRONMENT_SEPARATOR, '.')}"] = place
     else:
         _check_known(key, _keys(SECTIONS[section]), place, section)
         hint = get_type_hints(SECTIONS[section])[key]
         tables.setdefault(section, {})[key] = _typed(text, hint)
         source.origins[f"{section}.{key}"] = place
+
+
+def _lay_over_app(table: Tables, app: str, key: str, text: str, place: str) -> None:
+    """Put a variable into an app's table, or into that of its options. Raises AgentError."""
+    key, _, option = key.partition(ENVIRONMENT_SEPARATOR)
+    if key == OPTIONS and option:
+        table.setdefault(OPTIONS, {})[option] = literal(text)
+        return
+    _check_known(key, _keys(AppSettings), place, f"{APPS}.{app}")
+    table[key] = _typed(text, get_type_hints(AppSettings)[key])
 
 
 def ineffective(environ: Mapping[str, str]) -> dict[str, str]:
@@ -362,15 +399,13 @@ def literal(text: str) -> Any:
 
 
 def _app(name: str, table: Tables, source: _Source) -> AppSettings:
-    known: Tables = {key: table[key] for key in ("enabled", "every") if key in table}
-    options = {key: value for key, value in table.items() if key not in known}
     setting = f"{APPS}.{name}"
-    path = options.get("path")
-    if isinstance(path, str) and not expanded(path).is_absolute():
+    path = table.get("path")
+    if isinstance(path, str) and path and not expanded(path).is_absolute():
         hint = f"write where it begins, such as {Path(path).absolute()}"
         place = source.place(f"{setting}.path")
         source.faults.append(_bad(place, f"{setting}.path: {path} is relative", hint))
-    app: AppSettings = _convert({**known, "options": options}, AppSettings, setting, source)
+    app: AppSettings = _convert(table, AppSettings, setting, source)
     return app
 
 

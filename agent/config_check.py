@@ -93,19 +93,19 @@ def _commands(config: Config) -> Iterator[Problem]:
 
 
 def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
-    from edge_apps.finding import MODULE_OPTION, PATH_OPTION, available
+    from edge_apps.finding import available
 
     place = f"{APPS}.{name}"
-    if path := settings.options.get(PATH_OPTION):
-        if trouble := _unreadable(expanded(str(path))):
+    if settings.path:
+        if trouble := _unreadable(expanded(settings.path)):
             hint = f"`covey app new {name}` writes an app, `covey app try FILE` tries it"
-            yield _problem(config, f"{place}.{PATH_OPTION}", trouble, hint)
-    elif module := settings.options.get(MODULE_OPTION):
-        top = str(module).partition(":")[0].partition(".")[0]
+            yield _problem(config, f"{place}.path", trouble, hint)
+    elif module := settings.module:
+        top = module.partition(":")[0].partition(".")[0]
         if importlib.util.find_spec(top) is None:
             hint = f"install it beside Covey: `{install_command(top)}`"
             message = f"no module {top!r} is installed"
-            yield _problem(config, f"{place}.{MODULE_OPTION}", message, hint)
+            yield _problem(config, f"{place}.module", message, hint)
     elif name not in (known := available()):
         hint = did_you_mean(name, known, "a program of your own needs path or module")
         yield _problem(config, place, f"no app is called {name!r}", hint)

@@ -39,6 +39,11 @@ def one_line(text: str) -> str:
     return _UNPRINTABLE.sub(_escape, text)
 
 
+def with_tabs(text: str) -> str:
+    """Return a text as ``one_line`` does, with its tabs."""
+    return "\t".join(map(one_line, text.split("\t")))
+
+
 def lines_below(text: str) -> str:
     r"""Return a text of several lines, such as a stack trace, all but the first indented.
 

@@ -91,6 +91,21 @@ class Paths(NamedTuple):
         return self.runtime / "covey.sock"
 
     @property
+    def app_wishes(self) -> Path:
+        """What was asked of apps: which are to run."""
+        return self.data / "apps.json"
+
+    @property
+    def app_door(self) -> Path:
+        """The Unix socket of the HTTP API for apps, in a directory of its own."""
+        return self.runtime / "apps" / "apps.sock"
+
+    @property
+    def app_homes(self) -> Path:
+        """The directories of apps that are users of their own; beside ours, which is closed."""
+        return self.data.with_name(f"{self.data.name}-apps")
+
+    @property
     def lock(self) -> Path:
         """The file that a running agent holds locked, so that there is only one."""
         return self.data / "lock"

@@ -165,6 +165,7 @@ class HandlerSettings(Section, frozen=True, kw_only=True):
     handlers: dict[str, Annotated[list[str], msgspec.Meta(min_length=1)]] = {}
     timeout: str = "5s"
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    environment: list[str] = []
 
     def __post_init__(self) -> None:
         """Refuse a time that is none. Raises ValueError."""
@@ -179,10 +180,13 @@ class HandlerSettings(Section, frozen=True, kw_only=True):
 
 
 class AppSettings(Section, frozen=True, kw_only=True):
-    """``[apps.NAME]``: whether and how often an app runs; all other keys are the app's own."""
+    """``[apps.NAME]``: what the agent does with an app; ``options`` are the app's own."""
 
     enabled: bool = True
     every: str = ""
+    path: str = ""
+    module: str = ""
+    environment: list[str] = []
     options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -190,6 +194,16 @@ class AppSettings(Section, frozen=True, kw_only=True):
         with naming("every"):
             if self.every and not parse_duration(self.every) > 0:
                 raise ValueError("must be longer than nothing")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a program of the owner, and not one that came with a package."""
+        return bool(self.path or self.module)
+
+    def told(self) -> dict[str, Any]:
+        """Return what the app itself is told: its options, and where and how often it runs."""
+        ours = {"every": self.every, "path": self.path, "module": self.module}
+        return {**self.options, **{key: value for key, value in ours.items() if value}}
 
     @property
     def every_s(self) -> float | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 TIMEOUT_S = 10.0
+TOKEN_VARIABLE = "COVEY_API_TOKEN"  # noqa: S105 - the name of one
 TIMEOUT_S_MAX = 1e9
 """The kernel's timers have no room for much more; it stands for ever."""
 STREAM_CHUNK_BYTES = 64 * 1024
@@ -95,12 +96,17 @@ class Client:
     """Speaks to the agent that listens on ``socket_path``; may be shared by threads.
 
     Paths are plain text and are percent-encoded here. A ``query`` value of None is left out,
-    truth values travel as ``1`` and ``0``.
+    truth values travel as ``1`` and ``0``. ``token`` is what an app shows at the
+    apps' socket: unless given, what the agent put into the app's environment.
     """
 
-    def __init__(self, socket_path: Path | str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, socket_path: Path | str, *, timeout_s: float = TIMEOUT_S, token: str | None = None
+    ) -> None:
         self.socket_path = Path(socket_path)
         self.timeout_s = timeout_s
+        token = os.environ.get(TOKEN_VARIABLE) if token is None else token
+        self._showing = {"Authorization": f"Bearer {token}"} if token else {}
 
     def request(
         self,
@@ -172,7 +178,7 @@ class Client:
         connected = self._connect(timeout_s)
         connection.sock = connected
         try:
-            connection.request(method, target, body, dict(headers))
+            connection.request(method, target, body, {**self._showing, **headers})
             answer = connection.getresponse()
             if answer.status >= 400:
                 raise _api_error(answer.status, answer.read())

@@ -43,7 +43,7 @@ class Kv(Protocol):
 class Context:
     """What a function of an app gets.
 
-    ``options`` is the app's table of the configuration (``[apps.NAME]``), ``log`` goes to
+    ``options`` is the app's table of the configuration (``[apps.NAME.options]``), ``log`` goes to
     ``covey app log NAME``, ``kv`` are the shared keys, and ``scratch`` holds whatever the app
     wants to find again at its next call; it is gone when the app ends.
     """

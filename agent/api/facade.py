@@ -246,6 +246,9 @@ class AgentFacade(Protocol):
     def facts(self) -> FactsFacade:
         """What this node tells about itself."""
 
+    def app_with(self, key: str) -> str:
+        """Return the app that has this key to the apps' socket; empty if it is nobody's."""
+
     @property
     def apps(self) -> AppsFacade:
         """The apps."""

@@ -35,7 +35,8 @@ from agent.api.facade import AgentFacade
 from agent.config import read_secret
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
 from agent.notation import parse_endpoint
-from agent.paths import SOCKET_PATH_BYTES_MAX, Paths
+from agent.paths import PRIVATE_DIRECTORY_MODE, SOCKET_PATH_BYTES_MAX, Paths
+from agent.programs.starting import may_be_apart
 from agent.settings import ApiSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ TOKEN_BYTES = 32
 START_S = 5.0
 LOOK_S = 5.0
 DIRECTORY_OPEN_TO_GROUP = stat.S_IXGRP
+DOOR_MODE_APART = 0o711
 
 
 class Listeners:
@@ -64,6 +66,7 @@ class Listeners:
         self._settings = settings
         self._sockets: list[socket.socket] = []
         self._tokens = "", ""
+        self._door: socket.socket | None = None
         self._starting: asyncio.Task[None] | None = None
         self._serving: Serving | None = None
         self._file: os.stat_result | None = None
@@ -122,6 +125,8 @@ class Listeners:
             self._tokens = load_or_make_token(files[0]), load_or_make_token(files[1])
         self._sockets = [open_unix_socket(self._paths.socket), *([] if tcp is None else [tcp])]
         self._file = self._paths.socket.lstat()
+        self._door = open_door(self._paths.app_door)
+        self._sockets.append(self._door)
         for listener in self._sockets:
             asyncio.get_running_loop().add_reader(listener, self._wake)
 
@@ -139,6 +144,7 @@ class Listeners:
         self._sockets, self._starting, self._serving = [], None, None
         if self._is_there():
             self._paths.socket.unlink()
+        self._paths.app_door.unlink(missing_ok=True)
 
     def _wake(self) -> None:
         """Somebody waits at a socket for the first time: have the API come to them."""
@@ -154,7 +160,8 @@ class Listeners:
         module = await asyncio.to_thread(import_module, "agent.api.serving")
         gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
         tokens = module.Tokens(*self._tokens)
-        serving: Serving = module.Serving(self._agent, *self._sockets, tokens=tokens)
+        sockets = [each for each in self._sockets if each is not self._door]
+        serving: Serving = module.Serving(self._agent, *sockets, tokens=tokens, door=self._door)
         await serving.start()
         self._serving = serving
 
@@ -199,6 +206,24 @@ def open_unix_socket(path: Path) -> socket.socket:
         os.umask(before)
     listener.listen(BACKLOG)
     return listener
+
+
+def open_door(path: Path) -> socket.socket:
+    """Return a listening socket for apps; those that are users of their own have to reach it.
+
+    Whoever reaches it shows a key (``app_door.py``). Raises AgentError.
+    """
+    are_apart = may_be_apart()
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.parent.chmod(DOOR_MODE_APART if are_apart else PRIVATE_DIRECTORY_MODE)
+        if are_apart and stat.S_IMODE(path.parent.parent.stat().st_mode) == PRIVATE_DIRECTORY_MODE:
+            path.parent.parent.chmod(DOOR_MODE_APART)
+        door = open_unix_socket(path)
+        path.chmod(0o666 if are_apart else 0o600)
+    except OSError as error:
+        raise _cannot_listen(str(path), error) from None
+    return door
 
 
 def _remove_stale(path: Path) -> None:

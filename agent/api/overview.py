@@ -106,7 +106,7 @@ def settings_with_origins(settings: Config) -> list[dict[str, Any]]:
     """Return each setting as an object with ``setting``, ``value`` and ``origin``."""
     return [
         {"setting": name, "value": value, "origin": settings.origin(name)}
-        for name, value in settings.values().items()
+        for name, value in settings.shown().items()
     ]
 
 

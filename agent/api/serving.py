@@ -28,6 +28,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from agent import descriptors, watched
+from agent.api.app_door import AppDoor
 from agent.api.application import create
 from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.facade import AgentFacade
@@ -56,7 +57,7 @@ class Tokens(NamedTuple):
 
 
 class Serving:
-    """The application on a Unix socket, and on TCP for who shows a token."""
+    """The application on a Unix socket, on one for apps, and on TCP for who shows a token."""
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Serving:
         tcp: socket.socket | None = None,
         *,
         tokens: Tokens | None = None,
+        door: socket.socket | None = None,
     ) -> None:
         self._application = create(agent)
         counts: Counter[str] = self._application.state.counts
@@ -73,6 +75,9 @@ class Serving:
             assert tokens is not None, "nobody is let in by TCP without one"
             guarded = BearerToken(self._application, tokens)
             self._servers.append((GuestServer(guarded, counts), tcp))
+        if door is not None:
+            guarded_door = AppDoor(self._application, agent.app_with)
+            self._servers.append((GuestServer(guarded_door, counts), door))
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:

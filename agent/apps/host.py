@@ -2,8 +2,8 @@
 
 An app is known when the configuration names it, when it comes with Covey or with an installed
 package, or when somebody started it. Its process is ``python -m edge_apps NAME`` with the same
-interpreter as the agent, and is told two things through its environment: the socket where the
-agent listens, and its table of the configuration.
+interpreter as the agent, and is told through its environment what its table of the configuration
+says; how it is started, and where it finds the agent, is the matter of ``agent/programs``.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -23,8 +22,10 @@ from agent._version import __version__
 from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
-from agent.apps.supervisor import Launch, RestartTuning, Supervisor
+from agent.apps.supervisor import RestartTuning, Supervisor
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
+from agent.programs.child import Launch, Starter
+from agent.programs.environment import passed_on
 from agent.settings import AppSettings
 from agent.suggesting import did_you_mean
 from edge_apps import builtin
@@ -32,9 +33,6 @@ from gossip.names import NAME_RULE, is_name
 
 log = logging.getLogger(__name__)
 
-COVEY_PREFIX = "COVEY_"
-OWN_FILE_OPTIONS = frozenset({"path", "module"})
-"""Those of edge_apps/finding.py, which knows the whole SDK and is not loaded to start an agent."""
 # One that crashed runs again soon, unless it does so all the time.
 RUNNING = frozenset({AppState.RUNNING, AppState.WAITING})
 
@@ -58,14 +56,15 @@ class AppStatus(msgspec.Struct, frozen=True):
 class AppHost:
     """Runs the apps. ``open`` starts those that are to run, ``close`` ends them all.
 
-    ``logs`` is the directory of what they print, ``wishes`` the file of what the owner wants.
+    ``starter`` starts their processes; ``logs`` is the directory of what they print, ``wishes`` the
+    file of what the owner wants.
     Raises AgentError for an app in the configuration whose name cannot be one.
     """
 
     def __init__(
         self,
         settings: Mapping[str, AppSettings],
-        socket: Path,
+        starter: Starter,
         logs: Path,
         wishes: Path,
         tuning: RestartTuning | None = None,
@@ -76,7 +75,7 @@ class AppHost:
         self.changed = asyncio.Event()
         """Set when the state of an app changes; whoever waits for it clears it."""
         self._settings = settings
-        self._socket = socket
+        self._starter = starter
         self._logs = logs
         self._desired = DesiredApps(wishes)
         self._tuning = tuning
@@ -203,7 +202,7 @@ class AppHost:
         return "" if self._is_own_file(name) else self._versions.get(name, "")
 
     def _is_own_file(self, name: str) -> bool:
-        return not OWN_FILE_OPTIONS.isdisjoint(self._options(name))
+        return name in self._settings and self._settings[name].is_own
 
     def _supervisor(self, name: str) -> Supervisor:
         if name not in self._supervisors:
@@ -213,6 +212,7 @@ class AppHost:
                 self.counts,
                 self._tuning,
                 on_move=self.changed.set,
+                starter=self._starter,
             )
         return self._supervisors[name]
 
@@ -224,27 +224,17 @@ class AppHost:
     def _launch(self, name: str) -> Launch:
         # -P: the working directory is no place to import from.
         command = (sys.executable, "-P", "-m", "edge_apps", name)
-        return Launch(command, self._environment(name), self._logs)
+        return Launch(name, command, self._environment(name), self._logs)
 
     def _environment(self, name: str) -> dict[str, str]:
-        """Return the agent's environment without the agent's own settings."""
-        inherited = {
-            key: value for key, value in os.environ.items() if not key.startswith(COVEY_PREFIX)
-        }
-        return inherited | {
-            "COVEY_SOCKET": str(self._socket),
+        """Return what an app finds in its environment: little of ours, and what it is told."""
+        settings = self._settings.get(name, AppSettings())
+        return passed_on(os.environ, settings.environment) | {
             # TOML has dates and JSON has not: they become text.
-            "COVEY_APP_OPTIONS": json.dumps(self._options(name), default=str),
+            "COVEY_APP_OPTIONS": json.dumps(settings.told(), default=str),
             "COVEY_APP_GUARD": "1",
             "PYTHONUNBUFFERED": "1",  # what an app prints is in the log when it prints it
         }
-
-    def _options(self, name: str) -> dict[str, Any]:
-        settings = self._settings.get(name)
-        if settings is None:
-            return {}
-        every = {"every": settings.every} if settings.every else {}
-        return {**settings.options, **every}
 
 
 def _check_name(name: str) -> None:

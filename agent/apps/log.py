@@ -4,6 +4,8 @@ A line is stamped when it arrives, because most programs do not say when they pr
 ``NAME.log`` is renamed to ``NAME.log.1`` when it is full, over the one before: an app that
 prints in a loop keeps its last mebibyte and costs no more. When the disk refuses a line, the
 line is counted and still found in memory.
+
+What does something to a terminal is an escape, in the file as well: people look at it with `tail`.
 """
 
 import asyncio
@@ -12,12 +14,15 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from agent.escaping import one_line, with_tabs
 from agent.notation import counted
 
 FILE_BYTES_MAX = 512 * 1024
 TAIL_LINES_MAX = 500
 LINE_BYTES_MAX = 8 * 1024
 FOLLOWER_LINES_MAX = 1_000
+OURS = "--"
+"""Begins what the agent itself says, behind the stamp; no line of an app begins so."""
 
 
 class AppLog:
@@ -40,13 +45,13 @@ class AppLog:
         if len(self._partial) > LINE_BYTES_MAX:
             lines.append(self._partial)
             self._partial = b""
-        self._add([line[:LINE_BYTES_MAX].decode(errors="replace") for line in lines])
+        self._add([_of_app(line[:LINE_BYTES_MAX]) for line in lines])
 
     def note(self, text: str) -> None:
         """Add a line of the agent's own, after whatever the app had begun to print."""
-        begun = [self._partial.decode(errors="replace")] if self._partial else []
+        begun = [_of_app(self._partial)] if self._partial else []
         self._partial = b""
-        self._add([*begun, f"-- {text}"])
+        self._add([*begun, f"{OURS} {one_line(text)}"])
 
     def tail(self, lines: int) -> list[str]:
         """Return the last lines, at most those kept in memory."""
@@ -113,11 +118,17 @@ class _Follower:
         await self._arrived.wait()
         if self._missed:
             told, self._missed = self._missed, 0
-            return f"-- {counted(told, 'line')} left out: they came faster than they were read"
+            return f"{OURS} {counted(told, 'line')} left out: they came faster than they were read"
         line = self._lines.popleft()
         if not self._lines:
             self._arrived.clear()
         return line
+
+
+def _of_app(line: bytes) -> str:
+    """Return a line of the app as it is kept: nothing in it acts, and it is not taken for ours."""
+    text = with_tabs(line.decode(errors="replace"))[:LINE_BYTES_MAX]
+    return f" {text}" if text.startswith(OURS) else text
 
 
 def _last_lines(path: Path) -> list[str]:

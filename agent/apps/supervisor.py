@@ -9,19 +9,17 @@ well for a while begins again with the short one.
 """
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from agent import watched
 from agent.apps.log import AppLog
 from agent.apps.states import TRANSITIONS, AppEvent, AppState
+from agent.programs.child import AsThisUser, Child, Launch, Starter, start
 
 OUTPUT_BYTES = 64 * 1024
 OUTPUT_BYTES_PER_S_MAX = 1024 * 1024
@@ -36,14 +34,6 @@ class RestartTuning(NamedTuple):
     healthy_s: float = 60.0  # having run this long, a crash counts as the first again
     failing_after: int = 5  # crashes in a row that make an app FAILING
     stop_grace_s: float = 10.0  # from SIGTERM to SIGKILL
-
-
-class Launch(NamedTuple):
-    """How the process is started."""
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    directory: Path
 
 
 class Supervisor:
@@ -62,6 +52,7 @@ class Supervisor:
         tuning: RestartTuning | None = None,
         wall_clock: Callable[[], float] = time.time,
         on_move: Callable[[], None] = lambda: None,
+        starter: Starter | None = None,
     ) -> None:
         self.state = AppState.STOPPED
         self.changed_at = wall_clock()
@@ -74,6 +65,7 @@ class Supervisor:
         self._tuning = tuning or RestartTuning()
         self._wall_clock = wall_clock
         self._on_move = on_move
+        self._starter = starter or AsThisUser()
         self._failures = 0
         self._command = asyncio.Lock()  # start and stop take turns
         self._stop = asyncio.Event()
@@ -143,24 +135,17 @@ class Supervisor:
             stopped = await self._watch(process)
         finally:
             await self._clear_up(process, copying)
-        return self._judge(process.returncode, time.monotonic() - began, stopped=stopped)
+        status = await process.wait()
+        return self._judge(status, time.monotonic() - began, stopped=stopped)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        process = await asyncio.create_subprocess_exec(
-            *self._launch.command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(self._launch.environment),
-            cwd=self._launch.directory,
-            start_new_session=True,
-        )
+    async def _spawn(self) -> Child:
+        process = await start(self._starter, self._launch, merged=True)
         self.pid = process.pid
         self._counts["apps/started"] += 1
         self._log.note(f"started, process {process.pid}")
         return process
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> bool:
+    async def _watch(self, process: Child) -> bool:
         """Wait for the end of the process, ending it when told to; say whether we were told."""
         ended = asyncio.create_task(process.wait(), name="app end")
         told = asyncio.create_task(self._stop.wait(), name="app stop")
@@ -169,42 +154,37 @@ class Supervisor:
             if ended.done():
                 return False
             self._move(AppEvent.STOP)
-            _signal_group(process.pid, signal.SIGTERM)
+            process.signal_group(signal.SIGTERM)
             await asyncio.wait({ended}, timeout=self._tuning.stop_grace_s)
             if not ended.done():
                 self._counts["apps/killed"] += 1
                 self._log.note(f"did not stop within {self._tuning.stop_grace_s:g} s: killed")
-                _signal_group(process.pid, signal.SIGKILL)
+                process.signal_group(signal.SIGKILL)
                 await ended
             return True
         finally:
             ended.cancel()
             told.cancel()
 
-    async def _clear_up(
-        self, process: asyncio.subprocess.Process, copying: asyncio.Task[None]
-    ) -> None:
+    async def _clear_up(self, process: Child, copying: asyncio.Task[None]) -> None:
         """End what the app left behind: its children, and our readers of its output.
 
         The group outlives its leader as long as it has members, so its number still means it.
         """
-        _signal_group(process.pid, signal.SIGKILL)
+        process.signal_group(signal.SIGKILL)
         await process.wait()
         self.pid = None
         await asyncio.wait({copying}, timeout=OUTPUT_END_S)
         copying.cancel()
-        if process.stdin is not None:
-            process.stdin.close()
+        process.close()
 
-    async def _copy_output(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None, "stdout is a pipe"
+    async def _copy_output(self, process: Child) -> None:
         while data := await process.stdout.read(OUTPUT_BYTES):
             self._log.feed(data)
             # An app that prints without end waits for us, and not the agent's loop for it.
             await asyncio.sleep(len(data) / OUTPUT_BYTES_PER_S_MAX)
 
-    def _judge(self, status: int | None, ran_s: float, *, stopped: bool) -> AppEvent:
-        assert status is not None, "the process was waited for"
+    def _judge(self, status: int, ran_s: float, *, stopped: bool) -> AppEvent:
         self.last_end = _describe(status)
         if stopped:
             self._log.note("stopped")
@@ -243,11 +223,6 @@ class Supervisor:
         self.state = TRANSITIONS[self.state, event]
         self.changed_at = self._wall_clock()
         self._on_move()
-
-
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
 
 
 def _describe(status: int) -> str:

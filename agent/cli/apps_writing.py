@@ -46,7 +46,7 @@ app = App("{name}")
 
 @app.every("10s")
 def sample(context: Context) -> None:
-    """Publish one reading. `context.options` is the table [apps.{name}] of covey.toml."""
+    """Publish one reading. `context.options` is [apps.{name}.options] of covey.toml."""
     load = float(Path("/proc/loadavg").read_text().split()[0])
     context.publish("{name}/load", load, tags={{"over": "1m"}})
 '''
@@ -143,9 +143,8 @@ def _configured(session: Session, file: Path) -> Mapping[str, Any]:
     from edge_apps.homes import expanded
 
     for app in load(session.agent_paths).apps.values():
-        path = app.options.get("path")
-        if path and expanded(str(path)) == file.absolute():
-            return {**app.options, **({"every": app.every} if app.every else {})}
+        if app.path and expanded(app.path) == file.absolute():
+            return app.told()
     return {}
 
 

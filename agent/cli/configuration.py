@@ -36,15 +36,15 @@ def show(session: Session, *, origin: bool, output: str, wide: bool) -> None:
                 "file": str(session.agent_paths.config_file),
                 "settings": [
                     {"setting": name, "value": value, "origin": loaded.origin(name)}
-                    for name, value in loaded.values().items()
+                    for name, value in loaded.shown().items()
                 ],
             }
         )
     elif origin:
-        rows = [(name, value, loaded.origin(name)) for name, value in loaded.values().items()]
+        rows = [(name, value, loaded.origin(name)) for name, value in loaded.shown().items()]
         write_table(("SETTING", "VALUE", "ORIGIN"), rows, wide=wide)
     else:
-        write_table(("SETTING", "VALUE"), list(loaded.values().items()), wide=wide)
+        write_table(("SETTING", "VALUE"), list(loaded.shown().items()), wide=wide)
     if pending := unapplied(session):
         session.say(f"The configuration was {pending}.")
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import click
 
 from agent.cli.tables import GAP, cut, laid_out, printable
-from agent.escaping import columns, folded, json_text, one_line, padded
+from agent.escaping import columns, folded, json_text, one_line, padded, with_tabs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,7 +160,7 @@ def write_value(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     for line in text.removesuffix("\n").split("\n"):
-        click.echo("\t".join(map(one_line, line.split("\t"))))
+        click.echo(with_tabs(line))
     return True
 
 

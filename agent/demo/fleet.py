@@ -40,6 +40,7 @@ every = "1s"
 
 [apps.sensor_sim]
 every = "500ms"
+[apps.sensor_sim.options]
 seed = "{name}"
 """
 

@@ -1,12 +1,11 @@
 """Handlers: the commands that the configuration names for events and queries.
 
-A handler is a process of its own: it gets the payload on stdin and the rest in its environment,
-and what it prints is the answer. It leads a process group, so that what it started ends with it.
+A handler is a process of its own (``agent/programs``): it gets the payload on stdin and the rest in
+its environment, and what it prints is the answer. What it started ends with it.
 Only a few run at a time, a bounded number wait, and whatever did not run is counted.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -15,11 +14,15 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from agent.programs.child import AsThisUser, Launch, Starter, start
+from agent.programs.environment import passed_on
 from agent.settings import HandlerSettings
 
 WAITING_MAX = 64
 ERROR_CHARACTERS = 200
-COVEY_PREFIX = "COVEY_"
+COMPLAINT_BYTES_MAX = 64 * 1024
+NAME = "_handlers"
+"""Of the user that all of them share, where programs have users of their own; no app's name."""
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +42,15 @@ class Handlers:
     """
 
     def __init__(
-        self, settings: HandlerSettings, output_bytes_max: int, counts: Counter[str]
+        self,
+        settings: HandlerSettings,
+        output_bytes_max: int,
+        counts: Counter[str],
+        starter: Starter | None = None,
     ) -> None:
         self.timeout_s = settings.timeout_s
+        self._more = settings.environment
+        self._starter = starter or AsThisUser()
         self._commands = settings.handlers
         self._output_bytes_max = output_bytes_max
         self._counts = counts
@@ -77,46 +86,32 @@ class Handlers:
     async def _run(
         self, command: Sequence[str], payload: bytes, variables: Mapping[str, str]
     ) -> Outcome:
+        environment = {**passed_on(os.environ, self._more), **variables}
+        launch = Launch(NAME, command, environment)
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**inherited(), **variables},
-                start_new_session=True,
-            )
+            process = await start(self._starter, launch, payload, merged=False)
         except OSError as error:
             return Outcome(is_ok=False, output=f"could not be started: {error}".encode())
         try:
-            output, complaint = await self._talk(process, payload)
-            await process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-        if len(output) > self._output_bytes_max:
-            return Outcome(
-                is_ok=False, output=f"printed more than {self._output_bytes_max} bytes".encode()
+            output, complaint = await asyncio.gather(
+                _read(process.stdout, self._output_bytes_max + 1),
+                _read(process.stderr, COMPLAINT_BYTES_MAX),
             )
-        if process.returncode:
+            status = await process.wait()
+        finally:
+            process.signal_group(signal.SIGKILL)
+            process.close()
+        return self._judge(status, output, complaint)
+
+    def _judge(self, status: int, output: bytes, complaint: bytes) -> Outcome:
+        if len(output) > self._output_bytes_max:
+            words = f"printed more than {self._output_bytes_max} bytes"
+            return Outcome(is_ok=False, output=words.encode())
+        if status:
             last = complaint.decode(errors="replace").strip()[-ERROR_CHARACTERS:]
-            words = f"ended with exit status {process.returncode}: {last}"
+            words = f"ended with exit status {status}: {last}"
             return Outcome(is_ok=False, output=words.rstrip(": ").encode())
         return Outcome(is_ok=True, output=output)
-
-    async def _talk(
-        self, process: asyncio.subprocess.Process, payload: bytes
-    ) -> tuple[bytes, bytes]:
-        assert process.stdin is not None, "stdin is a pipe"
-        assert process.stdout is not None, "stdout is a pipe"
-        assert process.stderr is not None, "stderr is a pipe"
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(payload)
-            process.stdin.close()
-        return await asyncio.gather(
-            _read(process.stdout, self._output_bytes_max + 1), _read(process.stderr, 64 * 1024)
-        )
 
 
 async def _read(pipe: asyncio.StreamReader, kept_bytes: int) -> bytes:
@@ -125,8 +120,3 @@ async def _read(pipe: asyncio.StreamReader, kept_bytes: int) -> bytes:
     while data := await pipe.read(64 * 1024):
         kept += data[: kept_bytes - len(kept)]
     return kept
-
-
-def inherited() -> dict[str, str]:
-    """Return the agent's environment without the agent's own settings."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(COVEY_PREFIX)}

@@ -28,6 +28,7 @@ from agent.forum.followers import Follower
 from agent.forum.handlers import Handlers
 from agent.forum.words import Answer, AskedHere, Missed, Summary, Told, id_text, parse_id
 from agent.notation import format_duration
+from agent.programs.child import Starter
 from agent.settings import HandlerSettings
 from gossip.errors import LocalError
 from gossip.ids import NodeId, format_node_id
@@ -54,6 +55,7 @@ class Forum:
         events: HandlerSettings,
         queries: HandlerSettings,
         save_time: Callable[[int], Awaitable[None]],
+        starter: Starter | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -61,8 +63,8 @@ class Forum:
         self._save_time = save_time
         self._wall_clock = wall_clock
         self._started_at = wall_clock()
-        self._event_handlers = Handlers(events, EVENT_OUTPUT_BYTES_MAX, self.counts)
-        self._query_handlers = Handlers(queries, LONG_ANSWER_BYTES_MAX, self.counts)
+        self._event_handlers = Handlers(events, EVENT_OUTPUT_BYTES_MAX, self.counts, starter)
+        self._query_handlers = Handlers(queries, LONG_ANSWER_BYTES_MAX, self.counts, starter)
         self._recent: deque[Told] = deque(maxlen=RECENT_MAX)
         self._followers: dict[Follower[Told], Patterns] = {}
         self._listeners: dict[Follower[AskedHere], Patterns] = {}

@@ -8,8 +8,8 @@ Everything is a function of the seed and the time, without memory: a greenhouse 
 switched off for a night shows in the morning what it would have shown, two apps with the same
 seed agree, and a test can ask for any moment.
 
-Options in ``[apps.sensor_sim]``: ``seed`` (the app's name by default, different on each node if you
-want different houses), ``prefix = "greenhouse"``.
+Options in ``[apps.sensor_sim.options]``: ``seed`` (the app's name by default, different on each
+node if you want different houses), ``prefix = "greenhouse"``.
 """
 
 import math

@@ -5,9 +5,9 @@ Everything comes from the kernel's own files in ``/proc`` and ``/sys`` (proc(5),
 installed or compiled. What a machine does not have is left out: a virtual machine without a
 thermometer publishes no temperature, rather than a zero that looks like a measurement.
 
-Options in ``[apps.system]``: ``disks = ["/"]``, the mount points to watch; ``root = "/"``, the
-directory that holds ``proc`` and ``sys``, for an agent in a container that sees its host's
-under ``/host``.
+Options in ``[apps.system.options]``: ``disks = ["/"]``, the mount points to watch;
+``root = "/"``, the directory that holds ``proc`` and ``sys``, for an agent in a container that sees
+its host's under ``/host``.
 """
 
 import os

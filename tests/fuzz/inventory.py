@@ -69,6 +69,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     # What comes from this machine: people, programs, configuration.
     "agent/admission/tokens.py": (PARSERS,),
     "agent/api/tokens.py": (REQUESTS, "tests/unit/test_api_routes.py"),
+    "agent/api/app_door.py": ("tests/unit/test_api_listen.py",),
     "agent/api/bodies.py": (REQUESTS,),
     "agent/api/events.py": (REQUESTS,),
     "agent/api/keys.py": (REQUESTS,),
@@ -79,6 +80,8 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/telemetry/plain.py": (PARSERS, "tests/property/test_lines_laws.py"),
     "agent/telemetry/lines.py": (PARSERS, REQUESTS, "tests/property/test_lines_laws.py"),
     "agent/forum/handlers.py": ("tests/unit/test_forum_service.py",),
+    "agent/programs/launched.py": ("tests/unit/test_programs.py",),
+    "agent/programs/service.py": ("tests/unit/test_programs.py",),
     "agent/apps/log.py": ("tests/unit/test_app_log.py",),
     "agent/config.py": (PARSERS, "tests/unit/test_config.py"),
     "agent/services.py": (KERNEL,),

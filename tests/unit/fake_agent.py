@@ -356,6 +356,7 @@ class FakeAgent:
         self.advice = ""
         self.partings: list[Parting] = []
         self.metrics = Metrics()
+        self.app_keys: dict[str, str] = {}
         self.started_at = time.time() - 90
         self.boot = 0x1_0000_0001
         self.members = MemberTable()
@@ -417,6 +418,9 @@ class FakeAgent:
         me = msgspec.structs.replace(self.members[ME], state=MemberState.ALIVE, asleep_until=None)
         self.members.put(me)
         return was_asleep
+
+    def app_with(self, key: str) -> str:
+        return self.app_keys.get(key, "")
 
     def require(self, stage: Stage) -> None:
         if self.stage < stage:

@@ -15,11 +15,19 @@ from typing import Any
 import pytest
 
 from agent.api import serving as api_serving
-from agent.api.listen import Listeners, load_or_make_token, open_tcp_socket, open_unix_socket
+from agent.api.app_door import FOR_APPS
+from agent.api.application import ROUTES
+from agent.api.listen import (
+    Listeners,
+    load_or_make_token,
+    open_door,
+    open_tcp_socket,
+    open_unix_socket,
+)
 from agent.exits import BAD_CONFIG, NO, AgentError
 from agent.paths import Paths
 from agent.settings import ApiSettings
-from edge_apps.client import AgentUnreachable, Client
+from edge_apps.client import AgentUnreachable, ApiError, Client
 from tests.patience import GIVE_UP_S
 from tests.unit.fake_agent import FakeAgent, Served, serving
 
@@ -130,6 +138,54 @@ def test_a_socket_that_is_removed_is_made_again(
         staying.cancel()
 
     asyncio.run(story())
+
+
+# ---- the apps' door -----------------------------------------------------------------------------
+
+
+def asked(served: Served, method: str, path: str, key: str) -> int:
+    """Return the HTTP status that whoever has this key gets at the apps' door."""
+    client = Client(served.paths.app_door, timeout_s=GIVE_UP_S, token=key)
+    try:
+        return client.request(method, path, json={}).status
+    except ApiError as error:
+        return error.status
+
+
+def test_apps_show_their_key(tmp_path: Path) -> None:
+    with serving(tmp_path) as served:
+        served.agent.app_keys = {"k1": "scale"}
+        assert asked(served, "GET", "/api/v1/members", "k1") == 200
+        for wrong in ("", "k2", "Bearer", "k1x"):
+            assert asked(served, "GET", "/api/v1/members", wrong) == 401
+        assert Client(served.paths.socket, timeout_s=GIVE_UP_S).get("/api/v1/members")
+
+
+def test_apps_do_what_apps_do(tmp_path: Path) -> None:
+    """Every route is either for apps or not: one that is new has to be looked at here."""
+    with serving(tmp_path) as served:
+        served.agent.app_keys = {"k1": "scale"}
+        for method, path, _ in ROUTES:
+            status = asked(served, method, path.replace("{name}", "x").replace(":path", ""), "k1")
+            assert (status == 403) == ((method, path) not in FOR_APPS), (method, path, status)
+    kept_from_apps = {path.split("/")[3] for method, path, _ in ROUTES if path.count("/") > 2
+                      and (method, path) not in FOR_APPS}  # fmt: skip
+    assert kept_from_apps >= {
+        "apps", "config", "doctor", "init", "join", "keys", "leave", "sleep", "tokens", "wake",
+    }  # fmt: skip
+
+
+def test_the_door_is_as_open_as_apps_are_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for are_apart, directory, door in ((False, 0o700, 0o600), (True, 0o711, 0o666)):
+        path = tmp_path / str(are_apart) / "apps" / "apps.sock"
+        path.parent.parent.mkdir(mode=0o700)
+        monkeypatch.setattr("agent.api.listen.may_be_apart", lambda each=are_apart: each)
+        open_door(path).close()
+        assert stat.S_IMODE(path.parent.stat().st_mode) == directory
+        assert stat.S_IMODE(path.stat().st_mode) == door
+        assert stat.S_IMODE(path.parent.parent.stat().st_mode) == directory
 
 
 # ---- TCP ----------------------------------------------------------------------------------------

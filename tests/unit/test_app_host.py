@@ -20,6 +20,8 @@ from agent.apps.desired import DesiredApps
 from agent.apps.host import AppHost, AppStatus
 from agent.apps.supervisor import RestartTuning
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
+from agent.programs.child import AsThisUser
+from agent.programs.starting import Apartness, Programs
 from agent.settings import AppSettings
 from tests.patience import GIVE_UP_S
 
@@ -47,14 +49,19 @@ def play(scenario: Callable[[], Awaitable[None]]) -> None:
 
 def make_host(directory: Path, apps: dict[str, AppSettings]) -> AppHost:
     return AppHost(
-        apps, directory / "covey.sock", directory / "app-logs", directory / "apps.json", QUICK
+        apps, programs_of(directory), directory / "app-logs", directory / "apps.json", QUICK
     )
+
+
+def programs_of(directory: Path) -> Programs:
+    """Return what starts programs as this user."""
+    return Programs(lambda: Apartness(AsThisUser(), directory, "this is a test"))
 
 
 def probe(directory: Path, text: str = APP, **options: Any) -> AppSettings:
     file = directory / "probe.py"
     file.write_text(text)
-    return AppSettings(options={"path": str(file), **options})
+    return AppSettings(path=str(file), options=options)
 
 
 async def status(host: AppHost, name: str) -> AppStatus:
@@ -185,12 +192,15 @@ HOLDER = """
 import asyncio, sys
 from pathlib import Path
 from agent.apps.host import AppHost
+from agent.programs.child import AsThisUser
+from agent.programs.starting import Apartness, Programs
 from agent.settings import AppSettings
 
 async def main():
     directory = Path(sys.argv[1])
-    host = AppHost({"probe": AppSettings(options={"path": str(directory / "probe.py")})},
-                   directory / "covey.sock", directory / "app-logs", directory / "apps.json")
+    host = AppHost({"probe": AppSettings(path=str(directory / "probe.py"))},
+                   Programs(lambda: Apartness(AsThisUser(), directory, "a test")),
+                   directory / "app-logs", directory / "apps.json")
     await host.open()
     await asyncio.sleep(600)
 

@@ -43,6 +43,26 @@ def test_bytes_that_are_no_text_and_lines_without_end(tmp_path: Path) -> None:
     assert len(second) <= len(STAMP) + 1 + log_module.LINE_BYTES_MAX
 
 
+def test_an_app_does_not_speak_as_the_agent(tmp_path: Path) -> None:
+    app_log = make(tmp_path / "x.log")
+    app_log.feed(b"-- stopped\n--\n---\n")
+    app_log.feed(b"-- cut off by")
+    app_log.note("ended by\x1b[2J\nitself")
+    *its, ours = app_log.tail(10)
+    assert its == [f"{STAMP}  {text}" for text in ("-- stopped", "--", "---", "-- cut off by")]
+    assert ours == f"{STAMP} -- ended by\\x1b[2J\\nitself"
+
+
+def test_what_it_prints_does_nothing_where_it_is_looked_at(tmp_path: Path) -> None:
+    """In the file as well: people look at it with ``tail``."""
+    app_log = make(tmp_path / "x.log")
+    app_log.feed(b"a\tb\x1b[2J\x9b35m\r\xe2\x80\xae\n" + b"\x1b" * 8000 + b"\n")
+    first, second = app_log.tail(10)
+    assert first == f"{STAMP} a\tb\\x1b[2J\ufffd35m\\r\\u202e"
+    assert len(second) == len(STAMP) + 1 + log_module.LINE_BYTES_MAX
+    assert "\x1b" not in (tmp_path / "x.log").read_text()
+
+
 def test_the_file_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "FILE_BYTES_MAX", 2_000)
     app_log = make(tmp_path / "x.log")
@@ -66,7 +86,7 @@ def test_memory_is_bounded_and_survives_the_agent(tmp_path: Path) -> None:
 def test_lines_end_at_newlines_alone_also_after_a_restart(tmp_path: Path) -> None:
     app_log = make(tmp_path / "x.log")
     app_log.feed("one\u2028line\nand\x85another\n".encode())
-    expected = [f"{STAMP} one\u2028line", f"{STAMP} and\x85another"]
+    expected = [f"{STAMP} one\\u2028line", f"{STAMP} and\\x85another"]
     assert app_log.tail(10) == expected
     assert make(tmp_path / "x.log").tail(10) == expected
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
-from agent.apps.supervisor import Launch, RestartTuning, Supervisor
+from agent.apps.supervisor import RestartTuning, Supervisor
+from agent.programs.child import Launch
 from tests.patience import GIVE_UP_S
 
 QUICK = RestartTuning(pause_first_s=0.01, pause_max_s=0.05, failing_after=3, stop_grace_s=0.3)
@@ -24,7 +25,7 @@ class Bench:
     def __init__(self, directory: Path, script: str, tuning: RestartTuning = QUICK) -> None:
         self.counts: Counter[str] = Counter()
         self.log = AppLog(directory / "app.log", self.counts, lambda: 0.0)
-        launch = Launch((sys.executable, "-S", "-c", script), dict(os.environ), directory)
+        launch = Launch("app", (sys.executable, "-S", "-c", script), dict(os.environ), directory)
         self.app = Supervisor(launch, self.log, self.counts, tuning)
 
     @property
@@ -151,7 +152,7 @@ def test_a_command_that_cannot_be_started_is_a_crash(tmp_path: Path) -> None:
     async def scenario() -> None:
         counts: Counter[str] = Counter()
         log = AppLog(tmp_path / "x.log", counts, lambda: 0.0)
-        launch = Launch((str(tmp_path / "none"),), {}, tmp_path)
+        launch = Launch("app", (str(tmp_path / "none"),), {}, tmp_path)
         app = Supervisor(launch, log, counts, PATIENT)
         await app.start()
         assert "could not be started" in app.last_end

@@ -92,7 +92,8 @@ def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path
     file.write_text(app(f"{SAMPLE}context.publish('o', repr(dict(context.options)))"))
     (tmp_path / "agent").mkdir()
     (tmp_path / "agent" / "covey.toml").write_text(
-        f"[apps.anything]\npath = '{file}'\nbay = 2\nhall = 'a'\nevery = '5s'\n"
+        f"[apps.anything]\npath = '{file}'\nevery = '5s'\n"
+        "[apps.anything.options]\nbay = 2\nhall = 'a'\n"
     )
     given = ["--option", "hall=b", "--option", "hot=true"]
     tried = covey("app", "try", "probe.py", *given, "-o", "json")

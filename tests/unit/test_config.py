@@ -2,6 +2,9 @@
 
 import doctest
 import errno
+import grp
+import os
+import pwd
 from pathlib import Path
 from typing import get_type_hints
 
@@ -10,6 +13,7 @@ import pytest
 import agent.config
 import agent.notation
 import agent.takes
+from agent import hiding, sound_files
 from agent.config import Config, Unusable, load, read_secret, replaced, unapplied
 from agent.config_check import in_few_words, problems
 from agent.exits import BAD_CONFIG, AgentError
@@ -65,7 +69,7 @@ def test_variables_of_every_type(paths: Paths) -> None:
         COVEY_UPLINK__QOS="2",
         COVEY_UPLINK__USERNAME="1234",
         COVEY_APPS__SENSOR_SIM__EVERY="2s",
-        COVEY_APPS__SENSOR_SIM__PLANTS="3",
+        COVEY_APPS__SENSOR_SIM__OPTIONS__PLANTS="3",
     )
     assert config.network.seeds == ["a:1", "b"]
     assert config.network.bind == ["::"]
@@ -83,7 +87,7 @@ def test_other_variables_are_not_ours(paths: Paths) -> None:
 
 
 def test_apps_take_options_of_their_own(paths: Paths) -> None:
-    text = "[apps.pump]\nenabled = false\nevery = '1m30s'\npins = [4, 5]\n"
+    text = "[apps.pump]\nenabled = false\nevery = '1m30s'\n[apps.pump.options]\npins = [4, 5]\n"
     app = written(paths, text).apps["pump"]
     assert (app.enabled, app.every_s, app.options) == (False, 90.0, {"pins": [4, 5]})
 
@@ -122,6 +126,8 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
         ("[telemetry]\nwaiting_max = 0", 2, "a whole number of at least 1", ""),
         ("[events.handlers]\na = []", 1, 'NAME = ["command", "argument"]', ""),
         ("[apps.a]\npath = 'a.py'", 2, "apps.a.path: a.py is relative", "write where it begins"),
+        ("[apps.a]\nevry = '5s'", 2, 'unknown key "evry" in [apps.a]', "did you mean 'every'?"),
+        ("[apps.a]\npins = 3", 2, 'unknown key "pins"', "stands in [apps.a.options]"),
         ("[uplink]\nkey_file = 'k'", 2, "goes together", ""),
         ("[api]\nlisten = 'localhost'", 2, "names no port", ""),
         ("[apps]\npump = 3", 2, "apps.pump is a table", "[apps.NAME]"),
@@ -146,6 +152,7 @@ def test_complaints_name_the_place(
         ("COVEY_NETWORK__PROT", "1", 'unknown key "prot"'),
         ("COVEY_NETWORK__PORT", "many", "network.port"),
         ("COVEY_APPS__PUMP", "1", "three parts"),
+        ("COVEY_APPS__PUMP__PINS", "1", 'unknown key "pins" in [apps.pump]'),
     ],
 )
 def test_complaints_name_the_variable(paths: Paths, variable: str, value: str, told: str) -> None:
@@ -366,3 +373,91 @@ def test_every_setting_says_what_it_takes(name: str, kind: type[Section]) -> Non
 def test_the_examples_in_the_docstrings() -> None:
     for module in (agent.config, agent.takes, agent.notation):
         assert doctest.testmod(module).failed == 0
+
+
+# ---- who else could have written it -------------------------------------------------------------
+
+
+def refused(paths: Paths) -> str:
+    with pytest.raises(AgentError) as caught:
+        load(paths, {})
+    assert caught.value.status == BAD_CONFIG
+    assert "chmod go-w" in caught.value.hint
+    return caught.value.message
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o666])
+def test_a_configuration_that_everybody_writes_is_refused(paths: Paths, mode: int) -> None:
+    written(paths, "")
+    paths.config_file.chmod(mode)
+    assert refused(paths).startswith(f"everybody can write {paths.config_file}")
+
+
+def test_a_directory_that_everybody_writes_is_refused(paths: Paths) -> None:
+    written(paths, "")
+    paths.config_file.parent.chmod(0o777)
+    assert refused(paths).startswith(f"everybody can write {paths.config_file.parent}:")
+    paths.config_file.parent.chmod(0o1777)
+    load(paths, {})  # as /tmp: nobody can put another in its place
+
+
+def test_a_group_that_writes_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(paths, "")
+    paths.config_file.chmod(0o660)
+    monkeypatch.setattr("agent.sound_files._is_private", lambda _group, _user: False)
+    assert "the group" in refused(paths)
+    monkeypatch.setattr("agent.sound_files._is_private", lambda _group, _user: True)
+    load(paths, {})
+
+
+def test_a_group_of_ones_own_is_private() -> None:
+    me = pwd.getpwuid(os.getuid())
+    assert sound_files._is_private(me.pw_gid, me.pw_uid) or grp.getgrgid(me.pw_gid).gr_mem
+    assert not sound_files._is_private(12345, 12345)
+
+
+def test_a_configuration_of_somebody_else_is_refused(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(paths, "")
+    me = os.geteuid()
+    monkeypatch.setattr(sound_files, "ROOT", 12345)
+    monkeypatch.setattr(os, "geteuid", lambda: 12346)
+    assert refused(paths).startswith(f"the user {me} can write")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)  # root, who works as the data's owner
+    paths.data.mkdir()
+    load(paths, {})
+
+
+def test_what_nobody_writes_to_is_sound(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A volume that is mounted read-only, as in a container, may belong to anybody."""
+    written(paths, "")
+    paths.config_file.chmod(0o666)
+    read_only = type("", (), {"f_flag": os.ST_RDONLY})()
+    monkeypatch.setattr(os, "statvfs", lambda _place: read_only)
+    load(paths, {})
+
+
+def test_secrets_of_apps_are_hidden_where_they_are_shown(paths: Paths) -> None:
+    assert doctest.testmod(hiding).failed == 0
+    text = """
+[apps.tapo]
+path = "/opt/tapo.py"
+[apps.tapo.options]
+password = "hunter2"
+apiToken = "hunter2"
+nested = [{ "client-secret" = "hunter2", host = "lan" }]
+psk = "hunter2"
+url = "https://ada:hunter2@tapo.lan/"
+passage = "north"
+keyboard = "de"
+[events.handlers]
+door = ["curl", "--password=hunter2"]
+"""
+    config = written(paths, text)
+    shown = config.shown()
+    assert "hunter2" not in str(shown)
+    assert "hunter2" in str(config.values())
+    assert shown["apps.tapo.options.nested"] == [{"client-secret": hiding.HIDDEN, "host": "lan"}]
+    assert shown["apps.tapo.options.passage"] == "north"
+    assert shown["apps.tapo.options.keyboard"] == "de"

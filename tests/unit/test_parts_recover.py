@@ -15,9 +15,10 @@ from agent import watched
 from agent.api import listen
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
-from agent.apps.supervisor import Launch, Supervisor
+from agent.apps.supervisor import Supervisor
 from agent.net.link import Link, LinkState
 from agent.net.peer_book import PeerBook
+from agent.programs.child import Child, Launch
 from agent.security.identity import Peer
 from agent.store.control import ControlStore
 from agent.store.failures import StorageError
@@ -91,11 +92,11 @@ def test_an_app_that_was_lost_is_started_again(
     async def story() -> None:
         counts: Counter[str] = Counter()
         log = AppLog(tmp_path / "x.log", counts, lambda: 0.0)
-        launch = Launch((sys.executable, "-S", "-c", "input()"), dict(os.environ), tmp_path)
+        launch = Launch("app", (sys.executable, "-S", "-c", "input()"), dict(os.environ), tmp_path)
         app = Supervisor(launch, log, counts)
         spawn, surprises = app._spawn, [RuntimeError("can't start new thread")]
 
-        async def surprising() -> asyncio.subprocess.Process:
+        async def surprising() -> Child:
             if surprises:
                 raise surprises.pop()
             return await spawn()
