@@ -9,7 +9,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +123,17 @@ def try_(
         write_row(HEADER, WIDTHS)
     count = 0
     status = 0
-    for reading in _readings(file, options, follow=follow):
-        if isinstance(reading, int):
-            status = reading
-            continue
-        count += 1
-        if output == "json":
-            write_json_line(reading)
-        else:
-            cells = (reading["sensor"], reading["value"], reading["unit"], reading["tags"])
-            write_row(cells, WIDTHS, wide=wide)
+    with closing(_readings(file, options, follow=follow)) as readings:
+        for reading in readings:
+            if isinstance(reading, int):
+                status = reading
+                continue
+            count += 1
+            if output == "json":
+                write_json_line(reading)
+            else:
+                cells = (reading["sensor"], reading["value"], reading["unit"], reading["tags"])
+                write_row(cells, WIDTHS, wide=wide)
     if status:
         raise AgentError(f"{file} failed; what it said is above", "correct it, and try again")
     session.say(READ.get(count, f"{count} readings."))
@@ -157,8 +159,11 @@ def _typed(given: tuple[tuple[str, str], ...]) -> dict[str, Any]:
 
 def _readings(
     file: Path, options: Mapping[str, Any], *, follow: bool
-) -> Iterator[dict[str, Any] | int]:
-    """Run the app; yield each reading, and last the exit status. What else it says is told."""
+) -> Generator[dict[str, Any] | int]:
+    """Run the app; yield each reading, and last the exit status. What else it says is told.
+
+    Whoever stops asking ends the app: it may not say anything for an hour, and be waited for.
+    """
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("COVEY_")}
     words = [sys.executable, "-P", "-m", "edge_apps", file.stem, "--print"]
     words += [] if follow else ["--once"]
@@ -170,13 +175,17 @@ def _readings(
         env={**environment, "PYTHONUNBUFFERED": "1"},
     ) as process:
         assert process.stdout is not None, "stdout is a pipe"
-        for line in process.stdout:
-            text = line.decode(errors="replace").rstrip("\n")
-            reading = _reading(text)
-            if reading is None:
-                complain(text)
-            else:
-                yield reading
+        try:
+            for line in process.stdout:
+                text = line.decode(errors="replace").rstrip("\n")
+                reading = _reading(text)
+                if reading is None:
+                    complain(text)
+                else:
+                    yield reading
+        except BaseException:
+            process.terminate()
+            raise
     yield process.returncode
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from agent import exits
+from agent.cli.apps_writing import _readings
 from agent.cli.failures import run_to_status
 from agent.cli.root import root
+from tests.patience import GIVE_UP_S
 from tests.unit.test_cli_hostile import EVIL, check
 
 
@@ -172,3 +175,14 @@ def test_the_agents_own_settings_stay_out(
     words = "import os; context.publish('n', sum(name.startswith('COVEY_') for name in os.environ))"
     (tmp_path / "probe.py").write_text(app(f"{SAMPLE}{words}"))
     assert covey("app", "try", "probe.py").stdout.startswith("n\t0\t")
+
+
+def test_who_reads_no_more_ends_the_app(tmp_path: Path) -> None:
+    """As when the pipe closes, or Ctrl-C comes while a reading is shown. It once was waited for."""
+    file = tmp_path / "attic.py"
+    file.write_text(app(SAMPLE + 'context.publish("attic/temp", 1)'))
+    readings = _readings(file, {"path": str(file)}, follow=True)
+    assert next(readings)
+    began_s = time.monotonic()
+    readings.close()
+    assert time.monotonic() - began_s < GIVE_UP_S, "the next reading is an hour away"
