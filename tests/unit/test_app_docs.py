@@ -63,7 +63,7 @@ def test_the_tutorials_configuration_is_accepted(tmp_path: Path) -> None:
     paths = Paths.find(tmp_path, {})
     paths.config_file.write_text(match[1])
     apps = load(paths, {}).apps
-    assert apps["attic"].path == "/home/pi/attic.py"
+    assert apps["attic"].path == "/etc/covey/attic.py"
     assert (apps["barn"].every_s, apps["barn"].options["floor"]) == (60.0, 2)
 
 
