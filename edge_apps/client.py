@@ -66,7 +66,8 @@ class AgentForbidden(AgentUnreachable):
     def __init__(self, socket_path: Path) -> None:
         super().__init__(
             f"this user may not speak to the agent at {socket_path}",
-            "run as the agent's user, or join the group that owns the socket",
+            "run as the agent's user, join the group that owns the socket, or name the directory "
+            "of an agent of your own with --dir or COVEY_DIR",
         )
         self.socket_path = socket_path
 

@@ -19,7 +19,7 @@ from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.exits import UNREACHABLE, USAGE, AgentError
-from agent.paths import Paths
+from agent.paths import Paths, service_is_installed
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, ClientError
 
 if TYPE_CHECKING:
@@ -259,15 +259,26 @@ def _why_not(session: Session, stage: str, since: float = -math.inf) -> str:
 
 def _say_what_is_next(session: Session, more: str = "") -> None:
     """Say how to start the agent, and of which agent this is the identity."""
-    of_service = session.paths == Paths.of_service()
-    start = f"start its agent with `{_command(session)} run`{', or as a service' * of_service}"
+    start = f"start its agent with {_how_to_start(session)}"
     session.say(f"Next: {start}{f', and {more}' if more else ''}.")
-    if not of_service and session.means_any:
+    if session.paths != Paths.of_service() and session.means_any:
         session.say(
             f"This is an agent of your own, in {session.paths.data}. `sudo covey` speaks to the "
             "one that runs as a service of this machine, if there is one: that is another node."
         )
     _say_ports(session)
+
+
+def _how_to_start(session: Session) -> str:
+    """Return the command that starts the agent: as the service where the identity is its own."""
+    from agent.installation.system import BOOTED_WITH_SYSTEMD
+
+    by_hand = f"`{_command(session)} run`"
+    if session.paths != Paths.of_service() or not BOOTED_WITH_SYSTEMD.is_dir():
+        return by_hand
+    if service_is_installed():
+        return "`systemctl start covey`"
+    return f"`covey service install --now`, or {by_hand} in a terminal"
 
 
 def _say_ports(session: Session) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from agent import exits
 from agent.admission.former import Parting
+from agent.cli.failures import run_to_status
+from agent.cli.root import root
 from agent.exits import AgentError
 from agent.stages import Stage
 from tests.unit.command_line import Covey
@@ -128,6 +130,30 @@ def test_init_says_what_a_firewall_has_to_let_pass(
 ) -> None:
     (tmp_path / "covey.toml").write_text(f"[network]\n{network}\n")
     assert said in covey("init", "barn", "--node-name", "pi1").stderr
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "said"),
+    [(False, "`covey service install --now`, or `covey run`"), (True, "`systemctl start covey`")],
+)
+def test_root_is_told_how_to_start_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    is_installed: bool, said: str,
+) -> None:  # fmt: skip
+    unit = tmp_path / "covey.service"
+    if is_installed:
+        unit.touch()
+    for name in ("COVEY_DIR", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "CONFIGURATION_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("agent.ownership.ROOT", -1)  # whoever runs the tests
+    monkeypatch.setattr("agent.paths.SYSTEM_CONFIG", tmp_path)
+    monkeypatch.setattr("agent.paths.SYSTEM_DATA", tmp_path / "data")
+    monkeypatch.setattr("agent.paths.SYSTEM_SOCKET", tmp_path / "covey.sock")
+    monkeypatch.setattr("agent.paths.SYSTEM_UNITS", (unit,))
+    monkeypatch.setattr("agent.installation.system.BOOTED_WITH_SYSTEMD", tmp_path)
+    assert run_to_status(root, ["init", "barn", "--node-name", "pi1"]) == exits.YES
+    assert f"start its agent with {said}" in capfd.readouterr().err
 
 
 def test_join_asks_the_agent_and_shows_what_it_does(served: Served, covey: Covey) -> None:
