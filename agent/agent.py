@@ -53,6 +53,7 @@ from agent.paths import Paths
 from agent.probation import Probation
 from agent.programs.starting import Programs, apartness_here
 from agent.reasons import Reasons
+from agent.resumption import Resumption
 from agent.rtt import RoundTripDesk
 from agent.security import identity
 from agent.security.circle import RunningCircle
@@ -117,6 +118,8 @@ class Agent:
         self.stage = Stage.WAITING
         self.has_left = False
         """Whether it ends because the node has left its covey, and is to wait from now on."""
+        self.is_resumed = False
+        """Whether it ends because this process is a copy, and is to take a life of its own."""
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
         self.doctor = EarlyDoctor(self)
@@ -167,10 +170,11 @@ class Agent:
                 opened.callback(self.stalls.stop)
                 self._notifier.ready(f"{self.identity.node_name} of {self.identity.cluster_name}")
                 self.keep("driver", self.driver.wait)
+                self.keep("resumption", self._begin_anew)
                 await self._waiting.until_stopped()
             # A node that has left goes on in the same process: systemd would kill what it was told
             # is stopping.
-            if not self.has_left:
+            if not (self.has_left or self.is_resumed):
                 self._notifier.stopping()
 
     async def leave(self) -> None:
@@ -323,12 +327,8 @@ class Agent:
         self.telemetry = Telemetry(self._outbox)
         logs, wishes = self.paths.app_logs, self.paths.app_wishes
         self.apps = AppHost(self.config.apps, self.programs, logs, wishes)
-        place = Place(
-            cluster=self.identity.cluster_name,
-            node=self.identity.node_name,
-            node_id=format_node_id(self.identity.node_id),
-        )
-        memory = BrokerMemory(self.paths.data / "uplink.json")
+        who, memory = self.identity, BrokerMemory(self.paths.data / "uplink.json")
+        place = Place(who.cluster_name, who.node_name, format_node_id(who.node_id))
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         export_kept(self)
         self.stage = Stage.KEEPING
@@ -338,14 +338,8 @@ class Agent:
         network = self.config.network
         sockets = open_sockets(network.bind, network.port)
         opened.callback(sockets.close)
-        plan = Plan(
-            network.bind,
-            sockets.port,
-            network.advertise,
-            network.seeds,
-            network.mdns,
-            network.interfaces,
-        )
+        others = network.advertise, network.seeds, network.mdns, network.interfaces
+        plan = Plan(network.bind, sockets.port, *others)
         self.probation = Probation(self.paths)
         opened.callback(self.probation.close)
         self.metrics.count(lambda: self.probation.counts)
@@ -461,6 +455,13 @@ class Agent:
     def _note_step(self, step: Step) -> None:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1
         log.warning("the clock was set by %+.1f s; it says %s", step.by_s, date(self.clock.now_s()))
+
+    async def _begin_anew(self) -> None:
+        sign = await Resumption(lambda: self.clock.last_step).noticed()
+        log.warning("this agent was restored from a copy of itself (%s): it begins anew", sign)
+        self.is_resumed = True
+        self._waiting.stopping.set()
+        await self.driver.stop()  # first: not a word more of a life that may go on elsewhere
 
     def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something in the background, watched, until the agent ends."""

@@ -6,7 +6,8 @@ more than a crash would: nothing that was acknowledged. SIGUSR1 writes the stack
 to stderr, for an agent that hangs.
 
 A node that leaves its covey (``covey leave``) does not end the process: whoever watches over it
-would start it again. A new agent takes the place of the one that left, and waits.
+would start it again. A new agent takes the place of the one that left, and waits. Nor does one that
+finds itself restored from a snapshot: another takes its place, with a life of its own.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
     paths.create()
     with locked(paths), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         while runner.run(_serve(config, paths)):
-            logger.info("the agent goes on outside of the covey")
+            logger.info("the agent goes on in the same process")
 
 
 async def _serve(config: "Config", paths: Paths) -> bool:
@@ -72,7 +73,7 @@ async def _serve(config: "Config", paths: Paths) -> bool:
     gc.enable()
     agent = Agent(config, paths)
     told_to_stop = await serve_until_stopped(agent)
-    return agent.has_left and not told_to_stop
+    return (agent.has_left or agent.is_resumed) and not told_to_stop
 
 
 async def serve_until_stopped(agent: Runnable) -> bool:

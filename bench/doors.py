@@ -28,7 +28,7 @@ from agent.net.tls import guest_context
 from agent.security import identity
 from bench.report import finish, table
 from edge_apps.client import Client
-from gossip.envelope import HEADER, MAGIC_AND_VERSION
+from gossip.envelope import HEADER, MAGIC_AND_VERSION, SALT_BITS
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = "[apps.system]\nenabled = false\n"
@@ -151,7 +151,8 @@ def forged(at: Target) -> int:
     rng, key_id = random.Random(2), at.identity().keyring().primary
 
     def packet() -> bytes:
-        head = (MAGIC_AND_VERSION, key_id, rng.getrandbits(63) + 1, rng.getrandbits(63), 1)
+        sender, boot = rng.getrandbits(63) + 1, rng.getrandbits(63)
+        head = MAGIC_AND_VERSION, key_id, sender, boot, 1 << SALT_BITS
         return HEADER.pack(*head) + rng.randbytes(PACKET_BYTES - HEADER.size)
 
     return _send_datagrams(at, packet)

@@ -2,10 +2,13 @@
 
 A covey's agents share a keyring; from a key of it and the header's (sender, boot), the injected
 cipher suite derives a key that belongs to one life of one node. Under that key a counter is the
-nonce, so no two packets of the whole covey ever share a key and a nonce: within a life the
-counter only grows, and the next life has another boot. The header is readable by all and
-authenticated; the cluster id is authenticated too without being sent, so a packet of another
-covey does not open even if somebody copied the keyring.
+nonce, so no two packets of the whole covey ever share a key and a nonce: within a life the count
+only grows, and the next life has another boot. A life may go on twice, from one snapshot of its
+machine or its process: so behind each count stands a *salt*, drawn from outside of the process's
+memory, by which the nonces of the two differ all the same.
+
+The header is readable by all and authenticated; the cluster id is authenticated too without being
+sent, so a packet of another covey does not open even if somebody copied the keyring.
 
 ::
 
@@ -14,7 +17,8 @@ covey does not open even if somebody copied the keyring.
          1      4  key id: which key of the keyring
          5      8  sender: node id
         13      8  boot: which life of the sender
-        21      8  counter: 1 for the first packet of a life, then growing
+        21      5  count: 1 for the first packet of a life, then growing  ┐ together
+        26      3  salt: random                                           ┘ the counter
         29      8  incarnation of the sender  ┐
         37      4  epoch of its registry      │
         41      4  mark of its registry       │
@@ -28,8 +32,8 @@ says nothing. They are sealed because they are nobody else's business. No byte n
 key id belongs to one key and a key to one cipher, so there is nothing to negotiate and nothing that
 an attacker could downgrade.
 
-Replays die in a sliding window per (sender, boot), as in RFC 4303 section 3.4.3. Only a packet
-that opened moves a window or makes one: a stranger who sends garbage leaves no trace here.
+Replays die in a sliding window of counts per (sender, boot), as in RFC 4303 section 3.4.3. Only a
+packet that opened moves a window or makes one: a stranger who sends garbage leaves no trace here.
 """
 
 import struct
@@ -39,7 +43,7 @@ from typing import Protocol
 import msgspec
 
 from gossip.errors import LimitExceeded, Malformed, Replayed, UnknownKey
-from gossip.ids import CLUSTER_ID_BYTES, UINT64_MAX, Boot, ClusterId, NodeId
+from gossip.ids import CLUSTER_ID_BYTES, Boot, ClusterId, NodeId
 from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, PACKET_BYTES_MAX
 
 MAGIC_AND_VERSION = 0xC1
@@ -48,6 +52,8 @@ TOLD = struct.Struct(">QII")
 """What is sealed before the body: incarnation, epoch, mark."""
 TAG_BYTES = 16
 NONCE_PREFIX = bytes(4)
+SALT_BITS = 24
+COUNT_MAX = 2**40 - 1
 UINT32_MAX = 2**32 - 1
 WINDOW_BITS = 1024
 WINDOWS_MAX = 8192
@@ -71,6 +77,9 @@ class CipherSuite(Protocol):
     @property
     def primary(self) -> int:
         """The id of the key to seal with; it may change while the agent runs."""
+
+    def salt(self) -> int:
+        """Draw ``SALT_BITS`` bits that a copy of this process would draw differently."""
 
     def aead(self, key_id: int, sender: NodeId, boot: Boot) -> Aead | None:
         """Return the AEAD of that life of that sender; None for a key that we do not hold.
@@ -126,13 +135,13 @@ class Envelope:
         self._me = me
         self._boot = boot
         self._suite = suite
-        self._counter = 0
+        self._count = 0
         # Least recently heard first. An evicted life could be replayed once; there must first be
         # that many other lives, each of which held the keyring.
         self._windows: OrderedDict[tuple[NodeId, Boot], ReplayWindow] = OrderedDict()
 
     def seal(self, body: bytes, incarnation: int, epoch: int = 0, mark: int = 0) -> bytes:
-        """Return the packet for this body; every call uses up one counter.
+        """Return the packet for this body; every call uses up one count.
 
         ``epoch`` and ``mark`` name the registry that the sender follows.
 
@@ -143,14 +152,15 @@ class Envelope:
                 f"a datagram carries at most {BODY_BYTES_MAX} bytes, not {len(body)}; "
                 "nothing was sent: send the rest in another, or over a stream"
             )
-        assert self._counter < UINT64_MAX, "2**64 packets take longer than any device lives"
+        assert self._count < COUNT_MAX, "2**40 packets take decades, and a restart begins anew"
         key_id = self._suite.primary
         aead = self._suite.aead(key_id, self._me, self._boot)
         assert aead is not None, "the keyring holds its own primary key"
-        self._counter += 1
-        header = HEADER.pack(MAGIC_AND_VERSION, key_id, self._me, self._boot, self._counter)
+        self._count += 1
+        counter = self._count << SALT_BITS | self._suite.salt()
+        header = HEADER.pack(MAGIC_AND_VERSION, key_id, self._me, self._boot, counter)
         plain = TOLD.pack(incarnation, min(epoch, UINT32_MAX), mark) + body
-        return header + aead.encrypt(_nonce(self._counter), plain, header + self._cluster_id)
+        return header + aead.encrypt(_nonce(counter), plain, header + self._cluster_id)
 
     def open(self, packet: bytes) -> Opened:
         """Return what is in the packet, once.
@@ -163,14 +173,15 @@ class Envelope:
             raise Replayed("our own packet came back to us")
         window = self._windows.get((sender, boot)) or ReplayWindow()
         # Asked before the costly part: a flood of one recorded packet costs a lookup each.
-        if not window.is_new(counter):
-            raise Replayed(f"packet {counter} was seen before, or {window.highest} is far ahead")
+        count = counter >> SALT_BITS
+        if not window.is_new(count):
+            raise Replayed(f"packet {count} was seen before, or {window.highest} is far ahead")
         aead = self._suite.aead(key_id, sender, boot)
         if aead is None:
             raise UnknownKey(f"sealed under key {key_id:08x}, not in our keyring", sender)
         header = packet[: HEADER.size]
         plain = aead.decrypt(_nonce(counter), packet[HEADER.size :], header + self._cluster_id)
-        self._admit(sender, boot, window, counter)
+        self._admit(sender, boot, window, count)
         incarnation, epoch, mark = TOLD.unpack_from(plain)
         return Opened(sender, boot, incarnation, plain[TOLD.size :], epoch, mark)
 
@@ -186,12 +197,12 @@ class Envelope:
         magic, key_id, sender, boot, counter = HEADER.unpack_from(packet)
         if magic != MAGIC_AND_VERSION:
             raise Malformed("not a packet of this format and version")
-        if sender == 0 or counter == 0:
-            raise Malformed("node ids and counters begin at 1")
+        if sender == 0 or counter >> SALT_BITS == 0:
+            raise Malformed("node ids and counts begin at 1")
         return key_id, sender, boot, counter
 
-    def _admit(self, sender: NodeId, boot: Boot, window: ReplayWindow, counter: int) -> None:
-        window.admit(counter)
+    def _admit(self, sender: NodeId, boot: Boot, window: ReplayWindow, count: int) -> None:
+        window.admit(count)
         self._windows[sender, boot] = window
         self._windows.move_to_end((sender, boot))
         if len(self._windows) > WINDOWS_MAX:

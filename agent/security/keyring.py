@@ -15,6 +15,7 @@ ChaCha20-Poly1305 (RFC 8439) is the default because small ARM boards have no AES
 AES-256-GCM can be chosen when the covey is founded.
 """
 
+import os
 import secrets
 from collections import OrderedDict
 from pathlib import Path
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from agent import exits
 from agent.exits import AgentError
 from agent.security.private_files import closed
+from gossip.envelope import SALT_BITS
 from gossip.errors import Forged
 from gossip.ids import Boot, ClusterId, NodeId
 
@@ -101,6 +103,14 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"Keyring({self.cipher}, {len(self._secrets)} keys)"
+
+    def salt(self) -> int:
+        """Draw from the kernel, which a snapshot of this process does not hold.
+
+        One of a virtual machine does: its kernel draws anew when it is told of the resumption
+        (VM generation ID), and else within a minute.
+        """
+        return int.from_bytes(os.urandom(SALT_BITS // 8))
 
     def aead(self, key_id: int, sender: NodeId, boot: Boot) -> SealingKey | None:
         """Return the key that seals what ``sender`` says in this life.

@@ -58,6 +58,10 @@ class ToySuite:
         self._key_ids = key_ids
         self._made: dict[tuple[int, NodeId, Boot], ToyAead] = {}
 
+    def salt(self) -> int:
+        """Draw nothing: no simulated life goes on twice."""
+        return 0
+
     def aead(self, key_id: int, sender: NodeId, boot: Boot) -> Aead | None:
         """Return the cipher of that sender's life; None for a key id that nobody holds."""
         if key_id not in self._key_ids:

@@ -17,6 +17,7 @@ from agent.agent import Agent
 from agent.config import load
 from agent.exits import AgentError
 from agent.paths import Paths
+from agent.resumption import Resumption
 from agent.stages import Stage
 from agent.systemd import Notifier
 from agent.wall_clock import WallClock
@@ -137,6 +138,32 @@ def test_founded_through_its_socket_it_goes_on_as_a_member(
     waiting, member = told
     assert "covey join TOKEN" in waiting
     assert member == "pi1 of barn"
+
+
+def test_restored_from_a_copy_it_says_no_more_and_the_next_has_a_life_of_its_own(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+    monkeypatch.setattr(Notifier, "stopping", lambda _self: ends.append("stopping"))
+    monkeypatch.setattr("agent.resumption.LOOK_S", 0.01)
+
+    async def story() -> None:
+        async with running(paths) as agent:
+            await agent.newcomer.found("barn", "pi1")
+            await until(lambda: agent.stage is Stage.MEMBER)
+            first = agent.boot
+            assert not agent.is_resumed
+            monkeypatch.setattr(Resumption, "sign", lambda _self: "a sign")
+            await until(lambda: agent.is_resumed)
+            with pytest.raises(AgentError, match="stopping"):
+                agent.driver.call(lambda now: now)
+        assert not ends, "systemd kills the process that goes on after it said that it stops"
+        monkeypatch.setattr(Resumption, "sign", lambda _self: "")
+        async with running(paths) as agent:
+            await until(lambda: agent.stage is Stage.MEMBER)
+            assert agent.boot > first
+
+    asyncio.run(story())
 
 
 def test_who_leaves_waits_and_comes_back_also_over_restarts(

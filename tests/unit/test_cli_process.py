@@ -70,6 +70,7 @@ class Runnable:
     """Runs until it has left; leaving waits for ``may_go``."""
 
     has_left = False
+    is_resumed = False
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -142,14 +143,15 @@ def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
         assert waiting.wait(30) == 0
 
 
-def test_who_leaves_goes_on_running_outside(paths: Paths) -> None:
+@pytest.mark.parametrize("why", ["has_left", "is_resumed"])
+def test_who_leaves_or_was_copied_goes_on_in_the_same_process(paths: Paths, why: str) -> None:
     """Whatever watches over the process would start it again, and so it does not end."""
     lives: list[Runnable] = []
 
     class Leaving(Runnable):
         def __init__(self, *_: object) -> None:
             super().__init__()
-            self.has_left = not lives
+            setattr(self, why, not lives)
             lives.append(self)
 
         async def run(self) -> None:

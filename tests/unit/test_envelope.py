@@ -1,5 +1,6 @@
 """The sealed datagram: layout, nonces, the replay window, and what strangers cannot do."""
 
+import copy
 import hashlib
 import random
 from typing import Any
@@ -7,7 +8,14 @@ from typing import Any
 import pytest
 
 from gossip import envelope as module
-from gossip.envelope import HEADER, MAGIC_AND_VERSION, WINDOW_BITS, Envelope, ReplayWindow
+from gossip.envelope import (
+    HEADER,
+    MAGIC_AND_VERSION,
+    SALT_BITS,
+    WINDOW_BITS,
+    Envelope,
+    ReplayWindow,
+)
 from gossip.errors import Forged, LimitExceeded, Malformed, RemoteError, Replayed
 from gossip.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, PACKET_BYTES_MAX
 
@@ -44,6 +52,11 @@ class FakeSuite:
         self.primary = key_ids[0]
         self.nonces: set[Any] = set()
         self.asked = 0
+        self.salts = 0
+
+    def salt(self) -> int:
+        self.salts += 1
+        return self.salts
 
     def aead(self, key_id: int, sender: int, boot: int) -> FakeAead | None:
         self.asked += 1
@@ -84,7 +97,8 @@ def test_the_layout_is_the_documented_one() -> None:
         "00000005",
         "00000000000a11ce",
         "0000000100000007",
-        "0000000000000002",
+        "0000000002",
+        "000002",  # the second salt that FakeSuite draws
         "0000000000000003",
         "00000009",
         "0000abcd",
@@ -110,7 +124,7 @@ def test_a_body_that_does_not_fit_is_refused_before_it_uses_up_a_counter() -> No
         alice.seal(bytes(BODY_BYTES_MAX + 1), 1)
     packet = alice.seal(bytes(BODY_BYTES_MAX), 1)
     assert len(packet) == PACKET_BYTES_MAX
-    assert HEADER.unpack_from(packet)[-1] == 1
+    assert HEADER.unpack_from(packet)[-1] >> SALT_BITS == 1
     assert len(bob.open(packet).body) == BODY_BYTES_MAX
 
 
@@ -257,3 +271,25 @@ def test_the_window_agrees_with_a_set() -> None:
             window.admit(counter)
             seen.add(counter)
             highest = max(highest, counter)
+
+
+def test_a_life_that_goes_on_twice_uses_no_nonce_twice() -> None:
+    """A snapshot of a machine, or of a process: both have the same key, and count on from there."""
+    suite = FakeSuite()
+    alice, bob = Envelope(CLUSTER, ALICE, BOOT, suite), Envelope(CLUSTER, BOB, BOOT, suite)
+    alice.seal(b"before", 1)
+    twin = copy.copy(alice)
+    sent = [alice.seal(b"one", 1), twin.seal(b"another", 1), twin.seal(b"third", 1)]
+    assert [HEADER.unpack_from(each)[-1] >> SALT_BITS for each in sent] == [2, 2, 3]
+    assert len(suite.nonces) == 4, "FakeAead would have refused a second use"
+    assert bob.open(sent[0]).body == b"one"
+    with pytest.raises(Replayed):  # of one count, one packet is heard: which of the two is chance
+        bob.open(sent[1])
+    assert bob.open(sent[2]).body == b"third"
+
+
+def test_an_empty_count_is_malformed_whatever_its_salt() -> None:
+    _, bob = pair()
+    header = HEADER.pack(MAGIC_AND_VERSION, 5, ALICE, BOOT, (1 << SALT_BITS) - 1)
+    with pytest.raises(Malformed):
+        bob.open(header + bytes(ENVELOPE_BYTES))
