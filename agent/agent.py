@@ -26,6 +26,7 @@ from agent.admission.desk import AdmissionDesk
 from agent.admission.former import Parting, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.newcomer import Newcomer
+from agent.admission.removal import Removal
 from agent.admission.running import RunningCovey
 from agent.api.listen import Listeners
 from agent.approach import Approach
@@ -348,7 +349,7 @@ class Agent:
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self._node, udp, streams, self._records, self.counts)
         self.admission = AdmissionDesk(
-            self.identity, self._control, RunningCovey(self.driver), self.counts
+            self.identity, self._control, RunningCovey(self.driver, self.identity), self.counts
         )
         self.admission.start()
         opened.push_async_callback(self.admission.stop)
@@ -358,8 +359,11 @@ class Agent:
         heeds = book.note, self._keeper.note, self.admission.heed, log_member, self._reasons.note
         for heed in heeds:
             self.driver.listen(heed)
+        self.driver.listen(Removal(self.identity, self.paths, self._end_removed).heed)
         self.round_trips = RoundTripDesk(self.driver)
-        self.keys = KeyDesk(self.identity, self._keyring, RunningCircle(self.driver), self.counts)
+        self.keys = KeyDesk(
+            self.identity, self._keyring, RunningCircle(self.driver, book), self.counts
+        )
         self.driver.listen(self.keys.heed)
         doctor = self.doctor = Doctor(self)
         await self.driver.start(
@@ -451,6 +455,10 @@ class Agent:
         export_covey(self)
 
     # ---- while it runs --------------------------------------------------------------------------
+
+    def _end_removed(self) -> None:
+        self.has_left = True
+        self._waiting.stopping.set()
 
     def _note_step(self, step: Step) -> None:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1

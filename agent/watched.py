@@ -79,6 +79,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),
     "owners-advance": (Failure.ONCE, "carrying partitions on to their new owners"),
     "peer-book": (Failure.AGAIN, "the book of known peers"),
+    "removal": (Failure.END, "ending a membership that others have ended"),
     "resumption": (Failure.AGAIN, "whether this process was restored from a copy"),
     "search-seeds": (Failure.AGAIN, "looking up seeds while joining"),
     "start-time": (Failure.AGAIN, "asking the service manager for time to start"),

@@ -30,7 +30,9 @@ from agent.admission.messages import (
     Granted,
     Greeting,
     KnownPeer,
+    NodeRemoved,
     Refused,
+    RemovalOrder,
     Renewal,
     Renewed,
     TokenAnswer,
@@ -50,8 +52,8 @@ from agent.net.frames import framed, read_frame
 from agent.net.limits import QuietLog
 from agent.security.identity import Identity
 from agent.store.control import ControlStore
-from gossip.errors import Malformed, RemoteError
-from gossip.ids import NodeId
+from gossip.errors import LocalError, Malformed, RemoteError
+from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import INVITER, Admitted
 from gossip.state.requests import OwnersReady
 
@@ -61,9 +63,9 @@ ISSUERS_ASKED_MAX = 3
 ASKING_MAX = 64
 WRONG = frozenset({exits.TOKEN_UNKNOWN, exits.TOKEN_EXPIRED, exits.TOKEN_USED_UP})
 
-Question = Admission | Renewal | TokenQuestion
-Verdict = Granted | Renewed | Refused | TokenAnswer
-A = TypeVar("A", TokenMade, TokensShown, TokenRevoked, Renewed)
+Question = Admission | Renewal | TokenQuestion | RemovalOrder
+Verdict = Granted | Renewed | Refused | TokenAnswer | NodeRemoved
+A = TypeVar("A", TokenMade, TokensShown, TokenRevoked, Renewed, NodeRemoved)
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,12 @@ class Covey(Protocol):
     def entry(self, node: NodeId) -> Admitted | None:
         """Return a node's place in the registry; None when it has none."""
 
+    async def catch_up(self) -> tuple[int, bytes]:
+        """Return epoch and bytes of the newest registry, once nobody is known to have a newer.
+
+        Raises AgentError when the registry has forked.
+        """
+
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and let the others know."""
 
@@ -97,7 +105,7 @@ class AdmissionDesk:
         self, identity: Identity, store: ControlStore, covey: Covey, counts: Counter[str]
     ) -> None:
         self.counts = counts
-        self._identity, self._covey = identity, covey
+        self._identity, self._store, self._covey = identity, store, covey
         self._issuer = Issuer(identity, store) if identity.is_issuer else None
         self._authority = authority_of(identity)
         self._numbers = itertools.count(1)
@@ -137,16 +145,62 @@ class AdmissionDesk:
         if entry is None:
             raise AgentError("this node is not in the registry of this covey.", "", exits.NOT_FOUND)
         if self._issuer is None:
-            names = " or ".join(self._covey.issuer_names()) or "the node that founded the covey"
             raise AgentError(
                 "what a member may do is said where the covey was founded; nothing was changed.",
-                f"On {names}: the same command.",
+                f"On {self._issuers()}: the same command.",
                 exits.NOT_PERMITTED,
             )
+        await self._catch_up()
         roles = tuple(role for role in entry.roles if role != INVITER)
         fresh = await self._issuer.set_roles(node, (*roles, INVITER) if allowed else roles)
         log.info("%s may %s", entry.name, "make tokens" if allowed else "make no tokens any more")
         self._covey.adopt(fresh.signed)
+
+    async def remove(self, node: NodeId) -> int:
+        """Take a node out of the covey; return the epoch since when. Raises AgentError.
+
+        Only where the authority's key is; another node may give up its own place.
+        """
+        if self._issuer is None and node != self._identity.node_id:
+            raise AgentError(
+                "who belongs is said where the covey was founded; nothing was changed.",
+                f"On {self._issuers()}: the same command.",
+                exits.NOT_PERMITTED,
+            )
+        return (await self._order(RemovalOrder(node), NodeRemoved)).epoch
+
+    async def give_up_place(self) -> bool:
+        """Have the issuer free the place and the name of this node; tell whether it did."""
+        try:
+            await self.remove(self._identity.node_id)
+        except AgentError as error:
+            log.warning("the place of this node was not freed: %s", error.message)
+            return False
+        return True
+
+    def _issuers(self) -> str:
+        return " or ".join(self._covey.issuer_names()) or "the node that founded the covey"
+
+    async def _catch_up(self) -> None:
+        """See to it that the next registry follows the newest that anybody has.
+
+        One that was restored from a backup would otherwise sign an epoch for the second time.
+        Raises AgentError.
+        """
+        await self._store.save_registry(*await self._covey.catch_up())
+
+    async def _remove(self, issuer: Issuer, node: NodeId, origin: str) -> NodeRemoved:
+        await self._catch_up()
+        entry = self._covey.entry(node)
+        try:
+            fresh = await issuer.remove(node)
+        except LocalError as error:
+            raise AgentError(f"{error}; nothing was changed.", "", exits.NOT_FOUND) from None
+        name = entry.name if entry else format_node_id(node)
+        log.info("%s was removed by %s (registry epoch %d)", name, origin, fresh.epoch)
+        self.counts["admissions/removed"] += 1
+        self._covey.adopt(fresh.signed)
+        return NodeRemoved(fresh.epoch)
 
     async def _order(self, question: Question, expected: type[A]) -> A:
         verdict = await self._decide(question, self._identity.node_name)
@@ -248,7 +302,10 @@ class AdmissionDesk:
             case TokenRevocation(token_id):
                 state = await issuer.revoke_token(token_id, f"the operator of {origin}")
                 return TokenRevoked(state.value)
+            case RemovalOrder(node):
+                return await self._remove(issuer, node, f"the operator of {origin}")
             case Admission():
+                await self._catch_up()
                 peers = tuple(self._covey.known_peers())
                 granted, fresh = await issuer.admit(question, peers, origin)
                 self._covey.adopt(fresh.signed)
@@ -270,8 +327,9 @@ class AdmissionDesk:
                 self.counts["admissions/issuer_unreachable"] += 1
         return Refused(
             exits.UNREACHABLE,
-            "no node that can issue (the one on which `covey init` ran) can be reached now.",
-            "Start it or mend the network, then run the same command again: that is safe.",
+            f"{self._issuers()}, which lets others in, cannot be reached now.",
+            f"Start {self._issuers()} or mend the network, then run the same command again: that "
+            "is safe.",
         )
 
     async def _ask(self, issuer: NodeId, ask: Ask) -> Verdict:
@@ -312,9 +370,11 @@ class AdmissionDesk:
             return Refused(exits.NOT_PERMITTED, "you do not belong to this covey.", "")
         if isinstance(ask.question, Admission | Renewal):
             return await self._decide(ask.question, f"{ask.origin} by way of {entry.name}")
-        if not entry.may_invite:
+        if isinstance(ask.question, RemovalOrder) and ask.question.node == peer:
+            return await self._decide(ask.question, entry.name)
+        if isinstance(ask.question, RemovalOrder) or not entry.may_invite:
             self.counts["admissions/no_right"] += 1
-            self._quiet.warning("right", "%s may not make or end tokens", entry.name)
+            self._quiet.warning("right", "%s asked for what it may not do", entry.name)
             return self._no_right(entry.name)
         return await self._decide(ask.question, entry.name)
 
@@ -322,7 +382,7 @@ class AdmissionDesk:
         me = self._identity.node_name
         return Refused(
             exits.NOT_PERMITTED,
-            f"{name} may not make, see or end tokens; nothing was changed.",
+            f"{name} may not let others in, nor remove them; nothing was changed.",
             f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`",
         )
 

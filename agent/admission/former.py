@@ -1,4 +1,4 @@
-"""What is left of a membership: the note that a node has left, and files that are set aside.
+"""What is left of a membership: the note that a node left or was removed, and files set aside.
 
 ``covey leave`` is meant to last: neither a service manager that restarts whatever ends, nor a
 reboot, may bring a device back into a covey that its owner took it out of. So the wish is on disk
@@ -25,6 +25,8 @@ class Parting(StrEnum):
     """Until it is told to come back, as itself."""
     FORGETS = "forgets"
     """For good: the identity is to be set aside, which happens before the next start."""
+    REMOVED = "removed"
+    """For good, and not by its own wish. All is kept until it joins a covey as a new node."""
 
 
 def note_parting(paths: Paths, parting: Parting) -> None:
@@ -44,7 +46,8 @@ def noted_parting(paths: Paths) -> Parting | None:
     except OSError as error:
         raise _not_done(paths, error) from None
     # Whatever else stands there, somebody wanted out.
-    return Parting.FORGETS if text == Parting.FORGETS else Parting.STAYS_AWAY
+    known = (Parting.FORGETS, Parting.REMOVED)
+    return Parting(text) if text in known else Parting.STAYS_AWAY
 
 
 def withdraw_parting(paths: Paths) -> None:

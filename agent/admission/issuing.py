@@ -50,6 +50,7 @@ from gossip.state.registry import (
     advance,
     amend,
     follow,
+    remove,
 )
 from gossip.state.requests import OwnersReady
 
@@ -223,15 +224,34 @@ class Issuer:
     async def set_roles(self, node: NodeId, roles: tuple[str, ...]) -> NewRegistry:
         """Say what a node may do; return the registry that says so. Raises UnknownNode."""
 
-        def change(kept: bytes | None) -> NewRegistry:
-            signed = kept if kept is not None else self._identity.first_registry()
-            payload = SignedRegistry.decode(signed).payload
-            current = Registry.decode(payload)
+        def change(current: Registry) -> Registry:
             entry = current.node(node)
             if entry is None:
                 raise UnknownNode(f"no node {node:016x} belongs to this covey")
-            entry = msgspec.structs.replace(entry, roles=roles)
-            return self._sign(follow(payload, amend(current, entry)), node)
+            return amend(current, msgspec.structs.replace(entry, roles=roles))
+
+        return await self._change(node, change)
+
+    async def remove(self, node: NodeId) -> NewRegistry:
+        """Take a node out; return the registry without it.
+
+        Raises UnknownNode, InvalidRequest, and AgentError for this node itself.
+        """
+        if node == self._identity.node_id:
+            raise AgentError(
+                "this node holds the authority's key and cannot be removed; nothing was changed.",
+                hint="`covey leave` takes it out for a time.",
+                status=exits.NOT_PERMITTED,
+            )
+        return await self._change(node, lambda current: remove(current, node))
+
+    async def _change(self, node: NodeId, make: Callable[[Registry], Registry]) -> NewRegistry:
+        """Sign what is made of the newest registry on account of this node."""
+
+        def change(kept: bytes | None) -> NewRegistry:
+            signed = kept if kept is not None else self._identity.first_registry()
+            payload = SignedRegistry.decode(signed).payload
+            return self._sign(follow(payload, make(Registry.decode(payload))), node)
 
         return await self._store.change_registry(change)
 

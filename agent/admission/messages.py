@@ -176,6 +176,18 @@ class TokenRevoked(msgspec.Struct, frozen=True, array_like=True, tag=107):
     state: str
 
 
+class RemovalOrder(msgspec.Struct, frozen=True, array_like=True, tag=108):
+    """A member that leaves for good asks that its place and its name be free."""
+
+    node: NodeId
+
+
+class NodeRemoved(msgspec.Struct, frozen=True, array_like=True, tag=109):
+    """The issuer's answer: the epoch of the first registry without it."""
+
+    epoch: int
+
+
 TokenQuestion = TokenOrder | TokenList | TokenRevocation
 TokenAnswer = TokenMade | TokensShown | TokenRevoked
 
@@ -184,7 +196,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, tag=88):
     """A member passes a question on to an issuer; ``origin``: the address that a guest has."""
 
     number: int
-    question: Admission | TokenOrder | TokenList | TokenRevocation | Renewal
+    question: Admission | TokenOrder | TokenList | TokenRevocation | Renewal | RemovalOrder
     origin: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
@@ -192,7 +204,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """The issuer's answer to the question with that number."""
 
     number: int
-    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked | Renewed
+    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked | Renewed | NodeRemoved
 
 
 Verdict = Granted | Refused

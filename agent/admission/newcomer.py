@@ -67,6 +67,12 @@ class Newcomer:
                 "`covey join` without a token brings it back as it was; `covey leave --forget` "
                 "frees it for another covey",
             )
+        if parting is Parting.REMOVED:
+            return Lack(
+                f"this node was removed from the covey {left.cluster_name}",
+                "`covey join TOKEN` makes it a member again, as a new node; what it has now is "
+                "kept until then, and set aside in former/",
+            )
         if parting is Parting.FORGETS:
             return Lack(
                 f"this node is about to forget the covey {left.cluster_name}",
@@ -132,6 +138,13 @@ class Newcomer:
                     f"this node, {who.node_name}, is part of the covey {who.cluster_name} already",
                     "nothing needs to be done",
                 )
+            if noted_parting(self._paths) is Parting.REMOVED:
+                raise AgentError(
+                    "this node was removed from its covey and cannot come back as it was; nothing "
+                    "was changed",
+                    "give the token that `covey token create` prints on a member",
+                    exits.NOT_PERMITTED,
+                )
             if not self._paths.identity.is_dir():
                 raise AgentError(
                     "this node has left no covey to which it could come back; nothing was changed",
@@ -142,7 +155,12 @@ class Newcomer:
             return await self._arrive(identity.load(self._paths.identity))
 
     def _check_free(self) -> None:
-        """Raise AgentError when this node has an identity, whether it takes part or not."""
+        """Raise AgentError when this node has an identity, whether it takes part or not.
+
+        One with which it was removed is good for nothing any more, and is set aside.
+        """
+        if noted_parting(self._paths) is Parting.REMOVED:
+            set_aside(self._paths)
         lack = self.lack()
         if self._paths.identity.is_dir():
             if lack is not None:

@@ -1,20 +1,30 @@
 """The running covey as the admission desk sees it: a few questions to the driver and its node."""
 
+import asyncio
+import time
 from collections.abc import Iterable
 
+from agent import exits
 from agent.admission.messages import KnownPeer
 from agent.driver import Driver
+from agent.exits import AgentError
+from agent.security.identity import BACKDATED_S, Identity
 from gossip.ids import NodeId
 from gossip.membership.addresses import only_gossiped
 from gossip.state.admitted import Admitted
+from gossip.state.requests import FORK_REASON
 
 PEERS_MAX = 32
+LOOK_S = 0.05
+FRESH_S = 120.0
+"""Nobody founds a covey, backs it up, lets somebody in and restores it in two minutes."""
 
 
 class RunningCovey:
     """Implements the desk's ``Covey`` on a driver and its node."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, identity: Identity) -> None:
+        self._identity = identity
         self._driver, self._node = driver, driver.node
 
     def issuers(self) -> list[NodeId]:
@@ -43,6 +53,22 @@ class RunningCovey:
     def entry(self, node: NodeId) -> Admitted | None:
         """Return a node's place in the registry."""
         return self._node.state.registry.node(node)
+
+    async def catch_up(self) -> tuple[int, bytes]:
+        """Wait until nobody is known to have a newer registry. Raises AgentError for a fork."""
+        registrar = self._node.state.registrar
+        # Nobody tells when nothing was heard for long enough.
+        while not self._is_fresh() and not registrar.is_current(self._driver.now()):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        if registrar.rival is not None:
+            message, _, hint = FORK_REASON.partition("; ")
+            raise AgentError(f"{message}; nothing was changed.", hint, exits.UNHEALTHY)
+        return registrar.registry.epoch, registrar.signed
+
+    def _is_fresh(self) -> bool:
+        """Tell whether the covey was founded a moment ago, so that nobody else can know of it."""
+        age_s = time.time() - self._identity.valid_from - BACKDATED_S
+        return self._node.state.registry.epoch == 1 and 0 <= age_s < FRESH_S
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and offer it to all whom it names."""

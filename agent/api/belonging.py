@@ -18,6 +18,7 @@ from agent.api.errors import OVER_TCP, BadRequest
 from agent.api.facade import AgentFacade, IdentityFacade
 from agent.api.streams import Streams
 from agent.exits import NOT_PERMITTED, AgentError
+from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
 
 SEEDS_MAX = 64
@@ -58,7 +59,9 @@ async def leave(request: Request) -> Response:
     if not isinstance(forget, bool):
         raise BadRequest("`forget`: true or false")
     await agent.part(Parting.FORGETS if forget else Parting.STAYS_AWAY)
-    return JSONResponse({"leaving": True}, 202, background=BackgroundTask(agent.leave))
+    freed = forget and agent.stage is Stage.MEMBER and await agent.admission.give_up_place()
+    answer = {"leaving": True, "freed": freed}
+    return JSONResponse(answer, 202, background=BackgroundTask(agent.leave))
 
 
 async def _outcome(work: Any) -> AsyncIterator[dict[str, Any]]:

@@ -166,6 +166,12 @@ class AdmissionFacade(Protocol):
     async def revoke_token(self, token_id: bytes) -> str:
         """End a token; return what it was worth before."""
 
+    async def remove(self, node: NodeId) -> int:
+        """Take a node out of the covey; return the epoch since when. Raises AgentError."""
+
+    async def give_up_place(self) -> bool:
+        """Have the place and the name of this node freed; tell whether they are."""
+
     async def allow_inviting(self, node: NodeId, *, allowed: bool) -> None:
         """Let a member make tokens, or not any more."""
 

@@ -14,6 +14,7 @@ from agent.exits import NOT_FOUND, AgentError
 from agent.suggesting import did_you_mean
 from gossip.ids import format_node_id
 from gossip.membership.members import Member, MemberState
+from gossip.state.admitted import Admitted
 
 STATES = tuple(state.value for state in MemberState)
 
@@ -51,6 +52,19 @@ def find_member(agent: AgentFacade, wanted: str) -> Member:
     names = (member.name for member in agent.members)
     hint = did_you_mean(wanted, names, "`covey members` lists them")
     raise AgentError(f"no member is called {wanted[:80]!r}", hint, NOT_FOUND)
+
+
+def find_entry(agent: AgentFacade, wanted: str) -> Admitted:
+    """Return a node of the registry by its id or name: it need never have been heard.
+
+    Raises AgentError when there is none.
+    """
+    for entry in agent.registry.nodes:
+        if wanted in (format_node_id(entry.id), entry.name):
+            return entry
+    names = (entry.name for entry in agent.registry.nodes)
+    hint = did_you_mean(wanted, names, "`covey members` lists them")
+    raise AgentError(f"no node is called {wanted[:80]!r}", hint, NOT_FOUND)
 
 
 def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from agent.api.answers import listing
 from agent.api.belonging import agent_of_local
 from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
-from agent.api.members import find_member
+from agent.api.members import find_entry, find_member
 from agent.exits import NOT_FOUND, AgentError
+from gossip.ids import format_node_id
 
 TTL_S = 3600.0
 FIELDS = frozenset(Terms.__struct_fields__)
@@ -62,6 +63,14 @@ async def allow(request: Request) -> Response:
     return JSONResponse({"name": member.name, "invite": allowed})
 
 
+async def remove(request: Request) -> Response:
+    """Take a node out of the covey for good."""
+    agent = agent_of_local(request)
+    entry = find_entry(agent, request.path_params["name"])
+    epoch = await agent.admission.remove(entry.id)
+    return JSONResponse({"id": format_node_id(entry.id), "name": entry.name, "epoch": epoch})
+
+
 def _token_id(text: str) -> bytes:
     try:
         token_id = bytes.fromhex(text)
@@ -86,4 +95,5 @@ ROUTES = (
     ("GET", "/api/v1/tokens", list_tokens),
     ("DELETE", "/api/v1/tokens/{id}", revoke_token),
     ("POST", "/api/v1/members/{name}/rights", allow),
+    ("DELETE", "/api/v1/members/{name}", remove),
 )

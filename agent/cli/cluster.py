@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.asking import confirm
 from agent.cli.output import write_line
 from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
-from agent.exits import UNREACHABLE, USAGE, AgentError
+from agent.exits import UNREACHABLE, AgentError
 from agent.paths import Paths, service_is_installed
 from edge_apps.client import AgentForbidden, AgentTimedOut, AgentUnreachable, ClientError
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CLUSTER_NAME = "covey"
 JOINING = "to be let in"
+ISSUER_TIMEOUT_S = 30.0
 ALONE_EPOCH = 1
 """Of the registry in which nobody was let in yet."""
 STAGE_WITHIN_S, STAGE_LOOK_S = 10.0, 0.1
@@ -120,9 +122,15 @@ def leave(session: Session, *, forget: bool, yes: bool) -> None:
     before = client.get("/api/v1/status")
     bound, was_outside = _who_waits_for_it(before), before["stage"] == "waiting"
     if forget and bound and not yes:
-        _ask_whether_to_forget(bound)
+        confirm(
+            "this node is the one that lets others in, and without it no device ever joins "
+            f"{bound}",
+            "`covey leave --forget --yes` forgets it all the same; `covey leave` alone keeps it",
+        )
     asked_at = time.monotonic()
-    client.post("/api/v1/leave", {"forget": forget})
+    answer = client.request(
+        "POST", "/api/v1/leave", json={"forget": forget}, timeout_s=ISSUER_TIMEOUT_S
+    ).json()
     with Waiting("for the agent to say goodbye", quiet=session.quiet):
         is_outside = not _why_not(session, "waiting", asked_at)
     if was_outside and is_outside:
@@ -134,23 +142,15 @@ def leave(session: Session, *, forget: bool, yes: bool) -> None:
     if bound:
         until = "its identity is back from former/" if forget else "it is back"
         session.say(f"It is the one that lets others in: until {until}, no device joins {bound}.")
+    if forget and not answer["freed"] and not bound and not was_outside:
+        session.say(
+            "The one that lets others in was not reached: to free the place and the name, type "
+            "`covey members remove` there."
+        )
     if forget:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")
     else:
         session.say("`covey join` without a token brings it back.")
-
-
-def _ask_whether_to_forget(covey: str) -> None:
-    """Have a person confirm it. Raises AgentError when there is none, or the answer is no."""
-    loses = f"this node is the one that lets others in: without it no device ever joins {covey}"
-    if not sys.stdin.isatty():
-        raise AgentError(
-            f"{loses}; nothing was changed",
-            "`covey leave --forget --yes` forgets it all the same; `covey leave` alone keeps it",
-            USAGE,
-        )
-    if not click.confirm(f"{loses[0].upper()}{loses[1:]}. Set its identity aside?", err=True):
-        raise AgentError("nothing was changed", "`covey leave` leaves and keeps the identity")
 
 
 def _who_waits_for_it(status: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from agent.cli.asking import confirm
 from agent.cli.complete import member_names
 from agent.cli.output import (
     is_terminal,
@@ -16,6 +17,7 @@ from agent.cli.output import (
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
+REMOVAL_TIMEOUT_S = 30.0
 STATES = ("alive", "suspect", "asleep", "dead", "left")
 
 HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
@@ -71,6 +73,31 @@ def forbid(session: Session, name: str) -> None:
     """Take that right away again. Tokens that were made stay good: see `covey token list`."""
     session.client().post(f"/api/v1/members/{name}/rights", {"invite": False})
     session.say(f"{name} may not make tokens any more; those that it made: `covey token list`.")
+
+
+@members.command()
+@click.argument("name", shell_complete=member_names)
+@click.option("--yes", is_flag=True, help="Remove it without being asked.")
+@pass_session
+def remove(session: Session, name: str, *, yes: bool) -> None:
+    """Take a device out of the covey for good: one that is lost, stolen or dead.
+
+    Its partitions go to others, its name is free, the keys are replaced without it, and nothing
+    that it has opens anything any more. To be typed on the node that founded the covey.
+    """
+    if not yes:
+        confirm(
+            f"this takes {name} out of the covey for good",
+            f"`covey members remove {name} --yes` does it without asking",
+        )
+    answer = session.client().request(
+        "DELETE", f"/api/v1/members/{name}", timeout_s=REMOVAL_TIMEOUT_S
+    )
+    gone = answer.json()
+    session.say(
+        f"{gone['name']} is out of the covey since registry epoch {gone['epoch']}. The keys are "
+        "being replaced without it: `covey keys` shows how far that is."
+    )
 
 
 @members.command()

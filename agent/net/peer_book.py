@@ -44,6 +44,8 @@ class PeerBook:
         self._unwritten: dict[NodeId, Peer] = {}
         known = store.peers()
         self._known = {peer.id for peer in known}
+        self.seen = {peer.id for peer in known if peer.seen_at > 0}
+        """Whoever was ever known to be alive."""
         self._newest_at = max((peer.seen_at for peer in known), default=0.0)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -87,6 +89,8 @@ class PeerBook:
             seen_at = self._later() if member.is_live else 0.0
             self._unwritten[member.id] = Peer(member.id, member.name, member.addresses, seen_at)
             self._known.add(member.id)
+            if member.is_live:
+                self.seen.add(member.id)
             self._changed.set()
 
     def _later(self) -> float:

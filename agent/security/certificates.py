@@ -28,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from agent.security.identity import BACKDATED_S
 from agent.security.node_uri import node_uri, parse_node_uri
 from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
 from gossip.names import is_name
 from gossip.state.admitted import SERIAL_BYTES
 
-BACKDATED = dt.timedelta(days=1)
+BACKDATED = dt.timedelta(seconds=BACKDATED_S)
 AUTHORITY_VALIDITY = dt.timedelta(days=3653)
 NODE_VALIDITY = dt.timedelta(days=90)
 REQUEST_BYTES_MAX = 4096

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from agent.driver import Driver
+from agent.net.peer_book import PeerBook
 from gossip.ids import NodeId
 from gossip.machine import Address
 
@@ -10,8 +11,8 @@ from gossip.machine import Address
 class RunningCircle:
     """Implements the key desk's ``Circle`` on a driver and its node."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver, self._node = driver, driver.node
+    def __init__(self, driver: Driver, book: PeerBook) -> None:
+        self._driver, self._node, self._book = driver, driver.node, book
 
     def admitted(self) -> Mapping[NodeId, str]:
         """Return the names of all nodes in the registry."""
@@ -27,6 +28,18 @@ class RunningCircle:
         """Tell whether this member's operator has the right to."""
         entry = self._node.state.registry.node(node)
         return entry is not None and entry.may_invite
+
+    def epoch(self) -> int:
+        """Return the epoch of our registry."""
+        return self._node.state.registry.epoch
+
+    def removed_at(self) -> int:
+        """Return since which epoch the node that was removed last is gone; 0 if none was."""
+        return max((gone.epoch for gone in self._node.state.registry.removed), default=0)
+
+    def seen(self) -> frozenset[NodeId]:
+        """Return the nodes that were ever heard here, in this life of ours or an earlier one."""
+        return frozenset(self._book.seen).union(self._node.swim.members.ids)
 
     def live(self) -> frozenset[NodeId]:
         """Return the members that are there."""

@@ -71,6 +71,8 @@ REGISTRY_CONTEXT = b"covey registry v1\x00"
 """Put before what the authority signs: it also signs certificates, and a signature for one
 purpose must never pass for another."""
 KEYRING_CONTEXT = b"covey keyring v1\x00"
+BACKDATED_S = 86400.0
+"""Certificates begin so long before they are made: clocks differ."""
 
 
 class IdentityFile(msgspec.Struct, frozen=True):

@@ -10,6 +10,9 @@ it, in the header that nobody needs a key for, and the place they come from; so 
 them offers the ring over a stream to that place, where the certificate shows whether it is who it
 says. What is in a datagram that does not open is believed no further than that.
 
+Rings go to nodes in the registry alone. When one is removed, the issuer makes a new key at once,
+and waits for nobody who is away; nor does it ever wait for one that was admitted and never ran.
+
 A ring is on the disk before it is used. So the issuer, killed between any two instructions, reads
 at its next start which step it had reached, and goes on.
 """
@@ -48,6 +51,7 @@ from gossip.errors import Malformed, RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 from gossip.machine import Address
 from gossip.node import UnknownKeyHeard
+from gossip.state.requests import RegistryAdopted
 
 TICK_S = 0.25
 OFFER_AGAIN_S = 2.0
@@ -96,6 +100,15 @@ class Circle(Protocol):
 
     def may_order(self, node: NodeId) -> bool:
         """Tell whether the issuer turns the ring when this member says so."""
+
+    def epoch(self) -> int:
+        """Return the epoch of our registry."""
+
+    def removed_at(self) -> int:
+        """Return since which epoch the node that was removed last is gone; 0 if none was."""
+
+    def seen(self) -> frozenset[NodeId]:
+        """Return the nodes that were ever heard."""
 
     def live(self) -> frozenset[NodeId]:
         """Return the members that are there, this one among them."""
@@ -187,9 +200,8 @@ class KeyDesk:
         everybody = self.ring.phase == Phase.USED and not self._forced
         if self._forced and _now() - self._stepped_at > FORCE_S:
             return []
-        return [
-            node for node in admitted if (everybody or node in live) and not self._has_ring(node)
-        ]
+        awaited = self._circle.seen() if everybody else live
+        return [node for node in admitted if node in awaited and not self._has_ring(node)]
 
     async def report(self) -> list[Holding]:
         """Ask everybody who is there what they hold; wait for two seconds at most."""
@@ -227,6 +239,8 @@ class KeyDesk:
 
     def heed(self, event: object) -> None:
         """Take in an event of the driver: somebody admitted seals with a key that we lack."""
+        if isinstance(event, RegistryAdopted):
+            self._begun.set()  # whoever coordinates looks whether somebody is to be locked out
         if isinstance(event, UnknownKeyHeard):
             self._hints[event.sender] = event.source
             self._hints.move_to_end(event.sender)
@@ -280,6 +294,11 @@ class KeyDesk:
 
     def _offer(self, node: NodeId) -> None:
         """Offer our ring, but not again and again while an answer is on its way."""
+        if node not in self._circle.admitted():
+            return
+        if self._circle.epoch() < self.ring.epoch:
+            self.counts["keyrings/held_back"] += 1
+            return
         if self.ring.generation and _now() - self._offered_at.get(node, 0.0) >= OFFER_AGAIN_S:
             self._offered_at[node] = _now()
             self.counts["keyrings/offered"] += 1
@@ -322,23 +341,34 @@ class KeyDesk:
     async def _coordinate(self) -> None:
         """Take one step after the other, each when nobody is waited for any more."""
         while True:
-            if self.ring.phase == Phase.STEADY:
+            if self.ring.phase == Phase.STEADY and not self._must_exclude():
                 self._begun.clear()
                 await self._begun.wait()
+                continue
             await asyncio.sleep(TICK_S)
+            self._forced = self._forced or self._must_exclude()
             waiting = self.awaited()
             for node in self._circle.live().intersection(waiting):
                 self._offer(node)
             late = self.ring.phase == Phase.USED and _now() - self._stepped_at < LATE_PACKETS_S
-            if not waiting and not late and self.ring.phase != Phase.STEADY:
+            if not waiting and not late:
                 with contextlib.suppress(AgentError):  # said in the log; tried again
                     await self._step()
+
+    def _must_exclude(self) -> bool:
+        """Tell whether somebody was removed who may know our newest secret."""
+        return self._circle.removed_at() > self.ring.epoch
 
     async def _step(self) -> None:
         """Make the next ring and use it. Raises AgentError."""
         async with self._turning:
             try:
-                ring = next_ring(self.ring, self._identity.cluster_id, self._identity.sign_keyring)
+                ring = next_ring(
+                    self.ring,
+                    self._identity.cluster_id,
+                    self._identity.sign_keyring,
+                    self._circle.epoch(),
+                )
                 await self._adopt(ring)
             except OSError as error:
                 log.exception("the next keyring was not saved")

@@ -52,6 +52,7 @@ class KeyringOffer(msgspec.Struct, frozen=True, array_like=True, tag=91):
     primary: Number
     secrets: Annotated[tuple[tuple[Number, Secret], ...], msgspec.Meta(max_length=KEYS_MAX)]
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
+    epoch: Number = 0
 
     def __repr__(self) -> str:
         return f"KeyringOffer(generation {self.generation}, {len(self.secrets)} keys)"
@@ -86,6 +87,7 @@ def offer_of(ring: KeyringFile) -> KeyringOffer:
         ring.primary,
         tuple(sorted(ring.secrets.items())),
         ring.signature,
+        ring.epoch,
     )
 
 
@@ -98,4 +100,5 @@ def ring_of(offer: KeyringOffer) -> KeyringFile:
         offer.generation,
         offer.phase,
         offer.signature,
+        offer.epoch,
     )

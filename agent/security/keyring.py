@@ -58,7 +58,9 @@ class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     phase: str = "steady"
     """Which step of a rotation made it: a word of ``rotation.Phase``."""
     signature: bytes = b""
-    """The authority's, over all of the above and the covey's id."""
+    """The authority's, over all of this and the covey's id."""
+    epoch: int = 0
+    """Of the registry by which the newest secret was made: who was removed since knows it."""
 
     def __repr__(self) -> str:
         return f"KeyringFile({self.cipher}, {len(self.secrets)} keys)"

@@ -10,6 +10,10 @@ key nobody seals with it, and until nobody seals with the old one it is not drop
 moment any two members open each other's datagrams, whichever of two neighbouring steps each has
 reached.
 
+A ring names the epoch of the registry by which its newest secret was made. Whoever was removed
+later may know the secret, so another has to be made; and nobody passes a ring on before it has a
+registry of that epoch, by which it can tell who still belongs.
+
 The steps are a table, and each step is a pure function of the ring before it, but for the one that
 draws the new secret. So two issuers, or one that was killed in the middle and reads its file
 again, sign the same bytes: Ed25519 signatures are the same each time (RFC 8032).
@@ -49,8 +53,8 @@ Sign = Callable[[bytes], bytes]
 Verify = Callable[[bytes, bytes], bool]
 
 
-def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign) -> KeyringFile:
-    """Return the ring of the next step, signed."""
+def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign, epoch: int) -> KeyringFile:
+    """Return the ring of the next step, signed; ``epoch``: of our registry, for a new secret."""
     phase = NEXT[Phase(ring.phase)]
     primary, held = ring.primary, dict(ring.secrets)
     if phase is Phase.INSTALLED:
@@ -59,7 +63,9 @@ def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign) -> KeyringFi
         [primary] = set(held) - {primary}
     else:
         held = {primary: held[primary]}
-    fresh = KeyringFile(ring.cipher, primary, held, ring.generation + 1, phase.value)
+    made_at = epoch if phase is Phase.INSTALLED else ring.epoch
+    generation = ring.generation + 1
+    fresh = KeyringFile(ring.cipher, primary, held, generation, phase.value, epoch=made_at)
     signature = sign(signed_part(fresh, cluster_id))
     return msgspec.structs.replace(fresh, signature=signature)
 
@@ -74,6 +80,7 @@ def signed_part(ring: KeyringFile, cluster_id: ClusterId) -> bytes:
             ring.cipher,
             ring.primary,
             sorted(ring.secrets.items()),
+            ring.epoch,
         )
     )
 

@@ -53,6 +53,9 @@ ASK_INTERVAL_S = 1.0
 BEHIND_PATIENCE_S = 0.5
 """Whoever hears of a newer registry waits so long for it: the issuer offers it to all at once."""
 
+SETTLE_S = 5.0
+"""How long an issuer that starts waits for members that know more than it does."""
+
 LEASE_S = 30.0
 LEASE_RENEWAL_S = 10.0
 SUBSCRIPTIONS_MAX = 1_000

@@ -77,7 +77,7 @@ class StatePlane:
         now: Instant,
     ) -> None:
         self.post = Post(me, rng)
-        self.registrar = Registrar(signed, verify, self.post)
+        self.registrar = Registrar(signed, verify, self.post, now)
         self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng)
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}

@@ -22,6 +22,7 @@ from gossip.state.limits import (
     BEHIND_PATIENCE_S,
     PARKED_BYTES_MAX,
     PARKED_FRAMES_MAX,
+    SETTLE_S,
 )
 from gossip.state.lineage import Mark, mark_of
 from gossip.state.messages import (
@@ -41,7 +42,7 @@ from gossip.state.requests import RegistryAdopted, RegistryForked
 class Registrar:
     """The current registry of one node, ``registry``, and its bytes, ``signed``."""
 
-    def __init__(self, signed: bytes, verify: Verify, post: Post) -> None:
+    def __init__(self, signed: bytes, verify: Verify, post: Post, now: Instant) -> None:
         self.signed = signed
         self.registry: Registry = open_registry(signed, verify)
         self.mark = _mark_of(signed)
@@ -49,6 +50,8 @@ class Registrar:
         """What packets carry of it."""
         self.rival: Registry | None = None
         """The registry that shows that ours has forked; None while all is well."""
+        self._since = now
+        self._has_company = False
         self._behind_since: Instant | None = None
         self._catch_up_at: Instant | None = None
         self.members = frozenset(self.registry.ids())
@@ -109,6 +112,8 @@ class Registrar:
     def heard(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
         """A packet says which registry its sender follows: catch up, or find out about a fork."""
         ours = self.registry.epoch
+        if not self._has_company:
+            self._has_company = epoch > 0 and self.registry.node(peer) is not None
         if epoch == 0 or (epoch == ours and short_mark == self.short_mark):
             return
         if epoch > ours:
@@ -118,6 +123,16 @@ class Registrar:
         known = self.mark if behind == 0 else (*self.registry.lineage, b"")[:behind][-1]
         if known and short_mark_of(known) != short_mark:
             self._offer(peer, now)
+
+    def is_current(self, now: Instant) -> bool:
+        """Say whether an issuer may sign the next registry: nobody is known to have a newer one.
+
+        An issuer that has just started, perhaps from a backup, first hears a member, or waits for
+        one in vain. Somebody who names a newer one and does not show it holds it up for a moment.
+        """
+        if self._behind_since is not None:
+            return now - self._behind_since >= SETTLE_S
+        return self._has_company or now - self._since >= SETTLE_S
 
     def _lag(self, peer: NodeId, epoch: int, now: Instant) -> None:
         """Ask for a newer registry, unless it comes by itself at once."""

@@ -74,7 +74,7 @@ class Running:
         streams = Streams(who, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self.node, udp, streams, self.records, self.counts)
-        self.desk = AdmissionDesk(who, self.store, RunningCovey(self.driver), self.counts)
+        self.desk = AdmissionDesk(who, self.store, RunningCovey(self.driver, who), self.counts)
         opened.push_async_callback(self.desk.stop)
         book = PeerBook(self.store, who.node_id, self.node.addresses_of)
         await book.start(who.first_peers())

@@ -34,6 +34,7 @@ class FakeCovey:
         self.others: dict[NodeId, AdmissionDesk] = {}
         self.me: NodeId = 0
         self.lose_frames = False
+        self.first = b""
 
     def issuers(self) -> list[NodeId]:
         return list(self.others)
@@ -49,6 +50,10 @@ class FakeCovey:
     def known_peers(self) -> Iterable[KnownPeer]:
         return [KnownPeer(9, "first", (Address("192.0.2.1", 7747),))]
 
+    async def catch_up(self) -> tuple[int, bytes]:
+        newest = self.adopted[-1] if self.adopted else self.first
+        return Registry.decode(SignedRegistry.decode(newest).payload).epoch, newest
+
     def adopt(self, signed: bytes) -> None:
         self.adopted.append(signed)
 
@@ -63,6 +68,7 @@ class Member:
     def __init__(self, identity: Identity, store: ControlStore, sockets: Sockets) -> None:
         self.identity, self.store = identity, store
         self.covey = FakeCovey()
+        self.covey.first = identity.first_registry()
         self.counts: Counter[str] = Counter()
         self.desk = AdmissionDesk(identity, store, self.covey, self.counts)
         self.seed = f"127.0.0.1:{sockets.port}"

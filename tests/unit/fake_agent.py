@@ -206,6 +206,8 @@ class FakeAdmission:
         self.asked: Terms | None = None
         self.made: dict[bytes, str] = {}
         self.may_invite: dict[int, bool] = {}
+        self.removed: list[int] = []
+        self.issuer_answers = True
 
     async def create_token(self, terms: Terms) -> str:
         check_terms(terms)
@@ -225,6 +227,13 @@ class FakeAdmission:
     async def revoke_token(self, token_id: bytes) -> str:
         was, self.made[token_id] = self.made.get(token_id, "unknown"), "revoked"
         return was
+
+    async def remove(self, node: int) -> int:
+        self.removed.append(node)
+        return 7
+
+    async def give_up_place(self) -> bool:
+        return self.issuer_answers
 
     async def allow_inviting(self, node: int, *, allowed: bool) -> None:
         self.may_invite[node] = allowed

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent import exits
 from agent.admission import joining
 from agent.admission.joining import join
+from agent.admission.messages import Ask, Refused, RemovalOrder
 from agent.admission.terms import Terms
 from agent.admission.tokens import Token, new_token, parse_token
 from agent.exits import AgentError
@@ -259,7 +260,7 @@ def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -
                 second.covey.others[first.identity.node_id] = first.desk
                 first.covey.others[identity.node_id] = second.desk
                 second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
-                with pytest.raises(AgentError, match="may not make") as caught:
+                with pytest.raises(AgentError, match="may not let others in") as caught:
                     await second.desk.create_token(Terms(3600, 1))
                 assert caught.value.status == exits.NOT_PERMITTED
                 assert "covey members allow pi2" in caught.value.hint
@@ -278,13 +279,62 @@ def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -
     asyncio.run(scenario())
 
 
+def test_who_is_removed_is_out_of_the_registry_and_its_name_is_free(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 3))
+            gone = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            with pytest.raises(AgentError, match="cannot be removed"):
+                await first.desk.remove(first.identity.node_id)
+            epoch = await first.desk.remove(gone.node_id)
+            registry = open_registry(first.covey.adopted[-1], first.identity.verify)
+            assert registry.epoch == epoch
+            assert [node.name for node in registry.nodes] == ["pi1"]
+            assert [each.id for each in registry.removed] == [gone.node_id]
+            kept = first.store.registry()
+            assert kept is not None
+            assert kept[1] == first.covey.adopted[-1], "on disk before anybody is told"
+            with pytest.raises(AgentError, match="no node") as caught:
+                await first.desk.remove(gone.node_id)
+            assert caught.value.status == exits.NOT_FOUND
+            again = await first.join(token, tmp_path / "c" / "identity", "pi2")
+            assert again.node_id != gone.node_id
+
+    asyncio.run(scenario())
+
+
+def test_a_member_gives_up_its_own_place_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 3))
+            two = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            three = await first.join(token, tmp_path / "c" / "identity", "pi3")
+            async with member(two, tmp_path / "b") as second:
+                second.covey.others[first.identity.node_id] = first.desk
+                first.covey.others[two.node_id] = second.desk
+                second.covey.me, first.covey.me = two.node_id, first.identity.node_id
+                with pytest.raises(AgentError, match="founded") as caught:
+                    await second.desk.remove(three.node_id)
+                assert "On pi1" in caught.value.hint
+                # Also when it leaves its own desk out:
+                forged = Ask(9, RemovalOrder(three.node_id))
+                verdict = await first.desk._verdict_on(forged, two.node_id)
+                assert isinstance(verdict, Refused)
+                assert verdict.status == exits.NOT_PERMITTED
+                assert await second.desk.give_up_place()
+                registry = open_registry(first.covey.adopted[-1], first.identity.verify)
+                assert [node.name for node in registry.nodes] == ["pi1", "pi3"]
+
+    asyncio.run(scenario())
+
+
 def test_without_any_issuer_the_device_learns_why(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
             token = await first.desk.create_token(Terms(3600, 2))
             identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
             async with member(identity, tmp_path / "b") as second:
-                with pytest.raises(AgentError, match="can be reached now") as caught:
+                with pytest.raises(AgentError, match=r"pi1, .*, cannot be reached now") as caught:
                     await second.join(token, tmp_path / "c" / "identity", "pi3", timeout_s=1)
                 assert caught.value.status == exits.UNREACHABLE
                 # Whether the issuer was really not reached, or only its answer, nobody knows.

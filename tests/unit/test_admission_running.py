@@ -5,6 +5,7 @@ from typing import cast
 
 from agent.admission.running import PEERS_MAX, RunningCovey
 from agent.driver import Driver
+from agent.security.identity import Identity
 from gossip.machine import Address
 from tests.unit.membership_solo import ME, Solo, alive, where
 
@@ -17,7 +18,8 @@ def test_a_newcomer_is_told_of_the_nearest_and_where_their_packets_come_from() -
         solo.hear(node, alive(node, addresses=(DOCKER,)), source=where(node))
     solo.swim._contacts.answered(59, 0.001)
     around = SimpleNamespace(swim=solo.swim, addresses_of=solo.swim.addresses_of)
-    told = list(RunningCovey(cast("Driver", SimpleNamespace(node=around))).known_peers())
+    driver = cast("Driver", SimpleNamespace(node=around))
+    told = list(RunningCovey(driver, cast("Identity", None)).known_peers())
     assert [peer.id for peer in told[:2]] == [ME, 59]
     assert len(told) == PEERS_MAX
     assert told[1].addresses == (where(59), DOCKER)

@@ -73,6 +73,8 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
         admission.RELAY_CODEC,
         admission.Answer(3, admission.TokenRevoked("valid")),
     ),
+    "ask, removal": (admission.RELAY_CODEC, admission.Ask(4, admission.RemovalOrder(ID))),
+    "answer, removed": (admission.RELAY_CODEC, admission.Answer(4, admission.NodeRemoved(2**40))),
     "answer, a token": (
         admission.RELAY_CODEC,
         admission.Answer(1, admission.TokenMade("covey1-x_")),
@@ -83,7 +85,7 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "keyring state, founder's": (keys.CODEC, keys.KeyringState(0, "steady", 1, SHOWN[:1])),
     "keyring offer": (
         keys.CODEC,
-        keys.KeyringOffer(4, "installed", "chacha20-poly1305", 1, SECRETS, bytes(range(64))),
+        keys.KeyringOffer(4, "installed", "chacha20-poly1305", 1, SECRETS, bytes(range(64)), 9),
     ),
     "keyring offer, largest numbers": (
         keys.CODEC,

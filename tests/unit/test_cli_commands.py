@@ -15,7 +15,7 @@ from agent.admission.terms import Terms
 from agent.exits import UNHEALTHY, AgentError
 from gossip.state.requests import Value, WatchEvent
 from tests.unit.command_line import Covey, feed
-from tests.unit.fake_agent import STALE_CONTEXT, STAMP, TOKEN_ID, Served
+from tests.unit.fake_agent import OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
 
 
 @pytest.fixture(autouse=True)
@@ -299,6 +299,18 @@ def test_a_member_is_allowed_to_invite(served: Served, covey: Covey) -> None:
     assert covey("members", "forbid", "bob").status == exits.YES
     assert list(served.agent.admission.may_invite.values()) == [False]
     assert covey("members", "allow", "nobody").status == exits.NOT_FOUND
+
+
+def test_a_device_is_removed_for_good(served: Served, covey: Covey) -> None:
+    asked = covey("members", "remove", "bob")
+    assert asked.status == exits.USAGE, "nobody is there to be asked"
+    assert "--yes" in asked.stderr
+    assert served.agent.admission.removed == []
+    done = covey("members", "remove", "bob", "--yes")
+    assert done.status == exits.YES
+    assert "bob is out of the covey since registry epoch 7" in done.stderr
+    assert served.agent.admission.removed == [OTHER]
+    assert covey("members", "remove", "nobody", "--yes").status == exits.NOT_FOUND
 
 
 def test_apps(served: Served, covey: Covey) -> None:

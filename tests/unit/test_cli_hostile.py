@@ -60,6 +60,7 @@ CALLS: dict[str, list[list[str]]] = {
     "members": [[], ["--state", EVIL]],
     "members allow": [[EVIL]],
     "members forbid": [[EVIL]],
+    "members remove": [[EVIL, "--yes"], ["\x1b[2J", "--yes"]],
     "members show": [["ada"], ["\x1b[2J"]],
     "outbox": [[]],
     "publish": [[EVIL, "1"], ["t", EVIL], ["t", "1", "--tag", EVIL], ["t", "1", "--time", EVIL]],

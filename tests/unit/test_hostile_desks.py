@@ -55,6 +55,9 @@ class Deaf:
         self.sent: list[bytes] = []
         self.away: frozenset[int] = frozenset()
         self.knocked: list[object] = []
+        self.removed_at = 0
+        self.epochs: dict[int, int] = dict.fromkeys((A, B), 1)
+        self.never_ran: frozenset[int] = frozenset()
 
     def carry(self, data: bytes, *_: object) -> None:
         self.sent.append(data)

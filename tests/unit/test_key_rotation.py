@@ -27,12 +27,14 @@ from gossip.machine import Address, Emit
 from gossip.node import Node, NodeSettings, UnknownKeyHeard
 from gossip.state.admitted import Admitted
 from gossip.state.registry import SignedRegistry, admit, found
+from gossip.state.requests import RegistryAdopted
 from gossip.state.storage import MemoryStorage
 from gossip.tuning import PROFILES
 
 COVEY = bytes(range(16))
 CA = Ed25519PrivateKey.from_private_bytes(bytes(32))
 A, B, C = 1, 2, 3
+EPOCH = 4
 PLACE = Address("10.0.0.9", 7747)
 
 
@@ -54,7 +56,7 @@ def first() -> Keyring:
 def test_neighbouring_steps_open_each_other() -> None:
     ring = first().content
     for _ in range(6):
-        following = next_ring(ring, COVEY, CA.sign)
+        following = next_ring(ring, COVEY, CA.sign, EPOCH)
         assert ring.primary in following.secrets, "what the late ones seal still opens"
         assert following.primary in ring.secrets, "what the early ones seal opens already"
         assert check_offer(following, ring, COVEY, verify)
@@ -64,15 +66,17 @@ def test_neighbouring_steps_open_each_other() -> None:
 
 
 def test_a_step_without_a_draw_is_the_same_each_time() -> None:
-    installed = next_ring(first().content, COVEY, CA.sign)
-    assert next_ring(installed, COVEY, CA.sign) == next_ring(installed, COVEY, CA.sign)
+    installed = next_ring(first().content, COVEY, CA.sign, EPOCH)
+    assert next_ring(installed, COVEY, CA.sign, EPOCH) == next_ring(
+        installed, COVEY, CA.sign, EPOCH
+    )
 
 
 def test_only_the_authority_gives_rings() -> None:
     held = first().content
-    good = next_ring(held, COVEY, CA.sign)
-    stranger = next_ring(held, COVEY, Ed25519PrivateKey.generate().sign)
-    elsewhere = next_ring(held, bytes(16), CA.sign)
+    good = next_ring(held, COVEY, CA.sign, EPOCH)
+    stranger = next_ring(held, COVEY, Ed25519PrivateKey.generate().sign, EPOCH)
+    elsewhere = next_ring(held, bytes(16), CA.sign, EPOCH)
     changed = msgspec.structs.replace(good, primary=held.primary, phase="used")
     for bad in (stranger, elsewhere, changed):
         with pytest.raises(Forged):
@@ -80,7 +84,7 @@ def test_only_the_authority_gives_rings() -> None:
 
 
 def test_a_ring_that_cannot_be_used_is_refused() -> None:
-    good = next_ring(first().content, COVEY, CA.sign)
+    good = next_ring(first().content, COVEY, CA.sign, EPOCH)
     for change in (
         {"primary": 5},
         {"cipher": "rot13"},
@@ -93,7 +97,7 @@ def test_a_ring_that_cannot_be_used_is_refused() -> None:
 
 
 def test_an_offer_shows_no_secret() -> None:
-    ring = next_ring(first().content, COVEY, CA.sign)
+    ring = next_ring(first().content, COVEY, CA.sign, EPOCH)
     offer = offer_of(ring)
     assert not [secret for secret in ring.secrets.values() if repr(secret) in repr(offer)]
 
@@ -160,6 +164,10 @@ class Net:
         self.files = {node: folder / f"{node}.json" for node in (A, B, C)}
         self.away: set[NodeId] = set()
         self.without_right: set[NodeId] = set()
+        self.never_ran: set[NodeId] = set()
+        self.removed_at = 0
+        """Since which epoch C is gone; 0: it is not."""
+        self.epochs: dict[NodeId, int] = dict.fromkeys((A, B, C), EPOCH)
         self.knocked: list[Address] = []
         ring = new_keyring()
         for node in (A, B, C):
@@ -187,7 +195,19 @@ class Circle:
         self.me, self.net = me, net
 
     def admitted(self) -> Mapping[NodeId, str]:
-        return {A: "ada", B: "bob", C: "cy"}
+        known = {A: "ada", B: "bob", C: "cy"}
+        if self.epoch() >= self.net.removed_at > 0:
+            del known[C]
+        return known
+
+    def epoch(self) -> int:
+        return self.net.epochs[self.me]
+
+    def removed_at(self) -> int:
+        return self.net.removed_at if self.epoch() >= self.net.removed_at else 0
+
+    def seen(self) -> frozenset[NodeId]:
+        return frozenset({A, B, C} - self.net.never_ran)
 
     def issuers(self) -> list[NodeId]:
         return [] if self.me == A else [A]
@@ -266,6 +286,68 @@ async def test_any_member_orders_and_all_follow(net: Net) -> None:
 
 
 @runs
+async def test_a_removal_turns_the_keys_without_who_was_removed(net: Net) -> None:
+    net.desks[A].start()
+    net.removed_at = net.epochs[A] = 7
+    net.desks[A].heed(adopted(7))
+    net.epochs[B] = 7
+    await until_true(lambda: net.generations()[:2] == [3, 3])
+    assert net.desks[C].ring.generation == 0
+    assert {net.desks[node].ring.epoch for node in (A, B)} == {7}
+    # It asks: nobody hands it a ring, whatever it says that it has.
+    for node in (A, B):
+        net.carry(net.desks[C].greeting(), C, node)
+        net.desks[node].heed(UnknownKeyHeard(C, PLACE))
+    await asyncio.sleep(0.05)
+    assert net.desks[C].ring.generation == 0
+    assert not net.desks[A]._must_exclude()
+    await net.desks[A].stop()
+
+
+@runs
+async def test_who_has_not_heard_of_the_removal_passes_no_ring_on(net: Net) -> None:
+    net.desks[A].start()
+    net.removed_at = net.epochs[A] = 7
+    net.desks[A].heed(adopted(7))
+    await until_true(lambda: net.generations()[:2] == [3, 3])
+    assert C in Circle(B, net).admitted(), "as far as bob knows"
+    net.carry(net.desks[C].greeting(), C, B)
+    await until_true(lambda: net.desks[B].counts["keyrings/held_back"] > 0)
+    assert net.desks[C].ring.generation == 0
+    await net.desks[A].stop()
+
+
+@runs
+async def test_a_removal_in_the_middle_of_a_rotation_turns_the_keys_once_more(net: Net) -> None:
+    net.desks[A].start()
+    net.away = {C}
+    await net.desks[A].rotate(force=False)
+    await until(net, [2, 2, 0])
+    await until_true(lambda: net.desks[A].awaited() == [C])
+    net.removed_at = net.epochs[A] = net.epochs[B] = 7
+    net.desks[A].heed(adopted(7))
+    await until_true(lambda: net.generations()[:2] == [6, 6])
+    assert net.desks[A].ring.epoch == 7
+    await net.desks[A].stop()
+
+
+@runs
+async def test_nobody_waits_for_a_node_that_never_ran(net: Net) -> None:
+    net.desks[A].start()
+    net.away = {C}
+    net.never_ran = {C}
+    await net.desks[A].rotate(force=False)
+    await until(net, [3, 3, 0])
+    await net.desks[A].stop()
+
+
+def adopted(epoch: int) -> RegistryAdopted:
+    """Return what a driver says when it follows a registry of this epoch."""
+    registry = msgspec.structs.replace(found(COVEY, Admitted(A, "ada")), epoch=epoch)
+    return RegistryAdopted(b"", registry)
+
+
+@runs
 async def test_the_old_key_waits_for_the_absent_and_is_dropped_when_they_are_back(net: Net) -> None:
     net.desks[A].start()
     net.away = {C}
@@ -320,7 +402,7 @@ async def test_without_an_issuer_nothing_changes(net: Net) -> None:
 
 @runs
 async def test_a_ring_that_is_not_saved_is_not_used(net: Net) -> None:
-    ring = next_ring(net.desks[A].ring, COVEY, CA.sign)
+    ring = next_ring(net.desks[A].ring, COVEY, CA.sign, EPOCH)
     net.files[B].unlink()
     net.files[B].mkdir()
     net.desks[B].receive_frame(CODEC.encode(offer_of(ring)), A)
@@ -332,9 +414,9 @@ async def test_a_ring_that_is_not_saved_is_not_used(net: Net) -> None:
 @runs
 async def test_strangers_and_forgeries_are_counted(net: Net) -> None:
     bob = net.desks[B]
-    forged = next_ring(bob.ring, COVEY, Ed25519PrivateKey.generate().sign)
+    forged = next_ring(bob.ring, COVEY, Ed25519PrivateKey.generate().sign, EPOCH)
     bob.receive_frame(CODEC.encode(offer_of(forged)), C)
-    bob.receive_frame(CODEC.encode(offer_of(next_ring(bob.ring, COVEY, CA.sign))), 99)
+    bob.receive_frame(CODEC.encode(offer_of(next_ring(bob.ring, COVEY, CA.sign, EPOCH))), 99)
     bob.receive_frame(b"\x92\x5b\x01", C)
     await asyncio.sleep(0.05)
     assert bob.ring.generation == 0
