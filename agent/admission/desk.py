@@ -52,9 +52,10 @@ from agent.net.frames import framed, read_frame
 from agent.net.limits import QuietLog
 from agent.security.identity import Identity
 from agent.store.control import ControlStore
-from gossip.errors import LocalError, Malformed, RemoteError
+from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import INVITER, Admitted
+from gossip.state.registry import UnknownNode, WouldLose
 from gossip.state.requests import OwnersReady
 
 RELAY_S = 10.0
@@ -156,7 +157,7 @@ class AdmissionDesk:
         log.info("%s may %s", entry.name, "make tokens" if allowed else "make no tokens any more")
         self._covey.adopt(fresh.signed)
 
-    async def remove(self, node: NodeId) -> int:
+    async def remove(self, node: NodeId, *, accept_loss: bool = False) -> int:
         """Take a node out of the covey; return the epoch since when. Raises AgentError.
 
         Only where the authority's key is; another node may give up its own place.
@@ -167,7 +168,8 @@ class AdmissionDesk:
                 f"On {self._issuers()}: the same command.",
                 exits.NOT_PERMITTED,
             )
-        return (await self._order(RemovalOrder(node), NodeRemoved)).epoch
+        order = RemovalOrder(node, accept_loss)
+        return (await self._order(order, NodeRemoved)).epoch
 
     async def give_up_place(self) -> bool:
         """Have the issuer free the place and the name of this node; tell whether it did."""
@@ -189,14 +191,17 @@ class AdmissionDesk:
         """
         await self._store.save_registry(*await self._covey.catch_up())
 
-    async def _remove(self, issuer: Issuer, node: NodeId, origin: str) -> NodeRemoved:
+    async def _remove(self, issuer: Issuer, order: RemovalOrder, origin: str) -> NodeRemoved:
         await self._catch_up()
-        entry = self._covey.entry(node)
+        entry = self._covey.entry(order.node)
         try:
-            fresh = await issuer.remove(node)
-        except LocalError as error:
+            fresh = await issuer.remove(order.node, accept_loss=order.accept_loss)
+        except UnknownNode as error:
             raise AgentError(f"{error}; nothing was changed.", "", exits.NOT_FOUND) from None
-        name = entry.name if entry else format_node_id(node)
+        except WouldLose as error:
+            hint = "Start the owners that are off and let them finish, or give --accept-loss."
+            raise AgentError(f"{error}.", hint, exits.UNHEALTHY) from None
+        name = entry.name if entry else format_node_id(order.node)
         log.info("%s was removed by %s (registry epoch %d)", name, origin, fresh.epoch)
         self.counts["admissions/removed"] += 1
         self._covey.adopt(fresh.signed)
@@ -259,6 +264,10 @@ class AdmissionDesk:
             self._advancing = watched.start("owners-advance", work)
 
     async def _advance(self, issuer: Issuer, ready: OwnersReady) -> None:
+        try:
+            await self._catch_up()
+        except AgentError:  # it has forked, and that is told elsewhere
+            return
         signed = await issuer.advance(ready)
         if signed is not None:
             self.counts["registries_signed/owners"] += 1
@@ -302,8 +311,8 @@ class AdmissionDesk:
             case TokenRevocation(token_id):
                 state = await issuer.revoke_token(token_id, f"the operator of {origin}")
                 return TokenRevoked(state.value)
-            case RemovalOrder(node):
-                return await self._remove(issuer, node, f"the operator of {origin}")
+            case RemovalOrder():
+                return await self._remove(issuer, question, f"the operator of {origin}")
             case Admission():
                 await self._catch_up()
                 peers = tuple(self._covey.known_peers())
@@ -312,6 +321,7 @@ class AdmissionDesk:
                 self.counts["admissions/granted"] += 1
                 return granted
             case Renewal():
+                await self._catch_up()
                 certificate, fresh = await issuer.renew(question)
                 self._covey.adopt(fresh.signed)
                 self.counts["admissions/renewed"] += 1

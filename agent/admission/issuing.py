@@ -232,7 +232,7 @@ class Issuer:
 
         return await self._change(node, change)
 
-    async def remove(self, node: NodeId) -> NewRegistry:
+    async def remove(self, node: NodeId, *, accept_loss: bool = False) -> NewRegistry:
         """Take a node out; return the registry without it.
 
         Raises UnknownNode, InvalidRequest, and AgentError for this node itself.
@@ -243,7 +243,9 @@ class Issuer:
                 hint="`covey leave` takes it out for a time.",
                 status=exits.NOT_PERMITTED,
             )
-        return await self._change(node, lambda current: remove(current, node))
+        return await self._change(
+            node, lambda current: remove(current, node, accept_loss=accept_loss)
+        )
 
     async def _change(self, node: NodeId, make: Callable[[Registry], Registry]) -> NewRegistry:
         """Sign what is made of the newest registry on account of this node."""

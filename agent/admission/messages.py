@@ -176,13 +176,15 @@ class TokenRevoked(msgspec.Struct, frozen=True, array_like=True, tag=107):
     state: str
 
 
-class RemovalOrder(msgspec.Struct, frozen=True, array_like=True, tag=108):
+class RemovalOrder(msgspec.Struct, frozen=True, array_like=True, tag=110):
     """A member that leaves for good asks that its place and its name be free."""
 
     node: NodeId
+    accept_loss: bool = False
+    """Also when acknowledged writes may be gone with it."""
 
 
-class NodeRemoved(msgspec.Struct, frozen=True, array_like=True, tag=109):
+class NodeRemoved(msgspec.Struct, frozen=True, array_like=True, tag=111):
     """The issuer's answer: the epoch of the first registry without it."""
 
     epoch: int

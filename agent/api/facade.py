@@ -166,7 +166,7 @@ class AdmissionFacade(Protocol):
     async def revoke_token(self, token_id: bytes) -> str:
         """End a token; return what it was worth before."""
 
-    async def remove(self, node: NodeId) -> int:
+    async def remove(self, node: NodeId, *, accept_loss: bool) -> int:
         """Take a node out of the covey; return the epoch since when. Raises AgentError."""
 
     async def give_up_place(self) -> bool:

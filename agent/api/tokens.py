@@ -64,10 +64,11 @@ async def allow(request: Request) -> Response:
 
 
 async def remove(request: Request) -> Response:
-    """Take a node out of the covey for good."""
+    """Take a node out of the covey for good; ``?accept_loss=true`` also when writes may be lost."""
     agent = agent_of_local(request)
     entry = find_entry(agent, request.path_params["name"])
-    epoch = await agent.admission.remove(entry.id)
+    accept_loss = request.query_params.get("accept_loss", "") == "true"
+    epoch = await agent.admission.remove(entry.id, accept_loss=accept_loss)
     return JSONResponse({"id": format_node_id(entry.id), "name": entry.name, "epoch": epoch})
 
 

@@ -78,8 +78,9 @@ def forbid(session: Session, name: str) -> None:
 @members.command()
 @click.argument("name", shell_complete=member_names)
 @click.option("--yes", is_flag=True, help="Remove it without being asked.")
+@click.option("--accept-loss", is_flag=True, help="Also when what only it had may be lost.")
 @pass_session
-def remove(session: Session, name: str, *, yes: bool) -> None:
+def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None:
     """Take a device out of the covey for good: one that is lost, stolen or dead.
 
     Its partitions go to others, its name is free, the keys are replaced without it, and nothing
@@ -91,7 +92,10 @@ def remove(session: Session, name: str, *, yes: bool) -> None:
             f"`covey members remove {name} --yes` does it without asking",
         )
     answer = session.client().request(
-        "DELETE", f"/api/v1/members/{name}", timeout_s=REMOVAL_TIMEOUT_S
+        "DELETE",
+        f"/api/v1/members/{name}",
+        query={"accept_loss": "true"} if accept_loss else None,
+        timeout_s=REMOVAL_TIMEOUT_S,
     )
     gone = answer.json()
     session.say(

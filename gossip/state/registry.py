@@ -202,17 +202,17 @@ def admit(registry: Registry, node: Admitted) -> Registry:
     if any(entry.name == node.name and entry.id != node.id for entry in registry.nodes):
         raise NameTaken(f"the name {node.name!r} belongs to another node; choose a different one")
     others = tuple(entry for entry in registry.nodes if entry.id != node.id)
-    following = _next(registry, (*others, node))
+    fresh = following(registry, (*others, node))
     removed = tuple(each for each in registry.removed if each.id != node.id)
-    return msgspec.structs.replace(following, removed=removed)
+    return msgspec.structs.replace(fresh, removed=removed)
 
 
-def follow(payload: bytes, following: Registry) -> Registry:
+def follow(payload: bytes, fresh: Registry) -> Registry:
     """Name exactly these bytes as the predecessor of the registry that was made from them.
 
     A later version of Covey may write what it read with other bytes than those that were signed.
     """
-    return msgspec.structs.replace(following, lineage=(mark_of(payload), *following.lineage[1:]))
+    return msgspec.structs.replace(fresh, lineage=(mark_of(payload), *fresh.lineage[1:]))
 
 
 def amend(registry: Registry, entry: Admitted) -> Registry:
@@ -244,7 +244,7 @@ def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Re
         raise WouldLose(leaver.name, lossy, registry.partitions)
     gone = Removed(leaver.id, leaver.name, registry.epoch + 1)
     return msgspec.structs.replace(
-        _next(registry, others), removed=(gone, *registry.removed)[:REMOVED_MAX]
+        following(registry, others), removed=(gone, *registry.removed)[:REMOVED_MAX]
     )
 
 
@@ -269,10 +269,10 @@ def advance(registry: Registry, done: Mapping[int, frozenset[NodeId]], epoch: in
         else ownership
         for p, ownership in enumerate(registry.table)
     )
-    return registry if table == registry.table else _next(registry, registry.nodes, table)
+    return registry if table == registry.table else following(registry, registry.nodes, table)
 
 
-def _next(
+def following(
     registry: Registry, nodes: tuple[Admitted, ...], table: tuple[Ownership, ...] | None = None
 ) -> Registry:
     """Return the registry of the next epoch: who is gone is let go of, targets are set anew."""

@@ -228,7 +228,8 @@ class FakeAdmission:
         was, self.made[token_id] = self.made.get(token_id, "unknown"), "revoked"
         return was
 
-    async def remove(self, node: int) -> int:
+    async def remove(self, node: int, *, accept_loss: bool) -> int:
+        assert not accept_loss
         self.removed.append(node)
         return 7
 

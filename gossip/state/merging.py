@@ -1,0 +1,79 @@
+"""Ending a fork: one registry that has two others for its past.
+
+A fork cannot be undone, for both halves of the covey have gone on: each admitted nodes, and each
+acknowledged writes. So nothing of either is thrown away. All nodes of both belong, but for those
+that one of them removed. Where the two disagree on who owns a partition, all that own it in either
+do, and none of them answers before it has compared with the others (``takeover.py``); from there it
+goes to its new owners like after any other change.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from gossip.ids import NodeId
+from gossip.state.admitted import SERIALS_MAX, Admitted, Removed
+from gossip.state.lineage import LINEAGE_MAX, Mark
+from gossip.state.ownership import Ownership
+from gossip.state.registry import REMOVED_MAX, Registry, following
+
+
+def merge(ours: Registry, our_mark: Mark, theirs: Registry, their_mark: Mark) -> Registry:
+    """Return the registry that follows both; ``ours`` decides where only one can be right."""
+    epoch = max(ours.epoch, theirs.epoch)
+    removed = _removed(ours, theirs)
+    nodes = _nodes(ours, theirs, {gone.id for gone in removed})
+    members = {node.id for node in nodes}
+    table = tuple(
+        _owned_by_both(mine, other, members, epoch + 1)
+        for mine, other in zip(ours.table, theirs.table, strict=True)
+    )
+    given_up = (their_mark, *theirs.lineage)
+    merged = following(msgspec.structs.replace(ours, epoch=epoch), nodes, table)
+    # Where their epochs go further than ours, theirs stand in for those that we never had.
+    lineage = (*given_up[: epoch - ours.epoch], our_mark, *ours.lineage)
+    return msgspec.structs.replace(
+        merged,
+        removed=removed,
+        lineage=lineage[:LINEAGE_MAX],
+        merged=(*given_up, *ours.merged, *theirs.merged)[:LINEAGE_MAX],
+    )
+
+
+def _removed(ours: Registry, theirs: Registry) -> tuple[Removed, ...]:
+    found = {gone.id: gone for gone in (*theirs.removed, *ours.removed)}
+    newest_first = sorted(found.values(), key=lambda gone: gone.epoch, reverse=True)
+    return tuple(newest_first[:REMOVED_MAX])
+
+
+def _nodes(ours: Registry, theirs: Registry, gone: set[NodeId]) -> tuple[Admitted, ...]:
+    other = {node.id: node for node in theirs.nodes}
+    both = other | {node.id: node for node in ours.nodes}
+    in_order = dict.fromkeys((*ours.ids(), *theirs.ids()))  # of two of one name, ours keeps it
+    kept = [_known_by_both(both[node], other) for node in in_order if node not in gone]
+    return tuple(_with_names_of_their_own(kept))
+
+
+def _known_by_both(node: Admitted, other: Mapping[NodeId, Admitted]) -> Admitted:
+    """Keep the certificates that either half has signed last."""
+    serials = dict.fromkeys((*node.serials[:1], *other.get(node.id, node).serials[:1]))
+    return msgspec.structs.replace(node, serials=tuple(serials)[:SERIALS_MAX])
+
+
+def _with_names_of_their_own(nodes: Iterable[Admitted]) -> Iterable[Admitted]:
+    """Add the id to the name of who comes later with a name that is taken."""
+    taken: set[str] = set()
+    for node in nodes:
+        name = f"{node.name[:46]}-{node.id:016x}" if node.name in taken else node.name
+        taken.add(name)
+        yield msgspec.structs.replace(node, name=name)
+
+
+def _owned_by_both(
+    mine: Ownership, other: Ownership, members: set[NodeId], epoch: int
+) -> Ownership:
+    if mine == other:
+        return mine
+    holders = dict.fromkeys((*mine.holders, *other.holders))
+    owners = tuple(node for node in holders if node in members)
+    return Ownership(owners, epoch, owners_since=epoch) if owners else mine
