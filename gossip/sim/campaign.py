@@ -49,6 +49,7 @@ MUST_HAPPEN = (
     "world/streams/stalled",
     "world/streams/broken",
     "world/disks/writes_lost",
+    "world/disks/batches_lost",
     "datagrams_dropped/replayed",
     "suspicions/begun",
     "deaths/declared",

@@ -247,7 +247,7 @@ class SimulatedDriver:
             self.counts["disks/writes_lost"] += 1
             return
         for batch in batches:
-            host.storage.apply(batch.changes)
+            host.disk.commit(batch, self.schedule.now)
         self.counts["disks/writes"] += 1
         lag_s = host.disk_delay_s * self._disk.uniform(0.0, 0.5)
         self.schedule.after(lag_s, self._report, host, life, batches)

@@ -65,6 +65,7 @@ ON_A_HOST: dict[str, tuple[HostState, ...]] = {
     "crash": (HostState.UP, HostState.PAUSED),
     "crash_writing": (HostState.UP,),
     "vanish": (HostState.UP, HostState.PAUSED),
+    "lose_power": (HostState.UP, HostState.PAUSED),
     "restart": (HostState.DOWN,),
     "pause": (HostState.UP,),
     "resume": (HostState.PAUSED,),
@@ -100,6 +101,13 @@ def _crashes(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fa
     for at in _moments(rng, span_s, 5):
         name, length_s = rng.choice(names), _length_s(rng, 15.0)
         yield Fault(at, rng.choice(("crash", "crash_writing", "vanish")), (name,))
+        yield Fault(at + length_s, "restart", (name,))
+
+
+def _power(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+    for at in _moments(rng, span_s, 3):
+        name, length_s = rng.choice(names), _length_s(rng, 10.0)
+        yield Fault(at, "lose_power", (name,))
         yield Fault(at + length_s, "restart", (name,))
 
 
@@ -174,6 +182,7 @@ def _registry(rng: random.Random, names: list[str], span_s: float) -> Iterator[F
 CLASSES: dict[str, Draw] = {
     "weather": _weather,
     "crashes": _crashes,
+    "power": _power,
     "pauses": _pauses,
     "slowness": _slowness,
     "sleeps": _sleeps,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from gossip.ids import NodeId, new_node_id
 from gossip.machine import Address, Instant, Persist
 from gossip.node import Node
+from gossip.sim.disk import Disk
 from gossip.sim.schedule import whole_tick
 from gossip.state.storage import MemoryStorage
 
@@ -45,7 +46,7 @@ class Host:
         self.id: NodeId = new_node_id(rng)
         self.address = Address(f"10.0.{number // 250}.{number % 250 + 1}", PORT)
         self.state = HostState.DOWN
-        self.storage = MemoryStorage()
+        self.disk = Disk()
         self.signed_registry = b""
         self.event_time = 0
         self.is_retired = False
@@ -65,6 +66,11 @@ class Host:
 
     def __repr__(self) -> str:
         return f"Host({self.name}, {self.state.value})"
+
+    @property
+    def storage(self) -> MemoryStorage:
+        """What the process finds on its disk."""
+        return self.disk.storage
 
     @property
     def node(self) -> Node:

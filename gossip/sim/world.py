@@ -26,6 +26,7 @@ from gossip.membership.members import MemberChanged, MemberState
 from gossip.node import Node, NodeSettings
 from gossip.sim.checkers import Checker
 from gossip.sim.desk import Desk
+from gossip.sim.disk import others_have_all_of
 from gossip.sim.driver import SimulatedDriver
 from gossip.sim.host import DISK_DELAY_S, Host, HostState, addresses_of
 from gossip.sim.issuer import Issuer
@@ -84,6 +85,7 @@ class World:
         self.story = story or Story()
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
+        self._power = stream(seed, "power")
         self.delivered: list[tuple[str, int, EventDelivered]] = []
         """Every event that a node delivered to its application, with the number of its life."""
         self._node_counts: Counter[str] = Counter()
@@ -136,10 +138,11 @@ class World:
 
         Unless what it has may be nowhere else: then its owner would wait, and so it stays.
         """
+        if any(host.disk.is_doubtful for host in self.hosts.values()):
+            return
         try:
             self.remove(name)
         except WouldLose:
-            self.tell(name, "has what nobody else may have, and stays")
             return
         host = self.hosts[name]
         host.is_retired = True
@@ -178,6 +181,15 @@ class World:
     def vanish(self, *names: str) -> None:
         """Let devices go without a word."""
         self.crash(*names, kind="host")
+
+    def lose_power(self, name: str) -> None:
+        """Let the power of a device fail: what was not synced is gone, if others have it."""
+        self.vanish(name)
+        host, registry = self.hosts[name], self.issuer.newest
+        if others_have_all_of(host.id, registry, (each.disk for each in self.hosts.values())):
+            lost = host.disk.lose_power(self._power, registry.partitions)
+            self.tell(name, f"has lost {lost} batches of its disk")
+            self.driver.counts["disks/batches_lost"] += lost
 
     def crash_writing(self, name: str) -> None:
         """Let a process die in the middle of what it next writes, or just behind it."""
@@ -449,14 +461,10 @@ class World:
             self.driver.call(self.hosts[name], partial(_adopt, signed))
 
     def _advance(self, host: Host, ready: OwnersReady) -> None:
-        """Sign the next registry, as the runtime of the issuer does, and hand it to that node."""
+        """Sign the next registry, as the runtime of the issuer does."""
         if self.issuer.advance(ready):
             self.tell(host.name, f"signs epoch {self.issuer.newest.epoch}")
-            self.driver.schedule.at(self.now, self._hand_registry, host, host.life)
-
-    def _hand_registry(self, host: Host, life: int) -> None:
-        if host.life == life and host.is_up:
-            self.driver.call(host, partial(_adopt, self.issuer.signed()))
+            self.driver.schedule.at(self.now, self._publish_registry, ())
 
     def _end_life(self, host: Host, life: int) -> None:
         if host.life == life and not host.is_down:

@@ -17,7 +17,6 @@ What is not promised is not asked for: the power fails on one device at a time, 
 removed before the one on which it failed has compared its copy again.
 """
 
-import copy
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -25,12 +24,12 @@ from typing import Any
 
 from gossip.ids import NodeId
 from gossip.machine import Persist
+from gossip.sim.disk import Disk, others_have_all_of
 from gossip.state.dots import Dot
 from gossip.state.messages import CODEC, Forward
 from gossip.state.records import KeyState, decode_context
 from gossip.state.registry import WouldLose, admit, remove
 from gossip.state.requests import Delete, Get, GetResult, Put, PutResult
-from gossip.state.storage import DAMAGED, MemoryStorage
 from tests.unit.state_net import FIRST, Net, node, registry_of
 
 Named = tuple[str, Dot]
@@ -40,13 +39,13 @@ PARTITIONS = 3
 NODES_MAX = 6
 STEPS = 60
 PAUSES_S = [0.0005, 0.003, 0.02, 0.05, 0.1, 0.3, 1.0, 4.0]
-SYNC_INTERVAL_S = 1.0
 CALM_S = 20.0
+AGAIN_S = [0.05, 0.5, 3.0, 9.0]
 PEACE_S = 180.0
 LOOK_S = 3.0
 
 MUST_HAPPEN = (
-    "handovers/taken", "handovers/let_go", "reads/diverged", "reads/weighed_again",
+    "handovers/taken", "handovers/let_go", "reads/diverged",
     "writes/indeterminate", "reads/unavailable", "requests/refused", "requests/forwarded",
     "repairs/keys", "schedule/joined within a hand-over", "schedule/removed within a hand-over",
     "schedule/removal refused", "schedule/loss accepted", "schedule/batches lost",
@@ -81,21 +80,18 @@ class Trouble(Net):
         self.killed: set[Named] = set()
         self.open: dict[tuple[NodeId, int], Request] = {}
         self.contexts: dict[str, list[bytes]] = {key: [] for key in KEYS}
-        self.synced: dict[NodeId, MemoryStorage] = {}
-        self.unsynced: dict[NodeId, list[Persist]] = {}
+        self.disks: dict[NodeId, Disk] = {}
         self.down: set[NodeId] = set()
         self.trouble_rng = random.Random(f"trouble {seed}")
         count = self.trouble_rng.choice([1, 1, 3, 4])
         self.noise = self.trouble_rng.choice([0.0, 0.02, 0.1])
         self.newest = count
         super().__init__(registry_of(range(1, count + 1), PARTITIONS, self.replicas), seed)
-        self.at(self.now + SYNC_INTERVAL_S, self.sync_all)
 
     # What the net does otherwise
 
     def start(self, number: NodeId, registry: Any = None) -> Any:
-        self.synced.setdefault(number, MemoryStorage())
-        self.unsynced.setdefault(number, [])
+        self.storages[number] = self.disks.setdefault(number, Disk()).storage
         plane = super().start(number, registry)
         write = plane.replica.write
 
@@ -117,18 +113,13 @@ class Trouble(Net):
         super().crash(number)
         self.open = {name: o for name, o in self.open.items() if name[0] != number}
 
-    def committed(self, number: NodeId, batch: Persist) -> None:
-        self.unsynced[number].append(batch)
-
     def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
         """Send a frame, and now and then once more, much later. A write is never sent twice."""
         super().send(sender, to, data)
         rng = self.trouble_rng
         if rng.random() < self.noise and not isinstance(CODEC.decode(data), Forward):
             self.counts["schedule/frames again"] += 1
-            self.at(
-                self.now + rng.choice([0.05, 0.5, 3.0, 9.0]), lambda: self.again(sender, to, data)
-            )
+            self.at(self.now + rng.choice(AGAIN_S), lambda: self.again(sender, to, data))
 
     def again(self, sender: NodeId, to: NodeId, data: bytes) -> None:
         if to in self.planes and frozenset((sender, to)) not in self.cut:
@@ -137,33 +128,16 @@ class Trouble(Net):
 
     # Disks
 
-    def sync(self, number: NodeId) -> None:
-        for batch in self.unsynced[number]:
-            self.synced[number].apply(batch.changes)
-        self.unsynced[number].clear()
-
-    def sync_all(self) -> None:
-        for number in list(self.unsynced):
-            self.sync(number)
-        self.at(self.now + SYNC_INTERVAL_S, self.sync_all)
+    def commit(self, number: NodeId, batch: Persist) -> None:
+        self.disks[number].commit(batch, self.now)
 
     def fail_power(self, number: NodeId) -> None:
         """Take from a disk what was not synced, but for some first batches, and say so."""
         self.crash(number)
-        left = self.unsynced[number][: self.trouble_rng.randint(0, len(self.unsynced[number]))]
-        self.counts["schedule/batches lost"] += len(self.unsynced[number]) - len(left)
-        for batch in left:
-            self.synced[number].apply(batch.changes)
-        self.unsynced[number].clear()
-        storage = copy.deepcopy(self.synced[number])
-        self.tell_lost(storage)
-        self.storages[number] = storage
-        self.synced[number] = copy.deepcopy(storage)
-
-    def tell_lost(self, storage: MemoryStorage) -> None:
-        """Mark a storage as ``gossip/state/storage.py`` asks for."""
-        storage.clocks.clear()
-        storage.complete = dict.fromkeys(range(PARTITIONS), DAMAGED)
+        self.counts["schedule/batches lost"] += self.disks[number].lose_power(
+            self.trouble_rng, PARTITIONS
+        )
+        self.storages[number] = self.disks[number].storage
 
     # Trouble
 
@@ -256,19 +230,13 @@ class Trouble(Net):
 
     def is_one_damaged(self) -> bool:
         """Whether some disk has lost something that is not made up for yet."""
-        if any(plane.replica.damaged for plane in self.planes.values()):
-            return True
-        return any(DAMAGED in self.storages[number].complete.values() for number in self.down)
+        return any(disk.is_doubtful for disk in self.disks.values())
 
     def power(self) -> None:
         """The power of one device fails. Another one must not have what this one loses."""
         who = self.anybody()
-        members = set(self.registry.ids())
-        has_ghost = any(not members.issuperset(each.holders) for each in self.registry.table)
-        if who is None or self.replicas == 1 or has_ghost or self.is_one_damaged():
+        if who is None or not others_have_all_of(who, self.registry, self.disks.values()):
             return
-        if any(len(nodes) < 2 for each in self.registry.table for nodes in each.writers):
-            return  # what was with one alone is lost with it
         self.fail_power(who)
         if self.trouble_rng.random() < 0.7:
             self.start(who, self.kept[who])
@@ -303,11 +271,8 @@ class Trouble(Net):
                 self.start(self.newest, registry)
             else:  # it was admitted, and does not run yet
                 self.kept[self.newest] = registry
-                self.storages[self.newest], self.synced[self.newest] = (
-                    MemoryStorage(),
-                    MemoryStorage(),
-                )
-                self.unsynced[self.newest] = []
+                self.disks[self.newest] = Disk()
+                self.storages[self.newest] = self.disks[self.newest].storage
                 self.down.add(self.newest)
             self.tell_some(registry)
             self.run(self.trouble_rng.choice([0.0, 0.02, 0.1]))
@@ -329,8 +294,7 @@ class Trouble(Net):
         if gone in self.planes:
             self.crash(gone)
         self.down.discard(gone)
-        for kept in (self.storages, self.synced, self.unsynced):
-            kept.pop(gone, None)
+        del self.storages[gone], self.disks[gone]
         self.tell_some(registry)
 
     def forgive(self, partitions: Iterable[int]) -> None:
@@ -356,7 +320,7 @@ class Trouble(Net):
         if FIRST not in up or self.is_one_damaged():
             return
         for each in self.registry.table:
-            for nodes in (each.readers, each.owners):
+            for nodes in (each.readers, each.owners, each.target):  # it may get there meanwhile
                 if len(up.intersection(nodes, members)) <= len(nodes) // 2:
                     return
         self.adopt(self.registry)
@@ -406,6 +370,7 @@ class Trouble(Net):
             for other in self.planes:
                 self.planes[number].peer_alive(other, self.now)
             self.settle(number)
+        self.run(AGAIN_S[-1])  # the last old frame has come
         until = self.now + PEACE_S
         while self.now < until and not self.is_at_rest():
             self.run(LOOK_S)

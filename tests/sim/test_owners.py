@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gossip.ids import NodeId
+from gossip.sim.disk import Disk
 from gossip.state import handover, ownership, reads, replica, takeover
 from gossip.state.comparison import Comparisons, Pass
 from gossip.state.handover import Handover
@@ -20,9 +21,8 @@ from gossip.state.progress import Progress
 from gossip.state.records import KeyState, join_contexts
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
-from gossip.state.storage import DAMAGED, MemoryStorage
 from gossip.state.writes import Writes
-from tests.sim.owners import MUST_HAPPEN, PARTITIONS, Trouble, Violation, run
+from tests.sim.owners import MUST_HAPPEN, Violation, run
 
 SLICE = range(60)
 VACUITY = range(300)
@@ -174,10 +174,6 @@ def _reads_without_weighing(patch: Patch) -> None:
     patch.setattr(reads.Reads, "_judge", judge)
 
 
-def _weighs_once(patch: Patch) -> None:
-    patch.setattr(reads.Reads, "_weighed", reads.Reads._combine)
-
-
 def _absorbs_the_clock_first(patch: Patch) -> None:
     def ask_page(self: Comparisons, run: Pass, now: float) -> None:
         self._replica.absorb(run.partition, run.coverage)
@@ -210,14 +206,7 @@ def _merges_by_union(patch: Patch) -> None:
 
 
 def _says_nothing_of_a_loss(patch: Patch) -> None:
-    patch.setattr(Trouble, "tell_lost", lambda _self, _storage: None)
-
-
-def _keeps_the_clock_after_a_loss(patch: Patch) -> None:
-    def tell_lost(self: Trouble, storage: MemoryStorage) -> None:
-        storage.complete = dict.fromkeys(range(PARTITIONS), DAMAGED)
-
-    patch.setattr(Trouble, "tell_lost", tell_lost)
+    patch.setattr(Disk, "mark", lambda *_, **__: None)
 
 
 def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
@@ -230,7 +219,7 @@ MUTATIONS: list[Mutation] = [
     _does_not_wait_for_who_leaves, _is_complete_without_asking, _is_complete_after_any_pass,
     _answers_reads_before_it_is_complete, _takes_any_epoch, _lets_go_at_once,
     _tells_the_issuer_nothing, _counts_one_acknowledgement_as_enough, _speaks_before_the_disk,
-    _reads_without_weighing, _weighs_once, _absorbs_the_clock_first,
+    _reads_without_weighing, _absorbs_the_clock_first,
     _forgets_records_and_keeps_the_clock, _merges_by_union, _says_nothing_of_a_loss,
     _takes_a_damaged_copy_for_a_sound_one,
 ]  # fmt: skip

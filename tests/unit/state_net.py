@@ -160,15 +160,15 @@ class Net:
 
         def saved() -> None:
             if self.lives[number] == life and number in self.planes:
-                self.storages[number].apply(batch.changes)
-                self.committed(number, batch)
+                self.commit(number, batch)
                 self.planes[number].persisted(batch.token, self.now)
                 self.settle(number)
 
         self.at(done, saved)
 
-    def committed(self, number: NodeId, batch: Persist) -> None:
-        """A batch is in a node's storage."""
+    def commit(self, number: NodeId, batch: Persist) -> None:
+        """Put a batch into a node's storage."""
+        self.storages[number].apply(batch.changes)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""

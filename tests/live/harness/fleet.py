@@ -89,6 +89,15 @@ class Fleet:
         """Wait until all running agents see each other alive, and nobody else."""
         self.wait_states({agent.name: "alive" for agent in self.running()}, within_s, what)
 
+    def wait_settled(self, within_s: float, what: str) -> None:
+        """Wait until every running agent knows that no partition is on its way to other owners."""
+
+        def moving() -> list[int]:
+            answers = [agent.api.get("/api/v1/status") for agent in self.running()]
+            return [sum(answer["moving"].values()) for answer in answers]
+
+        eventually(moving, lambda counts: not any(counts), within_s, what)
+
     def logs(self) -> str:
         """Return the end of each agent's log, for a failure message."""
         return "\n".join(

@@ -1,0 +1,79 @@
+"""A simulated disk: what a process committed outlives it, and what was synced outlives the power.
+
+The state plane's database is synced about once a second (WAL with ``synchronous=NORMAL``): when the
+power fails, the last batches are gone, from some batch on. The storage is then marked as its
+contract asks (``gossip/state/storage.py``). The registry has a database of its own, in which each
+commit is synced.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable
+
+from gossip.ids import NodeId
+from gossip.machine import Instant, Persist
+from gossip.state.registry import Registry
+from gossip.state.storage import DAMAGED, MemoryStorage
+
+SYNC_INTERVAL_S = 1.0
+
+
+class Disk:
+    """``storage`` is what the process reads: all that was committed."""
+
+    def __init__(self) -> None:
+        self.storage = MemoryStorage()
+        self._synced = MemoryStorage()
+        self._unsynced: deque[tuple[Instant, Persist]] = deque()
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether something may be gone that was not made up for since."""
+        return DAMAGED in self.storage.complete.values()
+
+    def commit(self, batch: Persist, now: Instant) -> None:
+        """Take in a batch; it is on the platter a sync later."""
+        assert not self._unsynced or self._unsynced[-1][0] <= now, "batches come in their order"
+        self.storage.apply(batch.changes)
+        self._unsynced.append((now, batch))
+        while self._unsynced[0][0] + SYNC_INTERVAL_S < now:
+            self._synced.apply(self._unsynced.popleft()[1].changes)
+
+    def lose_power(self, rng: random.Random, partitions: int) -> int:
+        """Forget what was not synced, from some batch on; return how many batches that were."""
+        lost = rng.randint(0, len(self._unsynced))
+        while len(self._unsynced) > lost:
+            self._synced.apply(self._unsynced.popleft()[1].changes)
+        self._unsynced.clear()
+        self.mark(partitions, clocks_fit=rng.random() < 0.5)
+        self.storage = _copied(self._synced)
+        return lost
+
+    def mark(self, partitions: int, *, clocks_fit: bool) -> None:
+        """Say of every partition that something may be gone; records and clocks may still fit."""
+        if not clocks_fit:
+            self._synced.clocks.clear()
+        self._synced.complete = dict.fromkeys(range(partitions), DAMAGED)
+
+
+def others_have_all_of(node: NodeId, registry: Registry, disks: Iterable[Disk]) -> bool:
+    """Tell whether no acknowledged write is lost when this node loses its last batches.
+
+    So it is while all owners are there, no set of them is one alone, and no disk is in doubt.
+    """
+    members = set(registry.ids())
+    return (
+        node in members
+        and not any(disk.is_doubtful for disk in disks)
+        and all(members.issuperset(each.holders) for each in registry.table)
+        and all(len(nodes) > 1 for each in registry.table for nodes in each.writers)
+    )
+
+
+def _copied(storage: MemoryStorage) -> MemoryStorage:
+    """Return a storage with the same in it; what is in it is never changed in place."""
+    copy = MemoryStorage()
+    copy.records = {partition: dict(records) for partition, records in storage.records.items()}
+    copy.clocks = {partition: dict(clock) for partition, clock in storage.clocks.items()}
+    copy.complete = dict(storage.complete)
+    return copy
