@@ -10,7 +10,6 @@ Python and JSON readers know: ``\x1b``, ``\u202e``.
 
 import json
 import re
-import unicodedata
 from typing import Any
 
 WIDE = frozenset({"W", "F"})
@@ -137,6 +136,9 @@ def _escape_for_json(found: re.Match[str]) -> str:
 
 
 def _columns_of(character: str) -> int:
-    if unicodedata.category(character) in NO_COLUMN:
+    # Here, not above: an agent that runs for months may never need the table of all characters.
+    from unicodedata import category, east_asian_width
+
+    if category(character) in NO_COLUMN:
         return 0
-    return 2 if unicodedata.east_asian_width(character) in WIDE else 1
+    return 2 if east_asian_width(character) in WIDE else 1

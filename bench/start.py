@@ -38,7 +38,8 @@ def _modules(folder: Path) -> int:
         "import asyncio, sys\nfrom pathlib import Path\nfrom agent.agent import Agent\n"
         "from agent.config import load\nfrom agent.paths import Paths\n"
         f"paths = Paths.find(Path({str(folder)!r}))\nagent = Agent(load(paths), paths)\n"
-        "agent._notifier.ready = lambda _: (print(len(sys.modules)), agent._stopping.set())\n"
+        "stop = agent._waiting.stopping.set\n"
+        "agent._notifier.ready = lambda _: (print(len(sys.modules)), stop())\n"
         "asyncio.run(agent.run())\n"
     )
     done = subprocess.run(

@@ -59,7 +59,7 @@ class OutboxFullError(AgentError):
     """As many readings wait as the outbox may hold; none of the new ones was accepted."""
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """A reading in the outbox. ``position`` orders readings within this outbox only.
 
     ``clock`` is what is to be doubted of its time (``agent/timekeeping.py``), mostly nothing.

@@ -4,12 +4,14 @@ import argparse
 import contextlib
 import json
 import re
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bench import all as every
-from bench import membership, trials
+from bench import membership, start, trials
 from bench.contenders import CONTENDERS, Contender
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,3 +93,17 @@ def test_all_means_all() -> None:
     assert set(every.NAMES) == set(re.findall(r"^bench-([a-z]+):", makefile, flags=re.MULTILINE))
     for name in every.NAMES:
         assert (ROOT / "bench" / f"{name}.py").exists()
+
+
+@pytest.mark.slow
+def test_the_modules_of_an_agent_are_counted(tmp_path: Path) -> None:
+    """In a program of its own, which no type checker sees."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    (tmp_path / "covey.toml").write_text(start.SETTINGS.replace("27747", port))
+    subprocess.run(
+        [start.COVEY, "--dir", str(tmp_path), "init", "bench", "--node-name", "one"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert start._modules(tmp_path) > 100
