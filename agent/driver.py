@@ -9,9 +9,9 @@ anything about the protocols.
   first (``agent/net/udp.py`` says why).
 * **Disk.** Batches to persist are collected while the last ones are being committed, so the
   slower the disk, the larger the groups. While a disk is full or takes nothing, they wait, and
-  so does all that would reveal them: probes go on being answered. If a commit fails for good, the
-  driver stops: nobody knows what a disk holds after a failed sync, so going on would be lying to
-  the others.
+  so does all that would reveal them; probes go on being answered, and the node begins nothing that
+  has to be saved. If a commit fails for good, the driver stops: nobody knows what a disk holds
+  after a failed sync, so going on would be lying to the others.
 * **A bug stops it too.** An exception out of the node means that its state is no longer what its
   authors thought. The process ends, says so, and is started again from what is on disk.
 """
@@ -377,11 +377,15 @@ class Driver:
         """
         while True:
             try:
-                return await self._records.save(changes)
+                await self._records.save(changes)
             except StorageError as error:
+                self.node.hold_back(held=True)
                 waiting = sum(len(each.changes) for each in self._unsaved)
                 if not error.may_pass or waiting > UNSAVED_CHANGES_MAX:
                     raise
+            else:
+                self.node.hold_back(held=False)
+                return
             self.counts["persists/refused"] += 1
             await asyncio.sleep(SAVE_RETRY_S)
 

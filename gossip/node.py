@@ -101,9 +101,9 @@ class Node:
         self.settings = settings
         told = settings.name, settings.addresses, settings.tags
         self.swim = Swim(me, boot, *told, tuning, rng, now, settings.event_time)
-        order = self.swim.reachable_first
+        hints = self.swim.reachable_first, self.swim.is_gone
         self.state = StatePlane(
-            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, order, now
+            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, *hints, now
         )
         self.on_trial = on_trial
         self.swim.put_on_trial(on_trial)
@@ -188,6 +188,10 @@ class Node:
         """Take a hint that somebody may be at these addresses."""
         self.swim.discovered(addresses, now)
         self._settle(now)
+
+    def hold_back(self, *, held: bool) -> None:
+        """Begin nothing that has to be saved, while the disk takes nothing; or again."""
+        self.state.hold_back(held=held)
 
     def persisted(self, token: int, now: Instant) -> None:
         """Take note that the changes of this Persist are durable."""

@@ -487,6 +487,11 @@ class Swim:
         """Return where a node may be reached, best first; empty when nobody knows."""
         return self._reach.addresses_of(node)
 
+    def is_gone(self, node: NodeId) -> bool:
+        """Tell whether a node is believed to be dead, or has left; not of one that is unknown."""
+        member = self.members.get(node)
+        return member is not None and member.state.is_departed
+
     def reachable_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
         """Return the nodes in the order in which to try them."""
         return self._reach.reachable_first(nodes)

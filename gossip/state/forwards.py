@@ -27,8 +27,10 @@ from gossip.state.limits import (
     REQUESTS_MAX,
 )
 from gossip.state.messages import (
+    ABSENT,
     BUSY,
     FORKED,
+    FULL,
     INVALID,
     NOT_OWNER,
     TOO_LARGE,
@@ -40,10 +42,21 @@ from gossip.state.messages import (
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
-from gossip.state.requests import FORK_REASON, PutResult, Rejected, quorum
+from gossip.state.requests import (
+    ALL_GONE,
+    DISKS_FULL,
+    FORK_REASON,
+    SILENT,
+    TOO_FEW,
+    PutResult,
+    Rejected,
+    quorum,
+)
 from gossip.state.writes import Finish, Writes
 
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
+IsGone = Callable[[NodeId], bool]
+"""Whether a node is believed to be dead, or has left. It ends no wait but one that is in vain."""
 
 REASONS = {
     INVALID: "the owner of this key found the request invalid",
@@ -52,6 +65,8 @@ REASONS = {
     BUSY: "the owner of this key has too many requests; try again later",
     FORKED: FORK_REASON,
 }
+UNREACHABLE = {ABSENT: TOO_FEW, FULL: DISKS_FULL}
+"""Why nobody did it, though somebody answered."""
 
 
 class Errand:
@@ -77,20 +92,27 @@ class Errand:
         self.sent = False
         self.refusals = 0
         self.needed = 0
+        self.reason = SILENT
 
 
 class Forwards:
     """Writes that were asked of this node, until a coordinator has answered for them."""
 
     def __init__(
-        self, replica: Replica, registrar: Registrar, writes: Writes, post: Post, order: Order
+        self,
+        replica: Replica,
+        registrar: Registrar,
+        writes: Writes,
+        post: Post,
+        order: Order,
+        is_gone: IsGone,
     ) -> None:
         self.heard: dict[NodeId, Instant] = {}
         self._replica = replica
         self._registrar = registrar
         self._writes = writes
         self._post = post
-        self._order = order
+        self._order, self._is_gone = order, is_gone
         self._errands: dict[int, Errand] = {}
         self._agenda: Agenda[int] = Agenda()
 
@@ -124,13 +146,16 @@ class Forwards:
         readers = registry.table[partition].readers
         others = [node for node in readers if node != me and node in self._registrar.members]
         owners = self._order(others)
-        if me in readers:
+        if me in readers and not self._replica.is_held_back:
             owners.insert(0 if self._replica.is_complete(partition, registry) else len(owners), me)
         return [node for node in owners if node not in errand.tried]
 
     def _try_next(self, errand: Errand, now: Instant) -> None:
         """Go to the next owner. Only called while nobody can have carried the write out."""
         candidates = self._candidates(errand)
+        if not candidates and self._is_in_vain(errand):
+            self._give_up(errand, now)
+            return
         if not candidates:
             # Every owner was tried once; begin again, a little later, until time is over.
             errand.tried.clear()
@@ -146,6 +171,15 @@ class Forwards:
         else:
             number = self._enter(errand, now, READY_TIMEOUT_S)
             self._post.send(Ready(number), errand.current)
+
+    def _is_in_vain(self, errand: Errand) -> bool:
+        """Tell whether there is nobody who could do it, so that there is nothing to wait for."""
+        readers = self._registrar.registry.ownership_of(errand.key).readers
+        others = [n for n in readers if n != self._post.me and n in self._registrar.members]
+        if not all(map(self._is_gone, others)):
+            return False
+        errand.reason = DISKS_FULL if self._replica.is_held_back else ALL_GONE
+        return True
 
     def _coordinate(self, errand: Errand, now: Instant) -> None:
         """Do it ourselves."""
@@ -215,9 +249,10 @@ class Forwards:
             return False
         errand.sent = False
         errand.refusals += 1
+        errand.reason = UNREACHABLE.get(reason, errand.reason)
         if reason in REASONS:
             errand.finish(Rejected(REASONS[reason]), now)
-        elif errand.refusals > REFUSALS_MAX:
+        elif reason == ABSENT or errand.refusals > REFUSALS_MAX:
             self._give_up(errand, now)
         else:
             self._again(errand, now)
@@ -237,8 +272,7 @@ class Forwards:
             self._post.counts["writes/indeterminate"] += 1
             errand.finish(result, now)
             return
-        reason = "no owner of this key could be reached; nothing was written, so try again later"
-        errand.finish(Rejected(reason, unreachable=True), now)
+        errand.finish(Rejected(errand.reason, unreachable=True), now)
 
     def unreachable(self, peer: NodeId, now: Instant) -> None:
         """Frames to a peer may be lost: go on elsewhere, or admit that we cannot tell."""
@@ -282,7 +316,8 @@ class Forwards:
 
         def finish(result: PutResult | Rejected, _now: Instant) -> None:
             if isinstance(result, Rejected):
-                self._registrar.refuse(message, peer, TOO_LARGE)
+                reason = ABSENT if result.unreachable else TOO_LARGE
+                self._registrar.refuse(message, peer, reason)
                 return
             ok = result.outcome == "ok"
             answer = Forwarded(

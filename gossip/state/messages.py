@@ -37,7 +37,7 @@ Marks = Annotated[
 Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
-STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED = range(7)
+STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED, ABSENT, FULL = range(9)
 """Why a question was refused; nothing was changed by it."""
 
 

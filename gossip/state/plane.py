@@ -20,7 +20,7 @@ from gossip.ids import NodeId
 from gossip.machine import Effect, Instant
 from gossip.state import messages as m
 from gossip.state.comparison import Comparisons
-from gossip.state.forwards import Forwards
+from gossip.state.forwards import Forwards, IsGone
 from gossip.state.handover import Handover
 from gossip.state.limits import REQUESTS_MAX
 from gossip.state.listing import Listings
@@ -57,10 +57,15 @@ from gossip.state.writes import Writes
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
 
 
+SAVED = (m.Forward, m.Store, m.Exchange, m.Exchanged)
+"""Frames of others that bring something to save."""
+
+
 class StatePlane:
     """The state plane as a machine. ``actor`` must be random and new at every start.
 
-    ``order`` sorts nodes by how soon they may be expected to answer; it decides nothing else.
+    ``order`` sorts nodes by how soon they may be expected to answer, and ``is_gone`` says of whom
+    no answer is to be waited for; they decide nothing else.
     Raises Malformed or Forged for a registry that does not verify.
     """
 
@@ -74,6 +79,7 @@ class StatePlane:
         rng: random.Random,
         wall_ms: Callable[[Instant], int],
         order: Order,
+        is_gone: IsGone,
         now: Instant,
     ) -> None:
         self.post = Post(me, rng)
@@ -88,9 +94,9 @@ class StatePlane:
         self.progress = Progress(*parts, self.handover, self.post)
         self.serving = Serving(*parts, self.post)
         self.scanning = Scanning(*parts, self.post)
-        self.writes = Writes(*parts, self.repair, self.post)
-        self.forwards = Forwards(*parts, self.writes, self.post, order)
-        self.reads = Reads(*parts, self.post, order)
+        self.writes = Writes(*parts, self.repair, self.post, is_gone)
+        self.forwards = Forwards(*parts, self.writes, self.post, order, is_gone)
+        self.reads = Reads(*parts, self.post, order, is_gone)
         self.listings = Listings(self.reads, self.registrar, self.post, order)
         self.owners = Owners(self.registrar, self.post)
         self.watchers = Watchers(self.registrar, self.post)
@@ -294,6 +300,11 @@ class StatePlane:
         if not self._belongs(message, peer):
             self.counts["frames_dropped/not_admitted"] += 1
             return
+        if self.replica.is_held_back and isinstance(message, SAVED):
+            self.counts["frames_dropped/held_back"] += 1
+            if isinstance(message, m.Question):
+                self.registrar.refuse(message, peer, m.FULL)
+            return
         try:
             self._handlers[type(message)](message, peer, now)
         except RemoteError:
@@ -349,6 +360,10 @@ class StatePlane:
         self.watchers.returned(peer)
         self.repair.survey(peer)
         self._deliver_own(now)
+
+    def hold_back(self, *, held: bool) -> None:
+        """Begin nothing here that has to be saved, while the disk takes nothing; or again."""
+        self.replica.is_held_back = held
 
     def persisted(self, token: int, now: Instant) -> None:
         """The batch with this token, and all before it, are on disk."""

@@ -57,8 +57,15 @@ class Read:
 class Reads:
     """All reads that this node coordinates; any node can, owner or not."""
 
-    def __init__(self, replica: Replica, registrar: Registrar, post: Post, order: Order) -> None:
-        self._replica = replica
+    def __init__(
+        self,
+        replica: Replica,
+        registrar: Registrar,
+        post: Post,
+        order: Order,
+        is_gone: Callable[[NodeId], bool],
+    ) -> None:
+        self._replica, self._is_gone = replica, is_gone
         self._registrar = registrar
         self._post = post
         self._order = order
@@ -248,12 +255,21 @@ class Reads:
     def _hedge(self, name: int, read: Read, now: Instant) -> None:
         if read.round != LOOK:
             return
+        if self._is_hopeless(read):
+            self._fail(name, read, now)
+            return
         asked = self._ask_one_more(read)
         self._agenda.set((name, HEDGE), now + (HEDGE_S if asked else RETRY_S))
         if not asked:
             # All were asked; those that did not answer are asked again.
             owners = self._registrar.members.intersection(self._readers(read.key))
             read.waiting = self._order(owners - read.answers.keys())
+
+    def _is_hopeless(self, read: Read) -> bool:
+        """Tell whether those that are not gone are too few, and have had time to prove us wrong."""
+        owners = self._registrar.members.intersection(self._readers(read.key))
+        there = [n for n in owners if n in read.answers or not self._is_gone(n)]
+        return len(there) < read.needed
 
     def _fail(self, name: int, read: Read, now: Instant) -> None:
         answered = len(read.answers) if read.round != MEND else read.needed - len(read.asked)

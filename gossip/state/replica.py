@@ -90,6 +90,8 @@ class Replica:
         self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock, rng: random.Random
     ) -> None:
         self.me = me
+        self.is_held_back = False
+        """Whether the disk takes nothing, so that no more is to be begun here."""
         self.listener: Listener = lambda _key, _before, _after, _token: None
         held = storage.holdings()
         self.on_trial: OnTrial = trusted

@@ -191,6 +191,14 @@ class RegistryForked(msgspec.Struct, frozen=True):
     rival: Registry
 
 
+TOO_FEW = (
+    "too few owners of this key are there; nothing was written, so try again when they are back"
+)
+DISKS_FULL = (
+    "the disks of the owners of this key take nothing; nothing was written, so free some space"
+)
+ALL_GONE = "all owners of this key are gone; nothing was written, so try again when one is back"
+SILENT = "no owner of this key could be reached; nothing was written, so try again later"
 FORK_REASON = (
     "the registry has forked: the issuer was restored from a backup and signed another one, so "
     "nobody can tell who owns a key, and no state is served; on the issuer, run "

@@ -26,7 +26,7 @@ from gossip.state.records import KeyState, encode_context
 from gossip.state.registrar import Registrar
 from gossip.state.repair import Repair
 from gossip.state.replica import Replica
-from gossip.state.requests import PutResult, Rejected, quorum
+from gossip.state.requests import TOO_FEW, PutResult, Rejected, quorum
 
 Finish = Callable[[PutResult | Rejected, Instant], None]
 
@@ -70,11 +70,19 @@ class Write:
 class Writes:
     """All writes that this node coordinates."""
 
-    def __init__(self, replica: Replica, registrar: Registrar, repair: Repair, post: Post) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        registrar: Registrar,
+        repair: Repair,
+        post: Post,
+        is_gone: Callable[[NodeId], bool],
+    ) -> None:
         self._replica = replica
         self._registrar = registrar
         self._repair = repair
         self._post = post
+        self._is_gone = is_gone
         self._writes: dict[int, Write] = {}
         self._agenda: Agenda[int] = Agenda()
 
@@ -105,11 +113,23 @@ class Writes:
             )
             finish(Rejected(reason), now)
             return
+        if self._is_hopeless(registry.table[partition], w):
+            finish(Rejected(TOO_FEW, unreachable=True), now)
+            return
         state, dot = self._replica.write(partition, key, value, replaced, now)
         write = Write(key, partition, state, encode_context(key, [dot] if dot else []))
         write.w, write.finish = w, finish
         write.until = now + timeout_s
         self._tell_all(write)
+
+    def _is_hopeless(self, ownership: Ownership, w: int | None) -> bool:
+        """Tell whether those that are not gone are too few: better said before it is written."""
+        me, members = self._post.me, self._registrar.members
+        for nodes in ownership.writers:
+            there = [n for n in nodes if n == me or (n in members and not self._is_gone(n))]
+            if len(there) < quorum(min(w, len(nodes)) if w else None, len(nodes), "w"):
+                return True
+        return False
 
     def _grows_too_large(
         self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None

@@ -62,6 +62,8 @@ class Net:
         self.storages: dict[NodeId, MemoryStorage] = defaultdict(MemoryStorage)
         self.results: dict[tuple[NodeId, int], Result] = {}
         self.watched: list[WatchEvent] = []
+        self.gone: set[NodeId] = set()
+        """Whom all believe to be dead."""
         self.cut: set[frozenset[NodeId]] = set()
         self.delay_s: Callable[[NodeId, NodeId], float] = lambda _a, _b: 0.001
         self.save_s: Callable[[NodeId], float] = lambda _node: 0.002
@@ -91,6 +93,7 @@ class Net:
             random.Random(self.rng.random()),
             lambda now: 1_800_000_000_000 + int(now * 1000),
             lambda nodes: sorted(nodes),
+            self.gone.__contains__,
             self.now,
         )
         self.planes[number] = plane

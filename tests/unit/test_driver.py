@@ -38,6 +38,7 @@ class RecordingNode:
         self.queue: deque[Effect] = deque()
         self.due: float | None = None
         self.numbers = iter(range(1, 1000))
+        self.held = False
         self.on_wake: Callable[[], None] = lambda: None
 
     def receive(self, data: bytes, source: Address, now: float) -> None:
@@ -59,6 +60,9 @@ class RecordingNode:
 
     def persisted(self, token: int, now: float) -> None:
         self.calls.append(("persisted", token))
+
+    def hold_back(self, *, held: bool) -> None:
+        self.held = held
 
     def submit(self, request: object, now: float) -> int:
         if isinstance(request, Get) and request.r == 9:
@@ -246,9 +250,11 @@ def test_a_full_disk_makes_batches_wait_and_ends_nothing(
         rig.send(b"anybody?")
         await rig.until(lambda: ("receive", b"anybody?") in rig.node.calls)
         assert ("persisted", 1) not in rig.node.calls, "nothing is confirmed that is not on disk"
+        assert rig.node.held, "nothing new is begun meanwhile"
         rig.disk.error = None
         await rig.until(lambda: ("persisted", 2) in rig.node.calls)
         assert rig.disk.commits == [["a"], ["b"]]
+        assert not rig.node.held
 
     run(scenario)
 
