@@ -174,6 +174,7 @@ class Forwards:
 
     def _is_in_vain(self, errand: Errand) -> bool:
         """Tell whether there is nobody who could do it, so that there is nothing to wait for."""
+        assert not errand.sent, "what was sent may have been carried out"
         readers = self._registrar.registry.ownership_of(errand.key).readers
         others = [n for n in readers if n != self._post.me and n in self._registrar.members]
         if not all(map(self._is_gone, others)):

@@ -267,6 +267,7 @@ class Reads:
 
     def _is_hopeless(self, read: Read) -> bool:
         """Tell whether those that are not gone are too few, and have had time to prove us wrong."""
+        assert read.round == LOOK, "later rounds are between those that answered"
         owners = self._registrar.members.intersection(self._readers(read.key))
         there = [n for n in owners if n in read.answers or not self._is_gone(n)]
         return len(there) < read.needed

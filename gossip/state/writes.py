@@ -116,6 +116,7 @@ class Writes:
         if self._is_hopeless(registry.table[partition], w):
             finish(Rejected(TOO_FEW, unreachable=True), now)
             return
+        assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
         state, dot = self._replica.write(partition, key, value, replaced, now)
         write = Write(key, partition, state, encode_context(key, [dot] if dot else []))
         write.w, write.finish = w, finish
@@ -125,6 +126,7 @@ class Writes:
     def _is_hopeless(self, ownership: Ownership, w: int | None) -> bool:
         """Tell whether those that are not gone are too few: better said before it is written."""
         me, members = self._post.me, self._registrar.members
+        assert ownership.writers, "each partition has owners"
         for nodes in ownership.writers:
             there = [n for n in nodes if n == me or (n in members and not self._is_gone(n))]
             if len(there) < quorum(min(w, len(nodes)) if w else None, len(nodes), "w"):
