@@ -148,7 +148,7 @@ def test_loss_does_not_kill_behind_a_firewall_that_rejects() -> None:
 
 def test_if_refusals_sufficed_a_firewall_would_accuse(monkeypatch: pytest.MonkeyPatch) -> None:
     refusals_suffice(monkeypatch)
-    with pytest.raises(AssertionError, match="n1 was suspected|declared n1 dead"):
+    with pytest.raises(AssertionError, match=r"n1 was suspected|declared n1 dead"):
         behind_a_rejecting_firewall(5)
 
 
