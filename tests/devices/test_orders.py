@@ -113,6 +113,9 @@ def test_a_person_in_the_group_uses_it(ash: Device) -> None:
     assert ash.run("covey kv get lights/north", "ada").strip() == "on"
     ash.run("covey publish porch/temp 21.5", "ada")
     assert "porch/temp" in ash.run("covey readings", "ada")
+    looked_at = ash.run("covey doctor || true", "ada")
+    assert "it answers on /run/covey/covey.sock" in looked_at
+    assert "/etc/covey/covey.toml does not exist" in looked_at, "the service's, not her own"
     done = ash.attempt("covey init", "ada")
     assert done.returncode == 1, done
     assert "greenhouse" in done.stderr, "it says which identity is there"
@@ -124,7 +127,8 @@ def test_a_person_in_the_group_uses_it(ash: Device) -> None:
 
 def test_joined_as_root_before_there_is_a_service(ash: Device, beech: Device) -> None:
     """What root wrote becomes the service's own when it starts first."""
-    beech.run(f"{PROGRAM} join {token(ash)}")
+    said = beech.attempt(f"{PROGRAM} join {token(ash)}").stderr
+    assert "`covey service install --now`" in said, said
     assert beech.run("stat -c %U /var/lib/covey").strip() == "root"
     beech.run(f"{INSTALL} --now")
     sees(ash, {"ash": "alive", "beech": "alive"})
@@ -157,6 +161,9 @@ def test_left_for_as_long_as_it_says(ash: Device, beech: Device) -> None:
     beech.run("sudo covey leave", "ada")
     sees(ash, {"ash": "alive", "beech": "left", "cedar": "alive"})
     beech.await_output("covey status || true", "waiting")
+    again = beech.attempt("sudo covey leave", "ada")
+    assert again.returncode == 1, again
+    assert "already" in again.stderr
     is_whole(beech)  # systemd was not told that it stops: it would kill it in a while
     beech.reboot()
     beech.await_unit("ActiveState", "active")
@@ -177,6 +184,28 @@ def test_rebooted(ash: Device, beech: Device) -> None:
     assert status(ash)["node"]["id"] == node
     assert ash.run("covey kv get lights/north", "ada").strip() == "on"
     is_whole(ash)
+
+
+def test_run_by_hand_while_the_service_is_stopped(ash: Device) -> None:
+    """By root, as the service's user; who may use the service may use it as well."""
+    ash.run("systemctl stop covey")
+    for command in ("covey members", "covey init"):
+        done = ash.attempt(command, "ada")
+        assert done.returncode == UNREACHABLE, done
+        assert "`sudo systemctl start covey`" in done.stderr
+    ash.run("systemd-run --quiet --unit=by-hand covey run")
+    ash.await_output("covey status || true", "ready", "ada")
+    ash.run("systemctl stop by-hand; systemctl start covey")
+    ash.await_output("covey status || true", "ready", "ada")
+    is_whole(ash)
+
+
+def test_what_root_runs_below_somebodys_directory_is_theirs(ash: Device) -> None:
+    ash.run("systemd-run --quiet --unit=barn covey --dir /home/ada/barn run")
+    ash.await_output("ls /home/ada/barn || true", "covey.sock")
+    assert not ash.run("find /home/ada/barn ! -user ada")
+    assert "waiting" in ash.attempt("covey --dir ~/barn status", "ada").stdout
+    ash.run("systemctl stop barn")
 
 
 def test_a_pulled_plug(ash: Device, cedar: Device) -> None:
