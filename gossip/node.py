@@ -344,7 +344,7 @@ class Node:
         self.swim.epoch = registry.epoch
         self._admitted = frozenset(registry.ids())
         self.strangers.admit(self._admitted)
-        self.swim.admit(self._admitted, now)
+        self.swim.admit({node.id: node.name for node in registry.nodes}, now)
 
 
 def _is_return(change: MemberChanged) -> bool:

@@ -73,6 +73,7 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
     return {
         "id": format_node_id(member.id),
         "name": member.name,
+        "calls_itself": member.says or member.name,
         "addresses": [str(address) for address in member.addresses],
         "state": member.state.value,
         "boot": f"{member.boot:016x}",

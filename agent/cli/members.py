@@ -155,6 +155,8 @@ def _signs(member: dict[str, Any]) -> dict[str, object]:
     signs: dict[str, object] = {}
     if member.pop("flapping"):
         signs["flapping"] = "comes and goes; most changes are not told"
+    if (says := member.pop("calls_itself")) != member["name"]:
+        signs["calls itself"] = f"{says}, which is not its name in the registry"
     if clone := member.pop("clone"):
         signs["clone"] = f"two devices have this identity: {', '.join(clone)}"
     return signs

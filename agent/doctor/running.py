@@ -110,14 +110,22 @@ def owners(moving: Mapping[str, int], waits_for: Iterable[str], issuer_away: str
 
 
 def names(members: Iterable[Member]) -> Finding:
-    """Look whether two members that are there have one name."""
-    count = Counter(each.name for each in members if each.is_live)
+    """Look whether two members that are there have one name, or one calls itself otherwise."""
+    live = [each for each in members if each.is_live]
+    count = Counter(each.name for each in live)
     taken = sorted(name for name, bearers in count.items() if bearers > 1)
     if taken:
         return fail(
             "names",
             f"two members are called {', '.join(taken)}.",
             "Join one of the two anew with another --node-name.",
+        )
+    otherwise = sorted(f"{each.name} (as {each.says})" for each in live if each.says)
+    if otherwise:
+        return warn(
+            "names",
+            f"some call themselves otherwise than the registry does: {', '.join(otherwise)}.",
+            "What they say was edited, or is a lie; everything shows the registry's names.",
         )
     return ok("names", "every member has a name of its own.")
 

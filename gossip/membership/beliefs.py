@@ -14,6 +14,8 @@ Four rules keep false deaths away and heal what went wrong:
 * A packet's header alone clears its sender, when its incarnation is above the accusation.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from gossip.ids import Boot, NodeId
@@ -169,9 +171,9 @@ class Beliefs:
         if member.state in DISPUTABLE:
             self._tell(source, member, now)
 
-    def admit(self, nodes: frozenset[NodeId], now: Instant) -> None:
+    def admit(self, names: Mapping[NodeId, str], now: Instant) -> None:
         """List only these from now on, among them those who were strangers until now."""
-        gone, known = self._roll.admit(nodes)
+        gone, known = self._roll.admit(names)
         for member in gone:
             self._drop(member)
         for alive in known:
@@ -271,7 +273,7 @@ class Beliefs:
             return Suspect(*life, accuser=next(iter(self.suspicions[member.id].accusers)))
         if member.described != member.incarnation:
             return None
-        return Alive(*life, member.name, member.addresses, member.tags)
+        return Alive(*life, member.says or member.name, member.addresses, member.tags)
 
     # Ourselves.
 

@@ -285,7 +285,7 @@ class Exchange:
             state=member.state,
             described=member.described,
             age_s=max(0, int(now - member.changed_at)),
-            name=member.name,
+            name=member.says or member.name,
             addresses=member.addresses,
             tags=member.tags,
             facts=self._facts.of(member) if member.is_live else None,

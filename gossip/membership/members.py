@@ -133,6 +133,8 @@ class Member(msgspec.Struct, frozen=True):
     """When it said that it wakes, on our own clock; None unless it is asleep."""
     ours: tuple[Address, ...] = ()
     """Those of its addresses that we have too: what is sent there comes back to ourselves."""
+    says: str = ""
+    """What it calls itself, where the registry calls it otherwise: ``name`` is the registry's."""
 
     @property
     def precedence(self) -> Precedence:

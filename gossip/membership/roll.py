@@ -10,7 +10,7 @@ a few strangers is remembered, and believed when the registry arrives in which t
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -52,8 +52,8 @@ class Roll:
     ) -> None:
         self.members = members
         self.book = Book(tuning.forgotten_max)
-        self.admitted: frozenset[NodeId] | None = None
-        """Who is in the registry; None as long as nobody told us."""
+        self.names: Mapping[NodeId, str] | None = None
+        """Who is in the registry, and what it calls them; None as long as nobody told us."""
         self._strangers: dict[NodeId, Alive] = {}
         self.flapping = Flapping(tuning, counts)
         self._local = local
@@ -68,10 +68,12 @@ class Roll:
         life = precedence(alive.boot, alive.incarnation, MemberState.ALIVE)
         if known is not None and life < known.precedence:
             # Its words arrive after the news of its latest incarnation, which stands.
+            name, says = self._names_of(alive.member, alive.name)
             self.put(
                 msgspec.structs.replace(
                     known,
-                    name=alive.name,
+                    name=name,
+                    says=says,
                     addresses=alive.addresses,
                     ours=self._ours(alive.member, alive.addresses),
                     tags=alive.tags,
@@ -80,10 +82,12 @@ class Roll:
                 now,
             )
             return
+        name, says = self._names_of(alive.member, alive.name)
         self.put(
             Member(
                 id=alive.member,
-                name=alive.name,
+                name=name,
+                says=says,
                 addresses=alive.addresses,
                 tags=alive.tags,
                 state=MemberState.ALIVE,
@@ -122,6 +126,7 @@ class Roll:
         """
         known = self.members.get(member.id)
         assert known is None or member.precedence >= known.precedence, "beliefs only grow"
+        assert member.says != member.name, "only what differs from the registry's name is kept"
         if known is not None and _same_standing(known, member):
             member = msgspec.structs.replace(member, changed_at=known.changed_at)
         else:
@@ -136,14 +141,24 @@ class Roll:
 
     def belongs(self, node: NodeId) -> bool:
         """Say whether the registry has this node, as far as we were told of one."""
-        return self.admitted is None or node in self.admitted
+        return self.names is None or node in self.names
 
-    def admit(self, nodes: frozenset[NodeId]) -> tuple[list[Member], list[Alive]]:
-        """List nobody but these any more.
+    def _names_of(self, node: NodeId, says: str) -> tuple[str, str]:
+        """Return the name that the registry has for a node, and its own if it is another."""
+        name = says if self.names is None else self.names.get(node, says)
+        return name, "" if name == says else says
+
+    def admit(self, names: Mapping[NodeId, str]) -> tuple[list[Member], list[Alive]]:
+        """List nobody but these any more, under these names.
 
         Return whom to take off the list for it, and what those said who were strangers until now.
         """
-        self.admitted = nodes
+        assert all(names.values()), "a decoder refuses a registry with a node that has no name"
+        self.names, nodes = names, frozenset(names)
+        for member in self.members:
+            name, says = self._names_of(member.id, member.says or member.name)
+            if (name, says) != (member.name, member.says):
+                self.members.put(msgspec.structs.replace(member, name=name, says=says))
         for peer in [peer.id for peer in self.book if peer.id not in nodes]:
             self.book.strike(peer)
         known = [self._strangers.pop(node) for node in nodes.intersection(self._strangers)]
@@ -181,9 +196,11 @@ class Roll:
         if entry.age_s >= self._keep_s(entry.state) or not self.has_room_for(entry.member):
             return
         known = self.members.get(entry.member)
+        name, says = self._names_of(entry.member, entry.name)
         member = Member(
             id=entry.member,
-            name=entry.name,
+            name=name,
+            says=says,
             addresses=(addresses := only_gossiped(entry.addresses)),
             ours=self._ours(entry.member, addresses),
             tags=entry.tags,

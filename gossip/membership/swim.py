@@ -241,10 +241,10 @@ class Swim:
             self._exchange.publish(facts, now)
             self._settle(now)
 
-    def admit(self, nodes: frozenset[NodeId], now: Instant) -> None:
-        """Follow a registry: list those who are in it, and nobody else."""
-        if nodes != self._roll.admitted and self._enter(now):
-            self._beliefs.admit(nodes, now)
+    def admit(self, names: Mapping[NodeId, str], now: Instant) -> None:
+        """Follow a registry: list those who are in it, under its names, and nobody else."""
+        if names != self._roll.names and self._enter(now):
+            self._beliefs.admit(names, now)
             self._settle(now)
 
     def leave(self, now: Instant) -> None:
@@ -452,7 +452,7 @@ class Swim:
     @property
     def admitted(self) -> frozenset[NodeId] | None:
         """Who is in the registry: nobody else is listed. None as long as nobody told us."""
-        return self._roll.admitted
+        return None if self._roll.names is None else frozenset(self._roll.names)
 
     @property
     def watched(self) -> tuple[NodeId, ...]:

@@ -118,6 +118,7 @@ def test_members_by_id_with_stable_fields(client: Client) -> None:
         "self": True,
         "until_s": None,
         "flapping": False,
+        "calls_itself": "ada",
         "clone": [],
         "impaired": [],
     }

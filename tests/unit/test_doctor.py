@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.doctor import clocks, device, families, matrix, running, streams
@@ -17,6 +18,7 @@ from agent.paths import Paths
 from agent.security.identity import found
 from agent.stalls import MACHINE, Stall
 from gossip.machine import Address
+from gossip.membership.members import Member, MemberState
 
 A, B, C = 1, 2, 3
 NAMES = {A: "ada", B: "bob", C: "cy"}
@@ -231,6 +233,15 @@ def test_what_was_counted() -> None:
     assert running.sightings(3, 0, mdns=True).status is Status.WARN
     assert running.sightings(3, 1, mdns=True).status is Status.OK
     assert running.health(["the disk is full"]).status is Status.FAIL
+
+
+def test_who_calls_itself_otherwise_is_named() -> None:
+    honest = Member(7, "ash", (), {}, MemberState.ALIVE, 1, 1, 0.0)
+    liar = msgspec.structs.replace(honest, id=8, name="birch", says="root")
+    assert running.names([honest]).status is Status.OK
+    found = running.names([honest, liar])
+    assert found.status is Status.WARN
+    assert "birch (as root)" in found.message
 
 
 def test_an_agent_that_stands_still_is_told_where() -> None:

@@ -162,7 +162,7 @@ def test_the_list_is_bounded_and_the_longest_departed_make_room() -> None:
 
 def test_nobody_is_listed_who_is_not_in_the_registry() -> None:
     solo = Solo(2, tuning=LAN_SMALL)
-    solo.swim.admit(frozenset({ME, 2, 9}), solo.now)
+    solo.swim.admit(dict.fromkeys([ME, 2, 9], "n"), solo.now)
     for node in (3, 4, 5):
         solo.hear(2, alive(node))
     solo.hear(2, alive(9))
@@ -170,12 +170,26 @@ def test_nobody_is_listed_who_is_not_in_the_registry() -> None:
     assert solo.swim.counts["members_refused/not in the registry"] == 3
 
 
+def test_a_member_has_the_name_that_the_registry_has_for_it() -> None:
+    """Whatever it calls itself: that is passed on as it was said, and shown as what it is."""
+    solo = Solo(2, tuning=LAN_SMALL)
+    solo.swim.admit({ME: "me", 2: "ash", 3: "birch"}, solo.now)
+    assert solo.swim.members[2].name == "ash", "also of one that was listed before"
+    solo.hear(2, Alive(3, 1, 1, "root", (where(3),), {}))
+    birch = solo.swim.members[3]
+    assert (birch.name, birch.says) == ("birch", "root")
+    told = said(solo.run(1), Alive)
+    assert {words.name for words in told if words.member == 3} == {"root"}
+    solo.swim.admit({ME: "me", 2: "ash", 3: "root"}, solo.now)
+    assert (solo.swim.members[3].name, solo.swim.members[3].says) == ("root", "")
+
+
 def test_strangers_are_listed_when_the_registry_arrives_that_names_them() -> None:
     solo = Solo(2, tuning=LAN_SMALL)
-    solo.swim.admit(frozenset({ME, 2}), solo.now)
+    solo.swim.admit(dict.fromkeys([ME, 2], "n"), solo.now)
     for node in (3, 4, 5):
         solo.hear(2, alive(node))
-    solo.swim.admit(frozenset({ME, 2, 3, 4, 5}), solo.now)
+    solo.swim.admit(dict.fromkeys([ME, 2, 3, 4, 5], "n"), solo.now)
     listed = [m.id for m in solo.swim.members]
     assert listed == [ME, 2, 4, 5], "two are remembered, those heard of last"
     assert said(solo.run(1), Alive), "and passed on"
@@ -185,7 +199,7 @@ def test_who_is_no_longer_in_the_registry_is_neither_listed_nor_looked_for() -> 
     solo = Solo(2, 3, 4, tuning=LAN_SMALL)
     solo.hear(2, Suspect(3, 1, 1, 2), Dead(4, 1, 1, 2))
     solo.drain()
-    solo.swim.admit(frozenset({ME, 2}), solo.now)
+    solo.swim.admit(dict.fromkeys([ME, 2], "n"), solo.now)
     assert [m.id for m in solo.swim.members] == [ME, 2]
     solo.drain()
     assert {e.member.id for e in solo.events if e.reason == FORGOTTEN} == {3, 4}
