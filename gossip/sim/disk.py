@@ -36,11 +36,15 @@ class Disk:
         assert not self._unsynced or self._unsynced[-1][0] <= now, "batches come in their order"
         self.storage.apply(batch.changes)
         self._unsynced.append((now, batch))
-        while self._unsynced[0][0] + SYNC_INTERVAL_S < now:
+        self._sync(now - SYNC_INTERVAL_S)
+
+    def _sync(self, until: Instant) -> None:
+        while self._unsynced and self._unsynced[0][0] < until:
             self._synced.apply(self._unsynced.popleft()[1].changes)
 
-    def lose_power(self, rng: random.Random, partitions: int) -> int:
+    def lose_power(self, rng: random.Random, partitions: int, now: Instant) -> int:
         """Forget what was not synced, from some batch on; return how many batches that were."""
+        self._sync(now - SYNC_INTERVAL_S)
         lost = rng.randint(0, len(self._unsynced))
         while len(self._unsynced) > lost:
             self._synced.apply(self._unsynced.popleft()[1].changes)

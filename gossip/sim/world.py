@@ -187,7 +187,7 @@ class World:
         self.vanish(name)
         host, registry = self.hosts[name], self.issuer.newest
         if others_have_all_of(host.id, registry, (each.disk for each in self.hosts.values())):
-            lost = host.disk.lose_power(self._power, registry.partitions)
+            lost = host.disk.lose_power(self._power, registry.partitions, self.now)
             self.tell(name, f"has lost {lost} batches of its disk")
             self.driver.counts["disks/batches_lost"] += lost
 

@@ -15,7 +15,9 @@
 After a pass, everything that the other held when it began has been merged here, key by key,
 and everything of ours has been merged there. Only then may its clock be added to ours: the clock
 says "all of this I have processed", which is now true of us as well. That holds also while both
-sides take writes in between; those are simply not in the clock that was sent first.
+sides take writes in between; those are simply not in the clock that was sent first. It would not
+hold if the other started anew on the way, and its disk had lost something: so the clock and the
+keys must come from one life of it, and a later one refuses to go on.
 
 Cheap when equal: one small frame each way.
 """
@@ -48,6 +50,7 @@ class Pass:
         self.epoch = epoch
         self.copy = Copy(is_sound=False, complete_for=0)
         self.coverage: Coverage = ()
+        self.life = 0
         self.after = ""
         self.horizon = ""
         self.differing: dict[str, tuple[Dot, ...]] = {}
@@ -97,7 +100,7 @@ class Comparisons:
         run = self._take(message.number, peer)
         if run is None:
             return
-        run.copy, run.coverage = message.copy, message.coverage
+        run.copy, run.coverage, run.life = message.copy, message.coverage, message.life
         if message.same:
             self._succeed(run, now)
         else:
@@ -106,7 +109,7 @@ class Comparisons:
 
     def _ask_page(self, run: Pass, now: Instant) -> None:
         number = self._enter(run, now)
-        self._post.send(Page(number, run.epoch, run.partition, run.after), run.peer)
+        self._post.send(Page(number, run.epoch, run.partition, run.after, run.life), run.peer)
 
     def paged(self, message: Paged, peer: NodeId, now: Instant) -> None:
         """The other has named keys."""
@@ -157,7 +160,9 @@ class Comparisons:
             if states and size > PAGE_BYTES_MAX:
                 break
             states.append((key, state))
-        question = Exchange(self._enter(run, now), run.epoch, run.partition, tuple(states))
+        question = Exchange(
+            self._enter(run, now), run.epoch, run.partition, tuple(states), run.life
+        )
         self._post.send(question, run.peer, self._replica.token(run.partition))
 
     def exchanged(self, message: Exchanged, peer: NodeId, now: Instant) -> None:

@@ -31,6 +31,8 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 Epoch = Annotated[int, msgspec.Meta(ge=0)]
 Partition = Annotated[int, msgspec.Meta(ge=0)]
 Mark = int
+Life = Annotated[int, msgspec.Meta(ge=0)]
+"""Which start of its process answers a pass; the rest of it is for that one alone."""
 Marks = Annotated[
     tuple[tuple[Partition, Mark, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
 ]
@@ -202,6 +204,7 @@ class Compared(msgspec.Struct, frozen=True, array_like=True, tag=67):
     same: bool
     copy: Copy
     coverage: Coverage
+    life: Life
 
 
 class Page(msgspec.Struct, frozen=True, array_like=True, tag=68):
@@ -211,6 +214,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True, tag=68):
     epoch: Epoch
     partition: Partition
     after: Prefix
+    life: Life
 
 
 class Paged(msgspec.Struct, frozen=True, array_like=True, tag=69):
@@ -228,6 +232,7 @@ class Exchange(msgspec.Struct, frozen=True, array_like=True, tag=70):
     epoch: Epoch
     partition: Partition
     states: tuple[tuple[Key, KeyState], ...]
+    life: Life
 
 
 class Exchanged(msgspec.Struct, frozen=True, array_like=True, tag=71):

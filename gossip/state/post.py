@@ -26,7 +26,9 @@ class Post:
         self.own: deque[Message] = deque()
         self.counts: Counter[str] = Counter()
         # An answer to our former life may still be under way: start where it never was.
-        self._number = rng.getrandbits(NUMBER_RANDOM_BITS) << NUMBER_COUNT_BITS
+        self.life = rng.getrandbits(NUMBER_RANDOM_BITS)
+        """Tells this start of the process from those before it."""
+        self._number = self.life << NUMBER_COUNT_BITS
         self._effects: deque[Effect] = deque()
         self._held: dict[int, list[tuple[Message, NodeId]]] = {}
         self._saved = 0

@@ -104,6 +104,7 @@ class Serving:
             message.digest == replica.digest(partition),
             replica.copy(partition),
             replica.coverage(partition),
+            self._post.life,
         )
         self._post.send(answer, peer, replica.token(partition))
 
@@ -142,11 +143,15 @@ class Serving:
         self._post.send(Exchanged(message.number, tuple(answers)), peer, token)
 
     def _may_compare(self, message: Compare | Page | Exchange, peer: NodeId, now: Instant) -> bool:
-        """Comparisons are between owners of now and before, under the same placement."""
-        if not self._known(message.partition):
+        """Comparisons are under the same placement, and one life of ours answers all of one."""
+        if not self._known(message.partition) or not self._lives(message):
             self._registrar.refuse(message, peer, INVALID)
             return False
         return self._registrar.agrees(message, message.partition, peer, now)
+
+    def _lives(self, message: Compare | Page | Exchange) -> bool:
+        """Tell whether it was this life of ours that the pass was begun with."""
+        return isinstance(message, Compare) or message.life == self._post.life
 
     def _known(self, partition: int) -> bool:
         return partition < self._registrar.registry.partitions

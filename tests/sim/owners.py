@@ -135,7 +135,7 @@ class Trouble(Net):
         """Take from a disk what was not synced, but for some first batches, and say so."""
         self.crash(number)
         self.counts["schedule/batches lost"] += self.disks[number].lose_power(
-            self.trouble_rng, PARTITIONS
+            self.trouble_rng, PARTITIONS, self.now
         )
         self.storages[number] = self.disks[number].storage
 

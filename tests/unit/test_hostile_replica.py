@@ -109,7 +109,7 @@ def test_a_partition_is_scanned_once_however_often_it_is_named() -> None:
         m.Subscribe(1, "k" * 513, True),
         m.Scan(1, 7, (0,), "k" * 513, "", 1),
         m.Scan(1, 7, (0,), "", "k" * 513, 1),
-        m.Page(1, 7, 0, "k" * 513),
+        m.Page(1, 7, 0, "k" * 513, 3),
         m.Survey(1, 7, ((0, 0, 0),) * (SURVEY_PARTITIONS_MAX + 1)),
     ],
     ids=lambda message: type(message).__name__,

@@ -2,9 +2,15 @@
 
 import copy
 
+import pytest
+
+from gossip.ids import NodeId
+from gossip.state.messages import CODEC, Page
+from gossip.state.registry import admit
 from gossip.state.requests import Delete, Get, Put
-from gossip.state.storage import DAMAGED
-from tests.unit.state_net import Net, registry_of
+from gossip.state.serving import Serving
+from gossip.state.storage import DAMAGED, MemoryStorage
+from tests.unit.state_net import Net, node, registry_of
 
 
 def damaged(net: Net, number: int, *keys: str) -> None:
@@ -97,3 +103,39 @@ def test_after_a_power_cut_everywhere_what_is_left_is_agreed_upon() -> None:
         net.start(number)
     net.run(60)
     assert net.values(net.ask(2, Get("k"))) == [b"v"]
+
+
+class PowerCut(Net):
+    """A net in which whoever is first asked for a page of its keys has lost them just before."""
+
+    has_happened = False
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        if isinstance(CODEC.decode(data), Page) and not self.has_happened:
+            self.has_happened = True
+            self.at(self.now, lambda: self.cut_power(to))
+        super().send(sender, to, data)
+
+    def cut_power(self, number: NodeId) -> None:
+        self.crash(number)
+        self.storages[number] = MemoryStorage()
+        self.storages[number].complete = dict.fromkeys(range(self.registry.partitions), DAMAGED)
+        self.start(number)
+
+
+def is_kept_when_power_fails_within_a_pass() -> bool:
+    net = PowerCut(registry_of([1, 2], partitions=1))
+    assert net.ask(1, Put("k", b"v", w=2)).outcome == "ok"
+    registry = admit(net.registry, node(3))
+    net.start(3, registry)
+    net.adopt(registry)
+    net.run(30)
+    assert net.has_happened
+    return net.values(net.ask(3, Get("k"))) == [b"v"]
+
+
+def test_a_pass_goes_on_with_no_later_life_of_its_partner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the one life says that what the other has lost was deleted."""
+    assert is_kept_when_power_fails_within_a_pass()
+    monkeypatch.setattr(Serving, "_lives", lambda _self, _message: True)
+    assert not is_kept_when_power_fails_within_a_pass(), "or else it is deleted everywhere"

@@ -38,10 +38,10 @@ MESSAGES: list[m.Message] = [
     m.Survey(1, 7, ((0, 2**64 - 1, 0),)),
     m.Surveyed(1, (0,)),
     m.Compare(1, 7, 0, 2**64 - 1),
-    m.Compared(1, False, Copy(True, 7), ((1, ((1, 4), (6, 6))),)),
-    m.Page(1, 7, 0, "lamp"),
+    m.Compared(1, False, Copy(True, 7), ((1, ((1, 4), (6, 6))),), 3),
+    m.Page(1, 7, 0, "lamp", 3),
     m.Paged(1, (("lamp", ((1, 2),)),), ""),
-    m.Exchange(1, 7, 0, (("lamp", STATE),)),
+    m.Exchange(1, 7, 0, (("lamp", STATE),), 3),
     m.Exchanged(1, (("lamp", STATE),)),
     m.Reached(7, (0, 255)),
 ]
@@ -67,7 +67,7 @@ def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     m.Ready(-1), m.Store(1, 7, "", STATE), m.Store(1, 7, "k" * 513, STATE),
     m.Forward(1, 7, "k", b"x" * 300_000, None, None, 1.0), m.Fetch(1, 7, "k", ((1, 0),)),
     m.Forward(1, 7, "k", b"", None, None, float("nan")),
-    m.Forward(1, 7, "k", b"", None, None, 1e9), m.Page(1, 7, -1, ""),
+    m.Forward(1, 7, "k", b"", None, None, 1e9), m.Page(1, 7, -1, "", 3),
 ])  # fmt: skip
 def test_values_out_of_bounds_are_malformed(message: m.Message) -> None:
     with pytest.raises(Malformed):

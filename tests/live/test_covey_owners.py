@@ -1,0 +1,71 @@
+"""Owners of keys change while one of them is dead: what was acknowledged stays readable."""
+
+import threading
+
+import pytest
+
+from tests.live.harness.agents import AgentProcess
+from tests.live.harness.fleet import LAN_TOML, Fleet
+from tests.live.harness.waiting import eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+
+KEYS = 100
+SETTLED_WITHIN_S = 15.0
+
+
+def _unreadable(agent: AgentProcess) -> list[str]:
+    """Return the keys that cannot be read at an agent now, with what it says instead."""
+    wrong = []
+    for number in range(KEYS):
+        try:
+            body = agent.api.request("GET", f"/api/v1/kv/key-{number}").body
+        except Exception as error:  # noqa: BLE001 - whatever it is, the key is not readable
+            wrong.append(f"key-{number}: {error}")
+        else:
+            if body != b"%d" % number:
+                wrong.append(f"key-{number}: {body!r}")
+    return wrong
+
+
+def _join_at_once(fleet: Fleet, *agents: AgentProcess) -> None:
+    """Have devices join within a tenth of a second or so, and start them."""
+    token = fleet.token(fleet.agents["ash"], "--uses", str(len(agents)))
+    joining = [
+        threading.Thread(target=agent.must, args=("join", token, "--node-name", agent.name))
+        for agent in agents
+    ]
+    for thread in joining:
+        thread.start()
+    for thread in joining:
+        thread.join()
+    for agent in agents:
+        agent.launch()
+
+
+def test_two_that_join_at_once_while_one_is_dead_make_no_key_unreadable(fleet: Fleet) -> None:
+    fleet.form("ash", "birch", "cedar", toml=LAN_TOML)
+    ash, birch, cedar = (fleet.agents[name] for name in ("ash", "birch", "cedar"))
+    for number in range(KEYS):
+        body = b"%d" % number
+        assert (
+            ash.api.request("PUT", f"/api/v1/kv/key-{number}", body=body).json()["outcome"] == "ok"
+        )
+    fleet.wait_settled(SETTLED_WITHIN_S, "three own every key")
+    cedar.kill()
+
+    elm, fir = fleet.add("elm"), fleet.add("fir")
+    _join_at_once(fleet, elm, fir)
+    assert not _unreadable(birch), "at once"
+    assert "pending" in ash.must("ring", "-o", "json").stdout
+
+    def owned() -> set[str]:
+        nodes = ash.must("ring", "-o", "json").json()["nodes"]
+        return {node["name"] for node in nodes if node["partitions"]}
+
+    eventually(owned, lambda seen: {"elm", "fir"} <= seen, SETTLED_WITHIN_S, "both own keys")
+    fleet.wait_settled(SETTLED_WITHIN_S, "every key is with its owners, cedar dead or not")
+    for agent in (ash, birch, elm, fir):
+        assert not _unreadable(agent), agent.name
+    cedar.start()
+    assert not _unreadable(cedar), "it was away all the time"
