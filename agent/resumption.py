@@ -17,7 +17,8 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.wall_clock import LOOK_S, Step
+from agent.wall_clock import LOOK_S, Step, boot_time
+from gossip.machine import Instant
 
 KERNEL = Path("/proc/sys/kernel/random/boot_id")
 PROCESS = Path("/proc/self/stat")
@@ -25,6 +26,8 @@ BEGAN_AT = 19
 """Which field behind the name says when the process began (proc(5): starttime, field 22)."""
 CPUS, HYPERVISOR = Path("/proc/cpuinfo"), Path("/sys/hypervisor/type")
 JUMP_S = 5.0
+SETTLED_S = 2 * LOOK_S
+"""A clock that was set just before the agent took part may be noticed just after."""
 
 
 def kernel() -> str:
@@ -61,11 +64,12 @@ class Resumption:
         kernel: Callable[[], str] = kernel,
         began: Callable[[], str] = began,
         virtual: bool | None = None,
+        steady: Callable[[], Instant] = boot_time,
     ) -> None:
         """``last_step`` says when the wall clock was set last; before now does not count."""
         self._last_step, self._kernel, self._began = last_step, kernel, began
         self._first = kernel(), began()
-        self._known_step = last_step()
+        self._jumps_from = steady() + SETTLED_S
         self._virtual = is_virtual() if virtual is None else virtual
 
     async def noticed(self) -> str:
@@ -81,12 +85,12 @@ class Resumption:
             if now and first and now != first:
                 return name
         step = self._last_step()
-        if step is not None and step is not self._known_step and self._is_jump(step):
+        if step is not None and self._is_jump(step):
             return f"the clock of this virtual machine jumped ahead by {step.by_s:.0f} s"
         return ""
 
     def _is_jump(self, step: Step) -> bool:
-        return self._virtual and step.by_s >= JUMP_S
+        return self._virtual and step.by_s >= JUMP_S and step.at >= self._jumps_from
 
     def _now(self) -> tuple[str, str]:
         return self._kernel(), self._began()

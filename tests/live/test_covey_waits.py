@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from agent import exits
+from agent.resumption import is_virtual
 from tests.live.harness.agents import AgentProcess
-from tests.live.harness.fleet import Fleet
+from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -76,6 +77,17 @@ def test_every_order_works(fleet: Fleet) -> None:
     assert status(birch)["stage"] == "member"
 
 
+def faked(says: Path) -> dict[str, str]:
+    """Return the variables by which a process has the clock that a file says."""
+    return {
+        "LD_PRELOAD": FAKETIME[0],
+        "FAKETIME_TIMESTAMP_FILE": str(says),
+        "FAKETIME_CACHE_DURATION": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+
+
 @pytest.mark.skipif(not FAKETIME, reason="needs Debian's faketime")
 @pytest.mark.parametrize("offset", ["-20000d", "-2d"], ids=["1970s", "two-days-before"])
 def test_a_device_without_a_clock_measures_and_joins_in_when_it_is_set(
@@ -86,14 +98,7 @@ def test_a_device_without_a_clock_measures_and_joins_in_when_it_is_set(
     assert birch.stop() == 0
     says = tmp_path / "clock"
     says.write_text(offset)
-    variables = {
-        "LD_PRELOAD": FAKETIME[0],
-        "FAKETIME_TIMESTAMP_FILE": str(says),
-        "FAKETIME_CACHE_DURATION": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    birch.prefix = ["env", *(f"{name}={value}" for name, value in variables.items())]
+    birch.prefix = ["env", *(f"{name}={value}" for name, value in faked(says).items())]
     birch.start()
     birch.prefix = []
     assert status(birch)["stage"] == "keeping"
@@ -110,6 +115,31 @@ def test_a_device_without_a_clock_measures_and_joins_in_when_it_is_set(
         "as the clock says now, and not before"
     )
     assert time.time() - taken["time_ns"] / 1e9 < 600, "it is known when it was"
+    assert "begins anew" not in birch.log, "it got the time, and was not restored from anything"
+
+
+@pytest.mark.skipif(not FAKETIME, reason="needs Debian's faketime")
+@pytest.mark.skipif(not is_virtual(), reason="a jump of the clock is no sign on a real device")
+def test_a_virtual_machine_whose_clock_jumps_takes_another_life(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    fleet.admit("ash", "birch")
+    ash, birch = fleet.agents["ash"], fleet.agents["birch"]
+    says = tmp_path / "clock"
+    birch.prefix = ["env", *(f"{name}={value}" for name, value in faked(says).items())]
+    says.write_text("+0d")
+    for agent in (ash, birch):
+        agent.launch()
+    fleet.wait_formed(FORMED_WITHIN_S)
+    birch.prefix = []
+    first, process = birch.me()["boot"], birch.pid
+    time.sleep(3)  # a jump right at the start would be taken for the time that it got
+    says.write_text("+600")
+    eventually(lambda: birch.me()["boot"], lambda boot: boot != first, 30, "another life")
+    fleet.wait_formed(FORMED_WITHIN_S, "back in the covey")
+    assert birch.pid == process, "in the same process"
+    birch.must("kv", "put", "lamp", "on")
+    assert "Traceback" not in birch.log
 
 
 # ---- whose files --------------------------------------------------------------------------------

@@ -9,18 +9,21 @@ from agent import resumption
 from agent.resumption import JUMP_S, Resumption
 from agent.wall_clock import Step
 
+NOW = 1000.0
+
 
 class World:
     """What a process can see of where it runs."""
 
     def __init__(self, *, virtual: bool = True) -> None:
         self.kernel, self.began = "first", "100"
-        self.step: Step | None = Step(1.0, 3600.0)  # NTP, before the agent was there
+        self.step: Step | None = Step(NOW + 0.9, 3600.0)  # NTP, before the agent was there
         self.resumption = Resumption(
             lambda: self.step,
             kernel=lambda: self.kernel,
             began=lambda: self.began,
             virtual=virtual,
+            steady=lambda: NOW,
         )
 
 
@@ -59,7 +62,7 @@ def test_a_clock_that_jumps_ahead_shows_it_on_a_virtual_machine(
     *, virtual: bool, by_s: float, shows: bool
 ) -> None:
     world = World(virtual=virtual)
-    world.step = Step(2.0, by_s)
+    world.step = Step(NOW + 60, by_s)
     assert bool(world.resumption.sign()) is shows
 
 
