@@ -83,6 +83,7 @@ from gossip.membership.contacts import Paths as Ways
 from gossip.membership.members import MemberTable
 from gossip.node import Node, NodeSettings
 from gossip.state.registry import Registry
+from gossip.state.requests import FORKED
 from gossip.tuning import PROFILES
 
 ACTOR_BITS = 64
@@ -113,13 +114,14 @@ class Agent:
     doctor: Doctor | EarlyDoctor
     discovery: Discovery
 
-    def __init__(self, config: Config, paths: Paths) -> None:
+    def __init__(self, config: Config, paths: Paths, *, may_be_outrun: bool = True) -> None:
+        """``may_be_outrun``: a life that others know the end of is followed by another one."""
         self.config, self.paths = config, paths
         self.started_at = time.time()
         self.stage = Stage.WAITING
         self.has_left = False
         """Whether it ends because the node has left its covey, and is to wait from now on."""
-        self.is_resumed = False
+        self.is_resumed, self._may_be_outrun = False, may_be_outrun
         """Whether it ends because this process is a copy, and is to take a life of its own."""
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
@@ -223,6 +225,11 @@ class Agent:
         """Who belongs, and who owns what."""
         return self._node.state.registry
 
+    @property
+    def rival(self) -> Registry | None:
+        """The registry that shows that ours has forked."""
+        return self._node.state.registrar.rival
+
     def now(self) -> Instant:
         """Return the instant on the clock of the member table."""
         return self.driver.now()
@@ -256,6 +263,8 @@ class Agent:
         lack = self._waiting.lack if self.stage < Stage.MEMBER else self.clock_lack()
         if lack is not None:
             reasons.append(lack.message)
+        if self.stage is Stage.MEMBER and self.rival is not None:
+            reasons.append(FORKED)
         return [*reasons, "leaving the covey"] if self._waiting.stopping.is_set() else reasons
 
     def clock_lack(self) -> Lack | None:
@@ -303,7 +312,7 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        self._keeper = Keeper(self._control, RunMark(self.paths.run_mark))
+        self._keeper = Keeper(self._control, RunMark(self.paths.run_mark), self._outrun)
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(await self._control.count_start(), self._rng)
@@ -455,6 +464,13 @@ class Agent:
         export_covey(self)
 
     # ---- while it runs --------------------------------------------------------------------------
+
+    def _outrun(self) -> bool:
+        """Let another life follow, unless this one is one already; tell whether it does."""
+        if self._may_be_outrun:
+            self.is_resumed = True
+            self._waiting.stopping.set()
+        return self._may_be_outrun
 
     def _end_removed(self) -> None:
         self.has_left = True

@@ -38,6 +38,7 @@ def export_covey(agent: "Agent") -> None:
     gauge = agent.metrics.gauge
     gauge("members", "Members in each state.", lambda: _floats(member_counts(agent)), "state")
     gauge("registry_epoch", "Epoch of the registry in force.", lambda: agent.registry.epoch)
+    gauge("registry_forked", "1 after a fork.", lambda: float(agent.rival is not None))
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
     gauge(
         "partitions_moving",

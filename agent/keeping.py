@@ -15,7 +15,7 @@ from agent.store.control import ControlStore
 from agent.store.run_mark import RunMark
 from gossip.ids import BOOT_RANDOM_BITS
 from gossip.membership.beliefs import IdentityOutrun
-from gossip.state.requests import RegistryAdopted
+from gossip.state.requests import FORK_REASON, RegistryAdopted, RegistryForked
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +23,14 @@ log = logging.getLogger(__name__)
 class Keeper:
     """Writes what the driver publishes to ``control.db``."""
 
-    def __init__(self, control: ControlStore, mark: RunMark) -> None:
-        self._control, self._mark = control, mark
+    def __init__(
+        self, control: ControlStore, mark: RunMark, begin_anew: Callable[[], bool]
+    ) -> None:
+        """``begin_anew`` is called when the next start is sure to be later than all others.
+
+        It tells whether the agent starts again by itself.
+        """
+        self._control, self._mark, self._begin_anew = control, mark, begin_anew
         self._saves: set[asyncio.Task[None]] = set()
 
     def note(self, event: object) -> None:
@@ -33,27 +39,36 @@ class Keeper:
             case RegistryAdopted(registry=registry):
                 log.info("registry epoch %d, nodes: %d", registry.epoch, len(registry.nodes))
                 self._save(partial(self._control.save_registry, registry.epoch, event.signed))
+            case RegistryForked(rival=rival):
+                log.error("%s (another registry, of epoch %d, is signed)", FORK_REASON, rival.epoch)
             case IdentityOutrun(boot=boot):
-                self._heed_outrun(boot)
+                self._save(partial(self._outlive, boot))
 
     async def finish(self) -> None:
         """Return when all is on disk."""
         await asyncio.gather(*self._saves, return_exceptions=True)
 
-    def _heed_outrun(self, boot: int) -> None:
-        """Others know a later life of this node: see to it that the next start is later still."""
+    async def _outlive(self, boot: int) -> None:
+        """Others know a later life of this node: the next one is to be later still, and now.
+
+        Nobody listens to this life any more. That is so at each second boot of a device whose data
+        is set back at each boot (an overlay root, a snapshot).
+        """
         log.error(
             "the others know a later start of this node than this one: its identity was "
-            "copied to another device, or restored from a backup. Until this agent is started "
-            "again nobody listens to it; if a copy runs elsewhere, move that copy's data away "
-            "and join it anew."
+            "copied to another device, or its data was set back to a backup or a snapshot."
         )
-        self._save(partial(self._outlive, boot))
-
-    async def _outlive(self, boot: int) -> None:
         await self._control.raise_starts(boot >> BOOT_RANDOM_BITS)
         # What the others know of a later life was on this disk once, or is on a copy of it.
         await asyncio.to_thread(self._mark.doubt)
+        if self._begin_anew():
+            log.warning("starting anew, as a later life of this node")
+        else:
+            log.error(
+                "it has happened before, so two devices have this identity. Until this agent is "
+                "started again nobody listens to it; move the data of one of them away, and join "
+                "it anew."
+            )
 
     def _save(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         save = watched.start("control-save", work)

@@ -7,7 +7,9 @@ to stderr, for an agent that hangs.
 
 A node that leaves its covey (``covey leave``) does not end the process: whoever watches over it
 would start it again. A new agent takes the place of the one that left, and waits. Nor does one that
-finds itself restored from a snapshot: another takes its place, with a life of its own.
+finds itself restored from a snapshot, or that the others know a later life of it: another takes its
+place, with a life of its own. The latter happens once in an hour at most, for two devices with one
+identity would outrun each other for ever.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ import gc
 import importlib.util
 import logging
 import signal
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OUTRUN_AGAIN_S = 3600.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -58,12 +62,29 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
     check_code_is_readable()
     paths.create()
     with locked(paths), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        while runner.run(_serve(config, paths)):
+        lives = Lives()
+        while runner.run(_serve(config, paths, lives)):
             logger.info("the agent goes on in the same process")
 
 
-async def _serve(config: "Config", paths: Paths) -> bool:
-    """Run one agent to its end; tell whether the next one is to wait in its place."""
+class Lives:
+    """When this process last began another life of its node."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun_at: float | None = None
+
+    def may_be_outrun(self) -> bool:
+        """Tell whether a life that others know the end of is followed by another."""
+        return self._begun_at is None or self._clock() - self._begun_at >= OUTRUN_AGAIN_S
+
+    def begin(self) -> None:
+        """Note that another one begins."""
+        self._begun_at = self._clock()
+
+
+async def _serve(config: "Config", paths: Paths, lives: Lives) -> bool:
+    """Run one agent to its end; tell whether another one is to follow in its place."""
     # What is loaded stays loaded: looking through it for garbage costs a tenth of the start, and
     # again each time that all is looked through.
     gc.disable()
@@ -71,8 +92,10 @@ async def _serve(config: "Config", paths: Paths) -> bool:
 
     gc.freeze()
     gc.enable()
-    agent = Agent(config, paths)
+    agent = Agent(config, paths, may_be_outrun=lives.may_be_outrun())
     told_to_stop = await serve_until_stopped(agent)
+    if agent.is_resumed:
+        lives.begin()
     return (agent.has_left or agent.is_resumed) and not told_to_stop
 
 

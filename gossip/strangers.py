@@ -50,6 +50,7 @@ class Strangers:
 
     def note(self, node: NodeId, source: Address | None, now: Instant) -> None:
         """Take down that somebody knocked."""
+        assert node, "nobody has the id 0"
         known = self._known.pop(node, None) or Stranger(node, None, now, now, 0)
         self._known[node] = msgspec.structs.replace(
             known, source=source or known.source, last_at=now, knocks=known.knocks + 1

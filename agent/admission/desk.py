@@ -55,7 +55,7 @@ from agent.store.control import ControlStore
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import INVITER, Admitted
-from gossip.state.registry import UnknownNode, WouldLose
+from gossip.state.registry import Registry, SignedRegistry, UnknownNode, WouldLose
 from gossip.state.requests import OwnersReady
 
 RELAY_S = 10.0
@@ -83,6 +83,9 @@ class Covey(Protocol):
     def known_peers(self) -> Iterable[KnownPeer]:
         """Return members that a new node may try first, this one among them."""
 
+    def there(self) -> frozenset[NodeId]:
+        """Return the members that are alive, or asleep."""
+
     def entry(self, node: NodeId) -> Admitted | None:
         """Return a node's place in the registry; None when it has none."""
 
@@ -91,6 +94,9 @@ class Covey(Protocol):
 
         Raises AgentError when the registry has forked.
         """
+
+    def fork(self) -> tuple[bytes, bytes] | None:
+        """Return our registry and the one that shows that it has forked; None if it has not."""
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and let the others know."""
@@ -170,6 +176,25 @@ class AdmissionDesk:
             )
         order = RemovalOrder(node, accept_loss)
         return (await self._order(order, NodeRemoved)).epoch
+
+    async def mend(self) -> int:
+        """End a fork of the registry; return the epoch of the one that does. Raises AgentError."""
+        fork = self._covey.fork()
+        if fork is None:
+            raise AgentError("the registry has not forked; nothing was changed.")
+        if self._issuer is None:
+            raise AgentError(
+                "a fork is mended where the covey was founded; nothing was changed.",
+                f"On {self._issuers()}: the same command.",
+                exits.NOT_PERMITTED,
+            )
+        ours, rival = fork
+        registry = Registry.decode(SignedRegistry.decode(ours).payload)
+        await self._store.save_registry(registry.epoch, ours)
+        fresh = await self._issuer.mend(rival)
+        log.warning("the fork of the registry is mended (registry epoch %d)", fresh.epoch)
+        self._covey.adopt(fresh.signed)
+        return fresh.epoch
 
     async def give_up_place(self) -> bool:
         """Have the issuer free the place and the name of this node; tell whether it did."""
@@ -316,7 +341,8 @@ class AdmissionDesk:
             case Admission():
                 await self._catch_up()
                 peers = tuple(self._covey.known_peers())
-                granted, fresh = await issuer.admit(question, peers, origin)
+                there = self._covey.there()
+                granted, fresh = await issuer.admit(question, peers, origin, there)
                 self._covey.adopt(fresh.signed)
                 self.counts["admissions/granted"] += 1
                 return granted

@@ -18,6 +18,7 @@ import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
@@ -41,16 +42,20 @@ from agent.store.tokens import TokenNote, TokenRecord, TokenRefusedError, TokenS
 from gossip.errors import RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import Admitted
+from gossip.state.lineage import mark_of
+from gossip.state.merging import merge
 from gossip.state.registry import (
     NameTaken,
     Registry,
     SignedRegistry,
     UnknownNode,
+    WouldLose,
     admit,
     advance,
     amend,
     follow,
     remove,
+    replace,
 )
 from gossip.state.requests import OwnersReady
 
@@ -122,21 +127,28 @@ class Issuer:
         return self._latest_s
 
     async def admit(
-        self, admission: Admission, peers: tuple[KnownPeer, ...], origin: str
+        self,
+        admission: Admission,
+        peers: tuple[KnownPeer, ...],
+        origin: str,
+        there: frozenset[NodeId] = frozenset(),
     ) -> tuple[Granted, NewRegistry]:
         """Let a node in; return what it is given, and the registry that has it.
 
-        ``origin`` is where it asks from, for the log. Raises AgentError, with the status that
-        tells the reasons apart; nothing was changed then.
+        ``origin`` is where it asks from, for the log; nobody who is ``there`` is replaced.
+        Raises AgentError, with the status that tells the reasons apart; nothing was changed then.
         """
         self._check_token(admission)
         entry = self._check(admission)
+        with_it = partial(_instead, there=there) if admission.replaces else admit
         fresh = await self._store.redeem(
             admission.token_id,
             lambda token: is_proven(admission, token.secret_hash),
             entry.key,
             self._now_s(),
-            lambda kept, token, again: self._next_registry(entry, kept, token, again=again),
+            lambda kept, token, again: self._next_registry(
+                entry, kept, token, again=again, admitted=with_it
+            ),
         )
         granted = Granted(
             cluster_name=self._identity.cluster_name,
@@ -247,6 +259,17 @@ class Issuer:
             node, lambda current: remove(current, node, accept_loss=accept_loss)
         )
 
+    async def mend(self, rival: bytes) -> NewRegistry:
+        """End a fork: sign the registry that follows both the newest here and this one."""
+
+        def change(kept: bytes | None) -> NewRegistry:
+            signed = kept if kept is not None else self._identity.first_registry()
+            ours, theirs = (SignedRegistry.decode(each).payload for each in (signed, rival))
+            both = Registry.decode(ours), mark_of(ours), Registry.decode(theirs), mark_of(theirs)
+            return self._sign(merge(*both), self._identity.node_id)
+
+        return await self._store.change_registry(change)
+
     async def _change(self, node: NodeId, make: Callable[[Registry], Registry]) -> NewRegistry:
         """Sign what is made of the newest registry on account of this node."""
 
@@ -294,7 +317,13 @@ class Issuer:
         return NewRegistry(registry.epoch, fresh, node)
 
     def _next_registry(
-        self, entry: Admitted, kept: bytes | None, token: TokenRecord, *, again: bool
+        self,
+        entry: Admitted,
+        kept: bytes | None,
+        token: TokenRecord,
+        *,
+        again: bool,
+        admitted: Callable[[Registry, Admitted], Registry],
     ) -> NewRegistry:
         """Return the registry with this node in it. Raises AgentError.
 
@@ -311,7 +340,7 @@ class Issuer:
         if current.node(entry.id) is not None:
             raise name_taken(f"the node id {entry.id:016x} belongs to another node.")
         try:
-            fresh_registry = follow(SignedRegistry.decode(signed).payload, admit(current, entry))
+            fresh_registry = follow(SignedRegistry.decode(signed).payload, admitted(current, entry))
         except NameTaken:
             raise name_taken(f"the name {entry.name!r} belongs to another node.") from None
         return self._sign(fresh_registry, entry.id)
@@ -326,6 +355,24 @@ class Issuer:
         return certificates.issue(
             key, authority_of(self._identity), subject, node.key, node.serials[0]
         )
+
+
+def _instead(current: Registry, entry: Admitted, *, there: frozenset[NodeId]) -> Registry:
+    """Put a node in the place of the one of its name. Raises AgentError."""
+    gone = next((node for node in current.nodes if node.name == entry.name), None)
+    if gone is None or gone.is_issuer or gone.id in there:
+        why = "nobody has that name" if gone is None else "it is there, or lets others in"
+        raise AgentError(
+            f"{entry.name!r} cannot be replaced: {why}. Nothing was changed, and the token was "
+            "not used.",
+            hint="`covey members` lists who is dead; `covey members remove` takes out who is not.",
+            status=exits.NOT_FOUND if gone is None else exits.NAME_TAKEN,
+        )
+    try:
+        return replace(current, gone.id, entry)
+    except WouldLose as error:
+        hint = "Start the owners that are off and let them finish, then join again."
+        raise AgentError(f"{error}.", hint, exits.UNHEALTHY) from None
 
 
 def _as_fixed(entry: Admitted, note: TokenNote) -> Admitted:

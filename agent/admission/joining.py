@@ -68,6 +68,7 @@ class Applicant(msgspec.Struct, frozen=True):
     name: str
     weight: float
     zone: str
+    replaces: bool
 
     def key(self) -> Ed25519PrivateKey:
         """Load the private key that will be this node's."""
@@ -89,20 +90,22 @@ async def join(
     port: int = DEFAULT_PORT,
     weight: float = 1.0,
     zone: str = "",
+    replaces: bool = False,
     timeout_s: float = TIMEOUT_S,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Identity:
     """Join the token's covey and return the identity that is now in ``identity_dir``.
 
     ``seeds`` are hosts to ask besides those that mDNS finds, with ``port`` unless they name one;
-    ``interfaces`` limits mDNS to these. ``say`` is told what is being done. Raises AgentError; its
+    ``interfaces`` limits mDNS to these. ``replaces``: take the
+    place of the node of this name. ``say`` is told what is being done. Raises AgentError; its
     status tells the reasons apart.
     """
     token = parse_token(token_text)
     check_name(node_name, "node")
     check_absent(identity_dir)
     search = Search(token.cluster_id, seeds, port, interfaces, mdns=mdns, say=say)
-    applicant = _apply(identity_dir, token, node_name, weight, zone)
+    applicant = _apply(identity_dir, token, node_name, weight, zone, replaces=replaces)
     joining = Joining(token, applicant, search, say)
     say("looking for a member of the covey")
     try:
@@ -199,6 +202,7 @@ class Joining:
             clock_ms=int(time.time() * 1000),
             weight=applicant.weight,
             zone=applicant.zone,
+            replaces=applicant.replaces,
         )
         return prove(unproven, hash_secret(token.token_id, token.secret))
 
@@ -264,14 +268,16 @@ def why_not(error: OSError | EOFError, address: Address) -> str:
     return getattr(error, "strerror", None) or str(error) or "no answer in time"
 
 
-def _apply(identity_dir: Path, token: Token, name: str, weight: float, zone: str) -> Applicant:
+def _apply(
+    identity_dir: Path, token: Token, name: str, weight: float, zone: str, *, replaces: bool
+) -> Applicant:
     """Make the key and id that we ask with, or find those of an earlier try with this token."""
     directory = identity_dir.with_name(f".{identity_dir.name}.joining-{token.token_id.hex()}")
     if not directory.exists():
         with staged_directory(directory) as staged:
             write_private(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
             write_private(staged / "node.id", format_node_id(new_id()).encode())
-    applicant = Applicant(directory, _kept_id(directory), name, weight, zone)
+    applicant = Applicant(directory, _kept_id(directory), name, weight, zone, replaces)
     applicant.key()
     return applicant
 

@@ -70,6 +70,8 @@ class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
     clock_ms: int
     weight: float
     zone: str
+    replaces: bool = False
+    """It takes the name and the place of a node that is gone."""
 
     def __repr__(self) -> str:
         return f"Admission(token {self.token_id.hex()})"

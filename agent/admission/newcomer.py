@@ -106,8 +106,18 @@ class Newcomer:
             )
             return await self._arrive(founded)
 
-    async def join(self, token: str, node_name: str, seeds: Sequence[str], say: Say) -> Identity:
-        """Join the token's covey; ``say`` is told what is being done.
+    async def join(
+        self,
+        token: str,
+        node_name: str,
+        seeds: Sequence[str],
+        say: Say,
+        *,
+        replaces: bool = False,
+    ) -> Identity:
+        """Join the token's covey, or ``replaces`` the node of this name that is gone.
+
+        ``say`` is told what is being done.
 
         Raises AgentError, whose status tells the reasons apart; then nothing was done.
         """
@@ -125,6 +135,7 @@ class Newcomer:
                 mdns=network.mdns,
                 weight=node.weight,
                 zone=node.zone,
+                replaces=replaces,
                 say=say,
             )
             return await self._arrive(joined)

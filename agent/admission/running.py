@@ -50,6 +50,11 @@ class RunningCovey:
             for node in best
         ]
 
+    def there(self) -> frozenset[NodeId]:
+        """Return the members that are alive, or asleep."""
+        members = self._node.swim.members
+        return frozenset(each.id for each in members if not each.state.is_departed)
+
     def entry(self, node: NodeId) -> Admitted | None:
         """Return a node's place in the registry."""
         return self._node.state.registry.node(node)
@@ -64,6 +69,11 @@ class RunningCovey:
             message, _, hint = FORK_REASON.partition("; ")
             raise AgentError(f"{message}; nothing was changed.", hint, exits.UNHEALTHY)
         return registrar.registry.epoch, registrar.signed
+
+    def fork(self) -> tuple[bytes, bytes] | None:
+        """Return our registry and the one that shows that it has forked; None if it has not."""
+        registrar = self._node.state.registrar
+        return None if registrar.rival is None else (registrar.signed, registrar.rival_signed)
 
     def _is_fresh(self) -> bool:
         """Tell whether the covey was founded a moment ago, so that nobody else can know of it."""

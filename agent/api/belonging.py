@@ -35,7 +35,7 @@ async def init(request: Request) -> Response:
 async def join(request: Request) -> Response:
     """Join a covey, or go back to the one that was left; stream what is done, and the outcome."""
     agent = agent_of_local(request)
-    asked = await read_object(request, frozenset({"token", "node_name", "seeds"}))
+    asked = await read_object(request, frozenset({"token", "node_name", "seeds", "replaces"}))
     streams: Streams = request.app.state.streams
     if "token" not in asked:
         return streams.respond(_outcome(agent.newcomer.come_back()))
@@ -44,10 +44,12 @@ async def join(request: Request) -> Response:
         raise BadRequest("`seeds`: a list of texts, HOST or HOST:PORT")
     if len(seeds) > SEEDS_MAX:
         raise BadRequest(f"`seeds`: at most {SEEDS_MAX}")
+    replaces = asked.get("replaces", False)
+    if not isinstance(replaces, bool):
+        raise BadRequest("`replaces`: true or false")
     said: asyncio.Queue[str] = asyncio.Queue()
-    joining = agent.newcomer.join(
-        _text(asked, "token"), _text(asked, "node_name"), seeds, said.put_nowait
-    )
+    token, name = _text(asked, "token"), _text(asked, "node_name")
+    joining = agent.newcomer.join(token, name, seeds, said.put_nowait, replaces=replaces)
     return streams.respond(_progress(joining, said))
 
 

@@ -169,6 +169,9 @@ class AdmissionFacade(Protocol):
     async def remove(self, node: NodeId, *, accept_loss: bool) -> int:
         """Take a node out of the covey; return the epoch since when. Raises AgentError."""
 
+    async def mend(self) -> int:
+        """End a fork of the registry; return the epoch of what ends it. Raises AgentError."""
+
     async def give_up_place(self) -> bool:
         """Have the place and the name of this node freed; tell whether they are."""
 
@@ -183,7 +186,13 @@ class NewcomerFacade(Protocol):
         """Found a covey."""
 
     async def join(
-        self, token: str, node_name: str, seeds: Sequence[str], say: Callable[[str], None]
+        self,
+        token: str,
+        node_name: str,
+        seeds: Sequence[str],
+        say: Callable[[str], None],
+        *,
+        replaces: bool,
     ) -> IdentityFacade:
         """Join the token's covey."""
 
@@ -338,6 +347,10 @@ class AgentFacade(Protocol):
 
     def require(self, stage: Stage) -> None:
         """Raise AgentError when the agent has not come so far."""
+
+    @property
+    def rival(self) -> Registry | None:
+        """The registry that shows that the one in force has forked; None while all is well."""
 
     @property
     def newcomer(self) -> NewcomerFacade:

@@ -80,11 +80,18 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
         "incarnation": member.incarnation,
         "tags": member.tags,
         "self": member.id == agent.identity.node_id,
+        "roles": roles_of(agent, member),
         "until_s": None if until is None else max(0, math.ceil(until - agent.now())),
         "flapping": agent.is_flapping(member.id),
         "clone": [str(address) for address in agent.clones_of(member.id)],
         "impaired": impaired(agent, member),
     }
+
+
+def roles_of(agent: AgentFacade, member: Member) -> list[str]:
+    """Return what the registry says that a member may do beside being one."""
+    entry = agent.registry.node(member.id)
+    return [] if entry is None else list(entry.roles)
 
 
 def impaired(agent: AgentFacade, member: Member) -> list[str]:

@@ -72,15 +72,23 @@ def init(session: Session, name: str, node_name: str) -> None:
 @click.command()
 @click.argument("token", required=False)
 @click.option("--seed", "seeds", multiple=True, metavar="HOST[:PORT]", help="Ask this member.")
+@click.option("--replace", metavar="NAME", help="Take the name and the place of a dead node.")
 @node_name_option
 @pass_session
-def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name: str) -> None:
+def join(
+    session: Session,
+    token: str | None,
+    seeds: tuple[str, ...],
+    replace: str | None,
+    node_name: str,
+) -> None:
     """Make this node part of the covey that TOKEN is from; `-` reads the token from stdin.
 
     Looks for a member by mDNS unless --seed names one. If it fails, nothing is changed, and the
     same command can be given again. Without a token, a node that has left its covey comes back.
     """
     text = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105
+    name = replace or node_name
     with Waiting(JOINING, quiet=session.quiet) as waiting:
 
         def tell(said: str) -> None:
@@ -90,11 +98,12 @@ def join(session: Session, token: str | None, seeds: tuple[str, ...], node_name:
         def enter(newcomer: "Newcomer") -> "Coroutine[Any, Any, Identity]":
             if text is None:
                 return newcomer.come_back()
-            return newcomer.join(text, node_name, seeds, tell)
+            return newcomer.join(text, name, seeds, tell, replaces=replace is not None)
 
         joined: Identity | None = None
         try:
-            who = _ask_to_join(session, text, seeds, node_name, tell)
+            asked = {"node_name": name, "seeds": list(seeds), "replaces": replace is not None}
+            who = _ask_to_join(session, text, asked, tell)
         except AgentUnreachable as error:
             _check_nobody_is_there(session, error)
             joined = _without_agent(session, enter)
@@ -166,12 +175,10 @@ def _who_waits_for_it(status: dict[str, Any]) -> str:
 def _ask_to_join(
     session: Session,
     token: str | None,
-    seeds: tuple[str, ...],
-    node_name: str,
+    asked: dict[str, Any],
     tell: "Callable[[str], None]",
 ) -> dict[str, Any]:
     """Have the agent join, and say what it does. Raises AgentUnreachable, AgentError, ApiError."""
-    asked: dict[str, Any] = {"node_name": node_name, "seeds": list(seeds)}
     if token is not None:
         asked["token"] = token
     outcome: dict[str, Any] = {}

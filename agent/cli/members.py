@@ -166,6 +166,7 @@ def row(member: dict[str, Any]) -> tuple[object, ...]:
     """Return a line of the table; a person gets remarks, a pipe the bare words."""
     name, state = member["name"], member["state"]
     if is_terminal():
-        name = f"{name} (this node)" if member["self"] else name
+        remarks = ["this node"] * member["self"] + member["roles"]
+        name = f"{name} ({', '.join(remarks)})" if remarks else name
         state = _state({**member})
     return name, state, member["addresses"], member["tags"], member["id"]

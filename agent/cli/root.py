@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "leave": Entry("agent.cli.cluster", "leave", "Take this node out of its covey."),
     "status": Entry("agent.cli.status", "status", "Show how the agent is."),
     "members": Entry("agent.cli.members", "members", "Show who is there."),
+    "registry": Entry("agent.cli.registry", "registry", "Show the registry of this node."),
     "facts": Entry("agent.cli.facts", "facts", "Show and set what nodes tell about themselves."),
     "rtt": Entry("agent.cli.rtt", "rtt", "Show the round trip between members."),
     "doctor": Entry("agent.cli.doctor", "doctor", "Say what is wrong, and what to do about it."),

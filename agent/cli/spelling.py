@@ -19,6 +19,7 @@ SPELLINGS = {
     "name": "NAME",
     "node_name": "--node-name",
     "r": "-r",
+    "replaces": "--replace",
     "seeds": "--seed",
     "state": "--state",
     "timeout": "--timeout",

@@ -45,6 +45,9 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     if answer["members"]:
         told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
         told["epoch"] = answer["epoch"]
+        told["let in by"] = ", ".join(
+            f"{one['name']} ({one['state'] or 'never heard'})" for one in answer["issuers"]
+        )
         told["partitions moving"] = partitions_in_words(answer["moving"])
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.doctor import clocks, families, matrix, network, running, streams
+from agent.doctor import belonging, clocks, families, matrix, network, running, streams
 from agent.doctor.desk import Consultation, DoctorDesk, names_of
 from agent.doctor.device import examine_device
 from agent.doctor.findings import Finding
@@ -115,6 +115,12 @@ class Doctor:
         }
         return {name: profile for name, profile in told.items() if profile}
 
+    def _look_at_registry(self) -> list[Finding]:
+        agent = self._agent
+        live = {each.id for each in agent.members if each.is_live}
+        knocking = agent.driver.node.strangers.since(agent.now())
+        return belonging.examine(agent.registry, agent.rival, live, knocking)
+
     def _look_at_owners(self) -> Finding:
         """Look which partitions are on their way, and who keeps them there."""
         registry = self._agent.registry
@@ -146,6 +152,7 @@ class Doctor:
             running.stores(agent.losses(), damaged_files(agent.paths.data)),
             running.probation(agent.probation.set_aside),
             running.membership(agent.members),
+            *self._look_at_registry(),
             self._look_at_owners(),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),

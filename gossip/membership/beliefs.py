@@ -174,6 +174,7 @@ class Beliefs:
     def admit(self, names: Mapping[NodeId, str], now: Instant) -> None:
         """List only these from now on, among them those who were strangers until now."""
         gone, known = self._roll.admit(names)
+        assert all(member.id != self._local.id for member in gone), "we always list ourselves"
         for member in gone:
             self._drop(member)
         for alive in known:

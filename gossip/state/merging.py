@@ -20,6 +20,8 @@ from gossip.state.registry import REMOVED_MAX, Registry, following
 
 def merge(ours: Registry, our_mark: Mark, theirs: Registry, their_mark: Mark) -> Registry:
     """Return the registry that follows both; ``ours`` decides where only one can be right."""
+    assert ours.cluster_id == theirs.cluster_id, "two coveys have two pasts by right"
+    assert ours.partitions == theirs.partitions, "their number never changes"
     epoch = max(ours.epoch, theirs.epoch)
     removed = _removed(ours, theirs)
     nodes = _nodes(ours, theirs, {gone.id for gone in removed})
@@ -51,6 +53,7 @@ def _nodes(ours: Registry, theirs: Registry, gone: set[NodeId]) -> tuple[Admitte
     both = other | {node.id: node for node in ours.nodes}
     in_order = dict.fromkeys((*ours.ids(), *theirs.ids()))  # of two of one name, ours keeps it
     kept = [_known_by_both(both[node], other) for node in in_order if node not in gone]
+    assert kept, "whoever signs belongs to both"
     return tuple(_with_names_of_their_own(kept))
 
 

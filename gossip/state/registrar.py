@@ -50,6 +50,7 @@ class Registrar:
         """What packets carry of it."""
         self.rival: Registry | None = None
         """The registry that shows that ours has forked; None while all is well."""
+        self.rival_signed = b""
         self._since = now
         self._has_company = False
         self._behind_since: Instant | None = None
@@ -80,6 +81,7 @@ class Registrar:
             return False
         if registry.epoch <= self.registry.epoch:
             return False
+        assert not registry.denies(mark, self.registry.epoch, self.mark), "it descends from ours"
         before, self.registry, self.signed = self.registry, registry, signed
         self.mark, self.short_mark = mark, short_mark_of(mark)
         if self.rival is not None and not self._denies(self.rival.epoch, self.rival.mark):
@@ -106,7 +108,8 @@ class Registrar:
     def _note_fork(self, rival: Registry, signed: bytes) -> None:
         self._post.counts["registries_refused/forked"] += 1
         if self.rival is None or self.rival.epoch < rival.epoch:
-            self.rival = rival
+            assert rival.cluster_id == self.registry.cluster_id, "another covey is no fork"
+            self.rival, self.rival_signed = rival, signed
             self._post.emit(RegistryForked(signed, rival))
 
     def heard(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
@@ -139,6 +142,8 @@ class Registrar:
         if self._behind_since is None:
             self._behind_since = self._catch_up_at = now
         assert self._catch_up_at is not None, "both are set together"
+        if self.rival is not None and epoch <= self.rival.epoch:
+            return  # we know it, and do not follow
         if now - self._behind_since >= BEHIND_PATIENCE_S and now >= self._catch_up_at:
             self._catch_up_at = now + ASK_INTERVAL_S
             self.note_epoch(peer, epoch, now)

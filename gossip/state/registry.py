@@ -248,6 +248,28 @@ def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Re
     )
 
 
+def replace(registry: Registry, gone: NodeId, node: Admitted) -> Registry:
+    """Return the next registry, in which this node has the place of one that is gone.
+
+    It takes over its name, weight and zone, so that nothing moves but the partitions of that one.
+    Raises UnknownNode, and WouldLose where ``remove`` does.
+    """
+    leaver = registry.node(gone)
+    if leaver is None:
+        raise UnknownNode(f"no node {gone:016x} belongs to this covey")
+    if lossy := losses(registry, gone):
+        raise WouldLose(leaver.name, lossy, registry.partitions)
+    entry = msgspec.structs.replace(node, name=leaver.name, weight=leaver.weight, zone=leaver.zone)
+    others = tuple(each for each in registry.nodes if each.id != gone)
+    targets = [
+        tuple(entry.id if owner == gone else owner for owner in ownership.target)
+        for ownership in registry.table
+    ]
+    fresh = following(registry, (*others, entry), targets=targets)
+    removed = (Removed(gone, leaver.name, fresh.epoch), *registry.removed)[:REMOVED_MAX]
+    return msgspec.structs.replace(fresh, removed=removed)
+
+
 def losses(registry: Registry, node: NodeId) -> tuple[int, ...]:
     """Return the partitions of which acknowledged writes may be gone without this node."""
     left = frozenset(registry.ids()) - {node}
@@ -273,11 +295,17 @@ def advance(registry: Registry, done: Mapping[int, frozenset[NodeId]], epoch: in
 
 
 def following(
-    registry: Registry, nodes: tuple[Admitted, ...], table: tuple[Ownership, ...] | None = None
+    registry: Registry,
+    nodes: tuple[Admitted, ...],
+    table: tuple[Ownership, ...] | None = None,
+    targets: Sequence[Owners] = (),
 ) -> Registry:
-    """Return the registry of the next epoch: who is gone is let go of, targets are set anew."""
+    """Return the registry of the next epoch: who is gone is let go of, targets are set anew.
+
+    As little as possible moves from the ``targets``, which are those of the table by default.
+    """
     epoch, members = registry.epoch + 1, frozenset(node.id for node in nodes)
-    before = [ownership.target for ownership in table or registry.table]
+    before = targets or [ownership.target for ownership in table or registry.table]
     targets = assign(before, nodes, registry.partitions, registry.replicas)
     return msgspec.structs.replace(
         registry,

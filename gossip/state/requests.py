@@ -199,10 +199,10 @@ DISKS_FULL = (
 )
 ALL_GONE = "all owners of this key are gone; nothing was written, so try again when one is back"
 SILENT = "no owner of this key could be reached; nothing was written, so try again later"
+FORKED = "the registry has forked, so that nobody can tell who owns a key: no state is served"
 FORK_REASON = (
-    "the registry has forked: the issuer was restored from a backup and signed another one, so "
-    "nobody can tell who owns a key, and no state is served; on the issuer, run "
-    "`covey registry mend`"
+    f"{FORKED}; the node that signs it was restored from a backup and has signed another one: run "
+    "`covey registry mend` there"
 )
 
 

@@ -35,9 +35,14 @@ class FakeCovey:
         self.me: NodeId = 0
         self.lose_frames = False
         self.first = b""
+        self.alive: frozenset[NodeId] = frozenset()
+        self.forked: tuple[bytes, bytes] | None = None
 
     def issuers(self) -> list[NodeId]:
         return list(self.others)
+
+    def there(self) -> frozenset[NodeId]:
+        return self.alive
 
     def entry(self, node: NodeId) -> Admitted | None:
         if not self.adopted:
@@ -53,6 +58,9 @@ class FakeCovey:
     async def catch_up(self) -> tuple[int, bytes]:
         newest = self.adopted[-1] if self.adopted else self.first
         return Registry.decode(SignedRegistry.decode(newest).payload).epoch, newest
+
+    def fork(self) -> tuple[bytes, bytes] | None:
+        return self.forked
 
     def adopt(self, signed: bytes) -> None:
         self.adopted.append(signed)
@@ -77,9 +85,23 @@ class Member:
             sockets.stream, context, identity.cluster_id, identity.node_id, self.counts
         )
 
-    async def join(self, token: str, directory: Path, name: str, timeout_s: float = 20) -> Identity:
+    async def join(
+        self,
+        token: str,
+        directory: Path,
+        name: str,
+        timeout_s: float = 20,
+        *,
+        replaces: bool = False,
+    ) -> Identity:
         return await join(
-            token, directory, name, seeds=[self.seed], mdns=False, timeout_s=timeout_s
+            token,
+            directory,
+            name,
+            seeds=[self.seed],
+            mdns=False,
+            timeout_s=timeout_s,
+            replaces=replaces,
         )
 
 

@@ -38,6 +38,7 @@ from gossip.membership.members import Member, MemberState, MemberTable
 from gossip.membership.roundtrips import RoundTrip
 from gossip.state import registry as registries
 from gossip.state.admitted import Admitted
+from gossip.state.registry import Registry
 from gossip.state.requests import (
     GetResult,
     ListEntry,
@@ -208,6 +209,7 @@ class FakeAdmission:
         self.may_invite: dict[int, bool] = {}
         self.removed: list[int] = []
         self.issuer_answers = True
+        self.mended = 0
 
     async def create_token(self, terms: Terms) -> str:
         check_terms(terms)
@@ -232,6 +234,10 @@ class FakeAdmission:
         assert not accept_loss
         self.removed.append(node)
         return 7
+
+    async def mend(self) -> int:
+        self.mended += 1
+        return 9
 
     async def give_up_place(self) -> bool:
         return self.issuer_answers
@@ -292,12 +298,18 @@ class FakeNewcomer:
         return self._arrive("found", name, node_name)
 
     async def join(
-        self, token: str, node_name: str, seeds: Sequence[str], say: Callable[[str], None]
+        self,
+        token: str,
+        node_name: str,
+        seeds: Sequence[str],
+        say: Callable[[str], None],
+        *,
+        replaces: bool,
     ) -> Identity:
         say("looking for a member of the covey")
         await asyncio.sleep(0)
         say("asking \x1b[1m192.168.1.8:7747")
-        return self._arrive("join", token, node_name, tuple(seeds))
+        return self._arrive("replace" if replaces else "join", token, node_name, tuple(seeds))
 
     async def come_back(self) -> Identity:
         return self._arrive("come back")
@@ -342,6 +354,8 @@ class FactsInMemory:
 
 class FakeAgent:
     """Satisfies ``agent.api.facade.AgentFacade``."""
+
+    rival: Registry | None = None
 
     def __init__(self) -> None:
         self.config = Config()

@@ -21,7 +21,8 @@ from agent.security.identity import load
 from agent.store.control import ControlStore
 from agent.store.tokens import TokenRefusedError
 from gossip.machine import Address
-from gossip.state.registry import SignedRegistry, open_registry, remove
+from gossip.state.admitted import Admitted
+from gossip.state.registry import SignedRegistry, admit, open_registry, remove
 from tests.unit.admission_rig import issuer, leftovers, member, proven, refusal
 
 
@@ -299,6 +300,74 @@ def test_who_is_removed_is_out_of_the_registry_and_its_name_is_free(tmp_path: Pa
             assert caught.value.status == exits.NOT_FOUND
             again = await first.join(token, tmp_path / "c" / "identity", "pi2")
             assert again.node_id != gone.node_id
+
+    asyncio.run(scenario())
+
+
+def test_a_new_device_takes_the_place_of_a_dead_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 4))
+            dead = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            await first.join(token, tmp_path / "c" / "identity", "pi3")
+            new = await first.join(token, tmp_path / "d" / "identity", "pi2", replaces=True)
+            registry = open_registry(first.covey.adopted[-1], first.identity.verify)
+            assert [(node.id, node.name) for node in registry.nodes if node.name == "pi2"] == [
+                (new.node_id, "pi2")
+            ]
+            assert [gone.id for gone in registry.removed] == [dead.node_id]
+
+    asyncio.run(scenario())
+
+
+def test_who_is_there_is_not_replaced(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 2))
+            there = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            first.covey.alive = frozenset({there.node_id})
+            for name, status in (
+                ("pi2", exits.NAME_TAKEN),
+                ("pi1", exits.NAME_TAKEN),
+                ("nobody", exits.NOT_FOUND),
+            ):
+                with pytest.raises(AgentError, match="cannot be replaced") as caught:
+                    await first.join(token, tmp_path / name / "identity", name, replaces=True)
+                assert caught.value.status == status
+            registry = open_registry(first.covey.adopted[-1], first.identity.verify)
+            assert [node.name for node in registry.nodes] == ["pi1", "pi2"]
+            assert first.store.tokens()[-1].uses_left == 1, "it cost no use"
+
+    asyncio.run(scenario())
+
+
+def test_a_fork_is_mended_where_the_key_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 2))
+            before = first.identity.first_registry()
+            two = await first.join(token, tmp_path / "b" / "identity", "pi2")
+            ours = first.covey.adopted[-1]
+            with pytest.raises(AgentError, match="has not forked"):
+                await first.desk.mend()
+            # What it signed for somebody else, after its disk was set back:
+            old = open_registry(before, first.identity.verify)
+            payload = admit(old, Admitted(77, "pi9")).encode()
+            rival = SignedRegistry(payload, first.identity.sign(payload)).encode()
+            first.covey.forked = ours, rival
+            epoch = await first.desk.mend()
+            merged = open_registry(first.covey.adopted[-1], first.identity.verify)
+            assert merged.epoch == epoch == 3
+            assert {node.id for node in merged.nodes} == {
+                first.identity.node_id,
+                two.node_id,
+                77,
+            }
+            async with member(two, tmp_path / "b") as second:
+                second.covey.forked = ours, rival
+                with pytest.raises(AgentError, match="where the covey was founded") as caught:
+                    await second.desk.mend()
+                assert "On pi1" in caught.value.hint
 
     asyncio.run(scenario())
 

@@ -69,6 +69,7 @@ def test_status_counts_members_by_state(client: Client) -> None:
         "boot": "0000000100000001",
         "issuer": True,
     }
+    assert answer["issuers"] == []
     assert answer["apps"] == {"running": 1, "stopped": 1}
 
 
@@ -110,6 +111,7 @@ def test_members_by_id_with_stable_fields(client: Client) -> None:
     assert members[0] == {
         "id": "000000000000000a",
         "name": "ada",
+        "roles": [],
         "addresses": ["192.168.1.7:7747"],
         "state": "alive",
         "boot": "0000000000000001",

@@ -301,6 +301,20 @@ def test_a_member_is_allowed_to_invite(served: Served, covey: Covey) -> None:
     assert covey("members", "allow", "nobody").status == exits.NOT_FOUND
 
 
+def test_a_fork_is_shown_and_mended(served: Served, covey: Covey) -> None:
+    assert "signed by" in covey("registry").stdout
+    assert "forked" not in covey("registry").stdout
+    served.agent.rival = served.agent.registry
+    assert "covey registry mend" in covey("registry").stdout
+    assert covey("registry", "-o", "json").json()["fork"] == {
+        "epoch": served.agent.registry.epoch,
+        "nodes": len(served.agent.registry.nodes),
+    }
+    assert covey("registry", "mend").status == exits.USAGE
+    assert "registry epoch 9" in covey("registry", "mend", "--yes").stderr
+    assert served.agent.admission.mended == 1
+
+
 def test_a_device_is_removed_for_good(served: Served, covey: Covey) -> None:
     asked = covey("members", "remove", "bob")
     assert asked.status == exits.USAGE, "nobody is there to be asked"

@@ -66,6 +66,8 @@ CALLS: dict[str, list[list[str]]] = {
     "publish": [[EVIL, "1"], ["t", EVIL], ["t", "1", "--tag", EVIL], ["t", "1", "--time", EVIL]],
     "query": [[EVIL], ["ping", "--filter", EVIL]],
     "readings": [[], ["--sensor", EVIL]],
+    "registry": [[]],
+    "registry mend": [["--yes"]],
     "ring": [[], [EVIL]],
     "rtt": [["ada"], ["\x1b[2J"]],
     "service status": [[]],

@@ -149,7 +149,7 @@ def test_who_leaves_or_was_copied_goes_on_in_the_same_process(paths: Paths, why:
     lives: list[Runnable] = []
 
     class Leaving(Runnable):
-        def __init__(self, *_: object) -> None:
+        def __init__(self, *_: object, may_be_outrun: bool) -> None:
             super().__init__()
             setattr(self, why, not lives)
             lives.append(self)

@@ -86,7 +86,7 @@ def test_copies_are_doubted_after_a_power_cut_and_their_clocks_kept(
 def test_who_was_outrun_doubts_what_it_has(tmp_path: Path, mark: RunMark) -> None:
     async def story() -> None:
         store = await ControlStore.open(tmp_path / "control.db", bytes(16), 7)
-        keeper = Keeper(store, mark)
+        keeper = Keeper(store, mark, lambda: False)
         mark.begin()
         keeper.note(IdentityOutrun(41 << BOOT_RANDOM_BITS))
         await keeper.finish()

@@ -21,6 +21,7 @@ from gossip.state.registry import (
     losses,
     open_registry,
     remove,
+    replace,
 )
 from tests.unit.state_net import CLUSTER, node, sign, verify
 
@@ -203,3 +204,34 @@ def test_a_node_shows_only_the_certificates_that_its_entry_names() -> None:
     assert entry.shows(b"0" * SERIAL_BYTES)
     assert not entry.shows(b"2" * SERIAL_BYTES)
     assert not node(1).shows(b"")
+
+
+def test_a_replacement_moves_the_share_of_one_and_nothing_else() -> None:
+    registry = found(CLUSTER, node(1), partitions=64)
+    for number in range(2, 7):
+        registry = admit(registry, node(number, zone=f"z{number}", weight=1.0 + number / 10))
+    targets = [each.target for each in registry.table]
+    registry = msgspec.structs.replace(
+        registry, table=tuple(Ownership(target, registry.epoch) for target in targets)
+    )
+    new = replace(registry, 3, node(9, zone="elsewhere"))
+    entry = new.node(9)
+    assert entry is not None
+    assert (entry.name, entry.zone, entry.weight) == ("node-3", "z3", 1.3)
+    assert new.node(3) is None
+    assert [gone.id for gone in new.removed] == [3]
+    for before, after in zip(registry.table, new.table, strict=True):
+        if 3 not in before.owners:
+            assert after == before, "nothing else moves"
+        else:
+            assert set(after.target) == {9 if each == 3 else each for each in before.owners}
+            assert 9 not in after.owners, "it has nothing yet"
+
+
+def test_a_replacement_that_would_lose_writes_is_refused() -> None:
+    registry = admit(found(CLUSTER, node(1), partitions=4), node(2))
+    alone = msgspec.structs.replace(registry, table=(Ownership((2,), 2),) * 4)
+    with pytest.raises(WouldLose):
+        replace(alone, 2, node(9))
+    with pytest.raises(UnknownNode):
+        replace(alone, 8, node(9))

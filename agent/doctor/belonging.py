@@ -1,0 +1,64 @@
+"""What the doctor says about who belongs: the registry, who signs it, and who is not in it."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.doctor.findings import Finding, fail, ok, warn
+from gossip.ids import NodeId, format_node_id
+from gossip.state.registry import Registry
+from gossip.state.requests import FORK_REASON
+from gossip.strangers import Stranger
+
+
+def examine(
+    registry: Registry,
+    rival: Registry | None,
+    live: Collection[NodeId],
+    knocking: Sequence[Stranger],
+) -> list[Finding]:
+    """Return all that there is to say; ``knocking`` are strangers of the last hour."""
+    removed = {gone.id: gone.name for gone in registry.removed}
+    return [fork(rival), issuers(registry, live), strangers(knocking, removed)]
+
+
+def fork(rival: Registry | None) -> Finding:
+    """Say whether there are two registries."""
+    if rival is None:
+        return ok("registry", "all that was heard of the registry is of one past.")
+    message, _, hint = FORK_REASON.partition("; ")
+    return fail("registry", f"{message}.", f"{hint}.")
+
+
+def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
+    """Say who lets others in, and whether it is there."""
+    signing = [entry for entry in registry.nodes if entry.is_issuer]
+    names = ", ".join(entry.name for entry in signing)
+    if not signing:
+        return fail("issuer", "the registry names nobody who lets others in.", "restore a backup.")
+    if any(entry.id in live for entry in signing):
+        return ok("issuer", f"{names} lets others in, and is there.")
+    return warn(
+        "issuer",
+        f"{names}, which lets others in, is away: until it is back no device joins, none can be "
+        "removed, and no partition goes to other owners. Everything else goes on.",
+        f"start {names}, or restore it from its backup.",
+    )
+
+
+def strangers(knocking: Sequence[Stranger], removed: Mapping[NodeId, str]) -> Finding:
+    """Name devices that have a certificate or the keys of the covey, and no place in it."""
+    if not knocking:
+        return ok("strangers", "nobody knocked who is not in the registry.")
+    return warn(
+        "strangers",
+        f"{', '.join(_described(each, removed) for each in knocking)} knocked within the last "
+        "hour and changed nothing: with keys or a certificate of this covey, and not in its "
+        "registry.",
+        "it was removed, is a copy of a removed device, or was let in a moment ago; where you "
+        "know of none, `covey keys rotate`.",
+    )
+
+
+def _described(stranger: Stranger, removed: Mapping[NodeId, str]) -> str:
+    name = f"{removed[stranger.id]}, which was removed, " if stranger.id in removed else ""
+    where = f" from {stranger.source}" if stranger.source is not None else ""
+    return f"{name}{format_node_id(stranger.id)}{where}"
