@@ -5,6 +5,7 @@ says so in its summary. In continuous integration (``CI=true``) it is a failure,
 """
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -19,6 +20,11 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("covey"), derandomize=True)
 settings.load_profile("ci" if IN_CI else "covey")
+
+# A shell without job control starts what runs in its background with SIGINT ignored, and that is
+# inherited: no Ctrl-C of a test would reach the programs that it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
