@@ -13,10 +13,10 @@ A virtual machine whose clock nobody sets is not noticed, and the others only a 
 then the salt of each datagram's nonce differs (``gossip/envelope.py``).
 """
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from agent.looking import until_next
 from agent.wall_clock import LOOK_S, Step, boot_time
 from gossip.machine import Instant
 
@@ -74,8 +74,8 @@ class Resumption:
 
     async def noticed(self) -> str:
         """Return, when it has happened, by what it was noticed."""
-        while not (sign := self.sign()):  # noqa: ASYNC110 - nobody tells us
-            await asyncio.sleep(LOOK_S)
+        while not (sign := self.sign()):
+            await until_next(LOOK_S)
         return sign
 
     def sign(self) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from agent.looking import until_next
 from agent.stages import Lack
 from gossip.machine import Instant
 
@@ -73,7 +74,7 @@ class WallClock:
         while True:
             if (step := self.look()) is not None:
                 on_step(step)
-            await asyncio.sleep(LOOK_S)
+            await until_next(LOOK_S)
 
     async def until_plausible(self, valid_from: float, valid_until: float) -> None:
         """Return when the clock can be right."""

@@ -34,6 +34,7 @@ from agent import watched
 from agent.api.facade import AgentFacade
 from agent.config import read_secret
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
+from agent.looking import until_next
 from agent.notation import parse_endpoint
 from agent.paths import PRIVATE_DIRECTORY_MODE, SOCKET_PATH_BYTES_MAX, Paths
 from agent.programs.starting import may_be_apart
@@ -92,7 +93,7 @@ class Listeners:
         Streams end as they do with the agent. While the directory cannot be made, all goes on.
         """
         while True:
-            await asyncio.sleep(LOOK_S)
+            await until_next(LOOK_S)
             async with self._turn:
                 if self._is_wanted and not self._is_there():
                     await self._renew()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from agent import watched
+from agent.looking import until_next
 from agent.net.interfaces import (
     all_addresses,
     choose,
@@ -174,7 +175,7 @@ class Discovery:
         """Wait until this node is elsewhere, or plugged in anew; a minute at most."""
         waited_s = 0.0
         while waited_s < RESCAN_S and self._look() == here:
-            await asyncio.sleep(ADDRESSES_S)
+            await until_next(ADDRESSES_S)
             waited_s += ADDRESSES_S
 
     def _note(self, here: Here) -> None:

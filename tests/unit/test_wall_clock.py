@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agent.looking import rest_s
 from agent.wall_clock import EARLIEST_S, Step, WallClock, date, flaw
 
 DAY_S = 86400.0
@@ -75,7 +76,7 @@ def test_a_step_is_told_once(by_s: float) -> None:
 
 
 def test_followers_hear_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.wall_clock.LOOK_S", 0.0)
+    monkeypatch.setattr("agent.wall_clock.LOOK_S", 0.001)
     device = Device()
     heard: list[Step] = []
 
@@ -110,3 +111,16 @@ def test_waiting_ends_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> 
 def test_any_number_has_a_date() -> None:
     assert date(0.0) == "1970-01-01 00:00 UTC"
     assert date(float("inf")) == "inf s after 1970"
+
+
+def test_who_looks_at_times_looks_together() -> None:
+    """Wherever they begin, those who look every second and every other meet at each even one."""
+    ends = set()
+    for began_s in (0.0, 0.3, 0.999, 1.2, 1.95):
+        now_s = began_s
+        while now_s < 9.5:
+            now_s += rest_s(now_s, 1.0)
+        ends.add(round(now_s, 6))
+        assert round(began_s + rest_s(began_s, 2.0), 6) in (2.0, 4.0)
+    assert ends == {10.0}
+    assert rest_s(3.9999, 1.0) == pytest.approx(1.0001), "fired early: this moment is over"
