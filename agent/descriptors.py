@@ -1,4 +1,4 @@
-"""File descriptors: as many as the kernel gives, and the last of them for the agent's own files.
+"""File descriptors: as many as one may need, and the last of them for the agent's own files.
 
 Whoever connects costs a descriptor, and without one SQLite can open no temporary file, no member
 can be dialled and no app be started. So strangers do not get the last ones. That asks for no count:
@@ -11,6 +11,8 @@ import errno
 import os
 import resource
 
+ENOUGH = 65_536
+"""More is of no use, and slows down programs that the agent starts: some close all there may be."""
 RESERVE_MAX = 256
 RESERVE_SHARE = 4
 """A quarter of all, where that is less."""
@@ -19,14 +21,15 @@ SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def raise_limit() -> None:
-    """Allow this process as many descriptors as it may allow itself: the hard limit.
+    """Allow this process as many descriptors as it may allow itself, up to ``ENOUGH``.
 
     Many systems begin at 1,024, for programs that use select(2), of which we are none.
     """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
     # A service may not be allowed to, and goes on with what its unit says.
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def limit() -> int:

@@ -45,7 +45,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import watched
+from agent import descriptors, watched
 from agent.exits import UNHEALTHY
 from agent.logs import LimitedLog
 from agent.store.failures import (
@@ -354,6 +354,8 @@ class Database:
 
     async def _rebuild(self) -> None:
         """Replace the damaged file; what waits in the queue then goes to the new one."""
+        while not descriptors.are_left():  # noqa: ASYNC110 - what is closed could not be opened
+            await asyncio.sleep(PROBE_DELAY_S)
         if self._sync_timer is not None:
             self._sync_timer.cancel()
         self._sync_timer = None

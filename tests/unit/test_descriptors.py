@@ -16,7 +16,9 @@ from agent import descriptors
 from agent.net.accepting import connections
 from agent.net.limits import QuietLog
 from agent.store import failures, tail
+from agent.store.database import Database
 from agent.store.failures import StorageError
+from agent.store.outbox_schema import OUTBOX_MIGRATIONS
 from agent.store.records import RecordStore
 from tests.patience import GIVE_UP_S
 
@@ -41,11 +43,13 @@ def lowest_free() -> int:
     return probe
 
 
-def test_the_agent_takes_all_descriptors_that_it_may_have() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with limited(soft - 1):
+def test_the_agent_takes_all_descriptors_that_it_may_have_and_can_need() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with limited(900):
         descriptors.raise_limit()
-        assert descriptors.limit() == hard
+        assert descriptors.limit() == min(hard, descriptors.ENOUGH)
+        descriptors.raise_limit()
+        assert descriptors.limit() == min(hard, descriptors.ENOUGH)
 
 
 def test_the_last_quarter_is_reserved_up_to_a_bound() -> None:
@@ -115,6 +119,29 @@ def test_a_database_without_descriptors_blames_no_disk(tmp_path: Path) -> None:
         await database.write(lambda c: c.execute("UPDATE t SET b = randomblob(900)"))
         assert not database.problem
         await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_file_is_not_closed_while_nothing_could_be_opened_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.store.database.PROBE_DELAY_S", 0.01)
+
+    async def scenario() -> None:
+        database = await Database.open(tmp_path / "telemetry.db", OUTBOX_MIGRATIONS)
+        with limited(0):
+            assert database.suspect("a page that is none")
+            await asyncio.sleep(0.1)
+            assert database.is_rebuilding
+            assert not database.counts["database_rebuilds/done"]
+        async with asyncio.timeout(GIVE_UP_S):
+            while database.is_rebuilding:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert database.counts["database_rebuilds/done"] == 1
+        await database.write(lambda c: c.execute("CREATE TABLE t (n)"))
+        assert not database.problem
+        await database.close()
 
     asyncio.run(scenario())
 
