@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from agent.beside import install_command
 from agent.config import APPS, Config, ineffective
+from agent.credentials import VARIABLE, file_at, is_credential
 from agent.exits import AgentError
 from agent.paths import Paths
 from agent.settings import AppSettings
@@ -51,7 +52,7 @@ def problems(
     for variable, right in ineffective(environ).items():
         hint = f"write {right}, with two underscores behind the table's name"
         yield Problem(f"environment variable {variable} sets nothing", hint)
-    yield from _files(config)
+    yield from _files(config, environ)
     yield from _commands(config)
     for name, settings in sorted(config.apps.items()):
         yield from _app(config, name, settings)
@@ -73,13 +74,15 @@ def _hidden(config: Config) -> Iterator[Problem]:
             yield _problem(config, name, message, "put it elsewhere, in /etc/covey for example")
 
 
-def _files(config: Config) -> Iterator[Problem]:
+def _files(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
     for name, value in config.values().items():
         if not name.endswith(FILE_SUFFIX) or not value or name in MADE_WHEN_MISSING:
             continue
         if name.startswith(f"{APPS}."):
             continue  # an app's own option, which may mean something else
-        if trouble := _unreadable(Path(value)):
+        if is_credential(value) and VARIABLE not in environ:
+            continue  # it is there while the service runs, and this is not the service
+        if trouble := _unreadable(file_at(value, environ)):
             yield _problem(config, name, trouble, "correct the path, or the rights of the file")
 
 

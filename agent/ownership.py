@@ -16,6 +16,7 @@ import shlex
 import stat
 from pathlib import Path
 
+from agent.directories import make_directory
 from agent.exits import NOT_PERMITTED, AgentError
 
 ROOT = 0
@@ -37,7 +38,7 @@ def work_as_owner(directory: Path, runtime: Path | None = None) -> None:
     if status.st_uid == ROOT:
         return
     if runtime is not None and _is_roots_alone(runtime.parent) and not runtime.exists():
-        runtime.mkdir(mode=RUNTIME_MODE)
+        make_directory(runtime, RUNTIME_MODE)
         os.chown(runtime, status.st_uid, status.st_gid)
     os.setgroups([status.st_gid])
     os.setgid(status.st_gid)

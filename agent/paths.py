@@ -212,8 +212,10 @@ class _Usual(NamedTuple):
 
 
 def _create(directory: Path) -> None:
+    from agent.directories import make_directory  # which hardly any command needs
+
     try:
-        directory.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(directory, PRIVATE_DIRECTORY_MODE)
     except OSError as error:
         raise AgentError(
             f"cannot make the directory {directory}: {error.strerror}; nothing was changed",

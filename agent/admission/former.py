@@ -13,6 +13,7 @@ from enum import StrEnum
 from itertools import chain, count
 from pathlib import Path
 
+from agent.directories import make_directory
 from agent.exits import NOT_PERMITTED, AgentError
 from agent.paths import Paths
 from agent.security.private_files import DIRECTORY_MODE, replace_private, sync_directory
@@ -69,7 +70,8 @@ def set_aside(paths: Paths, now_s: float | None = None) -> Path:
     # With their logs, notes and copies, which would be taken for those of the next ones.
     files = [file for each in databases for file in sorted(paths.data.glob(f"{each.name}*"))]
     try:
-        target.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        make_directory(target.parent, DIRECTORY_MODE)
+        make_directory(target, DIRECTORY_MODE)
         for each in (*files, paths.identity):
             if each.exists():
                 each.rename(target / each.name)

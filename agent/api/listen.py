@@ -33,6 +33,8 @@ from typing import TYPE_CHECKING
 from agent import watched
 from agent.api.facade import AgentFacade
 from agent.config import read_secret
+from agent.credentials import file_at
+from agent.directories import make_directory
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
 from agent.looking import until_next
 from agent.notation import parse_endpoint
@@ -178,8 +180,8 @@ class Listeners:
         """Return where the token for all is, and the one for the metrics."""
         settings, paths = self._settings, self._paths
         return (
-            Path(settings.token_file or paths.api_token),
-            Path(settings.metrics_token_file or paths.metrics_token),
+            file_at(settings.token_file or str(paths.api_token)),
+            file_at(settings.metrics_token_file or str(paths.metrics_token)),
         )
 
 
@@ -216,7 +218,7 @@ def open_door(path: Path) -> socket.socket:
     """
     are_apart = may_be_apart()
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_directory(path.parent, PRIVATE_DIRECTORY_MODE)
         path.parent.chmod(DOOR_MODE_APART if are_apart else PRIVATE_DIRECTORY_MODE)
         if are_apart and stat.S_IMODE(path.parent.parent.stat().st_mode) == PRIVATE_DIRECTORY_MODE:
             path.parent.parent.chmod(DOOR_MODE_APART)

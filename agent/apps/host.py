@@ -23,6 +23,7 @@ from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import RestartTuning, Supervisor
+from agent.directories import make_directory
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.programs.child import Launch, Starter
 from agent.programs.environment import passed_on
@@ -34,6 +35,7 @@ from gossip.names import NAME_RULE, is_name
 log = logging.getLogger(__name__)
 
 # One that crashed runs again soon, unless it does so all the time.
+LOGS_MODE = 0o750
 RUNNING = frozenset({AppState.RUNNING, AppState.WAITING})
 
 
@@ -94,7 +96,7 @@ class AppHost:
         if self._is_open:
             return
         self._is_open = True
-        self._logs.mkdir(parents=True, exist_ok=True, mode=0o750)
+        make_directory(self._logs, LOGS_MODE)
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         if any(name not in self._versions and not self._is_own_file(name) for name in due):
             await self._look_around()

@@ -17,6 +17,7 @@ from agent.net.trial import Trial
 from agent.slices import collect
 from agent.store.salvage import damaged_files
 from agent.wall_clock import boot_time
+from edge_apps import builtin
 from gossip.ids import NodeId, format_cluster_id
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Doctor:
             *device,
             *self._look_inside(),
             running.apps(await agent.apps.list()),
+            await self._program_users(),
             *clocks.examine(told.clocks_s, agent.identity.node_id, names),
             *await matrix.examine(ways, names, ports, self._are_apart()),
             families.examine({each.name: each.addresses for each in agent.members if each.is_live}),
@@ -95,6 +97,14 @@ class Doctor:
         silent = [node for node in told.asked if node not in told.views][:TRIALS_MAX]
         tried = await asyncio.gather(*map(self._agent.driver.try_stream, silent))
         return {node: trial for node, trial in zip(silent, tried, strict=True) if trial}
+
+    async def _program_users(self) -> Finding:
+        agent = self._agent
+        programs = [name for name in agent.apps.running() if name not in builtin.NAMES]
+        if agent.config.events.handlers or agent.config.queries.handlers:
+            programs.append("handlers")
+        lacking = (await agent.programs.apartness()).lacking if programs else ""
+        return running.program_users(programs, lacking, is_issuer=agent.identity.is_issuer)
 
     def _are_apart(self) -> Callable[[NodeId, NodeId], bool]:
         return families.apart({each.id: each.addresses for each in self._agent.members})

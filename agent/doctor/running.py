@@ -227,6 +227,23 @@ def uplink(status: UplinkStatus) -> Finding:
     )
 
 
+def program_users(programs: Sequence[str], lacking: str, *, is_issuer: bool) -> Finding:
+    """Look whether programs that did not come with Covey could read this node's keys.
+
+    ``lacking`` says why they have no users of their own; empty if they have.
+    """
+    if not programs or not lacking:
+        told = "have users of their own" if programs else "come with Covey"
+        return ok("program-users", f"all programs that run here {told}.")
+    keys = "this node's keys, and the authority's," if is_issuer else "this node's keys"
+    return warn(
+        "program-users",
+        f"{', '.join(programs)} could read {keys} and the agent's memory: {lacking}.",
+        "As a service the agent gives each a user of its own: `covey service install`. Else run "
+        "only what you trust with all that.",
+    )
+
+
 def apps(running: Iterable[AppStatus]) -> Finding:
     """Look for apps that end again and again."""
     failing = sorted(app.name for app in running if app.state == AppState.FAILING)

@@ -6,11 +6,13 @@ else's.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.exits import NO, AgentError
+from agent.programs import launched
 
 PACKAGED = Path(__file__).with_name("files")
 IN_REPOSITORY = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
@@ -18,9 +20,13 @@ IN_REPOSITORY = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
 MARK = "# Written by `covey service install`, and removed by `covey service uninstall`."
 USER = "covey"
 UNIT = "covey.service"
+APP_UNIT = "covey-app@.service"
+APP_SOCKET = "covey-app.socket"
 
 # Relative to the root of the file system: a test has a root of its own.
 UNIT_FILE = Path("etc/systemd/system") / UNIT
+APP_UNIT_FILE = UNIT_FILE.with_name(APP_UNIT)
+APP_SOCKET_FILE = UNIT_FILE.with_name(APP_SOCKET)
 NO_USER_NAMESPACES_FILE = Path("etc/systemd/system/covey.service.d/10-no-user-namespaces.conf")
 USERS_FILE = Path("etc/sysusers.d/covey.conf")
 LAUNCHER_FILE = Path("usr/local/bin/covey")
@@ -30,7 +36,8 @@ COMPLETION_FILES = {
     "fish": Path("usr/local/share/fish/vendor_completions.d/covey.fish"),
 }
 EVERY_FILE = (
-    *(USERS_FILE, UNIT_FILE, NO_USER_NAMESPACES_FILE, LAUNCHER_FILE),
+    *(USERS_FILE, UNIT_FILE, APP_UNIT_FILE, APP_SOCKET_FILE),
+    *(NO_USER_NAMESPACES_FILE, LAUNCHER_FILE),
     *COMPLETION_FILES.values(),
 )
 FILE_MODE, PROGRAM_MODE = 0o644, 0o755
@@ -78,6 +85,8 @@ def contents(program: Path, completions: Mapping[str, str]) -> dict[Path, Conten
     return {
         USERS_FILE: marked(shipped("covey.sysusers")),
         UNIT_FILE: marked(unit(program)),
+        APP_UNIT_FILE: marked(app_unit()),
+        APP_SOCKET_FILE: marked(shipped(APP_SOCKET)),
         **{place: marked(script) for place, script in scripts.items()},
     }
 
@@ -96,9 +105,21 @@ def marked(text: str, mode: int = FILE_MODE) -> Content:
 
 def unit(program: Path) -> str:
     """Return the unit, with the program's path on this machine. Raises AgentError."""
-    command = f"ExecStart={quoted(str(program))} run"
-    text, count = re.subn(r"^ExecStart=.*$", lambda _: command, shipped(UNIT), flags=re.MULTILINE)
-    assert count == 1, "the unit starts one program"
+    return _starting(shipped(UNIT), f"{quoted(str(program))} run")
+
+
+def app_unit() -> str:
+    """Return the unit of the agent's programs, with the path of our interpreter.
+
+    Raises AgentError.
+    """
+    return _starting(shipped(APP_UNIT), f"{quoted(sys.executable)} -P -m {launched.__name__}")
+
+
+def _starting(text: str, command: str) -> str:
+    line = f"ExecStart={command}"
+    text, count = re.subn(r"^ExecStart=.*$", lambda _: line, text, flags=re.MULTILINE)
+    assert count == 1, "a unit starts one program"
     return text
 
 

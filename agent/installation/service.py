@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from agent.exits import NOT_PERMITTED, AgentError
 from agent.installation.files import (
+    APP_SOCKET,
+    APP_SOCKET_FILE,
     EVERY_FILE,
     LAUNCHER_FILE,
     NO_USER_NAMESPACES,
@@ -71,13 +73,15 @@ class Service:
 
     def start(self) -> None:
         """Start the service now and at each boot; one that runs is started anew."""
-        self._system.systemctl("enable", "--quiet", UNIT)
-        self._system.systemctl("restart", UNIT)
+        self._system.systemctl("enable", "--quiet", APP_SOCKET, UNIT)
+        self._system.systemctl("restart", APP_SOCKET, UNIT)
 
     def uninstall(self) -> Iterator[Change]:
         """Stop the service, and remove what ``install`` put in place, but neither data nor user."""
         if is_ours(self._root / UNIT_FILE):
             self._system.systemctl("disable", "--quiet", "--now", UNIT)
+        if is_ours(self._root / APP_SOCKET_FILE):
+            self._system.systemctl("disable", "--quiet", "--now", APP_SOCKET)
         for place in EVERY_FILE:
             if is_ours(self._root / place):
                 yield self._remove(place)

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.directories import make_directory
 from agent.programs.child import AsThisUser, Ends, Launch, Process
 
 USERS = range(61184, 65520)
@@ -40,20 +41,16 @@ class AsOwnUsers:
 
     def _user(self, name: str) -> tuple[int, Path]:
         """Return the number and the directory of a program. Raises OSError."""
-        old = os.umask(0)
-        try:
-            self._homes.mkdir(mode=PARENT_MODE, parents=True, exist_ok=True)
-            home = self._homes / name
-            if not home.exists():
-                self._make(home)
-        finally:
-            os.umask(old)
+        make_directory(self._homes, PARENT_MODE)
+        home = self._homes / name
+        if not home.exists():
+            self._make(home)
         return home.stat(follow_symlinks=False).st_uid, home
 
     def _make(self, home: Path) -> None:
         taken = {each.stat(follow_symlinks=False).st_uid for each in self._homes.iterdir()}
         user = next(user for user in USERS if user not in taken and not _is_somebody(user))
-        home.mkdir(mode=HOME_MODE)
+        make_directory(home, HOME_MODE)
         os.chown(home, user, user, follow_symlinks=False)
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from agent import exits
+from agent.directories import ABOVE_MODE, make_directory
 from agent.exits import AgentError
 
 DIRECTORY_MODE = 0o700
@@ -59,9 +60,10 @@ def sync_directory(path: Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory that only its owner can enter; its parents get the usual mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Make a directory that only its owner can enter. Raises FileExistsError if it is there."""
+    make_directory(path.parent, ABOVE_MODE)
     path.mkdir(mode=DIRECTORY_MODE)
+    path.chmod(DIRECTORY_MODE)
 
 
 def put_in_place(staged: Path, target: Path) -> None:

@@ -24,6 +24,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from agent import exits
+from agent.directories import make_directory
 from agent.exits import AgentError
 from agent.security.private_files import DIRECTORY_MODE, replace_private
 
@@ -114,7 +115,7 @@ def _keep(path: Path, data: bytes) -> None:
     """Write a spare. That it cannot be written is no reason to go without the file itself."""
     spare = _spare(path)
     try:
-        spare.parent.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        make_directory(spare.parent, DIRECTORY_MODE)
         replace_private(spare, _digest(data) + data)
     except OSError as error:
         log.warning("no spare was made of %s: %s", path, error)

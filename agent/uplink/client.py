@@ -16,7 +16,6 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt import client as mqtt
@@ -24,6 +23,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from agent.config import read_secret
+from agent.credentials import file_at
 from agent.exits import BAD_CONFIG, AgentError
 from agent.settings import UplinkSettings
 from agent.uplink import reasons
@@ -308,13 +309,14 @@ def tls_context(settings: UplinkSettings) -> ssl.SSLContext | None:
     if not settings.tls:
         return None
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        authority = file_at(settings.ca_file) if settings.ca_file else None
+        context = ssl.create_default_context(cafile=authority)
         # Python 3.13 refuses whoever made their own certificates without the extensions that RFC
         # 5280 asks for, as openssl long did by itself. A broker that was good enough on Debian 12
         # is on Debian 13; the chain, its dates and its names are checked on both.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if settings.certificate_file:
-            context.load_cert_chain(settings.certificate_file, settings.key_file)
+            context.load_cert_chain(file_at(settings.certificate_file), file_at(settings.key_file))
     except (OSError, ssl.SSLError) as error:
         raise AgentError(
             f"The uplink's TLS files cannot be used: {error}.",
@@ -329,10 +331,10 @@ def _password(settings: UplinkSettings) -> str | None:
     if not settings.password_file:
         return None
     try:
-        return Path(settings.password_file).read_text().rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_secret(file_at(settings.password_file))
+    except AgentError as error:
         raise AgentError(
-            f"The uplink's password file cannot be read: {error}.",
-            hint="Check password_file in [uplink] and who may read it.",
-            status=BAD_CONFIG,
-        ) from error
+            f"The uplink's password file cannot be used: {error.message}.",
+            hint=f"Check password_file in [uplink]: {error.hint}.",
+            status=error.status,
+        ) from None

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.programs.users import USERS
 from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
+from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
 
@@ -119,6 +121,72 @@ def test_it_runs_under_all_its_restrictions(ash: Device) -> None:
     state = json.loads(ash.run("covey service status -o json", "bob"))
     assert {state["installed"], state["current"], state["enabled"]} == {True}
     assert state["active"] == "active"
+
+
+SPY = """
+import os
+from edge_apps import App, Context
+from edge_apps.client import ApiError, Client, ClientError
+
+app = App("spy")
+
+def tried(what):
+    try:
+        return what()
+    except (OSError, ClientError) as error:
+        return type(error).__name__
+
+@app.every("1s")
+def look(context: Context) -> None:
+    agent = open("/srv/agent").read().strip()
+    door = Client(os.environ["COVEY_SOCKET"])
+    print("spied",
+        tried(lambda: open("/var/lib/covey/identity/authority.key").read()),
+        tried(lambda: open(f"/proc/{agent}/mem", "rb").read(1)),
+        tried(lambda: Client("/run/covey/covey.sock").get("/api/v1/members")),
+        tried(lambda: door.post("/api/v1/tokens", {})),
+        len(door.get("/api/v1/members")["members"]),
+        os.getuid(), os.getcwd(), "SECRET" in os.environ, flush=True)
+    context.publish("spied", 1)
+"""
+
+
+def test_apps_are_users_of_their_own(ash: Device) -> None:
+    """The agent's keys, its memory and its own socket are out of their reach."""
+    ash.attempt(f"sudo {PROGRAM} init greenhouse", "ada")
+    install(ash, "--now")
+    ash.run("cat > /srv/spy.py", text=SPY)
+    config = '[apps.spy]\npath = "/srv/spy.py"\n[queries.handlers]\nwho = ["/usr/bin/id", "-u"]\n'
+    ash.run("cat > /etc/covey/covey.toml", text=config)
+    drop_in = "/etc/systemd/system/covey.service.d/secret.conf"
+    secret = "[Service]\nEnvironment=SECRET=x\n"
+    ash.run(f"mkdir -p {Path(drop_in).parent}; cat > {drop_in}", text=secret)
+    ash.run("systemctl daemon-reload; systemctl restart covey")
+    ash.await_unit("ActiveState", "active")
+    ash.run("systemctl show --property=MainPID --value covey > /srv/agent")
+    log = ash.await_output("covey app log spy", "spied", within_s=60)
+    seen = log.split("spied ")[1].split()[:8]
+    denied, memory, socket, tokens, members, user, directory, leaked = seen
+    assert denied == "PermissionError"
+    assert memory in ("PermissionError", "FileNotFoundError")
+    assert socket == "AgentForbidden"
+    assert tokens == "ApiError"
+    assert (members, directory, leaked) == ("1", "/tmp", "False")
+    assert int(user) in USERS
+    asked = ash.run("covey query who -o json").splitlines()[0]
+    assert any(f'"{user}' in asked for user in USERS), asked
+    found = json.loads(ash.attempt("covey doctor -o json").stdout)["checks"]
+    assert [each["status"] for each in found if each["id"] == "program-users"] == ["ok"]
+    [app] = [
+        each["pid"]
+        for each in json.loads(ash.run("covey app list -o json"))["apps"]
+        if each["name"] == "spy"
+    ]
+    ash.run("kill -9 $(systemctl show --property=MainPID --value covey)")
+    ends = f"the process {app} ends with its agent"
+    eventually(lambda: ash.attempt(f"kill -0 {app}").returncode, bool, 60.0, ends)
+    ash.run(f"rm -r {Path(drop_in).parent} /etc/covey/covey.toml; systemctl daemon-reload")
+    ash.run("systemctl restart covey")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import agent.config
 import agent.notation
 import agent.takes
-from agent import hiding, sound_files
+from agent import credentials, hiding, sound_files
 from agent.config import Config, Unusable, load, read_secret, replaced, unapplied
 from agent.config_check import in_few_words, problems
 from agent.exits import BAD_CONFIG, AgentError
@@ -461,3 +461,27 @@ door = ["curl", "--password=hunter2"]
     assert shown["apps.tapo.options.nested"] == [{"client-secret": hiding.HIDDEN, "host": "lan"}]
     assert shown["apps.tapo.options.passage"] == "north"
     assert shown["apps.tapo.options.keyboard"] == "de"
+
+
+# ---- credentials of systemd ---------------------------------------------------------------------
+
+
+def test_a_credential_is_where_systemd_puts_it(tmp_path: Path) -> None:
+    assert doctest.testmod(credentials).failed == 0
+    sealed = "${CREDENTIALS_DIRECTORY}/broker-password"
+    (tmp_path / "broker-password").write_text("hunter2\n")
+    (tmp_path / "broker-password").chmod(0o440)
+    place = credentials.file_at(sealed, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert read_secret(place) == "hunter2"
+    with pytest.raises(AgentError, match="started with none") as caught:
+        credentials.file_at(sealed, {})
+    assert "LoadCredentialEncrypted" in caught.value.hint
+
+
+def test_a_credential_is_no_missing_file_outside_of_the_service(
+    paths: Paths, tmp_path: Path
+) -> None:
+    config = written(paths, "[uplink]\npassword_file = '${CREDENTIALS_DIRECTORY}/x'\n")
+    assert not list(problems(config, {}))
+    [problem] = problems(config, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert f"cannot read {tmp_path}/x" in problem.message

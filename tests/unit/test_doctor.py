@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agent.doctor import clocks, device, families, matrix, running, streams
-from agent.doctor.findings import Finding, Status
+from agent.doctor.findings import Finding, Status, ok
 from agent.doctor.matrix import Way
 from agent.doctor.messages import CODEC, Seen, View, ViewAsk
 from agent.net.interfaces import Interface
@@ -242,6 +242,19 @@ def test_who_calls_itself_otherwise_is_named() -> None:
     found = running.names([honest, liar])
     assert found.status is Status.WARN
     assert "birch (as root)" in found.message
+
+
+def test_programs_that_could_read_the_keys_are_named() -> None:
+    apart = running.program_users(["scale"], "", is_issuer=True)
+    assert (apart.status, apart.id) == (Status.OK, "program-users")
+    assert running.program_users([], "the agent does not run as root", is_issuer=True) == ok(
+        "program-users", "all programs that run here come with Covey."
+    )
+    seen = running.program_users(["scale", "handlers"], "it is no service", is_issuer=True)
+    assert seen.status is Status.WARN
+    assert "scale, handlers could read this node's keys, and the authority's," in seen.message
+    assert "it is no service" in seen.message
+    assert "authority" not in running.program_users(["a"], "x", is_issuer=False).message
 
 
 def test_an_agent_that_stands_still_is_told_where() -> None:

@@ -5,6 +5,7 @@ systemd is played by a table of answers; a real one says the same in ``tests/dev
 
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from agent.cli import service as command
 from agent.exits import NO, NOT_FOUND, NOT_PERMITTED, AgentError
 from agent.installation import system as machine
 from agent.installation.files import (
+    APP_SOCKET_FILE,
+    APP_UNIT_FILE,
     COMPLETION_FILES,
     LAUNCHER_FILE,
     MARK,
@@ -70,11 +73,14 @@ def files_below(root: Path) -> set[Path]:
 def test_everything_is_put_in_place(tmp_path: Path) -> None:
     system = PlayedSystem()
     done = install(tmp_path, system)
-    places = {USERS_FILE, UNIT_FILE, LAUNCHER_FILE, *COMPLETION_FILES.values()}
+    units = {UNIT_FILE, APP_UNIT_FILE, APP_SOCKET_FILE}
+    places = {USERS_FILE, *units, LAUNCHER_FILE, *COMPLETION_FILES.values()}
     assert {Path(place) for place in done} == files_below(tmp_path) == places
     assert set(done.values()) == {"written"}
     assert system.asked == ["users", "daemon-reload"]
     assert f"ExecStart={PROGRAM} run\n" in (tmp_path / UNIT_FILE).read_text()
+    started = f"ExecStart={quoted(sys.executable)} -P -m agent.programs.launched\n"
+    assert started in (tmp_path / APP_UNIT_FILE).read_text()
     assert (tmp_path / COMPLETION_FILES["zsh"]).read_text().startswith("#compdef covey\n")
 
 
@@ -209,7 +215,8 @@ def test_uninstall_removes_what_install_put_there(tmp_path: Path) -> None:
     removed = {change.place for change in Service(PROGRAM, system, tmp_path).uninstall()}
     assert files_below(tmp_path) == {mine.relative_to(tmp_path)}
     assert tmp_path / LAUNCHER_FILE in removed
-    assert system.asked == ["disable --quiet --now covey.service", "daemon-reload"]
+    both = ("covey.service", "covey-app.socket")
+    assert system.asked == [*(f"disable --quiet --now {each}" for each in both), "daemon-reload"]
 
 
 def test_uninstall_leaves_what_others_put_there(tmp_path: Path) -> None:
@@ -218,7 +225,7 @@ def test_uninstall_leaves_what_others_put_there(tmp_path: Path) -> None:
     system = PlayedSystem()
     assert list(Service(PROGRAM, system, tmp_path).uninstall())
     assert files_below(tmp_path) == {UNIT_FILE}
-    assert system.asked == ["daemon-reload"]
+    assert system.asked == ["disable --quiet --now covey-app.socket", "daemon-reload"]
     assert not list(Service(PROGRAM, system, tmp_path).uninstall())
 
 

@@ -22,14 +22,17 @@ import yaml
 from agent import exits
 from agent.installation.files import NO_USER_NAMESPACES, PACKAGED, shipped
 from agent.installation.trial import NO_USER, NOT_EXECUTED
+from agent.programs.starting import SEEN_BY_SERVICES, SERVICE_SOCKET
 from agent.settings import SECTIONS, AppSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = ROOT / "packaging" / "systemd" / "covey.service"
+APP_UNIT = UNIT.with_name("covey-app@.service")
+APP_SOCKET = UNIT.with_name("covey-app.socket")
 USERS = UNIT.with_name("covey.sysusers")
 CONTAINERFILE = ROOT / "packaging" / "container" / "Containerfile"
 COMPOSE = ROOT / "deploy" / "compose" / "compose.yaml"
-EXPOSURE_MAX = 2.0
+EXPOSURE_MAX, APP_EXPOSURE_MAX = 2.0, 2.0
 
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="needs Debian's systemd for systemd-analyze"
@@ -44,9 +47,13 @@ def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def _unit() -> dict[str, list[str]]:
-    """Return the unit's directives; one that stands twice has two values."""
+    return _directives(UNIT)
+
+
+def _directives(file: Path) -> dict[str, list[str]]:
+    """Return a unit's directives; one that stands twice has two values."""
     directives: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in file.read_text().splitlines():
         if "=" in line and not line.startswith(("#", ";")):
             name, value = line.split("=", 1)
             directives.setdefault(name, []).append(value)
@@ -62,18 +69,45 @@ def test_unit_is_hardened() -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("drop_in", ["", "hardware.conf", "no user namespaces"])
+def test_unit_of_programs_is_hardened() -> None:
+    result = _run("systemd-analyze", "security", "--offline=true", "--no-pager", APP_UNIT)
+    exposure = re.search(r"exposure level for covey-app@\S*: ([\d.]+)", result.stdout)
+    assert exposure, result.stdout + result.stderr
+    assert float(exposure.group(1)) <= APP_EXPOSURE_MAX
+
+
+@needs_systemd
+@pytest.mark.parametrize("drop_in", ["", NO_USER_NAMESPACES], ids=["whole", "no user namespaces"])
 def test_unit_is_understood(drop_in: str, tmp_path: Path) -> None:
     """systemd warns about a directive that it does not know, and goes on without it."""
     unit = UNIT.read_text().replace("/usr/local/bin/covey", "/bin/true")
-    if drop_in == "hardware.conf":
-        unit += (UNIT.parent / drop_in).read_text()
-    elif drop_in:
-        unit += NO_USER_NAMESPACES
-    (tmp_path / UNIT.name).write_text(unit)
+    (tmp_path / UNIT.name).write_text(unit + drop_in)
     result = _run("systemd-analyze", "verify", "--man=no", tmp_path / UNIT.name)
     complaints = [line for line in result.stderr.splitlines() if UNIT.name in line]
     assert not complaints, "\n".join(complaints)
+
+
+@needs_systemd
+@pytest.mark.parametrize("drop_in", ["", "hardware.conf"])
+def test_units_of_programs_are_understood(drop_in: str, tmp_path: Path) -> None:
+    unit = APP_UNIT.read_text() + ((UNIT.parent / drop_in).read_text() if drop_in else "")
+    (tmp_path / APP_UNIT.name).write_text(unit)
+    (tmp_path / APP_SOCKET.name).write_text(APP_SOCKET.read_text())
+    result = _run("systemd-analyze", "verify", "--man=no", tmp_path / APP_SOCKET.name)
+    complaints = [line for line in result.stderr.splitlines() if "covey-app" in line]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_programs_are_users_of_their_own() -> None:
+    """The agent may order; it gains nothing by it, and the programs get nothing of its own."""
+    unit, door = _directives(APP_UNIT), _directives(APP_SOCKET)
+    assert unit["DynamicUser"] == ["yes"]
+    assert unit["StandardInput"] == ["socket"]
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
+    assert unit["BindPaths"] == [f"/run/covey/apps:{SEEN_BY_SERVICES}"]
+    assert door["ListenStream"] == [str(SERVICE_SOCKET)]
+    assert (door["SocketUser"], door["SocketMode"]) == (["covey"], ["0600"])
+    assert _unit()["CapabilityBoundingSet"] == [""], "the agent itself may become nobody"
 
 
 def test_unit_keeps_its_promises() -> None:
@@ -109,7 +143,7 @@ def test_wheel_carries_what_the_service_needs() -> None:
     """``covey service install`` looks for its files beside itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     carried = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    for path in (UNIT, USERS):
+    for path in (UNIT, APP_UNIT, APP_SOCKET, USERS):
         inside = PACKAGED.relative_to(ROOT) / path.name
         assert carried[str(path.relative_to(ROOT))] == str(inside)
         assert shipped(path.name) == path.read_text()

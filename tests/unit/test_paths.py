@@ -1,5 +1,7 @@
 """Where an agent keeps its files, for each kind of caller."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,31 @@ def test_made_directories_are_private(tmp_path: Path) -> None:
     paths.create()
     assert paths.data.stat().st_mode & 0o777 == 0o700
     paths.create()  # twice does no harm
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077, 0o777])
+def test_directories_have_their_mode_whatever_the_mask_is(tmp_path: Path, mask: int) -> None:
+    paths = Paths.find(tmp_path / "new" / "far" / "down", {})
+    before = os.umask(mask)
+    try:
+        paths.create()
+    finally:
+        os.umask(before)
+    for place, mode in (
+        (paths.data, 0o700),
+        (paths.runtime, 0o755),
+        (paths.runtime.parent, 0o755),
+        (tmp_path / "new", 0o755),
+    ):
+        assert stat.S_IMODE(place.stat().st_mode) == mode, place
+
+
+def test_nobody_makes_directories_past_the_mask() -> None:
+    """``mkdir`` with a mode alone gives another one under another mask."""
+    allowed = {"directories.py", "private_files.py", "service.py", "fleet.py", "stage.py"}
+    agent = Path(__file__).parents[2] / "agent"
+    found = {file.name for file in agent.rglob("*.py") if ".mkdir(" in file.read_text()}
+    assert found <= allowed
 
 
 def test_where_nothing_can_be_made(tmp_path: Path) -> None:

@@ -174,6 +174,7 @@ def test_a_refusal_is_shown_until_it_is_over(tmp_path: Path) -> None:
 def test_bad_credentials_are_said_and_waited_out(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\n")
+    password.chmod(0o600)
 
     async def scenario() -> None:
         options: dict[str, Any] = {"username": "pi", "password_file": str(password)}
@@ -302,6 +303,17 @@ def test_files_that_do_not_fit_are_refused_at_the_start(options: dict[str, Any])
         PahoLink(UplinkSettings(host="h", **options), "id")
     assert caught.value.status == BAD_CONFIG
     assert "[uplink]" in caught.value.hint
+
+
+def test_a_password_that_everybody_reads_is_refused(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    password.chmod(0o644)
+    settings = UplinkSettings(host="h", username="u", password_file=str(password))
+    with pytest.raises(AgentError, match="everybody may read") as caught:
+        PahoLink(settings, "id")
+    assert "chmod 600" in caught.value.hint
+    assert "secret" not in caught.value.message.replace("secret in", "")
 
 
 def test_a_host_that_drops_packets_says_nothing_about_versions(
