@@ -4,7 +4,7 @@
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -13,26 +13,24 @@ from gossip.ids import NodeId
 from gossip.sim.disk import Disk
 from gossip.state import handover, ownership, reads, replica, takeover
 from gossip.state.comparison import Comparisons, Pass
-from gossip.state.handover import Handover
 from gossip.state.messages import Message
 from gossip.state.ownership import Ownership, Stage
 from gossip.state.post import Post
 from gossip.state.progress import Progress
 from gossip.state.records import KeyState, join_contexts
-from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
 from gossip.state.writes import Writes
 from tests.sim.owners import MUST_HAPPEN, Violation, run
 
 SLICE = range(60)
 VACUITY = range(300)
-CAUGHT_WITHIN = 3_000
+CAUGHT_WITHIN = range(2_000)
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
 
 
-def run_all(seeds: range) -> Counter[str]:
+def run_all(seeds: Iterable[int]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for seed in seeds:
         counts += run(seed).counts
@@ -100,14 +98,6 @@ def _reads_from_those_who_join(patch: Patch) -> None:
     patch.setattr(Replica, "is_complete", lambda self, p, reg: self.me in reg.table[p].holders)
 
 
-def _does_not_wait_for_who_leaves(patch: Patch) -> None:
-    def may_advance(self: Ownership, done: frozenset[NodeId], members: Any) -> bool:
-        return self.stage is Stage.LEAVING or original(self, done, members)
-
-    original = Ownership.may_advance
-    patch.setattr(Ownership, "may_advance", may_advance)
-
-
 def _is_complete_without_asking(patch: Patch) -> None:
     patch.setattr(handover, "completed", lambda each, me, *_: takeover.goal(each, me))
 
@@ -121,23 +111,6 @@ def _is_complete_after_any_pass(patch: Patch) -> None:
 
 def _answers_reads_before_it_is_complete(patch: Patch) -> None:
     patch.setattr(Replica, "is_complete", lambda self, p, reg: self.me in reg.table[p].readers)
-
-
-def _takes_any_epoch(patch: Patch) -> None:
-    def agrees(self: Registrar, question: Any, partition: int, peer: NodeId, now: float) -> bool:
-        return True
-
-    patch.setattr(Registrar, "agrees", agrees)
-
-
-def _lets_go_at_once(patch: Patch) -> None:
-    def adopted(self: Handover, now: float) -> None:
-        original(self, now)
-        for partition in list(self._letting_go):
-            self._let_go(partition)
-
-    original = Handover.adopted
-    patch.setattr(Handover, "adopted", adopted)
 
 
 def _tells_the_issuer_nothing(patch: Patch) -> None:
@@ -213,21 +186,26 @@ def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
     patch.setattr(takeover, "_hears_enough_to_heal", lambda *_: True)
 
 
-MUTATIONS: list[Mutation] = [
-    _places_new_owners_at_once, _remembers_one_step_alone, _counts_only_who_is_left,
-    _writes_to_the_old_owners_alone, _writes_to_the_new_owners_alone, _reads_from_those_who_join,
-    _does_not_wait_for_who_leaves, _is_complete_without_asking, _is_complete_after_any_pass,
-    _answers_reads_before_it_is_complete, _takes_any_epoch, _lets_go_at_once,
-    _tells_the_issuer_nothing, _counts_one_acknowledgement_as_enough, _speaks_before_the_disk,
-    _reads_without_weighing, _absorbs_the_clock_first,
-    _forgets_records_and_keeps_the_clock, _merges_by_union, _says_nothing_of_a_loss,
-    _takes_a_damaged_copy_for_a_sound_one,
-]  # fmt: skip
+FOUND_BY: dict[Mutation, int] = {
+    _places_new_owners_at_once: 2, _remembers_one_step_alone: 291, _counts_only_who_is_left: 272,
+    _writes_to_the_old_owners_alone: 13, _writes_to_the_new_owners_alone: 75,
+    _reads_from_those_who_join: 8, _is_complete_without_asking: 12,
+    _is_complete_after_any_pass: 362, _answers_reads_before_it_is_complete: 0,
+    _tells_the_issuer_nothing: 0, _counts_one_acknowledgement_as_enough: 13,
+    _speaks_before_the_disk: 28, _reads_without_weighing: 2, _absorbs_the_clock_first: 0,
+    _forgets_records_and_keeps_the_clock: 11, _merges_by_union: 0, _says_nothing_of_a_loss: 92,
+    _takes_a_damaged_copy_for_a_sound_one: 96,
+}  # fmt: skip
+"""The seed that once noticed saves time; when it does no more, another one must.
+
+What no schedule meets by chance has schedules of its own: ``tests/unit/test_state_takeover.py``,
+``test_state_weighing.py``, ``test_state_damage.py``.
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda f: f.__name__.strip("_"))
+@pytest.mark.parametrize("mutate", FOUND_BY, ids=lambda f: f.__name__.strip("_"))
 def test_each_rule_is_needed(monkeypatch: Patch, mutate: Mutation) -> None:
     mutate(monkeypatch)
     with pytest.raises(Violation, match="SEED"):
-        run_all(range(CAUGHT_WITHIN))
+        run_all((FOUND_BY[mutate], *CAUGHT_WITHIN))

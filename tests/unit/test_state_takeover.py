@@ -1,10 +1,12 @@
 """When a copy is complete, by what it has heard; and what is told to the issuer meanwhile."""
 
+import msgspec
 import pytest
 
 from gossip.state.ownership import Ownership, Stage
-from gossip.state.registry import admit
-from gossip.state.requests import Put
+from gossip.state.registrar import Registrar
+from gossip.state.registry import Registry, admit
+from gossip.state.requests import Get, Put
 from gossip.state.takeover import Copy, completed, has_done
 from tests.unit.state_net import FIRST, Net, node, registry_of
 
@@ -91,3 +93,60 @@ def test_joins_in_a_row_share_their_steps() -> None:
     assert net.registry.is_settled
     steps = net.registry.epoch - 4
     assert steps <= 6, f"three stages for all of them, and some for who came between: {steps}"
+
+
+def succeeded_by(registry: Registry, *table: Ownership) -> Registry:
+    lineage = (registry.mark, *registry.lineage)
+    return msgspec.structs.replace(registry, epoch=registry.epoch + 1, table=table, lineage=lineage)
+
+
+def acknowledges_what_nobody_reads() -> bool:
+    """Whether a write under an old entry is acknowledged, and a read under a newer one misses it.
+
+    3 has not heard that 4 is to follow it, and reaches 2 alone, which has heard, and has given 4
+    all that it had.
+    """
+    settled = (Ownership((1, 2, 3), 1),)
+    first = msgspec.structs.replace(registry_of([1, 2, 3, 4], 1), table=settled)
+    net = Net(first)
+    joining = Ownership((1, 2, 3), 2, 0, (1, 2, 4), 2)
+    second = succeeded_by(first, joining)
+    third = succeeded_by(second, msgspec.structs.replace(joining, since=3))
+    net.cut = {frozenset((1, 3)), frozenset((3, 4))}
+    net.adopt(second, 1, 2, 4)
+    net.run(0.09)
+    assert net.planes[4].replica.copy(0).complete_for == 2
+    written = net.ask(3, Put("k", b"v", timeout_s=2.0))
+    net.isolate(2)
+    net.isolate(3)
+    net.adopt(third, 1, 4)
+    read = net.ask(4, Get("k"))
+    assert read.outcome == "ok"
+    return written.outcome == "ok" and not net.values(read)
+
+
+def test_who_follows_a_registry_takes_nothing_under_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not acknowledges_what_nobody_reads()
+    monkeypatch.setattr(Registrar, "agrees", lambda *_: True)
+    assert acknowledges_what_nobody_reads(), "sealing is needed"
+
+
+def test_the_new_ones_are_left_alone_when_no_majority_of_the_old_ones_can_read() -> None:
+    """2 and 3 read under the registry of before while the others write without them: too early."""
+    first = msgspec.structs.replace(registry_of(ALL, 1), table=(Ownership((1, 2, 3), 1),))
+    joining = succeeded_by(first, Ownership((1, 2, 3), 2, 0, (1, 4, 5), 2))
+    leaving = succeeded_by(joining, Ownership((1, 2, 3), 3, 0, (1, 4, 5), 2))
+    early = succeeded_by(leaving, Ownership((1, 4, 5), 4, 2))
+    net = Net(first)
+    net.adopt(joining)
+    net.run(0.09)
+    net.cut = {frozenset((one, other)) for one in (2, 3) for other in (1, 4, 5)}
+    net.adopt(early, 1, 4, 5)
+    assert net.ask(4, Put("k", b"v")).outcome == "ok"
+    assert net.values(net.ask(3, Get("k"))) == [], "it is acknowledged, and 2 and 3 have not heard"
+    [ownership] = leaving.table
+    assert not ownership.may_advance(frozenset({1, 4, 5}), ALL), "so this must not come to pass"
+    assert ownership.may_advance(frozenset({1, 2}), ALL)
+    assert ownership.may_advance(frozenset({1}), (1, 2, 4, 5)), "who was removed is asked no more"
