@@ -16,11 +16,11 @@ under a new actor: the old one vouched for records that are not here any more.
 
 import random
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
+from zlib import crc32
 
 from gossip.clock import HybridClock
 from gossip.errors import SetAside
-from gossip.ids import NodeId
+from gossip.ids import UINT64_MAX, NodeId
 from gossip.machine import Instant, Persist
 from gossip.state.dots import Actor, Coverage, Dot, PartitionClock
 from gossip.state.records import (
@@ -50,7 +50,7 @@ from gossip.state.takeover import NO_EPOCH, Copy
 from gossip.trials import OnTrial, trusted
 
 ACTOR_BITS = 64
-TITLE_MARK_BYTES, TITLE_KEY_CHARACTERS = 8, 100
+TITLE_KEY_CHARACTERS = 100
 
 Listener = Callable[[str, Record, Record, int], None]
 """(key, record before, record after, token): called for each change of live versions."""
@@ -58,9 +58,9 @@ Listener = Callable[[str, Record, Record, int], None]
 
 def title_of(key: str, state: KeyState) -> str:
     """Return what a state of a key is called while it is on trial; another write has another."""
-    told = repr((key, sorted(state.dots()), state.context)).encode()
-    mark = blake2b(told, digest_size=TITLE_MARK_BYTES).hexdigest()
-    return f"record {mark} of {key[:TITLE_KEY_CHARACTERS]}"
+    # Of numbers alone, so that it is the same in every process; a text's hash is not.
+    mark = hash((crc32(key.encode()), state.dots(), state.context)) & UINT64_MAX
+    return f"record {mark:016x} of {key[:TITLE_KEY_CHARACTERS]}"
 
 
 class Partition:

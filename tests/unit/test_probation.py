@@ -167,6 +167,11 @@ def refusing(*refused: str) -> tuple[list[str], Callable[[str, Callable[[], None
 
 
 STATE = KeyState((Version(7, 1, 5, b"v"),), ((7, 1),), ())
+TITLED = """
+from gossip.state.records import KeyState, Version
+from gossip.state.replica import title_of
+print(title_of("k", KeyState((Version(7, 1, 5, b"v"),), ((7, 1),), ())), end="")
+"""
 
 
 def test_a_write_has_one_name_wherever_it_comes_from_and_another_write_has_another() -> None:
@@ -175,6 +180,9 @@ def test_a_write_has_one_name_wherever_it_comes_from_and_another_write_has_anoth
     assert record_title("l", STATE) != record_title("k", STATE)
     other = KeyState((Version(7, 2, 5, b"v"),), ((7, 2),), ())
     assert record_title("k", other) != record_title("k", STATE)
+    elsewhere_too = [sys.executable, "-c", TITLED]
+    told = {subprocess.run(elsewhere_too, check=True, capture_output=True).stdout for _ in "ab"}
+    assert told == {record_title("k", STATE).encode()}, "in every process"
     assert event_title(Event(1, 2, 3, 4, "n", b"")) == event_title(Event(1, 2, 3, 9, "m", b"x"))
     assert hearsay.title_of(1, 2, 3, 4) != hearsay.title_of(1, 2, 3, 5)
 
