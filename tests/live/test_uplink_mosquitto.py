@@ -56,10 +56,15 @@ allow_anonymous true
 """
 
 
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
+def eventually(
+    condition: Callable[[], bool], what: str, progress: Callable[[], int] = lambda: 0
+) -> None:
+    """Wait for a condition, for as long as there is progress, and ``WAIT_S`` without any."""
+    seen, deadline = progress(), time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < deadline, f"still not: {what}"
+        if (now := progress()) != seen:
+            seen, deadline = now, time.monotonic() + WAIT_S
+        assert time.monotonic() < deadline, f"still not: {what}; so far {seen}"
         time.sleep(0.01)
 
 
@@ -123,6 +128,10 @@ class Collector:
         self._client.loop_start()
         assert self.ready.wait(WAIT_S)
 
+    def count(self) -> int:
+        """Return how much has arrived, repetitions included."""
+        return len(self.arrivals)
+
     def stop(self) -> None:
         self._client.disconnect()
         self._client.loop_stop()
@@ -160,8 +169,10 @@ def test_nothing_accepted_is_lost_when_broker_and_agent_are_killed(
                 child.wait()
                 boot += 1
                 child = start_child(path, broker.port, boot)
-        assert child.wait(WAIT_S) == 0
-        eventually(lambda: len(distinct(collector)) >= TOTAL, f"all of {TOTAL} arrived")
+        eventually(lambda: child.poll() is not None, "all is delivered", collector.count)
+        assert child.returncode == 0
+        what = f"all of {TOTAL} arrived"
+        eventually(lambda: len(distinct(collector)) >= TOTAL, what, collector.count)
     finally:
         child.kill()
         child.wait()
