@@ -21,7 +21,14 @@ USERS = range(61184, 65520)
 """systemd's range of dynamic users (systemd.exec(5), "DynamicUser=")."""
 HOME_MODE, PARENT_MODE = 0o700, 0o711
 TRIAL_S = 30.0
-TRIAL = "import os, sys, edge_apps; sys.exit(not os.access(sys.argv[1], os.X_OK))"
+INTERPRETER = (sys.executable, "-P", "-c")
+TRIAL = """
+import os, sys
+sys.base_prefix == sys.argv[2] or sys.exit("another Python")
+import edge_apps
+os.access(sys.argv[1], os.X_OK) or sys.exit("shut")
+"""
+"""An interpreter whose own library is shut to a user starts with another's, if there is one."""
 
 
 class AsOwnUsers:
@@ -70,7 +77,7 @@ def why_not(directory: Path) -> str:
         return "the agent does not run as root"
     if shutil.which("setpriv") is None:
         return "setpriv (util-linux) is not installed"
-    command = as_user(USERS[0], (sys.executable, "-P", "-c", TRIAL, str(directory)))
+    command = as_user(USERS[0], (*INTERPRETER, TRIAL, str(directory), sys.base_prefix))
     try:
         done = subprocess.run(  # noqa: S603 - nothing in it is anybody else's
             command, capture_output=True, timeout=TRIAL_S, cwd="/", check=False

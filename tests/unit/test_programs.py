@@ -318,6 +318,14 @@ def test_a_directory_that_others_cannot_enter_is_found(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     assert "cannot enter" in users.why_not(closed)
+
+
+@needs_root
+def test_a_library_that_others_cannot_read_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter goes on with the library of another one then, of whatever version."""
+    monkeypatch.setattr(sys, "base_prefix", "/elsewhere")
+    assert "cannot run" in users.why_not(Path("/run"))
+    monkeypatch.setattr(users, "TRIAL", "")
     assert users.why_not(Path("/run")) == ""
 
 
