@@ -43,7 +43,7 @@ from gossip.membership.events import EventDelivered
 from gossip.membership.members import MemberChanged
 from gossip.membership.queries import QueryHeard
 from gossip.membership.sentinels import SentinelsChanged
-from gossip.node import Node
+from gossip.node import REGISTRY_FRAMES, Node
 from gossip.state.messages import CODEC, RegistryOffer
 from gossip.state.requests import (
     Completed,
@@ -226,6 +226,14 @@ class Driver:
     def registry_frame(self) -> bytes:
         """Return the frame that shows our registry."""
         return CODEC.encode(RegistryOffer(self.node.state.signed))
+
+    def overheard(self, frame: bytes, shown: Shown) -> None:
+        """Take in of somebody who was not let in which registry it follows, and nothing else."""
+        with contextlib.suppress(Malformed):
+            if tag_of(frame) in REGISTRY_FRAMES:
+                self._receive_frame(frame, shown.node)
+                return
+        self.counts["frames_dropped/stranger"] += 1
 
     def knocked(self, shown: Shown) -> None:
         """Take note of somebody who was not let in."""

@@ -283,7 +283,9 @@ class Issuer:
     async def renew(self, renewal: Renewal) -> tuple[bytes, NewRegistry]:
         """Return a new certificate for a node of the registry, and the registry that names it.
 
-        The serial that the node uses stays good beside it. Raises AgentError, RemoteError.
+        The serial that the node uses stays good beside it. Who asks twice with one serial gets the
+        same twice: whoever passed a renewal on could else take from a node what it uses by now.
+        Raises AgentError, RemoteError.
         """
         from agent.security import certificates
 
@@ -303,6 +305,8 @@ class Issuer:
                     "Join again with a token: `covey token create`.",
                     exits.NOT_PERMITTED,
                 )
+            if renewal.serial in entry.serials[1:]:  # asked again: an answer got lost, or a replay
+                return NewRegistry(current.epoch, signed, entry.id)
             in_use = renewal.serial if entry.shows(renewal.serial) else None
             serials = (serial, in_use) if in_use else (serial,)
             entry = msgspec.structs.replace(entry, serials=serials)

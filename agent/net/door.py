@@ -32,5 +32,11 @@ class Door(Protocol):
     def registry_frame(self) -> bytes:
         """Return the frame that shows our registry."""
 
+    def overheard(self, frame: bytes, shown: Shown) -> None:
+        """Take in what somebody says who was not let in: which registry it follows, no more.
+
+        Its id may be that of a node that belongs: a certificate that was replaced names it, too.
+        """
+
     def knocked(self, shown: Shown) -> None:
         """Take note of somebody who was not let in. Never from within a call of the node."""

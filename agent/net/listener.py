@@ -219,7 +219,7 @@ class Listener:
         writer.write(framed(self._door.registry_frame()))
         await writer.drain()
         for _ in range(STRANGER_FRAMES_MAX):
-            self._on_frame(await read_frame(reader), shown.node)
+            self._door.overheard(await read_frame(reader), shown)
             if self._door.admits(shown):
                 return
 

@@ -176,7 +176,13 @@ class ControlStore:
         return self.database.read(_registry)
 
     async def save_registry(self, epoch: int, signed: bytes) -> bool:
-        """Keep a signed registry unless a newer one is there; tell whether it was kept."""
+        """Keep a signed registry unless a newer one is there; tell whether it was kept.
+
+        Strangers can make an issuer call this: where there is nothing to keep, nothing is written.
+        """
+        kept = self.registry()
+        if kept is not None and kept[0] >= epoch:
+            return False
         return await self._write(lambda rows: _save_registry(rows, epoch, signed))
 
     def peers(self) -> list[Peer]:

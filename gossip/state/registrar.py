@@ -122,6 +122,8 @@ class Registrar:
         if epoch > ours:
             self._lag(peer, epoch, now)
             return
+        if peer not in self.members:
+            return  # anybody who has the covey's secret can invent senders; see strangers.py
         behind = ours - epoch
         known = self.mark if behind == 0 else (*self.registry.lineage, b"")[:behind][-1]
         if known and short_mark_of(known) != short_mark:

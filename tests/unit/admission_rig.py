@@ -114,6 +114,9 @@ class Nobody:
     def registry_frame(self) -> bytes:
         raise AssertionError("no member dials here")
 
+    def overheard(self, _frame: bytes, _shown: Shown) -> None:
+        raise AssertionError("no member dials here")
+
     def knocked(self, _shown: Shown) -> None:
         raise AssertionError("no member dials here")
 

@@ -11,6 +11,7 @@ import pytest
 
 from agent.driver import Driver
 from agent.exits import AgentError
+from agent.net.door import Shown
 from agent.net.sockets import Sockets, open_sockets
 from agent.net.stream import Streams
 from agent.net.udp import UdpEndpoint
@@ -387,6 +388,20 @@ def test_frames_go_to_the_node_or_to_their_route(run: Run) -> None:
         assert rig.routed == [(b"\x91\x58", 7)], "only of who is in the registry"
         assert rig.counts["frames_dropped/stranger"] == 1
         assert rig.counts["frames_dropped/malformed"] == 1
+
+    run(scenario)
+
+
+def test_of_a_certificate_that_was_replaced_a_registry_alone_is_heard(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        shown = Shown(7, b"serial of yesterday")
+        for frame in (b"\x91\x20", b"\x91\x36", b"\x91\x58", b"junk"):
+            rig.driver.overheard(frame, shown)
+        assert rig.node.calls == []
+        assert rig.routed == [], "though the node 7 belongs"
+        assert rig.counts["frames_dropped/stranger"] == 4
+        rig.driver.overheard(b"\x91\x30", shown)
+        assert rig.node.calls == [("frame", b"\x91\x30", 7)]
 
     run(scenario)
 

@@ -209,3 +209,12 @@ def test_a_certificate_that_either_side_renewed_is_good() -> None:
     entry = merge(ours, ours.mark, theirs, theirs.mark).node(2)
     assert entry is not None
     assert entry.serials == (b"a" * SERIAL_BYTES, b"b" * SERIAL_BYTES)
+
+
+def test_invented_senders_are_offered_nothing() -> None:
+    one = One(chain(base(), 4))
+    for stranger in range(1000, 2000):
+        one.it.heard(stranger, one.it.registry.epoch, 7, 101.0)
+        one.it.heard(stranger, one.it.registry.epoch - 1, 7, 101.0)
+    assert one.said() == []
+    assert one.heard(chain(base(), 5), 101.0, peer=PEER) != [], "who belongs may show a fork"

@@ -121,6 +121,22 @@ def test_one_that_failed_in_between_costs_the_one_in_use_nothing(tmp_path: Path)
     asyncio.run(scenario())
 
 
+def test_a_renewal_that_is_sent_again_takes_nothing_from_the_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            assert made.desk._issuer is not None
+            seen_by_a_relay = renewing.application(who)
+            certificate, fresh = await made.desk._issuer.renew(seen_by_a_relay)
+            who.renew(certificate)
+            again, registry = await made.desk._issuer.renew(seen_by_a_relay)
+            assert entry_of(made, who).shows(serial_in_use(who)), "it is not locked out"
+            assert registry.signed == fresh.signed, "and nobody is told anything new"
+            assert certificates.serial_of(again) == certificates.serial_of(certificate)
+
+    asyncio.run(scenario())
+
+
 def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ class End:
         self.guests = 0
         self.strangers: set[NodeId] = set()
         self.knocks: list[NodeId] = []
+        self.overheard_frames: list[tuple[NodeId, bytes]] = []
 
     @property
     def address(self) -> Address:
@@ -78,6 +79,9 @@ class End:
 
     def registry_frame(self) -> bytes:
         return b"registry of " + self.who.node_name.encode()
+
+    def overheard(self, frame: bytes, shown: Shown) -> None:
+        self.overheard_frames.append((shown.node, frame))
 
     def knocked(self, shown: Shown) -> None:
         self.knocks.append(shown.node)

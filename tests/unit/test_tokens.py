@@ -9,18 +9,20 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
+from agent.admission import renewing
 from agent.admission.guessing import FORGOTTEN_S, ORIGINS_MAX, WrongTokens
 from agent.admission.issuing import Issuer
-from agent.admission.messages import GUEST_CODEC, Admission
-from agent.admission.proof import is_proven, prove
+from agent.admission.messages import GUEST_CODEC, Admission, Refused
+from agent.admission.proof import is_proven, prove, sign_renewal
 from agent.admission.terms import Terms
 from agent.admission.tokens import Token, hash_secret, new_token, parse_token
 from agent.exits import AgentError
 from agent.security import certificates
+from agent.store.control_copy import copy_of
 from gossip.errors import Malformed
 from gossip.ids import format_node_id
 from gossip.state.registry import open_registry
-from tests.unit.admission_rig import Member, issuer, refusal
+from tests.unit.admission_rig import Member, issuer, proven, refusal
 
 
 async def offered(made: Member, token: Token, **changed: object) -> AgentError | None:
@@ -158,6 +160,28 @@ def test_who_shows_wrong_tokens_waits(
 
     assert asyncio.run(scenario()) >= 0.05 * (1 + 2 + 4 + 8)
     assert sum("does not know this token" in each.getMessage() for each in caplog.records) == 1
+
+
+def test_nothing_is_written_for_who_is_nobody(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await made.join(
+                await made.desk.create_token(Terms(3600)), tmp_path / "b" / "identity", "pi2"
+            )
+            await made.store._copy.finish()
+            copy = copy_of(tmp_path / "a" / "control.db")
+            before, committed = copy.stat().st_mtime_ns, made.store.database.counts.total()
+            renewal = renewing.application(who)
+            with pytest.raises(AgentError):
+                await made.desk.renew(sign_renewal(renewal, Ed25519PrivateKey.generate()))
+            wrong = new_token(made.identity.cluster_id, bytes(32))
+            verdict = await made.desk._decide(proven(wrong, renewal.request, 1000), "192.0.2.1")
+            assert isinstance(verdict, Refused)
+            await made.store._copy.finish()
+            assert copy.stat().st_mtime_ns == before
+            assert made.store.database.counts.total() == committed
+
+    asyncio.run(scenario())
 
 
 def test_delays_grow_and_are_forgotten() -> None:
