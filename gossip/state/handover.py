@@ -65,7 +65,8 @@ class Handover:
         for partition in self._replica.occupied() | set(self._replica.holdings):
             if me not in self._ownership(partition).holders:
                 self._letting_go[partition] = set()
-        for partition in self._replica.damaged - set(self._takeovers) - set(self._letting_go):
+        # Whoever only copies has acknowledged nothing yet that counts, so nothing of it is missed.
+        for partition in self._replica.damaged - set(self._letting_go):
             if goal(self._ownership(partition), me) is None:
                 self._replica.write_off(partition)
         self._due = now if self._takeovers or self._letting_go else None

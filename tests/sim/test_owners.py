@@ -190,7 +190,7 @@ FOUND_BY: dict[Mutation, int] = {
     _places_new_owners_at_once: 2, _remembers_one_step_alone: 291, _counts_only_who_is_left: 272,
     _writes_to_the_old_owners_alone: 13, _writes_to_the_new_owners_alone: 75,
     _reads_from_those_who_join: 8, _is_complete_without_asking: 12,
-    _is_complete_after_any_pass: 362, _answers_reads_before_it_is_complete: 0,
+    _is_complete_after_any_pass: 237, _answers_reads_before_it_is_complete: 1457,
     _tells_the_issuer_nothing: 0, _counts_one_acknowledgement_as_enough: 13,
     _speaks_before_the_disk: 28, _reads_without_weighing: 2, _absorbs_the_clock_first: 0,
     _forgets_records_and_keeps_the_clock: 11, _merges_by_union: 0, _says_nothing_of_a_loss: 92,
