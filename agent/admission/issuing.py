@@ -31,7 +31,7 @@ from agent.admission.messages import (
     Renewal,
     TokenShown,
 )
-from agent.admission.proof import check_renewal, is_proven
+from agent.admission.proof import check_signed, is_proven
 from agent.admission.terms import Terms, check_place, check_terms
 from agent.admission.tokens import hash_secret, new_token
 from agent.exits import AgentError
@@ -196,6 +196,7 @@ class Issuer:
 
         try:
             subject, key = certificates.read_request(admission.request)
+            check_signed(admission, key)
         except RemoteError as error:
             raise AgentError(
                 f"the signing request was refused: {error}; nothing was changed.",
@@ -290,7 +291,7 @@ class Issuer:
         from agent.security import certificates
 
         subject, key = certificates.read_request(renewal.request)
-        check_renewal(renewal, key)
+        check_signed(renewal, key)
         self._check_clock(renewal.clock_ms / 1000)
         serial = certificates.new_serial()
 

@@ -204,7 +204,7 @@ class Joining:
             zone=applicant.zone,
             replaces=applicant.replaces,
         )
-        return prove(unproven, hash_secret(token.token_id, token.secret))
+        return prove(unproven, hash_secret(token.token_id, token.secret), self.key)
 
     def _accept(self, verdict: object, authority: bytes) -> Credentials:
         """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""

@@ -46,6 +46,7 @@ Status = Annotated[int, msgspec.Meta(ge=1, le=125)]
 Words = Annotated[str, msgspec.Meta(max_length=WORDS_CHARACTERS_MAX)]
 TokenId = Annotated[bytes, msgspec.Meta(min_length=TOKEN_ID_BYTES, max_length=TOKEN_ID_BYTES)]
 Proof = Annotated[bytes, msgspec.Meta(max_length=PROOF_BYTES)]
+Signature = Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=80):
@@ -72,6 +73,8 @@ class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
     zone: str
     replaces: bool = False
     """It takes the name and the place of a node that is gone."""
+    signature: Signature = b""
+    """Of the key that the request names, over all else but the proof: it asks for itself, now."""
 
     def __repr__(self) -> str:
         return f"Admission(token {self.token_id.hex()})"
@@ -131,7 +134,7 @@ class Renewal(msgspec.Struct, frozen=True, array_like=True, tag=108):
     request: bytes
     serial: Serial
     clock_ms: int
-    signature: Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]
+    signature: Signature
 
 
 class Renewed(msgspec.Struct, frozen=True, array_like=True, tag=109):

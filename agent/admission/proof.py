@@ -4,6 +4,10 @@ Members pass admissions on to the issuer. A secret that went through their hands
 device of theirs, so what goes through is a keyed hash (BLAKE2, RFC 7693) of everything else in the
 admission, under what the issuer keeps of the secret. It is good for this signing request alone,
 whose private key stays on the device, and for this name, zone and weight.
+
+A signing request says the same whenever it is sent, and by whomever. So whoever asks signs what it
+asks for, with the time: else somebody with a token could show the request of a node that belongs,
+and be given the covey's keys in its place, again and again, though it was removed itself.
 """
 
 import hashlib
@@ -16,13 +20,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from agent.admission.messages import PROOF_BYTES, Admission, Renewal
 from gossip.errors import Forged
 
-RENEWAL_CONTEXT = b"covey renewal v1\x00"
+CONTEXTS: dict[type[Admission | Renewal], bytes] = {
+    Admission: b"covey admission v1\x00",
+    Renewal: b"covey renewal v1\x00",
+}
 """Put before what is signed: a signature for one purpose must never pass for another."""
 
 
-def prove(admission: Admission, secret_hash: bytes) -> Admission:
-    """Return the admission with its proof; ``secret_hash``: what ``hash_secret`` returned."""
-    return msgspec.structs.replace(admission, proof=_proof(admission, secret_hash))
+def prove(admission: Admission, secret_hash: bytes, key: Ed25519PrivateKey) -> Admission:
+    """Return the admission signed by the device's key, and with its proof.
+
+    ``secret_hash``: what ``hash_secret`` returned.
+    """
+    signed = msgspec.structs.replace(admission, signature=key.sign(_signed_part(admission)))
+    return msgspec.structs.replace(signed, proof=_proof(signed, secret_hash))
 
 
 def is_proven(admission: Admission, secret_hash: bytes) -> bool:
@@ -40,16 +51,16 @@ def sign_renewal(renewal: Renewal, key: Ed25519PrivateKey) -> Renewal:
     return msgspec.structs.replace(renewal, signature=key.sign(_signed_part(renewal)))
 
 
-def check_renewal(renewal: Renewal, key: bytes) -> None:
-    """Raise Forged unless whoever has this public key asks for it now.
-
-    The signing request alone would not do: it says the same whenever it is sent.
-    """
+def check_signed(asked: Admission | Renewal, key: bytes) -> None:
+    """Raise Forged unless whoever has this public key asks for it."""
     try:
-        Ed25519PublicKey.from_public_bytes(key).verify(renewal.signature, _signed_part(renewal))
+        Ed25519PublicKey.from_public_bytes(key).verify(asked.signature, _signed_part(asked))
     except InvalidSignature:
-        raise Forged("the renewal is not signed by the key that it is for") from None
+        raise Forged("what is asked for is not signed by the key that it is for") from None
 
 
-def _signed_part(renewal: Renewal) -> bytes:
-    return RENEWAL_CONTEXT + msgspec.msgpack.encode(msgspec.structs.replace(renewal, signature=b""))
+def _signed_part(asked: Admission | Renewal) -> bytes:
+    bare = msgspec.structs.replace(asked, signature=b"")
+    if isinstance(bare, Admission):
+        bare = msgspec.structs.replace(bare, proof=b"")
+    return CONTEXTS[type(asked)] + msgspec.msgpack.encode(bare)

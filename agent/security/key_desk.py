@@ -33,6 +33,7 @@ import msgspec
 
 from agent import exits, watched
 from agent.exits import AgentError
+from agent.net.limits import QuietLog
 from agent.security.key_messages import (
     CODEC,
     KeyMessage,
@@ -152,6 +153,7 @@ class KeyDesk:
         self._begun = asyncio.Event()
         self._stepped_at = 0.0
         self._forced = False
+        self._quiet = QuietLog(log)
 
     # ---- life -----------------------------------------------------------------------------------
 
@@ -313,7 +315,8 @@ class KeyDesk:
                     await self._adopt(ring)
             except RemoteError as error:
                 self.counts[f"keyrings_refused/{type(error).__name__.lower()}"] += 1
-                log.warning("refused a keyring of %s: %s", format_node_id(peer), error)
+                told = format_node_id(peer), error
+                self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
                 return
             except OSError:
                 self.counts["keyrings_refused/not_saved"] += 1

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.admission.desk import AdmissionDesk
 from agent.admission.joining import join
@@ -158,9 +159,9 @@ def leftovers(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()] if directory.exists() else []
 
 
-def proven(token: Token, request: bytes, clock_ms: int) -> Admission:
+def proven(token: Token, request: bytes, clock_ms: int, key: Ed25519PrivateKey) -> Admission:
     unproven = Admission(token.token_id, b"", request, clock_ms, 1.0, "")
-    return prove(unproven, hash_secret(token.token_id, token.secret))
+    return prove(unproven, hash_secret(token.token_id, token.secret), key)
 
 
 async def refusal(made: Member, token: str, directory: Path, name: str = "pi2") -> AgentError:

@@ -450,7 +450,7 @@ def test_a_removed_node_does_not_come_back_with_its_old_token(tmp_path: Path) ->
             subject = certificates.Subject(made.identity.cluster_id, 77, "pi2")
             request = certificates.make_request(key, subject)
             clock_ms = int(time.time() * 1000)
-            admission = proven(token, request, clock_ms)
+            admission = proven(token, request, clock_ms, key)
             _, first = await made.desk._issuer.admit(admission, (), "here")
             _, again = await made.desk._issuer.admit(admission, (), "here")
             assert first == again, "asking again changes nothing"
@@ -473,9 +473,10 @@ def test_a_node_id_that_somebody_else_has_is_refused(tmp_path: Path) -> None:
             token = parse_token(await made.desk.create_token(Terms(3600, 1)))
             theirs = made.identity.node_id
             subject = certificates.Subject(made.identity.cluster_id, theirs, "pi2")
-            request = certificates.make_request(Ed25519PrivateKey.generate(), subject)
+            key = Ed25519PrivateKey.generate()
+            request = certificates.make_request(key, subject)
             clock_ms = int(time.time() * 1000)
-            admission = proven(token, request, clock_ms)
+            admission = proven(token, request, clock_ms, key)
             with pytest.raises(AgentError, match="belongs to another node") as caught:
                 await made.desk._issuer.admit(admission, (), "here")
             assert caught.value.status == exits.NAME_TAKEN

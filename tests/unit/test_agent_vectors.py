@@ -30,7 +30,9 @@ PEERS = (
     admission.KnownPeer(7, "pi", (Address("192.0.2.7", 7747), Address("2001:db8::7", 7747))),
     admission.KnownPeer(MAX, "Gr.-_0", ()),
 )
-ADMISSION = admission.Admission(b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed")
+ADMISSION = admission.Admission(
+    b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
+)
 GRANTED = admission.Granted("barn", b"certificate", b"keyring", b"registry", PEERS)
 TERMS = Terms(60.0, 1, "pi9", "shed", 1.5)
 TOKEN = admission.TokenShown(

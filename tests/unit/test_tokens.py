@@ -18,6 +18,7 @@ from agent.admission.terms import Terms
 from agent.admission.tokens import Token, hash_secret, new_token, parse_token
 from agent.exits import AgentError
 from agent.security import certificates
+from agent.security.identity import read_private_key
 from agent.store.control_copy import copy_of
 from gossip.errors import Malformed
 from gossip.ids import format_node_id
@@ -30,11 +31,12 @@ async def offered(made: Member, token: Token, **changed: object) -> AgentError |
     assert made.desk._issuer is not None
     node_id, name = changed.pop("node_id", 77), changed.pop("name", "pi2")
     subject = certificates.Subject(made.identity.cluster_id, node_id, name)  # type: ignore[arg-type]
-    request = certificates.make_request(Ed25519PrivateKey.generate(), subject)
+    key = Ed25519PrivateKey.generate()
+    request = certificates.make_request(key, subject)
     clock_ms = int(time.time() * 1000)
     unproven = Admission(token.token_id, b"", request, clock_ms, 1.0, "")
     unproven = msgspec.structs.replace(unproven, **changed)
-    admission = prove(unproven, hash_secret(token.token_id, token.secret))
+    admission = prove(unproven, hash_secret(token.token_id, token.secret), key)
     try:
         await made.desk._issuer.admit(admission, (), "here")
     except AgentError as error:
@@ -135,7 +137,8 @@ def test_a_proof_is_for_one_admission(tmp_path: Path, field: str) -> None:
     """A member that passes it on can change nothing, and cannot use it for a device of its own."""
     token = new_token(bytes(16), bytes(32))
     secret_hash = hash_secret(token.token_id, token.secret)
-    admission = prove(Admission(token.token_id, b"", b"csr", 1000, 1.0, "shed"), secret_hash)
+    unproven = Admission(token.token_id, b"", b"csr", 1000, 1.0, "shed")
+    admission = prove(unproven, secret_hash, Ed25519PrivateKey.generate())
     assert is_proven(admission, secret_hash)
     other = {"request": b"theirs", "weight": 9.0, "zone": "attic", "clock_ms": 1001}[field]
     assert not is_proven(msgspec.structs.replace(admission, **{field: other}), secret_hash)
@@ -162,6 +165,24 @@ def test_who_shows_wrong_tokens_waits(
     assert sum("does not know this token" in each.getMessage() for each in caplog.records) == 1
 
 
+def test_whose_request_is_shown_by_somebody_else_lets_nobody_in(tmp_path: Path) -> None:
+    """One token let two devices in. One is removed, and has seen what the other asked with."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            text = await made.desk.create_token(Terms(3600, 2))
+            who = await made.join(text, tmp_path / "b" / "identity", "pi2")
+            seen, token = renewing.application(who).request, parse_token(text)
+            thief, now_ms = Ed25519PrivateKey.generate(), int(time.time() * 1000)
+            with pytest.raises(AgentError, match="not signed by the key"):
+                await made.desk._issuer.admit(proven(token, seen, now_ms, thief), (), "here")
+            own = proven(token, seen, now_ms, read_private_key(who.key_file))
+            await made.desk._issuer.admit(own, (), "here")
+
+    asyncio.run(scenario())
+
+
 def test_nothing_is_written_for_who_is_nobody(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
@@ -175,7 +196,9 @@ def test_nothing_is_written_for_who_is_nobody(tmp_path: Path) -> None:
             with pytest.raises(AgentError):
                 await made.desk.renew(sign_renewal(renewal, Ed25519PrivateKey.generate()))
             wrong = new_token(made.identity.cluster_id, bytes(32))
-            verdict = await made.desk._decide(proven(wrong, renewal.request, 1000), "192.0.2.1")
+            verdict = await made.desk._decide(
+                proven(wrong, renewal.request, 1000, Ed25519PrivateKey.generate()), "192.0.2.1"
+            )
             assert isinstance(verdict, Refused)
             await made.store._copy.finish()
             assert copy.stat().st_mtime_ns == before
