@@ -1,8 +1,16 @@
 """Streams with those whose certificate is of the covey, and whom the registry does not know."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+from agent.driver import Driver
+from agent.net.door import Shown
+from gossip.node import Node
+from gossip.state.admitted import SERIAL_BYTES, Admitted
+from gossip.state.registry import admit, found
 from tests.unit.test_stream import End, eventually, pair
 
 
@@ -58,3 +66,16 @@ def test_open_streams_end_when_the_registry_drops_the_peer(tmp_path: Path) -> No
             await eventually(lambda: two.counts["streams/ended"] >= 1)
 
     asyncio.run(scenario())
+
+
+def test_the_door_asks_the_registry_for_the_node_and_for_its_certificate() -> None:
+    former, current = b"0" * SERIAL_BYTES, b"1" * SERIAL_BYTES
+    entry = Admitted(2, "bob", serials=(current,))
+    registry = admit(found(bytes(16), Admitted(1, "ada"), 4), entry)
+    node = SimpleNamespace(state=SimpleNamespace(registry=registry))
+    nothing = cast("Any", None)
+    driver = Driver(cast("Node", node), nothing, nothing, nothing, Counter())
+    assert driver.admits(Shown(2, current))
+    assert not driver.admits(Shown(2, former)), "it was replaced"
+    assert not driver.admits(Shown(1, current)), "it is somebody else's"
+    assert not driver.admits(Shown(3, current))
