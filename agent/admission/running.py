@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agent import exits
 from agent.admission.messages import KnownPeer
@@ -15,6 +15,8 @@ from gossip.state.admitted import Admitted
 from gossip.state.requests import FORK_REASON
 
 PEERS_MAX = 32
+HEARD_WITHIN_S = 30.0
+"""So long after a start who was not heard yet is taken to be there."""
 LOOK_S = 0.05
 FRESH_S = 120.0
 """Nobody founds a covey, backs it up, lets somebody in and restores it in two minutes."""
@@ -23,8 +25,14 @@ FRESH_S = 120.0
 class RunningCovey:
     """Implements the desk's ``Covey`` on a driver and its node."""
 
-    def __init__(self, driver: Driver, identity: Identity) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        identity: Identity,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._identity = identity
+        self._clock, self._began = clock, clock()
         self._driver, self._node = driver, driver.node
 
     def issuers(self) -> list[NodeId]:
@@ -51,9 +59,17 @@ class RunningCovey:
         ]
 
     def there(self) -> frozenset[NodeId]:
-        """Return the members that are alive, or asleep."""
+        """Return the members that are alive, or asleep.
+
+        After a start nobody has been heard, and nobody is held for gone on account of that.
+        """
         members = self._node.swim.members
-        return frozenset(each.id for each in members if not each.state.is_departed)
+        there = frozenset(each.id for each in members if not each.state.is_departed)
+        if self._clock() - self._began >= HEARD_WITHIN_S:
+            return there
+        return there.union(self._node.state.registry.ids()).difference(
+            each.id for each in members if each.state.is_departed
+        )
 
     def entry(self, node: NodeId) -> Admitted | None:
         """Return a node's place in the registry."""

@@ -31,14 +31,18 @@ def merge(ours: Registry, our_mark: Mark, theirs: Registry, their_mark: Mark) ->
         for mine, other in zip(ours.table, theirs.table, strict=True)
     )
     given_up = (their_mark, *theirs.lineage)
-    merged = following(msgspec.structs.replace(ours, epoch=epoch), nodes, table)
+    both = following(msgspec.structs.replace(ours, epoch=epoch), nodes, table)
     # Where their epochs go further than ours, theirs stand in for those that we never had.
     lineage = (*given_up[: epoch - ours.epoch], our_mark, *ours.lineage)
+    # What both have in common was not given up, and would push out what an earlier fork gave up:
+    # a registry of that one could then be shown as a new fork.
+    fork = [mark for mark in given_up if mark not in ours.lineage]
+    ended = dict.fromkeys((*fork, *ours.merged, *theirs.merged))
     return msgspec.structs.replace(
-        merged,
+        both,
         removed=removed,
         lineage=lineage[:LINEAGE_MAX],
-        merged=(*given_up, *ours.merged, *theirs.merged)[:LINEAGE_MAX],
+        merged=tuple(ended)[:LINEAGE_MAX],
     )
 
 

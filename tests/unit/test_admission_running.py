@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 from typing import cast
 
-from agent.admission.running import PEERS_MAX, RunningCovey
+from agent.admission.running import HEARD_WITHIN_S, PEERS_MAX, RunningCovey
 from agent.driver import Driver
 from agent.security.identity import Identity
 from gossip.machine import Address
+from gossip.membership.messages import Dead
 from tests.unit.membership_solo import ME, Solo, alive, where
 
 DOCKER = Address("172.17.0.1", 7747)
@@ -23,3 +24,21 @@ def test_a_newcomer_is_told_of_the_nearest_and_where_their_packets_come_from() -
     assert [peer.id for peer in told[:2]] == [ME, 59]
     assert len(told) == PEERS_MAX
     assert told[1].addresses == (where(59), DOCKER)
+
+
+def test_whom_an_issuer_has_not_heard_since_it_started_is_not_gone() -> None:
+    """Its restart would else be the moment to take somebody's place with a token."""
+    solo = Solo()
+    solo.hear(2, alive(2), source=where(2))
+    solo.hear(3, alive(3), source=where(3))
+    solo.hear(2, Dead(3, 1, 1, 2))
+    now = [100.0]
+    registry = SimpleNamespace(ids=lambda: (ME, 2, 3, 4))
+    around = SimpleNamespace(swim=solo.swim, state=SimpleNamespace(registry=registry))
+    driver = cast("Driver", SimpleNamespace(node=around))
+    covey = RunningCovey(driver, cast("Identity", None), lambda: now[0])
+    assert covey.there() >= {2, 4}
+    assert 3 not in covey.there(), "whose death is known"
+    now[0] += HEARD_WITHIN_S
+    assert 2 in covey.there()
+    assert 4 not in covey.there()

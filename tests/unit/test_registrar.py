@@ -13,7 +13,7 @@ from gossip.state.merging import merge
 from gossip.state.messages import CODEC, FORKED, Fetch, Message, Refused, RegistryAsk, RegistryOffer
 from gossip.state.post import Post
 from gossip.state.registrar import Registrar, short_mark_of
-from gossip.state.registry import Registry, admit, remove
+from gossip.state.registry import Registry, admit, amend, remove
 from gossip.state.requests import Get, Put, RegistryForked, Rejected
 from tests.unit.state_net import Net, node, registry_of, sign, verify
 
@@ -209,6 +209,20 @@ def test_a_certificate_that_either_side_renewed_is_good() -> None:
     entry = merge(ours, ours.mark, theirs, theirs.mark).node(2)
     assert entry is not None
     assert entry.serials == (b"a" * SERIAL_BYTES, b"b" * SERIAL_BYTES)
+
+
+def test_a_fork_that_was_mended_is_none_again_after_the_next_one() -> None:
+    """Anybody can keep a registry that was given up, and show it again."""
+    start = base()
+    for _ in range(LINEAGE_MAX):
+        start = amend(start, start.nodes[0])
+    ours, given_up = chain(start, 4), chain(start, 5)
+    mended = merge(ours, ours.mark, given_up, given_up.mark)
+    ours, theirs = chain(mended, 6), chain(mended, 7)
+    one = One(merge(ours, ours.mark, theirs, theirs.mark))
+    for old in (given_up, theirs):
+        assert not one.it.adopt(sign(old), 101.0)
+        assert one.it.rival is None
 
 
 def test_invented_senders_are_offered_nothing() -> None:
