@@ -13,7 +13,7 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
-KEYS = 40
+KEYS = 10
 
 
 def knows(agent: AgentProcess, name: str) -> bool:

@@ -12,7 +12,7 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
-KEYS, BOOTS = 20, 4
+KEYS, BOOTS = 10, 2
 
 
 def back_up(agent: AgentProcess) -> None:
