@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from agent.logs import LimitedLog
 from agent.programs.child import AsThisUser, Launch, Starter, start
 from agent.programs.environment import passed_on
 from agent.settings import HandlerSettings
@@ -56,6 +57,7 @@ class Handlers:
         self._counts = counts
         self._turns = asyncio.Semaphore(settings.concurrency)
         self._waiting = 0
+        self._quiet = LimitedLog(log)
 
     def find(self, name: str) -> list[Sequence[str]]:
         """Return the commands for events or queries of this name; table keys may be globs."""
@@ -80,7 +82,8 @@ class Handlers:
         finally:
             self._waiting -= 1
         if not outcome.is_ok:
-            log.warning("handler %s: %s", command[0], outcome.output.decode(errors="replace"))
+            why = outcome.output.decode(errors="replace")
+            self._quiet.warning(command[0], "handler %s: %s", command[0], why)
         return outcome
 
     async def _run(

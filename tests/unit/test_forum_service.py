@@ -283,6 +283,22 @@ def test_only_so_many_handlers_run_and_wait() -> None:
     run(test)
 
 
+def test_a_handler_that_fails_each_time_is_told_of_now_and_then(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Events come as often as their sender likes."""
+
+    async def test() -> None:
+        counts: Counter[str] = Counter()
+        handlers = Handlers(HandlerSettings(handlers={"x": ["/bin/false"]}), 100, counts)
+        for _n in range(5):
+            await handlers.run(["/bin/false"], b"", {})
+        assert counts["handlers/failed"] == 5
+
+    run(test)
+    assert sum("/bin/false" in each.getMessage() for each in caplog.records) == 1
+
+
 def test_a_sender_sees_its_own_event_at_once() -> None:
     """An event is held back for a second; whoever looks meanwhile waits for it."""
 
