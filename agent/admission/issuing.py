@@ -61,6 +61,8 @@ from gossip.state.requests import OwnersReady
 
 CLOCK_DIFFERENCE_MAX_S = 300.0
 EXPIRY_LOOK_S = 60.0
+RENEWED_AGAIN_S = 60.0
+"""How often at most a node gets a new serial: each makes a registry, which all are offered."""
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,7 @@ class Issuer:
         self._identity, self._store, self._wall_clock = identity, store, wall_clock
         self._latest_s = wall_clock()
         self._looked_at = time.monotonic()
+        self._renewed_at: dict[NodeId, float] = {}
 
     async def create_token(self, terms: Terms, maker: str) -> str:
         """Return a token for nodes that join under these terms. Raises AgentError."""
@@ -308,13 +311,24 @@ class Issuer:
                 )
             if renewal.serial in entry.serials[1:]:  # asked again: an answer got lost, or a replay
                 return NewRegistry(current.epoch, signed, entry.id)
+            self._check_renewed_at(entry.id)
             in_use = renewal.serial if entry.shows(renewal.serial) else None
             serials = (serial, in_use) if in_use else (serial,)
             entry = msgspec.structs.replace(entry, serials=serials)
             return self._sign(follow(payload, amend(current, entry)), entry.id)
 
         fresh = await self._store.change_registry(change)
+        self._renewed_at[fresh.node_id] = time.monotonic()
         return self._certificate(fresh), fresh
+
+    def _check_renewed_at(self, node: NodeId) -> None:
+        """Raise AgentError when this node was given a new serial just now."""
+        if time.monotonic() - self._renewed_at.get(node, -RENEWED_AGAIN_S) < RENEWED_AGAIN_S:
+            raise AgentError(
+                "this node's certificate was renewed a moment ago; nothing was changed.",
+                f"It may be again in {format_duration(RENEWED_AGAIN_S)}.",
+                exits.NOT_PERMITTED,
+            )
 
     def _sign(self, registry: Registry, node: NodeId) -> NewRegistry:
         payload = registry.encode()

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
-from agent.admission import renewing
+from agent.admission import issuing, renewing
 from agent.admission.messages import Renewal
 from agent.admission.proof import sign_renewal
 from agent.admission.search import Search
@@ -137,9 +137,29 @@ def test_a_renewal_that_is_sent_again_takes_nothing_from_the_node(tmp_path: Path
     asyncio.run(scenario())
 
 
+def test_a_node_that_renews_all_the_time_makes_no_registries(tmp_path: Path) -> None:
+    """Each is fifty kilobytes for everybody, and pushes one out of what can be told of the past."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            assert made.desk._issuer is not None
+            certificate, _ = await made.desk._issuer.renew(renewing.application(who))
+            who.renew(certificate)
+            before = registry_of(made)
+            for _n in range(5):
+                with pytest.raises(AgentError, match="a moment ago"):
+                    await made.desk._issuer.renew(renewing.application(who))
+            assert registry_of(made) == before
+
+    asyncio.run(scenario())
+
+
 def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(issuing, "RENEWED_AGAIN_S", 0.0)
+
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
             identity = await first.join(
