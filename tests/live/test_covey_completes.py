@@ -50,7 +50,7 @@ def test_shell_completes_a_command(shell: str) -> None:
     environment = {**os.environ, "PATH": f"{COVEY.parent}:{os.environ['PATH']}", "TERM": "dumb"}
     done = subprocess.run(
         [shell, "-c", SCRIPTS[shell]],
-        capture_output=True, text=True, check=False, timeout=30, env=environment,
+        capture_output=True, text=True, check=False, timeout=GIVE_UP_S, env=environment,
     )  # fmt: skip
     assert "members" in done.stdout, done.stderr
     assert "publish" not in done.stdout, "what does not begin with `mem` is no way to go on"

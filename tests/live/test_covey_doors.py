@@ -24,7 +24,7 @@ listen = "0.0.0.0:{API_PORT}"
 """
 DESCRIPTORS = 256
 """As few as an agent may ever have: then a few hundred connections are a flood."""
-HELD, HELD_S = 300, 60.0
+HELD = 300
 PLANTED = Path(__file__).with_name("planted")
 NAMES = ("ash", "birch", "cedar")
 
@@ -47,7 +47,7 @@ def test_members_dial_in_and_commands_work_while_strangers_hold_every_door(fleet
     stranger = fleet.network.add_host()
     doors = [(ash.at.ipv4, PORT), (ash.at.ipv6, PORT), (ash.at.ipv4, API_PORT)]
     words = [str(word) for door in doors for word in door]
-    holder = run_on(stranger, "holder", str(HELD), str(HELD_S), *words)
+    holder = run_on(stranger, "holder", str(HELD), *words)
     eventually(ash.counters, _all_doors_are_held, 30.0, "every door is held")
     assert birch.stop() == 0  # and comes back in the middle of it
     birch.start()
@@ -64,7 +64,7 @@ def test_members_dial_in_and_commands_work_while_strangers_hold_every_door(fleet
     ash.must("publish", "porch/temperature", "21.5")
     assert holder.poll() is None, "all of this was beside the held doors"
     holder.kill()
-    holder.communicate(timeout=60)
+    holder.communicate()
     counted = ash.counters()
     print(f"{ash.refused():.0f} connections were refused")
     assert birch.counters().get('covey_streams_total{kind="dial_failed"}', 0) == 0
@@ -97,7 +97,7 @@ def test_a_value_that_ends_every_agent_ends_each_twice_and_no_more(
     """Two of the three merge what the third coordinates; whoever watches over them starts them."""
     ash = three.agents["ash"]
     ends = dict.fromkeys(NAMES, 0)
-    ash.covey("kv", "put", f"trap-{value}", value, timeout_s=60)  # what it says is not the point
+    ash.covey("kv", "put", f"trap-{value}", value)  # what it says is not the point
 
     def revive_and_look() -> dict[str, str]:
         for agent in three.agents.values():

@@ -182,7 +182,7 @@ def test_start_on_a_full_disk_takes_the_ballast(roomy_disk: Path, fleet: Fleet) 
 def test_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
     with _alone(disk, fleet) as agent:
         run("mount", "-o", "remount,ro", str(disk))
-        _explains(agent.covey("run", timeout_s=30), exits.NOT_PERMITTED, "read-only")
+        _explains(agent.covey("run"), exits.NOT_PERMITTED, "read-only")
 
 
 def test_init_in_a_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
@@ -197,7 +197,7 @@ def test_init_in_a_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None
 def test_second_agent_on_the_same_directory_says_so(fleet: Fleet) -> None:
     with _alone(fleet.folder, fleet) as agent:
         agent.start()
-        _explains(agent.covey("run", timeout_s=30), exits.NO, "already", "--dir")
+        _explains(agent.covey("run"), exits.NO, "already", "--dir")
         assert agent.states() == {"ash": "alive"}, "the first one is untouched"
 
 
@@ -246,7 +246,7 @@ def test_secrets_are_private(fleet: Fleet) -> None:
 def test_broken_configuration_says_where(fleet: Fleet, toml: str, words: tuple[str, ...]) -> None:
     with _alone(fleet.folder, fleet) as agent:
         agent.configure(toml)
-        _explains(agent.covey("run", timeout_s=30), exits.BAD_CONFIG, *words)
+        _explains(agent.covey("run"), exits.BAD_CONFIG, *words)
 
 
 # --- the broker ---------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ Each has its own message and exit status, and leaves nothing half-made behind.
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pytest
@@ -16,6 +18,7 @@ from agent.admission.tokens import parse_token
 from tests.live.harness.agents import AgentProcess, Outcome
 from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.network import Network
+from tests.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -41,6 +44,32 @@ def newcomer(covey: Fleet, request: pytest.FixtureRequest) -> Iterator[AgentProc
     shutil.rmtree(agent.directory)
 
 
+class InVain(NamedTuple):
+    """Two that look for their covey as long as anybody does: half a minute."""
+
+    foreign: Future[Outcome]
+    lonely: Future[Outcome]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_vain(covey: Fleet) -> Iterator[InVain]:
+    """Let these look while the other tests run; theirs come last."""
+    ash, astray = covey.agents["ash"], covey.add("astray")
+    with Network() as network, Fleet(network) as others:
+        stranger = others.add("stranger")
+        others.found(stranger, "other")
+        foreign = others.token(stranger)
+    pool = ThreadPoolExecutor()
+    with Network() as nowhere, Fleet(nowhere) as lost:
+        lonely = lost.add("lonely")
+        named, seed = ("--node-name", "vain"), ("--seed", ash.at.ipv4)
+        yield InVain(
+            pool.submit(_refused, astray, exits.TOKEN_FOREIGN, foreign, *named, *seed),
+            pool.submit(_refused, lonely, exits.UNREACHABLE, covey.token(ash), *named),
+        )
+    pool.shutdown(wait=False)
+
+
 def _files(folder: Path) -> set[Path]:
     return set(folder.rglob("*"))
 
@@ -48,7 +77,7 @@ def _files(folder: Path) -> set[Path]:
 def _refused(agent: AgentProcess, status: int, *arguments: str) -> Outcome:
     """Join, and check that it was refused with this status and left nothing behind."""
     before = _files(agent.directory)
-    outcome = agent.covey("join", *arguments, timeout_s=90)
+    outcome = agent.covey("join", *arguments)
     assert outcome.status == status, outcome
     assert "Traceback" not in outcome.stderr
     assert len(outcome.stderr.strip()) > 20, "a refusal says why"
@@ -100,19 +129,6 @@ def test_used_up_token(covey: Fleet, newcomer: AgentProcess) -> None:
     first.stop()
 
 
-def test_foreign_token(covey: Fleet, newcomer: AgentProcess) -> None:
-    """A token of another covey, sent to ours by its address."""
-    with Network() as network, Fleet(network) as others:
-        stranger = others.add("stranger")
-        others.found(stranger, "other")
-        token = others.token(stranger)
-    ash = covey.agents["ash"]
-    assert ash.host
-    _refused(
-        newcomer, exits.TOKEN_FOREIGN, token, "--node-name", newcomer.name, "--seed", ash.host.ipv4
-    )
-
-
 def test_taken_name(covey: Fleet, newcomer: AgentProcess) -> None:
     token = covey.token(covey.agents["ash"])
     outcome = _refused(newcomer, exits.NAME_TAKEN, token, "--node-name", "ash")
@@ -132,18 +148,14 @@ def test_clock_that_is_off(covey: Fleet, newcomer: AgentProcess, offset: str) ->
     newcomer.must("join", token, "--node-name", newcomer.name)
 
 
-def test_nobody_there(newcomer: AgentProcess, covey: Fleet) -> None:
+def test_foreign_token(in_vain: InVain) -> None:
+    """A token of another covey, sent to ours by its address."""
+    in_vain.foreign.result(GIVE_UP_S)
+
+
+def test_nobody_there(in_vain: InVain) -> None:
     """A token, but no member that could be found: say how to name one."""
-    token = covey.token(covey.agents["ash"])
-    lonely = Network()
-    try:
-        newcomer.host = lonely.add_host()
-        outcome = newcomer.covey("join", token, "--node-name", newcomer.name, timeout_s=120)
-        assert outcome.status in (exits.TIMED_OUT, exits.UNREACHABLE), outcome
-        assert "--seed" in outcome.stderr
-        assert not (newcomer.directory / "data" / "identity").exists()
-    finally:
-        lonely.close()
+    assert "--seed" in in_vain.lonely.result(GIVE_UP_S).stderr
 
 
 def test_refusals_are_remembered(covey: Fleet) -> None:

@@ -10,6 +10,7 @@ from edge_apps.client import ClientError
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
+from tests.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -56,7 +57,7 @@ def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
     began = time.monotonic()
     ash.must("members", "remove", "elm", "--yes")
     while any(knows(agent, "elm") for agent in others):
-        assert time.monotonic() - began < 30, "everybody drops it"
+        assert time.monotonic() - began < GIVE_UP_S, "everybody drops it"
     took_s = time.monotonic() - began
     print(f"from `members remove` until every member refuses the device: {took_s * 1000:.0f} ms")
 
@@ -110,5 +111,5 @@ def test_leaving_for_good_frees_the_place_and_the_name(fleet: Fleet) -> None:
     birch.must("join", token, "--node-name", "birch")
     fleet.wait_formed(20.0, "the name is free, too")
     ash.kill()
-    alone = cedar.must("leave", "--forget", timeout_s=60)
+    alone = cedar.must("leave", "--forget")
     assert "`covey members remove` there" in alone.stderr, "the issuer was away, and it says so"

@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
-from tests.live.harness.agents import AgentProcess, environment
+from tests.live.harness.agents import AgentProcess, Outcome, environment
 from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.waiting import eventually
+from tests.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -50,9 +52,25 @@ def names(agent: AgentProcess) -> list[str]:
 
 
 def answers(agent: AgentProcess, *arguments: str, status: int = 0) -> list[str]:
-    outcome = agent.covey("query", *arguments, timeout_s=30)
+    outcome = agent.covey("query", *arguments)
     assert outcome.status == status, outcome
     return sorted(line.split("\t")[2] for line in outcome.stdout.splitlines())
+
+
+def payloads(agent: AgentProcess, *arguments: str) -> list[str]:
+    """Return what each said, without the line that sums it up."""
+    lines = agent.must("query", *arguments, "-o", "json").stdout.splitlines()
+    return [json.loads(line)["payload"] for line in lines[:3]]
+
+
+def ask_without(silent: AgentProcess, asker: AgentProcess) -> Outcome:
+    silent.pause()
+    try:
+        outcome = asker.covey("query", "ping", "--timeout", "1s")
+    finally:
+        silent.resume()
+    assert silent.name in outcome.stderr, outcome
+    return outcome
 
 
 def test_a_covey_tells_and_asks(fleet: Fleet) -> None:
@@ -72,12 +90,12 @@ def test_a_covey_tells_and_asks(fleet: Fleet) -> None:
     )
 
     # Who is gone does not answer, and is named as long as it is held for alive.
-    cedar.pause()
-    outcome = ash.covey("query", "ping", "--timeout", "1s")
-    cedar.resume()
-    assert outcome.status == 6
-    assert "2 of 3 answered" in outcome.stderr
-    assert "cedar" in outcome.stderr
+    eventually(
+        lambda: ask_without(cedar, ash),
+        lambda outcome: outcome.status == 6 and "2 of 3 answered" in outcome.stderr,
+        TOLD_WITHIN_S,
+        "one does not answer",
+    )
 
 
 def tell(fleet: Fleet, ash: AgentProcess, cedar: AgentProcess) -> None:
@@ -100,7 +118,7 @@ def tell(fleet: Fleet, ash: AgentProcess, cedar: AgentProcess) -> None:
         assert json.loads(follower.stdout.readline())["name"] in ("door", "tare")
     finally:
         follower.terminate()
-        follower.wait(10)
+        follower.wait(GIVE_UP_S)
     eventually(
         doors.read_text,
         lambda text: text == "open\n" * 3,
@@ -110,17 +128,37 @@ def tell(fleet: Fleet, ash: AgentProcess, cedar: AgentProcess) -> None:
 
 
 def ask(birch: AgentProcess) -> None:
-    """Queries: built in, by a handler, by an app, by nobody, by one that is too slow."""
-    assert answers(birch, "ping") == ["pong"] * 3
-    said = birch.must("query", "say", "hello", "-o", "json").stdout.splitlines()
-    assert [json.loads(line)["payload"] for line in said[:3]] == ["birch asks\nhello"] * 3
-    eventually(
+    """Queries: built in, by a handler, by an app, by nobody, by one that is too slow.
+
+    An answer may take a second, which beside a busy neighbour is short: so each is asked for again.
+    """
+
+    def await_answers(
+        look: Callable[[], list[str]], accept: Callable[[list[str]], bool], what: str
+    ) -> None:
+        eventually(look, accept, TOLD_WITHIN_S, what)
+
+    await_answers(lambda: answers(birch, "ping"), lambda said: said == ["pong"] * 3, "built in")
+    await_answers(
+        lambda: payloads(birch, "say", "hello"),
+        lambda said: said == ["birch asks\nhello"] * 3,
+        "the handlers' answers",
+    )
+    await_answers(
         lambda: answers(birch, "weigh", "now"),
         lambda said: said == ["7 kg now "] * 3,
-        TOLD_WITHIN_S,
         "the apps' answers",
     )
-    long = birch.must("query", "weigh", "long", "-o", "json").stdout.splitlines()
-    assert [len(json.loads(line)["payload"]) for line in long[:3]] == [40_010] * 3
-    assert len(answers(birch, "unheard", status=6)) == 3
-    assert all("took more than 1 s" in said for said in answers(birch, "slow", status=6))
+    await_answers(
+        lambda: payloads(birch, "weigh", "long"),
+        lambda said: [len(one) for one in said] == [40_010] * 3,
+        "long answers",
+    )
+    await_answers(
+        lambda: answers(birch, "unheard", status=6), lambda said: len(said) == 3, "nobody knows it"
+    )
+    await_answers(
+        lambda: answers(birch, "slow", status=6),
+        lambda said: ["took more than 1 s" in one for one in said] == [True] * 3,
+        "too slow",
+    )

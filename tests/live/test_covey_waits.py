@@ -171,7 +171,7 @@ def as_user(user: int, directory: Path, *arguments: str) -> subprocess.Completed
     )
     command = [sys.executable, "-c", program, "--dir", str(directory), *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, env={"NO_COLOR": "1"}
+        command, capture_output=True, text=True, check=False, env={"NO_COLOR": "1"}
     )
 
 

@@ -18,7 +18,7 @@ def demo(*arguments: str, without: str = "_") -> subprocess.CompletedProcess[str
     environ = {"PATH": "/nonexistent", "HOME": os.environ["HOME"], "LANG": "C.UTF-8"}
     return subprocess.run(
         [sys.executable, "-P", "-c", WITHOUT + COVEY, without, "demo", *arguments],
-        env=environ, capture_output=True, text=True, timeout=100, check=False,
+        env=environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

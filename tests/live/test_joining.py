@@ -36,6 +36,7 @@ from gossip.node import Node, NodeSettings
 from gossip.state.requests import Get, GetResult, Put, PutResult
 from gossip.state.storage import MemoryStorage
 from gossip.tuning import LOCAL
+from tests.patience import GIVE_UP_S
 
 pytestmark = pytest.mark.live
 
@@ -152,7 +153,7 @@ async def running(who: Identity, *, mdns: bool = True, port: int = 0) -> AsyncIt
 
 async def eventually(condition: Callable[[], object]) -> None:
     """Wait until it holds; a hang, not a slow machine, fails the test."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(GIVE_UP_S):
         while not condition():  # noqa: ASYNC110 - any condition, not one that tells
             await asyncio.sleep(0.02)
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from edge_apps.client import Client
 from tests.live.harness.network import Host
 from tests.live.harness.waiting import patience_s
+from tests.patience import GIVE_UP_S
 
 COVEY = Path(sys.executable).with_name("covey")
 READY_WITHIN_S = 20.0
@@ -57,7 +58,7 @@ class AgentProcess:
         enter = self.host.enter() if self.host else []
         return [*enter, *self.prefix, str(COVEY), "--dir", str(self.directory), *arguments]
 
-    def covey(self, *arguments: str, stdin: str = "", timeout_s: float = 60) -> Outcome:
+    def covey(self, *arguments: str, stdin: str = "", timeout_s: float = GIVE_UP_S) -> Outcome:
         """Run a command of this agent to its end, on its host, and return what it did."""
         done = subprocess.run(
             self._words(*arguments), input=stdin, capture_output=True, text=True, check=False,
@@ -65,7 +66,7 @@ class AgentProcess:
         )  # fmt: skip
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def must(self, *arguments: str, stdin: str = "", timeout_s: float = 60) -> Outcome:
+    def must(self, *arguments: str, stdin: str = "", timeout_s: float = GIVE_UP_S) -> Outcome:
         """Run a command that has to succeed."""
         outcome = self.covey(*arguments, stdin=stdin, timeout_s=timeout_s)
         assert outcome.status == 0, f"{self.name}: covey {' '.join(arguments)}: {outcome}"
@@ -177,7 +178,7 @@ class AgentProcess:
     @property
     def api(self) -> Client:
         """The agent's API; quicker than a command, for what is asked again and again."""
-        return Client(self.directory / "covey.sock", timeout_s=5.0)
+        return Client(self.directory / "covey.sock", timeout_s=GIVE_UP_S)
 
     def members(self) -> list[dict[str, Any]]:
         """Return the agent's member list."""

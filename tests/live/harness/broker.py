@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.live.harness.network import Host
 from tests.live.harness.waiting import eventually
+from tests.patience import GIVE_UP_S
 
 PORT = 1883
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +57,7 @@ class Mosquitto:
         """End the broker as a power cut would."""
         assert self._process, "the broker does not run"
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(GIVE_UP_S)
         self._process = None
 
     def close(self) -> None:
@@ -100,4 +101,4 @@ class Collector:
     def close(self) -> None:
         """End the collector."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(GIVE_UP_S)

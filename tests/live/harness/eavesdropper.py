@@ -8,12 +8,13 @@ import socket
 import struct
 import sys
 
+from tests.patience import GIVE_UP_S
+
 ETHERNET_BYTES = 14
 IPV4, IPV6 = 0x0800, 0x86DD
 UDP = 17
 UDP_HEADER_BYTES = 8
 ALL_PROTOCOLS = 0x0003
-GIVE_UP_S = 30.0
 
 
 def _payload(frame: bytes, port: int) -> bytes | None:

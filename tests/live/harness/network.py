@@ -22,6 +22,8 @@ import subprocess
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
+from tests.patience import GIVE_UP_S
+
 Side = Literal["west", "east"]
 SIDES: tuple[Side, ...] = ("west", "east")
 NAMESPACES = Path("/run/netns")
@@ -35,7 +37,7 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 def run(*command: str) -> str:
     """Run a command and return its output. Raises RuntimeError with what it complained about."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIVE_UP_S)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -254,13 +256,11 @@ def _addresses(number: int) -> tuple[str, str]:
 
 
 def _remove(namespace: str) -> None:
-    """Kill what lives in one of our namespaces, and delete it."""
-    if not (NAMESPACES / namespace).exists():
-        return
-    for process in run("ip", "netns", "pids", namespace).split():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(process), signal.SIGKILL)
+    """Kill what lives in one of our namespaces, and delete it; another run may do so meanwhile."""
     with contextlib.suppress(RuntimeError):
+        for process in run("ip", "netns", "pids", namespace).split():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
         run("ip", "netns", "delete", namespace)
 
 

@@ -23,7 +23,7 @@ def run_on(host: Host, module: str, *arguments: str) -> "subprocess.Popen[str]":
 
 def overhear(host: Host, count: int) -> list[bytes]:
     """Record so many real datagrams that enter or leave a host."""
-    heard, _ = run_on(host, "eavesdropper", str(PORT), str(count)).communicate(timeout=60)
+    heard, _ = run_on(host, "eavesdropper", str(PORT), str(count)).communicate()
     packets = [bytes.fromhex(line) for line in heard.split()]
     assert len(packets) == count, "the covey was silent"
     return packets

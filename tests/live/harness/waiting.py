@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-GIVE_UP_LEAST_S = 60.0
+from tests.patience import GIVE_UP_S
+
 PATIENCE = 4.0
 """So many times a promise are waited for, where that is longer."""
 POLL_S = 0.1
@@ -24,7 +25,7 @@ class NeverHappenedError(AssertionError):
 
 def patience_s(promised_s: float) -> float:
     """Return after how long a test no longer believes that it is only the machine."""
-    return max(GIVE_UP_LEAST_S, promised_s * PATIENCE)
+    return max(GIVE_UP_S, promised_s * PATIENCE)
 
 
 def eventually(
