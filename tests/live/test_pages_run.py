@@ -4,6 +4,7 @@ The examples of docs/cli.md show what the commands print today; ``pytest --rewri
 puts what they print now into the page, to be read and committed.
 """
 
+import difflib
 import re
 import shutil
 import tempfile
@@ -136,6 +137,11 @@ def replayed(device: Device, example: str) -> str:
     return result
 
 
+def difference(page: str, today: str) -> str:
+    """Return the lines that are others now, as `diff` shows them."""
+    return "\n".join(difflib.unified_diff(page.splitlines(), today.splitlines(), lineterm="", n=2))
+
+
 def test_the_examples_of_the_reference(
     devices: dict[str, Device], request: pytest.FixtureRequest
 ) -> None:
@@ -158,4 +164,4 @@ def test_the_examples_of_the_reference(
     if request.config.getoption("--rewrite"):
         CLI.write_text(today)
         return
-    assert page == today, f"run `pytest --rewrite {Path(__file__).name}`, then read the difference"
+    assert page == today, f"{difference(page, today)}\n`pytest --rewrite {Path(__file__).name}`?"
