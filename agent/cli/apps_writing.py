@@ -167,12 +167,13 @@ def _readings(
     environment = {name: os.environ[name] for name in os.environ if not name.startswith("COVEY_")}
     words = [sys.executable, "-P", "-m", "edge_apps", file.stem, "--print"]
     words += [] if follow else ["--once"]
-    words += ["--options", json.dumps(options, default=str)]
+    # Not as a word of the command: everybody on the machine can read those, and there are secrets.
+    told = {"COVEY_APP_OPTIONS": json.dumps(options, default=str), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(  # noqa: S603  the app that the user named
         words,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**environment, "PYTHONUNBUFFERED": "1"},
+        env={**environment, **told},
     ) as process:
         assert process.stdout is not None, "stdout is a pipe"
         try:

@@ -106,6 +106,16 @@ def test_options_come_from_the_configuration_and_the_call(covey: Covey, tmp_path
     assert covey("app", "try", "probe.py", "--option", "hall").status == exits.USAGE
 
 
+def test_options_are_no_words_of_a_command_that_all_can_read(covey: Covey, tmp_path: Path) -> None:
+    file = tmp_path / "probe.py"
+    words = "open('/proc/self/cmdline').read()"
+    file.write_text(app(f"{SAMPLE}context.publish('o', {words} + context.options['password'][:1])"))
+    tried = covey("app", "try", "probe.py", "--option", "password=hunter2", "-o", "json")
+    assert tried.status == 0
+    assert json.loads(tried.stdout)["value"].endswith("h"), "the app has it"
+    assert "hunter2" not in tried.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -172,9 +182,9 @@ def test_the_agents_own_settings_stay_out(
     covey: Covey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COVEY_UPLINK__HOST", "broker")
-    words = "import os; context.publish('n', sum(name.startswith('COVEY_') for name in os.environ))"
+    words = "import os; context.publish('n', ' '.join(n for n in os.environ if 'COVEY_' in n))"
     (tmp_path / "probe.py").write_text(app(f"{SAMPLE}{words}"))
-    assert covey("app", "try", "probe.py").stdout.startswith("n\t0\t")
+    assert covey("app", "try", "probe.py").stdout.startswith("n\tCOVEY_APP_OPTIONS\t")
 
 
 def test_who_reads_no_more_ends_the_app(tmp_path: Path) -> None:
