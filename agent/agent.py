@@ -161,7 +161,7 @@ class Agent:
                 self._open_identity()
                 await approach.until_stores_open(self._open_stores)
             if not approach.is_over:
-                await approach.until_clock_is_plausible()
+                await approach.until_clock_is_plausible(self._control)
                 await approach.until_certificate_is_good(self._control)
             if not approach.is_over:
                 await self._open_network(opened)
@@ -451,10 +451,11 @@ class Agent:
         self.forum = Forum(self.driver, *settings, self._control.save_event_time, self.programs)
         opened.push_async_callback(self.forum.stop)
         self.keep("uplink", self.uplink.run)
+        at = partial(renewing.places, self.identity, self.config.network, self._control.peers)
         self.keep(
             "certificate",
             lambda: renewing.keep_renewed(
-                self.identity, self.admission.renew, lambda: self.registry, self._streams.renew
+                self.identity, self.admission.renew, lambda: self.registry, self._streams.renew, at
             ),
         )
         self.budget = ByteBudget(

@@ -5,6 +5,7 @@ missing may come while the agent runs, so it waits, says for what, and serves wh
 (``stages.py``). Each step returns when it is done, or when the agent is to stop.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -16,8 +17,9 @@ from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.failures import until_room
+from agent.timekeeping import kernel_keeps_clock
 from agent.waiting import Waiting
-from agent.wall_clock import date
+from agent.wall_clock import EARLIEST_S, LOOK_S, date
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -63,16 +65,42 @@ class Approach:
             lack = Lack(shortage.message, shortage.hint)
             await self._waiting.without(lack, until_room(paths.data_db))
 
-    async def until_clock_is_plausible(self) -> None:
-        """Take readings and run apps, without a word to others, while the clock cannot be right."""
+    async def until_clock_is_plausible(self, store: ControlStore) -> None:
+        """Take readings and run apps, without a word to others, while the clock cannot be right.
+
+        Unless the certificate is what is wrong: it begins later than now when it was made while a
+        clock was ahead. Whose clock is right the issuer says.
+        """
         agent = self._agent
         while not self.is_over and (lack := agent.clock_lack()) is not None:
             await self.serve()
-            dates = agent.identity.plausible
-            await self._waiting.without(lack, agent.clock.until_plausible(*dates))
+            right = agent.clock.until_plausible(*agent.identity.plausible)
+            await self._waiting.without(lack, right, self._until_begun(store))
+
+    async def _until_begun(self, store: ControlStore) -> None:
+        """Have a certificate replaced that begins later than now. Raises AgentError.
+
+        An issuer has nobody to ask but the kernel, whether somebody keeps its clock right.
+        """
+        agent, who = self._agent, self._agent.identity
+
+        def may_be_right() -> bool:
+            is_in_range = agent.clock.lack(EARLIEST_S, who.plausible[1]) is None
+            return is_in_range and (not who.is_issuer or kernel_keeps_clock() is True)
+
+        while not may_be_right():  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(LOOK_S)
+        if who.is_issuer:
+            await renewing.renew_own(who, store)
+        else:
+            at = renewing.places(who, agent.config.network, store.peers)
+            await renewing.renew_as_guest(who, at)
 
     async def until_certificate_is_good(self, store: ControlStore) -> None:
-        """Have an expired certificate renewed: the issuer by itself, others as guests."""
+        """Have an expired certificate renewed: the issuer by itself, others as guests.
+
+        It is good again, too, when the clock was what was wrong and is set.
+        """
         agent, who = self._agent, self._agent.identity
         while not self.is_over and agent.clock.now_s() > who.valid_until:
             if who.is_issuer:
@@ -84,8 +112,9 @@ class Approach:
                 "members that it can reach renew it, with the one that founded the covey; if "
                 "the clock is wrong, set it (NTP: `timedatectl set-ntp true`)",
             )
-            at = renewing.places(who, agent.config.network, store.peers())
-            await self._waiting.without(lack, renewing.renew_as_guest(who, at))
+            at = renewing.places(who, agent.config.network, store.peers)
+            right = agent.clock.until_plausible(who.valid_from, who.valid_until)
+            await self._waiting.without(lack, right, renewing.renew_as_guest(who, at))
 
     async def serve(self) -> None:
         """Answer on the sockets and run the apps; what does so already goes on.

@@ -24,16 +24,17 @@ class Waiting:
         """Set when the agent is to stop."""
         self._notifier, self._watch = notifier, watch
 
-    async def without(self, lack: Lack, end: Coroutine[Any, Any, object]) -> None:
-        """Say what this node lacks, and wait for the ``end`` of that, or to stop."""
+    async def without(self, lack: Lack, *ends: Coroutine[Any, Any, object]) -> None:
+        """Say what this node lacks, and wait for one of the ``ends`` of that, or to stop."""
         self.lack = lack
         log.warning("%s; %s", lack.message, lack.hint)
         self._notifier.ready(f"waiting: {lack.message}; {lack.hint}")
-        ended = asyncio.create_task(end, name="agent: until it can go on")
+        waiting = [asyncio.create_task(end, name="agent: until it can go on") for end in ends]
         try:
-            await self.until_stopped(ended)
+            await self.until_stopped(*waiting)
         finally:
-            ended.cancel()
+            for each in waiting:
+                each.cancel()
             self.lack = STARTING
 
     async def until_stopped(self, *ends: asyncio.Future[Any]) -> None:

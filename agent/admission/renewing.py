@@ -8,6 +8,11 @@ certificate, and not before: with the old one everybody lets it in until then.
 A device that lay in a drawer for a winter has a certificate that opens no stream. It still has its
 key, and the registry its place. So it asks as a guest, at the desk at which devices join, and signs
 with its key. A device that was removed meanwhile is refused there. Nothing of this needs a token.
+So does one that runs on past the end, while the issuer is away for a month: no stream that it dials
+or accepts is good any more, and nobody will come to start it anew.
+
+A certificate that begins later than now was made while a clock was ahead. It opens no stream
+either, and is replaced in the same ways, as soon as the issuer and this device agree on the time.
 """
 
 import asyncio
@@ -17,6 +22,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
+from agent import exits
 from agent.admission.issuing import Issuer
 from agent.admission.messages import FRAME_BYTES_MAX, GUEST_CODEC, MEMBER_CODEC, Refused, Renewal
 from agent.admission.messages import Renewed as RenewedMessage
@@ -28,6 +34,7 @@ from agent.net.frames import framed, read_frame
 from agent.security.identity import Identity, Peer, read_private_key
 from agent.settings import NetworkSettings
 from agent.store.control import ControlStore
+from agent.wall_clock import flaw
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId
 from gossip.machine import Address
@@ -37,6 +44,9 @@ DUE_SHARE = 2 / 3
 LOOK_S = 600.0
 SHOWN_WITHIN_S, SHOWN_LOOK_S = 60.0, 0.5
 ATTEMPT_S = 15.0
+
+UNDECIDED = frozenset({exits.UNREACHABLE, exits.CLOCK_OFF})
+"""Refusals after which somebody is asked again: the issuer is away, or a clock is wrong."""
 
 Ask = Callable[[Renewal], Awaitable[bytes]]
 """Returns the new certificate (DER). Raises AgentError."""
@@ -52,8 +62,16 @@ class Registry(Protocol):
 
 
 def is_due(who: Identity, now_s: float) -> bool:
-    """Tell whether the certificate is to be renewed by now."""
-    return now_s >= who.valid_from + DUE_SHARE * (who.valid_until - who.valid_from)
+    """Tell whether the certificate is to be renewed by now, as far as the clock can be right."""
+    if flaw(now_s, valid_until=who.plausible[1]) is not None:
+        return False
+    is_late = now_s >= who.valid_from + DUE_SHARE * (who.valid_until - who.valid_from)
+    return is_late or now_s < who.valid_from
+
+
+def opens_streams(who: Identity, now_s: float) -> bool:
+    """Tell whether others accept the certificate now."""
+    return who.valid_from <= now_s <= who.valid_until
 
 
 def application(who: Identity) -> Renewal:
@@ -73,13 +91,20 @@ def application(who: Identity) -> Renewal:
 
 
 async def keep_renewed(
-    who: Identity, ask: Ask, registry: Callable[[], Registry], show: Callable[[], None]
+    who: Identity,
+    ask: Ask,
+    registry: Callable[[], Registry],
+    show: Callable[[], None],
+    guest_search: Callable[[], Search],
 ) -> None:
     """Renew the certificate whenever it is due, for ever; ``show`` it in new handshakes."""
     while True:
-        if is_due(who, time.time()):
+        if is_due(who, now_s := time.time()):
             try:
-                await renew(who, ask, registry)
+                if who.is_issuer or opens_streams(who, now_s):
+                    await renew(who, ask, registry)
+                else:
+                    await renew_as_guest(who, guest_search())
                 show()
             except (AgentError, OSError, TimeoutError) as error:
                 log.warning("the certificate was not renewed: %s", error or "no answer in time")
@@ -102,7 +127,10 @@ async def renew(who: Identity, ask: Ask, registry: Callable[[], Registry]) -> No
 
 
 async def renew_as_guest(who: Identity, search: Search) -> None:
-    """Ask one member after the other until one decides, and use what comes. Raises AgentError."""
+    """Ask one member after the other until one decides, and use what comes.
+
+    Raises AgentError when the issuer refuses for good.
+    """
     async with search:
         while True:
             address = await search.next_address()
@@ -110,6 +138,11 @@ async def renew_as_guest(who: Identity, search: Search) -> None:
                 async with asyncio.timeout(ATTEMPT_S):
                     certificate = await _ask_at(address, who)
             except (OSError, EOFError, RemoteError) as error:
+                log.info("%s did not renew the certificate: %s", address, error)
+                continue
+            except AgentError as error:
+                if error.status not in UNDECIDED:
+                    raise
                 log.info("%s did not renew the certificate: %s", address, error)
                 continue
             await _take(who, certificate)
@@ -122,9 +155,9 @@ async def renew_own(who: Identity, store: ControlStore) -> None:
     await _take(who, certificate)
 
 
-def places(who: Identity, network: NetworkSettings, book: Iterable[Peer]) -> Search:
+def places(who: Identity, network: NetworkSettings, book: Callable[[], Iterable[Peer]]) -> Search:
     """Return where to look for members: those that were met, and as `covey join` does."""
-    met = (str(address) for peer in (*book, *who.first_peers()) for address in peer.addresses)
+    met = (str(address) for peer in (*book(), *who.first_peers()) for address in peer.addresses)
     seeds = dict.fromkeys([*network.seeds, *met])
     return Search(who.cluster_id, tuple(seeds), network.port, network.interfaces, mdns=network.mdns)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +19,7 @@ from agent.config import load
 from agent.exits import AgentError
 from agent.paths import Paths
 from agent.resumption import Resumption
+from agent.security import certificates
 from agent.stages import Stage
 from agent.systemd import Notifier
 from agent.wall_clock import WallClock
@@ -233,6 +235,7 @@ def test_without_a_clock_it_measures_and_joins_in_when_there_is_one(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
     monkeypatch.setattr("agent.wall_clock.LOOK_S", 0.01)
+    monkeypatch.setattr("agent.approach.kernel_keeps_clock", lambda: False)
 
     async def story() -> None:
         await Newcomer(load(paths), paths).found("barn", "pi1")
@@ -269,6 +272,30 @@ def test_without_a_clock_it_measures_and_joins_in_when_there_is_one(
             await until(lambda: bool(agent.not_ready()))
             assert agent.stage is Stage.MEMBER, "a member goes on"
             clock.set_to(time.time())
+
+    asyncio.run(story())
+
+
+def test_a_founder_whose_clock_was_ahead_replaces_its_certificate_once_the_clock_is_kept_right(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.approach.LOOK_S", 0.01)
+    is_kept = False
+    monkeypatch.setattr("agent.approach.kernel_keeps_clock", lambda: is_kept)
+
+    async def story() -> None:
+        nonlocal is_kept
+        with monkeypatch.context() as patched:
+            patched.setattr(certificates, "BACKDATED", dt.timedelta(days=-300))
+            patched.setattr(certificates, "NODE_VALIDITY", dt.timedelta(days=390))
+            await Newcomer(load(paths), paths).found("barn", "pi1")
+        agent = Agent(load(paths), paths)
+        async with running(paths, agent):
+            await asyncio.sleep(0.1)
+            assert agent.stage is Stage.KEEPING, "it may be the clock that is wrong"
+            is_kept = True
+            await until(lambda: agent.stage is Stage.MEMBER)
+            assert agent.identity.valid_from < time.time() < agent.identity.valid_until
 
     asyncio.run(story())
 

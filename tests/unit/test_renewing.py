@@ -48,19 +48,24 @@ async def joined(made: Member, folder: Path) -> Identity:
     )
 
 
-def expire(who: Identity, made: Member, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a node the certificate that it would have had, were it two days past its end."""
+def expire(
+    who: Identity, made: Member, monkeypatch: pytest.MonkeyPatch, backdated_days: int = 92
+) -> None:
+    """Give a node the certificate that it would have had, were it two days past its end.
+
+    Or, for a negative number, one that was made while a clock was ahead.
+    """
     authority = ssl.PEM_cert_to_DER_cert(made.identity.authority_file.read_text())
     subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
     key = entry_of(made, who).key
     with monkeypatch.context() as patched:
-        patched.setattr(certificates, "BACKDATED", dt.timedelta(days=92))
-        patched.setattr(certificates, "NODE_VALIDITY", dt.timedelta(days=-2))
+        patched.setattr(certificates, "BACKDATED", dt.timedelta(days=backdated_days))
+        patched.setattr(certificates, "NODE_VALIDITY", dt.timedelta(days=90 - backdated_days))
         signed = certificates.issue(
             made.identity.authority_private_key(), authority, subject, key, serial_in_use(who)
         )
         who.renew(signed)
-    assert who.valid_until < time.time()
+    assert not renewing.opens_streams(who, time.time())
 
 
 def test_two_thirds_of_its_life_is_when_it_is_due(tmp_path: Path) -> None:
@@ -176,6 +181,98 @@ def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
                     await asyncio.wait_for(renewing.renew_as_guest(who, search), 20)
                     assert load(who.directory).valid_until > time.time() + 80 * DAY_S
                     assert entry_of(first, who).serials[0] == serial_in_use(who)
+
+    asyncio.run(scenario())
+
+
+def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.admission.search.AGAIN_S", 0.05)
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            identity = await first.join(
+                await first.desk.create_token(Terms(3600)), tmp_path / "c" / "identity", "pi3"
+            )
+            who = await joined(first, tmp_path)
+            async with member(identity, tmp_path / "c") as second:
+                expire(who, first, monkeypatch)
+                search = Search(who.cluster_id, [second.seed], 1, [], mdns=False)
+                asking = asyncio.create_task(renewing.renew_as_guest(who, search))
+                await asyncio.sleep(0.3)
+                assert not asking.done(), "that the issuer is away says nothing of this node"
+                assert first.desk._issuer is not None
+                first.desk._issuer._wall_clock = lambda: time.time() + 3600
+                second.covey.others[first.identity.node_id] = first.desk
+                first.covey.others[identity.node_id] = second.desk
+                second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
+                while not first.counts["admissions/clock-off"]:  # noqa: ASYNC110 - a test
+                    await asyncio.sleep(0.01)
+                assert not asking.done(), "nor does a clock that will be set"
+                first.desk._issuer._wall_clock = time.time
+                await asyncio.wait_for(asking, 20)
+                assert renewing.opens_streams(who, time.time())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("backdated_days", [92, -30], ids=["expired", "not yet valid"])
+def test_one_that_opens_no_stream_while_the_agent_runs_is_renewed_as_a_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backdated_days: int
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            expire(who, made, monkeypatch, backdated_days)
+            shown = asyncio.Event()
+
+            async def over_a_stream(_renewal: Renewal) -> bytes:
+                raise AgentError("pi1 cannot be reached now.", "", exits.UNREACHABLE)
+
+            def places() -> Search:
+                return Search(who.cluster_id, [made.seed], 1, [], mdns=False)
+
+            keeping = asyncio.create_task(
+                renewing.keep_renewed(
+                    who, over_a_stream, lambda: registry_of(made), shown.set, places
+                )
+            )
+            await asyncio.wait_for(shown.wait(), 20)
+            keeping.cancel()
+            assert renewing.opens_streams(who, time.time())
+            assert entry_of(made, who).serials[0] == serial_in_use(who)
+
+    asyncio.run(scenario())
+
+
+def test_the_issuer_replaces_its_own_when_a_clock_was_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who, shown = made.identity, asyncio.Event()
+            await joined(made, tmp_path)
+            expire(who, made, monkeypatch, -300)
+            assert not renewing.is_due(who, 1.0), "in 1970 nothing is signed"
+            assert not renewing.is_due(who, who.plausible[1] + DAY_S)
+
+            def places() -> Search:
+                raise AssertionError("it asks itself")
+
+            keeping = asyncio.create_task(
+                renewing.keep_renewed(
+                    who, made.desk.renew, lambda: registry_of(made), shown.set, places
+                )
+            )
+            await asyncio.sleep(0.1)
+            assert made.covey.adopted
+            kept = made.covey.adopted[-1]
+            epoch = Registry.decode(SignedRegistry.decode(kept).payload).epoch
+            await made.store.save_registry(epoch, kept)
+            await asyncio.wait_for(shown.wait(), 20)
+            keeping.cancel()
+            assert renewing.opens_streams(who, time.time())
 
     asyncio.run(scenario())
 
