@@ -1,7 +1,9 @@
 """Routes about who is there."""
 
 import math
-from typing import Any
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -15,6 +17,8 @@ from agent.suggesting import did_you_mean
 from gossip.ids import format_node_id
 from gossip.membership.members import Member, MemberState
 from gossip.state.admitted import Admitted
+
+N = TypeVar("N", Member, Admitted)
 
 STATES = tuple(state.value for state in MemberState)
 
@@ -46,9 +50,8 @@ async def show_member(request: Request) -> Response:
 
 def find_member(agent: AgentFacade, wanted: str) -> Member:
     """Return a member by its id or name. Raises AgentError when there is none."""
-    for member in agent.members:
-        if wanted in (format_node_id(member.id), member.name):
-            return member
+    if (found := _called(wanted, agent.members)) is not None:
+        return found
     names = (member.name for member in agent.members)
     hint = did_you_mean(wanted, names, "`covey members` lists them")
     raise AgentError(f"no member is called {wanted[:80]!r}", hint, NOT_FOUND)
@@ -59,12 +62,19 @@ def find_entry(agent: AgentFacade, wanted: str) -> Admitted:
 
     Raises AgentError when there is none.
     """
-    for entry in agent.registry.nodes:
-        if wanted in (format_node_id(entry.id), entry.name):
-            return entry
+    if (found := _called(wanted, agent.registry.nodes)) is not None:
+        return found
     names = (entry.name for entry in agent.registry.nodes)
     hint = did_you_mean(wanted, names, "`covey members` lists them")
     raise AgentError(f"no node is called {wanted[:80]!r}", hint, NOT_FOUND)
+
+
+def _called(wanted: str, nodes: Iterable[N]) -> N | None:
+    """Return the node with this id, or else of this name: a name may look like another's id."""
+    known = list(nodes)
+    of_id = (node for node in known if format_node_id(node.id) == wanted)
+    of_name = (node for node in known if node.name == wanted)
+    return next(chain(of_id, of_name), None)
 
 
 def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:

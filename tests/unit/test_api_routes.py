@@ -4,15 +4,21 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from agent.admission.terms import Terms
+from agent.api.facade import AgentFacade
+from agent.api.members import find_entry, find_member
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
+from gossip.membership.members import Member, MemberState
+from gossip.state.admitted import Admitted
 from gossip.state.requests import Value, WatchEvent
 from tests.patience import GIVE_UP_S
-from tests.unit.fake_agent import STAMP, TOKEN_ID, Served, serving
+from tests.unit.fake_agent import OTHER, STAMP, TOKEN_ID, Served, serving
 
 
 @pytest.fixture
@@ -141,6 +147,17 @@ def test_one_member_by_name_or_id(client: Client, wanted: str) -> None:
     member = client.get(f"/api/v1/members/{wanted}")
     assert (member["name"], member["changed_s"]) == ("bob", 60.0)
     assert member["facts"] == {"covey": "1.2.3", "memory_bytes": "1024"}
+
+
+def test_a_name_that_is_the_id_of_somebody_else_gets_nothing_of_theirs() -> None:
+    """Who joins chooses name and id, and an operator may go by ids."""
+    thief, bob = Admitted(1, f"{OTHER:016x}"), Admitted(OTHER, "bob")
+    members = [Member(n.id, n.name, (), {}, MemberState.ALIVE, 1, 1, 0.0) for n in (thief, bob)]
+    registry = SimpleNamespace(nodes=(thief, bob))
+    agent = cast("AgentFacade", SimpleNamespace(members=members, registry=registry))
+    assert find_member(agent, f"{OTHER:016x}").id == OTHER
+    assert find_entry(agent, f"{OTHER:016x}") == bob
+    assert find_entry(agent, f"{1:016x}") == thief
 
 
 def test_unknown_member(client: Client) -> None:
