@@ -259,7 +259,8 @@ class AdmissionDesk:
         origin = str((writer.get_extra_info("peername") or ("nowhere",))[0])
         verdict = await self._decide(question, origin)
         assert isinstance(verdict, Granted | Renewed | Refused), "what is for guests"
-        if isinstance(verdict, Refused) and verdict.status in WRONG:
+        is_renewal = isinstance(question, Renewal)  # of a key that belongs to nobody, say
+        if isinstance(verdict, Refused) and (is_renewal or verdict.status in WRONG):
             await asyncio.sleep(self._wrong.delay_s(origin))
         writer.write(framed(MEMBER_CODEC.encode(verdict)))
         await writer.drain()

@@ -5,9 +5,12 @@ together its CPU. A person who mistyped waits for half a second; whoever goes on
 address holds the few places that a stranger has (``agent/net/limits.py``) while it waits.
 """
 
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+from agent.net.limits import origin_of
 
 FIRST_S, LONGEST_S = 0.5, 8.0
 FORGOTTEN_S = 60.0
@@ -22,7 +25,12 @@ class WrongTokens:
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def delay_s(self, origin: str) -> float:
-        """Count one more wrong token of this origin; return how long the answer is to wait."""
+        """Count one more wrong token of this origin; return how long the answer is to wait.
+
+        All addresses of an IPv6 /64 are one origin: a single host has them all.
+        """
+        with contextlib.suppress(ValueError):  # what is no address counts by itself
+            origin = origin_of(origin)
         now = self._clock()
         times, last = self._wrong.pop(origin, (0, now))
         if now - last > FORGOTTEN_S:

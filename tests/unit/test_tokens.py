@@ -212,6 +212,8 @@ def test_delays_grow_and_are_forgotten() -> None:
     wrong = WrongTokens(lambda: now[0])
     assert [wrong.delay_s("a") for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
     assert wrong.delay_s("b") == 0.5, "each origin for itself"
+    assert [wrong.delay_s(f"2001:db8::{n}") for n in range(3)] == [0.5, 1.0, 2.0]
+    assert wrong.delay_s("fe80::7%eth0") == wrong.delay_s("192.0.2.7") == 0.5
     now[0] = FORGOTTEN_S + 1
     assert wrong.delay_s("a") == 0.5
     for origin in range(2 * ORIGINS_MAX):
