@@ -31,7 +31,7 @@ from agent.admission.messages import (
     Renewal,
     TokenShown,
 )
-from agent.admission.proof import check_signed, is_proven
+from agent.admission.proof import check_signed, is_proven, sign_granted
 from agent.admission.terms import Terms, check_place, check_terms
 from agent.admission.tokens import hash_secret, new_token
 from agent.exits import AgentError
@@ -160,6 +160,7 @@ class Issuer:
             registry=fresh.signed,
             peers=peers,
         )
+        granted = sign_granted(granted, self._identity.authority_private_key())
         log.info(
             "admitted %s from %s with token %s (registry epoch %d)",
             format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,

@@ -31,7 +31,7 @@ from agent.admission.messages import (
     Refused,
 )
 from agent.admission.messages import GUEST_CODEC as SENDING
-from agent.admission.proof import prove
+from agent.admission.proof import check_signed, prove
 from agent.admission.search import Search
 from agent.admission.tokens import Token, hash_secret, parse_token
 from agent.admission.visiting import FOREIGN, visit
@@ -217,6 +217,7 @@ class Joining:
         subject, key = certificates.check_issued(verdict.certificate, authority)
         if key != self.key.public_key().public_bytes_raw():
             raise Forged("it sent a certificate for somebody else's key")
+        check_signed(verdict, certificates.authority_key_of(authority))
         return Credentials(
             cluster_id=subject.cluster_id,
             cluster_name=verdict.cluster_name,

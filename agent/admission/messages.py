@@ -96,6 +96,8 @@ class Granted(msgspec.Struct, frozen=True, array_like=True, tag=83):
     keyring: bytes
     registry: bytes
     peers: tuple[KnownPeer, ...]
+    signature: Signature = b""
+    """Of the authority, over all else: a member that passes it on can change nothing."""
 
     def __repr__(self) -> str:
         return f"Granted({self.cluster_name})"

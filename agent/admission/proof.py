@@ -17,12 +17,13 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from agent.admission.messages import PROOF_BYTES, Admission, Renewal
+from agent.admission.messages import PROOF_BYTES, Admission, Granted, Renewal
 from gossip.errors import Forged
 
-CONTEXTS: dict[type[Admission | Renewal], bytes] = {
+CONTEXTS: dict[type[Admission | Renewal | Granted], bytes] = {
     Admission: b"covey admission v1\x00",
     Renewal: b"covey renewal v1\x00",
+    Granted: b"covey granted v1\x00",
 }
 """Put before what is signed: a signature for one purpose must never pass for another."""
 
@@ -51,15 +52,21 @@ def sign_renewal(renewal: Renewal, key: Ed25519PrivateKey) -> Renewal:
     return msgspec.structs.replace(renewal, signature=key.sign(_signed_part(renewal)))
 
 
-def check_signed(asked: Admission | Renewal, key: bytes) -> None:
-    """Raise Forged unless whoever has this public key asks for it."""
+def sign_granted(granted: Granted, key: Ed25519PrivateKey) -> Granted:
+    """Return what a device is given with the signature of the authority's key."""
+    return msgspec.structs.replace(granted, signature=key.sign(_signed_part(granted)))
+
+
+def check_signed(asked: Admission | Renewal | Granted, key: bytes) -> None:
+    """Raise Forged unless whoever has this public key asks for it, or grants it."""
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(asked.signature, _signed_part(asked))
     except InvalidSignature:
-        raise Forged("what is asked for is not signed by the key that it is for") from None
+        whose = "the authority" if isinstance(asked, Granted) else "the key that it is for"
+        raise Forged(f"it is not signed by {whose}") from None
 
 
-def _signed_part(asked: Admission | Renewal) -> bytes:
+def _signed_part(asked: Admission | Renewal | Granted) -> bytes:
     bare = msgspec.structs.replace(asked, signature=b"")
     if isinstance(bare, Admission):
         bare = msgspec.structs.replace(bare, proof=b"")

@@ -33,7 +33,9 @@ PEERS = (
 ADMISSION = admission.Admission(
     b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
 )
-GRANTED = admission.Granted("barn", b"certificate", b"keyring", b"registry", PEERS)
+GRANTED = admission.Granted(
+    "barn", b"certificate", b"keyring", b"registry", PEERS, bytes(range(64))
+)
 TERMS = Terms(60.0, 1, "pi9", "shed", 1.5)
 TOKEN = admission.TokenShown(
     b"tokenid8", "valid", 1.0, "the operator of pi", 61.0, 2, 1, "", "shed", 0.0, ("0" * 16,)

@@ -12,7 +12,7 @@ from agent import exits
 from agent.admission import renewing
 from agent.admission.guessing import FORGOTTEN_S, ORIGINS_MAX, WrongTokens
 from agent.admission.issuing import Issuer
-from agent.admission.messages import GUEST_CODEC, Admission, Refused
+from agent.admission.messages import GUEST_CODEC, Admission, Granted, KnownPeer, Refused, Verdict
 from agent.admission.proof import is_proven, prove, sign_renewal
 from agent.admission.terms import Terms
 from agent.admission.tokens import Token, hash_secret, new_token, parse_token
@@ -23,7 +23,7 @@ from agent.store.control_copy import copy_of
 from gossip.errors import Malformed
 from gossip.ids import format_node_id
 from gossip.state.registry import open_registry
-from tests.unit.admission_rig import Member, issuer, proven, refusal
+from tests.unit.admission_rig import Member, issuer, member, proven, refusal
 
 
 async def offered(made: Member, token: Token, **changed: object) -> AgentError | None:
@@ -179,6 +179,33 @@ def test_whose_request_is_shown_by_somebody_else_lets_nobody_in(tmp_path: Path) 
                 await made.desk._issuer.admit(proven(token, seen, now_ms, thief), (), "here")
             own = proven(token, seen, now_ms, read_private_key(who.key_file))
             await made.desk._issuer.admit(own, (), "here")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("field", ["keyring", "registry", "cluster_name", "peers"])
+def test_who_passes_an_answer_on_can_change_nothing_of_it(tmp_path: Path, field: str) -> None:
+    """A device that was given keys or a registry that nobody signed would be deaf for good."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as first:
+            token = await first.desk.create_token(Terms(3600, 2))
+            liar = await first.join(token, tmp_path / "c" / "identity", "pi3")
+            async with member(liar, tmp_path / "c") as second:
+                seen = []
+
+                async def lies(question: Admission, _origin: str) -> Verdict:
+                    verdict = await first.desk._decide(question, "here")
+                    assert isinstance(verdict, Granted)
+                    forged = {"cluster_name": "shed", "peers": (KnownPeer(7, "eve", ()),)}
+                    seen.append(verdict)
+                    return msgspec.structs.replace(verdict, **{field: forged.get(field, b"mine")})
+
+                second.desk._relay = lies  # type: ignore[assignment,method-assign]
+                with pytest.raises(AgentError, match="not signed by the authority"):
+                    await second.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                assert seen, "it was asked"
+                await first.join(token, tmp_path / "b" / "identity", "pi2")
 
     asyncio.run(scenario())
 
