@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from agent import watched
-from agent.admission import renewing
+from agent.admission.allegiance import Allegiance, keep_newest
 from agent.admission.desk import AdmissionDesk
 from agent.admission.former import Parting, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
@@ -110,6 +110,7 @@ class Agent:
     admission: AdmissionDesk
     round_trips: RoundTripDesk
     keys: KeyDesk
+    allegiance: Allegiance
     probation: Probation
     doctor: Doctor | EarlyDoctor
     discovery: Discovery
@@ -353,10 +354,14 @@ class Agent:
         self.probation = Probation(self.paths)
         opened.callback(self.probation.close)
         self.metrics.count(lambda: self.probation.counts)
+        await keep_newest(self.identity, self._control)
         self._node = self._make_node(plan)
         streams = self._streams = Streams(self.identity, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self._node, udp, streams, self._records, self.counts)
+        who, control = self.identity, self._control
+        self.allegiance = Allegiance(who, control, network, self.driver)
+        opened.push_async_callback(self.allegiance.finish)
         self.admission = AdmissionDesk(
             self.identity, self._control, RunningCovey(self.driver, self.identity), self.counts
         )
@@ -374,6 +379,7 @@ class Agent:
             self.identity, self._keyring, RunningCircle(self.driver, book), self.counts
         )
         self.driver.listen(self.keys.heed)
+        self.allegiance.open(streams, self.admission, self.keys)
         doctor = self.doctor = Doctor(self)
         await self.driver.start(
             on_guest=self.admission.serve,
@@ -384,6 +390,7 @@ class Agent:
             ],
             greeting=self.keys.greeting,
             hints=self.keys.hints,
+            on_strange_authority=self.allegiance.note_strange_authority,
         )
         opened.push_async_callback(self.driver.stop)
         self.facts = self._make_facts()
@@ -451,13 +458,7 @@ class Agent:
         self.forum = Forum(self.driver, *settings, self._control.save_event_time, self.programs)
         opened.push_async_callback(self.forum.stop)
         self.keep("uplink", self.uplink.run)
-        at = partial(renewing.places, self.identity, self.config.network, self._control.peers)
-        self.keep(
-            "certificate",
-            lambda: renewing.keep_renewed(
-                self.identity, self.admission.renew, lambda: self.registry, self._streams.renew, at
-            ),
-        )
+        self.allegiance.keep(self.keep)
         self.budget = ByteBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )

@@ -8,6 +8,7 @@ missing may come while the agent runs, so it waits, says for what, and serves wh
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.admission import renewing
@@ -94,7 +95,7 @@ class Approach:
             await renewing.renew_own(who, store)
         else:
             at = renewing.places(who, agent.config.network, store.peers)
-            await renewing.renew_as_guest(who, at)
+            await renewing.renew_as_guest(who, at, partial(renewing.adopt_early, who, store))
 
     async def until_certificate_is_good(self, store: ControlStore) -> None:
         """Have an expired certificate renewed: the issuer by itself, others as guests.
@@ -114,7 +115,8 @@ class Approach:
             )
             at = renewing.places(who, agent.config.network, store.peers)
             right = agent.clock.until_plausible(who.valid_from, who.valid_until)
-            await self._waiting.without(lack, right, renewing.renew_as_guest(who, at))
+            adopt = partial(renewing.adopt_early, who, store)
+            await self._waiting.without(lack, right, renewing.renew_as_guest(who, at, adopt))
 
     async def serve(self) -> None:
         """Answer on the sockets and run the apps; what does so already goes on.

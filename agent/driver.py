@@ -109,12 +109,14 @@ class Driver:
         routes: Iterable[tuple[range, OnFrame]] = (),
         greeting: Callable[[], bytes] | None = None,
         hints: Callable[[NodeId], list[Address]] = lambda _node: [],
+        on_strange_authority: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the node run.
 
         ``on_guest`` serves streams without certificate. Frames whose tag lies in one of the
         ``routes`` go to that handler instead of the node. ``greeting`` is said first on each
-        stream; ``hints`` tells where else a node may be than where the node itself thinks.
+        stream; ``hints`` tells where else a node may be than where the node itself thinks;
+        ``on_strange_authority`` hears of somebody who trusts another authority than we do.
         """
         self._routes = list(routes)
         self._is_running = True
@@ -133,6 +135,7 @@ class Driver:
             may_join=lambda one, other: self.node.belong(one, other),
             is_known=KnownHosts(self.node, self.now).__contains__,
             greeting=greeting,
+            on_strange_authority=on_strange_authority,
         )
         self._udp.start(lambda: self._input(self._deliver))
         self._input(self.node.wake)

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from agent import exits, watched
 from agent.admission.guessing import WrongTokens
-from agent.admission.issuing import Issuer, authority_of
+from agent.admission.issuing import Issuer
 from agent.admission.messages import (
     GREETING_BYTES_MAX,
     GUEST_CODEC,
@@ -57,6 +57,7 @@ from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import INVITER, Admitted
 from gossip.state.registry import Registry, SignedRegistry, UnknownNode, WouldLose
 from gossip.state.requests import OwnersReady
+from gossip.state.succession import Succession
 
 RELAY_S = 10.0
 ASK_AGAIN_S = 1.0
@@ -98,6 +99,9 @@ class Covey(Protocol):
     def fork(self) -> tuple[bytes, bytes] | None:
         """Return our registry and the one that shows that it has forked; None if it has not."""
 
+    def successions(self) -> tuple[Succession, ...]:
+        """Return how the present authority came after those before it."""
+
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and let the others know."""
 
@@ -114,7 +118,6 @@ class AdmissionDesk:
         self.counts = counts
         self._identity, self._store, self._covey = identity, store, covey
         self._issuer = Issuer(identity, store) if identity.is_issuer else None
-        self._authority = authority_of(identity)
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[NodeId, asyncio.Future[Verdict]]] = {}
         self._advancing: asyncio.Task[None] | None = None
@@ -154,7 +157,7 @@ class AdmissionDesk:
         if self._issuer is None:
             raise AgentError(
                 "what a member may do is said where the covey was founded; nothing was changed.",
-                f"On {self._issuers()}: the same command.",
+                f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
         await self._catch_up()
@@ -171,7 +174,7 @@ class AdmissionDesk:
         if self._issuer is None and node != self._identity.node_id:
             raise AgentError(
                 "who belongs is said where the covey was founded; nothing was changed.",
-                f"On {self._issuers()}: the same command.",
+                f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
         order = RemovalOrder(node, accept_loss)
@@ -185,7 +188,7 @@ class AdmissionDesk:
         if self._issuer is None:
             raise AgentError(
                 "a fork is mended where the covey was founded; nothing was changed.",
-                f"On {self._issuers()}: the same command.",
+                f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
         ours, rival = fork
@@ -205,7 +208,8 @@ class AdmissionDesk:
             return False
         return True
 
-    def _issuers(self) -> str:
+    def issuer_names(self) -> str:
+        """Return where it is to be done what only an issuer can do, as a sentence names it."""
         return " or ".join(self._covey.issuer_names()) or "the node that founded the covey"
 
     async def _catch_up(self) -> None:
@@ -247,8 +251,7 @@ class AdmissionDesk:
         greeting = await _read(reader)
         if not isinstance(greeting, Greeting):
             raise Malformed("a guest greets first")
-        welcome = Welcome(self._identity.cluster_id, self._authority)
-        writer.write(framed(MEMBER_CODEC.encode(welcome)))
+        writer.write(framed(MEMBER_CODEC.encode(self._welcome())))
         if greeting.cluster_id != self._identity.cluster_id:
             self.counts["admissions/foreign"] += 1
             await writer.drain()
@@ -264,6 +267,10 @@ class AdmissionDesk:
             await asyncio.sleep(self._wrong.delay_s(origin))
         writer.write(framed(MEMBER_CODEC.encode(verdict)))
         await writer.drain()
+
+    def _welcome(self) -> Welcome:
+        who = self._identity
+        return Welcome(who.cluster_id, who.authority, self._covey.successions())
 
     def receive_frame(self, data: bytes, peer: NodeId) -> None:
         """Take in a member's frame (tags 80 to 111)."""
@@ -352,7 +359,7 @@ class AdmissionDesk:
                 certificate, fresh = await issuer.renew(question)
                 self._covey.adopt(fresh.signed)
                 self.counts["admissions/renewed"] += 1
-                return Renewed(certificate)
+                return Renewed(certificate, fresh.signed)
 
     async def _relay(self, question: Question, origin: str) -> Verdict:
         """Ask one issuer after the other until one answers."""
@@ -364,9 +371,9 @@ class AdmissionDesk:
                 self.counts["admissions/issuer_unreachable"] += 1
         return Refused(
             exits.UNREACHABLE,
-            f"{self._issuers()}, which lets others in, cannot be reached now.",
-            f"Start {self._issuers()} or mend the network, then run the same command again: that "
-            "is safe.",
+            f"{self.issuer_names()}, which lets others in, cannot be reached now.",
+            f"Start {self.issuer_names()} or mend the network, then run the same command again: "
+            "that is safe.",
         )
 
     async def _ask(self, issuer: NodeId, ask: Ask) -> Verdict:

@@ -14,7 +14,6 @@ the clock that counts goes on by itself meanwhile.
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -84,8 +83,8 @@ class Issuer:
         check_terms(terms)
         from agent.security import certificates  # X.509 costs 3 MiB that most runs never need
 
-        authority = authority_of(self._identity)
-        token = new_token(self._identity.cluster_id, certificates.fingerprint(authority))
+        authority = certificates.fingerprint(self._identity.authority)
+        token = new_token(self._identity.cluster_id, authority)
         now_s = self._wall_clock()
         note = TokenNote(now_s, maker, terms.uses, terms.node_name, terms.zone, terms.weight)
         secret_hash = hash_secret(token.token_id, token.secret)
@@ -310,17 +309,20 @@ class Issuer:
                     "Join again with a token: `covey token create`.",
                     exits.NOT_PERMITTED,
                 )
-            if renewal.serial in entry.serials[1:]:  # asked again: an answer got lost, or a replay
+            number, is_again = current.authority_number, renewal.serial in entry.serials[1:]
+            if is_again and entry.authority == number:  # an answer got lost, or a replay
                 return NewRegistry(current.epoch, signed, entry.id)
-            self._check_renewed_at(entry.id)
+            if entry.authority == number:  # else there is a reason to ask at once
+                self._check_renewed_at(entry.id)
             in_use = renewal.serial if entry.shows(renewal.serial) else None
-            serials = (serial, in_use) if in_use else (serial,)
-            entry = msgspec.structs.replace(entry, serials=serials)
+            fresh = (serial, in_use) if in_use else (serial,)
+            serials = entry.serials if is_again else fresh
+            entry = msgspec.structs.replace(entry, serials=serials, authority=number)
             return self._sign(follow(payload, amend(current, entry)), entry.id)
 
-        fresh = await self._store.change_registry(change)
-        self._renewed_at[fresh.node_id] = time.monotonic()
-        return self._certificate(fresh), fresh
+        renewed = await self._store.change_registry(change)
+        self._renewed_at[renewed.node_id] = time.monotonic()
+        return self._certificate(renewed), renewed
 
     def _check_renewed_at(self, node: NodeId) -> None:
         """Raise AgentError when this node was given a new serial just now."""
@@ -332,9 +334,7 @@ class Issuer:
             )
 
     def _sign(self, registry: Registry, node: NodeId) -> NewRegistry:
-        payload = registry.encode()
-        fresh = SignedRegistry(payload, self._identity.sign(payload)).encode()
-        return NewRegistry(registry.epoch, fresh, node)
+        return signed_by_authority(registry, self._identity, node)
 
     def _next_registry(
         self,
@@ -349,9 +349,11 @@ class Issuer:
 
         Runs inside the transaction, and so in the writer's thread.
         """
-        entry = _as_fixed(entry, token.note)
         signed = kept if kept is not None else self._identity.first_registry()
         current = Registry.decode(SignedRegistry.decode(signed).payload)
+        entry = msgspec.structs.replace(
+            _as_fixed(entry, token.note), authority=current.authority_number
+        )
         known = next((node for node in current.nodes if node.key == entry.key), None)
         if known is not None:
             return NewRegistry(current.epoch, signed, known.id)
@@ -368,13 +370,13 @@ class Issuer:
     def _certificate(self, fresh: NewRegistry) -> bytes:
         from agent.security import certificates
 
-        node = Registry.decode(SignedRegistry.decode(fresh.signed).payload).node(fresh.node_id)
+        registry = Registry.decode(SignedRegistry.decode(fresh.signed).payload)
+        node = registry.node(fresh.node_id)
         assert node is not None, "the node was just put in"
         subject = certificates.Subject(self._identity.cluster_id, node.id, node.name)
-        key = self._identity.authority_private_key()
-        return certificates.issue(
-            key, authority_of(self._identity), subject, node.key, node.serials[0]
-        )
+        key = self._identity.authority_private_key(registry.authority)
+        authority = registry.authority or self._identity.trust.newest
+        return certificates.issue(key, authority.certificate, subject, node.key, node.serials[0])
 
 
 def _instead(current: Registry, entry: Admitted, *, there: frozenset[NodeId]) -> Registry:
@@ -426,9 +428,11 @@ def _shown(token: TokenRecord, now_s: float) -> TokenShown:
     )
 
 
-def authority_of(identity: Identity) -> bytes:
-    """Return the authority's certificate (DER)."""
-    return ssl.PEM_cert_to_DER_cert(identity.authority_file.read_text())
+def signed_by_authority(registry: Registry, identity: Identity, node: NodeId) -> NewRegistry:
+    """Return a registry signed by the authority that it names. Raises AgentError."""
+    payload = registry.encode()
+    signature = identity.sign(payload, registry.authority)
+    return NewRegistry(registry.epoch, SignedRegistry(payload, signature).encode(), node)
 
 
 def name_taken(message: str) -> AgentError:

@@ -29,6 +29,7 @@ from agent.admission.messages import (
     Admission,
     Granted,
     Refused,
+    Welcome,
 )
 from agent.admission.messages import GUEST_CODEC as SENDING
 from agent.admission.proof import check_signed, prove
@@ -174,10 +175,7 @@ class Joining:
     async def _ask(self, address: Address) -> Credentials:
         """Ask the member at this address. Raises AgentError, RemoteError, OSError, EOFError."""
         token = self._token
-        async with visit(address, token.cluster_id, token.fingerprint) as (
-            (reader, writer),
-            authority,
-        ):
+        async with visit(address, token.cluster_id, self._judge) as ((reader, writer), welcome):
             self.may_be_in = True
             writer.write(framed(SENDING.encode(self._admission())))
             try:
@@ -187,7 +185,18 @@ class Joining:
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 raise AnswerLost("the answer was lost") from None
-        return self._accept(verdict, authority)
+        return self._accept(verdict, welcome.authority)
+
+    def _judge(self, welcome: Welcome) -> list[bytes]:
+        """Return the authority that the token names. Raises Forged for another one."""
+        from agent.security import certificates
+
+        if certificates.fingerprint(welcome.authority) != self._token.fingerprint:
+            raise Forged(
+                "its certificate authority is not the one that the token names; a token ends when "
+                "the covey gets another authority, and a new one is needed then"
+            )
+        return [welcome.authority]
 
     def _admission(self) -> Admission:
         from agent.security import certificates

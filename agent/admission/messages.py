@@ -26,6 +26,7 @@ from gossip.ids import ClusterId, NodeId
 from gossip.machine import Address
 from gossip.names import Name
 from gossip.state.admitted import Serial
+from gossip.state.succession import Successions
 from gossip.wire import Codec
 
 TAGS = range(80, 90)
@@ -60,6 +61,8 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=81):
 
     cluster_id: ClusterId
     authority: bytes
+    successions: Successions = ()
+    """How this authority came after those that the other side may still trust."""
 
 
 class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
@@ -140,9 +143,10 @@ class Renewal(msgspec.Struct, frozen=True, array_like=True, tag=108):
 
 
 class Renewed(msgspec.Struct, frozen=True, array_like=True, tag=109):
-    """The new certificate (DER), which the registry names from now on beside the old one."""
+    """The new certificate (DER), and the signed registry that names it, beside the old one."""
 
     certificate: bytes
+    registry: bytes
 
 
 class TokenList(msgspec.Struct, frozen=True, array_like=True, tag=104):

@@ -12,7 +12,9 @@ from agent.security.identity import BACKDATED_S, Identity
 from gossip.ids import NodeId
 from gossip.membership.addresses import only_gossiped
 from gossip.state.admitted import Admitted
+from gossip.state.registry import Registry
 from gossip.state.requests import FORK_REASON
+from gossip.state.succession import Succession
 
 PEERS_MAX = 32
 HEARD_WITHIN_S = 30.0
@@ -23,7 +25,7 @@ FRESH_S = 120.0
 
 
 class RunningCovey:
-    """Implements the desk's ``Covey`` on a driver and its node."""
+    """Implements the ``Covey`` of the desk and of the roll-over on a driver and its node."""
 
     def __init__(
         self,
@@ -95,6 +97,14 @@ class RunningCovey:
         """Tell whether the covey was founded a moment ago, so that nobody else can know of it."""
         age_s = time.time() - self._identity.valid_from - BACKDATED_S
         return self._node.state.registry.epoch == 1 and 0 <= age_s < FRESH_S
+
+    def registry(self) -> Registry:
+        """Return who belongs."""
+        return self._node.state.registry
+
+    def successions(self) -> tuple[Succession, ...]:
+        """Return how the present authority came after those before it."""
+        return self._node.state.registry.successions
 
     def adopt(self, signed: bytes) -> None:
         """Follow this registry from now on, and offer it to all whom it names."""

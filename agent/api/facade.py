@@ -223,6 +223,13 @@ class KeysFacade(Protocol):
         """Begin a rotation."""
 
 
+class AllegianceFacade(Protocol):
+    """Whom the covey trusts to sign: ``agent/admission/allegiance.py``."""
+
+    async def roll_over(self, *, force: bool) -> None:
+        """Have another authority take over. Raises AgentError."""
+
+
 class DoctorFacade(Protocol):
     """Looks at everything: ``agent/doctor/doctor.py``."""
 
@@ -275,6 +282,10 @@ class AgentFacade(Protocol):
     @property
     def round_trips(self) -> RoundTripsFacade:
         """How far members are from each other."""
+
+    @property
+    def allegiance(self) -> AllegianceFacade:
+        """Whom the covey trusts to sign."""
 
     @property
     def keys(self) -> KeysFacade:

@@ -1,4 +1,4 @@
-"""Routes of the keys that seal datagrams: who holds which, and turning them."""
+"""Routes of the covey's keys: who holds which, turning them, and replacing the authority."""
 
 from typing import Any
 
@@ -24,12 +24,23 @@ async def list_keys(request: Request) -> Response:
 async def rotate(request: Request) -> Response:
     """Begin a rotation, and answer with the same as ``list_keys``."""
     agent: AgentFacade = request.app.state.agent
-    asked = await read_object(request, frozenset({"force"}))
-    force = asked.get("force", False)
+    await agent.keys.rotate(force=await _read_force(request))
+    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
+
+
+async def roll_over(request: Request) -> Response:
+    """Have another authority take over, and answer with the same as ``list_keys``."""
+    agent: AgentFacade = request.app.state.agent
+    await agent.allegiance.roll_over(force=await _read_force(request))
+    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
+
+
+async def _read_force(request: Request) -> bool:
+    """Return what the body says. Raises BadRequest."""
+    force = (await read_object(request, frozenset({"force"}))).get("force", False)
     if not isinstance(force, bool):
         raise BadRequest("`force`: true or false")
-    await agent.keys.rotate(force=force)
-    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
+    return force
 
 
 async def describe_keys(agent: AgentFacade, holdings: list[Holding]) -> dict[str, Any]:
@@ -40,6 +51,11 @@ async def describe_keys(agent: AgentFacade, holdings: list[Holding]) -> dict[str
         "generation": own.generation,
         "phase": own.phase,
         "rotating": own.phase != Phase.STEADY,
+        "authority": {
+            "number": agent.registry.authority_number,
+            "overlaps": agent.registry.overlaps,
+            "uncertified": [entry.name for entry in agent.registry.uncertified],
+        },
         "members": [
             {
                 "id": format_node_id(one.id),
@@ -69,4 +85,5 @@ def _keys(state: KeyringState | None) -> dict[str, Any]:
 ROUTES = (
     ("GET", "/api/v1/keys", list_keys),
     ("POST", "/api/v1/keys/rotate", rotate),
+    ("POST", "/api/v1/keys/authority", roll_over),
 )

@@ -1,4 +1,4 @@
-"""``covey keys``: the keys that seal the covey's datagrams, and how to get new ones."""
+"""``covey keys``: the keys that seal and sign for the covey, and how to get new ones."""
 
 import time
 from typing import Any
@@ -23,7 +23,7 @@ ORDER_TIMEOUT_S = 30.0
 
 @click.group()
 def keys() -> None:
-    """Show and replace the keys that seal datagrams."""
+    """Show and replace the keys that seal and sign for the covey."""
 
 
 @keys.command("list")
@@ -32,23 +32,36 @@ def keys() -> None:
 @pass_session
 def list_keys(session: Session, output: str, *, wide: bool) -> None:
     """Show who holds which keys, by their fingerprints."""
-    _write(session.client().get("/api/v1/keys"), output, wide=wide)
+    answer = session.client().get("/api/v1/keys")
+    _write(answer, output, wide=wide)
+    if missing := answer["authority"]["uncertified"]:
+        session.say(f"No certificate of the present authority yet: {', '.join(missing)}.")
 
 
 @keys.command()
 @click.option("--force", is_flag=True, help="Do not wait for members that are away.")
+@click.option("--authority", is_flag=True, help="Replace the authority's key instead.")
 @output_option
 @wide_option
 @click.pass_context
-def rotate(ctx: click.Context, *, force: bool, output: str, wide: bool) -> None:
+def rotate(ctx: click.Context, *, force: bool, authority: bool, output: str, wide: bool) -> None:
     """Give the covey a new key, without losing a member.
 
     The old key is dropped when every node has the new one. With --force those that are away are
     not waited for: they get the new key over a stream when they come back. Exit status 6 if
     the old key still has to stay.
+
+    With --authority, where the covey was founded, it is the key that signs certificates, and who
+    belongs. All nodes get new certificates; tokens made before end.
     """
     session = ctx.ensure_object(Session)
     client = session.client()
+    if authority:
+        answer = _replace_authority(session, force=force)
+        _write(answer, output, wide=wide)
+        if answer["authority"]["overlaps"]:
+            ctx.exit(exits.UNHEALTHY)
+        return
     began = client.get("/api/v1/keys")
     answer = client.request(
         "POST", "/api/v1/keys/rotate", json={"force": force}, timeout_s=ORDER_TIMEOUT_S
@@ -62,6 +75,42 @@ def rotate(ctx: click.Context, *, force: bool, output: str, wide: bool) -> None:
             "The issuer goes on by itself; `covey keys rotate --force` does not wait for them."
         )
         ctx.exit(exits.UNHEALTHY)
+
+
+def _replace_authority(session: Session, *, force: bool) -> dict[str, Any]:
+    """Order it, say each step, and return the last answer."""
+    client = session.client()
+    before = client.get("/api/v1/keys")["authority"]
+    answer = client.request(
+        "POST", "/api/v1/keys/authority", json={"force": force}, timeout_s=ORDER_TIMEOUT_S
+    ).json()
+    if not before["overlaps"]:
+        session.say("1/2 named: a new authority is trusted beside the old one; tokens have ended")
+    answer = _await_certificates(session, answer, force=force)
+    if answer["authority"]["overlaps"]:
+        missing = ", ".join(answer["authority"]["uncertified"]) or "nobody"
+        session.say(
+            f"The old authority stays until these have new certificates: {missing}. The issuer "
+            "goes on by itself; `covey keys rotate --authority --force` does not wait for them."
+        )
+    else:
+        session.say("2/2 removed: what the old authority signs opens nothing any more")
+    return answer
+
+
+def _await_certificates(session: Session, answer: dict[str, Any], *, force: bool) -> dict[str, Any]:
+    """Wait until the old authority is dropped, or the absent alone are waited for."""
+    told, give_up = answer["authority"], time.monotonic() + PATIENCE_S
+    with Waiting("for the members to get new certificates", quiet=session.quiet):
+        while answer["authority"]["overlaps"] and time.monotonic() < give_up:
+            time.sleep(POLL_S)
+            answer = session.hasty_client().get("/api/v1/keys")
+            if answer["authority"] != told:
+                told, give_up = answer["authority"], time.monotonic() + PATIENCE_S
+            live = {one["name"] for one in answer["members"] if one["live"]}
+            if told["uncertified"] and not force and live.isdisjoint(told["uncertified"]):
+                break
+    return answer
 
 
 def _watch(session: Session, began: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:

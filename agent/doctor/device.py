@@ -60,6 +60,11 @@ def certificate(directory: Path, now_s: float | None = None) -> Finding:
         return fail("certificate", error.message, error.hint)
     if (wrong := flaw(now_s, *me.plausible)) is not None:
         return fail("certificate", f"{wrong.message}.", wrong.hint)
+    if me.is_issuer:
+        try:
+            me.authority_private_key()
+        except AgentError as error:
+            return fail("certificate", error.message, error.hint)
     until = datetime.fromtimestamp(me.valid_until, UTC).strftime("%Y-%m-%d")
     if me.valid_until < now_s:
         return fail(

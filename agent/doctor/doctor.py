@@ -143,6 +143,11 @@ class Doctor:
         away = ", ".join(entry.name for entry in issuers) if is_away else ""
         return running.owners(moving_counts(registry), waits_for, away)
 
+    def _look_at_authority(self) -> Finding:
+        registry = self._agent.registry
+        uncertified = [entry.name for entry in registry.uncertified]
+        return running.authority(uncertified, overlaps=registry.overlaps)
+
     def _look_inside(self) -> list[Finding]:
         agent = self._agent
         counts = Counter(agent.driver.counts) + agent.driver.node.counts
@@ -164,6 +169,7 @@ class Doctor:
             running.membership(agent.members),
             *self._look_at_registry(),
             self._look_at_owners(),
+            self._look_at_authority(),
             running.names(agent.members),
             running.profiles(agent.config.gossip.profile, self._profiles()),
             running.clones(

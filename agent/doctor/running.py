@@ -42,6 +42,27 @@ def clock(step: Step | None, now: Instant) -> Finding:
     return ok("clock-set", "the clock was not set within the last day.")
 
 
+def authority(uncertified: Sequence[str], *, overlaps: bool) -> Finding:
+    """Look who has no certificate of the covey's present authority."""
+    names = ", ".join(uncertified)
+    if uncertified and overlaps:
+        return warn(
+            "authority",
+            f"the authority is being replaced; without a certificate of the new one: {names}.",
+            "They get one by themselves within minutes of being there. Not to wait for them: "
+            "`covey keys rotate --authority --force` where the covey was founded.",
+        )
+    if uncertified:
+        return warn(
+            "authority",
+            f"certificates of an authority that was given up, which open nothing: {names}.",
+            "Start them where they reach a member, and that one the founder: they get new ones.",
+        )
+    if overlaps:
+        return ok("authority", "the authority is being replaced, and all have new certificates.")
+    return ok("authority", "all have certificates of the present authority.")
+
+
 def stores(losses: Sequence[str], kept: Sequence[str]) -> Finding:
     """Look what the disk lost; ``kept`` are the damaged files that were replaced."""
     files = f"Damaged files are kept for you to look at, and may be deleted: {', '.join(kept)}."

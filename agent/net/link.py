@@ -77,7 +77,7 @@ class Link:
         self.counts = counts
         self._to, self._dial = to, dial
         self._on_broken, self._on_closed, self._on_frame = on_broken, on_closed, on_frame
-        self._is_kept = False
+        self._is_kept = self._is_stale = False
         self._redial_s = REDIAL_FIRST_S
         self._redial: asyncio.TimerHandle | None = None
         self._waiting: deque[bytes] = deque()
@@ -135,6 +135,12 @@ class Link:
         if self._is_kept and self.state is LinkState.IDLE:
             self._begin()
 
+    def redial(self) -> None:
+        """Close the connection when all that waits is written; what comes then dials anew."""
+        if self.state in (LinkState.DIALLING, LinkState.OPEN):
+            self._is_stale = True
+            self._more.set()
+
     def end(self) -> None:
         """Close the connection and forget what waits; this link is not to be used again."""
         self.let_go()
@@ -154,6 +160,7 @@ class Link:
 
     def _begin(self) -> None:
         self._enter(LinkState.DIALLING)
+        self._is_stale = False
         self._task = watched.start("link", self._run, f"{self._to:016x}")
 
     def _enter(self, state: LinkState) -> None:
@@ -213,6 +220,8 @@ class Link:
                 writer.write(frame)
                 self.counts["frames/sent"] += 1
                 await writer.drain()
+            if self._is_stale:
+                return
             self._more.clear()
             more = asyncio.create_task(self._more.wait(), name="link-more")
             try:

@@ -19,7 +19,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,7 @@ from agent.net.frames import framed, read_frame
 from agent.net.limits import QuietLog
 from agent.net.link import keep_alive
 from agent.net.places import Place, Places
-from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, shown_by
+from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, is_strange_authority, shown_by
 from gossip.errors import RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 
@@ -67,7 +67,10 @@ class Listener:
         self.counts = counts
         self.places = Places(PLACES_EACH, PLACES_TOGETHER)
         self.known_places = Places(KNOWN_EACH, KNOWN_TOGETHER, lambda host: host)
-        self._sockets, self._context = sockets, context
+        self.context = context
+        """With which handshakes are made from now on."""
+        self._sockets = sockets
+        self._serving: set[asyncio.Task[None]] = set()
         self._cluster_id, self._me = cluster_id, me
         self._quiet = QuietLog(log)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -77,6 +80,7 @@ class Listener:
         self._on_guest: OnGuest
         self._on_relay: OnRelay
         self._is_known: Callable[[str], bool]
+        self._on_strange_authority: Callable[[], None]
 
     def start(
         self,
@@ -85,12 +89,15 @@ class Listener:
         on_relay: OnRelay,
         is_known: Callable[[str], bool],
         door: Door,
+        on_strange_authority: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to accept those whom the door admits.
 
         Frames of members go to ``on_frame``, guests to ``on_guest``, and members that want to be
-        put through to ``on_relay``. ``is_known`` says whether a member may be at a host.
+        put through to ``on_relay``. ``is_known`` says whether a member may be at a host;
+        ``on_strange_authority`` hears of somebody who trusts another authority than we do.
         """
+        self._on_strange_authority = on_strange_authority
         self._on_frame, self._on_guest, self._on_relay = on_frame, on_guest, on_relay
         self._is_known = is_known
         self._door = door
@@ -116,6 +123,16 @@ class Listener:
                 self.counts["streams/closed_as_strangers"] += 1
                 writer.transport.abort()
 
+    def served(self) -> frozenset[asyncio.Task[None]]:
+        """Return the connections that are open now, for ``end``."""
+        return frozenset(self._serving)
+
+    def end(self, connections: Iterable[asyncio.Task[None]]) -> None:
+        """Close these connections, those that are open still."""
+        for each in self._serving.intersection(connections):
+            self.counts["streams/closed_as_former"] += 1
+            each.cancel()
+
     def _spawn(
         self, name: str, work: Callable[[], Coroutine[Any, Any, None]]
     ) -> asyncio.Task[None]:
@@ -135,6 +152,8 @@ class Listener:
                 self._note_no_place(host)
                 continue
             task = self._spawn("stream-serve", partial(self._serve, accepted, place))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
             place.on_lost = partial(self._turn_out, host, task)
 
     def _turn_out(self, host: str, serving: asyncio.Task[None]) -> None:
@@ -185,6 +204,8 @@ class Listener:
             self.counts["streams/ended"] += 1
             return
         stage = "stream" if shaken else "handshake"
+        if is_strange_authority(error):
+            self._on_strange_authority()
         self.counts[f"streams_refused/{stage}_failed"] += 1
         self._quiet.warning(stage, "%s with %s failed: %s", stage, host, _reason(error))
 
@@ -198,7 +219,7 @@ class Listener:
         transport, _ = await loop.connect_accepted_socket(
             lambda: protocol,
             accepted,
-            ssl=self._context,
+            ssl=self.context,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
             ssl_shutdown_timeout=SHUTDOWN_S,
         )

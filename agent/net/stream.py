@@ -22,8 +22,8 @@ from agent.net.relayed import NotPutThrough, through
 from agent.net.sockets import Sockets, connected_to, family_of
 from agent.net.tls import (
     dialling_context,
+    is_strange_authority,
     listening_context,
-    load_credentials,
     relayed_context,
     shown_by,
 )
@@ -37,6 +37,8 @@ from gossip.tuning import PATH_BYTES
 ADDRESSES_TRIED_MAX = 4
 ADDRESS_CHECKS, ADDRESS_CHECK_S = 30, 0.05
 DIAL_S = 3.0
+FORMER_S = 5.0
+"""How long a stream that others dialled before the authority was replaced is waited for."""
 LINKS_MAX = 1024
 PROVED_S = 60.0
 """Where a member was met by its certificate, it is taken to be for so long."""
@@ -54,9 +56,12 @@ class Streams:
         self.counts = counts
         self._identity = identity
         self._context = dialling_context(identity)
-        self._listening = listening_context(identity)
         self._listener = Listener(
-            sockets.stream, self._listening, identity.cluster_id, identity.node_id, counts
+            sockets.stream,
+            listening_context(identity),
+            identity.cluster_id,
+            identity.node_id,
+            counts,
         )
         self._relayed_context = relayed_context(identity)
         self._proved: dict[NodeId, tuple[Address, float]] = {}
@@ -72,6 +77,7 @@ class Streams:
         self._path_bytes: Callable[[NodeId], int]
         self._relays_to: Callable[[NodeId], Iterable[NodeId]]
         self._greeting: Callable[[], bytes] | None = None
+        self._on_strange_authority: Callable[[], None]
 
     def start(
         self,
@@ -87,6 +93,7 @@ class Streams:
         may_join: Callable[[NodeId, NodeId], bool] = lambda _one, _other: False,
         is_known: Callable[[str], bool] = lambda _host: False,
         greeting: Callable[[], bytes] | None = None,
+        on_strange_authority: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to accept and to dial.
 
@@ -98,14 +105,18 @@ class Streams:
         how large IP packets to a node may be; ``relays_to(node)`` who may reach a node that we
         cannot dial, best first; ``may_join(one, other)`` whether we put one node through to
         another; ``is_known(host)`` whether a member may be at a host; ``greeting()`` is the frame
-        to say first on each stream that we dialled.
+        to say first on each stream that we dialled; ``on_strange_authority()`` hears of somebody
+        who trusts another authority than we do.
         """
+        self._on_strange_authority = on_strange_authority
         self._on_unreachable, self._on_closed = on_unreachable, on_closed
         self._addresses_of, self._greeting = addresses_of, greeting
         self._on_frame, self._path_bytes, self._relays_to = on_frame, path_bytes, relays_to
         self._door = door
         relay = Relay(self._connect_bare, may_join, self.counts)
-        self._listener.start(self._heard, on_guest, relay.serve, is_known, door)
+        self._listener.start(
+            self._heard, on_guest, relay.serve, is_known, door, on_strange_authority
+        )
 
     async def stop(self) -> None:
         """Close everything; what waits is forgotten."""
@@ -114,9 +125,23 @@ class Streams:
         self._links.clear()
 
     def renew(self) -> None:
-        """Show the certificate that is in the identity's directory now, in each new handshake."""
-        for context in (self._context, self._relayed_context, self._listening):
-            load_credentials(context, self._identity)
+        """Show the certificate and trust whom the identity has now, in each new handshake.
+
+        Raises AgentError; all is as it was then.
+        """
+        dialling, relayed = dialling_context(self._identity), relayed_context(self._identity)
+        self._listener.context = listening_context(self._identity)
+        self._context, self._relayed_context = dialling, relayed
+
+    def end_former(self) -> None:
+        """Dial all links anew, and close what others dialled and do not give up by themselves.
+
+        For streams that were opened when somebody was trusted who is no longer.
+        """
+        for link in self._links.values():
+            link.redial()
+        served = self._listener.served()
+        asyncio.get_running_loop().call_later(FORMER_S, self._listener.end, served)
 
     def look_again(self) -> None:
         """Close all streams with those whom the door admits no longer."""
@@ -207,6 +232,8 @@ class Streams:
             except NotAdmitted:
                 raise
             except (OSError, RemoteError) as error:
+                if is_strange_authority(error):
+                    self._on_strange_authority()
                 # A refusal says most: the host is reached.
                 if not isinstance(failure, ConnectionRefusedError):
                     failure = error

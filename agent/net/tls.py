@@ -1,4 +1,4 @@
-"""TLS 1.3 between agents: both sides show a certificate of the covey's own authority.
+"""TLS 1.3 between agents: both sides show a certificate of an authority that is trusted now.
 
 OpenSSL checks the chain and the dates; what remains for us is to read which node it is from the
 certificate's name (``agent/security/certificates.py``) and to see that it is the node that we
@@ -25,6 +25,8 @@ from gossip.state.admitted import SERIAL_BYTES
 
 HANDSHAKE_TIMEOUT_S = 10.0
 RELAY_PROTOCOL = "covey-relay/1"
+STRANGE_AUTHORITY = frozenset({7, 18, 19, 20, 21})
+"""OpenSSL's X509_V_ERR codes for a chain that ends in no certificate that we trust."""
 
 
 def listening_context(identity: Identity) -> ssl.SSLContext:
@@ -85,11 +87,21 @@ def shown_by(connection: Any, cluster_id: ClusterId) -> Shown | None:
     return Shown(node, int(certificate["serialNumber"], 16).to_bytes(SERIAL_BYTES))
 
 
-def load_credentials(context: ssl.SSLContext, identity: Identity) -> None:
+def is_strange_authority(error: BaseException) -> bool:
+    """Tell whether a handshake failed because one side trusts another authority than the other.
+
+    Nobody can prove that to us: it is a reason to ask, and none to believe anything.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_code in STRANGE_AUTHORITY
+    return isinstance(error, ssl.SSLError) and "UNKNOWN_CA" in (error.reason or "")
+
+
+def _load_credentials(context: ssl.SSLContext, identity: Identity) -> None:
     """Have a context show this node's certificate. Raises AgentError."""
     try:
         context.load_cert_chain(identity.certificate_file, identity.key_file)
-        context.load_verify_locations(identity.authority_file)
+        context.load_verify_locations(cadata=identity.trust.bundle)
     except OSError as error:
         raise AgentError(
             f"the certificates in {identity.directory} cannot be used: {error}.",
@@ -102,5 +114,5 @@ def load_credentials(context: ssl.SSLContext, identity: Identity) -> None:
 def _context(protocol: int, identity: Identity) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    load_credentials(context, identity)
+    _load_credentials(context, identity)
     return context

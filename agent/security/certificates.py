@@ -18,7 +18,9 @@ Importing this costs 3 MiB of X.509 code, so only what signs or checks certifica
 founding of a covey, admission and joining. Streams leave it to OpenSSL.
 """
 
+import contextlib
 import datetime as dt
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cryptography import x509
@@ -34,11 +36,13 @@ from gossip.errors import Forged, Malformed
 from gossip.ids import ClusterId, NodeId, format_cluster_id
 from gossip.names import is_name
 from gossip.state.admitted import SERIAL_BYTES
+from gossip.state.succession import Authority
 
 BACKDATED = dt.timedelta(seconds=BACKDATED_S)
 AUTHORITY_VALIDITY = dt.timedelta(days=3653)
 NODE_VALIDITY = dt.timedelta(days=90)
 REQUEST_BYTES_MAX = 4096
+NOT_OURS = "the certificate is not signed by this covey's authority"
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -165,8 +169,25 @@ def check_issued(certificate: bytes, authority: bytes) -> tuple[Subject, bytes]:
     try:
         leaf.verify_directly_issued_by(issuer)
     except (InvalidSignature, ValueError, TypeError):  # ValueError: the names do not fit
-        raise Forged("the certificate is not signed by this covey's authority") from None
+        raise Forged(NOT_OURS) from None
     return named
+
+
+def issuer_among(certificate: bytes, authorities: Sequence[Authority]) -> Authority:
+    """Return the authority that signed a node's certificate. Raises Malformed, Forged."""
+    for each in authorities:
+        with contextlib.suppress(Forged):
+            check_issued(certificate, each.certificate)
+            return each
+    raise Forged(NOT_OURS)
+
+
+def check_issued_by_any(certificate: bytes, authorities: Sequence[bytes]) -> Subject:
+    """Return whom one of the authorities issued this certificate to. Raises Malformed, Forged."""
+    for each in authorities:
+        with contextlib.suppress(Forged):
+            return check_issued(certificate, each)[0]
+    raise Forged(NOT_OURS)
 
 
 def authority_key_of(authority: bytes) -> bytes:
@@ -191,6 +212,11 @@ def serial_of(certificate: bytes) -> bytes:
 def to_pem(certificate: bytes) -> bytes:
     """Return a certificate in the text form that OpenSSL loads from files."""
     return x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM)
+
+
+def from_pem(text: bytes) -> bytes:
+    """Return the certificate (DER) that stands in a text, whatever else does."""
+    return x509.load_pem_x509_certificate(text).public_bytes(Encoding.DER)
 
 
 def fingerprint(certificate: bytes) -> bytes:

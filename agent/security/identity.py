@@ -3,20 +3,20 @@
 ::
 
     identity/           0700, put in place whole by one rename
-      identity.json     ids and names, the authority's public key, the certificate's dates
+      identity.json     ids and names, the authorities that are trusted, the certificate's dates
       node.key          this node's private key (Ed25519, PKCS #8): never leaves the device
       node.pem          its certificate
-      authority.pem     the covey's certificate authority
       authority.key     the authority's private key: on issuers only
+      authority.next    the next one's, while it takes over (``agent/admission/rollover.py``)
       keyring.json      the shared secrets of the datagrams
-      registry          the signed registry at the moment of founding or joining
+      registry          the signed registry of when the node joined, or trusted somebody else last
       peers.json        members to try first
       spare/            a second copy of each (``spares.py``), made by the first start
 
 ``covey init`` founds a covey and makes all of it; ``covey join`` receives the covey's part from
 a member (``agent/admission/joining.py``). Afterwards the directory is only read, but for a renewed
-certificate and a rotated keyring. What else changes while the agent runs, a newer registry and a
-longer list of peers, lives in ``control.db``.
+certificate, a rotated keyring and another authority. What else changes while the agent runs, a
+newer registry and a longer list of peers, lives in ``control.db``.
 
 Two rules for secrets: they are read when they are used and not kept, and no ``repr``, message or
 log line shows one.
@@ -25,13 +25,14 @@ log line shows one.
 import contextlib
 import secrets
 import ssl
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -50,6 +51,7 @@ from agent.security.keyring import (
     parse_keyring,
 )
 from agent.security.private_files import closed, staged_directory, write_private
+from agent.security.trust import KEYRING_CONTEXT, REGISTRY_CONTEXT, Trust
 from agent.wall_clock import flaw
 from gossip.errors import RemoteError
 from gossip.ids import (
@@ -64,13 +66,10 @@ from gossip.ids import (
 from gossip.machine import Address
 from gossip.names import NAME_RULE, is_name
 from gossip.state.admitted import ISSUER, Admitted
-from gossip.state.registry import SignedRegistry
+from gossip.state.registry import Registry, SignedRegistry
 from gossip.state.registry import found as found_registry
+from gossip.state.succession import Authority
 
-REGISTRY_CONTEXT = b"covey registry v1\x00"
-"""Put before what the authority signs: it also signs certificates, and a signature for one
-purpose must never pass for another."""
-KEYRING_CONTEXT = b"covey keyring v1\x00"
 BACKDATED_S = 86400.0
 """Certificates begin so long before they are made: clocks differ."""
 
@@ -82,11 +81,14 @@ class IdentityFile(msgspec.Struct, frozen=True):
     cluster_name: str
     node_id: str
     node_name: str
-    authority_key: bytes
+    authorities: Annotated[tuple[Authority, ...], msgspec.Meta(min_length=1, max_length=2)]
+    """Who is trusted to sign, newest first; two during a roll-over."""
+    issued_by: int
+    """The number of the authority that signed the certificate."""
     valid_from: float
     valid_until: float
     authority_until: float = 0.0
-    """The end of the authority's certificate: a clock that says more cannot be right."""
+    """The end of an authority's certificate: a clock that says more cannot be right."""
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -124,7 +126,8 @@ class Identity:
         self.node_id: NodeId = parse_node_id(facts.node_id)
         self.node_name = facts.node_name
         self.facts = facts
-        self._authority_key = Ed25519PublicKey.from_public_bytes(facts.authority_key)
+        self.trust = Trust(self.cluster_id, facts.authorities)
+        self._writing = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Identity({self.node_name} {format_node_id(self.node_id)} of {self.cluster_name})"
@@ -144,24 +147,46 @@ class Identity:
         """From when to when a clock can be right: we were here, and so is the authority."""
         return self.facts.valid_from, max(self.facts.authority_until, self.facts.valid_until)
 
-    def renew(self, certificate: bytes) -> None:
-        """Put a new certificate (DER) in place of the one that is used. Raises OSError.
+    @property
+    def authority(self) -> bytes:
+        """The certificate of the newest authority that this node trusts (DER)."""
+        return self.trust.newest.certificate
 
-        Cut off in the middle, the new one is used, and the next start asks for another.
+    @property
+    def is_certified(self) -> bool:
+        """Whether the certificate is of the newest authority."""
+        return self.facts.issued_by >= self.trust.newest.number
+
+    def _replace(self, **changes: Any) -> None:
+        """Write some of the facts anew. From any thread. Raises OSError."""
+        with self._writing:
+            self.facts = msgspec.structs.replace(self.facts, **changes)
+            spares.replace_with_spare(self.directory / "identity.json", encode_facts(self.facts))
+
+    def renew(self, certificate: bytes) -> None:
+        """Put a new certificate (DER) in place of the one that is used.
+
+        Cut off in the middle, the new one is used, and the next start asks for another. Raises
+        OSError, and Forged when nobody whom we trust has signed it.
         """
         from agent.security import certificates
 
         valid_from, valid_until = certificates.validity_of(certificate)
-        self.facts = msgspec.structs.replace(
-            self.facts, valid_from=valid_from, valid_until=valid_until
-        )
+        issuer = certificates.issuer_among(certificate, self.trust.authorities)
         spares.replace_with_spare(self.certificate_file, certificates.to_pem(certificate))
-        spares.replace_with_spare(self.directory / "identity.json", encode_facts(self.facts))
+        self._replace(issued_by=issuer.number, valid_from=valid_from, valid_until=valid_until)
 
-    @property
-    def authority_public_key(self) -> Ed25519PublicKey:
-        """What the authority's signatures are checked with."""
-        return self._authority_key
+    def keep_trust(self, authorities: Sequence[Authority], signed: bytes) -> None:
+        """Write down who is trusted, and the signed registry that says so. Raises OSError.
+
+        The registry comes first: it can be verified by who was trusted before, too.
+        """
+        from agent.security import certificates
+
+        ends = [certificates.validity_of(each.certificate)[1] for each in authorities]
+        spares.replace_with_spare(self.directory / "registry", signed)
+        until = max(self.facts.authority_until, *ends)
+        self._replace(authorities=tuple(authorities), authority_until=until)
 
     @property
     def key_file(self) -> Path:
@@ -174,14 +199,14 @@ class Identity:
         return self.directory / "node.pem"
 
     @property
-    def authority_file(self) -> Path:
-        """The certificate of the covey's authority."""
-        return self.directory / "authority.pem"
-
-    @property
     def authority_key_file(self) -> Path:
         """The authority's private key; exists on issuers only."""
         return self.directory / "authority.key"
+
+    @property
+    def next_authority_file(self) -> Path:
+        """The private key of the authority that is about to take over, and its certificate."""
+        return self.directory / "authority.next"
 
     @property
     def is_issuer(self) -> bool:
@@ -211,31 +236,38 @@ class Identity:
 
     def verify(self, payload: bytes, signature: bytes) -> bool:
         """Tell whether the covey's authority signed this registry."""
-        try:
-            self._authority_key.verify(signature, REGISTRY_CONTEXT + payload)
-        except InvalidSignature:
-            return False
-        return True
+        return self.trust.verify_registry(payload, signature)
 
-    def sign(self, payload: bytes) -> bytes:
-        """Sign a registry with the authority's key. Issuers only."""
-        return self.authority_private_key().sign(REGISTRY_CONTEXT + payload)
+    def sign(self, payload: bytes, by: Authority | None = None) -> bytes:
+        """Sign a registry with an authority's key, the newest unless named. Issuers only."""
+        return self.authority_private_key(by).sign(REGISTRY_CONTEXT + payload)
 
     def verify_keyring(self, payload: bytes, signature: bytes) -> bool:
         """Tell whether the covey's authority signed this keyring."""
-        try:
-            self._authority_key.verify(signature, KEYRING_CONTEXT + payload)
-        except InvalidSignature:
-            return False
-        return True
+        return self.trust.verify_keyring(payload, signature)
 
     def sign_keyring(self, payload: bytes) -> bytes:
         """Sign a keyring with the authority's key. Issuers only."""
         return self.authority_private_key().sign(KEYRING_CONTEXT + payload)
 
-    def authority_private_key(self) -> Ed25519PrivateKey:
-        """Load the authority's key, for signing certificates. Issuers only."""
-        return read_private_key(self.authority_key_file)
+    def authority_private_key(self, of: Authority | None = None) -> Ed25519PrivateKey:
+        """Load the key of an authority, the newest unless named. Issuers only. Raises AgentError.
+
+        While the next authority takes over, its key may still be in the file of its own.
+        """
+        wanted = (of or self.trust.newest).key
+        for file in (self.authority_key_file, self.next_authority_file):
+            if file == self.authority_key_file or file.exists():
+                key = read_private_key(file)
+                if key.public_key().public_bytes_raw() == wanted:
+                    return key
+        raise AgentError(
+            "the authority's key on this device is not the one that the covey trusts by now; "
+            "nothing was changed.",
+            hint="This directory is older than the last `covey keys rotate --authority`: restore a "
+            "newer backup of it.",
+            status=exits.NOT_PERMITTED,
+        )
 
 
 def check_name(name: str, what: str) -> str:
@@ -318,22 +350,33 @@ def write_credentials(staged: Path, credentials: Credentials) -> None:
 
     subject, _ = certificates.check_issued(credentials.certificate, credentials.authority)
     valid_from, valid_until = certificates.validity_of(credentials.certificate)
+    authority = Authority(
+        _number_of(credentials),
+        certificates.authority_key_of(credentials.authority),
+        credentials.authority,
+    )
     facts = IdentityFile(
         cluster_id=format_cluster_id(credentials.cluster_id),
         cluster_name=credentials.cluster_name,
         node_id=format_node_id(subject.node_id),
         node_name=subject.name,
-        authority_key=certificates.authority_key_of(credentials.authority),
+        authorities=(authority,),
+        issued_by=authority.number,
         valid_from=valid_from,
         valid_until=valid_until,
         authority_until=certificates.validity_of(credentials.authority)[1],
     )
     write_private(staged / "node.pem", certificates.to_pem(credentials.certificate))
-    write_private(staged / "authority.pem", certificates.to_pem(credentials.authority))
     write_private(staged / "keyring.json", credentials.keyring)
     write_private(staged / "registry", credentials.registry)
     write_private(staged / "peers.json", msgspec.json.encode(credentials.peers))
     write_private(staged / "identity.json", encode_facts(facts))
+
+
+def _number_of(credentials: Credentials) -> int:
+    """Return the number of the authority; the registry's own signature is checked at the start."""
+    registry = Registry.decode(SignedRegistry.decode(credentials.registry).payload)
+    return registry.authority_number
 
 
 def encode_facts(facts: IdentityFile) -> bytes:
@@ -390,7 +433,9 @@ def _proved(identity_dir: Path) -> Mapping[str, spares.IsSound]:
     def is_authority(data: bytes) -> bool:
         try:
             key = load_pem_private_key(data, password=None)
-            return key.public_key() == load(identity_dir).authority_public_key
+            assert isinstance(key, Ed25519PrivateKey), "we write no other kind"
+            raw = key.public_key().public_bytes_raw()
+            return raw in {each.key for each in load(identity_dir).trust.authorities}
         except (ValueError, TypeError, AgentError):
             return False
 
@@ -416,8 +461,8 @@ FILES: Mapping[str, spares.IsSound] = {
     ),
     "node.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
     "authority.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
+    "authority.next": _decodes(lambda data: load_pem_private_key(data, password=None)),
     "node.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
-    "authority.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
     "keyring.json": _decodes(lambda data: parse_keyring(data, bytes(CLUSTER_ID_BYTES))),
     "registry": _decodes(SignedRegistry.decode),
     "peers.json": _decodes(lambda data: msgspec.json.decode(data, type=list[Peer])),

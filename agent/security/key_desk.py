@@ -46,7 +46,7 @@ from agent.security.key_messages import (
     ring_of,
 )
 from agent.security.keyring import Keyring, KeyringFile, encode_keyring
-from agent.security.rotation import Phase, check_offer, fingerprint, next_ring
+from agent.security.rotation import Phase, check_offer, fingerprint, next_ring, signed_again
 from agent.security.spares import replace_with_spare
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
@@ -151,6 +151,8 @@ class KeyDesk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turning = asyncio.Lock()
         self._begun = asyncio.Event()
+        self._set_aside: tuple[KeyringOffer, NodeId] | None = None
+        """A ring of an authority that we do not trust, and perhaps soon will."""
         self._stepped_at = 0.0
         self._forced = False
         self._quiet = QuietLog(log)
@@ -162,6 +164,7 @@ class KeyDesk:
         if self._identity.is_issuer:
             self._stepped_at = _now()
             self._keep(watched.start("key-rotation", self._coordinate))
+            self._spawn(self._sign_again)
 
     async def stop(self) -> None:
         """Stop; what is not finished goes on at the next start."""
@@ -314,6 +317,7 @@ class KeyDesk:
                 if check_offer(ring, self.ring, self._identity.cluster_id, verify):
                     await self._adopt(ring)
             except RemoteError as error:
+                self._set_aside = offer, peer
                 self.counts[f"keyrings_refused/{type(error).__name__.lower()}"] += 1
                 told = format_node_id(peer), error
                 self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
@@ -338,6 +342,26 @@ class KeyDesk:
         behind = [node for node in self._circle.live() if not self._has_ring(node)]
         for node in random.sample(behind, min(RELAYS, len(behind))):
             self._send(self.state(), node)
+
+    def trust_changed(self) -> None:
+        """Another authority is trusted: have it sign our ring; look again at what was refused."""
+        if self._identity.is_issuer:
+            self._spawn(self._sign_again)
+        if self._set_aside is not None:
+            offer, peer = self._set_aside
+            self._set_aside = None
+            self._spawn(partial(self._consider, offer, peer))
+
+    async def _sign_again(self) -> None:
+        """Have the newest authority sign the ring in use: the one before will count no more."""
+        async with self._turning:
+            try:
+                identity = self._identity
+                fresh = signed_again(self.ring, identity.cluster_id, identity.sign_keyring)
+                if fresh is not None:
+                    await self._adopt(fresh)
+            except (AgentError, OSError):
+                log.exception("the ring was not signed by the new authority; a restart tries again")
 
     # ---- turning it -----------------------------------------------------------------------------
 

@@ -70,6 +70,17 @@ def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign, epoch: int) 
     return msgspec.structs.replace(fresh, signature=signature)
 
 
+def signed_again(ring: KeyringFile, cluster_id: ClusterId, sign: Sign) -> KeyringFile | None:
+    """Return the same keys under another authority's signature, as the next ring.
+
+    None when there is no need: the authority has signed it, or nobody has, as the first of a covey.
+    """
+    if not ring.generation or sign(signed_part(ring, cluster_id)) == ring.signature:
+        return None
+    fresh = msgspec.structs.replace(ring, generation=ring.generation + 1)
+    return msgspec.structs.replace(fresh, signature=sign(signed_part(fresh, cluster_id)))
+
+
 def signed_part(ring: KeyringFile, cluster_id: ClusterId) -> bytes:
     """Return what the authority signs: everything but the signature, in one order only."""
     return msgspec.msgpack.encode(

@@ -26,7 +26,7 @@ from pathlib import Path
 from agent import exits
 from agent.directories import make_directory
 from agent.exits import AgentError
-from agent.security.private_files import DIRECTORY_MODE, replace_private
+from agent.security.private_files import DIRECTORY_MODE, replace_private, sync_directory
 
 DIRECTORY = "spare"
 DIGEST_BYTES = 16
@@ -40,6 +40,13 @@ def replace_with_spare(path: Path, data: bytes) -> None:
     """Replace a file, and then its spare. Raises OSError when the file could not be replaced."""
     replace_private(path, data)
     _keep(path, data)
+
+
+def remove_with_spare(path: Path) -> None:
+    """Remove a file, and first its spare, so that no start restores it. Raises OSError."""
+    for each in (_spare(path), path):
+        each.unlink(missing_ok=True)
+        sync_directory(each.parent)
 
 
 def read_spare(path: Path) -> bytes | None:

@@ -256,6 +256,21 @@ class ControlStore:
 
         return await self._write(replace)
 
+    async def hand_over(
+        self, change: Callable[[bytes | None], "NewRegistry"], now_s: float
+    ) -> "NewRegistry":
+        """Keep the registry of another authority, and end all tokens, in one transaction."""
+
+        def replace(rows: sqlite3.Connection) -> NewRegistry:
+            kept = _registry(rows)
+            fresh = change(kept[1] if kept else None)
+            if _save_registry(rows, fresh.epoch, fresh.signed):
+                for token in token_rows.find_all(rows):
+                    token_rows.end(rows, token.id, now_s)
+            return fresh
+
+        return await self._write(replace)
+
 
 class NewRegistry(msgspec.Struct, frozen=True):
     """A registry that an issuer has just signed, and the node on whose account."""

@@ -40,6 +40,8 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
     roles: Annotated[tuple[Role, ...], msgspec.Meta(max_length=ROLES_MAX)] = ()
     serials: Annotated[tuple[Serial, ...], msgspec.Meta(max_length=SERIALS_MAX)] = ()
     """Of its certificates, newest first."""
+    authority: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """The number of the authority that signed the newest (``succession.py``)."""
 
     @property
     def is_issuer(self) -> bool:

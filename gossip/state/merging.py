@@ -31,7 +31,9 @@ def merge(ours: Registry, our_mark: Mark, theirs: Registry, their_mark: Mark) ->
         for mine, other in zip(ours.table, theirs.table, strict=True)
     )
     given_up = (their_mark, *theirs.lineage)
-    both = following(msgspec.structs.replace(ours, epoch=epoch), nodes, table)
+    newest = max(ours, theirs, key=lambda each: each.authority_number)
+    authority = {"successions": newest.successions, "overlaps": newest.overlaps}
+    both = following(msgspec.structs.replace(ours, epoch=epoch, **authority), nodes, table)
     # Where their epochs go further than ours, theirs stand in for those that we never had.
     lineage = (*given_up[: epoch - ours.epoch], our_mark, *ours.lineage)
     # What both have in common was not given up, and would push out what an earlier fork gave up:

@@ -25,6 +25,13 @@ from gossip.state.limits import PARTITIONS, PARTITIONS_MAX, REPLICAS
 from gossip.state.lineage import LINEAGE_MAX, Mark, mark_at, mark_of
 from gossip.state.ownership import Ownership, Stage
 from gossip.state.placement import Owners, assign, partition_of
+from gossip.state.succession import (
+    SUCCESSIONS_MAX,
+    Authority,
+    Succession,
+    Successions,
+    are_linked,
+)
 
 REMOVED_MAX = 256
 """So many of those that were removed are remembered; those removed last."""
@@ -68,6 +75,10 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     """The marks of the registries before this one, nearest first."""
     merged: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LINEAGE_MAX)] = ()
     """The marks of registries that were given up when a fork was mended, nearest first."""
+    successions: Successions = ()
+    """How the present authority came after those before it, newest first."""
+    overlaps: bool = False
+    """Whether certificates of the authority before the present one are good as well."""
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
@@ -95,6 +106,8 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
                 raise Malformed("a registry with a partition that is not owned by its nodes")
             if ownership.since > self.epoch:
                 raise Malformed("a registry with owners of an epoch that is yet to come")
+        if not are_linked(self.successions) or (self.overlaps and not self.successions):
+            raise Malformed("a registry whose authorities do not follow each other")
 
     @property
     def mark(self) -> Mark:
@@ -108,6 +121,21 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         """
         known = mark_at(epoch, self.epoch, mark, self.lineage)
         return known is not None and known != earlier and earlier not in self.merged
+
+    @property
+    def authority(self) -> Authority | None:
+        """The authority that signs it; None for the one that came with the covey."""
+        return self.successions[0].next if self.successions else None
+
+    @property
+    def authority_number(self) -> int:
+        """The how many-th authority signs it."""
+        return self.authority.number if self.authority else 0
+
+    @property
+    def uncertified(self) -> tuple[Admitted, ...]:
+        """Those who were given no certificate of the present authority yet."""
+        return tuple(each for each in self.nodes if each.authority < self.authority_number)
 
     def node(self, node: NodeId) -> Admitted | None:
         """Return a node's entry; None for somebody who does not belong."""
@@ -223,8 +251,35 @@ def amend(registry: Registry, entry: Admitted) -> Registry:
     if registry.node(entry.id) is None:
         raise UnknownNode(f"no node {entry.id:016x} belongs to this covey")
     nodes = tuple(entry if node.id == entry.id else node for node in registry.nodes)
+    return _amended(registry, nodes)
+
+
+def _amended(registry: Registry, nodes: tuple[Admitted, ...]) -> Registry:
     lineage = (registry.mark, *registry.lineage)[:LINEAGE_MAX]
     return msgspec.structs.replace(registry, epoch=registry.epoch + 1, nodes=nodes, lineage=lineage)
+
+
+def succeed(registry: Registry, step: Succession) -> Registry:
+    """Return the next registry, which another authority signs; both are good for certificates."""
+    assert not registry.overlaps, "one authority is given up before the next comes"
+    return msgspec.structs.replace(
+        _amended(registry, registry.nodes),
+        successions=(step, *registry.successions)[:SUCCESSIONS_MAX],
+        overlaps=True,
+    )
+
+
+def retire(registry: Registry) -> Registry:
+    """Return the next registry, in which the former authority's certificates open nothing.
+
+    A serial of before stays behind the new one: by it a renewal that is sent twice is known.
+    """
+    number = registry.authority_number
+    nodes = tuple(
+        each if each.authority == number else msgspec.structs.replace(each, serials=())
+        for each in registry.nodes
+    )
+    return msgspec.structs.replace(_amended(registry, nodes), overlaps=False)
 
 
 def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Registry:

@@ -160,6 +160,7 @@ def _identity(directory: Path) -> None:
     identity = load(directory)
     repr(identity)
     identity.verify(b"payload", bytes(64))
+    identity.verify_keyring(b"payload", bytes(64))
     flaw(1.8e9, identity.valid_from, identity.valid_until)
 
 

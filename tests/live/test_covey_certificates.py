@@ -1,7 +1,6 @@
 """A device that lay in a drawer for longer than its certificate was good comes back by itself."""
 
 import datetime as dt
-import ssl
 
 import pytest
 
@@ -18,7 +17,7 @@ def _expire(agent: AgentProcess, issuer: AgentProcess, monkeypatch: pytest.Monke
     """Put a certificate in place as it would be two days after its end."""
     who = identity.load(agent.directory / "data" / "identity")
     founder = identity.load(issuer.directory / "data" / "identity")
-    authority = ssl.PEM_cert_to_DER_cert(founder.authority_file.read_text())
+    authority = founder.authority
     signed = SignedRegistry.decode(who.first_registry())
     entry = Registry.decode(signed.payload).node(who.node_id)
     assert entry is not None

@@ -1,16 +1,13 @@
 """New keys for a running covey: nobody is lost, and who was away finds back."""
 
-import contextlib
 import json
-import threading
-from collections.abc import Iterator
 
 import pytest
 
 from agent import exits
-from edge_apps.client import ClientError
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LAN_TOML, Fleet
+from tests.live.harness.traffic import accused, traffic
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -27,41 +24,14 @@ def _secrets(agent: AgentProcess) -> set[str]:
     return set(ring["secrets"].values())
 
 
-@contextlib.contextmanager
-def _traffic(agent: AgentProcess) -> Iterator[list[str]]:
-    """Write keys as long as the block runs; give how each write went."""
-    outcomes: list[str] = []
-    over = threading.Event()
-
-    def write() -> None:
-        while not over.wait(0.05):
-            key = f"/api/v1/kv/a{len(outcomes) % 50}"
-            try:
-                outcomes.append(agent.api.request("PUT", key, body=b"1").json()["outcome"])
-            except ClientError as error:
-                outcomes.append(str(error))
-
-    writing = threading.Thread(target=write)
-    writing.start()
-    try:
-        yield outcomes
-    finally:
-        over.set()
-        writing.join()
-
-
-def _accused(agent: AgentProcess) -> list[str]:
-    return [line for line in agent.log.splitlines() if " is suspect" in line or " is dead" in line]
-
-
-def test_keys_turn_under_traffic_and_nobody_is_accused(fleet: Fleet) -> None:
+def test_keys_turn_under_traffic_and_nobody_isaccused(fleet: Fleet) -> None:
     fleet.form(*NAMES)
     ash, birch = fleet.agents["ash"], fleet.agents["birch"]
     [before] = _primaries(ash)
     old = _secrets(ash)
 
     # Ordered by a member that cannot sign; the issuer is another.
-    with _traffic(birch) as outcomes:
+    with traffic(birch) as outcomes:
         ash.must("members", "allow", "birch")
         done = birch.must("keys", "rotate", "-o", "json", timeout_s=90)
     assert len(outcomes) > 10, "there was traffic"
@@ -78,7 +48,7 @@ def test_keys_turn_under_traffic_and_nobody_is_accused(fleet: Fleet) -> None:
     assert after != before
     fleet.wait_formed(5.0, "all alive under the new key")
     for agent in fleet.agents.values():
-        assert not _accused(agent), agent.name
+        assert not accused(agent), agent.name
         assert not _secrets(agent) & old, "the old key is gone from the disk"
         told = agent.log + done.stdout + done.stderr
         assert not [secret for secret in _secrets(agent) | old if secret in told]

@@ -25,6 +25,7 @@ from gossip.ids import NodeId
 from gossip.machine import Address
 from gossip.state.admitted import Admitted
 from gossip.state.registry import Registry, SignedRegistry
+from gossip.state.succession import Succession
 
 
 class FakeCovey:
@@ -34,6 +35,7 @@ class FakeCovey:
         self.adopted: list[bytes] = []
         self.others: dict[NodeId, AdmissionDesk] = {}
         self.me: NodeId = 0
+        self.who: Identity | None = None
         self.lose_frames = False
         self.first = b""
         self.alive: frozenset[NodeId] = frozenset()
@@ -63,8 +65,17 @@ class FakeCovey:
     def fork(self) -> tuple[bytes, bytes] | None:
         return self.forked
 
+    def successions(self) -> tuple[Succession, ...]:
+        return self.registry().successions
+
+    def registry(self) -> Registry:
+        newest = self.adopted[-1] if self.adopted else self.first
+        return Registry.decode(SignedRegistry.decode(newest).payload)
+
     def adopt(self, signed: bytes) -> None:
         self.adopted.append(signed)
+        if self.who is not None:
+            self.who.trust.adopt(self.registry())
 
     def send_frame(self, data: bytes, to: NodeId) -> None:
         if not self.lose_frames:
@@ -78,6 +89,7 @@ class Member:
         self.identity, self.store = identity, store
         self.covey = FakeCovey()
         self.covey.first = identity.first_registry()
+        self.covey.who = identity
         self.counts: Counter[str] = Counter()
         self.desk = AdmissionDesk(identity, store, self.covey, self.counts)
         self.seed = f"127.0.0.1:{sockets.port}"

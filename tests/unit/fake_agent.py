@@ -47,12 +47,12 @@ from gossip.state.requests import (
     Value,
     WatchEvent,
 )
+from tests.unit.fake_allegiance import FakeAllegiance
 from tests.unit.fake_forum import FakeForum
 from tests.unit.fake_uplink import FakeUplink
 
 ME, OTHER, GONE = 0xA, 0xB, 0xC
-CLUSTER = bytes(range(16))
-STAMP = 1_700_000_000_000 << 16
+CLUSTER, STAMP = bytes(range(16)), 1_700_000_000_000 << 16
 
 
 class Identity:
@@ -374,6 +374,7 @@ class FakeAgent:
         self.admission = FakeAdmission()
         self.round_trips = FakeRoundTrips()
         self.keys = FakeKeys()
+        self.allegiance = FakeAllegiance(self)
         self.doctor = FakeDoctor()
         self.newcomer = FakeNewcomer()
         self.stage = Stage.MEMBER

@@ -154,7 +154,7 @@ def test_a_stolen_authority_certificate_is_not_enough(tmp_path: Path) -> None:
         async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as impostor:
             token = await one.desk.create_token(Terms(3600, 1))
             impostor.identity.cluster_id = one.identity.cluster_id
-            impostor.desk._authority = one.desk._authority
+            impostor.identity.trust = one.identity.trust
             with pytest.raises(AgentError, match="not signed by this covey's authority"):
                 await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
             assert not any(key.startswith("admissions/") for key in impostor.counts)

@@ -67,11 +67,11 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
         admission.Answer(2, admission.TokensShown((TOKEN,))),
     ),
     "renewal": (admission.GUEST_CODEC, RENEWAL),
-    "renewed": (admission.MEMBER_CODEC, admission.Renewed(b"certificate")),
+    "renewed": (admission.MEMBER_CODEC, admission.Renewed(b"certificate", b"registry")),
     "ask for a renewal": (admission.RELAY_CODEC, admission.Ask(4, RENEWAL)),
     "answer, renewed": (
         admission.RELAY_CODEC,
-        admission.Answer(4, admission.Renewed(b"certificate")),
+        admission.Answer(4, admission.Renewed(b"certificate", b"registry")),
     ),
     "answer, revoked": (
         admission.RELAY_CODEC,

@@ -26,6 +26,15 @@ from tests.unit.admission_rig import Member, issuer, member
 DAY_S = 86400.0
 
 
+def adopting(who: Identity) -> renewing.Adopt:
+    async def adopt(signed: bytes) -> None:
+        registry = open_registry(signed, who.verify)
+        if who.trust.adopt(registry):
+            who.keep_trust(who.trust.authorities, signed)
+
+    return adopt
+
+
 def serial_in_use(who: Identity) -> bytes:
     return certificates.serial_of(ssl.PEM_cert_to_DER_cert(who.certificate_file.read_text()))
 
@@ -55,7 +64,7 @@ def expire(
 
     Or, for a negative number, one that was made while a clock was ahead.
     """
-    authority = ssl.PEM_cert_to_DER_cert(made.identity.authority_file.read_text())
+    authority = made.identity.authority
     subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
     key = entry_of(made, who).key
     with monkeypatch.context() as patched:
@@ -178,7 +187,7 @@ def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
                 for at in (first, second):
                     expire(who, first, monkeypatch)
                     search = Search(who.cluster_id, [at.seed], 1, [], mdns=False)
-                    await asyncio.wait_for(renewing.renew_as_guest(who, search), 20)
+                    await asyncio.wait_for(renewing.renew_as_guest(who, search, adopting(who)), 20)
                     assert load(who.directory).valid_until > time.time() + 80 * DAY_S
                     assert entry_of(first, who).serials[0] == serial_in_use(who)
 
@@ -199,7 +208,7 @@ def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
             async with member(identity, tmp_path / "c") as second:
                 expire(who, first, monkeypatch)
                 search = Search(who.cluster_id, [second.seed], 1, [], mdns=False)
-                asking = asyncio.create_task(renewing.renew_as_guest(who, search))
+                asking = asyncio.create_task(renewing.renew_as_guest(who, search, adopting(who)))
                 await asyncio.sleep(0.3)
                 assert not asking.done(), "that the issuer is away says nothing of this node"
                 assert first.desk._issuer is not None
@@ -235,7 +244,13 @@ def test_one_that_opens_no_stream_while_the_agent_runs_is_renewed_as_a_guest(
 
             keeping = asyncio.create_task(
                 renewing.keep_renewed(
-                    who, over_a_stream, lambda: registry_of(made), shown.set, places
+                    who,
+                    over_a_stream,
+                    lambda: registry_of(made),
+                    shown.set,
+                    places,
+                    adopting(who),
+                    renewing.Signals(),
                 )
             )
             await asyncio.wait_for(shown.wait(), 20)
@@ -262,7 +277,13 @@ def test_the_issuer_replaces_its_own_when_a_clock_was_ahead(
 
             keeping = asyncio.create_task(
                 renewing.keep_renewed(
-                    who, made.desk.renew, lambda: registry_of(made), shown.set, places
+                    who,
+                    made.desk.renew,
+                    lambda: registry_of(made),
+                    shown.set,
+                    places,
+                    adopting(who),
+                    renewing.Signals(),
                 )
             )
             await asyncio.sleep(0.1)
@@ -290,7 +311,7 @@ def test_who_was_removed_is_not_let_in_again(
             assert await made.store.save_registry(without.epoch, signed)
             search = Search(who.cluster_id, [made.seed], 1, [], mdns=False)
             with pytest.raises(AgentError, match="not in the registry") as caught:
-                await asyncio.wait_for(renewing.renew_as_guest(who, search), 20)
+                await asyncio.wait_for(renewing.renew_as_guest(who, search, adopting(who)), 20)
             assert caught.value.status == exits.NOT_PERMITTED
             assert registry_of(made) == without
 

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -100,7 +99,7 @@ class End:
 def admitted(first: Identity, directory: Path, name: str) -> Identity:
     """Return another member's identity, as admission would make it."""
     key = Ed25519PrivateKey.generate()
-    authority = ssl.PEM_cert_to_DER_cert(first.authority_file.read_text())
+    authority = first.authority
     subject = certificates.Subject(first.cluster_id, identity.new_id(), name)
     public = key.public_key().public_bytes_raw()
     given = identity.Credentials(

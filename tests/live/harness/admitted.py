@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.admission.issuing import authority_of
 from agent.security import certificates
 from agent.security.identity import (
     Credentials,
@@ -75,7 +74,7 @@ def _admitted(issuer: Identity, entries: Sequence[Admitted]) -> bytes:
 
 
 def _credentials(issuer: Identity, entry: Admitted, registry: bytes, peer: Peer) -> Credentials:
-    authority = authority_of(issuer)
+    authority = issuer.authority
     subject = certificates.Subject(issuer.cluster_id, entry.id, entry.name)
     return Credentials(
         cluster_id=issuer.cluster_id,
