@@ -76,6 +76,7 @@ class Issuer:
         self._identity, self._store, self._wall_clock = identity, store, wall_clock
         self._latest_s = wall_clock()
         self._looked_at = time.monotonic()
+        self._making = asyncio.Lock()
         self._renewed_at: dict[NodeId, float] = {}
 
     async def create_token(self, terms: Terms, maker: str) -> str:
@@ -89,9 +90,11 @@ class Issuer:
         note = TokenNote(now_s, maker, terms.uses, terms.node_name, terms.zone, terms.weight)
         secret_hash = hash_secret(token.token_id, token.secret)
         expires_at = now_s + terms.ttl_s
-        await self._store.add_token(
-            TokenRecord(token.token_id, secret_hash, expires_at, terms.uses, note)
-        )
+        async with self._making:
+            self._check_room(now_s)
+            await self._store.add_token(
+                TokenRecord(token.token_id, secret_hash, expires_at, terms.uses, note)
+            )
         log.info(
             "token %s made by %s: for %s within %s",
             token.token_id.hex(), maker, counted(terms.uses, "node"), format_duration(terms.ttl_s),
@@ -99,9 +102,23 @@ class Issuer:
         return token.encode()
 
     def tokens(self) -> list[TokenShown]:
-        """Return the tokens that are remembered, the newest last."""
+        """Return the tokens that are remembered, the newest last; of many, all that are good."""
         now_s = self._now_s()
-        return [_shown(token, now_s) for token in self._store.tokens()[-TOKENS_SHOWN_MAX:]]
+        good_last = sorted(
+            self._store.tokens(), key=lambda token: token.state(now_s) is TokenState.VALID
+        )
+        shown = [_shown(token, now_s) for token in good_last[-TOKENS_SHOWN_MAX:]]
+        return sorted(shown, key=lambda token: token.made_at)
+
+    def _check_room(self, now_s: float) -> None:
+        """Raise AgentError when so many tokens are good that a list could not show one more."""
+        good = sum(token.state(now_s) is TokenState.VALID for token in self._store.tokens())
+        if good >= TOKENS_SHOWN_MAX:
+            raise AgentError(
+                f"{good} tokens are good at this time, which is the most; none was made.",
+                "See `covey token list`, and end what nobody needs: `covey token revoke ID`.",
+                exits.NOT_PERMITTED,
+            )
 
     async def revoke_token(self, token_id: bytes, who: str) -> TokenState:
         """End a token; return what it was worth before."""

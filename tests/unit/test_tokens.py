@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
-from agent.admission import renewing
+from agent.admission import issuing, renewing
 from agent.admission.guessing import FORGOTTEN_S, ORIGINS_MAX, WrongTokens
 from agent.admission.issuing import Issuer
 from agent.admission.messages import GUEST_CODEC, Admission, Granted, KnownPeer, Refused, Verdict
@@ -206,6 +206,29 @@ def test_who_passes_an_answer_on_can_change_nothing_of_it(tmp_path: Path, field:
                     await second.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
                 assert seen, "it was asked"
                 await first.join(token, tmp_path / "b" / "identity", "pi2")
+
+    asyncio.run(scenario())
+
+
+def test_no_token_that_is_good_is_left_out_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may make them, and has bad intentions, could hide one behind many others."""
+    monkeypatch.setattr(issuing, "TOKENS_SHOWN_MAX", 3)
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            hidden = parse_token(await made.desk.create_token(Terms(3600)))
+            for _n in range(4):
+                over = parse_token(await made.desk.create_token(Terms(3600)))
+                await made.desk.revoke_token(over.token_id)
+            shown = await made.desk.tokens()
+            assert shown[0].id == hidden.token_id
+            assert len(shown) == 3
+            asked = [made.desk.create_token(Terms(3600)) for _ in range(3)]
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+            assert [type(each) for each in outcomes] == [str, str, AgentError]
+            assert "which is the most" in str(outcomes[-1])
 
     asyncio.run(scenario())
 
