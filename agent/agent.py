@@ -67,7 +67,7 @@ from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.outbox import Outbox
 from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.store.records import RecordStore
+from agent.store.records import RecordStore, doubt_if_gone
 from agent.store.run_mark import RunMark
 from agent.systemd import Notifier, ask_for_time, keep_alive
 from agent.telemetry.service import Telemetry
@@ -316,9 +316,10 @@ class Agent:
         self._keeper = Keeper(self._control, RunMark(self.paths.run_mark), self._outrun)
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
-        self.boot = next_boot(await self._control.count_start(), self._rng)
+        self.boot = next_boot(starts := await self._control.count_start(), self._rng)
         mark = RunMark(self.paths.run_mark)
         opened.push_async_callback(partial(asyncio.to_thread, mark.end))
+        await doubt_if_gone(self.paths.data_db, mark, starts)
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
         await self._records.believe(mark)

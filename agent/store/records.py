@@ -129,8 +129,9 @@ class RecordStore:
         """
         if await asyncio.to_thread(lambda: mark.is_bad):
             log.warning(
-                "the power was lost, or this disk is of an earlier moment: shared keys are "
-                "compared with their other owners before reads are answered from here"
+                "the power was lost, this disk is of an earlier moment, or %s was gone: shared "
+                "keys are compared with their other owners before reads are answered from here",
+                self.database.path.name,
             )
             await self.database.write(_doubt)
             await self.database.sync()
@@ -191,6 +192,16 @@ class RecordStore:
         return self.database.read(
             lambda connection: connection.execute(query, parameters).fetchall()
         )
+
+
+async def doubt_if_gone(path: Path, mark: RunMark, starts: int) -> None:
+    """Doubt what will be there, before a file is made anew that this device had: ``starts`` says.
+
+    Whoever removes a database and its log takes with them what this node has acknowledged; the
+    empty copy must not be taken for one that never had anything. Raises OSError.
+    """
+    if starts > 1 and not await asyncio.to_thread(path.exists):
+        await asyncio.to_thread(mark.doubt)
 
 
 def _doubt(connection: sqlite3.Connection) -> None:

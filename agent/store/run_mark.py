@@ -4,7 +4,8 @@ A process that is killed loses nothing: what it wrote is with the kernel. A powe
 second of what is synced later (``database.py``), and other owners may have gone on with what this
 node had acknowledged. So the mark names the run of the kernel that it was made under. Where it is
 found under another one, or where it was *doubted* because the others know more of this node than
-it does itself, its copies are to be compared with theirs before they are believed.
+it does itself, or because a file is gone, its copies are to be compared with theirs before they are
+believed.
 """
 
 from pathlib import Path

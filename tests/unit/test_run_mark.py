@@ -7,10 +7,11 @@ import pytest
 
 from agent.keeping import Keeper
 from agent.store.control import ControlStore
-from agent.store.records import RecordStore
+from agent.store.records import RecordStore, doubt_if_gone
 from agent.store.run_mark import RunMark
 from gossip.ids import BOOT_RANDOM_BITS
 from gossip.membership.beliefs import IdentityOutrun
+from gossip.state.limits import PARTITIONS
 from gossip.state.storage import DAMAGED, ClockChange, HoldingChange
 
 HELD = [HoldingChange(partition, 7) for partition in range(3)]
@@ -95,3 +96,23 @@ def test_who_was_outrun_doubts_what_it_has(tmp_path: Path, mark: RunMark) -> Non
         await store.close()
 
     asyncio.run(story())
+
+
+def test_a_file_that_was_taken_away_is_not_taken_for_one_that_never_had_anything(
+    tmp_path: Path, mark: RunMark
+) -> None:
+    def start(starts: int) -> dict[int, int]:
+        asyncio.run(doubt_if_gone(tmp_path / "data.db", mark, starts))
+        return started(tmp_path, mark, *HELD)
+
+    assert start(1) == {}, "the first start has lost nothing"
+    mark.end()
+    for path in tmp_path.glob("data.db*"):
+        path.unlink()
+    asyncio.run(doubt_if_gone(tmp_path / "data.db", mark, 2))
+    (tmp_path / "data.db").touch()
+    mark.end()
+    assert mark.is_bad, "also when that start was cut off behind the making of the file"
+    assert set(start(3).values()) == {DAMAGED}
+    mark.end()
+    assert start(4) == dict.fromkeys(range(3), 7) | dict.fromkeys(range(3, PARTITIONS), DAMAGED)
