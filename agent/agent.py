@@ -259,7 +259,7 @@ class Agent:
         """Return why the agent cannot do its work now; empty when it can."""
         if self.stage is Stage.WAITING:
             return [self._waiting.lack.message, *self.watch.troubles()]
-        reasons = [each.problem for each in self._databases if each.problem]
+        reasons = [each.problem.removesuffix(".") for each in self._databases if each.problem]
         reasons += self.watch.troubles()
         lack = self._waiting.lack if self.stage < Stage.MEMBER else self.clock_lack()
         if lack is not None:

@@ -56,7 +56,7 @@ from gossip.errors import Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import INVITER, Admitted
 from gossip.state.registry import Registry, SignedRegistry, UnknownNode, WouldLose
-from gossip.state.requests import OwnersReady
+from gossip.state.requests import OwnersReady, RegistryAdopted
 from gossip.state.succession import Succession
 
 RELAY_S = 10.0
@@ -119,7 +119,7 @@ class AdmissionDesk:
         self._identity, self._store, self._covey = identity, store, covey
         self._issuer = Issuer(identity, store) if identity.is_issuer else None
         self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[NodeId, asyncio.Future[Verdict]]] = {}
+        self._asked: dict[int, tuple[NodeId, Question, asyncio.Future[Verdict]]] = {}
         self._advancing: asyncio.Task[None] | None = None
         self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._wrong = WrongTokens()
@@ -283,7 +283,7 @@ class AdmissionDesk:
             case Ask():
                 self._answer_later(message, peer)
             case Answer(number, verdict):
-                asked, future = self._asked.get(number, (None, None))
+                asked, _, future = self._asked.get(number, (None, None, None))
                 if asked == peer and future is not None and not future.done():
                     future.set_result(verdict)
             case None:
@@ -291,10 +291,18 @@ class AdmissionDesk:
 
     def heed(self, event: object) -> None:
         """Take in what the driver publishes: an issuer carries partitions on to their owners."""
+        if isinstance(event, RegistryAdopted) and not event.registry.node(self._identity.node_id):
+            self._is_out(event.registry.epoch)
         is_idle = self._advancing is None or self._advancing.done()
         if isinstance(event, OwnersReady) and self._issuer is not None and is_idle:
             work = partial(self._advance, self._issuer, event)
             self._advancing = watched.start("owners-advance", work)
+
+    def _is_out(self, epoch: int) -> None:
+        """Answer ourselves who waits to be out: the issuer shuts its door before it answers."""
+        for _, question, future in self._asked.values():
+            if isinstance(question, RemovalOrder) and not future.done():
+                future.set_result(NodeRemoved(epoch))
 
     async def _advance(self, issuer: Issuer, ready: OwnersReady) -> None:
         try:
@@ -379,7 +387,7 @@ class AdmissionDesk:
     async def _ask(self, issuer: NodeId, ask: Ask) -> Verdict:
         """Ask one issuer, again every second: a frame may be lost with its stream."""
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._asked[ask.number] = issuer, future
+        self._asked[ask.number] = issuer, ask.question, future
         try:
             while not future.done():
                 self._covey.send_frame(RELAY_CODEC.encode(ask), issuer)

@@ -3,6 +3,8 @@
 They are for whoever may use the Unix socket, as all by which a covey is entered and left.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,6 +18,7 @@ from agent.api.errors import BadRequest
 from agent.api.members import find_entry, find_member
 from agent.exits import NOT_FOUND, AgentError
 from gossip.ids import format_node_id
+from gossip.state.registry import Registry
 
 TTL_S = 3600.0
 FIELDS = frozenset(Terms.__struct_fields__)
@@ -38,7 +41,8 @@ async def list_tokens(request: Request) -> Response:
     """Answer with the tokens that the issuer remembers, the newest last."""
     agent = agent_of_local(request)
     tokens = await agent.admission.tokens()
-    return await listing("tokens", (_describe(token) for token in tokens))
+    nodes = _who_belongs_or_did(agent.registry)
+    return await listing("tokens", (_describe(token, nodes) for token in tokens))
 
 
 async def revoke_token(request: Request) -> Response:
@@ -86,9 +90,23 @@ def _token_id(text: str) -> bytes:
     return token_id
 
 
-def _describe(token: TokenShown) -> dict[str, object]:
+def _who_belongs_or_did(registry: Registry) -> dict[str, dict[str, object]]:
+    """Return what is told of each node of the registry, and of those that were removed, by id."""
+    both = ((registry.removed, True), (registry.nodes, False))
+    return {
+        (node_id := format_node_id(node.id)): {"id": node_id, "name": node.name, "removed": gone}
+        for nodes, gone in both
+        for node in nodes
+    }
+
+
+def _describe(token: TokenShown, nodes: Mapping[str, dict[str, object]]) -> dict[str, object]:
     told = msgspec.structs.asdict(token)
-    return {**told, "id": token.id.hex(), "admitted": list(token.admitted)}
+    admitted = [
+        nodes.get(node_id, {"id": node_id, "name": None, "removed": None})
+        for node_id in token.admitted
+    ]
+    return {**told, "id": token.id.hex(), "admitted": admitted}
 
 
 ROUTES = (

@@ -14,6 +14,7 @@ from agent.cli.output import (
     write_json,
     write_table,
 )
+from agent.cli.parameters import NAME
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
@@ -58,7 +59,7 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
 
 
 @members.command()
-@click.argument("name", shell_complete=member_names)
+@click.argument("name", type=NAME, shell_complete=member_names)
 @pass_session
 def allow(session: Session, name: str) -> None:
     """Let the operator of a member make, list and revoke join tokens."""
@@ -67,16 +68,16 @@ def allow(session: Session, name: str) -> None:
 
 
 @members.command()
-@click.argument("name", shell_complete=member_names)
+@click.argument("name", type=NAME, shell_complete=member_names)
 @pass_session
 def forbid(session: Session, name: str) -> None:
-    """Take that right away again. Tokens that were made stay good: see `covey token list`."""
+    """Forbid a member to make tokens. Those that it made stay good: see `covey token list`."""
     session.client().post(f"/api/v1/members/{name}/rights", {"invite": False})
     session.say(f"{name} may not make tokens any more; those that it made: `covey token list`.")
 
 
 @members.command()
-@click.argument("name", shell_complete=member_names)
+@click.argument("name", type=NAME, shell_complete=member_names)
 @click.option("--yes", is_flag=True, help="Remove it without being asked.")
 @click.option("--accept-loss", is_flag=True, help="Also when what only it had may be lost.")
 @pass_session
@@ -100,12 +101,12 @@ def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None
     gone = answer.json()
     session.say(
         f"{gone['name']} is out of the covey since registry epoch {gone['epoch']}. The keys are "
-        "being replaced without it: `covey keys` shows how far that is."
+        "being replaced without it: `covey keys list` shows how far that is."
     )
 
 
 @members.command()
-@click.argument("name", shell_complete=member_names)
+@click.argument("name", type=NAME, shell_complete=member_names)
 @output_option
 @pass_session
 def show(session: Session, name: str, output: str) -> None:

@@ -48,7 +48,25 @@ class Pair(click.ParamType[tuple[str, str]]):
         return name, text
 
 
+class Name(click.ParamType[str]):
+    """A name or an id, as one part of a path of the API: not empty, and without ``/``.
+
+    A shell variable that was never set becomes an empty argument.
+    """
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Ends the command with a usage error for what nothing is called."""
+        if not value:
+            self.fail("it is empty", param, ctx)
+        if "/" in value:
+            self.fail(f"{value!r}: nothing is called so, for '/' is in no such name", param, ctx)
+        return str(value)
+
+
 DURATION = Duration()
+NAME = Name()
 TAG = Pair("tag")
 FACT = Pair("fact")
 OPTION = Pair("option")

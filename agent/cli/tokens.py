@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
-from agent.cli.parameters import DURATION
+from agent.cli.parameters import DURATION, NAME
 from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
@@ -82,7 +82,7 @@ def list_(session: Session, output: str, *, every: bool, wide: bool) -> None:
 
 
 @token.command()
-@click.argument("token_id", metavar="ID")
+@click.argument("token_id", type=NAME, metavar="ID")
 @pass_session
 def revoke(session: Session, token_id: str) -> None:
     """Make a token good for nobody any more. Who joined with it stays."""
@@ -101,5 +101,9 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         f"in {format_duration(left_s)}" if left_s > 0 else f"{format_duration(-left_s)} ago",
         " ".join(f"{name}={value}" for name, value in fixes.items() if value),
         one["made_by"],
-        " ".join(one["admitted"]),
+        ", ".join(map(_admitted, one["admitted"])),
     )
+
+
+def _admitted(node: dict[str, Any]) -> str:
+    return f"{node['name'] or node['id']}{' (removed)' if node['removed'] else ''}"

@@ -40,7 +40,8 @@ def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
         "issuer",
         f"{names}, which lets others in, is away: until it is back no device joins, none can be "
         "removed, and no partition goes to other owners. Everything else goes on.",
-        f"start {names}, or restore it from its backup.",
+        f"start {names}; if it has left, type `covey join` there; if it is lost, restore its "
+        "backup.",
     )
 
 
@@ -50,7 +51,7 @@ def strangers(knocking: Sequence[Stranger], removed: Mapping[NodeId, str]) -> Fi
         return ok("strangers", "nobody knocked who is not in the registry.")
     return warn(
         "strangers",
-        f"{', '.join(_described(each, removed) for each in knocking)} knocked within the last "
+        f"{'; '.join(_described(each, removed) for each in knocking)} knocked within the last "
         "hour and changed nothing: with keys or a certificate of this covey, and not in its "
         "registry.",
         "it was removed, is a copy of a removed device, or was let in a moment ago; where you "
@@ -59,6 +60,6 @@ def strangers(knocking: Sequence[Stranger], removed: Mapping[NodeId, str]) -> Fi
 
 
 def _described(stranger: Stranger, removed: Mapping[NodeId, str]) -> str:
-    name = f"{removed[stranger.id]}, which was removed, " if stranger.id in removed else ""
-    where = f" from {stranger.source}" if stranger.source is not None else ""
-    return f"{name}{format_node_id(stranger.id)}{where}"
+    node = format_node_id(stranger.id)
+    name = f"{removed[stranger.id]} ({node}, removed)" if stranger.id in removed else node
+    return name if stranger.source is None else f"{name} from {stranger.source}"

@@ -206,6 +206,7 @@ class FakeAdmission:
     def __init__(self) -> None:
         self.asked: Terms | None = None
         self.made: dict[bytes, str] = {}
+        self.admitted: tuple[str, ...] = ("00000000000000a1",)
         self.may_invite: dict[int, bool] = {}
         self.removed: list[int] = []
         self.issuer_answers = True
@@ -221,7 +222,7 @@ class FakeAdmission:
         return tuple(
             TokenShown(
                 token_id, state, 1e9, "the operator of ada", 1e9 + 60, 2, 1, "", "shed", 0.0,
-                ("00000000000000a1",),
+                self.admitted,
             )
             for token_id, state in self.made.items()
         )  # fmt: skip

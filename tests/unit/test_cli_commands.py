@@ -13,9 +13,11 @@ import pytest
 from agent import exits
 from agent.admission.terms import Terms
 from agent.exits import UNHEALTHY, AgentError
+from gossip.ids import format_node_id
+from gossip.state.registry import remove
 from gossip.state.requests import Value, WatchEvent
 from tests.unit.command_line import Covey, feed
-from tests.unit.fake_agent import OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
+from tests.unit.fake_agent import ME, OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
 
 
 @pytest.fixture(autouse=True)
@@ -292,6 +294,17 @@ def test_tokens_are_listed_and_revoked(served: Served, covey: Covey) -> None:
     assert "revoked" in covey("token", "list", "--all").stdout
     assert "was revoked already" in covey("token", "revoke", TOKEN_ID.hex()).stderr
     assert covey("token", "revoke", "covey1-abc").status == exits.NOT_FOUND
+
+
+def test_who_joined_with_a_token_is_told_by_name(served: Served, covey: Covey) -> None:
+    covey("token", "create")
+    made = served.agent.admission
+    made.admitted = tuple(format_node_id(node) for node in (OTHER, ME, 77))
+    served.agent.registry = remove(served.agent.registry, OTHER, accept_loss=True)
+    told = covey("token", "list").stdout.rstrip("\n").split("\t")
+    assert told[-1] == "bob (removed), ada, 000000000000004d"
+    [shown] = covey("token", "list", "-o", "json").json()["tokens"]
+    assert shown["admitted"][0] == {"id": format_node_id(OTHER), "name": "bob", "removed": True}
 
 
 def test_a_member_is_allowed_to_invite(served: Served, covey: Covey) -> None:

@@ -203,6 +203,36 @@ def test_what_newcomers_type_is_answered_with_commands_that_are_there(
     assert all(command in EVERY_COMMAND for command in named)
 
 
+def test_commands_that_messages_name_do_something() -> None:
+    """A noun that only lists its verbs is no advice: `covey keys` shows no keys."""
+    named = {
+        words
+        for source in (ROOT / "agent").rglob("*.py")
+        for words in re.findall(r"(?<!`)`(covey [a-z][a-z ]*)(?: [^`]*)?`(?!`)", source.read_text())
+    }
+    assert len(named) > 30
+    for words in named:
+        command = EVERY_COMMAND[words]
+        assert not isinstance(command, click.Group) or command.invoke_without_command, words
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("members show", "members allow", "members forbid", "members remove --yes"),
+        *("token revoke", "app start", "app stop", "app log"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_refused_before_anybody_is_asked(
+    served: Served, covey: Covey, command: str
+) -> None:
+    for typed in ("", "a/b", "../status"):
+        outcome = covey(*command.split(), typed)
+        assert outcome.status == exits.USAGE
+        assert "Invalid value for '" in outcome.stderr
+        assert "/api/" not in outcome.stderr
+
+
 def test_no_other_name_hides_a_command() -> None:
     groups = [each for each in EVERY_COMMAND.values() if isinstance(each, click.Group)]
     known = {name for group in groups for name in group.list_commands(click.Context(group))}

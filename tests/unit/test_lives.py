@@ -46,6 +46,6 @@ def test_the_doctor_names_who_knocks() -> None:
     book.note(7, None, 100.0)
     told = belonging.examine(registry, None, {1}, book.since(200.0))[-1]
     assert told.status is Status.WARN
-    assert "bob, which was removed, 0000000000000002 from 192.0.2.9:7747" in told.message
+    assert "bob (0000000000000002, removed) from 192.0.2.9:7747" in told.message
     assert "0000000000000007 knocked" in told.message
     assert belonging.examine(registry, None, {1}, book.since(4000.0))[-1].status is Status.OK
