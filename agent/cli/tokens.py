@@ -13,7 +13,7 @@ from agent.notation import format_duration
 ISSUER_TIMEOUT_S = 30.0
 TTL_S = "1h"
 HEADER = ("ID", "STATE", "USES LEFT", "EXPIRES", "FIXES", "MADE BY", "ADMITTED")
-SPARE = ("ADMITTED", "MADE BY")
+SPARE = ("MADE BY",)
 
 
 @click.group()
@@ -91,7 +91,7 @@ def revoke(session: Session, token_id: str) -> None:
     session.say(f"{token_id} is revoked." if was == "valid" else f"{token_id} was {was} already.")
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
+def _row(one: dict[str, Any]) -> tuple[str | list[str], ...]:
     fixes = {"name": one["node_name"], "zone": one["zone"], "weight": one["weight"]}
     left_s = one["expires_at"] - time.time()
     return (
@@ -101,7 +101,7 @@ def _row(one: dict[str, Any]) -> tuple[str, ...]:
         f"in {format_duration(left_s)}" if left_s > 0 else f"{format_duration(-left_s)} ago",
         " ".join(f"{name}={value}" for name, value in fixes.items() if value),
         one["made_by"],
-        ", ".join(map(_admitted, one["admitted"])),
+        [_admitted(node) for node in one["admitted"]],
     )
 
 

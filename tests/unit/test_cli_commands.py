@@ -302,7 +302,7 @@ def test_who_joined_with_a_token_is_told_by_name(served: Served, covey: Covey) -
     made.admitted = tuple(format_node_id(node) for node in (OTHER, ME, 77))
     served.agent.registry = remove(served.agent.registry, OTHER, accept_loss=True)
     told = covey("token", "list").stdout.rstrip("\n").split("\t")
-    assert told[-1] == "bob (removed), ada, 000000000000004d"
+    assert told[-1] == "bob (removed),ada,000000000000004d"
     [shown] = covey("token", "list", "-o", "json").json()["tokens"]
     assert shown["admitted"][0] == {"id": format_node_id(OTHER), "name": "bob", "removed": True}
 
