@@ -209,8 +209,7 @@ class FakeAdmission:
         self.admitted: tuple[str, ...] = ("00000000000000a1",)
         self.may_invite: dict[int, bool] = {}
         self.removed: list[int] = []
-        self.issuer_answers = True
-        self.mended = 0
+        self.issuer_answers, self.mended = True, 0
 
     async def create_token(self, terms: Terms) -> str:
         check_terms(terms)
