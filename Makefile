@@ -96,10 +96,12 @@ WORKERS = $$(($$(nproc) + 1))
 check: lint  ## lint and the fast tests, under two minutes on two cores
 	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices and not slow'
 
-# Pure tests share the cores; those with real processes have the machine for themselves.
+# Pure tests share the cores. Those with real processes mostly wait, so two files of them go at
+# once, each on networks of its own; a few need the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
 	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices'
-	@$(BIN)/pytest -q -m live
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'live and not alone' tests/live
+	@$(BIN)/pytest -q -m 'live and alone' tests/live
 
 devices: PROGRAMS := $(DEVICE_PROGRAMS)
 devices: $(STAMPS)/test debian  ## Debian with systemd in containers; SUITE=trixie for the newer one

@@ -38,7 +38,7 @@ from gossip.state.storage import MemoryStorage
 from gossip.tuning import LOCAL
 from tests.patience import GIVE_UP_S
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 
 class MemoryRecords(MemoryStorage):
