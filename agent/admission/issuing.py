@@ -176,7 +176,8 @@ class Issuer:
             registry=fresh.signed,
             peers=peers,
         )
-        granted = sign_granted(granted, self._identity.authority_private_key())
+        signing = Registry.decode(SignedRegistry.decode(fresh.signed).payload).authority
+        granted = sign_granted(granted, self._identity.authority_private_key(signing))
         log.info(
             "admitted %s from %s with token %s (registry epoch %d)",
             format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,
