@@ -20,6 +20,7 @@ from agent.security.key_desk import KeyDesk
 from agent.security.key_messages import CODEC, KeyringState, KeyShown, offer_of
 from agent.security.keyring import Keyring, new_keyring, parse_keyring
 from agent.security.rotation import GENERATION_JUMP_MAX, check_offer, next_ring
+from agent.security.trust import is_signed
 from gossip.envelope import Envelope
 from gossip.errors import Forged, Malformed
 from gossip.ids import NodeId
@@ -148,12 +149,14 @@ class Credentials:
 
     def __init__(self, node: NodeId, file: Path, *, is_issuer: bool) -> None:
         self.node_id, self.keyring_file, self.is_issuer = node, file, is_issuer
+        self.authorities = [CA]
 
     def verify_keyring(self, payload: bytes, signature: bytes) -> bool:
-        return verify(payload, signature)
+        public = [key.public_key().public_bytes_raw() for key in self.authorities]
+        return any(is_signed(key, payload, signature) for key in public)
 
     def sign_keyring(self, payload: bytes) -> bytes:
-        return CA.sign(payload)
+        return self.authorities[0].sign(payload)
 
 
 class Net:
@@ -227,11 +230,15 @@ class Circle:
 
 @pytest.fixture
 def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
+    return quick_net(tmp_path, monkeypatch)
+
+
+def quick_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
     for name in ("TICK_S", "OFFER_AGAIN_S", "LATE_PACKETS_S", "ORDER_AGAIN_S"):
         monkeypatch.setattr(key_desk, name, 0.01)
     for name in ("REPORT_S", "ORDER_S", "FORCE_S"):
         monkeypatch.setattr(key_desk, name, 0.2)
-    return Net(tmp_path)
+    return Net(folder)
 
 
 def runs(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
