@@ -56,6 +56,7 @@ DUE_SHARE = 2 / 3
 LOOK_S = 600.0
 SHOWN_WITHIN_S, SHOWN_LOOK_S = 60.0, 0.5
 ATTEMPT_S = 15.0
+PAUSE_FIRST_S, PAUSE_MAX_S = 0.05, 30.0
 
 UNDECIDED = frozenset({exits.UNREACHABLE, exits.CLOCK_OFF})
 """Refusals after which somebody is asked again: the issuer is away, or a clock is wrong."""
@@ -191,9 +192,12 @@ async def renew(who: Identity, ask: Ask, registry: Callable[[], Registry]) -> No
 async def renew_as_guest(who: Identity, search: Search, adopt: Adopt) -> bool:
     """Ask one member after the other until one decides, and use what comes.
 
+    That may take weeks: it asks ever less often, and tells of each address only what is new.
     False: there is no need, for this node trusts and shows what it should. Raises AgentError when
     the issuer refuses for good.
     """
+    told: dict[Address, str] = {}
+    pause_s = PAUSE_FIRST_S
     async with search:
         while True:
             address = await search.next_address()
@@ -204,15 +208,16 @@ async def renew_as_guest(who: Identity, search: Search, adopt: Adopt) -> bool:
                     return False
                 await adopt(renewed.registry)
                 await _take(who, renewed.certificate)
-            except (OSError, EOFError, RemoteError) as error:
-                log.info("%s did not renew the certificate: %s", address, error)
-                continue
-            except AgentError as error:
-                if error.status not in UNDECIDED:
+            except (OSError, EOFError, RemoteError, AgentError) as error:
+                if isinstance(error, AgentError) and error.status not in UNDECIDED:
                     raise
-                log.info("%s did not renew the certificate: %s", address, error)
-                continue
-            return True
+                if told.get(address) != (why := str(error) or "no answer in time"):
+                    log.info("%s did not renew the certificate: %s", address, why)
+                told[address] = why
+            else:
+                return True
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
 
 
 async def renew_own(who: Identity, store: ControlStore) -> None:

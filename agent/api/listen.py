@@ -72,7 +72,7 @@ class Listeners:
         self._door: socket.socket | None = None
         self._starting: asyncio.Task[None] | None = None
         self._serving: Serving | None = None
-        self._file: os.stat_result | None = None
+        self._files: dict[Path, os.stat_result] = {}
         self._is_wanted = False
         self._turn = asyncio.Lock()
         self.tcp_address: tuple[str, int] | None = None
@@ -97,27 +97,31 @@ class Listeners:
         while True:
             await until_next(LOOK_S)
             async with self._turn:
-                if self._is_wanted and not self._is_there():
-                    await self._renew()
+                if self._is_wanted and (missing := self._missing()):
+                    await self._renew(missing)
 
-    async def _renew(self) -> None:
-        """Make the socket again if that is possible. Raises AgentError if another agent has it."""
+    async def _renew(self, missing: list[Path]) -> None:
+        """Make the sockets again if that can be. Raises AgentError if another agent has one."""
         try:
             self._paths.create_runtime()
         except AgentError:
             return  # a user's runtime directory is back with the user
-        _remove_stale(self._paths.socket)
-        logger.warning("%s was removed; it is made again", self._paths.socket)
+        for path in missing:
+            _remove_stale(path)
+            logger.warning("%s was removed; it is made again", path)
         await self._close()
         self._open()
 
-    def _is_there(self) -> bool:
-        """Say whether the file at the socket's path is the one that we made."""
+    def _is_there(self, path: Path) -> bool:
+        """Say whether the file at a socket's path is the one that we made."""
         try:
-            found = self._paths.socket.lstat()
+            return path in self._files and os.path.samestat(path.lstat(), self._files[path])
         except OSError:
             return False
-        return self._file is not None and os.path.samestat(found, self._file)
+
+    def _missing(self) -> list[Path]:
+        """Return the sockets whose files are not those that we made."""
+        return [path for path in self._files if not self._is_there(path)]
 
     def _open(self) -> None:
         if self._sockets:
@@ -127,9 +131,10 @@ class Listeners:
             files = self._token_files()
             self._tokens = load_or_make_token(files[0]), load_or_make_token(files[1])
         self._sockets = [open_unix_socket(self._paths.socket), *([] if tcp is None else [tcp])]
-        self._file = self._paths.socket.lstat()
         self._door = open_door(self._paths.app_door)
         self._sockets.append(self._door)
+        ours = self._paths.socket, self._paths.app_door
+        self._files = {path: path.lstat() for path in ours}
         for listener in self._sockets:
             asyncio.get_running_loop().add_reader(listener, self._wake)
 
@@ -145,7 +150,7 @@ class Listeners:
         for listener in self._sockets:
             listener.close()
         self._sockets, self._starting, self._serving = [], None, None
-        if self._is_there():
+        if self._is_there(self._paths.socket):
             self._paths.socket.unlink()
         self._paths.app_door.unlink(missing_ok=True)
 

@@ -130,6 +130,11 @@ def test_a_socket_that_is_removed_is_made_again(
             while not paths.socket.exists():  # noqa: ASYNC110 - there is no event for it
                 await asyncio.sleep(0.01)
         assert await asyncio.to_thread(client.get, "/api/v1/status")
+        paths.app_door.unlink()
+        async with asyncio.timeout(GIVE_UP_S):
+            while not paths.app_door.exists():  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(client.get, "/api/v1/status"), "the other is still there"
         paths.socket.unlink()
         other = open_unix_socket(paths.socket)
         await listeners.close()

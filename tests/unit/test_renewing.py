@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import itertools
 import ssl
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from agent.admission.terms import Terms
 from agent.exits import AgentError
 from agent.security import certificates
 from agent.security.identity import Identity, load, load_mended
+from gossip.machine import Address
 from gossip.state.admitted import Admitted
 from gossip.state.registry import Registry, SignedRegistry, open_registry, remove
 from tests.unit.admission_rig import Member, issuer, member
@@ -222,6 +224,42 @@ def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
                 first.desk._issuer._wall_clock = time.time
                 await asyncio.wait_for(asking, 20)
                 assert renewing.opens_streams(who, time.time())
+
+    asyncio.run(scenario())
+
+
+def test_it_asks_ever_less_often_and_tells_each_reason_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An issuer may be away for a winter: neither the log nor the network fills up meanwhile."""
+    monkeypatch.setattr(renewing, "PAUSE_FIRST_S", 0.001)
+    monkeypatch.setattr(renewing, "PAUSE_MAX_S", 0.05)
+    asked_at: list[float] = []
+    enough = asyncio.Event()
+
+    class Always(Search):
+        async def next_address(self) -> Address:
+            asked_at.append(asyncio.get_running_loop().time())
+            if len(asked_at) > 10:
+                enough.set()
+            return Address("192.0.2.1", 7747)
+
+    async def refuse(_address: Address, _who: Identity) -> bytes:
+        raise AgentError("pi1 cannot be reached now.", "", exits.UNREACHABLE)
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            who = await joined(made, tmp_path)
+            caplog.set_level("INFO")
+            monkeypatch.setattr(renewing, "_ask_at", refuse)
+            search = Always(who.cluster_id, [], 1, [], mdns=False)
+            asking = asyncio.create_task(renewing.renew_as_guest(who, search, adopting(who)))
+            await enough.wait()
+            asking.cancel()
+            gaps_s = [later - at for at, later in itertools.pairwise(asked_at)]
+            wanted_s = [min(0.001 * 2**n, 0.05) for n in range(len(gaps_s))]
+            assert all(gap >= 0.9 * least for gap, least in zip(gaps_s, wanted_s, strict=True))
+            assert caplog.text.count("did not renew") == 1
 
     asyncio.run(scenario())
 
