@@ -125,6 +125,13 @@ async def join(
     return load(identity_dir)
 
 
+OTHER_AUTHORITY = "its certificate authority is not the one that the token names"
+NEW_TOKEN = (
+    "A token ends when the covey's authority is replaced (`covey keys rotate --authority`): make a "
+    "new one with `covey token create`. If it was not replaced, somebody else poses as this covey."
+)
+
+
 class Joining:
     """One run of ``join``: asks one member after the other until one decides."""
 
@@ -192,10 +199,7 @@ class Joining:
         from agent.security import certificates
 
         if certificates.fingerprint(welcome.authority) != self._token.fingerprint:
-            raise Forged(
-                "its certificate authority is not the one that the token names; a token ends when "
-                "the covey gets another authority, and a new one is needed then"
-            )
+            raise Forged(OTHER_AUTHORITY)
         return [welcome.authority]
 
     def _admission(self) -> Admission:
@@ -257,7 +261,9 @@ class Joining:
             return AgentError(
                 f"nobody let this node in within {timeout_s:.0f} s ({'; '.join(answered)}); "
                 f"nothing was changed. {tried}",
-                hint="Is the agent running there, and TCP open on its port? Name a member with "
+                hint=NEW_TOKEN
+                if OTHER_AUTHORITY in self._failures.values()
+                else "Is the agent running there, and TCP open on its port? Name a member with "
                 "--seed HOST.",
                 status=exits.UNREACHABLE,
             )

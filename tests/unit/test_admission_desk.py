@@ -141,6 +141,7 @@ def test_somebody_who_poses_as_a_member_learns_no_secret(tmp_path: Path) -> None
             with pytest.raises(AgentError, match="certificate authority is not the one") as caught:
                 await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
             assert caught.value.status == exits.UNREACHABLE
+            assert "`covey token create`" in caught.value.hint, "it may have been replaced"
             assert not any(key.startswith("admissions/") for key in impostor.counts)
 
     asyncio.run(scenario())
