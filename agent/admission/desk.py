@@ -160,6 +160,13 @@ class AdmissionDesk:
                 f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
+        if entry.is_issuer and not allowed:
+            raise AgentError(
+                f"{entry.name} holds the authority's key and always lets others in; nothing was "
+                "changed.",
+                "Tokens end with `covey token revoke`.",
+                exits.NOT_PERMITTED,
+            )
         await self._catch_up()
         roles = tuple(role for role in entry.roles if role != INVITER)
         fresh = await self._issuer.set_roles(node, (*roles, INVITER) if allowed else roles)

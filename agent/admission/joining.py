@@ -126,7 +126,7 @@ async def join(
 
 
 OTHER_AUTHORITY = "its certificate authority is not the one that the token names"
-NEW_TOKEN = (
+MAKE_ANOTHER = (
     "A token ends when the covey's authority is replaced (`covey keys rotate --authority`): make a "
     "new one with `covey token create`. If it was not replaced, somebody else poses as this covey."
 )
@@ -261,7 +261,7 @@ class Joining:
             return AgentError(
                 f"nobody let this node in within {timeout_s:.0f} s ({'; '.join(answered)}); "
                 f"nothing was changed. {tried}",
-                hint=NEW_TOKEN
+                hint=MAKE_ANOTHER
                 if OTHER_AUTHORITY in self._failures.values()
                 else "Is the agent running there, and TCP open on its port? Name a member with "
                 "--seed HOST.",

@@ -267,6 +267,8 @@ def test_a_member_without_the_authority_passes_the_question_on(tmp_path: Path) -
                 assert "covey members allow pi2" in caught.value.hint
                 assert not first.store.tokens()[1:], "nothing was made"
                 await first.desk.allow_inviting(identity.node_id, allowed=True)
+                with pytest.raises(AgentError, match="always lets others in"):
+                    await first.desk.allow_inviting(first.identity.node_id, allowed=False)
                 relayed = await second.desk.create_token(Terms(3600, 1))
                 assert first.store.tokens()[-1].note.made_by == "the operator of pi2"
                 joined = await second.join(relayed, tmp_path / "c" / "identity", "pi3")
