@@ -426,7 +426,9 @@ def _as_fixed(entry: Admitted, note: TokenNote) -> Admitted:
 
 
 def _is_over(token: TokenRecord, now_s: float) -> bool:
-    return token.state(now_s) is TokenState.EXPIRED and not token.note.ended
+    """Tell whether it has expired for good: a clock that is behind just now ends none."""
+    is_expired = token.state(now_s) is TokenState.EXPIRED and token.expires_at <= now_s
+    return is_expired and not token.note.ended
 
 
 def _shown(token: TokenRecord, now_s: float) -> TokenShown:

@@ -18,6 +18,8 @@ from agent.store.checksums import Table
 TOKENS_REMEMBERED_S = 30 * 86400.0
 """How long a token that ended is still told apart from one that never was."""
 
+CLOCKS_APART_MAX_S = 300.0
+
 TOKENS = Table(
     "tokens",
     ("id", "secret_hash", "expires_at", "uses_left", "checksum", "note"),
@@ -88,7 +90,10 @@ class TokenRecord(msgspec.Struct, frozen=True):
             return TokenState(self.note.ended)
         if self.uses_left < 1:
             return TokenState.USED_UP
-        return TokenState.EXPIRED if self.expires_at <= now_s else TokenState.VALID
+        # One that is yet to be made was made by a clock that stood ahead, and so was its end.
+        is_from_ahead = self.note.made_at > now_s + CLOCKS_APART_MAX_S
+        is_good = now_s < self.expires_at and not is_from_ahead
+        return TokenState.VALID if is_good else TokenState.EXPIRED
 
     def row(self) -> tuple[Any, ...]:
         """Return it as it is stored."""

@@ -95,6 +95,25 @@ def test_a_running_issuer_does_not_go_back_in_time(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_token_of_a_clock_that_stood_ahead_is_good_for_nobody(tmp_path: Path) -> None:
+    """It would be good for as long as the clock was ahead; a clock that is behind ends no token."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            assert made.desk._issuer is not None
+            made.desk._issuer._wall_clock = lambda: time.time() + 400 * 86400
+            token = parse_token(await made.desk.create_token(Terms(3600)))
+            after_a_restart = made.desk._issuer = Issuer(made.identity, made.store)
+            error = await offered(made, token)
+            assert error is not None
+            assert error.status == exits.TOKEN_EXPIRED
+            await after_a_restart._end_expired()
+            after_a_restart._wall_clock = lambda: time.time() + 400 * 86400
+            assert (await made.desk.tokens())[0].state == "valid", "that clock was right"
+
+    asyncio.run(scenario())
+
+
 def test_a_revoked_token_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
