@@ -114,6 +114,7 @@ class Node:
         self._due: Instant | None = None
         self._unknown_key_at = now - UNKNOWN_KEYS_HEARD_S
         self.strangers = Strangers()
+        self._admitted: frozenset[NodeId] = frozenset()
         self._heed(self.state.registry, now)
         self._settle(now)
 
@@ -342,7 +343,8 @@ class Node:
 
     def _heed(self, registry: Registry, now: Instant) -> None:
         self.swim.epoch = registry.epoch
-        self._admitted = frozenset(registry.ids())
+        before, self._admitted = self._admitted, frozenset(registry.ids())
+        self.strangers.part(before - self._admitted, now)
         self.strangers.admit(self._admitted)
         self.swim.admit({node.id: node.name for node in registry.nodes}, now)
 

@@ -20,6 +20,8 @@ TELL_AGAIN_S = 30.0
 """How often one stranger is told; a datagram that proves nothing can name anybody."""
 TELL_ANYBODY_S = 0.25
 REMEMBERED_S = 3600.0
+PARTING_S = 10.0
+"""So long the last packets of somebody who was taken out are on their way, and no knock."""
 
 
 class Stranger(msgspec.Struct, frozen=True):
@@ -40,13 +42,24 @@ class Strangers:
     def __init__(self) -> None:
         self._known: OrderedDict[NodeId, Stranger] = OrderedDict()
         self._told_at = -math.inf
+        self._parted_at: dict[NodeId, Instant] = {}
 
     def __iter__(self) -> Iterator[Stranger]:
         return iter(tuple(self._known.values()))
 
     def since(self, now: Instant) -> list[Stranger]:
-        """Return who knocked within the last hour."""
-        return [each for each in self if now - each.last_at < REMEMBERED_S]
+        """Return who knocked within the last hour, but for who has just gone."""
+        return [
+            each
+            for each in self
+            if now - each.last_at < REMEMBERED_S
+            and each.last_at - self._parted_at.get(each.id, -math.inf) >= PARTING_S
+        ]
+
+    def part(self, nodes: frozenset[NodeId], now: Instant) -> None:
+        """Take down that these were members until now."""
+        is_fresh = {node: at for node, at in self._parted_at.items() if now - at < REMEMBERED_S}
+        self._parted_at = is_fresh | dict.fromkeys(nodes, now)
 
     def note(self, node: NodeId, source: Address | None, now: Instant) -> None:
         """Take down that somebody knocked."""

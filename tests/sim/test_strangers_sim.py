@@ -4,7 +4,7 @@ from gossip.ids import new_node_id
 from gossip.machine import Address
 from gossip.membership.members import MemberState
 from gossip.sim.world import World
-from gossip.strangers import STRANGERS_MAX, TELL_AGAIN_S, Strangers
+from gossip.strangers import PARTING_S, STRANGERS_MAX, TELL_AGAIN_S, Strangers
 
 HERE = Address("192.0.2.9", 7747)
 
@@ -38,6 +38,15 @@ def test_who_was_removed_is_listed_by_nobody_and_told() -> None:
     assert world.counts["datagrams_dropped/stranger"] > 0
     assert {world.members(name)[other] for name in ("ada", "bob", "cy")
             for other in ("ada", "bob", "cy")} == {MemberState.ALIVE}  # fmt: skip
+
+
+def test_who_goes_on_after_its_removal_is_a_stranger() -> None:
+    strangers = Strangers()
+    strangers.part(frozenset({7}), 100.0)
+    strangers.note(7, HERE, 100.0 + PARTING_S / 2)
+    assert not strangers.since(101.0)
+    strangers.note(7, HERE, 100.0 + PARTING_S)
+    assert [each.id for each in strangers.since(111.0)] == [7]
 
 
 def test_who_was_removed_while_it_was_off_is_told_when_it_comes_back() -> None:
