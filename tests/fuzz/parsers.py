@@ -23,6 +23,7 @@ from agent import config
 from agent.admission.desk import _read
 from agent.admission.issuing import Issuer
 from agent.admission.messages import GUEST_CODEC, Admission, Greeting
+from agent.admission.proof import prove
 from agent.admission.tokens import Token, parse_token
 from agent.exits import AgentError
 from agent.forum.words import parse_id
@@ -209,10 +210,11 @@ def _application(data: bytes) -> None:
     """A guest's application, up to the moment at which a token would be spent.
 
     What passes must fit the registry that everybody decodes: one entry that does not would make
-    it unreadable for the whole covey.
+    it unreadable for the whole covey. Whoever writes it can sign it, too: with its own key.
     """
     admission = GUEST_CODEC.decode(data)
     if isinstance(admission, Admission):
+        admission = prove(admission, bytes(32), KEY)
         issuer = Issuer(_Founder(), _Store(), lambda: 1_790_000_000.0)  # type: ignore[arg-type]
         entry = issuer._check(admission)
         Registry.decode(admit(REGISTRY, entry).encode())

@@ -21,6 +21,7 @@ from gossip.state.records import KeyState, join_contexts
 from gossip.state.replica import Replica
 from gossip.state.writes import Writes
 from tests.sim.owners import MUST_HAPPEN, Violation, run
+from tests.unit import test_state_damage as damage
 
 SLICE = range(60)
 VACUITY = range(300)
@@ -189,12 +190,11 @@ def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
 FOUND_BY: dict[Mutation, int] = {
     _places_new_owners_at_once: 2, _remembers_one_step_alone: 291, _counts_only_who_is_left: 272,
     _writes_to_the_old_owners_alone: 13, _writes_to_the_new_owners_alone: 75,
-    _reads_from_those_who_join: 8, _is_complete_without_asking: 12,
+    _reads_from_those_who_join: 1457, _is_complete_without_asking: 12,
     _is_complete_after_any_pass: 237, _answers_reads_before_it_is_complete: 1457,
     _tells_the_issuer_nothing: 0, _counts_one_acknowledgement_as_enough: 13,
     _speaks_before_the_disk: 28, _reads_without_weighing: 2, _absorbs_the_clock_first: 0,
     _forgets_records_and_keeps_the_clock: 11, _merges_by_union: 0, _says_nothing_of_a_loss: 92,
-    _takes_a_damaged_copy_for_a_sound_one: 96,
 }  # fmt: skip
 """The seed that once noticed saves time; when it does no more, another one must.
 
@@ -209,3 +209,12 @@ def test_each_rule_is_needed(monkeypatch: Patch, mutate: Mutation) -> None:
     mutate(monkeypatch)
     with pytest.raises(Violation, match="SEED"):
         run_all((FOUND_BY[mutate], *CAUGHT_WITHIN))
+
+
+def test_a_damaged_copy_is_not_taken_for_a_sound_one(monkeypatch: Patch) -> None:
+    """No schedule meets by chance that the one who knows is away for all of it."""
+    alone = damage.test_a_damaged_copy_needs_as_many_others_as_may_have_heard_a_write_alone
+    alone()
+    _takes_a_damaged_copy_for_a_sound_one(monkeypatch)
+    with pytest.raises(AssertionError, match="rather than nothing"):
+        alone()
