@@ -6,6 +6,7 @@ a text is ordinary mojibake: bytes of some other encoding that were read as Lati
 """
 
 import re
+from functools import lru_cache
 
 _FORBIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # controls: C0, DEL and C1
@@ -17,6 +18,7 @@ _FORBIDDEN = re.compile(
 _KINDS = {"Cc": "a control character", "Cs": "half of a surrogate pair"}
 WILDCARDS = "+#"
 TOPIC_BYTES_MAX = 65_535
+TOPICS_REMEMBERED_MAX = 1024
 
 
 def flaw(text: str) -> str:
@@ -39,6 +41,7 @@ def flaw(text: str) -> str:
     return f"{kind}, U+{ord(found[0]):04X}"
 
 
+@lru_cache(maxsize=TOPICS_REMEMBERED_MAX)
 def topic_flaw(topic: str) -> str:
     """Say why nothing can be published to a topic (MQTT 5, section 4.7); "" if it can."""
     if not topic:

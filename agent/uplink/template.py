@@ -29,6 +29,7 @@ from edge_apps.reading import Reading, Value
 from edge_apps.texts import TOPIC_BYTES_MAX, topic_flaw
 
 NS_PER_MS = 1_000_000
+TOPICS_REMEMBERED_MAX = 1024
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -72,13 +73,22 @@ class Template:
         self._payload = _compile("payload", payload, fields) if payload else None
         self._encoder = msgspec.json.Encoder()
         _check_topic(topic, self._render(self._topic, EXAMPLE))
+        self._topics: dict[str, str] = {}
+        """By sensor, of which alone a topic depends; forgotten together when they are many."""
 
     def message(self, accepted: Accepted) -> Message:
         """Return the message for one reading."""
-        topic = self._render(self._topic, accepted)
+        topic = self._topics.get(accepted.reading.sensor) or self._topic_of(accepted)
         if self._payload is not None:
             return Message(topic, self._render(self._payload, accepted).encode())
         return Message(topic, self._default(accepted))
+
+    def _topic_of(self, accepted: Accepted) -> str:
+        if len(self._topics) >= TOPICS_REMEMBERED_MAX:
+            self._topics.clear()
+        topic = self._render(self._topic, accepted)
+        self._topics[accepted.reading.sensor] = topic
+        return topic
 
     def _default(self, accepted: Accepted) -> bytes:
         reading = accepted.reading
