@@ -26,6 +26,8 @@ EARLIEST_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 STEP_S = 0.5
 """A change at once that is no slewing: chrony's fastest is a twelfth of the time that passes."""
 LOOK_S = 1.0
+BACKDATED_S = 86400.0
+"""Certificates begin so long before they are made: clocks differ."""
 
 
 class Step(NamedTuple):

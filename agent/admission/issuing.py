@@ -37,7 +37,13 @@ from agent.exits import AgentError
 from agent.notation import counted, format_duration
 from agent.security.identity import Identity, check_name
 from agent.store.control import ControlStore, NewRegistry
-from agent.store.tokens import TokenNote, TokenRecord, TokenRefusedError, TokenState
+from agent.store.tokens import (
+    CLOCKS_APART_MAX_S,
+    TokenNote,
+    TokenRecord,
+    TokenRefusedError,
+    TokenState,
+)
 from gossip.errors import RemoteError
 from gossip.ids import NodeId, format_node_id
 from gossip.state.admitted import Admitted
@@ -58,7 +64,6 @@ from gossip.state.registry import (
 )
 from gossip.state.requests import OwnersReady
 
-CLOCK_DIFFERENCE_MAX_S = 300.0
 EXPIRY_LOOK_S = 60.0
 RENEWED_AGAIN_S = 60.0
 """How often at most a node gets a new serial: each makes a registry, which all are offered."""
@@ -246,7 +251,7 @@ class Issuer:
 
     def _check_clock(self, theirs_s: float) -> None:
         ours_s = self._wall_clock()
-        if abs(theirs_s - ours_s) <= CLOCK_DIFFERENCE_MAX_S:
+        if abs(theirs_s - ours_s) <= CLOCKS_APART_MAX_S:
             return
         raise AgentError(
             f"the clocks differ too much: this device says {_time(theirs_s)}, the covey says "

@@ -220,7 +220,6 @@ class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
     answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked | Renewed | NodeRemoved
 
 
-Verdict = Granted | Refused
 GUEST_CODEC: Codec[Greeting | Admission | Renewal] = Codec(Greeting | Admission | Renewal)
 MEMBER_CODEC: Codec[Welcome | Granted | Refused | Renewed] = Codec(
     Welcome | Granted | Refused | Renewed

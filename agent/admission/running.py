@@ -8,7 +8,8 @@ from agent import exits
 from agent.admission.messages import KnownPeer
 from agent.driver import Driver
 from agent.exits import AgentError
-from agent.security.identity import BACKDATED_S, Identity
+from agent.security.identity import Identity
+from agent.wall_clock import BACKDATED_S
 from gossip.ids import NodeId
 from gossip.membership.addresses import only_gossiped
 from gossip.state.admitted import Admitted

@@ -63,7 +63,7 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
 @pass_session
 def allow(session: Session, name: str) -> None:
     """Let the operator of a member make, list and revoke join tokens."""
-    session.client().post(f"/api/v1/members/{name}/rights", {"invite": True})
+    _say_who_invites(session, name, may_invite=True)
     session.say(f"{name} may let others in: `covey token create` works there.")
 
 
@@ -72,8 +72,12 @@ def allow(session: Session, name: str) -> None:
 @pass_session
 def forbid(session: Session, name: str) -> None:
     """Forbid a member to make tokens. Those that it made stay good: see `covey token list`."""
-    session.client().post(f"/api/v1/members/{name}/rights", {"invite": False})
+    _say_who_invites(session, name, may_invite=False)
     session.say(f"{name} may not make tokens any more; those that it made: `covey token list`.")
+
+
+def _say_who_invites(session: Session, name: str, *, may_invite: bool) -> None:
+    session.client().post(f"/api/v1/members/{name}/rights", {"invite": may_invite})
 
 
 @members.command()

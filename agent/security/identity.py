@@ -70,9 +70,6 @@ from gossip.state.registry import Registry, SignedRegistry
 from gossip.state.registry import found as found_registry
 from gossip.state.succession import Authority
 
-BACKDATED_S = 86400.0
-"""Certificates begin so long before they are made: clocks differ."""
-
 
 class IdentityFile(msgspec.Struct, frozen=True):
     """The public facts, as ``identity.json`` holds them."""

@@ -26,7 +26,6 @@ BUSY_TIMEOUT_MS = 5000
 WAL_BYTES_KEPT = 8 * 1024 * 1024
 CACHE_KIB = 2048
 FILE_MODE = 0o600
-SHORTEST_FILE_BYTES = 512
 MAGIC = b"SQLite format 3\0"
 # What all our files have in their header (sqlite.org/fileformat2.html, section 1.3): the page
 # size, either journal mode, no reserved bytes, three constants; the schema's format; UTF-8.

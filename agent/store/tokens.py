@@ -19,6 +19,7 @@ TOKENS_REMEMBERED_S = 30 * 86400.0
 """How long a token that ended is still told apart from one that never was."""
 
 CLOCKS_APART_MAX_S = 300.0
+"""So far the clocks of two devices may differ when one is let in, or a token was made by one."""
 
 TOKENS = Table(
     "tokens",

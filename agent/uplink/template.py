@@ -26,10 +26,9 @@ import msgspec
 from agent.exits import BAD_CONFIG, AgentError
 from agent.store.outbox import Accepted
 from edge_apps.reading import Reading, Value
-from edge_apps.texts import TOPIC_BYTES_MAX, topic_flaw
+from edge_apps.texts import TOPIC_BYTES_MAX, TOPICS_REMEMBERED_MAX, topic_flaw
 
 NS_PER_MS = 1_000_000
-TOPICS_REMEMBERED_MAX = 1024
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):

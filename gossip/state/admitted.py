@@ -2,7 +2,7 @@
 
 A certificate alone opens nothing. Its serial must stand in the entry of the node that it names, so
 that a lost one is refused by everybody who has the registry, without waiting until it expires.
-There are two while a certificate is renewed: the new one, and the former until the new one works.
+There are two from the first renewal on: the newest, and the one that was in use when that was made.
 """
 
 from typing import Annotated

@@ -12,7 +12,7 @@ from agent import exits
 from agent.admission import issuing, renewing
 from agent.admission.guessing import FORGOTTEN_S, ORIGINS_MAX, WrongTokens
 from agent.admission.issuing import Issuer
-from agent.admission.messages import GUEST_CODEC, Admission, Granted, KnownPeer, Refused, Verdict
+from agent.admission.messages import GUEST_CODEC, Admission, Granted, KnownPeer, Refused
 from agent.admission.proof import is_proven, prove, sign_renewal
 from agent.admission.terms import Terms
 from agent.admission.tokens import Token, hash_secret, new_token, parse_token
@@ -213,7 +213,7 @@ def test_who_passes_an_answer_on_can_change_nothing_of_it(tmp_path: Path, field:
             async with member(liar, tmp_path / "c") as second:
                 seen = []
 
-                async def lies(question: Admission, _origin: str) -> Verdict:
+                async def lies(question: Admission, _origin: str) -> Granted | Refused:
                     verdict = await first.desk._decide(question, "here")
                     assert isinstance(verdict, Granted)
                     forged = {"cluster_name": "shed", "peers": (KnownPeer(7, "eve", ()),)}

@@ -1,8 +1,9 @@
 """A topic is made once for each sensor; how many are remembered is bounded."""
 
 from agent.store.outbox import Accepted
-from agent.uplink.template import TOPICS_REMEMBERED_MAX, Place, Template
+from agent.uplink.template import Place, Template
 from edge_apps.reading import Reading
+from edge_apps.texts import TOPICS_REMEMBERED_MAX
 
 
 def test_topics_are_remembered_by_sensor_and_bounded() -> None:
