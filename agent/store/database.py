@@ -89,6 +89,7 @@ class Database:
         self.losses: list[str] = []
         self._quiet = LimitedLog(log)
         self.on_rebuilt: Callable[[], None] = lambda: None
+        self.on_unsynced: Callable[[], None] = lambda: None  # runs in a thread
         self._migrations = migrations
         self._thread = thread
         self._writer: sqlite3.Connection
@@ -220,6 +221,7 @@ class Database:
                 raise translate(error, self.path) from error
             self._failure = error
             self.counts["database_syncs/failed"] += 1
+            await asyncio.to_thread(self.on_unsynced)
             raise self._for_good() from error
         self.counts["database_syncs/done"] += 1
 

@@ -23,6 +23,8 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +32,7 @@ import msgspec
 
 from agent.store.checksums import Table, add_checksums
 from agent.store.database import Database
-from agent.store.failures import damaged
+from agent.store.failures import StorageError, damaged
 from agent.store.migrations import Migrations
 from agent.store.run_mark import RunMark
 from agent.store.shrinking import give_back
@@ -125,7 +127,7 @@ class RecordStore:
         """Begin a run; after one that ended badly, have all copies compared before they are read.
 
         Such a disk may be of an earlier moment: records and clocks fit each other, so both stay.
-        Raises StorageError, OSError.
+        From then on a sync that fails leaves doubt at once. Raises StorageError.
         """
         if await asyncio.to_thread(lambda: mark.is_bad):
             log.warning(
@@ -136,6 +138,20 @@ class RecordStore:
             await self.database.write(_doubt)
             await self.database.sync()
         await asyncio.to_thread(mark.begin)
+        self.database.on_unsynced = partial(_doubt_from_now_on, mark)
+
+    async def finish(self, mark: RunMark) -> None:
+        """Close the file and end the run that ``believe`` began. Raises StorageError.
+
+        The mark stays where the file cannot be closed in order, in doubt unless room alone lacks.
+        """
+        try:
+            await self.close()
+        except StorageError as error:
+            if not error.is_full:
+                await asyncio.to_thread(_doubt_from_now_on, mark)
+            raise
+        await asyncio.to_thread(mark.end)
 
     async def save(self, changes: Sequence[object]) -> None:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
@@ -198,10 +214,16 @@ async def doubt_if_gone(path: Path, mark: RunMark, starts: int) -> None:
     """Doubt what will be there, before a file is made anew that this device had: ``starts`` says.
 
     Whoever removes a database and its log takes with them what this node has acknowledged; the
-    empty copy must not be taken for one that never had anything. Raises OSError.
+    empty copy must not be taken for one that never had anything. Raises StorageError.
     """
     if starts > 1 and not await asyncio.to_thread(path.exists):
         await asyncio.to_thread(mark.doubt)
+
+
+def _doubt_from_now_on(mark: RunMark) -> None:
+    """Leave doubt as far as the disk takes it: what went wrong with the records is told of."""
+    with suppress(StorageError):
+        mark.doubt()
 
 
 def _doubt(connection: sqlite3.Connection) -> None:
