@@ -62,7 +62,8 @@ from gossip.state.succession import Succession
 RELAY_S = 10.0
 ASK_AGAIN_S = 1.0
 ISSUERS_ASKED_MAX = 3
-ASKING_MAX = 64
+ASKING_MAX, ASKING_EACH_MAX = 64, 8
+"""Questions that are answered at a time, in all and of one member: none takes the others' room."""
 WRONG = frozenset({exits.TOKEN_UNKNOWN, exits.TOKEN_EXPIRED, exits.TOKEN_USED_UP})
 
 Question = Admission | Renewal | TokenQuestion | RemovalOrder
@@ -407,7 +408,8 @@ class AdmissionDesk:
         name = peer, ask.number
         if name in self._answering:  # asked again while we are at it
             return
-        if len(self._answering) >= ASKING_MAX:
+        of_peer = sum(asker == peer for asker, _ in self._answering)
+        if of_peer >= ASKING_EACH_MAX or len(self._answering) >= ASKING_MAX:
             self.counts["admissions/too_many"] += 1
             return
         task = watched.start("admission-answer", partial(self._answer, ask, peer))

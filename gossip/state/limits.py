@@ -49,6 +49,8 @@ PARKED_BYTES_MAX = 8 * FRAME_BYTES_MAX
 """Anybody with a certificate can name an epoch that is yet to come."""
 ASK_INTERVAL_S = 1.0
 """At most one request for a registry to one peer in this time."""
+ASK_INTERVAL_MAX_S = 32.0
+"""So seldom at last is asked who names a registry and never shows it."""
 
 BEHIND_PATIENCE_S = 0.5
 """Whoever hears of a newer registry waits so long for it: the issuer offers it to all at once."""

@@ -13,11 +13,13 @@ names both as its past (``registry.merge``).
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from gossip.errors import Forged, Malformed
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.state.limits import (
+    ASK_INTERVAL_MAX_S,
     ASK_INTERVAL_S,
     BEHIND_PATIENCE_S,
     PARKED_BYTES_MAX,
@@ -38,6 +40,28 @@ from gossip.state.post import Post
 from gossip.state.registry import Registry, SignedRegistry, Verify, open_registry
 from gossip.state.requests import RegistryAdopted, RegistryForked
 
+STRANGERS: NodeId = 0
+"""All who are not in the registry, as one: 0 is nobody's id."""
+
+
+@dataclass(slots=True)
+class Named:
+    """A newer registry that somebody named and nobody showed: since when, and its epoch."""
+
+    since: Instant
+    epoch: int
+    ask_at: Instant
+    pause_s: float = ASK_INTERVAL_S
+
+    def is_in_vain(self, now: Instant) -> bool:
+        """Say whether it was waited for long enough, for ever."""
+        return now - self.since >= SETTLE_S
+
+    def asked(self, now: Instant) -> None:
+        """Ask again, and each time twice as late: in between there is room to ask others."""
+        self.ask_at = now + self.pause_s
+        self.pause_s = min(2 * self.pause_s, ASK_INTERVAL_MAX_S)
+
 
 class Registrar:
     """The current registry of one node, ``registry``, and its bytes, ``signed``."""
@@ -53,8 +77,8 @@ class Registrar:
         self.rival_signed = b""
         self._since = now
         self._has_company = False
-        self._behind_since: Instant | None = None
-        self._catch_up_at: Instant | None = None
+        self._ask_at: Instant | None = None
+        self._named: dict[NodeId, Named] = {}
         self.members = frozenset(self.registry.ids())
         """Who belongs, for quick looks."""
         self.on_adopted: Callable[[int, Instant], None] = lambda _epoch_before, _now: None
@@ -88,7 +112,9 @@ class Registrar:
             self.rival = None
         self.members = frozenset(registry.ids())
         self._asked.clear()
-        self._behind_since = None
+        self._ask_at = None
+        if not announce:  # what we signed ourselves proves nobody right
+            self._shown(registry.epoch)
         self._post.emit(RegistryAdopted(signed, registry))
         if announce:
             for node in sorted(set(registry.ids()) - {self._post.me}):
@@ -110,6 +136,7 @@ class Registrar:
         if self.rival is None or self.rival.epoch < rival.epoch:
             assert rival.cluster_id == self.registry.cluster_id, "another covey is no fork"
             self.rival, self.rival_signed = rival, signed
+            self._shown(rival.epoch)
             self._post.emit(RegistryForked(signed, rival))
 
     def heard(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
@@ -133,22 +160,38 @@ class Registrar:
         """Say whether an issuer may sign the next registry: nobody is known to have a newer one.
 
         An issuer that has just started, perhaps from a backup, first hears a member, or waits for
-        one in vain. Somebody who names a newer one and does not show it holds it up for a moment.
+        one in vain. Who names a newer one and does not show it holds it up for a moment, once.
         """
-        if self._behind_since is not None:
-            return now - self._behind_since >= SETTLE_S
+        if self._named:
+            return all(named.is_in_vain(now) for named in self._named.values())
         return self._has_company or now - self._since >= SETTLE_S
 
     def _lag(self, peer: NodeId, epoch: int, now: Instant) -> None:
         """Ask for a newer registry, unless it comes by itself at once."""
-        if self._behind_since is None:
-            self._behind_since = self._catch_up_at = now
-        assert self._catch_up_at is not None, "both are set together"
+        if self._ask_at is None:
+            self._ask_at = now + BEHIND_PATIENCE_S
+        named = self._note_named(peer, epoch, now)
         if self.rival is not None and epoch <= self.rival.epoch:
             return  # we know it, and do not follow
-        if now - self._behind_since >= BEHIND_PATIENCE_S and now >= self._catch_up_at:
-            self._catch_up_at = now + ASK_INTERVAL_S
+        if now >= max(self._ask_at, named.ask_at):
+            self._ask_at = now + ASK_INTERVAL_S
+            named.asked(now)
             self.note_epoch(peer, epoch, now)
+
+    def _note_named(self, peer: NodeId, epoch: int, now: Instant) -> Named:
+        """Remember who named a newer registry; strangers can be invented, and count as one."""
+        who = peer if peer in self.members else STRANGERS
+        named = self._named.setdefault(who, Named(now, epoch, now))
+        named.epoch = max(named.epoch, epoch)
+        return named
+
+    def _shown(self, epoch: int) -> None:
+        """Somebody showed a registry of this epoch: who named it, or an earlier one, was right."""
+        self._named = {
+            who: named
+            for who, named in self._named.items()
+            if named.epoch > epoch and (who in self.members or who == STRANGERS)
+        }
 
     def _offer(self, peer: NodeId, now: Instant) -> None:
         """Show ours to whoever follows another one of the same past; it answers with its own."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.admission.desk import ASKING_MAX, AdmissionDesk
+from agent.admission.desk import ASKING_EACH_MAX, ASKING_MAX, AdmissionDesk
 from agent.admission.messages import RELAY_CODEC, Ask, TokenOrder
 from agent.admission.terms import Terms
 from agent.doctor import messages as doctor
@@ -110,23 +110,28 @@ def test_spoilt_doctor_frames_are_counted_or_answered() -> None:
 
 
 def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
-    """A member that asks without end is answered so many at a time; the rest is counted."""
-    counts, sent = Counter[str](), list[bytes]()
+    """Who asks without end is answered so many at a time; the rest is counted, others are heard."""
+    counts, sent = Counter[str](), Counter[int]()
     desk = AdmissionDesk.__new__(AdmissionDesk)
     desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
-    desk._covey = SimpleNamespace(send_frame=lambda data, _to: sent.append(data))
+    desk._covey = SimpleNamespace(send_frame=lambda _data, to: sent.update([to]))
     frames = list(spoilt(RELAY_CODEC))
     flood = [
         RELAY_CODEC.encode(Ask(2**40 + n, TokenOrder(Terms(1.0)))) for n in range(10 * ASKING_MAX)
     ]
+    others = range(100, 100 + 2 * ASKING_MAX)
 
     async def hear() -> None:
         for data in (*frames, *flood):
             desk.receive_frame(data, B)
-            assert len(desk._answering) <= ASKING_MAX
+            assert len(desk._answering) <= ASKING_EACH_MAX
+        for other in others:
+            desk.receive_frame(flood[0], other)
         await asyncio.wait(list(desk._answering.values()))
 
     asyncio.run(hear())
     assert refused(counts) == refusable(RELAY_CODEC, frames) > 100
-    assert len(sent) == ASKING_MAX
-    assert counts["admissions/too_many"] > len(flood) - ASKING_MAX
+    assert sent[B] == ASKING_EACH_MAX, "it took no more than its share"
+    assert sent.total() == ASKING_MAX, "and all of them no more than there is"
+    assert {other for other in others if sent[other]} == set(others[: ASKING_MAX - ASKING_EACH_MAX])
+    assert counts["admissions/too_many"] > len(flood) - ASKING_EACH_MAX

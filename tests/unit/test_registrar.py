@@ -95,6 +95,69 @@ def test_a_liar_about_epochs_holds_an_issuer_up_for_a_moment_only() -> None:
     assert one.it.is_current(100.2 + SETTLE_S + 5)
 
 
+FUTURE = 4_000_000_000
+
+
+@pytest.mark.parametrize("step", [1, FUTURE], ids=["the next epoch", "one far ahead"])
+def test_a_liar_holds_an_issuer_up_once_and_not_before_each_signature(step: int) -> None:
+    one = One(base())
+    one.heard(base(), 100.1)
+    now, registry, waits = 100.1, base(), 0
+    for number in range(4, 9):
+        one.it.heard(PEER, registry.epoch + step, 7, now)
+        if not one.it.is_current(now):
+            waits += 1
+            now += SETTLE_S
+        assert one.it.is_current(now)
+        registry = chain(registry, number)
+        assert one.it.adopt(sign(registry), now, announce=True)
+    assert waits == 1
+
+
+def test_another_than_the_liar_is_waited_for() -> None:
+    one = One(base())
+    one.it.heard(PEER, FUTURE, 7, 100.0)
+    now = 100.0 + SETTLE_S
+    assert one.it.is_current(now)
+    newer = chain(base(), 4)
+    one.heard(newer, now, peer=3)
+    assert not one.it.is_current(now)
+    assert one.it.adopt(sign(newer), now + 1)
+    assert one.it.is_current(now + 1)
+    one.heard(chain(newer, 5), now + 2, peer=3)
+    assert not one.it.is_current(now + 2), "it was right before"
+
+
+def test_who_was_right_about_a_fork_is_no_liar() -> None:
+    ours, theirs = chain(base(), 4), chain(base(), 5, 6)
+    one = One(ours)
+    one.heard(theirs, 100.0)
+    assert not one.it.adopt(sign(theirs), 100.0 + 2 * SETTLE_S)
+    assert not one.it._named
+
+
+def test_invented_strangers_hold_an_issuer_up_as_one() -> None:
+    one = One(base())
+    one.heard(base(), 100.1)
+    for stranger in range(1000, 3000):
+        one.it.heard(stranger, FUTURE, 7, 100.1)
+    assert not one.it.is_current(100.1)
+    one.it.heard(999, FUTURE, 7, 100.1 + SETTLE_S)
+    assert one.it.is_current(100.1 + SETTLE_S)
+    assert len(one.it._named) == 1
+
+
+def test_a_liar_keeps_nobody_from_being_asked() -> None:
+    """It speaks just before everybody else, each time."""
+    one, newer = One(base()), chain(base(), 4)
+    asked_other = 0
+    for tenth in range(200):
+        one.it.heard(PEER, FUTURE, 7, now := 100.0 + tenth / 10)
+        one.said()
+        asked_other += len(one.heard(newer, now, peer=3))
+    assert asked_other > 0
+
+
 FORKS = {
     "of one epoch": ((4,), (5,)),
     "the other is longer": ((4,), (5, 6, 7)),
