@@ -104,6 +104,7 @@ FAMILIES: dict[str, str] = {
     # ---- apps and API
     "apps": "Processes of apps, by how they began or ended.",
     "app_log_lines_dropped": "Lines that apps printed and that were not kept or not shown.",
+    "api_bodies": "Requests that were given up because their body came too slowly, by why.",
     "api_connections": "Connections to the HTTP API that were closed or not taken, by why.",
     "api_errors": "Requests to the HTTP API that were refused or failed, by the code.",
 }

@@ -13,10 +13,9 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from agent.api import events, facts, influx, keys, members, overview, readings, rtt
+from agent.api.bodies import APP
 from agent.api.errors import error_body, respond
 
-APP = "covey.app"
-"""In the scope of a request: the name of the app that asks."""
 ROOMS = (readings.ROUTES, influx.ROUTES, keys.ROUTES, events.ROUTES, rtt.ROUTES, facts.ROUTES)
 FOR_APPS = frozenset(
     [(method, path) for room in ROOMS for method, path, _ in room]

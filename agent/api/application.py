@@ -3,7 +3,6 @@
 ``docs/api.md`` is the reference; a test compares it with the routes below.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
@@ -30,9 +29,10 @@ from agent.api import (
     tokens,
     uplink,
 )
-from agent.api.bodies import LARGE_BODIES_MAX, check_is_text
+from agent.api.bodies import check_is_text
 from agent.api.errors import HANDLERS
 from agent.api.facade import AgentFacade
+from agent.api.large_bodies import LargeBodies
 from agent.api.streams import Streams
 from agent.stages import Stage
 
@@ -76,7 +76,7 @@ def create(agent: AgentFacade) -> Starlette:
     application.state.agent = agent
     application.state.streams = Streams()
     application.state.counts = Counter()
-    application.state.large_bodies = asyncio.Semaphore(LARGE_BODIES_MAX)
+    application.state.large_bodies = LargeBodies()
     agent.metrics.count(lambda: application.state.counts)
     return application
 

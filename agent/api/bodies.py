@@ -16,7 +16,10 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import ClientDisconnect, Request
 
 from agent.api.errors import BadRequest, NotEncodedSo, TooLarge
+from agent.api.large_bodies import BYTES_PER_S_WANTED, LargeBodies, Place
+from agent.api.pace import Pace
 from agent.exits import TIMED_OUT, AgentError
+from agent.net.limits import origin_of
 from agent.slices import slices
 
 JSON_BYTES_MAX = 64 * 1024
@@ -27,36 +30,17 @@ READINGS_BYTES_MAX = 8 * 1024 * 1024
 GZIP_CHUNK_BYTES = 64 * 1024
 
 SMALL_BYTES_MAX = 64 * 1024
-LARGE_BODIES_MAX = 4
-"""Bodies of readings of more than ``SMALL_BYTES_MAX`` at a time: with what is made of them, each
-takes some 20 MiB, and a small device has little more. The others wait, unread."""
-PAUSE_S = 30.0
-"""So long a body may stand still: it keeps others from their place."""
+"""A body of readings with more than that waits for a place among the large ones."""
+BYTES_PER_S_MIN, PAUSE_S = 1024, 30.0
+"""Who sends less, for so long, is not waited for: a body costs a connection, and memory."""
 
 DIGITS_MAX = 20
 
+APP = "covey.app"
+"""In the scope of a request: the name of the app that asks."""
+
 TRUE_WORDS = frozenset({"1", "true", "yes"})
 FALSE_WORDS = frozenset({"", "0", "false", "no"})
-
-
-class Place:
-    """A place among the large bodies, for one that turns out to be large."""
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-        self._is_taken = False
-
-    async def take(self) -> None:
-        """Wait for a place, unless this body has one."""
-        if not self._is_taken:
-            await self._places.acquire()
-            self._is_taken = True
-
-    def give_back(self) -> None:
-        """Let the next one have it."""
-        if self._is_taken:
-            self._places.release()
-            self._is_taken = False
 
 
 async def read_body(request: Request, limit_bytes: int, place: Place | None = None) -> bytes:
@@ -65,47 +49,82 @@ async def read_body(request: Request, limit_bytes: int, place: Place | None = No
         raise TooLarge(limit_bytes)
     parts: list[bytes] = []
     size_bytes = 0
-    async for part in _parts_of(request):
+    pace = Pace(BYTES_PER_S_MIN, PAUSE_S, _now_s())
+    async for part in _parts_of(request, pace, place):
         size_bytes += len(part)
         if size_bytes > limit_bytes:
             raise TooLarge(limit_bytes)
         parts.append(part)
-        if place is not None and size_bytes > SMALL_BYTES_MAX:
-            await place.take()
+        if place is not None and size_bytes > SMALL_BYTES_MAX and await place.take():
+            pace.restart(_now_s())
     return b"".join(parts)
 
 
-async def _parts_of(request: Request) -> AsyncIterator[bytes]:
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _parts_of(request: Request, pace: Pace, place: Place | None) -> AsyncIterator[bytes]:
     """Yield the parts of a body as they come. Raises BadRequest, AgentError."""
     stream = request.stream()
     try:
         while True:
-            async with asyncio.timeout(PAUSE_S):
-                part = await anext(stream, None)
+            part = await _next_part(stream, pace, place)
             if part is None:
                 return
             yield part
     except ClientDisconnect:
         raise BadRequest("the client hung up within its request; nothing was done") from None
     except TimeoutError:
-        raise AgentError(
-            f"nothing more of the request came for {PAUSE_S:g} s; nothing was done",
-            "send it again",
-            TIMED_OUT,
-        ) from None
+        raise _too_slow(request, place) from None
+
+
+async def _next_part(stream: AsyncIterator[bytes], pace: Pace, place: Place | None) -> bytes | None:
+    """Return what comes next, None at the end. Raises TimeoutError for who is too slow."""
+    async with asyncio.timeout_at(pace.slow_at) as limit:
+        if place is not None:
+            place.reading, place.is_lost = limit, False
+        try:
+            part = await anext(stream, None)
+        finally:
+            if place is not None:
+                place.reading = None
+    size_bytes, now = len(part or b""), _now_s()
+    pace.note(size_bytes, now)
+    if place is not None:
+        place.pace.note(size_bytes, now)
+    return part
+
+
+def _too_slow(request: Request, place: Place | None) -> AgentError:
+    if place is not None and place.is_lost:
+        request.app.state.counts["api_bodies/gave_way"] += 1
+        why = f"the request came with less than {BYTES_PER_S_WANTED // 1024} KiB/s, and others wait"
+    else:
+        request.app.state.counts["api_bodies/too_slow"] += 1
+        why = f"the request fell {PAUSE_S:g} s behind {BYTES_PER_S_MIN // 1024} KiB/s"
+    return AgentError(f"{why}; nothing was done", "send it again, or in smaller parts", TIMED_OUT)
 
 
 @asynccontextmanager
-async def readings_of(request: Request, places: asyncio.Semaphore) -> AsyncIterator[bytes]:
+async def readings_of(request: Request, bodies: LargeBodies) -> AsyncIterator[bytes]:
     """Yield a body of readings, unpacked; a large one keeps its place until the end.
 
     Raises TooLarge, NotEncodedSo, BadRequest, AgentError.
     """
-    place = Place(places)
+    place = Place(bodies, _client_of(request))
     try:
         yield await _read_readings(request, place)
     finally:
         place.give_back()
+
+
+def _client_of(request: Request) -> str:
+    """Return who asks, as far as can be told: an app, a site of the network, or somebody here."""
+    app: str = request.scope.get(APP, "")
+    if app or request.client is None:
+        return f"app {app}" if app else ""
+    return origin_of(request.client.host)
 
 
 async def _read_readings(request: Request, place: Place) -> bytes:

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from agent import slices
 from agent.api.answers import listing
 from agent.api.bodies import GZIP_CHUNK_BYTES, readings_of
+from agent.api.large_bodies import LargeBodies
 from agent.doctor import matrix
 from agent.doctor.messages import Seen, View
 from agent.store import outbox as outboxes
@@ -66,7 +67,7 @@ def packed() -> Request:
 
 
 async def unpack() -> None:
-    async with readings_of(packed(), asyncio.Semaphore()) as body:
+    async with readings_of(packed(), LargeBodies()) as body:
         assert len(body) == 50 * GZIP_CHUNK_BYTES
 
 
