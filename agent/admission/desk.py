@@ -368,13 +368,13 @@ class AdmissionDesk:
                 there = self._covey.there()
                 granted, fresh = await issuer.admit(question, peers, origin, there)
                 self._covey.adopt(fresh.signed)
-                self.counts["admissions/granted"] += 1
+                self.counts[f"admissions/{'granted' if fresh.is_news else 'repeated'}"] += 1
                 return granted
             case Renewal():
                 await self._catch_up()
                 certificate, fresh = await issuer.renew(question)
                 self._covey.adopt(fresh.signed)
-                self.counts["admissions/renewed"] += 1
+                self.counts[f"admissions/{'renewed' if fresh.is_news else 'repeated'}"] += 1
                 return Renewed(certificate, fresh.signed)
 
     async def _relay(self, question: Question, origin: str) -> Verdict:

@@ -183,10 +183,11 @@ class Issuer:
         )
         signing = Registry.decode(SignedRegistry.decode(fresh.signed).payload).authority
         granted = sign_granted(granted, self._identity.authority_private_key(signing))
-        log.info(
-            "admitted %s from %s with token %s (registry epoch %d)",
-            format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,
-        )  # fmt: skip
+        if fresh.is_news:
+            log.info(
+                "admitted %s from %s with token %s (registry epoch %d)",
+                format_node_id(fresh.node_id), origin, admission.token_id.hex(), fresh.epoch,
+            )  # fmt: skip
         return granted, fresh
 
     async def advance(self, ready: OwnersReady) -> bytes | None:
@@ -194,21 +195,18 @@ class Issuer:
 
         The one it is made from may be newer than the one that ``ready`` is about.
         """
-        is_news = False
 
         def step(kept: bytes | None) -> NewRegistry:
-            nonlocal is_news
             signed = kept if kept is not None else self._identity.first_registry()
             payload = SignedRegistry.decode(signed).payload
             current = Registry.decode(payload)
             following = advance(current, ready.done, ready.epoch)
-            is_news = following is not current
-            if not is_news:
-                return NewRegistry(current.epoch, signed, self._identity.node_id)
+            if following is current:
+                return NewRegistry(current.epoch, signed, self._identity.node_id, is_news=False)
             return self._sign(follow(payload, following), self._identity.node_id)
 
         fresh = await self._store.change_registry(step)
-        return fresh.signed if is_news else None
+        return fresh.signed if fresh.is_news else None
 
     def _check_token(self, admission: Admission) -> None:
         """Raise TokenRefusedError for a token that nobody has: before anything that costs more."""
@@ -334,7 +332,7 @@ class Issuer:
                 )
             number, is_again = current.authority_number, renewal.serial in entry.serials[1:]
             if is_again and entry.authority == number:  # an answer got lost, or a replay
-                return NewRegistry(current.epoch, signed, entry.id)
+                return NewRegistry(current.epoch, signed, entry.id, is_news=False)
             if entry.authority == number:  # else there is a reason to ask at once
                 self._check_renewed_at(entry.id)
             in_use = renewal.serial if entry.shows(renewal.serial) else None
@@ -344,7 +342,8 @@ class Issuer:
             return self._sign(follow(payload, amend(current, entry)), entry.id)
 
         renewed = await self._store.change_registry(change)
-        self._renewed_at[renewed.node_id] = time.monotonic()
+        if renewed.is_news:
+            self._renewed_at[renewed.node_id] = time.monotonic()
         return self._certificate(renewed), renewed
 
     def _check_renewed_at(self, node: NodeId) -> None:
@@ -379,7 +378,7 @@ class Issuer:
         )
         known = next((node for node in current.nodes if node.key == entry.key), None)
         if known is not None:
-            return NewRegistry(current.epoch, signed, known.id)
+            return NewRegistry(current.epoch, signed, known.id, is_news=not again)
         if again:  # it was admitted with this token once, and removed since
             raise TokenRefusedError(TokenState.USED_UP)
         if current.node(entry.id) is not None:

@@ -118,12 +118,13 @@ class Rollover:
         def change(kept: bytes | None) -> NewRegistry:
             payload, current = self._open(kept)
             if not current.overlaps:
-                return NewRegistry(current.epoch, kept or b"", self._who.node_id)
+                return NewRegistry(current.epoch, kept or b"", self._who.node_id, is_news=False)
             return self._signed(follow(payload, retire(current)))
 
         await self._catch_up()
         fresh = await self._store.change_registry(change)
-        log.warning("the authority before the present one is good for nothing any more")
+        if fresh.is_news:
+            log.warning("the authority before the present one is good for nothing any more")
         self._covey.adopt(fresh.signed)
 
     def _prepare(self) -> None:
@@ -165,7 +166,7 @@ class Rollover:
         key, certificate = read_private_key(file), certificates.from_pem(file.read_bytes())
         public = key.public_key().public_bytes_raw()
         if public == former.key:  # it has taken over before we were killed
-            return NewRegistry(current.epoch, kept or b"", self._who.node_id)
+            return NewRegistry(current.epoch, kept or b"", self._who.node_id, is_news=False)
         following = Authority(former.number + 1, public, certificate)
         told = statement(self._who.cluster_id, former, following)
         by_former = self._who.authority_private_key(former).sign(told)

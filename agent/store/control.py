@@ -141,9 +141,18 @@ class ControlStore:
         await self.database.close()
 
     async def _write(self, write: Callable[[sqlite3.Connection], T]) -> T:
-        """Commit something that nobody could tell us again, and have it copied."""
-        result = await self.database.write(write)
-        self._copy.soon()
+        """Commit something that nobody could tell us again, and have it copied if it is news.
+
+        Strangers can have an issuer ask its disk the same again and again.
+        """
+
+        def noting(rows: sqlite3.Connection) -> tuple[T, bool]:
+            before = rows.total_changes
+            return write(rows), rows.total_changes != before
+
+        result, is_news = await self.database.write(noting)
+        if is_news:
+            self._copy.soon()
         return result
 
     async def count_start(self) -> int:
@@ -278,6 +287,8 @@ class NewRegistry(msgspec.Struct, frozen=True):
     epoch: int
     signed: bytes
     node_id: NodeId
+    is_news: bool = True
+    """False where somebody asked again for what it was given before."""
 
 
 Admit = Callable[[bytes | None, TokenRecord, bool], NewRegistry]

@@ -149,6 +149,9 @@ def test_a_renewal_that_is_sent_again_takes_nothing_from_the_node(tmp_path: Path
             assert entry_of(made, who).shows(serial_in_use(who)), "it is not locked out"
             assert registry.signed == fresh.signed, "and nobody is told anything new"
             assert certificates.serial_of(again) == certificates.serial_of(certificate)
+            made.desk._issuer._renewed_at.clear()  # a minute passes
+            await made.desk._issuer.renew(seen_by_a_relay)
+            await made.desk._issuer.renew(renewing.application(who))  # which it does not put off
 
     asyncio.run(scenario())
 

@@ -276,6 +276,41 @@ def test_nothing_is_written_for_who_is_nobody(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_nothing_is_written_for_who_asks_again_and_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = parse_token(await made.desk.create_token(Terms(3600)))
+            key = Ed25519PrivateKey.generate()
+            subject = certificates.Subject(made.identity.cluster_id, 77, "pi2")
+            request = certificates.make_request(key, subject)
+            admission = proven(token, request, round(time.time() * 1000), key)
+
+            async def ask() -> Granted:
+                verdict = await made.desk._decide(admission, "192.0.2.1")
+                assert isinstance(verdict, Granted)
+                await made.store._copy.finish()
+                return verdict
+
+            first = await ask()
+            path = tmp_path / "a" / "control.db"
+            before = copy_of(path).stat().st_mtime_ns, read_log(path)
+            for _ in range(5):
+                again = await ask()
+                assert (again.registry, again.peers) == (first.registry, first.peers)
+            assert (copy_of(path).stat().st_mtime_ns, read_log(path)) == before
+            assert made.counts["admissions/granted"] == 1
+            assert made.counts["admissions/repeated"] == 5
+
+    def read_log(path: Path) -> bytes:
+        return path.with_name(f"{path.name}-wal").read_bytes()
+
+    with caplog.at_level("INFO"):
+        asyncio.run(scenario())
+    assert sum("admitted" in each.getMessage() for each in caplog.records) == 1
+
+
 def test_delays_grow_and_are_forgotten() -> None:
     now = [0.0]
     wrong = WrongTokens(lambda: now[0])
