@@ -71,6 +71,7 @@ FAMILIES: dict[str, str] = {
     "requests": "Requests for keys that were passed on or refused.",
     "reads": "Reads of keys, by the outcome.",
     "writes": "Writes of keys, by the outcome.",
+    "writes_foretold": "Times that somebody told of writes that were yet to be made here: a lie.",
     "lists": "Lists of keys, by the outcome.",
     "watches": "Watches that were refused.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",

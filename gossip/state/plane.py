@@ -85,6 +85,7 @@ class StatePlane:
         self.post = Post(me, rng)
         self.registrar = Registrar(signed, verify, self.post, now)
         self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng)
+        self.replica.on_foretold = self._count_foretold
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}
         parts = (self.replica, self.registrar)
@@ -150,6 +151,9 @@ class StatePlane:
     def signed(self) -> bytes:
         """The registry with its signature, as it is stored and sent."""
         return self.registrar.signed
+
+    def _count_foretold(self) -> None:
+        self.counts["writes_foretold/ours"] += 1
 
     @property
     def counts(self) -> Counter[str]:

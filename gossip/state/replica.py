@@ -11,11 +11,13 @@ nobody has heard of.
 A copy that is no longer wanted is *forgotten*: its records and its clock together. A clock
 without its records would say "seen, and gone" of values that live elsewhere, and delete them
 if this node became an owner again. For the same reason the next copy of that partition writes
-under a new actor: the old one vouched for records that are not here any more.
+under a new actor: the old one vouched for records that are not here any more. And so does a copy
+of which somebody tells writes that it has yet to make.
 """
 
 import random
 from collections.abc import Callable, Iterable
+from itertools import chain
 from zlib import crc32
 
 from gossip.clock import HybridClock
@@ -92,6 +94,8 @@ class Replica:
         self.me = me
         self.is_held_back = False
         """Whether the disk takes nothing, so that no more is to be begun here."""
+        self.on_foretold: Callable[[], None] = lambda: None
+        """Called when somebody told of writes that are yet to be made here."""
         self.listener: Listener = lambda _key, _before, _after, _token: None
         held = storage.holdings()
         self.on_trial: OnTrial = trusted
@@ -225,8 +229,20 @@ class Replica:
         for version in state.live:
             self._clock.merge(version.stamp, now)
         before = self.record(partition, key)
-        after = merge(before, self._partition(partition).clock, state)
+        held = self._partition(partition)
+        after = merge(before, held.clock, state)
         self._commit(partition, key, before, after, coverage(state))
+        self._outlive(held, chain(state.context, coverage(state)))
+
+    def _outlive(self, held: Partition, told: Iterable[Dot]) -> None:
+        """Write as another actor from now on, if somebody tells of writes that we have yet to make.
+
+        Whoever believed it would take them for ones that were replaced long ago: acknowledge them,
+        and drop them. No honest replica can tell such a thing.
+        """
+        if any(actor == held.actor and n > held.issued for actor, n in told):
+            held.actor, held.issued = self._rng.getrandbits(ACTOR_BITS), 0
+            self.on_foretold()
 
     def _commit(
         self, partition: int, key: str, before: Record, after: Record, dots: Iterable[Dot]
@@ -257,6 +273,8 @@ class Replica:
         """Take in the clock of a replica whose every record has been merged here since."""
         held = self._partition(partition)
         self._cover(partition, held, held.clock.absorb(clock))
+        lasts = ((actor, last) for actor, intervals in clock for _, last in intervals)
+        self._outlive(held, lasts)
         if held.bare:
             self._sweep(partition, held)
 

@@ -6,9 +6,14 @@ from gossip.errors import Malformed
 from gossip.state import dots, records
 from gossip.state import messages as m
 from gossip.state.dots import PartitionClock
-from gossip.state.limits import PARKED_BYTES_MAX, SURVEY_PARTITIONS_MAX, VALUE_BYTES_MAX
+from gossip.state.limits import (
+    PARKED_BYTES_MAX,
+    SURVEY_INTERVAL_S,
+    SURVEY_PARTITIONS_MAX,
+    VALUE_BYTES_MAX,
+)
 from gossip.state.records import NOTHING, KeyState, Version, combine, coverage, merge
-from gossip.state.requests import Put
+from gossip.state.requests import Get, Put
 from tests.unit.state_net import Net, registry_of
 
 MANY = 20_000
@@ -117,3 +122,30 @@ def test_a_partition_is_scanned_once_however_often_it_is_named() -> None:
 def test_what_no_honest_node_asks_for_is_malformed(message: m.Message) -> None:
     with pytest.raises(Malformed):
         m.CODEC.decode(m.CODEC.encode(message))
+
+
+LIES = {
+    "as seen": lambda actor: KeyState((), (), tuple((actor, n) for n in range(1, 50))),
+    "as far as one can count": lambda actor: KeyState((), ((actor, 2**60),), ()),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_who_is_foretold_writes_as_another_from_then_on(lie: str) -> None:
+    """Two owners took 1's next writes for ones that were replaced: acknowledged, and dropped."""
+    net = Net(registry_of([1, 2, 3]))
+    assert net.ask(1, Put("k", b"before")).outcome == "ok"
+    partition = net.registry.partition_of("k")
+    actor = net.planes[1].replica._partition(partition).actor
+    told = m.CODEC.encode(m.Store(9, net.registry.epoch, "k", LIES[lie](actor)))
+    for owner in (2, 3):
+        net.planes[owner].receive_frame(told, 3, net.now)
+        net.settle(owner)
+    net.ask(1, Put("k", b"lost"))
+    net.run(2 * SURVEY_INTERVAL_S)
+    assert net.planes[1].counts["writes_foretold/ours"] >= 1
+    for value in (b"new", b"newer"):
+        assert net.ask(1, Put("k", value)).outcome == "ok"
+        for reader in (1, 2, 3):
+            assert net.values(net.ask(reader, Get("k"))) == [value]
+    assert not any(net.planes[owner].counts["writes_foretold/ours"] for owner in (2, 3))
