@@ -96,6 +96,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Members are looked at for blocked streams and narrow paths this far apart, up to 32 ..."""
     path_fresh_s: float
     """... each of them once in this time, up to five; of more, less often."""
+    path_rounds: int = 3
+    """... and one that gives no reason for a look in one round of so many."""
 
     # Suspicion.
     suspicion_periods: float

@@ -15,8 +15,10 @@ packet size discovery as in RFC 8899, with its three tries for a size, and with 
 no search for a better one (``gossip/tuning.py`` says why). To a narrow member we pack less into a
 packet, and the runtime cuts segments smaller; of blocked streams, people are told.
 
-A member is looked at again after a long time when all was well, soon when something was not, and at
-once when a stream to it broke. Where nothing passes at all there is nothing to say: whether a
+A member is looked at again after a long time when all was well, soon when something was not, and
+first of all when a stream to it broke. A look costs a packet of full size, so where nothing gives
+reason for one, looks are further apart: else those after a start would be a third of all that is
+sent. Where nothing passes at all there is nothing to say: whether a
 member lives is for probes to find out. And while it is not yet certain that a path is narrow,
 nothing is said of streams, which it stops as well.
 """
@@ -48,7 +50,7 @@ FRESH_MEMBERS = 5
 class Standing:
     """What the checks of one life of a member have found."""
 
-    __slots__ = ("boot", "due_at", "narrow", "soon_s", "streamless")
+    __slots__ = ("boot", "due_at", "is_doubtful", "narrow", "soon_s", "streamless")
 
     def __init__(self, boot: Boot, now: Instant) -> None:
         self.boot = boot
@@ -56,6 +58,8 @@ class Standing:
         self.narrow = self.streamless = 0
         """How many checks in a row missed answers to full packets, or by stream."""
         self.soon_s = 0.0
+        self.is_doubtful = False
+        """Whether something was missing at the last look, or a stream broke since."""
 
 
 class PathCheck:
@@ -124,6 +128,8 @@ class PathChecks:
         self._standings: dict[NodeId, Standing] = {}
         self._check: PathCheck | None = None
         self._next_at = now + tuning.path_check_s
+        self._rounds = 0
+        """So many times there was nobody who gave reason for a look."""
 
     # Time.
 
@@ -155,7 +161,10 @@ class PathChecks:
         return self._tuning.path_check_s * self._tuning.crowd(len(self._members.live_ids))
 
     def _next(self, now: Instant) -> Member | None:
-        """Return who has been due for longest."""
+        """Return who is due: first whoever gives reason for it, then who has been for longest.
+
+        One without a reason has its turn in one round of several.
+        """
         alive = [
             member
             for member in self._members.others(self._me)
@@ -165,7 +174,12 @@ class PathChecks:
             kept = {member.id for member in alive}
             self._standings = {n: s for n, s in self._standings.items() if n in kept}
         due = [member for member in alive if self._standing(member, now).due_at <= now]
-        return min(due, key=lambda member: self._standings[member.id].due_at, default=None)
+        doubtful = [member for member in due if self._standings[member.id].is_doubtful]
+        if not doubtful:
+            self._rounds += 1
+            if self._rounds % self._tuning.path_rounds:
+                return None
+        return min(doubtful or due, key=lambda m: self._standings[m.id].due_at, default=None)
 
     def _standing(self, member: Member, now: Instant) -> Standing:
         known = self._standings.get(member.id)
@@ -236,6 +250,7 @@ class PathChecks:
             return True
         if (standing := self._standings.get(peer)) is not None:
             standing.due_at = min(standing.due_at, now)
+            standing.is_doubtful = True
         return False
 
     def _look(self, check: PathCheck, now: Instant) -> None:
@@ -260,6 +275,7 @@ class PathChecks:
         if check.datagrams_pass and judges and not check.streams_pass:
             standing.streamless = min(standing.streamless + 1, STREAMLESS_CHECKS)
         is_well = bool(check.full_passes and check.streams_pass)
+        standing.is_doubtful = not is_well
         self._counts[f"path_checks/{'well' if is_well else 'something missing'}"] += 1
         fresh_s = self._fresh_s()
         soon_s = max(self._tuning.path_check_s, 2 * standing.soon_s)

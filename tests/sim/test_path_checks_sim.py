@@ -6,6 +6,7 @@ import pytest
 from gossip.machine import SendDatagram
 from gossip.membership import path_checks
 from gossip.membership.contacts import Paths
+from gossip.membership.path_checks import Standing
 from gossip.membership.post import Post
 from gossip.sim.checkers import NoFalseDeath
 from gossip.sim.driver import SimulatedDriver
@@ -15,7 +16,8 @@ from gossip.sim.world import World
 from gossip.tuning import LAN, NARROW_PACKET_BYTES, PACKET_BYTES_MAX, Tuning
 
 FOUND_S = 90.0
-"""Each member looks at one other every 10 s, a check may take as long, and several must agree."""
+"""Each member looks every 10 s where something failed, a check may take as long, and several must
+agree."""
 HASTY = msgspec.structs.replace(LAN, path_check_s=1.0, path_fresh_s=3.0)
 """Hours of checks in minutes."""
 
@@ -64,6 +66,26 @@ def test_blocked_from_the_start_they_are_found_soon() -> None:
     world.add("n0", "n1", "n2")
     took_s = world.run_until(lambda: len(flags(world)) == 2, within_s=FOUND_S)
     assert took_s is not None, flags(world)
+
+
+def test_where_a_stream_failed_is_looked_before_all_others() -> None:
+    """Looks without a reason are far apart: the last of nine would come after minutes."""
+    assert found_blocked_among_ten_s() is not None
+
+
+def test_without_that_order_it_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Standing, "is_doubtful")
+    monkeypatch.setattr(
+        Standing, "is_doubtful", property(lambda _: False, lambda _, __: None), raising=False
+    )
+    assert found_blocked_among_ten_s() is None
+
+
+def found_blocked_among_ten_s() -> float | None:
+    world = World(1)
+    world.network.block_streams("n0", "n9")
+    world.add(*(f"n{number}" for number in range(10)))
+    return world.run_until(lambda: len(flags(world)) == 2, within_s=FOUND_S)
 
 
 def test_a_narrow_path_is_found_and_packed_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,9 @@ def settled(profile: str) -> World:
     world = World(7, tuning=PROFILES[profile])
     world.add(*(f"n{index}" for index in range(MEMBERS)))
     assert world.run_until(world.is_whole, within_s=600) is not None
-    world.run(3 * PROFILES[profile].exchange_interval_s)
+    tuning = PROFILES[profile]
+    first_looks_s = MEMBERS * tuning.path_rounds * tuning.path_check_s
+    world.run(max(3 * tuning.exchange_interval_s, first_looks_s))
     return world
 
 
