@@ -327,7 +327,7 @@ class Issuer:
             if entry is None or entry.key != key or subject.cluster_id != current.cluster_id:
                 raise AgentError(
                     "this node is not in the registry with this key; nothing was changed.",
-                    "Join again with a token: `covey token create`.",
+                    "Join again, with a token that `covey token create` prints on a member.",
                     exits.NOT_PERMITTED,
                 )
             number, is_again = current.authority_number, renewal.serial in entry.serials[1:]

@@ -128,7 +128,8 @@ async def join(
 OTHER_AUTHORITY = "its certificate authority is not the one that the token names"
 MAKE_ANOTHER = (
     "A token ends when the covey's authority is replaced (`covey keys rotate --authority`): make a "
-    "new one with `covey token create`. If it was not replaced, somebody else poses as this covey."
+    "new one on a member, with `covey token create`. If it was not replaced, somebody else poses "
+    "as this covey."
 )
 
 

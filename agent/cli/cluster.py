@@ -9,12 +9,12 @@ import math
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agent.cli.asking import confirm
+from agent.cli.here import here
 from agent.cli.output import write_line
 from agent.cli.progress import Waiting
 from agent.cli.session import Session, pass_session
@@ -61,12 +61,12 @@ def init(session: Session, name: str, node_name: str) -> None:
         _check_nobody_is_there(session, error)
         _without_agent(session, lambda newcomer: newcomer.found(name, node_name))
         write_line(f"{node_name} is the first node of the covey {name}.")
-        _say_what_is_next(session, f"let others in with `{_command(session)} token create`")
+        _say_what_is_next(session, "let others in with `covey token create`")
         return
     write_line(f"{node_name} is the first node of the covey {name}.")
     _await_member(session)
     _say_ports(session)
-    session.say(f"Next: let others in with `{_command(session)} token create`.")
+    session.say("Next: let others in with `covey token create`.")
 
 
 @click.command()
@@ -147,7 +147,8 @@ def leave(session: Session, *, forget: bool, yes: bool) -> None:
     elif is_outside:
         write_line("The agent said goodbye, and waits outside of the covey.")
     else:
-        write_line("The agent says goodbye; `covey status` tells when it is outside of the covey.")
+        said = "The agent says goodbye; `covey status` tells when it is outside of the covey."
+        write_line(here(said))
     if bound:
         until = "its identity is back from former/" if forget else "it is back"
         session.say(f"It is the one that lets others in: until {until}, no device joins {bound}.")
@@ -280,7 +281,7 @@ def _how_to_start(session: Session) -> str:
     """Return the command that starts the agent: as the service where the identity is its own."""
     from agent.installation.system import BOOTED_WITH_SYSTEMD
 
-    by_hand = f"`{_command(session)} run`"
+    by_hand = "`covey run`"
     if session.paths != Paths.of_service() or not BOOTED_WITH_SYSTEMD.is_dir():
         return by_hand
     if service_is_installed():
@@ -303,9 +304,3 @@ def _say_ports(session: Session) -> None:
         f"A firewall has to let UDP and TCP port {network.port} pass{multicast}; in nftables' "
         f"words: `udp dport {datagrams} accept` and `tcp dport {network.port} accept`."
     )
-
-
-def _command(session: Session) -> str:
-    """Return how to call ``covey`` for the same agent once more."""
-    directory: Path | None = session.directory
-    return f"covey --dir {directory}" if directory else "covey"

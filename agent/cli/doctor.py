@@ -7,6 +7,7 @@ import click
 
 from agent import exits
 from agent.cli.failures import hint_of
+from agent.cli.here import here
 from agent.cli.output import (
     Styled,
     output_option,
@@ -101,9 +102,9 @@ def _check(name: str, status: str, message: str, hint: str = "") -> dict[str, st
 def _write(answer: dict[str, Any], *, wide: bool) -> None:
     for check in answer["checks"]:
         status = Styled(check["status"].ljust(4), COLOURS.get(check["status"]))
-        write_paragraph(status, f"  {check['id']}: {check['message']}", INDENT)
+        write_paragraph(status, f"  {check['id']}: {here(check['message'])}", INDENT)
         if check["hint"] and check["status"] != "ok":
-            write_paragraph(Styled(INDENT), check["hint"], INDENT)
+            write_paragraph(Styled(INDENT), here(check["hint"]), INDENT)
     matrix = answer["matrix"]
     if matrix and len(matrix["names"]) > 1:
         write_line()

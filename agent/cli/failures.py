@@ -17,6 +17,7 @@ from types import TracebackType
 import click
 
 from agent import exits
+from agent.cli.here import here
 from agent.escaping import one_line
 from agent.exits import AgentError
 from edge_apps.client import AgentForbidden, AgentTimedOut, ApiError, ClientError
@@ -192,7 +193,7 @@ def _tell(message: str, hint: str, status: int) -> int:
     told = click.style("error: ", fg="red") + one_line(message)
     click.echo(told, err=True, color=colour_wish())
     if hint:
-        advice = click.style("hint: ", fg="cyan") + one_line(hint)
+        advice = click.style("hint: ", fg="cyan") + one_line(here(hint))
         click.echo(advice, err=True, color=colour_wish())
     return status
 

@@ -6,6 +6,7 @@ import click
 
 from agent.cli.asking import confirm
 from agent.cli.complete import member_names
+from agent.cli.here import here
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -142,7 +143,7 @@ def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
     if paths["streams_blocked"]:
         ways["stream"] = f"blocked, datagrams alone pass ({ways['stream']})"
     if paths["narrow"]:
-        ways["packets"] = "of full size are lost on the way; `covey doctor` has advice"
+        ways["packets"] = here("of full size are lost on the way; `covey doctor` has advice")
     return ways
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
+from agent.cli.here import here
 from agent.cli.tables import GAP, cut, laid_out, printable
 from agent.escaping import columns, folded, json_text, one_line, padded, with_tabs
 
@@ -177,7 +178,7 @@ def steer(sequence: str) -> None:
 
 def complain(text: str) -> None:
     """Tell on stderr what was wrong with a part of the input, also under ``--quiet``."""
-    click.echo(one_line(text), err=True)
+    click.echo(one_line(here(text)), err=True)
 
 
 def is_terminal() -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from agent.cli.here import here
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -73,7 +74,7 @@ def outbox(session: Session, output: str) -> None:
         "MQTT version": uplink["version"],
         "in flight": f"{uplink['in_flight']} of at most {uplink['window']}",
         "last error": uplink["last_error"],
-        "hint": uplink["hint"],
+        "hint": here(uplink["hint"]),
     }
     write_facts(facts)
     for letter in answer["newest_dead_letters"]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import click
 
 from agent.cli.failures import colour_wish
+from agent.cli.here import spoke_to
 from agent.cli.session import Session
 
 
@@ -79,6 +80,14 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
 
+def _note_directory(
+    _ctx: click.Context, _option: click.Parameter, directory: Path | None
+) -> Path | None:
+    """Know it before any command is looked up: what is mistyped is answered with a command."""
+    spoke_to(directory)
+    return directory
+
+
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:  # noqa: FBT001
     """Print the versions that a bug report needs."""
     if not wanted or ctx.resilient_parsing:
@@ -102,6 +111,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     "directory",
     type=click.Path(file_okay=False, readable=False, path_type=Path),
     metavar="PATH",
+    is_eager=True,
+    callback=_note_directory,
     help="Keep all of this agent, configuration, data and socket, under PATH (or COVEY_DIR).",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from agent.cli.here import here
 from agent.escaping import one_line
 from agent.paths import Paths, may_be_there, service_is_installed
 from edge_apps.client import Client
@@ -60,7 +61,7 @@ class Session:
     def say(self, text: str) -> None:
         """Tell the person something that is not the result."""
         if not self.quiet:
-            click.echo(one_line(text), err=True)
+            click.echo(one_line(here(text)), err=True)
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

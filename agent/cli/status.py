@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from agent import exits
+from agent.cli.here import here
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.restart import in_words
 from agent.cli.ring import in_words as partitions_in_words
@@ -33,11 +34,11 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         "state": "ready" if answer["ready"] else _unready(answer["stage"]),
     }
     if answer["reasons"]:
-        told["because"] = "; ".join(answer["reasons"])
+        told["because"] = here("; ".join(answer["reasons"]))
     if answer["losses"]:
         told["lost"] = "; ".join(answer["losses"])
     if answer["advice"]:
-        told["next"] = answer["advice"]
+        told["next"] = here(answer["advice"])
     if answer["cluster"]:
         told["covey"] = f"{answer['cluster']['name']} ({answer['cluster']['id']})"
         told["node"] = f"{answer['node']['name']} ({answer['node']['id']})"
@@ -56,7 +57,7 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["uplink trouble"] = _trouble(answer["uplink"])
     told["version"] = answer["version"]
     if pending := in_words(answer["configuration"]):
-        told["configuration"] = pending
+        told["configuration"] = here(pending)
     return told
 
 
@@ -68,4 +69,4 @@ def _trouble(uplink: dict[str, Any]) -> str:
     """Return what is wrong with the uplink and what to do; without a broker, nothing is."""
     if uplink["state"] == "off":
         return ""
-    return ". ".join(text for text in (uplink["last_error"], uplink["hint"]) if text)
+    return here(". ".join(text for text in (uplink["last_error"], uplink["hint"]) if text))

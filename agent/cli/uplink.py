@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import exits
+from agent.cli.here import here
 from agent.cli.output import (
     Styled,
     is_terminal,
@@ -96,7 +97,7 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         "delivered": answer["delivered"],
         "dead letters": answer["dead_letters"],
         "last error": answer["last_error"],
-        "hint": answer["hint"],
+        "hint": here(answer["hint"]),
     }
 
 
@@ -160,9 +161,9 @@ def _place(session: Session) -> "Place":
 def _write(step: dict[str, Any]) -> None:
     took_ms = f"{step['took_s'] * 1000:.0f} ms"
     if not is_terminal():
-        write_row((step["step"], step["outcome"], took_ms, step["message"], step["hint"]), ())
+        write_row((step["step"], step["outcome"], took_ms, step["message"], here(step["hint"])), ())
         return
     outcome = Styled(step["outcome"].ljust(7), COLOURS.get(step["outcome"]))
     write_line(outcome, f"  {step['step'].ljust(STEP_COLUMNS)}  {took_ms:>8}  {step['message']}")
     if step["hint"]:
-        write_paragraph(Styled(HINT_INDENT), step["hint"], HINT_INDENT)
+        write_paragraph(Styled(HINT_INDENT), here(step["hint"]), HINT_INDENT)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,13 +30,18 @@ Covey = Callable[..., Outcome]
 
 
 def commands_in(directory: Path, captured: pytest.CaptureFixture[bytes]) -> Covey:
-    """Return a function that runs a command with this directory; bytes may be no UTF-8."""
+    """Return a function that runs a command with this directory; bytes may be no UTF-8.
+
+    The directory is left out of commands in what it prints: ``test_cli_here.py`` looks at that.
+    """
+    again = f"covey --dir {shlex.quote(str(directory))} "
 
     def run(*arguments: str) -> Outcome:
         status = run_to_status(root, ["--dir", str(directory), *arguments])
         printed = captured.readouterr()
         stdout = printed.out.decode(errors="surrogateescape")
-        return Outcome(status, stdout, printed.err.decode())
+        stderr = printed.err.decode().replace(again, "covey ")
+        return Outcome(status, stdout.replace(again, "covey "), stderr)
 
     return run
 

@@ -50,7 +50,7 @@ def test_without_an_agent_the_doctor_looks_at_the_device(
     assert covey(tmp_path, "doctor") == exits.UNHEALTHY
     told = capsys.readouterr().out
     assert "fail  agent" in told
-    assert "covey run" in told
+    assert f"`covey --dir {tmp_path} run`" in told
     assert "fail  configuration" in told
     assert "fail  certificate" in told
     assert "packages" in told

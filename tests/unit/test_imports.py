@@ -32,8 +32,9 @@ HEAVY_STANDARD = {
     "tomllib", "unittest", "urllib.request", "xml",
 }  # fmt: skip
 LIGHT_PARTS = {
-    "agent", "agent.cli", "agent.cli.failures", "agent.cli.root", "agent.cli.session",
-    "agent.escaping", "agent.exits", "agent.paths", "edge_apps", "edge_apps.client", "gossip",
+    "agent", "agent.cli", "agent.cli.failures", "agent.cli.here", "agent.cli.root",
+    "agent.cli.session", "agent.escaping", "agent.exits", "agent.paths", "edge_apps",
+    "edge_apps.client", "gossip",
     "gossip.errors",
 }  # fmt: skip
 

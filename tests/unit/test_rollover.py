@@ -110,7 +110,7 @@ def test_tokens_end_with_the_authority_that_they_name(tmp_path: Path) -> None:
             directory = tmp_path / "b" / "identity"
             with pytest.raises(AgentError, match="not the one that the token names") as told:
                 await made.join(token, directory, "pi2", timeout_s=1)
-            assert "make a new one with `covey token create`" in told.value.hint
+            assert "make a new one on a member, with `covey token create`" in told.value.hint
             await renew(made, made.identity)
             again = await made.join(await made.desk.create_token(Terms(3600)), directory, "pi2")
             assert again.trust.newest == made.identity.trust.newest
