@@ -46,11 +46,10 @@ from agent.security.identity import (
     check_name,
     load,
     new_id,
-    private_pem,
-    read_private_key,
     write_credentials,
 )
 from agent.security.private_files import staged_directory, write_private
+from agent.security.private_keys import private_pem, read_private_key
 from agent.settings import DEFAULT_PORT
 from gossip.errors import Forged, Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id, parse_node_id

@@ -43,7 +43,8 @@ from agent.admission.search import Search
 from agent.admission.visiting import visit
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame
-from agent.security.identity import Identity, Peer, read_private_key
+from agent.security.identity import Identity, Peer
+from agent.security.private_keys import read_private_key
 from agent.settings import NetworkSettings
 from agent.store.control import ControlStore
 from agent.wall_clock import flaw

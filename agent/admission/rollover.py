@@ -23,7 +23,8 @@ from agent import exits
 from agent.admission.issuing import signed_by_authority
 from agent.exits import AgentError
 from agent.security import spares
-from agent.security.identity import Identity, private_pem, read_private_key
+from agent.security.identity import Identity
+from agent.security.private_keys import private_pem, read_private_key
 from agent.store.control import ControlStore, NewRegistry
 from gossip.ids import NodeId
 from gossip.state.registry import Registry, SignedRegistry, follow, retire, succeed

@@ -1,8 +1,12 @@
 """Frames on their way to one node.
 
 A link dials when there is something to send, keeps the connection while it is used, and closes
-it after a minute of silence. Frames travel on the connection that the sender dialled, so two
-nodes that talk have two connections, and neither has to decide which of them survives.
+it after five minutes of silence, or after one where many are open. Opening one costs either side
+1.8 kB and some milliseconds, and in a small covey there is a word for everybody each minute or two:
+closed sooner, its streams would cost as much as all other talk of its idle members.
+
+Frames travel on the connection that the sender dialled, so two nodes that talk have two
+connections, and neither has to decide which of them survives.
 
     IDLE ──send──▶ DIALLING ──▶ OPEN ──silence──▶ IDLE
                        └─fails─┐  └─breaks─┐
@@ -32,7 +36,7 @@ from agent.net.frames import framed, read_frame
 from gossip.errors import LimitExceeded, RemoteError
 from gossip.ids import NodeId
 
-IDLE_S = 60.0
+IDLE_S, IDLE_AMONG_MANY_S = 300.0, 60.0
 COOLING_S = 0.3
 """Short: right after a start, the address of a node may be learnt a moment after it was needed."""
 WAITING_BYTES_MAX = 8 * 1024 * 1024
@@ -72,11 +76,14 @@ class Link:
         on_closed: Callable[[NodeId], None],
         on_frame: Callable[[bytes, NodeId], None],
         counts: Counter[str],
+        are_few: Callable[[], bool] = lambda: True,
     ) -> None:
+        """``are_few`` says whether so few connections are open that silent ones may stay."""
         self.state = LinkState.IDLE
         self.counts = counts
         self._to, self._dial = to, dial
         self._on_broken, self._on_closed, self._on_frame = on_broken, on_closed, on_frame
+        self._are_few = are_few
         self._is_kept = self._is_stale = False
         self._redial_s = REDIAL_FIRST_S
         self._redial: asyncio.TimerHandle | None = None
@@ -209,9 +216,9 @@ class Link:
             self._on_frame(await read_frame(reader), self._to)
 
     async def _pump(self, writer: asyncio.StreamWriter, ending: asyncio.Task[None]) -> None:
-        """Write what waits until a minute passes without any. Raises OSError when it breaks.
+        """Write what waits until there was none for long enough. Raises OSError when it breaks.
 
-        A kept connection has no such minute.
+        For a kept connection nothing is long enough.
         """
         while True:
             while self._waiting:
@@ -227,7 +234,7 @@ class Link:
             try:
                 done, _ = await asyncio.wait(
                     (more, ending),
-                    timeout=None if self._is_kept else IDLE_S,
+                    timeout=self._patience_s(),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
             finally:
@@ -236,6 +243,11 @@ class Link:
                 raise ConnectionResetError("the other side closed the stream")
             if not done and not self._waiting and not self._is_kept:
                 return
+
+    def _patience_s(self) -> float | None:
+        if self._is_kept:
+            return None
+        return IDLE_S if self._are_few() else IDLE_AMONG_MANY_S
 
     async def _cool(self) -> None:
         """Drop what waits, say so, and take no more for a moment."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 from agent.net.door import Door, NotAdmitted, Shown
 from agent.net.frames import framed
-from agent.net.link import Connection, Link, keep_alive
+from agent.net.link import Connection, Link, LinkState, keep_alive
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.relay import Relay
 from agent.net.relayed import NotPutThrough, through
@@ -40,6 +40,8 @@ DIAL_S = 3.0
 FORMER_S = 5.0
 """How long a stream that others dialled before the authority was replaced is waited for."""
 LINKS_MAX = 1024
+FEW_LINKS = 16
+"""Up to so many open ones stay open in silence for longer: each takes some 60 kB."""
 PROVED_S = 60.0
 """Where a member was met by its certificate, it is taken to be for so long."""
 RELAYED_DIAL_S = 8.0
@@ -190,10 +192,20 @@ class Streams:
             if len(self._links) >= LINKS_MAX:
                 self._forget_idle()
             link = Link(
-                to, self._dial, self._on_unreachable, self._on_closed, self._heard, self.counts
+                to,
+                self._dial,
+                self._on_unreachable,
+                self._on_closed,
+                self._heard,
+                self.counts,
+                self._are_few,
             )
             self._links[to] = link
         return link
+
+    def _are_few(self) -> bool:
+        open_ones = sum(link.state is LinkState.OPEN for link in self._links.values())
+        return open_ones <= FEW_LINKS
 
     def _forget_idle(self) -> None:
         for to in [to for to, link in self._links.items() if link.is_idle]:

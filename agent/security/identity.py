@@ -33,12 +33,6 @@ from typing import Annotated, Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from agent import exits
 from agent.exits import AgentError
@@ -51,6 +45,7 @@ from agent.security.keyring import (
     parse_keyring,
 )
 from agent.security.private_files import closed, staged_directory, write_private
+from agent.security.private_keys import parse_private_pem, private_pem, read_private_key
 from agent.security.trust import KEYRING_CONTEXT, REGISTRY_CONTEXT, Trust
 from agent.wall_clock import flaw
 from gossip.errors import RemoteError
@@ -429,11 +424,9 @@ def _proved(identity_dir: Path) -> Mapping[str, spares.IsSound]:
 
     def is_authority(data: bytes) -> bool:
         try:
-            key = load_pem_private_key(data, password=None)
-            assert isinstance(key, Ed25519PrivateKey), "we write no other kind"
-            raw = key.public_key().public_bytes_raw()
+            raw = parse_private_pem(data).public_key().public_bytes_raw()
             return raw in {each.key for each in load(identity_dir).trust.authorities}
-        except (ValueError, TypeError, AgentError):
+        except (ValueError, AgentError):
             return False
 
     return {"registry": is_signed, "authority.key": is_authority}
@@ -456,9 +449,9 @@ FILES: Mapping[str, spares.IsSound] = {
     "identity.json": _decodes(
         lambda data: Identity(Path(), msgspec.json.decode(data, type=IdentityFile))
     ),
-    "node.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
-    "authority.key": _decodes(lambda data: load_pem_private_key(data, password=None)),
-    "authority.next": _decodes(lambda data: load_pem_private_key(data, password=None)),
+    "node.key": _decodes(parse_private_pem),
+    "authority.key": _decodes(parse_private_pem),
+    "authority.next": _decodes(parse_private_pem),
     "node.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
     "keyring.json": _decodes(lambda data: parse_keyring(data, bytes(CLUSTER_ID_BYTES))),
     "registry": _decodes(SignedRegistry.decode),
@@ -470,24 +463,3 @@ FILES: Mapping[str, spares.IsSound] = {
 def new_id() -> NodeId:
     """Draw a node id from the system's generator."""
     return new_node_id(secrets.SystemRandom())
-
-
-def private_pem(key: Ed25519PrivateKey) -> bytes:
-    """Return a private key as its file holds it."""
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read a private key's file. Raises AgentError; its message shows nothing of the content."""
-    try:
-        key = load_pem_private_key(path.read_bytes(), password=None)
-    except PermissionError:
-        raise closed(path) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise AgentError(
-            f"the key {path} cannot be used ({type(error).__name__}); nothing was changed.",
-            hint="Restore the identity directory from a backup.",
-            status=exits.NOT_PERMITTED,
-        ) from None
-    assert isinstance(key, Ed25519PrivateKey), "we write no other kind"
-    return key

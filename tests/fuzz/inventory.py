@@ -18,7 +18,7 @@ CALLS = frozenset(
     {
         "decode", "loads", "from_bytes", "unpack", "unpack_from", "iter_unpack", "fromhex",
         "b64decode", "urlsafe_b64decode", "Decoder", "convert", "fromisoformat",
-        "load_der_x509_certificate", "load_der_x509_csr", "load_pem_private_key",
+        "load_der_x509_certificate", "load_der_x509_csr", "parse_private_pem",
         "from_public_bytes", "ip_address",
     }
 )  # fmt: skip
@@ -94,6 +94,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "edge_apps/hearing.py": ("tests/unit/test_app_hearing.py",),
     # Files that were copied, restored or edited.
     "agent/security/identity.py": (PARSERS, "tests/unit/test_identity_files.py"),
+    "agent/security/private_keys.py": (DAMAGE, "tests/unit/test_private_keys.py"),
     "agent/security/keyring.py": (PARSERS, "tests/unit/test_keyring.py"),
     "agent/apps/desired.py": ("tests/unit/test_app_desired.py",),
     # Files that the disk has changed.

@@ -23,6 +23,7 @@ from agent.net.trial import Outcome
 from agent.security import certificates, identity
 from agent.security.identity import Identity, found
 from agent.security.private_files import staged_directory, write_private
+from agent.security.private_keys import private_pem
 from gossip.ids import NodeId
 from gossip.machine import Address
 from tests.patience import GIVE_UP_S
@@ -113,7 +114,7 @@ def admitted(first: Identity, directory: Path, name: str) -> Identity:
         registry=first.first_registry(),
     )
     with staged_directory(directory) as staged:
-        write_private(staged / "node.key", identity.private_pem(key))
+        write_private(staged / "node.key", private_pem(key))
         identity.write_credentials(staged, given)
     return identity.load(directory)
 
@@ -265,6 +266,24 @@ def test_an_idle_link_closes_without_complaint(
             await eventually(lambda: len(two.frames) == 2)
             assert one.counts["streams/dialled"] == 2
             assert one.unreachable == []
+
+    asyncio.run(scenario())
+
+
+def test_an_idle_link_closes_sooner_where_many_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "IDLE_AMONG_MANY_S", 0.05)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            one.streams.send(b"x", two.who.node_id)
+            await eventually(lambda: len(two.frames) == 1)
+            await asyncio.sleep(0.3)
+            assert two.counts["streams/ended"] == 0, "one is few"
+            monkeypatch.setattr(stream, "FEW_LINKS", 0)
+            one.streams.send(b"y", two.who.node_id)
+            await eventually(lambda: two.counts["streams/ended"] == 1)
 
     asyncio.run(scenario())
 

@@ -18,7 +18,7 @@ from agent.admission.terms import Terms
 from agent.admission.tokens import Token, hash_secret, new_token, parse_token
 from agent.exits import AgentError
 from agent.security import certificates
-from agent.security.identity import read_private_key
+from agent.security.private_keys import read_private_key
 from agent.store.control_copy import copy_of
 from gossip.errors import Malformed
 from gossip.ids import format_node_id

@@ -18,10 +18,10 @@ from agent.security.identity import (
     Peer,
     found,
     new_id,
-    private_pem,
     write_credentials,
 )
 from agent.security.private_files import replace_private, staged_directory, write_private
+from agent.security.private_keys import private_pem
 from agent.settings import DEFAULT_PORT
 from gossip.machine import Address
 from gossip.state.admitted import Admitted
