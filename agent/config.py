@@ -18,7 +18,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -91,8 +91,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         return {name: hidden(name, value) for name, value in self.values().items()}
 
     def origin(self, setting: str) -> str:
-        """Say where ``section.key`` was set: a file with its line, a variable, or default."""
-        return self.origins.get(setting, DEFAULT_ORIGIN)
+        """Say where a setting or a part of it was set: a line of a file, a variable, default."""
+        known = (self.origins[each] for each in _and_above(setting) if each in self.origins)
+        return next(known, DEFAULT_ORIGIN)
 
 
 class Unusable(AgentError):
@@ -196,11 +197,36 @@ class _Source:
             self.faults.append(fault)
 
     def place(self, setting: str) -> str:
-        """Say where a setting or a table stands."""
-        if setting in self.origins and not self.origins[setting].startswith(str(self.path)):
-            return self.origins[setting]
-        line = self._lines.get(setting)
-        return f"{self.path}:{line}" if line else str(self.path)
+        """Say where a setting or a table stands: its line, or that of what it is a part of."""
+        for each in _and_above(setting):
+            if each in self.origins and not self.origins[each].startswith(str(self.path)):
+                return self.origins[each]
+            if line := self._lines.get(each):
+                return f"{self.path}:{line}"
+        return str(self.path)
+
+    def note(self, setting: str, value: Any) -> None:
+        """Remember where a setting stands, and each key of one that is a table."""
+        self.origins[setting] = self.place(setting)
+        for key in value if isinstance(value, dict) else ():
+            self.origins[f"{setting}.{key}"] = self.place(f"{setting}.{key}")
+
+    def overrule(self, setting: str, place: str) -> None:
+        """Remember that a variable stands in place of what the file says."""
+        for part in [each for each in self.origins if each.startswith(f"{setting}.")]:
+            del self.origins[part]
+        self.origins[setting] = place
+
+
+def _and_above(setting: str) -> Iterator[str]:
+    """Yield a setting, what it is a part of, and so on.
+
+    >>> list(_and_above("node.tags.rack"))
+    ['node.tags.rack', 'node.tags', 'node']
+    """
+    while setting:
+        yield setting
+        setting = setting.rpartition(".")[0]
 
 
 def _lines_of_keys(text: str) -> dict[str, int]:
@@ -277,7 +303,7 @@ def _check_key(name: str, key: str, value: Any, source: _Source) -> None:
         _check_app(key, value, source)
     else:
         raise _bad(place, f"{setting} is a table", "write [apps.NAME]")
-    source.origins[setting] = place
+    source.note(setting, value)
 
 
 def _check_app(app: str, table: Tables, source: _Source) -> None:
@@ -290,9 +316,7 @@ def _check_app(app: str, table: Tables, source: _Source) -> None:
             except AgentError:
                 del table[key]
                 raise
-        for option in value if key == OPTIONS and isinstance(value, dict) else ():
-            source.origins[f"{setting}.{option}"] = source.place(f"{setting}.{option}")
-        source.origins[setting] = source.place(setting)
+        source.note(setting, value)
 
 
 def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -> None:
@@ -332,12 +356,12 @@ def _lay_over(tables: Tables, variable: str, text: str, source: _Source) -> None
         if not separator or not key:
             raise _bad(place, "an app's setting has three parts", "COVEY_APPS__NAME__KEY")
         _lay_over_app(tables.setdefault(APPS, {}).setdefault(app, {}), app, key, text, place)
-        source.origins[f"{APPS}.{app}.{key.replace(ENVIRONMENT_SEPARATOR, '.')}"] = place
+        source.overrule(f"{APPS}.{app}.{key.replace(ENVIRONMENT_SEPARATOR, '.')}", place)
     else:
         _check_known(key, _keys(SECTIONS[section]), place, section)
         hint = get_type_hints(SECTIONS[section])[key]
         tables.setdefault(section, {})[key] = _typed(text, hint)
-        source.origins[f"{section}.{key}"] = place
+        source.overrule(f"{section}.{key}", place)
 
 
 def _lay_over_app(table: Tables, app: str, key: str, text: str, place: str) -> None:
@@ -429,7 +453,11 @@ def _convert(table: Tables, kind: type[Section], name: str, source: _Source) -> 
 
 
 def _check_kind(value: Any, hint: Any, setting: str, source: _Source) -> None:
-    """Refuse a value that is no such thing as the setting takes."""
+    """Refuse a value that is no such thing as the setting takes, or has such a key."""
+    if get_origin(hint) is dict and isinstance(value, dict):
+        of_each = get_args(hint)[1]
+        for key, part in value.items():
+            _check_kind(part, of_each, f"{setting}.{key}", source)
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError:

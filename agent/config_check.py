@@ -90,9 +90,9 @@ def _commands(config: Config) -> Iterator[Problem]:
     for section, settings in (("events", config.events), ("queries", config.queries)):
         for event, command in settings.handlers.items():
             if shutil.which(command[0]) is None:
-                message = f"the handler of {event!r}: there is no command {command[0]!r}"
+                message = f"there is no command {command[0]!r}"
                 hint = "install it, or write its whole path; it has to be executable"
-                yield _problem(config, f"{section}.handlers", message, hint)
+                yield _problem(config, f"{section}.handlers.{event}", message, hint)
 
 
 def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
@@ -117,10 +117,14 @@ def _app(config: Config, name: str, settings: AppSettings) -> Iterator[Problem]:
 def _templates(config: Config) -> Iterator[Problem]:
     from agent.uplink.template import Place, Template
 
-    try:
-        Template(config.uplink.topic, config.uplink.payload, Place("covey", "node", "id"))
-    except AgentError as error:
-        yield Problem(error.message, error.hint)
+    where = Place("covey", "node", "id")
+    for key, payload in (("topic", ""), ("payload", config.uplink.payload)):
+        try:
+            Template(config.uplink.topic, payload, where)
+        except AgentError as error:
+            message = error.message[:1].lower() + error.message[1:]
+            yield Problem(f"{config.origin(f'uplink.{key}')}: {message}", error.hint)
+            return
 
 
 def _unreadable(path: Path) -> str:

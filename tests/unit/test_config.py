@@ -120,11 +120,15 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
         ("[uplink]\nhost = 'mqtts://b/'", 2, "write 'b' alone", ""),
         ("[uplink]\nhost = 'b:1883'", 2, "write 'b' here, and port = 1883", ""),
         ("[uplink]\nhost = 'b/path'", 2, "no name or address of a host", ""),
-        ("[node]\ntags = { a = 3 }", 2, "is not a table of texts", ""),
+        ("[node]\ntags = { a = 3 }", 2, 'node.tags.a: 3 is not a text in "quotes"', ""),
+        ("[node.tags]\n\na = 'x'\nb = 3", 4, 'node.tags.b: 3 is not a text in "quotes"', ""),
+        ("[node]\n\ntags = 3", 3, "node.tags: 3 is not a table of texts", ""),
+        ("\nnode = { tegs = 3 }", 2, 'unknown key "tegs" in [node]', "did you mean 'tags'?"),
         (f"[node]\ntags = {{ a = '{'x' * 257}' }}", 2, "tags: the value of the tag 'a'", ""),
         ("[node]\nweight = 0", 2, "0 is not a number above 0, at most 100", ""),
         ("[telemetry]\nwaiting_max = 0", 2, "a whole number of at least 1", ""),
-        ("[events.handlers]\na = []", 1, 'NAME = ["command", "argument"]', ""),
+        ("[events.handlers]\na = []", 2, "events.handlers.a: [] is not a list of texts", ""),
+        ("[events]\n\nhandlers = 3", 3, 'NAME = ["command", "argument"]', ""),
         ("[apps.a]\npath = 'a.py'", 2, "apps.a.path: a.py is relative", "write where it begins"),
         ("[apps.a]\nevry = '5s'", 2, 'unknown key "evry" in [apps.a]', "did you mean 'every'?"),
         ("[apps.a]\npins = 3", 2, 'unknown key "pins"', "stands in [apps.a.options]"),
@@ -275,43 +279,6 @@ def test_what_the_command_line_gave_is_no_change(paths: Paths) -> None:
     assert running.log.level == "debug"
     assert running.origin("log.level") == "command line"
     assert unapplied(running, paths) == ([], "")
-
-
-def told(paths: Paths, text: str) -> list[str]:
-    return [f"{message} ({hint})" for message, hint in problems(written(paths, text), {})]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[uplink]\nca_file = '/no/ca'", "covey.toml:2: uplink.ca_file: cannot read /no/ca"),
-        ("[apps.attic]\npath = '/no/attic.py'", "covey.toml:2: apps.attic.path: cannot read /no"),
-        ("[apps.attic]\nmodule = 'nonesuch.app'", "no module 'nonesuch' is installed"),
-        ("[apps.sytem]", "covey.toml:1: apps.sytem: no app is called 'sytem' (did you mean 'sys"),
-        ("[events.handlers]\nx = ['no-such-thing']", "there is no command 'no-such-thing'"),
-        ("[uplink]\ntopic = 'a/{nod}'", "{nod} is none of its fields"),
-    ],
-)
-def test_what_is_not_there_is_found(paths: Paths, text: str, problem: str) -> None:
-    [found] = told(paths, text)
-    assert problem in found
-
-
-def test_what_the_service_does_not_see_is_found(paths: Paths) -> None:
-    text = "[uplink]\nca_file = '/etc/hostname'\n[apps.attic]\npath = '/home/pi/attic.py'\n"
-    written_so = written(paths, text)
-    found = [each.message for each in problems(written_so, {}, of_service=True)]
-    hidden = "the service does not see home directories, and /home/pi/attic.py is in one"
-    assert [message for message in found if hidden in message]
-    assert not [message for message in found if "uplink" in message]
-    assert not [each for each in problems(written_so, {}) if hidden in each.message]
-
-
-def test_nothing_is_found_where_all_is_there(paths: Paths) -> None:
-    app = paths.config_file.with_name("attic.py")
-    app.write_text("")
-    text = f"[apps.attic]\npath = '{app}'\n[apps.system]\n[events.handlers]\nx = ['/bin/sh']\n"
-    assert told(paths, text) == []
 
 
 def test_all_that_is_wrong_is_told_at_once(paths: Paths) -> None:
