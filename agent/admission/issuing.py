@@ -404,19 +404,34 @@ class Issuer:
 def _instead(current: Registry, entry: Admitted, *, there: frozenset[NodeId]) -> Registry:
     """Put a node in the place of the one of its name. Raises AgentError."""
     gone = next((node for node in current.nodes if node.name == entry.name), None)
-    if gone is None or gone.is_issuer or gone.id in there:
-        why = "nobody has that name" if gone is None else "it is there, or lets others in"
-        raise AgentError(
-            f"{entry.name!r} cannot be replaced: {why}. Nothing was changed, and the token was "
-            "not used.",
-            hint="`covey members` lists who is dead; `covey members remove` takes out who is not.",
-            status=exits.NOT_FOUND if gone is None else exits.NAME_TAKEN,
+    if gone is None:
+        raise _cannot_replace(
+            entry.name,
+            "nobody has that name",
+            "Join with --node-name to have it, or see `covey members` on a member for another.",
+            exits.NOT_FOUND,
+        )
+    if gone.is_issuer:
+        hint = "Its backup takes its place; or join under another name with --node-name."
+        raise _cannot_replace(entry.name, "it lets others in", hint, exits.NAME_TAKEN)
+    if gone.id in there:
+        raise _cannot_replace(
+            entry.name,
+            "it is there",
+            "Switch it off and wait until it counts as dead, or take it out where the covey was "
+            f"founded: `covey members remove {entry.name}`.",
+            exits.NAME_TAKEN,
         )
     try:
         return replace(current, gone.id, entry)
     except WouldLose as error:
         hint = "Start the owners that are off and let them finish, then join again."
         raise AgentError(f"{error}.", hint, exits.UNHEALTHY) from None
+
+
+def _cannot_replace(name: str, why: str, hint: str, status: int) -> AgentError:
+    told = f"{name!r} cannot be replaced: {why}. Nothing was changed, and the token was not used."
+    return AgentError(told, hint, status)
 
 
 def _as_fixed(entry: Admitted, note: TokenNote) -> Admitted:

@@ -50,10 +50,12 @@ from agent.security.identity import (
 )
 from agent.security.private_files import staged_directory, write_private
 from agent.security.private_keys import private_pem, read_private_key
+from agent.security.trust import is_signed
 from agent.settings import DEFAULT_PORT
 from gossip.errors import Forged, Malformed, RemoteError
 from gossip.ids import NodeId, format_node_id, parse_node_id
 from gossip.machine import Address
+from gossip.state.succession import Succession, statement
 
 TIMEOUT_S = 30.0
 ATTEMPT_S = 15.0
@@ -195,12 +197,34 @@ class Joining:
         return self._accept(verdict, welcome.authority)
 
     def _judge(self, welcome: Welcome) -> list[bytes]:
-        """Return the authority that the token names. Raises Forged for another one."""
+        """Return the authority that the token names. Raises Forged for another one.
+
+        Raises AgentError, which ends the search, where the one that the token names has said that
+        another follows it: no member takes this token any more.
+        """
         from agent.security import certificates
 
-        if certificates.fingerprint(welcome.authority) != self._token.fingerprint:
-            raise Forged(OTHER_AUTHORITY)
-        return [welcome.authority]
+        if certificates.fingerprint(welcome.authority) == self._token.fingerprint:
+            return [welcome.authority]
+        if any(map(self._has_ended, welcome.successions)):
+            raise AgentError(
+                "this token has ended: the covey's authority was replaced since it was made; "
+                "nothing was changed.",
+                hint="Make a new one on a member, with `covey token create`.",
+                status=exits.TOKEN_EXPIRED,
+            )
+        raise Forged(OTHER_AUTHORITY)
+
+    def _has_ended(self, step: Succession) -> bool:
+        """Tell whether the authority that the token names has signed who follows it."""
+        from agent.security import certificates
+
+        former = step.former
+        if certificates.fingerprint(former.certificate) != self._token.fingerprint:
+            return False
+        key = certificates.authority_key_of(former.certificate)
+        told = statement(self._token.cluster_id, former, step.next)
+        return is_signed(key, told, step.by_former)
 
     def _admission(self) -> Admission:
         from agent.security import certificates

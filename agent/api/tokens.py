@@ -15,6 +15,7 @@ from agent.api.answers import listing
 from agent.api.belonging import agent_of_local
 from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
+from agent.api.facade import AgentFacade
 from agent.api.members import find_entry, find_member
 from agent.exits import NOT_FOUND, AgentError
 from gossip.ids import format_node_id
@@ -34,7 +35,18 @@ async def create_token(request: Request) -> Response:
     except msgspec.ValidationError as error:
         raise BadRequest(f"not what a token can be asked for: {error}") from None
     token = await agent.admission.create_token(terms)
-    return JSONResponse({"token": token, **msgspec.structs.asdict(terms)}, 201)
+    name_of = _name_of(agent, terms.node_name)
+    answer = {"token": token, **msgspec.structs.asdict(terms), "name_of": name_of}
+    return JSONResponse(answer, 201)
+
+
+def _name_of(agent: AgentFacade, name: str) -> dict[str, str | None] | None:
+    """Return whose name it is already; None if it is free, or empty."""
+    entry = next((node for node in agent.registry.nodes if node.name == name), None)
+    if entry is None:
+        return None
+    state = next((each.state.value for each in agent.members if each.id == entry.id), None)
+    return {"id": format_node_id(entry.id), "state": state}
 
 
 async def list_tokens(request: Request) -> Response:

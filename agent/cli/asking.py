@@ -13,6 +13,7 @@ def confirm(consequence: str, without_asking: str) -> None:
     ``consequence`` begins with a small letter; ``without_asking`` says what to type instead.
     """
     if not sys.stdin.isatty():
-        raise AgentError(f"{consequence}; nothing was changed", without_asking, USAGE)
+        told = f"nothing was changed: {consequence}, and there is no terminal to ask at first"
+        raise AgentError(told, without_asking, USAGE)
     if not click.confirm(f"{consequence[0].upper()}{consequence[1:]}. Go on?", err=True):
         raise AgentError("nothing was changed", without_asking)

@@ -60,10 +60,18 @@ def create(
         return
     write_line(answer["token"])
     nodes = "one node" if uses == 1 else f"{uses} nodes"
+    replacing = f" --replace {node_name}" if answer["name_of"] else ""
     session.say(
-        f"Good for {nodes} within {format_duration(ttl)}. On the other device: `covey join TOKEN`, "
-        "and `covey run` where no agent runs yet."
+        f"Good for {nodes} within {format_duration(ttl)}. On the other device: "
+        f"`covey join{replacing} TOKEN`, and `covey run` where no agent runs yet."
     )
+    if replacing:
+        _say_who_has_it(session, node_name, answer["name_of"]["state"])
+
+
+def _say_who_has_it(session: Session, name: str, state: str | None) -> None:
+    told = f"{name} is a node of this covey already, {state or 'never heard'}"
+    session.say(f"{told}: with this token its place can be taken while it is dead or gone.")
 
 
 @token.command("list")

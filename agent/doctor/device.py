@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.admission.former import Parting, noted_parting
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.exits import AgentError
 from agent.net.interfaces import Interface, best_first, choose, scan
@@ -43,7 +44,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
     from importlib.metadata import packages_distributions  # for the doctor's visits alone
 
     return [
-        certificate(paths.identity),
+        certificate(paths.identity, is_removed=_is_removed(paths)),
         disk(paths.data),
         sqlite(sqlite3.sqlite_version),
         packages(packages_distributions()),
@@ -51,13 +52,29 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
     ]
 
 
-def certificate(directory: Path, now_s: float | None = None) -> Finding:
+def _is_removed(paths: Paths) -> bool:
+    """Say whether this node was told that it has no place any more."""
+    try:
+        return noted_parting(paths) is Parting.REMOVED
+    except AgentError:  # who may not look there is told so of the disk
+        return False
+
+
+def certificate(
+    directory: Path, now_s: float | None = None, *, is_removed: bool = False
+) -> Finding:
     """Look whether this node belongs to a covey, and until when."""
     now_s = time.time() if now_s is None else now_s
     try:
         me = identity.load(directory)
     except AgentError as error:
         return fail("certificate", error.message, error.hint)
+    if is_removed:
+        return fail(
+            "certificate",
+            f"{me.node_name} was removed from {me.cluster_name}: its certificate opens nothing.",
+            "`covey join TOKEN` makes it a member again, as a new node.",
+        )
     if (wrong := flaw(now_s, *me.plausible)) is not None:
         return fail("certificate", f"{wrong.message}.", wrong.hint)
     if me.is_issuer:

@@ -328,14 +328,15 @@ def test_who_is_there_is_not_replaced(tmp_path: Path) -> None:
             token = await first.desk.create_token(Terms(3600, 2))
             there = await first.join(token, tmp_path / "b" / "identity", "pi2")
             first.covey.alive = frozenset({there.node_id})
-            for name, status in (
-                ("pi2", exits.NAME_TAKEN),
-                ("pi1", exits.NAME_TAKEN),
-                ("nobody", exits.NOT_FOUND),
+            for name, status, hint in (
+                ("pi2", exits.NAME_TAKEN, "founded: `covey members remove pi2`"),
+                ("pi1", exits.NAME_TAKEN, "backup"),
+                ("nobody", exits.NOT_FOUND, "--node-name"),
             ):
                 with pytest.raises(AgentError, match="cannot be replaced") as caught:
                     await first.join(token, tmp_path / name / "identity", name, replaces=True)
                 assert caught.value.status == status
+                assert hint in caught.value.hint
             registry = open_registry(first.covey.adopted[-1], first.identity.verify)
             assert [node.name for node in registry.nodes] == ["pi1", "pi2"]
             assert first.store.tokens()[-1].uses_left == 1, "it cost no use"

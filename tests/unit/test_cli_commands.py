@@ -280,6 +280,9 @@ def test_token(served: Served, covey: Covey) -> None:
     assert served.agent.admission.asked == Terms(7200.0, 3)
     covey("token", "create", "--node-name", "shed-1", "--zone", "shed", "--weight", "2")
     assert served.agent.admission.asked == Terms(3600.0, 1, "shed-1", "shed", 2.0)
+    outcome = covey("token", "create", "--node-name", "bob")
+    assert "`covey join --replace bob TOKEN`" in outcome.stderr, "another way it is refused"
+    assert "bob is a node of this covey already, suspect" in outcome.stderr
     assert covey("token", "create", "--ttl", "8d").status == exits.USAGE
     assert covey("token", "create", "--uses", "101").status == exits.USAGE
 

@@ -19,15 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"`covey [a-z]")
 
 FOR_ELSEWHERE = {
-    "`covey join TOKEN`, and `covey run` where no agent runs yet",
     "`covey join` there",
     "`covey keys rotate --authority --force` where the covey was founded",
     "`covey keys rotate --authority`): make a new one on a member, with `covey token create`",
+    "Make a new one on a member, with `covey token create`",
+    "`covey join{} TOKEN`, and `covey run` where no agent runs yet",
     "`covey keys rotate --authority`: restore a newer backup",
     "`covey init` ran",
     "`covey members allow NAME`",
     "`covey members allow {}`",
     "`covey members remove` there",
+    "where the covey was founded: `covey members remove {}`",
+    "`covey members` on a member",
     "`covey registry mend` there",
     "`covey registry mend` where it is signed",
     "`covey token create` printed",

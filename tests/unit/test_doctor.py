@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.admission.former import Parting, note_parting
 from agent.doctor import clocks, device, families, matrix, running, streams
 from agent.doctor.findings import Finding, Status, ok
 from agent.doctor.matrix import Way
@@ -198,6 +199,23 @@ def test_the_certificate_and_its_dates(tmp_path: Path) -> None:
     assert device.certificate(tmp_path / "identity").status is Status.OK
     assert device.certificate(tmp_path / "identity", me.valid_until - 86400).status is Status.WARN
     assert device.certificate(tmp_path / "identity", me.valid_until + 1).status is Status.FAIL
+
+
+def test_a_device_that_was_removed_knows_that_its_certificate_is_good_for_nothing(
+    tmp_path: Path,
+) -> None:
+    paths = Paths.find(tmp_path, {})
+    paths.create()
+    found(paths.identity, "attic", "ada")
+    for parting, status in (
+        (Parting.STAYS_AWAY, Status.OK),
+        (Parting.REMOVED, Status.FAIL),
+    ):
+        note_parting(paths, parting)
+        finding = device.examine_device(paths, [], mdns=False)[0]
+        assert finding.status is status
+    assert finding.message == "ada was removed from attic: its certificate opens nothing."
+    assert "`covey join TOKEN`" in finding.hint
 
 
 def test_packages_of_others_with_our_names() -> None:

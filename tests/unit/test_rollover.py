@@ -6,8 +6,11 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent import exits
 from agent.admission import renewing
 from agent.admission.rollover import Rollover
 from agent.admission.search import Search
@@ -22,6 +25,7 @@ from agent.store.control import ControlStore
 from gossip.errors import Forged
 from gossip.state.registry import open_registry
 from gossip.state.requests import RegistryAdopted
+from gossip.state.succession import Succession, statement
 from tests.unit.admission_rig import FakeCovey, Member, issuer
 from tests.unit.test_renewing import adopting, entry_of, joined, registry_of
 
@@ -108,14 +112,37 @@ def test_tokens_end_with_the_authority_that_they_name(tmp_path: Path) -> None:
             await work.begin(force=False)
             assert {each.state for each in await made.desk.tokens()} == {"revoked"}
             directory = tmp_path / "b" / "identity"
-            with pytest.raises(AgentError, match="not the one that the token names") as told:
-                await made.join(token, directory, "pi2", timeout_s=1)
-            assert "make a new one on a member, with `covey token create`" in told.value.hint
+            with pytest.raises(AgentError, match="this token has ended") as told:
+                await made.join(token, directory, "pi2", timeout_s=600)
+            assert told.value.status == exits.TOKEN_EXPIRED
+            assert "Make a new one on a member, with `covey token create`" in told.value.hint
             await renew(made, made.identity)
             again = await made.join(await made.desk.create_token(Terms(3600)), directory, "pi2")
             assert again.trust.newest == made.identity.trust.newest
             assert again.is_certified
             assert entry_of(made, again).authority == 1
+
+    asyncio.run(scenario())
+
+
+def test_nobody_else_ends_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who poses as a member with another authority is passed by: a true one may be found yet."""
+
+    async def scenario() -> None:
+        async with founder(tmp_path) as (made, work):
+            token = await made.desk.create_token(Terms(3600))
+            await work.begin(force=False)
+            [true] = registry_of(made).successions
+            thief = Ed25519PrivateKey.generate()
+            theirs = msgspec.structs.replace(true.former, key=thief.public_key().public_bytes_raw())
+            told = statement(made.identity.cluster_id, theirs, true.next)
+            forged = Succession(theirs, true.next, thief.sign(told), true.by_next)
+            monkeypatch.setattr(made.covey, "successions", lambda: (forged,))
+            directory = tmp_path / "b" / "identity"
+            with pytest.raises(AgentError, match="not the one that the token names") as refused:
+                await made.join(token, directory, "pi2", timeout_s=1)
+            assert refused.value.status == exits.UNREACHABLE
+            assert "make a new one on a member, with `covey token create`" in refused.value.hint
 
     asyncio.run(scenario())
 
