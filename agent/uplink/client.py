@@ -15,11 +15,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Any
 
 from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -30,6 +29,7 @@ from agent.settings import UplinkSettings
 from agent.uplink import reasons
 from agent.uplink.blocking import in_thread
 from agent.uplink.link import ConnectError, Listener, Session
+from agent.uplink.paho_client import PahoClient
 from agent.uplink.template import Message
 from agent.uplink.versions import Version
 
@@ -69,7 +69,7 @@ class PahoLink:
             self.abort()
             raise
 
-    async def _opened(self, client: "_Client", version: Version) -> None:
+    async def _opened(self, client: PahoClient, version: Version) -> None:
         """Open the client's connection, in a thread. Raises ConnectError."""
         opening = in_thread(lambda: self._open(client, version))
         try:
@@ -98,9 +98,9 @@ class PahoLink:
             self._connection.close()
         self._connection = None
 
-    def _new_client(self, version: Version) -> "_Client":
+    def _new_client(self, version: Version) -> PahoClient:
         settings = self._settings
-        client = _Client(
+        client = PahoClient(
             CallbackAPIVersion.VERSION2,
             self.client_id,
             protocol=PROTOCOLS[version],
@@ -108,7 +108,6 @@ class PahoLink:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_TIMEOUT_S
-        client.max_inflight_messages_set(0)  # the pump keeps the window
         try:
             context = tls_context(settings)
             password = _password(settings)
@@ -120,7 +119,7 @@ class PahoLink:
             client.username_pw_set(settings.username, password)
         return client
 
-    def _open(self, client: "_Client", version: Version) -> None:
+    def _open(self, client: PahoClient, version: Version) -> None:
         """Connect the socket and write the CONNECT. Blocks; runs in a thread."""
         keepalive = max(1, round(self._settings.keepalive_s))
         address = (self._settings.host, self._settings.broker_port, keepalive)
@@ -132,36 +131,15 @@ class PahoLink:
         client.connect(*address, clean_start=True, properties=properties)
 
 
-class _Client(mqtt.Client):
-    """Paho's client, and what it leaves out: it confirms a QoS 2 message that was refused."""
-
-    on_refused: Callable[[int, int], None] | None = None
-
-    def _handle_pubrec(self) -> MQTTErrorCode:
-        """Take a PUBREC with a reason from 0x80 on as the end of its message.
-
-        That is what it is (MQTT 5, section 4.3.3); paho would go on to PUBREL, and some brokers
-        answer that with a success.
-        """
-        packet = self._in_packet["packet"]
-        if len(packet) > 2 and not reasons.is_good(packet[2]) and self.on_refused is not None:
-            message_id = int.from_bytes(packet[:2])
-            self._out_messages.pop(message_id, None)
-            self.on_refused(message_id, packet[2])
-            return MQTTErrorCode.MQTT_ERR_SUCCESS
-        return super()._handle_pubrec()
-
-
 class _Connection:
     """One connection: a paho client whose socket is served by the event loop."""
 
-    def __init__(self, client: _Client, version: Version, listener: Listener) -> None:
+    def __init__(self, client: PahoClient, version: Version, listener: Listener) -> None:
         self._client = client
         self._version = version
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._greeting: asyncio.Future[Session] = self._loop.create_future()
-        self._tokens: dict[int, int] = {}  # packet identifier: token
         self._socket: socket.socket | None = None
         self._misc: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -176,8 +154,7 @@ class _Connection:
         self._socket = opened
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
-        client.on_refused = self._answered
+        client.on_answer = self._answered
         client.on_socket_close = lambda *_: self._forget_socket()
         client.on_socket_register_write = lambda *_: self._watch_writes()
         client.on_socket_unregister_write = lambda *_: self._unwatch_writes()
@@ -188,9 +165,7 @@ class _Connection:
         return await self._greeting
 
     def publish(self, token: int, message: Message, qos: int) -> None:
-        info = self._client.publish(message.topic, message.payload, qos)
-        self._tokens[info.mid] = token
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+        if not self._client.send(token, message, qos):
             self._loop.call_soon(self._end, reasons.SILENCE)
 
     async def say_goodbye(self) -> None:
@@ -214,10 +189,10 @@ class _Connection:
     # ---- the event loop ---------------------------------------------------------------------
 
     def _readable(self) -> None:
-        self._client.loop_read()
+        self._client.read()
         # Bytes that TLS has already decrypted do not make the socket readable again.
         while isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            self._client.loop_read()
+            self._client.read()
 
     def _tick(self) -> None:
         self._client.loop_misc()
@@ -263,14 +238,8 @@ class _Connection:
         known = flags.is_disconnect_packet_from_server or reason.value == reasons.KEEP_ALIVE_TIMEOUT
         self._end(reason.value if known else reasons.SILENCE)
 
-    def _on_publish(
-        self, _client: Any, _userdata: Any, message_id: int, reason: Any, _properties: Any
-    ) -> None:
-        self._answered(message_id, reason.value)
-
-    def _answered(self, message_id: int, code: int) -> None:
-        token = self._tokens.pop(message_id, None)
-        if token is not None and not self._silent:
+    def _answered(self, token: int, code: int) -> None:
+        if not self._silent:
             self._listener.acknowledged(token, code)
 
     def _end(self, code: int) -> None:

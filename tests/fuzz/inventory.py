@@ -65,7 +65,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/net/netlink.py": (KERNEL, "tests/unit/test_interfaces.py"),
     "agent/net/refusals.py": (KERNEL, "tests/unit/test_udp.py"),
     "agent/uplink/advice.py": ("tests/unit/test_uplink_trial.py",),
-    "agent/uplink/client.py": ("tests/live/test_uplink_mosquitto.py",),
+    "agent/uplink/paho_client.py": ("tests/unit/test_uplink_paho_client.py",),
     "agent/uplink/memory.py": ("tests/unit/test_uplink_rules.py",),
     "agent/probation.py": ("tests/unit/test_probation.py",),
     "agent/uplink/trial.py": ("tests/unit/test_uplink_trial.py",),
