@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from agent.admission import renewing
 from agent.api.listen import Listeners
+from agent.security.at_rest import seal_identity
 from agent.stages import Lack
 from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
@@ -43,7 +44,10 @@ class Approach:
         return self._waiting.stopping.is_set()
 
     async def until_admitted(self) -> None:
-        """Wait until this node is part of a covey."""
+        """Wait until this node is part of a covey; then nothing of it lies in clear needlessly.
+
+        Raises AgentError.
+        """
         newcomer = self._agent.newcomer
         newcomer.forget()
         while (lack := newcomer.lack()) is not None:
@@ -52,6 +56,7 @@ class Approach:
             if self.is_over:
                 return
             newcomer.arrived.clear()
+        seal_identity(self._agent.paths.identity)
 
     async def until_stores_open(self, open_stores: OpenStores) -> None:
         """Open the stores; on a full disk with what is in reserve, or as soon as there is room."""

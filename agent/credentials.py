@@ -12,6 +12,8 @@ from pathlib import Path
 from agent.exits import BAD_CONFIG, AgentError
 
 VARIABLE = "CREDENTIALS_DIRECTORY"
+SEAL = "covey.seal"
+"""The credential with which the agent seals its own keys (``agent/security/seal.py``)."""
 PREFIX = f"${{{VARIABLE}}}/"
 
 

@@ -13,7 +13,6 @@ who is asking and the token is not used twice.
 
 import asyncio
 import errno
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from agent.admission.tokens import Token, hash_secret, parse_token
 from agent.admission.visiting import FOREIGN, visit
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame
+from agent.security.at_rest import write_secret
 from agent.security.identity import (
     Credentials,
     Identity,
@@ -48,7 +48,7 @@ from agent.security.identity import (
     new_id,
     write_credentials,
 )
-from agent.security.private_files import staged_directory, write_private
+from agent.security.private_files import discard, staged_directory, write_private
 from agent.security.private_keys import private_pem, read_private_key
 from agent.security.trust import is_signed
 from agent.settings import DEFAULT_PORT
@@ -118,11 +118,11 @@ async def join(
         raise joining.explain_timeout(timeout_s) from None
     finally:
         if not joining.may_be_in:
-            shutil.rmtree(applicant.directory, ignore_errors=True)
+            discard(applicant.directory)
     with staged_directory(identity_dir) as staged:
-        write_private(staged / "node.key", private_pem(joining.key))
+        write_secret(staged / "node.key", private_pem(joining.key))
         write_credentials(staged, credentials)
-    shutil.rmtree(applicant.directory, ignore_errors=True)
+    discard(applicant.directory)
     return load(identity_dir)
 
 
@@ -315,7 +315,7 @@ def _apply(
     directory = identity_dir.with_name(f".{identity_dir.name}.joining-{token.token_id.hex()}")
     if not directory.exists():
         with staged_directory(directory) as staged:
-            write_private(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
+            write_secret(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
             write_private(staged / "node.id", format_node_id(new_id()).encode())
     applicant = Applicant(directory, _kept_id(directory), name, weight, zone, replaces)
     applicant.key()

@@ -16,6 +16,7 @@ from agent.exits import AgentError
 from agent.paths import Paths
 from agent.security import identity
 from agent.security.identity import Identity
+from agent.security.mending import load_mended
 from agent.stages import Lack
 
 LATE_CODE = (
@@ -60,7 +61,7 @@ class Newcomer:
                 "this node belongs to no covey yet",
                 "found a covey with `covey init`, or join one with `covey join TOKEN`",
             )
-        left = identity.load_mended(self._paths.identity)
+        left = load_mended(self._paths.identity)
         if parting is Parting.STAYS_AWAY:
             return Lack(
                 f"this node has left the covey {left.cluster_name}",

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent import exits
 from agent.admission.issuing import signed_by_authority
 from agent.exits import AgentError
-from agent.security import spares
+from agent.security import at_rest, spares
 from agent.security.identity import Identity
 from agent.security.private_keys import private_pem, read_private_key
 from agent.store.control import ControlStore, NewRegistry
@@ -138,7 +138,7 @@ class Rollover:
         key = Ed25519PrivateKey.generate()
         certificate = certificates.make_authority(key, self._who.cluster_id, self._who.cluster_name)
         data = private_pem(key) + certificates.to_pem(certificate)
-        spares.replace_with_spare(self._who.next_authority_file, data)
+        at_rest.replace_secret(self._who.next_authority_file, data)
 
     async def _take_over(self) -> None:
         """Take the steps that are left, if a next authority was written. Raises AgentError."""
@@ -164,7 +164,7 @@ class Rollover:
         payload, current = self._open(kept)
         former = current.authority or self._who.trust.newest
         file = self._who.next_authority_file
-        key, certificate = read_private_key(file), certificates.from_pem(file.read_bytes())
+        key, certificate = read_private_key(file), certificates.from_pem(at_rest.read_secret(file))
         public = key.public_key().public_bytes_raw()
         if public == former.key:  # it has taken over before we were killed
             return NewRegistry(current.epoch, kept or b"", self._who.node_id, is_news=False)
@@ -177,7 +177,7 @@ class Rollover:
     def _replace_key(self, authority: Authority | None) -> None:
         """Put the key in its place, and what signed until now away. Raises OSError."""
         key = private_pem(self._who.authority_private_key(authority))
-        spares.replace_with_spare(self._who.authority_key_file, key)
+        at_rest.replace_secret(self._who.authority_key_file, key)
         spares.remove_with_spare(self._who.next_authority_file)
 
     def _open(self, kept: bytes | None) -> tuple[bytes, Registry]:

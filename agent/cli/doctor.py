@@ -24,7 +24,7 @@ from edge_apps.client import AgentUnreachable
 
 TIMEOUT_S = 30.0
 INDENT = " " * 6
-IN_DATA = ("certificate", "disk")
+IN_DATA = ("certificate", "sealed-keys", "disk")
 """Checks of the data directory, which whoever may not look there cannot make."""
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

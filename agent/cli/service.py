@@ -61,7 +61,7 @@ def install(session: Session, *, now: bool) -> None:
 def uninstall(session: Session) -> None:
     """Stop the service, and remove what `install` put in place. Needs root.
 
-    The user, the configuration and the data stay.
+    The user, the configuration and the data stay, and the key that the data are sealed with.
     """
     found = _service_for_root()
     for change in found.uninstall():
@@ -71,6 +71,8 @@ def uninstall(session: Session) -> None:
         "The user covey, /etc/covey and /var/lib/covey stay: with /var/lib/covey, this node's "
         "identity and its readings would be gone."
     )
+    if found.seal.exists():
+        session.say(f"So does {found.seal}: the keys in /var/lib/covey are sealed with it.")
 
 
 @service.command()

@@ -21,8 +21,10 @@ from agent.admission.former import Parting, noted_parting
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.exits import AgentError
 from agent.net.interfaces import Interface, best_first, choose, scan
-from agent.paths import Paths
-from agent.security import identity
+from agent.notation import counted
+from agent.paths import SYSTEM_DATA, Paths, service_is_installed
+from agent.security import at_rest, identity, spares
+from agent.security.seal import seal_here
 from agent.wall_clock import flaw
 
 MIB = 1024 * 1024
@@ -45,6 +47,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
 
     return [
         certificate(paths.identity, is_removed=_is_removed(paths)),
+        sealed_keys(paths),
         disk(paths.data),
         sqlite(sqlite3.sqlite_version),
         packages(packages_distributions()),
@@ -77,7 +80,7 @@ def certificate(
         )
     if (wrong := flaw(now_s, *me.plausible)) is not None:
         return fail("certificate", f"{wrong.message}.", wrong.hint)
-    if me.is_issuer:
+    if me.is_issuer and not at_rest.is_closed_to_us(spares.read(me.authority_key_file) or b""):
         try:
             me.authority_private_key()
         except AgentError as error:
@@ -96,6 +99,33 @@ def certificate(
             "The node that founded the covey renews it: see in `covey members` whether it is away.",
         )
     return ok("certificate", f"{me.node_name} of {me.cluster_name}, valid until {until}.")
+
+
+def sealed_keys(paths: Paths) -> Finding:
+    """Look whether this node's keys are sealed at rest, and if not, why."""
+    try:
+        if not paths.identity.is_dir():
+            return ok("sealed-keys", "there are no keys yet.")
+        in_clear, has_seal = at_rest.in_clear(paths.identity), seal_here() is not None
+    except OSError as error:
+        return warn("sealed-keys", f"{paths.identity} cannot be read: {error}.", "Check its mode.")
+    except AgentError as error:
+        return fail("sealed-keys", error.message, error.hint or "")
+    if not in_clear:
+        return ok("sealed-keys", "this node's keys are sealed with a key that systemd keeps.")
+    what = f"{counted(len(in_clear), 'file')} with keys of this node lie in clear: "
+    if has_seal:
+        told = f"{what}the last start could not seal {', '.join(in_clear)}."
+        return warn("sealed-keys", told, "`journalctl -u covey` says why. Then start it again.")
+    if paths.data != SYSTEM_DATA or not service_is_installed():
+        return ok("sealed-keys", f"{what}only a service of systemd is given a key to seal them.")
+    if shutil.which("systemd-creds") is None:
+        return ok("sealed-keys", f"{what}there is no systemd-creds; systemd 250 and newer has it.")
+    told = f"{what}systemd gives the service no key to seal them with."
+    hint = (
+        "`sudo covey service install --now` makes one and starts the agent anew, or says why not."
+    )
+    return warn("sealed-keys", told, hint)
 
 
 def disk(data: Path) -> Finding:

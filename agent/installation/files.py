@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from agent.credentials import SEAL
 from agent.exits import NO, AgentError
 from agent.programs import launched
 
@@ -27,7 +28,9 @@ APP_SOCKET = "covey-app.socket"
 UNIT_FILE = Path("etc/systemd/system") / UNIT
 APP_UNIT_FILE = UNIT_FILE.with_name(APP_UNIT)
 APP_SOCKET_FILE = UNIT_FILE.with_name(APP_SOCKET)
-NO_USER_NAMESPACES_FILE = Path("etc/systemd/system/covey.service.d/10-no-user-namespaces.conf")
+DROP_INS = Path("etc/systemd/system/covey.service.d")
+NO_USER_NAMESPACES_FILE = DROP_INS / "10-no-user-namespaces.conf"
+SEALED_FILE = DROP_INS / "20-sealed.conf"
 USERS_FILE = Path("etc/sysusers.d/covey.conf")
 LAUNCHER_FILE = Path("usr/local/bin/covey")
 COMPLETION_FILES = {
@@ -37,15 +40,24 @@ COMPLETION_FILES = {
 }
 EVERY_FILE = (
     *(USERS_FILE, UNIT_FILE, APP_UNIT_FILE, APP_SOCKET_FILE),
-    *(NO_USER_NAMESPACES_FILE, LAUNCHER_FILE),
+    *(NO_USER_NAMESPACES_FILE, SEALED_FILE, LAUNCHER_FILE),
     *COMPLETION_FILES.values(),
 )
+# In none of our files: data that was sealed with it is worth nothing without.
+SEAL_FILE = Path("etc/credstore.encrypted") / SEAL
+LOAD_SEAL = f"LoadCredentialEncrypted={SEAL}"
 FILE_MODE, PROGRAM_MODE = 0o644, 0o755
 
 NO_USER_NAMESPACES = """\
 # This kernel has no user namespaces: with PrivateUsers=yes the service would end with 217/USER.
 [Service]
 PrivateUsers=no
+"""
+SEALED = f"""\
+# The agent seals its keys with this credential, which systemd unseals for it. Named without a path,
+# so that an agent whose credential is gone starts, and says what to do.
+[Service]
+{LOAD_SEAL}
 """
 # For people: the program is in an environment of its own, where no shell looks for it.
 LAUNCHER = """\

@@ -15,10 +15,14 @@ from agent.exits import NOT_PERMITTED, AgentError
 from agent.installation.files import (
     APP_SOCKET,
     APP_SOCKET_FILE,
+    DROP_INS,
     EVERY_FILE,
     LAUNCHER_FILE,
     NO_USER_NAMESPACES,
     NO_USER_NAMESPACES_FILE,
+    SEAL_FILE,
+    SEALED,
+    SEALED_FILE,
     UNIT,
     UNIT_FILE,
     USERS_FILE,
@@ -29,8 +33,9 @@ from agent.installation.files import (
     marked,
     unit,
 )
+from agent.installation.sealing import provide
 from agent.installation.system import System
-from agent.installation.trial import needs_no_user_namespaces
+from agent.installation.trial import needs_no_user_namespaces, restrictions_of
 
 SHELLS_LOOK_IN = ("usr/local/bin", "usr/bin", "bin")
 ASIDE = ".before-covey"
@@ -61,10 +66,15 @@ class Service:
         wanted = contents(self.program, completions)
         yield self._write(USERS_FILE, wanted.pop(USERS_FILE))
         self._system.make_users(self._root / USERS_FILE)
-        if needs_no_user_namespaces(wanted[UNIT_FILE].text, self.program, self._system):
+        restrictions = restrictions_of(wanted[UNIT_FILE].text)
+        if needs_no_user_namespaces(restrictions, self.program, self._system):
             wanted[NO_USER_NAMESPACES_FILE] = marked(NO_USER_NAMESPACES)
         elif is_ours(self._root / NO_USER_NAMESPACES_FILE):
             yield self._remove(NO_USER_NAMESPACES_FILE)
+        sealing = provide(self._system, self._root, restrictions)
+        yield Change(sealing.done, self.seal)
+        if sealing.is_on:
+            wanted[SEALED_FILE] = marked(SEALED)
         if self._lacks_launcher():
             wanted[LAUNCHER_FILE] = launcher(self.program)
         for place, content in wanted.items():
@@ -86,6 +96,11 @@ class Service:
             if is_ours(self._root / place):
                 yield self._remove(place)
         self._system.systemctl("daemon-reload")
+
+    @property
+    def seal(self) -> Path:
+        """Where the key is with which the agent's own are sealed; it stays with the data."""
+        return self._root / SEAL_FILE
 
     def installed(self) -> list[Path]:
         """Return the files of the service that are there, as people name them."""
@@ -139,7 +154,7 @@ class Service:
         """Remove a file of ours, and a directory of drop-ins that is empty then."""
         path = self._root / place
         path.unlink(missing_ok=True)
-        if place == NO_USER_NAMESPACES_FILE:
+        if place.parent == DROP_INS:
             with suppress(OSError):
                 path.parent.rmdir()
         return Change("removed", path)

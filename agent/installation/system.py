@@ -57,6 +57,16 @@ class System:
         options = [f"--property={line}" for line in restrictions]
         return _call("systemd-run", "--wait", "--quiet", "--collect", *options, "--", *command)[0]
 
+    def output_of(self, *words: str, stdin: bytes) -> bytes | None:
+        """Run a program, and return what it wrote on stdout; None if it is not here, or fails."""
+        try:
+            done = subprocess.run(  # noqa: S603 - the words are ours
+                words, input=stdin, capture_output=True, check=False, timeout=TIMEOUT_S
+            )
+        except FileNotFoundError:
+            return None
+        return done.stdout if done.returncode == 0 else None
+
     def _run(self, *words: str) -> str:
         status, output, complaint = _call(*words)
         if status:

@@ -40,13 +40,12 @@ def own_program() -> Path:
     )
 
 
-def needs_no_user_namespaces(unit: str, program: Path, system: System) -> bool:
+def needs_no_user_namespaces(restrictions: list[str], program: Path, system: System) -> bool:
     """Try the program under the unit's restrictions; say whether it starts only without one.
 
-    That one is PrivateUsers=, for which the kernel must have user namespaces. Raises AgentError
-    when the service could not start.
+    That one is PrivateUsers=, for which the kernel must have user namespaces; it is then taken out
+    of the list. Raises AgentError when the service could not start.
     """
-    restrictions = restrictions_of(unit)
     status = system.status_under(restrictions, str(program), "--version")
     if status == NO_USER and PRIVATE_USERS in restrictions:
         restrictions.remove(PRIVATE_USERS)

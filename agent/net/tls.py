@@ -17,8 +17,10 @@ from typing import Any
 from agent import exits
 from agent.exits import AgentError
 from agent.net.door import Shown
+from agent.security import at_rest
 from agent.security.identity import Identity
 from agent.security.node_uri import parse_node_uri
+from agent.security.seal import SealBroken
 from gossip.errors import Forged
 from gossip.ids import ClusterId
 from gossip.state.admitted import SERIAL_BYTES
@@ -100,9 +102,9 @@ def is_strange_authority(error: BaseException) -> bool:
 def _load_credentials(context: ssl.SSLContext, identity: Identity) -> None:
     """Have a context show this node's certificate. Raises AgentError."""
     try:
-        context.load_cert_chain(identity.certificate_file, identity.key_file)
+        at_rest.load_chain(context, identity.certificate_file, identity.key_file)
         context.load_verify_locations(cadata=identity.trust.bundle)
-    except OSError as error:
+    except (OSError, SealBroken) as error:
         raise AgentError(
             f"the certificates in {identity.directory} cannot be used: {error}.",
             hint="Nothing was started. Restore the identity directory from a backup, or move it "

@@ -8,7 +8,7 @@
       node.pem          its certificate
       authority.key     the authority's private key: on issuers only
       authority.next    the next one's, while it takes over (``agent/admission/rollover.py``)
-      keyring.json      the shared secrets of the datagrams
+      keyring.json      the shared secrets of the datagrams; it and the keys may be sealed
       registry          the signed registry of when the node joined, or trusted somebody else last
       peers.json        members to try first
       spare/            a second copy of each (``spares.py``), made by the first start
@@ -22,12 +22,10 @@ Two rules for secrets: they are read when they are used and not kept, and no ``r
 log line shows one.
 """
 
-import contextlib
 import secrets
-import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,19 +34,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.exits import AgentError
-from agent.security import spares
+from agent.security import at_rest, spares
 from agent.security.keyring import (
     DEFAULT_CIPHER,
     Keyring,
     load_keyring,
     new_keyring,
-    parse_keyring,
 )
 from agent.security.private_files import closed, staged_directory, write_private
-from agent.security.private_keys import parse_private_pem, private_pem, read_private_key
+from agent.security.private_keys import private_pem, read_private_key
 from agent.security.trust import KEYRING_CONTEXT, REGISTRY_CONTEXT, Trust
 from agent.wall_clock import flaw
-from gossip.errors import RemoteError
 from gossip.ids import (
     CLUSTER_ID_BYTES,
     ClusterId,
@@ -207,7 +203,7 @@ class Identity:
 
     def keyring(self) -> Keyring:
         """Load the keys of the datagrams. Raises AgentError."""
-        return load_keyring(self.directory / "keyring.json", self.cluster_id)
+        return load_keyring(self.keyring_file, self.cluster_id)
 
     @property
     def keyring_file(self) -> Path:
@@ -216,7 +212,7 @@ class Identity:
 
     def keyring_bytes(self) -> bytes:
         """Return the keyring as it is handed to a node that is admitted."""
-        return (self.directory / "keyring.json").read_bytes()
+        return at_rest.read_secret(self.keyring_file)
 
     def first_registry(self) -> bytes:
         """Return the signed registry that came with the credentials."""
@@ -330,8 +326,8 @@ def found(
         registry=SignedRegistry(payload, signature).encode(),
     )
     with staged_directory(identity_dir) as staged:
-        write_private(staged / "node.key", private_pem(node_key))
-        write_private(staged / "authority.key", private_pem(authority_key))
+        at_rest.write_secret(staged / "node.key", private_pem(node_key))
+        at_rest.write_secret(staged / "authority.key", private_pem(authority_key))
         write_credentials(staged, credentials)
     return load(identity_dir)
 
@@ -359,7 +355,7 @@ def write_credentials(staged: Path, credentials: Credentials) -> None:
         authority_until=certificates.validity_of(credentials.authority)[1],
     )
     write_private(staged / "node.pem", certificates.to_pem(credentials.certificate))
-    write_private(staged / "keyring.json", credentials.keyring)
+    at_rest.write_secret(staged / "keyring.json", credentials.keyring)
     write_private(staged / "registry", credentials.registry)
     write_private(staged / "peers.json", msgspec.json.encode(credentials.peers))
     write_private(staged / "identity.json", encode_facts(facts))
@@ -397,67 +393,6 @@ def load(identity_dir: Path) -> Identity:
             hint="Restore the directory from a backup, or move it away and join anew.",
             status=exits.BAD_CONFIG,
         ) from None
-
-
-def load_mended(identity_dir: Path) -> Identity:
-    """Restore what the disk has damaged, from the spares, and read the directory.
-
-    For the agent, which starts here. Raises AgentError.
-    """
-    with contextlib.suppress(PermissionError):  # load says it better
-        spares.mend(identity_dir, {**FILES, **_proved(identity_dir)})
-    return load(identity_dir)
-
-
-def _proved(identity_dir: Path) -> Mapping[str, spares.IsSound]:
-    """Return what tells that a file is sound by what ``identity.json`` says, which is mended first.
-
-    A flipped bit in a signed registry or in a key can be read as well as any other.
-    """
-
-    def is_signed(data: bytes) -> bool:
-        try:
-            signed = SignedRegistry.decode(data)
-            return load(identity_dir).verify(signed.payload, signed.signature)
-        except (RemoteError, AgentError):
-            return False
-
-    def is_authority(data: bytes) -> bool:
-        try:
-            raw = parse_private_pem(data).public_key().public_bytes_raw()
-            return raw in {each.key for each in load(identity_dir).trust.authorities}
-        except (ValueError, AgentError):
-            return False
-
-    return {"registry": is_signed, "authority.key": is_authority}
-
-
-def _decodes(decode: Callable[[bytes], object]) -> Callable[[bytes], bool]:
-    """Return what tells whether ``decode`` takes something."""
-
-    def is_sound(data: bytes) -> bool:
-        try:
-            decode(data)
-        except (ValueError, TypeError, msgspec.DecodeError, RemoteError):
-            return False
-        return True
-
-    return is_sound
-
-
-FILES: Mapping[str, spares.IsSound] = {
-    "identity.json": _decodes(
-        lambda data: Identity(Path(), msgspec.json.decode(data, type=IdentityFile))
-    ),
-    "node.key": _decodes(parse_private_pem),
-    "authority.key": _decodes(parse_private_pem),
-    "authority.next": _decodes(parse_private_pem),
-    "node.pem": _decodes(lambda data: ssl.PEM_cert_to_DER_cert(data.decode())),
-    "keyring.json": _decodes(lambda data: parse_keyring(data, bytes(CLUSTER_ID_BYTES))),
-    "registry": _decodes(SignedRegistry.decode),
-    "peers.json": _decodes(lambda data: msgspec.json.decode(data, type=list[Peer])),
-}
-"""The files of an identity, and what tells that one can be read."""
 
 
 def new_id() -> NodeId:

@@ -34,6 +34,7 @@ import msgspec
 from agent import exits, watched
 from agent.exits import AgentError
 from agent.net.limits import QuietLog
+from agent.security.at_rest import replace_secret
 from agent.security.key_messages import (
     CODEC,
     KeyMessage,
@@ -47,7 +48,6 @@ from agent.security.key_messages import (
 )
 from agent.security.keyring import Keyring, KeyringFile, encode_keyring
 from agent.security.rotation import Phase, check_offer, fingerprint, next_ring, signed_again
-from agent.security.spares import replace_with_spare
 from gossip.errors import Malformed, RemoteError
 from gossip.ids import ClusterId, NodeId, format_node_id
 from gossip.machine import Address
@@ -331,7 +331,7 @@ class KeyDesk:
     async def _adopt(self, ring: KeyringFile) -> None:
         """Put a ring on the disk, use it, and tell a few. Raises OSError."""
         data = encode_keyring(ring)
-        await asyncio.to_thread(replace_with_spare, self._identity.keyring_file, data)
+        await asyncio.to_thread(replace_secret, self._identity.keyring_file, data)
         self._keyring.adopt(ring)
         self._offered_at.clear()
         self._stepped_at = _now()

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from agent import exits
 from agent.exits import AgentError
+from agent.security.at_rest import read_secret
 from agent.security.private_files import closed
 from gossip.envelope import SALT_BITS
 from gossip.errors import Forged
@@ -181,7 +182,7 @@ def check_keyring(content: KeyringFile) -> None:
 def load_keyring(path: Path, cluster_id: ClusterId) -> Keyring:
     """Read the keyring file. Raises AgentError, which says what to do."""
     try:
-        return parse_keyring(path.read_bytes(), cluster_id)
+        return parse_keyring(read_secret(path), cluster_id)
     except PermissionError:
         raise closed(path) from None
     except (OSError, ValueError) as error:

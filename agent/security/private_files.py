@@ -12,7 +12,7 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agent import exits
@@ -50,6 +50,51 @@ def replace_private(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
+def replace_wiping(path: Path, data: bytes) -> None:
+    """Replace a private file as ``replace_private`` does, and overwrite what it held.
+
+    What it held keeps a name until it is overwritten, ``.NAME.clear``, for whoever comes after a
+    crash (``wipe_remains``). Raises OSError; the file is then untouched.
+    """
+    aside = _aside(path)
+    with suppress(OSError):
+        aside.hardlink_to(path)
+        sync_directory(path.parent)
+    try:
+        replace_private(path, data)
+    finally:
+        with suppress(OSError):
+            wipe(aside, path)
+
+
+def remove_wiping(path: Path) -> None:
+    """Remove a file, and overwrite what it held: gone in one step, then wiped. Raises OSError."""
+    aside = _aside(path)
+    path.rename(aside)
+    sync_directory(path.parent)
+    wipe(aside)
+
+
+def wipe_remains(path: Path) -> None:
+    """Overwrite and remove what was left beside a file by whoever was cut off.
+
+    Only where nobody else can be writing it: at the start. Raises OSError.
+    """
+    for left in remains(path):
+        wipe(left, path)
+    if path.parent.exists():
+        sync_directory(path.parent)
+
+
+def remains(path: Path) -> list[Path]:
+    """Return what lies beside a file of somebody who was cut off, or has just now to end."""
+    return sorted(path.parent.glob(f".{path.name}.*"))
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.clear")
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: a rename is not, until its directory is synced."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -57,6 +102,45 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def wipe(path: Path, in_use: Path | None = None) -> None:
+    """Overwrite a file with zeros, and remove it. Raises OSError.
+
+    It reaches the blocks that the file has. Where it is another name of the file ``in_use``, only
+    the name is removed.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, "wb") as file:
+        status = os.fstat(file.fileno())
+        if in_use is None or not _is_at(in_use, status):
+            file.write(bytes(status.st_size))
+            file.flush()
+            os.fsync(file.fileno())
+    path.unlink()
+
+
+def _is_at(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), status)
+    except FileNotFoundError:
+        return False
+
+
+def discard(directory: Path) -> None:
+    """Overwrite and remove what is in a directory of secrets, and the directory.
+
+    It loses its name first, so that nobody takes what is half overwritten for whole. What the disk
+    refuses to overwrite is removed all the same.
+    """
+    doomed = directory.with_name(f"{directory.name}.discarded")
+    with suppress(OSError):
+        directory.rename(doomed)
+        for path in doomed.glob("*"):
+            with suppress(OSError):
+                wipe(path)
+    for each in (doomed, directory):
+        shutil.rmtree(each, ignore_errors=True)
 
 
 def make_private_directory(path: Path) -> None:
@@ -88,7 +172,7 @@ def staged_directory(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_make(target, error) from None
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        discard(staged)
 
 
 def cannot_make(directory: Path, error: OSError) -> AgentError:

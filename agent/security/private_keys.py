@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.exits import AgentError
+from agent.security.at_rest import read_secret
 from agent.security.private_files import closed
 
 HEAD = bytes.fromhex("302e020100300506032b657004220420")
@@ -42,7 +43,7 @@ def parse_private_pem(text: bytes) -> Ed25519PrivateKey:
 def read_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key's file. Raises AgentError; its message shows nothing of the content."""
     try:
-        return parse_private_pem(path.read_bytes())
+        return parse_private_pem(read_secret(path))
     except PermissionError:
         raise closed(path) from None
     except (OSError, ValueError) as error:

@@ -20,13 +20,14 @@ what the spare is compared for. Damage does not change when a file was written; 
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 from agent import exits
 from agent.directories import make_directory
 from agent.exits import AgentError
-from agent.security.private_files import DIRECTORY_MODE, replace_private, sync_directory
+from agent.security.private_files import DIRECTORY_MODE, remove_wiping, replace_wiping
 
 DIRECTORY = "spare"
 DIGEST_BYTES = 16
@@ -38,21 +39,21 @@ log = logging.getLogger(__name__)
 
 def replace_with_spare(path: Path, data: bytes) -> None:
     """Replace a file, and then its spare. Raises OSError when the file could not be replaced."""
-    replace_private(path, data)
+    replace_wiping(path, data)
     _keep(path, data)
 
 
 def remove_with_spare(path: Path) -> None:
     """Remove a file, and first its spare, so that no start restores it. Raises OSError."""
-    for each in (_spare(path), path):
-        each.unlink(missing_ok=True)
-        sync_directory(each.parent)
+    for each in (place_of(path), path):
+        with suppress(FileNotFoundError):
+            remove_wiping(each)
 
 
 def read_spare(path: Path) -> bytes | None:
     """Return what the spare of a file holds; None when there is none, or it is damaged."""
     try:
-        data = _spare(path).read_bytes()
+        data = place_of(path).read_bytes()
     except OSError:
         return None
     digest, content = data[:DIGEST_BYTES], data[DIGEST_BYTES:]
@@ -72,12 +73,12 @@ def mend(directory: Path, files: Mapping[str, IsSound]) -> None:
 
 
 def _is_another(path: Path, is_sound: IsSound) -> bool:
-    found, spare = _read(path), read_spare(path)
+    found, spare = read(path), read_spare(path)
     return found is not None and spare is not None and found != spare and is_sound(found)
 
 
 def _mend_one(path: Path, is_sound: IsSound, *, is_new: bool) -> None:
-    found, spare = _read(path), read_spare(path)
+    found, spare = read(path), read_spare(path)
     if found == spare:
         return
     is_kept = spare is None or is_new or _was_replaced(path)
@@ -94,7 +95,7 @@ def _mend_one(path: Path, is_sound: IsSound, *, is_new: bool) -> None:
         what = "is missing" if found is None else "was damaged"
         log.error("%s %s; it was restored from its spare. Check this device's disk.", path, what)
         try:
-            replace_private(path, spare)
+            replace_wiping(path, spare)
         except OSError as error:
             raise AgentError(
                 f"{path} {what}, and cannot be restored: {error.strerror}.",
@@ -105,10 +106,10 @@ def _mend_one(path: Path, is_sound: IsSound, *, is_new: bool) -> None:
 
 def _was_replaced(path: Path) -> bool:
     """Tell whether a file was written after its spare."""
-    return path.exists() and path.stat().st_mtime_ns > _spare(path).stat().st_mtime_ns
+    return path.exists() and path.stat().st_mtime_ns > place_of(path).stat().st_mtime_ns
 
 
-def _read(path: Path) -> bytes | None:
+def read(path: Path) -> bytes | None:
     """Return a file's content, None if there is none, or none that the disk gives."""
     try:
         return path.read_bytes()
@@ -120,16 +121,22 @@ def _read(path: Path) -> bytes | None:
 
 def _keep(path: Path, data: bytes) -> None:
     """Write a spare. That it cannot be written is no reason to go without the file itself."""
-    spare = _spare(path)
+    spare = place_of(path)
     try:
         make_directory(spare.parent, DIRECTORY_MODE)
-        replace_private(spare, _digest(data) + data)
+        replace_wiping(spare, with_digest(data))
     except OSError as error:
         log.warning("no spare was made of %s: %s", path, error)
 
 
-def _spare(path: Path) -> Path:
+def place_of(path: Path) -> Path:
+    """Return where the spare of a file is."""
     return path.parent / DIRECTORY / path.name
+
+
+def with_digest(data: bytes) -> bytes:
+    """Return what the spare of a file with this content holds."""
+    return _digest(data) + data
 
 
 def _digest(data: bytes) -> bytes:

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.devices.rig.card import make_card
-from tests.devices.rig.device import Device
+from tests.devices.rig.device import SHARED, Device
 from tests.devices.rig.podman import Podman, missing
 
 SUITE = os.environ.get("DEVICES_SUITE", "bookworm")
@@ -31,11 +31,14 @@ def card(podman: Podman) -> Path:
 
 @pytest.fixture(scope="module")
 def device(podman: Podman, card: Path) -> Iterator[Callable[..., Device]]:
-    """Give a function that makes devices for one module: of a name, with options of podman."""
+    """Give a function that makes devices for one module: of a name, with options of podman.
+
+    ``command`` names another first process than systemd on a machine.
+    """
     made: list[Device] = []
 
-    def make(name: str, *options: str) -> Device:
-        made.append(Device(podman, name, card, options))
+    def make(name: str, *options: str, command: Sequence[str] = SHARED) -> Device:
+        made.append(Device(podman, name, card, options, command))
         return made[-1]
 
     yield make

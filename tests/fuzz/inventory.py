@@ -94,6 +94,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "edge_apps/hearing.py": ("tests/unit/test_app_hearing.py",),
     # Files that were copied, restored or edited.
     "agent/security/identity.py": (PARSERS, "tests/unit/test_identity_files.py"),
+    "agent/security/mending.py": ("tests/unit/test_spares.py", "tests/unit/test_at_rest.py"),
     "agent/security/private_keys.py": (DAMAGE, "tests/unit/test_private_keys.py"),
     "agent/security/keyring.py": (PARSERS, "tests/unit/test_keyring.py"),
     "agent/apps/desired.py": ("tests/unit/test_app_desired.py",),

@@ -16,6 +16,7 @@ from agent.doctor.messages import CODEC, Seen, View, ViewAsk
 from agent.net.interfaces import Interface
 from agent.net.trial import Outcome, Trial
 from agent.paths import Paths
+from agent.security.at_rest import seal_identity
 from agent.security.identity import found
 from agent.stalls import MACHINE, Stall
 from gossip.machine import Address
@@ -286,7 +287,7 @@ def test_an_agent_that_stands_still_is_told_where() -> None:
 
 def test_the_whole_device(tmp_path: Path) -> None:
     findings = device.examine_device(Paths.find(tmp_path), (), mdns=False)
-    expected = {"certificate", "disk", "sqlite", "packages", "multicast"}
+    expected = {"certificate", "sealed-keys", "disk", "sqlite", "packages", "multicast"}
     assert {finding.id for finding in findings} == expected
     assert any(finding.status is Status.FAIL for finding in findings)
 
@@ -307,3 +308,33 @@ def test_other_profiles_and_copied_identities_are_named() -> None:
     copied = running.clones({"bob": (Address("10.0.0.1", 7747), Address("10.0.0.2", 7747))})
     assert copied.status is Status.FAIL
     assert "bob (10.0.0.1:7747, 10.0.0.2:7747)" in copied.message
+
+
+def test_whether_keys_are_sealed_and_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = Paths.find(tmp_path / "agent")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert device.sealed_keys(paths).status is Status.OK
+    founded = found(paths.identity, "barn", "pi1")
+    seen = device.sealed_keys(paths)
+    assert seen.status is Status.OK
+    assert "3 files with keys of this node lie in clear" in seen.message
+    monkeypatch.setattr(device, "SYSTEM_DATA", paths.data)
+    monkeypatch.setattr(device, "service_is_installed", lambda: True)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert "systemd 250" in device.sealed_keys(paths).message
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    seen = device.sealed_keys(paths)
+    assert (seen.status, "service install" in seen.hint) == (Status.WARN, True)
+    (tmp_path / "covey.seal").write_bytes(bytes(32))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    seen = device.sealed_keys(paths)
+    assert seen.status is Status.WARN
+    assert "could not seal node.key, authority.key, keyring.json" in seen.message
+    seal_identity(paths.identity)
+    assert device.sealed_keys(paths).status is Status.OK
+    assert device.certificate(founded.directory).status is Status.OK
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert device.sealed_keys(paths).status is Status.OK
+    assert device.certificate(founded.directory).status is Status.OK, "nobody can tell from here"

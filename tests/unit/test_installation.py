@@ -20,8 +20,11 @@ from agent.installation.files import (
     APP_UNIT_FILE,
     COMPLETION_FILES,
     LAUNCHER_FILE,
+    LOAD_SEAL,
     MARK,
     NO_USER_NAMESPACES_FILE,
+    SEAL_FILE,
+    SEALED_FILE,
     UNIT_FILE,
     USERS_FILE,
     quoted,
@@ -31,6 +34,7 @@ from agent.installation.files import (
 from agent.installation.service import Service
 from agent.installation.system import System
 from agent.installation.trial import NO_USER, NOT_EXECUTED, PRIVATE_USERS, restrictions_of
+from agent.security.seal import KEY_BYTES
 
 PROGRAM = Path("/opt/covey/bin/covey")
 SCRIPTS = {"bash": "complete covey\n", "zsh": "#compdef covey\n", "fish": "complete -c covey\n"}
@@ -39,10 +43,13 @@ SCRIPTS = {"bash": "complete covey\n", "zsh": "#compdef covey\n", "fish": "compl
 class PlayedSystem(System):
     """A systemd that says whether a trial succeeds, and notes what is asked of it."""
 
-    def __init__(self, *statuses: int) -> None:
+    def __init__(self, *statuses: int, can_seal: bool = True, refused: int = 0) -> None:
+        """``refused``: how many trials of the seal fail."""
         self.asked: list[str] = []
         self.tried: list[Sequence[str]] = []
         self._statuses = list(statuses)
+        self._can_seal, self._refused = can_seal, refused
+        self.sealed: list[Sequence[str]] = []
 
     def systemctl(self, *words: str) -> None:
         self.asked.append(" ".join(words))
@@ -52,9 +59,19 @@ class PlayedSystem(System):
         self.asked.append("users")
 
     def status_under(self, restrictions: Sequence[str], *command: str) -> int:
+        if command == ("systemd-creds", "cat", "covey.seal"):
+            assert {LOAD_SEAL, "User=covey", "StandardOutput=null"} < set(restrictions)
+            self._refused -= 1
+            return 0 if self._refused < 0 else 1
         assert command == (str(PROGRAM), "--version")
         self.tried.append(list(restrictions))
         return self._statuses.pop(0) if self._statuses else 0
+
+    def output_of(self, *words: str, stdin: bytes) -> bytes | None:
+        assert words[:2] == ("systemd-creds", "encrypt")
+        assert len(stdin) == KEY_BYTES
+        self.sealed.append(words[3:])
+        return b"sealed" if self._can_seal else None
 
 
 def install(root: Path, system: System, program: Path = PROGRAM) -> dict[str, str]:
@@ -74,7 +91,8 @@ def test_everything_is_put_in_place(tmp_path: Path) -> None:
     system = PlayedSystem()
     done = install(tmp_path, system)
     units = {UNIT_FILE, APP_UNIT_FILE, APP_SOCKET_FILE}
-    places = {USERS_FILE, *units, LAUNCHER_FILE, *COMPLETION_FILES.values()}
+    sealing = {SEAL_FILE, SEALED_FILE}
+    places = {USERS_FILE, *units, *sealing, LAUNCHER_FILE, *COMPLETION_FILES.values()}
     assert {Path(place) for place in done} == files_below(tmp_path) == places
     assert set(done.values()) == {"written"}
     assert system.asked == ["users", "daemon-reload"]
@@ -93,6 +111,8 @@ def test_others_can_read_it_whatever_the_mask_is(tmp_path: Path, mask: int) -> N
     finally:
         os.umask(before)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes.pop(tmp_path / SEAL_FILE) == 0o600
+    assert modes.pop((tmp_path / SEAL_FILE).parent) == 0o700
     for path, mode in modes.items():
         expected = 0o644 if path.is_file() and path != tmp_path / LAUNCHER_FILE else 0o755
         assert mode == expected, path
@@ -183,6 +203,8 @@ def test_without_user_namespaces_there_is_a_drop_in(tmp_path: Path) -> None:
 def test_the_drop_in_goes_when_the_kernel_can(tmp_path: Path) -> None:
     install(tmp_path, PlayedSystem(NO_USER))
     assert install(tmp_path, PlayedSystem())[str(NO_USER_NAMESPACES_FILE)] == "removed"
+    assert not (tmp_path / NO_USER_NAMESPACES_FILE).exists()
+    list(Service(PROGRAM, PlayedSystem(), tmp_path).uninstall())
     assert not (tmp_path / NO_USER_NAMESPACES_FILE).parent.exists()
 
 
@@ -204,6 +226,55 @@ def test_what_could_not_start_is_not_installed(
     assert not (tmp_path / UNIT_FILE).exists()
 
 
+# --- the key that seals the agent's own ---------------------------------------------------------
+
+
+def test_the_seal_is_made_once_and_never_again(tmp_path: Path) -> None:
+    """What is sealed with it is worth nothing without."""
+    install(tmp_path, PlayedSystem())
+    assert (tmp_path / SEAL_FILE).read_bytes() == b"sealed"
+    (tmp_path / SEAL_FILE).write_bytes(b"mine")
+    assert install(tmp_path, PlayedSystem())[str(SEAL_FILE)] == "unchanged"
+    list(Service(PROGRAM, PlayedSystem(), tmp_path).uninstall())
+    assert install(tmp_path, PlayedSystem())[str(SEALED_FILE)] == "written"
+    assert (tmp_path / SEAL_FILE).read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("system", "said"),
+    [
+        (PlayedSystem(can_seal=False), "systemd 250"),
+        (PlayedSystem(refused=9), "systemd cannot hand credentials"),
+    ],
+)
+def test_where_systemd_cannot_there_is_no_seal(
+    tmp_path: Path, system: PlayedSystem, said: str
+) -> None:
+    done = install(tmp_path, system)
+    assert done[str(SEAL_FILE)].startswith("not made: ")
+    assert said in done[str(SEAL_FILE)]
+    assert (tmp_path / UNIT_FILE).exists()
+    assert not (tmp_path / SEAL_FILE).exists()
+    assert not (tmp_path / SEALED_FILE).exists()
+
+
+def test_where_the_tpm_does_not_work_the_machine_s_key_does(tmp_path: Path) -> None:
+    """systemd 252 seals with one that it then cannot open."""
+    whole, half = PlayedSystem(), PlayedSystem(refused=1)
+    assert install(tmp_path / "whole", whole)[str(SEAL_FILE)] == "written"
+    assert whole.sealed == [("--with-key=auto", "--tpm2-pcrs=23", "-", "-")]
+    assert install(tmp_path / "half", half)[str(SEAL_FILE)] == "written"
+    assert half.sealed == [*whole.sealed, ("--with-key=host", "-", "-")]
+
+
+def test_a_seal_that_does_not_open_here_is_kept_and_told(tmp_path: Path) -> None:
+    install(tmp_path, PlayedSystem())
+    with pytest.raises(AgentError, match="sealed on another one") as caught:
+        install(tmp_path, PlayedSystem(refused=9))
+    assert "--replace" in caught.value.hint
+    assert (tmp_path / SEAL_FILE).exists()
+
+
 # --- taking away --------------------------------------------------------------------------------
 
 
@@ -213,7 +284,7 @@ def test_uninstall_removes_what_install_put_there(tmp_path: Path) -> None:
     mine.write_text("[Service]\n")
     system = PlayedSystem()
     removed = {change.place for change in Service(PROGRAM, system, tmp_path).uninstall()}
-    assert files_below(tmp_path) == {mine.relative_to(tmp_path)}
+    assert files_below(tmp_path) == {mine.relative_to(tmp_path), SEAL_FILE}
     assert tmp_path / LAUNCHER_FILE in removed
     both = ("covey.service", "covey-app.socket")
     assert system.asked == [*(f"disable --quiet --now {each}" for each in both), "daemon-reload"]
@@ -224,7 +295,7 @@ def test_uninstall_leaves_what_others_put_there(tmp_path: Path) -> None:
     (tmp_path / UNIT_FILE).write_text("[Service]\nExecStart=/home/ada/covey run\n")
     system = PlayedSystem()
     assert list(Service(PROGRAM, system, tmp_path).uninstall())
-    assert files_below(tmp_path) == {UNIT_FILE}
+    assert files_below(tmp_path) == {UNIT_FILE, SEAL_FILE}
     assert system.asked == ["disable --quiet --now covey-app.socket", "daemon-reload"]
     assert not list(Service(PROGRAM, system, tmp_path).uninstall())
 

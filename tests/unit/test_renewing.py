@@ -19,7 +19,8 @@ from agent.admission.search import Search
 from agent.admission.terms import Terms
 from agent.exits import AgentError
 from agent.security import certificates
-from agent.security.identity import Identity, load, load_mended
+from agent.security.identity import Identity, load
+from agent.security.mending import load_mended
 from gossip.machine import Address
 from gossip.state.admitted import Admitted
 from gossip.state.registry import Registry, SignedRegistry, open_registry, remove

@@ -17,8 +17,9 @@ from agent.admission.search import Search
 from agent.admission.terms import Terms
 from agent.exits import AgentError
 from agent.net.tls import listening_context
-from agent.security import spares
-from agent.security.identity import Identity, load_mended
+from agent.security import private_files, spares
+from agent.security.identity import Identity
+from agent.security.mending import load_mended
 from agent.security.trust import KEYRING_CONTEXT, REGISTRY_CONTEXT
 from agent.security.trust_keeper import TrustKeeper
 from agent.store.control import ControlStore
@@ -304,8 +305,10 @@ def test_an_issuer_that_is_killed_goes_on(
         covey.keeps = keeps
         with monkeypatch.context() as patched:
             for module, name in (
-                (spares, "replace_private"),
-                (spares, "sync_directory"),
+                (spares, "replace_wiping"),
+                (spares, "remove_wiping"),
+                (private_files, "wipe"),
+                (private_files, "sync_directory"),
                 (ControlStore, "hand_over"),
                 (covey, "adopt"),
             ):

@@ -9,7 +9,8 @@ import pytest
 
 from agent.apps.desired import DesiredApps
 from agent.exits import BAD_CONFIG, AgentError
-from agent.security.identity import FILES, Identity, found, load_mended
+from agent.security.identity import Identity, found
+from agent.security.mending import FILES, load_mended
 from agent.security.private_files import replace_private
 from agent.security.spares import DIRECTORY, read_spare, replace_with_spare
 from gossip.state import registry as registries
@@ -162,7 +163,7 @@ def test_a_disk_that_takes_no_spare_is_no_reason_not_to_start(
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("agent.security.spares.replace_private", refuse)
+    monkeypatch.setattr("agent.security.spares.replace_wiping", refuse)
     assert load_mended(tmp_path / "identity").node_name == "pi1"
     (tmp_path / "identity" / "node.key").write_bytes(b"")
     with pytest.raises(AgentError, match="no spare"):

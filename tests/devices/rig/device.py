@@ -14,16 +14,27 @@ COMMAND_TIMEOUT_S = 120.0
 # into processes, without which PrivateUsers= fails beside ProtectProc=. A device gives it all.
 AS_A_MACHINE = ("--systemd=always", "--cap-add", "SYS_ADMIN,SYS_PTRACE")
 
+# A machine's mounts are shared (systemd sees to it, but not in a container); without that systemd
+# has no way to hand a service its credentials.
+SHARED = ("sh", "-c", "mount --make-rshared / && exec /sbin/init")
+
 Done = subprocess.CompletedProcess[str]
 
 
 class Device:
     """A device that runs; commands are run on it as people would type them."""
 
-    def __init__(self, podman: Podman, name: str, card: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        podman: Podman,
+        name: str,
+        card: Path,
+        options: Sequence[str] = (),
+        command: Sequence[str] = SHARED,
+    ) -> None:
         self.name = name
         self._podman = podman
-        podman.start(name, card, *AS_A_MACHINE, *options, command=["/sbin/init"])
+        podman.start(name, card, *AS_A_MACHINE, *options, command=command)
         self._await_boot()
 
     def __repr__(self) -> str:
