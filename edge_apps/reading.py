@@ -130,12 +130,14 @@ def check(reading: Reading) -> Reading:
         _check_text(sensor, value)
     elif abs(value) > INTEGER_MAX:
         raise BadReading(f"value of {sensor}: whole numbers have at most 64 bits")
-    if not 0 <= reading.time_ns <= INTEGER_MAX and reading.time_ns != UNTIMED:
+    if not UNTIMED <= reading.time_ns <= INTEGER_MAX:  # it is the number before the first time
         raise BadReading(f"time of {sensor}: nanoseconds since 1970, up to the year 2262")
     if not 0 <= reading.taken_ns <= INTEGER_MAX:
         raise BadReading(f"taken_ns of {sensor}: nanoseconds since the kernel's start")
     if tags:
-        _check_tags(sensor, tags)
+        texts = "".join(tags.values())
+        if len(texts) > TAG_CHARACTERS_MAX or not texts.isascii():
+            _check_tags(sensor, tags)
     return reading
 
 
@@ -176,15 +178,12 @@ def _check_text(sensor: str, value: str) -> None:
 
 
 def _check_tags(sensor: str, tags: dict[str, str]) -> None:
-    texts = "".join(tags.values())
-    if len(texts) > TAG_CHARACTERS_MAX:
-        for name, text in tags.items():
-            if len(text) > TAG_CHARACTERS_MAX:
-                raise BadReading(
-                    f"tag {name!r} of {sensor}: its value has at most {TAG_CHARACTERS_MAX} "
-                    "characters"
-                )
-    _check_encoding(sensor, texts)
+    for name, text in tags.items():
+        if len(text) > TAG_CHARACTERS_MAX:
+            raise BadReading(
+                f"tag {name!r} of {sensor}: its value has at most {TAG_CHARACTERS_MAX} characters"
+            )
+        _check_encoding(sensor, text)
 
 
 def _check_encoding(sensor: str, text: str) -> None:

@@ -53,14 +53,20 @@ class Arrivals:
         while self._waiting:
             arrivals, self._waiting = self._waiting, []
             try:
-                position = await self._store(
-                    [*chain.from_iterable(each.rows for each in arrivals)],
-                    [*chain.from_iterable(each.readings for each in arrivals)],
-                )
+                position = await self._store(*_together(arrivals))
             except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
                 _fail(arrivals, error)
             else:
                 _tell(arrivals, position)
+
+
+def _together(arrivals: list[Arrival]) -> tuple[list[Row], list[Reading]]:
+    if len(arrivals) == 1:  # which may be large
+        return arrivals[0].rows, arrivals[0].readings
+    return (
+        [*chain.from_iterable(each.rows for each in arrivals)],
+        [*chain.from_iterable(each.readings for each in arrivals)],
+    )
 
 
 def _tell(arrivals: list[Arrival], position: int) -> None:

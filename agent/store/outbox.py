@@ -26,7 +26,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
 
 import msgspec
 
@@ -204,15 +203,14 @@ class Outbox:
                 status=UNHEALTHY,
             )
         self._accepting += len(readings)
+        stored: list[rows.Row] = []
+        timed: list[Reading] = []
         try:
-            prepared = await collect(_prepared(readings, self._timekeeper.now()))
+            await collect(_prepare(readings, self._timekeeper.now(), stored, timed))
         except BaseException:
             self._accepting -= len(readings)
             raise
-        first = await self._arrivals.put(
-            [*chain.from_iterable(stored for _, stored in prepared)],
-            [*chain.from_iterable(timed for timed, _ in prepared)],
-        )
+        first = await self._arrivals.put(stored, timed)
         return Receipt(len(readings), self.id_of(first), self.id_of(first + len(readings) - 1))
 
     async def _store(self, stored: list[rows.Row], readings: list[Reading]) -> int:
@@ -444,14 +442,17 @@ class Outbox:
         self._unrecorded = [each for each in self._unrecorded if each not in gone]
 
 
-def _prepared(
-    readings: Sequence[Reading], now: Moment
-) -> Iterator[tuple[list[Reading], list[rows.Row]]]:
-    """Yield readings, checked and with a time, and how they are stored. Raises BadReading.
+def _prepare(
+    readings: Sequence[Reading], now: Moment, stored: list[rows.Row], timed: list[Reading]
+) -> Iterator[None]:
+    """Add readings to both lists, checked and with a time, in steps. Raises BadReading.
 
     In groups: to look at a clock behind each would cost as much as to check it.
     """
     for start in range(0, len(readings), PREPARED_AT_ONCE):
-        group = readings[start : start + PREPARED_AT_ONCE]
-        timed = [now.timed(check(reading)) for reading in group]
-        yield timed, [rows.row(reading, now.stamp) for reading in timed]
+        group = [
+            now.timed(check(reading)) for reading in readings[start : start + PREPARED_AT_ONCE]
+        ]
+        timed += group
+        stored += [rows.row(reading, now.stamp) for reading in group]
+        yield

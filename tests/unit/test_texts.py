@@ -1,6 +1,7 @@
 """Which texts MQTT carries, and that none of the others passes any door."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from agent.settings import UplinkSettings
 from agent.store import outbox
-from edge_apps.reading import BadReading, Reading, check
+from edge_apps.reading import TAG_CHARACTERS_MAX, BadReading, Reading, check
 from edge_apps.texts import flaw, topic_flaw
 from tests.strict_broker import StrictBroker
 from tests.uplink_rig import rig, run, sent
@@ -160,3 +161,17 @@ def test_settings_that_mqtt_cannot_carry(settings: dict[str, Any], says: str) ->
     with pytest.raises(ValueError, match=says.split()[0]) as caught:
         UplinkSettings(**settings)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [
+        ({"a": "x" * TAG_CHARACTERS_MAX, "b": "y" * TAG_CHARACTERS_MAX}, ""),
+        ({"a": "Gewächshaus", "b": "naïve"}, ""),
+        ({"a": "x", "b": "y" * (TAG_CHARACTERS_MAX + 1)}, "tag 'b' of t: its value has at most"),
+        ({"a": "x", "b": "\udcff"}, "a text is not UTF-8"),
+    ],
+)
+def test_values_of_tags_are_short_texts(tags: dict[str, str], says: str) -> None:
+    with pytest.raises(BadReading, match=says) if says else nullcontext():
+        check(Reading("t", 1, tags=tags))
