@@ -99,6 +99,53 @@ def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
     assert list((elm.directory / "data" / "former").iterdir()), "what it had is set aside"
 
 
+def _owned(agent: AgentProcess) -> dict[str, int]:
+    nodes = agent.must("ring", "-o", "json").json()["nodes"]
+    return {one["name"]: one["partitions"] for one in nodes}
+
+
+def test_a_new_device_takes_the_place_of_a_dead_one(fleet: Fleet) -> None:
+    fleet.form("ash", "birch", "cedar", "elm", toml=LOCAL_TOML)
+    ash, birch, _, elm = fleet.agents.values()
+    fleet.wait_settled(60.0, "all own their share")
+    for n in range(KEYS):
+        birch.must("kv", "put", f"k{n}", f"v{n}")
+    before = _owned(ash)
+    told = ash.must("token", "create", "--node-name", "elm")
+    token = told.stdout.strip()
+    assert "`covey join --replace elm TOKEN`" in told.stderr
+
+    fresh = fleet.add("fresh", toml=LOCAL_TOML)
+    refused = fresh.covey("join", token, "--replace", "elm")
+    assert refused.status == exits.NAME_TAKEN, "it is there"
+    assert "elm" in refused.stderr
+    elm.kill()
+    eventually(ash.states, lambda seen: seen.get("elm") == "dead", 30.0, "elm is dead")
+    eventually(
+        lambda: fresh.covey("join", token, "--replace", "elm"),
+        lambda outcome: outcome.status == exits.YES,
+        60.0,
+        "the same token lets it in now",
+    )
+    del fleet.agents["elm"]
+    fresh.launch()
+    formed = dict.fromkeys(("ash", "birch", "cedar", "elm"), "alive")
+    fleet.wait_states(formed, 30.0, "elm is another device")
+    fleet.wait_settled(60.0, "it has taken over")
+    assert _owned(ash) == before, "its share, and nothing else, moved"
+    assert fresh.me()["name"] == "elm"
+    for n in range(KEYS):
+        assert fresh.must("kv", "get", f"k{n}").stdout.strip() == f"v{n}"
+
+    elm.launch()  # somebody finds the old one, and switches it on
+    await_removed(elm)
+    said = elm.covey("doctor")
+    assert said.status == exits.UNHEALTHY
+    assert "elm was removed from test: its certificate opens nothing" in said.stdout
+    assert ash.states() == formed
+    elm.close()
+
+
 def test_leaving_for_good_frees_the_place_and_the_name(fleet: Fleet) -> None:
     fleet.form("ash", "birch", "cedar", toml=LOCAL_TOML)
     ash, birch, cedar = fleet.agents.values()

@@ -59,12 +59,17 @@ class AgentProcess:
         return [*enter, *self.prefix, str(COVEY), "--dir", str(self.directory), *arguments]
 
     def covey(self, *arguments: str, stdin: str = "", timeout_s: float = GIVE_UP_S) -> Outcome:
-        """Run a command of this agent to its end, on its host, and return what it did."""
+        """Run a command of this agent to its end, on its host, and return what it did.
+
+        The directory is left out of the commands in what it says.
+        """
         done = subprocess.run(
             self._words(*arguments), input=stdin, capture_output=True, text=True, check=False,
             timeout=timeout_s, env=environment(self.directory),
         )  # fmt: skip
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        again = f"covey --dir {self.directory} "
+        stdout, stderr = (text.replace(again, "covey ") for text in (done.stdout, done.stderr))
+        return Outcome(done.returncode, stdout, stderr)
 
     def must(self, *arguments: str, stdin: str = "", timeout_s: float = GIVE_UP_S) -> Outcome:
         """Run a command that has to succeed."""
