@@ -313,8 +313,7 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        mark = RunMark(self.paths.run_mark)
-        self._keeper = Keeper(self._control, mark, self._outrun)
+        self._keeper = Keeper(self._control, mark := RunMark(self.paths.run_mark), self._outrun)
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(starts := await self._control.count_start(), self._rng)
@@ -360,6 +359,7 @@ class Agent:
         streams = self._streams = Streams(self.identity, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self._node, udp, streams, self._records, self.counts)
+        self._keeper.remind(self._node, self.driver.now())
         who, control = self.identity, self._control
         self.allegiance = Allegiance(who, control, network, self.driver)
         opened.push_async_callback(self.allegiance.finish)

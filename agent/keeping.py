@@ -1,20 +1,24 @@
 """Keeps on disk what a node hears of while it runs, and must know after a restart.
 
-A newer registry, and that the others know a later life of this node. Neither is worth ending the
-agent for a full disk: what was not saved is learned again.
+A newer registry, one that shows a fork, and that the others know a later life of this node. None
+is worth ending the agent for a full disk: what was not saved is learned again.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from agent import watched
 from agent.store.control import ControlStore
 from agent.store.run_mark import RunMark
+from gossip.errors import RemoteError
 from gossip.ids import BOOT_RANDOM_BITS
+from gossip.machine import Instant
 from gossip.membership.beliefs import IdentityOutrun
+from gossip.node import Node
 from gossip.state.requests import FORK_REASON, RegistryAdopted, RegistryForked
 
 log = logging.getLogger(__name__)
@@ -41,8 +45,18 @@ class Keeper:
                 self._save(partial(self._control.save_registry, registry.epoch, event.signed))
             case RegistryForked(rival=rival):
                 log.error("%s (another registry, of epoch %d, is signed)", FORK_REASON, rival.epoch)
+                self._save(partial(self._control.save_rival, event.signed))
             case IdentityOutrun(boot=boot):
                 self._save(partial(self._outlive, boot))
+
+    def remind(self, node: Node, now: Instant) -> None:
+        """Show a node what it saw of a fork before it started anew; what has ended since is none.
+
+        It would answer, else, what no other answers, until somebody of the other half is heard.
+        """
+        if (rival := self._control.rival()) is not None:
+            with suppress(RemoteError):  # signed by an authority that was given up since
+                node.adopt_registry(rival, now)
 
     async def finish(self) -> None:
         """Return when all is on disk."""

@@ -46,6 +46,7 @@ PEERS_MAX = 4096
 STARTS_LEAP = 1000
 """How many starts may have been counted since the newest count that is left of a damaged file."""
 
+RIVAL = "rival registry"
 FACTS = Table("facts", ("name", "value", "checksum"))
 PEERS = Table(
     "peers", ("id", "name", "addresses", "seen_at", "checksum"), floats=frozenset({"seen_at"})
@@ -193,6 +194,16 @@ class ControlStore:
         if kept is not None and kept[0] >= epoch:
             return False
         return await self._write(lambda rows: _save_registry(rows, epoch, signed))
+
+    def rival(self) -> bytes | None:
+        """Return the registry that showed last that ours had forked; it may have ended since."""
+        query = "SELECT value FROM facts WHERE name = ?"
+        found = self.database.read(lambda rows: rows.execute(query, (RIVAL,)).fetchone())
+        return bytes(found[0]) if found else None
+
+    async def save_rival(self, signed: bytes) -> None:
+        """Keep the registry that shows a fork: who starts anew serves as little as the others."""
+        await self._write(lambda rows: _set_fact(rows, RIVAL, signed))
 
     def peers(self) -> list[Peer]:
         """Return the peer book, last seen first."""

@@ -1,5 +1,6 @@
 """`covey doctor`, `keys` and `members --watch`: what they print, and how they end."""
 
+import json
 import os
 import pty
 import select
@@ -82,6 +83,44 @@ def test_a_rotation_that_waits_for_the_absent_says_for_whom(
     assert "3/3 removed" in capsys.readouterr().err
     served.agent.keys.refusal = AgentError("no issuer", "start it", exits.UNREACHABLE)
     assert covey(tmp_path, "keys", "rotate") == exits.UNREACHABLE
+
+
+@pytest.mark.parametrize("arguments", [[], ["-o", "json"]], ids=str)
+def test_another_authority_takes_over(
+    served: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert covey(tmp_path, "keys", "rotate", "--authority", "--force", *arguments) == exits.YES
+    told = capsys.readouterr()
+    assert told.err.index("1/2 named") < told.err.index("2/2 removed")
+    registry = served.agent.registry
+    assert (registry.authority_number, registry.overlaps) == (1, False)
+    assert served.agent.keys.ordered == [], "the datagrams' keys stay"
+    if arguments:
+        assert json.loads(told.out)["authority"] == {
+            "number": 1, "overlaps": False, "uncertified": ["ada", "bob"],
+        }  # fmt: skip
+
+
+def test_an_authority_that_waits_for_the_absent_says_for_whom(
+    served: Served,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.cli.keyring.PATIENCE_S", 0.3)
+    assert covey(tmp_path, "keys", "rotate", "--authority") == exits.UNHEALTHY
+    told = capsys.readouterr().err
+    assert "1/2 named" in told
+    assert "stays until these have new certificates: ada, bob" in told
+    assert f"`covey --dir {tmp_path} keys rotate --authority --force`" in told
+    assert covey(tmp_path, "keys", "list") == exits.YES
+    assert "No certificate of the present authority yet: ada, bob" in capsys.readouterr().err
+    assert covey(tmp_path, "keys", "rotate", "--authority", "--force") == exits.YES
+    again = capsys.readouterr().err
+    assert "1/2" not in again, "it was named before"
+    assert "2/2 removed" in again
+    served.agent.allegiance.refusal = AgentError("not here", "there", exits.NOT_PERMITTED)
+    assert covey(tmp_path, "keys", "rotate", "--authority") == exits.NOT_PERMITTED
 
 
 # ---- members ------------------------------------------------------------------------------------

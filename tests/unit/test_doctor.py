@@ -202,6 +202,24 @@ def test_the_certificate_and_its_dates(tmp_path: Path) -> None:
     assert device.certificate(tmp_path / "identity", me.valid_until + 1).status is Status.FAIL
 
 
+@pytest.mark.parametrize(
+    ("uncertified", "overlaps", "status", "said", "hint"),
+    [
+        ((), False, Status.OK, "all have certificates of the present", ""),
+        ((), True, Status.OK, "and all have new certificates", ""),
+        (("bob", "cy"), True, Status.WARN, "of the new one: bob, cy.", "--authority --force"),
+        (("cy",), False, Status.WARN, "open nothing: cy.", "they get new ones"),
+    ],
+)
+def test_who_lacks_a_certificate_of_the_present_authority_is_named(
+    uncertified: tuple[str, ...], overlaps: bool, status: Status, said: str, hint: str
+) -> None:
+    finding = running.authority(uncertified, overlaps=overlaps)
+    assert (finding.id, finding.status) == ("authority", status)
+    assert said in finding.message
+    assert hint in finding.hint
+
+
 def test_a_device_that_was_removed_knows_that_its_certificate_is_good_for_nothing(
     tmp_path: Path,
 ) -> None:

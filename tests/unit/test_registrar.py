@@ -1,10 +1,16 @@
 """Which registry a node follows: catching up, forks, and when an issuer may sign."""
 
+import asyncio
 import random
+from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
+from agent.keeping import Keeper
+from agent.store.control import ControlStore
+from agent.store.run_mark import RunMark
 from gossip.machine import Emit, Instant, SendFrame
 from gossip.state.admitted import SERIAL_BYTES
 from gossip.state.limits import ASK_INTERVAL_S, BEHIND_PATIENCE_S, SETTLE_S
@@ -15,7 +21,7 @@ from gossip.state.post import Post
 from gossip.state.registrar import Registrar, short_mark_of
 from gossip.state.registry import Registry, admit, amend, remove
 from gossip.state.requests import Get, Put, RegistryForked, Rejected
-from tests.unit.state_net import Net, node, registry_of, sign, verify
+from tests.unit.state_net import CLUSTER, Net, node, registry_of, sign, verify
 
 ME, PEER = 1, 2
 
@@ -295,3 +301,31 @@ def test_invented_senders_are_offered_nothing() -> None:
         one.it.heard(stranger, one.it.registry.epoch - 1, 7, 101.0)
     assert one.said() == []
     assert one.heard(chain(base(), 5), 101.0, peer=PEER) != [], "who belongs may show a fork"
+
+
+def test_a_fork_is_known_again_after_a_start(tmp_path: Path) -> None:
+    """Before anybody is heard: else it would answer what no other answers."""
+
+    async def life(signed: bytes, *heard: bytes) -> tuple[bool, bytes]:
+        store = await ControlStore.open(tmp_path / "control.db", CLUSTER, ME)
+        keeper = Keeper(store, RunMark(tmp_path / "running"), lambda: False)
+        post = Post(ME, random.Random(1))
+        it = Registrar(signed, verify, post, 100.0)
+        node = SimpleNamespace(adopt_registry=it.adopt)
+        keeper.remind(node, 100.0)  # type: ignore[arg-type]
+        for each in heard:
+            it.adopt(each, 101.0)
+        for effect in post.drain():
+            if isinstance(effect, Emit):
+                keeper.note(effect.event)
+        await keeper.finish()
+        await store.close()
+        return it.rival is not None, it.signed
+
+    ours, theirs = chain(base(), 4), chain(base(), 5, 6)
+    both = merge(ours, ours.mark, theirs, theirs.mark)
+    assert asyncio.run(life(sign(ours))) == (False, sign(ours))
+    assert asyncio.run(life(sign(ours), sign(theirs))) == (True, sign(ours))
+    assert asyncio.run(life(sign(ours))) == (True, sign(ours)), "nobody has told it"
+    assert asyncio.run(life(sign(ours), sign(both))) == (False, sign(both))
+    assert asyncio.run(life(sign(both))) == (False, sign(both)), "it is mended"

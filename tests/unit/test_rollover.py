@@ -328,6 +328,59 @@ def test_an_issuer_that_is_killed_goes_on(
     assert steps > (12 if keeps else 6), "every step was the last one once"
 
 
+async def _end(folder: Path, covey: KeepingCovey) -> None:
+    """Give the former authority up, as an agent's start does if it comes that far."""
+    who = load_mended(folder / "identity")
+    store = await ControlStore.open(folder / "control.db", who.cluster_id, who.node_id)
+    try:
+        kept = store.registry()
+        assert kept is not None
+        covey.first, covey.who = kept[1], who
+        covey.adopt(kept[1])
+        work = Rollover(who, store, covey)
+        await work._take_over()
+        if covey.registry().overlaps:
+            await work.end()
+    finally:
+        await store.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_end_of_the_overlap_survives_being_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, keeps: bool
+) -> None:
+    from agent.security.identity import found
+
+    steps = 0
+    while True:
+        folder = tmp_path / str(steps)
+        found(folder / "identity", "barn", "pi1")
+        asyncio.run(_roll_over(folder, KeepingCovey()))
+        power, covey = Power(steps), KeepingCovey()
+        covey.keeps = keeps
+        with monkeypatch.context() as patched:
+            for module, name in (
+                (spares, "replace_private"),
+                (spares, "sync_directory"),
+                (ControlStore, "change_registry"),
+                (covey, "adopt"),
+            ):
+                patched.setattr(module, name, power.wrap(getattr(module, name)))
+            with suppress(Killed):
+                asyncio.run(_end(folder, covey))
+        if not power.is_gone:
+            break
+        asyncio.run(_end(folder, KeepingCovey()))
+        again = load_mended(folder / "identity")
+        assert [each.number for each in again.trust.authorities] == [1], steps
+        assert again.authority_private_key()
+        registry = open_registry(again.first_registry(), again.verify)
+        assert (registry.authority_number, registry.overlaps) == (1, False)
+        steps += 1
+    assert steps >= (4 if keeps else 2), "every step was the last one once"
+
+
 def test_whom_to_trust_is_on_the_disk_behind_the_registry_that_says_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with founder(tmp_path) as (made, work):
