@@ -2,8 +2,8 @@
 
 ``getifaddrs`` and the libraries on top of it leave out what decides whether an address is worth
 telling: carrier, the kind of a link, whose port it is, and where the default routes lead. So the
-kernel is asked itself, anew each time. Linux alone; numbers and layouts are those of
-linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
+kernel is asked itself, anew each time; and when that is worth it, it says unasked. Linux alone;
+numbers and layouts are those of linux/rtnetlink.h, linux/if_link.h and linux/if_addr.h.
 """
 
 import ipaddress
@@ -35,6 +35,17 @@ TEMPORARY, FAILED, DEPRECATED, TENTATIVE = 0x01, 0x08, 0x20, 0x40
 ROUTE_INTERFACE, ROUTE_PRIORITY, ROUTE_HOPS, ROUTE_TABLE = 4, 6, 9, 15
 MAIN_TABLE, UNICAST = 254, 1
 TYPE_BITS = 0x3FFF
+
+LINKS_CHANGE, IPV4_ADDRESSES_CHANGE, IPV6_ADDRESSES_CHANGE = 0x1, 0x10, 0x100
+IPV4_ROUTES_CHANGE, IPV6_ROUTES_CHANGE = 0x40, 0x400
+ALL_CHANGES = (
+    LINKS_CHANGE
+    | IPV4_ADDRESSES_CHANGE
+    | IPV6_ADDRESSES_CHANGE
+    | IPV4_ROUTES_CHANGE
+    | IPV6_ROUTES_CHANGE
+)
+NOTICES_READ_MAX = 256
 
 ANSWER_BYTES = 64 * 1024
 ANSWER_WITHIN_S = 2.0
@@ -69,6 +80,58 @@ class LinkAddress(NamedTuple):
     """Whether others may be told of it: nobody else has it, and no router has taken it back."""
     is_temporary: bool
     """Whether it is an IPv6 address that will be replaced soon for privacy's sake (RFC 8981)."""
+
+
+class Notices:
+    """What the kernel tells unasked: that a link, an address or a route has changed.
+
+    What has changed is read anew then: a notice may be lost, and says no more than the answers.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def any(self) -> bool:
+        """Say whether anything may have changed since the last call.
+
+        So it may at the first call, where notices were lost, and where the kernel gives none.
+        """
+        try:
+            if self._socket is None:
+                self._socket = _heeding()
+                return True
+            return _drained(self._socket)
+        except OSError:  # ENOBUFS: some were lost; or there is no file descriptor
+            self.close()
+            return True
+
+    def close(self) -> None:
+        """Listen no more, until asked again."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _heeding() -> socket.socket:
+    """Return a socket on which the kernel tells of changes from now on. Raises OSError."""
+    heeding = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    try:
+        heeding.settimeout(0)
+        heeding.bind((0, ALL_CHANGES))
+    except OSError:
+        heeding.close()
+        raise
+    return heeding
+
+
+def _drained(heeding: socket.socket) -> bool:
+    """Take what was told, and say whether there was any. Raises OSError."""
+    for count in range(NOTICES_READ_MAX):
+        try:
+            heeding.recv(1)  # the rest of a notice goes with its beginning
+        except BlockingIOError:
+            return count > 0
+    return True
 
 
 def read_links() -> list[Link]:

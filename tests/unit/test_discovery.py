@@ -23,6 +23,7 @@ from agent.net.mdns import (
     parse_service,
     service_info,
 )
+from agent.net.netlink import Notices
 from agent.net.peer_book import PeerBook
 from agent.net.seeds import parse_seeds, resolve
 from agent.security.identity import Peer
@@ -244,12 +245,42 @@ def test_addresses_that_change_are_told(monkeypatch: pytest.MonkeyPatch) -> None
         moved = Interface("lo", 1, ("127.0.0.1", "127.0.0.2"))
         finder.discovery._plan = finder.discovery._plan._replace(bind=EVERY)
         monkeypatch.setattr(discovery, "scan", lambda: [moved])
+        monkeypatch.setattr(Notices, "any", lambda _: True)
         there = (Address("127.0.0.1", 7001), Address("127.0.0.2", 7001))
         await eventually(lambda: there in [here.told for here in finder.moved])
         assert [here.told for here in finder.moved].count(there) == 1
         await finder.discovery.stop()
 
     asyncio.run(scenario())
+
+
+def test_while_the_kernel_tells_of_no_change_nothing_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(discovery, "ADDRESSES_S", 0.01)
+    looks = rounds = 0
+
+    def counted() -> list[Interface]:
+        nonlocal looks
+        looks += 1
+        return [Interface("lo", 1, ("127.0.0.1",))]
+
+    def quiet(_: Notices) -> bool:
+        nonlocal rounds
+        rounds += 1
+        return False
+
+    monkeypatch.setattr(discovery, "scan", counted)
+    monkeypatch.setattr(Notices, "any", quiet)
+
+    async def scenario() -> None:
+        finder = Finder(BARN, 1, 7001, mdns=False)
+        await finder.discovery.start()
+        await eventually(lambda: rounds > 20)
+        await finder.discovery.stop()
+
+    asyncio.run(scenario())
+    assert looks == 2, "one by the start and one by the first round"
 
 
 def test_a_look_that_fails_is_counted_and_another_follows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_asking_the_agent_needs_no_runtime(arguments: list[str], tmp_path: Path)
     assert heavy <= {"email", "http.client", "logging", "ssl"}, "http.client brings these along"
 
 
-PREPARED = """
+PREPARED = r"""
 import asyncio, sys
 from pathlib import Path
 from agent.paths import Paths
@@ -107,12 +107,24 @@ async def prepared():
     assert await prepare(paths)
 
 async def started():
+    await lived(is_asked=False)
+
+async def asked():
+    await lived(is_asked=True)
+
+async def lived(is_asked):
     from agent.agent import Agent
     from agent.config import load
+    from agent.stages import Stage
     agent = Agent(load(paths), paths)
     running = asyncio.create_task(agent.run())
-    while not (paths.socket.exists() or running.done()):
+    while not (agent.stage is Stage.MEMBER or running.done()):
         await asyncio.sleep(0.01)
+    if is_asked:
+        reader, writer = await asyncio.open_unix_connection(paths.socket)
+        writer.write(b"GET /api/v1/members HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
     await agent.leave()
     await running
 
@@ -122,9 +134,17 @@ print(*({late!r} & sys.modules.keys()))
 """
 
 
+FOREIGN_KEYS = {"cryptography.x509", "cryptography.hazmat.primitives.serialization"}
+"""What signs certificates, and reads keys of all kinds: some 4 MiB."""
+
+
 def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) -> None:
-    """The API's server, the schema's tool and the broker's client are loaded when asked for."""
-    late = {"sqlite_utils", "uvicorn", "starlette", "paho", "prometheus_client", "edge_apps.sdk"}
+    """The API's server, the schema's tool and the broker's client are loaded when asked for.
+
+    Not even an agent that is asked for its members needs more than the API's server.
+    """
+    never = {"sqlite_utils", "paho", "edge_apps.sdk"} | FOREIGN_KEYS
+    late = never | {"uvicorn", "starlette", "prometheus_client"}
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     (tmp_path / "covey.toml").write_text(
@@ -139,5 +159,6 @@ def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         return set(done.stdout.split())
 
-    assert loaded("prepared") == {"sqlite_utils"}
+    assert loaded("prepared") == {"sqlite_utils"} | FOREIGN_KEYS
     assert loaded("started") == set()
+    assert loaded("asked") == {"uvicorn", "starlette"}

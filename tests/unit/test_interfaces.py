@@ -1,5 +1,6 @@
 """Which of a device's addresses are told: those that lead to it, and not those that all have."""
 
+import errno
 import socket
 import struct
 from collections.abc import Iterable
@@ -203,3 +204,42 @@ def test_what_the_kernel_does_not_say_is_not_invented(cut: int) -> None:
     body = struct.pack("=BxHiII", 0, 1, 5, 0x41, 0) + attribute(3, b"eth0\0") + attribute(4, b"\1")
     found = netlink._link(body + attribute(18, attribute(1, b"veth"))[: max(0, 40 - cut)])
     assert (found.number, found.name, found.mtu_bytes, found.port_of) == (5, "eth0", 0, 0)
+
+
+def test_the_kernel_tells_of_no_change_where_there_was_none() -> None:
+    notices = netlink.Notices()
+    assert notices.any(), "whatever was before, nobody told"
+    asked = [notices.any() for _ in range(100)]
+    assert asked.count(True) <= 50, "other tests may have changed something meanwhile"
+    notices.close()
+
+
+def test_notices_are_taken_all_at_once_and_lost_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    monkeypatch.setattr(netlink, "_heeding", lambda: ours)
+    notices = netlink.Notices()
+    assert [notices.any(), notices.any()] == [True, False]
+    for _ in range(5):
+        kernels.send(b"a notice")
+    assert [notices.any(), notices.any()] == [True, False]
+
+    def lost(_: socket.socket) -> bool:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(netlink, "_drained", lost)
+        assert notices.any()
+    assert ours.fileno() == -1, "begun anew: what is told from now on follows a look"
+    kernels.close()
+
+
+def test_without_a_file_descriptor_everything_may_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left() -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(netlink, "_heeding", none_left)
+    assert netlink.Notices().any()
+    assert netlink.Notices().any()
