@@ -40,6 +40,7 @@ def export_covey(agent: "Agent") -> None:
     gauge("registry_epoch", "Epoch of the registry in force.", lambda: agent.registry.epoch)
     gauge("registry_forked", "1 after a fork.", lambda: float(agent.rival is not None))
     gauge("registry_nodes", "Nodes that belong.", lambda: len(agent.registry.nodes))
+    gauge("registry_absent", "Let in and not heard.", lambda: len(agent.registry.absent))
     gauge(
         "partitions_moving",
         "Partitions on their way to other owners, by stage.",

@@ -22,6 +22,7 @@ from functools import partial
 import msgspec
 
 from agent import exits
+from agent.admission import presence
 from agent.admission.messages import (
     TOKENS_SHOWN_MAX,
     Admission,
@@ -32,7 +33,7 @@ from agent.admission.messages import (
 )
 from agent.admission.proof import check_signed, is_proven, sign_granted
 from agent.admission.terms import Terms, check_place, check_terms
-from agent.admission.tokens import hash_secret, new_token
+from agent.admission.tokens import foreign_token, hash_secret, new_token
 from agent.exits import AgentError
 from agent.notation import counted, format_duration
 from agent.security.identity import Identity, check_name
@@ -191,22 +192,28 @@ class Issuer:
         return granted, fresh
 
     async def advance(self, ready: OwnersReady) -> bytes | None:
-        """Carry partitions on to their next stage; return the signed registry that says so, if any.
+        """Say which partitions go on, and who is there; return the registry that does, if any.
 
         The one it is made from may be newer than the one that ``ready`` is about.
         """
+        news: tuple[Registry, Registry] | None = None
 
         def step(kept: bytes | None) -> NewRegistry:
+            nonlocal news
             signed = kept if kept is not None else self._identity.first_registry()
             payload = SignedRegistry.decode(signed).payload
             current = Registry.decode(payload)
-            following = advance(current, ready.done, ready.epoch)
+            following = advance(current, ready.done, ready.epoch, ready.here, ready.away)
             if following is current:
                 return NewRegistry(current.epoch, signed, self._identity.node_id, is_news=False)
+            news = current, following
             return self._sign(follow(payload, following), self._identity.node_id)
 
         fresh = await self._store.change_registry(step)
-        return fresh.signed if fresh.is_news else None
+        if news is None:
+            return None
+        presence.tell(*news)
+        return fresh.signed
 
     def _check_token(self, admission: Admission) -> None:
         """Raise TokenRefusedError for a token that nobody has: before anything that costs more."""
@@ -245,6 +252,7 @@ class Issuer:
             admission.weight,
             admission.zone,
             serials=(certificates.new_serial(),),
+            absent=True,
         )
 
     def _check_clock(self, theirs_s: float) -> None:
@@ -480,16 +488,6 @@ def name_taken(message: str) -> AgentError:
         message + " Nothing was changed, and the token was not used.",
         hint="Choose another name with --node-name.",
         status=exits.NAME_TAKEN,
-    )
-
-
-def foreign_token() -> AgentError:
-    """Return the refusal of a token that is for another covey."""
-    return AgentError(
-        "this token belongs to another covey than the one that answered; nothing was changed.",
-        hint="Make a token on a member of the covey that this device is to join, or name a member "
-        "of the token's covey with --seed HOST.",
-        status=exits.TOKEN_FOREIGN,
     )
 
 

@@ -21,7 +21,6 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
-from agent.admission.issuing import foreign_token
 from agent.admission.messages import (
     FRAME_BYTES_MAX,
     MEMBER_CODEC,
@@ -33,7 +32,7 @@ from agent.admission.messages import (
 from agent.admission.messages import GUEST_CODEC as SENDING
 from agent.admission.proof import check_signed, prove
 from agent.admission.search import Search
-from agent.admission.tokens import Token, hash_secret, parse_token
+from agent.admission.tokens import Token, foreign_token, hash_secret, parse_token
 from agent.admission.visiting import FOREIGN, visit
 from agent.exits import AgentError
 from agent.net.frames import framed, read_frame

@@ -104,8 +104,12 @@ class Rollover:
                 await self.end()
 
     def awaited(self) -> list[NodeId]:
-        """Return for whose certificates the end of the roll-over waits."""
-        behind = [entry.id for entry in self._covey.registry().uncertified]
+        """Return for whose certificates the end of the roll-over waits.
+
+        Who was let in and never heard may never run; if it does, it asks as one that was away.
+        """
+        uncertified = self._covey.registry().uncertified
+        behind = [entry.id for entry in uncertified if not entry.absent]
         if self._forced_at is None:
             return behind
         if _now() - self._forced_at > FORCE_S:

@@ -91,3 +91,13 @@ def _decode(text: str) -> Token:
 def _check_bytes(parts: bytes) -> bytes:
     """Return what tells a mistyped token from one that the issuer does not know."""
     return hashlib.blake2b(parts, digest_size=CHECK_BYTES, person=b"covey token v1").digest()
+
+
+def foreign_token() -> AgentError:
+    """Return the refusal of a token that is for another covey."""
+    return AgentError(
+        "this token belongs to another covey than the one that answered; nothing was changed.",
+        hint="Make a token on a member of the covey that this device is to join, or name a member "
+        "of the token's covey with --seed HOST.",
+        status=exits.TOKEN_FOREIGN,
+    )

@@ -20,17 +20,20 @@ from gossip.state.admitted import Admitted
 
 N = TypeVar("N", Member, Admitted)
 
-STATES = tuple(state.value for state in MemberState)
+ABSENT = "absent"
+"""No state of a member: a node of the registry that the issuer has not heard."""
+STATES = (*(state.value for state in MemberState), ABSENT)
 
 
 async def list_members(request: Request) -> Response:
-    """Answer with the members, in the order of their ids."""
+    """Answer with the members, in the order of their ids, and with who is let in and absent."""
     agent: AgentFacade = request.app.state.agent
     state = request.query_params.get("state", "")
     if state and state not in STATES:
         raise BadRequest(f"`state={state[:40]}`: no such state", f"known are {', '.join(STATES)}")
     found = [member for member in agent.members if state in ("", member.state.value)]
-    return await listing("members", (describe(agent, member) for member in found))
+    absent = absentees(agent) if state in ("", ABSENT) else []
+    return await listing("members", (describe(agent, member) for member in found), absent=absent)
 
 
 async def show_member(request: Request) -> Response:
@@ -42,6 +45,7 @@ async def show_member(request: Request) -> Response:
     more = {
         "changed_s": round(changed_s, 3),
         "reason": agent.reason_of(found.id),
+        "absent": any(entry.id == found.id for entry in agent.registry.absent),
         "paths": None if found.id == agent.identity.node_id else describe_paths(agent, found),
         "facts": facts,
     }
@@ -52,6 +56,12 @@ def find_member(agent: AgentFacade, wanted: str) -> Member:
     """Return a member by its id or name. Raises AgentError when there is none."""
     if (found := _called(wanted, agent.members)) is not None:
         return found
+    if (entry := _called(wanted, agent.registry.nodes)) is not None:
+        raise AgentError(
+            f"{entry.name} was let in, and was not heard here since the agent started",
+            "is its agent running? `covey members remove` takes out who never comes",
+            NOT_FOUND,
+        )
     names = (member.name for member in agent.members)
     hint = did_you_mean(wanted, names, "`covey members` lists them")
     raise AgentError(f"no member is called {wanted[:80]!r}", hint, NOT_FOUND)
@@ -96,6 +106,11 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
         "clone": [str(address) for address in agent.clones_of(member.id)],
         "impaired": impaired(agent, member),
     }
+
+
+def absentees(agent: AgentFacade) -> list[dict[str, Any]]:
+    """Return who is let in and gets no partitions before it is heard."""
+    return [{"id": format_node_id(n.id), "name": n.name} for n in agent.registry.absent]
 
 
 def roles_of(agent: AgentFacade, member: Member) -> list[str]:

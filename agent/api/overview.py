@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from agent._version import __version__
 from agent.api.facade import AgentFacade
+from agent.api.members import absentees
 from agent.api.registry import issuers
 from agent.config import Config
 from agent.gauges import member_counts, moving_counts
@@ -21,7 +22,7 @@ from agent.stages import Stage
 from gossip.ids import format_cluster_id, format_node_id
 
 NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
-NOTHING_SEEN = dict.fromkeys(("members", "epoch", "issuers", "moving"))
+NOTHING_SEEN = dict.fromkeys(("members", "absent", "epoch", "issuers", "moving"))
 
 
 async def healthz(request: Request) -> Response:
@@ -85,6 +86,7 @@ def _seen(agent: AgentFacade) -> dict[str, Any]:
     """Return how this node takes part."""
     return {
         "members": member_counts(agent),
+        "absent": absentees(agent),
         "epoch": agent.registry.epoch,
         "issuers": issuers(agent),
         "moving": moving_counts(agent.registry),

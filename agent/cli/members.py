@@ -20,10 +20,13 @@ from agent.cli.session import Session, pass_session
 from agent.notation import format_duration
 
 REMOVAL_TIMEOUT_S = 30.0
-STATES = ("alive", "suspect", "asleep", "dead", "left")
+STATES = ("alive", "suspect", "asleep", "dead", "left", "absent")
 
 HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
 SPARE = ("ID",)
+NOTHING_KNOWN: dict[str, Any] = {
+    "state": "absent", "addresses": [], "tags": {}, "self": False, "roles": [], "impaired": [],
+}  # fmt: skip
 PATHS = {
     "udp_out_s": "UDP out",
     "udp_in_s": "UDP in",
@@ -42,7 +45,8 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
     """Show who is there.
 
     The list is this agent's view: each member is alive, suspect (did not answer lately), asleep
-    (it said for how long), dead, or has left.
+    (it said for how long), dead, or has left. Who is absent was let in and never heard: it gets
+    no partitions before it is.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -55,7 +59,7 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
     if output == "json":
         write_json(answer)
         return
-    rows = [row(member) for member in sorted(answer["members"], key=lambda one: one["name"])]
+    rows = [row(one) for one in sorted(everybody(answer), key=lambda one: str(one["name"]))]
     write_table(HEADER, rows, wide=wide, spare=SPARE)
 
 
@@ -130,6 +134,13 @@ def show(session: Session, name: str, output: str) -> None:
     write_facts({**member, "state": state, "since": since, **signs, **_ways(paths), **facts})
 
 
+def everybody(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the members that an agent lists, and behind them those that nobody has heard."""
+    listed = {member["id"] for member in answer["members"]}
+    unheard = [one for one in answer["absent"] if one["id"] not in listed]
+    return [*answer["members"], *({**NOTHING_KNOWN, **one} for one in unheard)]
+
+
 def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
     """Return which ways to the member worked, and when last; nothing for this node itself."""
     if paths is None:
@@ -159,6 +170,8 @@ def _state(member: dict[str, Any]) -> str:
 def _signs(member: dict[str, Any]) -> dict[str, object]:
     """Return what looks wrong with the member, in words."""
     signs: dict[str, object] = {}
+    if member.pop("absent"):
+        signs["partitions"] = "none before the issuer hears it"
     if member.pop("flapping"):
         signs["flapping"] = "comes and goes; most changes are not told"
     if (says := member.pop("calls_itself")) != member["name"]:

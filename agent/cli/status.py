@@ -45,6 +45,8 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     told["up for"] = format_duration(answer["uptime_s"])
     if answer["members"]:
         told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
+        if answer["absent"]:
+            told["let in, not heard"] = ", ".join(one["name"] for one in answer["absent"])
         told["epoch"] = answer["epoch"]
         told["let in by"] = ", ".join(
             f"{one['name']} ({one['state'] or 'never heard'})" for one in answer["issuers"]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from agent.cli.members import HEADER, SPARE, row
+from agent.cli.members import HEADER, SPARE, everybody, row
 from agent.cli.output import (
     is_terminal,
     steer,
@@ -92,13 +92,13 @@ def _same(known: dict[str, Any] | None, member: dict[str, Any]) -> bool:
 def _looks(session: Session, state: str | None) -> Iterator[tuple[Members, str]]:
     """Yield the members once a second, with what keeps us from asking; the first failure raises."""
     client = session.client()
-    found: Members = client.get("/api/v1/members", state=state)["members"]
+    found: Members = everybody(client.get("/api/v1/members", state=state))
     trouble = ""
     while True:
         yield sorted(found, key=lambda one: (str(one["name"]), str(one["id"]))), trouble
         time.sleep(POLL_S)
         try:
-            found = client.get("/api/v1/members", state=state)["members"]
+            found = everybody(client.get("/api/v1/members", state=state))
             trouble = ""
         except AgentUnreachable as error:
             trouble = error.message

@@ -17,7 +17,8 @@ def examine(
 ) -> list[Finding]:
     """Return all that there is to say; ``knocking`` are strangers of the last hour."""
     removed = {gone.id: gone.name for gone in registry.removed}
-    return [fork(rival), issuers(registry, live), strangers(knocking, removed)]
+    absent = [entry.name for entry in registry.absent]
+    return [fork(rival), issuers(registry, live), absentees(absent), strangers(knocking, removed)]
 
 
 def fork(rival: Registry | None) -> Finding:
@@ -42,6 +43,18 @@ def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
         "removed, and no partition goes to other owners. Everything else goes on.",
         f"start {names}; if it has left, type `covey join` there; if it is lost, restore its "
         "backup.",
+    )
+
+
+def absentees(names: Sequence[str]) -> Finding:
+    """Name those who were let in and are not there."""
+    if not names:
+        return ok("absent", "everybody who was let in has been heard.")
+    return warn(
+        "absent",
+        f"let in and not heard: {', '.join(names)}. They own no partitions, and nothing waits for "
+        "them.",
+        "Start their agents; who never comes is taken out with `covey members remove`.",
     )
 
 

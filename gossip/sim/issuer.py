@@ -50,7 +50,8 @@ class Issuer:
 
     def advance(self, ready: OwnersReady) -> bool:
         """Carry partitions on to their next stage; tell whether there were any."""
-        before, self._newest = self.newest, advance(self.newest, ready.done, ready.epoch)
+        before = self.newest
+        self._newest = advance(before, ready.done, ready.epoch, ready.here, ready.away)
         return self.newest is not before
 
     def signed(self) -> bytes:

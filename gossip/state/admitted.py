@@ -42,6 +42,8 @@ class Admitted(msgspec.Struct, frozen=True, array_like=True):
     """Of its certificates, newest first."""
     authority: Annotated[int, msgspec.Meta(ge=0)] = 0
     """The number of the authority that signed the newest (``succession.py``)."""
+    absent: bool = False
+    """Whether it gets no partitions, since the issuer has not heard it (``presence.py``)."""
 
     @property
     def is_issuer(self) -> bool:

@@ -79,7 +79,14 @@ REPORT_INTERVAL_S = 2.0
 ADVANCE_INTERVAL_S = 1.0
 """Between two registries that only carry partitions on to their next stage."""
 
+PRESENCE_LOOK_S = 60.0
+PRESENCE_LOOKS_MAX = 10
+"""So often the issuer looks in vain for one that owns nothing: ten minutes."""
+PRESENCE_INTERVAL_S = 20.0
+"""How often such a one says that it is there."""
+
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S
+assert PRESENCE_INTERVAL_S * 2 < PRESENCE_LOOK_S, "a look is not in vain for one lost frame"
 assert LEASE_RENEWAL_S * 2 < LEASE_S, "a lease survives one lost renewal"
 assert SCAN_PARTITION_ENTRIES <= PAGE_ENTRIES_MAX

@@ -64,9 +64,12 @@ def _nodes(ours: Registry, theirs: Registry, gone: set[NodeId]) -> tuple[Admitte
 
 
 def _known_by_both(node: Admitted, other: Mapping[NodeId, Admitted]) -> Admitted:
-    """Keep the certificates that either half has signed last."""
-    serials = dict.fromkeys((*node.serials[:1], *other.get(node.id, node).serials[:1]))
-    return msgspec.structs.replace(node, serials=tuple(serials)[:SERIALS_MAX])
+    """Keep the certificates that either half has signed last; who was heard by one is present."""
+    theirs = other.get(node.id, node)
+    serials = dict.fromkeys((*node.serials[:1], *theirs.serials[:1]))
+    return msgspec.structs.replace(
+        node, serials=tuple(serials)[:SERIALS_MAX], absent=node.absent and theirs.absent
+    )
 
 
 def _with_names_of_their_own(nodes: Iterable[Admitted]) -> Iterable[Admitted]:

@@ -13,7 +13,7 @@ log::
 
 "Needs" means a majority of that set, whatever the other one says (Raft's joint consensus). Why no
 acknowledged write is missed in between: docs/adr/0025-pending-owners.md. While they copy, the new
-ones have no say, so a device that was admitted and never ran stops nobody; and up to that point a
+ones have no say, so a device that ends before it has anything stops nobody; and up to that point a
 target may change as often as nodes come and go, without a step back for those that stay in it.
 
 A node that was removed still counts in the size of its set: its silence is no consent. Only of
@@ -154,7 +154,10 @@ class Ownership(msgspec.Struct, frozen=True, array_like=True):
         return ready.issuperset(self.newcomers) and len(ready) >= majority(self.pending)
 
     def without(self, members: Collection[NodeId], epoch: int) -> "Ownership":
-        """Let go of those that are no members any more, as far as that is safe now."""
+        """Let go of those that are no members any more, as far as that is safe now.
+
+        Also of those pending that are absent: ``members`` are then those who are present.
+        """
         if self.stage is Stage.LEAVING:
             return self
         owners = _evened(self.owners, members)
@@ -164,6 +167,7 @@ class Ownership(msgspec.Struct, frozen=True, array_like=True):
         if stays and self.stage is not Stage.COPYING:
             return msgspec.structs.replace(self, owners=owners, since=epoch, **_again(self, epoch))
         pending = tuple(node for node in self.pending if node in members)
+        pending = () if set(pending) == set(owners) else pending
         return Ownership(owners, epoch, self.owners_since, pending)
 
     def is_loss(self, members: Collection[NodeId]) -> bool:

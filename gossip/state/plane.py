@@ -304,6 +304,7 @@ class StatePlane:
         if not self._belongs(message, peer):
             self.counts["frames_dropped/not_admitted"] += 1
             return
+        self.progress.heard(peer, now)
         if self.replica.is_held_back and isinstance(message, SAVED):
             self.counts["frames_dropped/held_back"] += 1
             if isinstance(message, m.Question):

@@ -5,8 +5,12 @@ the registry of its epoch. It is told again every few seconds until that registr
 another one, so a lost frame, or an issuer that was away, costs time alone. Nothing of it is kept on
 a disk: an issuer that starts anew is told again.
 
+Who is absent, or owns nothing, reports also when it has done nothing: by that it is heard
+(``presence.py``).
+
 An issuer that has heard enough of a partition says ``OwnersReady``, once a second at most, with all
-that is ready then; the runtime signs the next registry (``registry.advance``).
+that is ready then, and who came or stays away; the runtime signs the next registry
+(``registry.advance``). So a hundred devices that start at once make one registry, not a hundred.
 """
 
 from collections import defaultdict
@@ -14,10 +18,16 @@ from collections import defaultdict
 from gossip.ids import NodeId
 from gossip.machine import Instant
 from gossip.state.handover import Handover
-from gossip.state.limits import ADVANCE_INTERVAL_S, REPORT_DELAY_S, REPORT_INTERVAL_S
+from gossip.state.limits import (
+    ADVANCE_INTERVAL_S,
+    PRESENCE_INTERVAL_S,
+    REPORT_DELAY_S,
+    REPORT_INTERVAL_S,
+)
 from gossip.state.messages import Reached
 from gossip.state.ownership import Stage
 from gossip.state.post import Post
+from gossip.state.presence import Presence
 from gossip.state.registrar import Registrar
 from gossip.state.replica import Replica
 from gossip.state.requests import OwnersReady
@@ -33,6 +43,8 @@ class Progress:
         self._registrar = registrar
         self._handover = handover
         self._post = post
+        self._presence = Presence()
+        self._is_absent = self._has_to_be_heard = False
         self._told: set[int] = set()
         self._tell_at: Instant | None = None
         self._reached: defaultdict[int, set[NodeId]] = defaultdict(set)
@@ -46,10 +58,19 @@ class Progress:
         for partition in changed:
             self._reached.pop(partition, None)
         self._told.clear()
+        self._heed_presence(now)
         self._advance_at = None
         self._advanced_at = now
         self._look(now)
         self._consider(now)
+
+    def _heed_presence(self, now: Instant) -> None:
+        registry, me = self._registrar.registry, self._post.me
+        if self._is_issuer():
+            self._presence.adopted(registry, now)
+        entry = registry.node(me)
+        self._is_absent = entry is not None and entry.absent
+        self._has_to_be_heard = self._is_absent or me in registry.idle
 
     def look(self, now: Instant) -> None:
         """See whether there is something new to tell."""
@@ -58,7 +79,7 @@ class Progress:
 
     def _look(self, now: Instant) -> None:
         due = now + REPORT_DELAY_S
-        if self._to_tell():
+        if self._has_to_be_heard or self._to_tell():
             self._tell_at = due if self._tell_at is None else min(due, self._tell_at)
 
     def _to_tell(self) -> list[int]:
@@ -69,17 +90,24 @@ class Progress:
     def _tell(self, now: Instant) -> None:
         partitions = self._to_tell()
         self._told = set(self._handover.done)
-        self._tell_at = now + REPORT_INTERVAL_S if partitions else None
-        if not partitions:
+        self._tell_at = None
+        if not partitions and not self._has_to_be_heard:
             return
+        is_acted_upon = partitions or self._is_absent
+        self._tell_at = now + (REPORT_INTERVAL_S if is_acted_upon else PRESENCE_INTERVAL_S)
         registry = self._registrar.registry
-        token = max(map(self._replica.token, partitions))
+        token = max(map(self._replica.token, partitions), default=0)
         report = Reached(registry.epoch, tuple(partitions))
         for node in registry.nodes:
             if node.is_issuer:
                 self._post.send(report, node.id, token)
 
     # Gathering
+
+    def heard(self, peer: NodeId, now: Instant) -> None:
+        """A frame of a member came, whatever it says."""
+        if self._presence.heard(peer):
+            self._consider(now)
 
     def reached(self, message: Reached, peer: NodeId, now: Instant) -> None:
         """A node has done its part of these partitions."""
@@ -102,8 +130,11 @@ class Progress:
         }
 
     def _consider(self, now: Instant) -> None:
-        if self._advance_at is None and self._is_issuer() and self._ready():
+        if self._advance_at is None and self._is_issuer() and self._is_news():
             self._advance_at = max(now + REPORT_DELAY_S, self._advanced_at + ADVANCE_INTERVAL_S)
+
+    def _is_news(self) -> bool:
+        return bool(self._presence.here or self._presence.away or self._ready())
 
     def _is_issuer(self) -> bool:
         entry = self._registrar.registry.node(self._post.me)
@@ -113,15 +144,18 @@ class Progress:
         """Tell, or say what is ready, when it is time."""
         if self._tell_at is not None and now >= self._tell_at:
             self._tell(now)
+        if self._presence.wake(now):
+            self._consider(now)
         if self._advance_at is not None and now >= self._advance_at:
             self._advance_at = None
-            ready = self._ready()
-            if ready and self._is_issuer():
-                self._post.emit(OwnersReady(self._registrar.registry.epoch, ready))
+            if self._is_news() and self._is_issuer():
+                epoch, presence = self._registrar.registry.epoch, self._presence
+                ready = OwnersReady(epoch, self._ready(), presence.here, presence.away)
+                self._post.emit(ready)
                 # If nothing comes of it, say it again.
                 self._advance_at = now + REPORT_INTERVAL_S
 
     def deadline(self) -> Instant | None:
         """Return when to tell, or to go on."""
-        dues = [due for due in (self._tell_at, self._advance_at) if due is not None]
-        return min(dues, default=None)
+        dues = self._tell_at, self._advance_at, self._presence.deadline()
+        return min((due for due in dues if due is not None), default=None)

@@ -8,9 +8,10 @@ the membership's view of who is up: a wrong rumour costs time, not data.
 Each registry names those before it (``lineage.py``): two of one epoch with other bytes, or one
 whose predecessors are not ours, prove that the issuer's past was set back.
 
-``table[p]`` says who owns partition p, and who is to follow them (``ownership.py``). Each function
-below takes a registry and returns the next one; none knows how it comes to be signed and told, so
-that a log can carry these steps as well as an issuer.
+``table[p]`` says who owns partition p, and who is to follow them (``ownership.py``). Who was never
+heard is passed over there (``presence.py``). Each function below takes a registry and returns the
+next one; none knows how it comes to be signed and told, so that a log can carry these steps as well
+as an issuer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from gossip.state.succession import (
 
 REMOVED_MAX = 256
 """So many of those that were removed are remembered; those removed last."""
+
+NOBODY: frozenset[NodeId] = frozenset()
 
 Verify = Callable[[bytes, bytes], bool]
 """(payload, signature) -> whether the covey's issuer signed it."""
@@ -161,6 +164,21 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     def owners(self) -> tuple[Owners, ...]:
         """The owners of each partition."""
         return tuple(ownership.owners for ownership in self.table)
+
+    @property
+    def absent(self) -> tuple[Admitted, ...]:
+        """Those who get no partitions before they are heard."""
+        return tuple(each for each in self.nodes if each.absent)
+
+    @property
+    def idle(self) -> frozenset[NodeId]:
+        """Those who own nothing and are not absent; no issuer, for it need not hear itself."""
+        owning = _owning(self.table)
+        return frozenset(
+            each.id
+            for each in self.nodes
+            if each.id not in owning and not (each.absent or each.is_issuer)
+        )
 
     @property
     def is_settled(self) -> bool:
@@ -307,14 +325,16 @@ def replace(registry: Registry, gone: NodeId, node: Admitted) -> Registry:
     """Return the next registry, in which this node has the place of one that is gone.
 
     It takes over its name, weight and zone, so that nothing moves but the partitions of that one.
-    Raises UnknownNode, and WouldLose where ``remove`` does.
+    For that it is taken to be present from the first. Raises UnknownNode, and WouldLose where
+    ``remove`` does.
     """
     leaver = registry.node(gone)
     if leaver is None:
         raise UnknownNode(f"no node {gone:016x} belongs to this covey")
     if lossy := losses(registry, gone):
         raise WouldLose(leaver.name, lossy, registry.partitions)
-    entry = msgspec.structs.replace(node, name=leaver.name, weight=leaver.weight, zone=leaver.zone)
+    place = {"name": leaver.name, "weight": leaver.weight, "zone": leaver.zone}
+    entry = msgspec.structs.replace(node, **place, absent=False)
     others = tuple(each for each in registry.nodes if each.id != gone)
     targets = [
         tuple(entry.id if owner == gone else owner for owner in ownership.target)
@@ -331,22 +351,36 @@ def losses(registry: Registry, node: NodeId) -> tuple[int, ...]:
     return tuple(p for p, ownership in enumerate(registry.table) if ownership.is_loss(left))
 
 
-def advance(registry: Registry, done: Mapping[int, frozenset[NodeId]], epoch: int) -> Registry:
+def advance(
+    registry: Registry,
+    done: Mapping[int, frozenset[NodeId]],
+    epoch: int,
+    here: frozenset[NodeId] = NOBODY,
+    away: frozenset[NodeId] = NOBODY,
+) -> Registry:
     """Return the next registry, in which partitions that are ready for it are a stage further.
 
     ``done[p]`` names the nodes that have done what the stage of p asks of them, as of the registry
-    of ``epoch``; what has changed since then is left alone. Returns the same one if nothing is
-    ready.
+    of ``epoch``; what has changed since then is left alone. Who is ``here`` is absent no more, and
+    idle ones that are ``away`` are. Returns the same one if there is no news.
     """
     members, next_epoch = frozenset(registry.ids()), registry.epoch + 1
-    nobody: frozenset[NodeId] = frozenset()
     table = tuple(
-        ownership.advanced(done.get(p, nobody), members, next_epoch)
+        ownership.advanced(done.get(p, NOBODY), members, next_epoch)
         if ownership.since <= epoch
         else ownership
         for p, ownership in enumerate(registry.table)
     )
-    return registry if table == registry.table else following(registry, registry.nodes, table)
+    lost = away & registry.idle - here
+    nodes = tuple(
+        msgspec.structs.replace(
+            each, absent=each.id in lost or (each.absent and each.id not in here)
+        )
+        for each in registry.nodes
+    )
+    if table == registry.table and nodes == registry.nodes:
+        return registry
+    return following(registry, nodes, table)
 
 
 def following(
@@ -358,25 +392,51 @@ def following(
     """Return the registry of the next epoch: who is gone is let go of, targets are set anew.
 
     As little as possible moves from the ``targets``, which are those of the table by default.
+    Who owns something is not absent, whatever its entry says. The others that are get nothing, and
+    what was joining with one of them goes a step back without it, as when it is removed.
     """
     epoch, members = registry.epoch + 1, frozenset(node.id for node in nodes)
-    before = targets or [ownership.target for ownership in table or registry.table]
-    targets = assign(before, nodes, registry.partitions, registry.replicas)
+    table = table or registry.table
+    before = targets or [ownership.target for ownership in table]
+    nodes = _owners_present(nodes, table)
+    placed = [node for node in nodes if not node.absent] or nodes
+    present = frozenset(node.id for node in placed)
+    targets = assign(before, placed, registry.partitions, registry.replicas)
+    table = tuple(
+        _step(ownership, members, present, target, epoch)
+        for ownership, target in zip(table, targets, strict=True)
+    )
     return msgspec.structs.replace(
         registry,
         epoch=epoch,
-        nodes=nodes,
-        table=tuple(
-            _step(ownership, members, target, epoch)
-            for ownership, target in zip(table or registry.table, targets, strict=True)
-        ),
+        nodes=_owners_present(nodes, table),
+        table=table,
         lineage=(registry.mark, *registry.lineage)[:LINEAGE_MAX],
     )
 
 
+def _owners_present(
+    nodes: tuple[Admitted, ...], table: tuple[Ownership, ...]
+) -> tuple[Admitted, ...]:
+    owning = _owning(table)
+    return tuple(
+        msgspec.structs.replace(node, absent=False) if node.absent and node.id in owning else node
+        for node in nodes
+    )
+
+
+def _owning(table: tuple[Ownership, ...]) -> set[NodeId]:
+    """Return who owns something, or answers for it already."""
+    return {node for ownership in table for node in (*ownership.owners, *ownership.readers)}
+
+
 def _step(
-    ownership: Ownership, members: frozenset[NodeId], target: Owners, epoch: int
+    ownership: Ownership,
+    members: frozenset[NodeId],
+    present: frozenset[NodeId],
+    target: Owners,
+    epoch: int,
 ) -> Ownership:
     if ownership.is_loss(members):
         ownership = ownership.rescued(members, target, epoch)
-    return ownership.without(members, epoch).aimed_at(target, epoch)
+    return ownership.without(present, epoch).aimed_at(target, epoch)

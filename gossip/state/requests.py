@@ -175,6 +175,10 @@ class OwnersReady(msgspec.Struct, frozen=True):
 
     epoch: int
     done: dict[int, frozenset[NodeId]]
+    here: frozenset[NodeId] = frozenset()
+    """Absent ones that were heard: they get their share."""
+    away: frozenset[NodeId] = frozenset()
+    """Those who own nothing, and were not heard for a time."""
 
 
 class RegistryAdopted(msgspec.Struct, frozen=True):

@@ -170,7 +170,7 @@ def test_three_nodes_form_a_covey_by_token_and_mdns_alone(tmp_path: Path) -> Non
                 nodes.append(await opened.enter_async_context(running(who)))
             everybody = {"pi1", "pi2", "pi3"}
             await eventually(lambda: all(each.alive() == everybody for each in nodes))
-            await eventually(lambda: all(each.epoch() == 3 for each in nodes))
+            await eventually(lambda: all(each.epoch() >= 3 for each in nodes))
             # a key put on one is read on another
             put = await nodes[1].driver.request(Put("greeting", b"hello"))
             assert isinstance(put, PutResult)
@@ -197,7 +197,7 @@ def test_a_member_that_cannot_issue_lets_others_in_through_one_that_can(tmp_path
             relayed = await two.desk.create_token(Terms(3600, 1))
             seed = f"127.0.0.1:{two.port}"
             await join(relayed, tmp_path / "c" / "identity", "pi3", seeds=[seed], mdns=False)
-            await eventually(lambda: one.epoch() == two.epoch() == 4)
+            await eventually(lambda: one.epoch() == two.epoch() >= 4)
             names = [node.name for node in two.node.state.registry.nodes]
             assert names == ["pi1", "pi2", "pi3"]
 

@@ -1,17 +1,19 @@
 """Whole state planes while their owners change in the midst of everything, and a witness.
 
 A schedule is decided by its seed. In its first part devices come and go at any moment, also within
-a tenth of a second and inside unfinished hand-overs; processes crash, the power fails and takes
-with it what the disk had not synced; links are cut, stall, and bring old frames once more; the
-issuer is away. Then comes peace. The witness hears of every commit, so that it knows which write
-was meant to replace which, and demands:
+a tenth of a second and inside unfinished hand-overs; some are admitted and run late, or never;
+processes crash, the power fails and takes with it what the disk had not synced; links are cut,
+stall, and bring old frames once more; the issuer is away. Then comes peace. The witness hears of
+every commit, so that it knows which write was meant to replace which, and demands:
 
 * a quorum read sees every write that was acknowledged, and every version that a quorum read
   returned, before it began, or what replaced them; and nothing that was replaced by then;
 * what was acknowledged can be read whenever most of its owners are up and reach each other;
 * in peace each partition comes to its owners, all of them agree, every acknowledged write is there
   or was replaced, nothing is back that an acknowledged write or delete replaced, every request
-  ends, and nobody is left with keys that are not its own.
+  ends, and nobody is left with keys that are not its own;
+* who runs in peace is present, and who never runs, or ended before it owned anything, keeps nobody
+  waiting. Nobody who owns something is absent, ever.
 
 What is not promised is not asked for: the power fails on one device at a time, and nobody is
 removed before the one on which it failed has compared its copy again.
@@ -26,10 +28,11 @@ from gossip.ids import NodeId
 from gossip.machine import Persist
 from gossip.sim.disk import Disk, others_have_all_of
 from gossip.state.dots import Dot
+from gossip.state.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
 from gossip.state.messages import CODEC, Forward
 from gossip.state.records import KeyState, decode_context
 from gossip.state.registry import WouldLose, admit, remove
-from gossip.state.requests import Delete, Get, GetResult, Put, PutResult
+from gossip.state.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
 from tests.unit.state_net import FIRST, Net, node, registry_of
 
 Named = tuple[str, Dot]
@@ -42,6 +45,8 @@ PAUSES_S = [0.0005, 0.003, 0.02, 0.05, 0.1, 0.3, 1.0, 4.0]
 CALM_S = 20.0
 AGAIN_S = [0.05, 0.5, 3.0, 9.0]
 PEACE_S = 180.0
+LONG_S = PRESENCE_LOOK_S * (PRESENCE_LOOKS_MAX + 3)
+"""Until the issuer has given up who was to own its first partitions, and others got them."""
 LOOK_S = 3.0
 
 MUST_HAPPEN = (
@@ -50,7 +55,8 @@ MUST_HAPPEN = (
     "repairs/keys", "schedule/joined within a hand-over", "schedule/removed within a hand-over",
     "schedule/removal refused", "schedule/loss accepted", "schedule/batches lost",
     "schedule/frames again", "schedule/issuer away within a hand-over", "schedule/read in calm",
-    "schedule/writes acknowledged",
+    "schedule/writes acknowledged", "schedule/ran late", "schedule/newcomer given up",
+    "schedule/never ran", "schedule/ended before it owned anything",
 )  # fmt: skip
 
 
@@ -146,7 +152,7 @@ class Trouble(Net):
             *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
             self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
             self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
-            *[self.part] * 4,
+            *[self.part] * 4, self.wait_long,
         ]  # fmt: skip
         for _ in range(steps):
             self.trouble_rng.choice(actions)()
@@ -218,6 +224,7 @@ class Trouble(Net):
         if self.down:
             who = self.trouble_rng.choice(sorted(self.down))
             self.down.discard(who)
+            self.counts["schedule/ran late"] += self.lives[who] == 0
             self.start(who, self.kept[who])
 
     def blackout(self) -> None:
@@ -266,7 +273,7 @@ class Trouble(Net):
                 return
             self.counts["schedule/joined within a hand-over"] += not self.registry.is_settled
             self.newest += 1
-            registry = admit(self.registry, node(self.newest))
+            registry = admit(self.registry, node(self.newest, absent=True))
             if self.trouble_rng.random() < 0.8:
                 self.start(self.newest, registry)
             else:  # it was admitted, and does not run yet
@@ -312,6 +319,15 @@ class Trouble(Net):
                 request.deletes = False
         self.meant_by = {name: by for name, by in self.meant_by.items() if name[0] not in lost}
 
+    def wait_long(self) -> None:
+        """Let so much time pass that the issuer gives up newcomers that are off."""
+        if self.trouble_rng.random() < 0.2:
+            self.run(LONG_S)
+
+    def advance(self, number: NodeId, ready: OwnersReady) -> None:
+        self.counts["schedule/newcomer given up"] += len(ready.away)
+        super().advance(number, ready)
+
     def calm(self) -> None:
         """Whenever most of the owners are up and reach each other, there is an answer."""
         self.heal()
@@ -336,6 +352,8 @@ class Trouble(Net):
     # Judging
 
     def judge(self) -> None:
+        if owning := self.owning().intersection(each.id for each in self.registry.absent):
+            raise Violation(f"{owning} own something and are absent")
         for name in [n for n in self.open if n in self.results]:
             request, result = self.open.pop(name), self.results[name]
             if isinstance(result, GetResult) and result.outcome == "ok":
@@ -362,18 +380,19 @@ class Trouble(Net):
     def peace(self) -> None:
         self.heal()
         self.delay_s, self.save_s = (lambda _a, _b: 0.001), (lambda _who: 0.002)
-        for number in sorted(self.down):
+        for number in sorted(self.down - self.never_back()):
             self.start(number, self.kept[number])
-        self.down.clear()
+            self.down.discard(number)
         self.adopt(self.registry)
         for number in self.planes:
             for other in self.planes:
                 self.planes[number].peer_alive(other, self.now)
             self.settle(number)
         self.run(AGAIN_S[-1])  # the last old frame has come
-        until = self.now + PEACE_S
+        until = self.now + PEACE_S + (LONG_S if self.down else 0.0)
         while self.now < until and not self.is_at_rest():
             self.run(LOOK_S)
+            self.bring_back_owners()
         self.run(LOOK_S)
         self.judge()
         for number, plane in self.planes.items():
@@ -382,8 +401,31 @@ class Trouble(Net):
                 raise Violation(f"node {number} has unfinished hand-overs")
             if plane.pending():
                 raise Violation(f"node {number} has requests under way in peace")
+        if ignored := [each.id for each in self.registry.absent if each.id in self.planes]:
+            raise Violation(f"{ignored} run in peace, and get nothing")
         for key in KEYS:
             self.agree(key)
+
+    def never_back(self) -> set[NodeId]:
+        """Choose some of those that own nothing, to stay off for ever."""
+        able = self.down - self.owning()
+        gone = {each for each in sorted(able) if self.trouble_rng.random() < 0.5}
+        never = {each for each in gone if self.lives[each] == 0}
+        self.counts["schedule/never ran"] += len(never)
+        self.counts["schedule/ended before it owned anything"] += len(
+            [each for each in gone & self.registry.idle if self.lives[each]]
+        )
+        return gone
+
+    def owning(self) -> set[NodeId]:
+        """Return who owns something, or answers for it."""
+        return {n for each in self.registry.table for n in (*each.owners, *each.readers)}
+
+    def bring_back_owners(self) -> None:
+        """Start those that were complete when they ended, and own something only now."""
+        for number in sorted(self.down & self.owning()):
+            self.down.discard(number)
+            self.start(number, self.kept[number])
 
     def is_at_rest(self) -> bool:
         return all(
@@ -402,7 +444,7 @@ class Trouble(Net):
         partition = self.registry.partition_of(key)
         for number, storage in self.storages.items():
             record = storage.load(partition, key)
-            if record and record.live and number not in held:
+            if record and record.live and number not in held and number not in self.down:
                 raise Violation(f"{number} keeps {key} without owning it")
         live = {(key, dot) for dot in next(iter(held.values()))}
         acked = {name for name in self.acked if name[0] == key}

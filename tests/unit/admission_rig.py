@@ -25,6 +25,7 @@ from gossip.ids import NodeId
 from gossip.machine import Address
 from gossip.state.admitted import Admitted
 from gossip.state.registry import Registry, SignedRegistry
+from gossip.state.requests import OwnersReady
 from gossip.state.succession import Succession
 
 
@@ -97,6 +98,13 @@ class Member:
         self.listener = Listener(
             sockets.stream, context, identity.cluster_id, identity.node_id, self.counts
         )
+
+    async def hear(self, *nodes: NodeId) -> None:
+        """Sign, as an issuer does, that these were heard."""
+        assert self.desk._issuer is not None, "an issuer signs"
+        ready = OwnersReady(self.covey.registry().epoch, {}, here=frozenset(nodes))
+        if (signed := await self.desk._issuer.advance(ready)) is not None:
+            self.covey.adopt(signed)
 
     async def join(
         self,

@@ -38,9 +38,9 @@ def sign(registry: Registry) -> bytes:
     return SignedRegistry(registry.encode(), SIGNATURE).encode()
 
 
-def node(number: int, zone: str = "", weight: float = 1.0) -> Admitted:
+def node(number: int, zone: str = "", weight: float = 1.0, *, absent: bool = False) -> Admitted:
     roles = (ISSUER,) if number == FIRST else ()
-    return Admitted(number, f"node-{number}", weight=weight, zone=zone, roles=roles)
+    return Admitted(number, f"node-{number}", weight=weight, zone=zone, roles=roles, absent=absent)
 
 
 def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) -> Registry:
@@ -135,7 +135,7 @@ class Net:
 
     def advance(self, number: NodeId, ready: OwnersReady) -> None:
         """Sign the next registry, as the runtime of the issuer does, and have it told."""
-        self.registry = advance(self.registry, ready.done, ready.epoch)
+        self.registry = advance(self.registry, ready.done, ready.epoch, ready.here, ready.away)
         self.planes[number].adopt(sign(self.registry), self.now, announce=True)
         self.settle(number)
 

@@ -14,10 +14,11 @@ from agent import exits
 from agent.admission.terms import Terms
 from agent.exits import UNHEALTHY, AgentError
 from gossip.ids import format_node_id
-from gossip.state.registry import remove
+from gossip.state.admitted import Admitted
+from gossip.state.registry import admit, remove
 from gossip.state.requests import Value, WatchEvent
 from tests.unit.command_line import Covey, feed
-from tests.unit.fake_agent import ME, OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
+from tests.unit.fake_agent import GONE, ME, OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,28 @@ def test_members_are_tab_separated_in_a_pipe(served: Served, covey: Covey) -> No
 def test_members_as_json_and_by_state(served: Served, covey: Covey) -> None:
     members = covey("members", "--state", "suspect", "-o", "json").json()["members"]
     assert [member["name"] for member in members] == ["bob"]
+
+
+def test_who_was_let_in_and_not_heard_is_shown(served: Served, covey: Covey) -> None:
+    assert "not heard" not in covey("status").stdout
+    registry = admit(served.agent.registry, Admitted(0xE, "eve", absent=True))
+    served.agent.registry = admit(registry, Admitted(GONE, "cy", absent=True))
+    lines = [line.split("\t") for line in covey("members").stdout.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["ada", "alive"], ["bob", "suspect"], ["cy", "dead"], ["eve", "absent"],
+    ]  # fmt: skip
+    assert lines[3][4] == f"{0xE:016x}"
+    assert covey("members", "--state", "absent").stdout.count("\n") == 2
+    assert "absent" not in covey("members", "--state", "dead").stdout
+    told = covey("members", "-o", "json").json()
+    assert [one["name"] for one in told["absent"]] == ["eve", "cy"]
+    assert len(told["members"]) == 3
+    assert "let in, not heard\teve, cy\n" in covey("status").stdout
+    assert "partitions\tnone before the issuer hears it\n" in covey("members", "show", "cy").stdout
+    assert "partitions" not in covey("members", "show", "bob").stdout
+    refused = covey("members", "show", "eve")
+    assert refused.status == exits.NOT_FOUND
+    assert "eve was let in, and was not heard here" in refused.stderr
 
 
 def test_one_member(served: Served, covey: Covey) -> None:

@@ -38,6 +38,14 @@ def test_the_doctor_says_of_a_fork_what_to_do() -> None:
     assert "covey registry mend" in forked.hint
 
 
+def test_the_doctor_names_who_was_let_in_and_never_came() -> None:
+    assert belonging.absentees([]).status is Status.OK
+    registry = admit(REGISTRY, Admitted(3, "cy", absent=True))
+    [told] = [each for each in belonging.examine(registry, None, {1}, ()) if each.id == "absent"]
+    assert (told.status, "not heard: cy." in told.message) == (Status.WARN, True)
+    assert "covey members remove" in told.hint
+
+
 def test_the_doctor_names_who_knocks() -> None:
     registry = remove(REGISTRY, 2, accept_loss=True)
     book = Strangers()

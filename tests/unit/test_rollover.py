@@ -58,6 +58,7 @@ def test_both_are_trusted_until_all_have_new_certificates(tmp_path: Path) -> Non
     async def scenario() -> None:
         async with founder(tmp_path) as (made, work):
             who = await joined(made, tmp_path)
+            await made.hear(who.node_id)
             old = made.identity.authority_private_key().public_key()
             await work.begin(force=False)
             registry = registry_of(made)
@@ -89,6 +90,7 @@ def test_it_ends_by_itself_and_with_force_without_those_who_are_away(
     async def scenario() -> None:
         async with founder(tmp_path) as (made, work):
             who = await joined(made, tmp_path)
+            await made.hear(who.node_id)
             running = asyncio.create_task(work.run())
             await work.begin(force=False)
             await renew(made, made.identity)
@@ -102,6 +104,23 @@ def test_it_ends_by_itself_and_with_force_without_those_who_are_away(
                     await asyncio.sleep(0.01)
             assert not entry_of(made, who).serials, "its certificate opens nothing"
             running.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_it_waits_for_nobody_who_was_let_in_and_never_heard(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with founder(tmp_path) as (made, work):
+            who = await joined(made, tmp_path)
+            await work.begin(force=False)
+            await renew(made, made.identity)
+            assert work.awaited() == []
+            await work.end()
+            assert not entry_of(made, who).serials
+            # It runs at last, trusts what is over, and asks as one that was away.
+            assert await ask_as_guest(made, who)
+            assert len(entry_of(made, who).serials) == 1
+            assert entry_of(made, who).absent, "a certificate is no sign of life to the placement"
 
     asyncio.run(scenario())
 

@@ -53,6 +53,7 @@ def found_and_admit(seats: Sequence[Seat], covey: str) -> None:
             seat.name,
             key.public_key().public_bytes_raw(),
             serials=(certificates.new_serial(),),
+            absent=True,
         )
         for seat, key in zip(others, keys, strict=True)
     ]

@@ -90,11 +90,19 @@ class Fleet:
         self.wait_states({agent.name: "alive" for agent in self.running()}, within_s, what)
 
     def wait_settled(self, within_s: float, what: str) -> None:
-        """Wait until every running agent knows that no partition is on its way to other owners."""
+        """Wait until every running agent knows that no partition is on its way to other owners.
+
+        Nor is to go on its way when the issuer has heard who runs.
+        """
 
         def moving() -> list[int]:
+            names = {agent.name for agent in self.running()}
             answers = [agent.api.get("/api/v1/status") for agent in self.running()]
-            return [sum(answer["moving"].values()) for answer in answers]
+            return [
+                sum(answer["moving"].values())
+                + sum(one["name"] in names for one in answer["absent"])
+                for answer in answers
+            ]
 
         eventually(moving, lambda counts: not any(counts), within_s, what)
 

@@ -1,0 +1,24 @@
+"""What the issuer's log says of those who come, and of those who did not (``gossip/state``)."""
+
+import logging
+
+from gossip.state.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+def tell(before: Registry, after: Registry) -> None:
+    """Tell who is absent in one of two registries and not in the other."""
+    was, now = ({each.id for each in one.absent} for one in (before, after))
+    for entry in after.nodes:
+        if entry.id in was - now:
+            log.info(
+                "%s is there and gets its partitions (registry epoch %d)", entry.name, after.epoch
+            )
+        elif entry.id in now - was:
+            log.warning(
+                "%s went before it had taken over anything; what it was to get goes to "
+                "others, until it is back (registry epoch %d)",
+                entry.name,
+                after.epoch,
+            )

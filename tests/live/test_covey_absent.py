@@ -1,0 +1,78 @@
+"""Devices that are let in and never run: nobody waits for them; late ones get their share."""
+
+from typing import Any
+
+import pytest
+
+from tests.live.harness.agents import AgentProcess
+from tests.live.harness.fleet import LOCAL_TOML, Fleet
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+
+GHOSTS = ("ghost-1", "ghost-2", "ghost-3", "ghost-4")
+SETTLED_WITHIN_S = 20.0
+
+
+def owning(agent: AgentProcess) -> set[str]:
+    """Return who owns a part of the keys, or is to."""
+    nodes: list[dict[str, Any]] = agent.must("ring", "-o", "json").json()["nodes"]
+    return {node["name"] for node in nodes if node["partitions"]}
+
+
+def absent(agent: AgentProcess) -> set[str]:
+    return {one["name"] for one in agent.api.get("/api/v1/members")["absent"]}
+
+
+def test_who_never_runs_keeps_nobody_waiting_and_gets_its_share_when_it_does(fleet: Fleet) -> None:
+    fleet.form("ash", "birch", "cedar", toml=LOCAL_TOML)
+    ash, birch, cedar = fleet.agents.values()
+    fleet.wait_settled(SETTLED_WITHIN_S, "three own every key")
+    token = fleet.token(ash, "--uses", "5")
+    ghosts = [fleet.add(name, toml=LOCAL_TOML) for name in GHOSTS]
+    for ghost in ghosts:
+        ghost.must("join", token, "--node-name", ghost.name)
+    elm = fleet.add("elm", toml=LOCAL_TOML)
+    elm.must("join", token, "--node-name", "elm")
+    elm.start()
+    for n in range(20):
+        elm.must("kv", "put", f"k{n}", f"v{n}")
+    fleet.wait_settled(SETTLED_WITHIN_S, "elm has its share, beside four that never ran")
+    assert owning(birch) == {"ash", "birch", "cedar", "elm"}
+
+    # Everybody says so.
+    for agent in (ash, elm):
+        assert absent(agent) == set(GHOSTS)
+    shown = birch.must("members").stdout.splitlines()
+    assert [line.split("\t")[:2] for line in shown if line.startswith("ghost-1")] == [
+        ["ghost-1", "absent"]
+    ]
+    assert "let in, not heard\tghost-1, ghost-2, ghost-3, ghost-4" in birch.must("status").stdout
+    told = {each["id"]: each for each in cedar.covey("doctor", "-o", "json").json()["checks"]}
+    assert told["absent"]["status"] == "warn"
+    assert "ghost-4" in told["absent"]["message"]
+    assert told["owners"]["status"] == "ok"
+
+    # All start anew, and nobody loses anything by that; two come at last, and one epoch says so.
+    before = ash.api.get("/api/v1/registry")["epoch"]
+    agents = (ash, birch, cedar, elm)
+    for agent in agents:
+        agent.kill()
+    for agent in agents:
+        agent.launch()
+    fleet.wait_formed(20.0)
+    assert ash.api.get("/api/v1/registry")["epoch"] == before
+    first, second = ghosts[:2]
+    first.start()
+    second.start()
+    fleet.wait_settled(SETTLED_WITHIN_S, "the late ones have their share")
+    assert absent(ash) == set(GHOSTS[2:])
+    assert owning(ash) == {"ash", "birch", "cedar", "elm", "ghost-1", "ghost-2"}
+    assert "ghost-1 is there and gets its partitions" in ash.log
+    for n in range(20):
+        assert first.must("kv", "get", f"k{n}").stdout.strip() == f"v{n}"
+
+    # One that owns its share is switched off: it keeps it, and is no absent one.
+    second.kill()
+    ash.must("members", "remove", "ghost-3", "--yes")
+    assert absent(ash) == {"ghost-4"}
+    assert owning(ash) == {"ash", "birch", "cedar", "elm", "ghost-1", "ghost-2"}
