@@ -41,7 +41,7 @@ FORMER_S = 5.0
 """How long a stream that others dialled before the authority was replaced is waited for."""
 LINKS_MAX = 1024
 FEW_LINKS = 16
-"""Up to so many open ones stay open in silence for longer: each takes some 60 kB."""
+"""Up to so many open ones stay open in silence for longer: each takes either side some 40 kB."""
 PROVED_S = 60.0
 """Where a member was met by its certificate, it is taken to be for so long."""
 RELAYED_DIAL_S = 8.0
