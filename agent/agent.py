@@ -20,71 +20,71 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from agent import watched
 from agent.admission.allegiance import Allegiance, keep_newest
-from agent.admission.desk import AdmissionDesk
-from agent.admission.former import Parting, note_parting
+from agent.admission.former_membership import FormerMembership, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.newcomer import Newcomer
 from agent.admission.removal import Removal
-from agent.admission.running import RunningCovey
-from agent.api.listen import Listeners
-from agent.approach import Approach
+from agent.admission.running_covey import NodeClusterView
+from agent.admission.server import AdmissionServer
+from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
-from agent.budget import ByteBudget
-from agent.config import Config, unapplied
+from agent.cluster.events import EventService
+from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.kv import Kv
+from agent.cluster.member_log import log_member
+from agent.cluster.rtt import RttClient
+from agent.cluster.state_reasons import ChangeReasons
+from agent.cluster.traffic_budget import TrafficBudget
+from agent.config.fact_rules import built_in
+from agent.config.loader import Config, unapplied
+from agent.config.paths import Paths
 from agent.doctor.doctor import Doctor, EarlyDoctor
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
-from agent.driver import Driver
-from agent.fact_board import FactBoard
-from agent.facts import built_in
-from agent.forum.service import Forum
 from agent.gauges import export_covey, export_kept
-from agent.keeping import Keeper
-from agent.kv import Kv
-from agent.member_log import log_member
+from agent.identity import identity
+from agent.identity.keyring import Keyring
+from agent.keys.key_service import KeyService
+from agent.keys.messages import TAGS as KEY_TAGS
+from agent.keys.running_circle import NodeKeyView
+from agent.loop import watched
+from agent.loop.stalls import StallWatch
 from agent.metrics import Metrics
 from agent.net.discovery import Discovery, Here, Plan, look_around
-from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
-from agent.net.stream import Streams
+from agent.net.streams import Streams
 from agent.net.udp import UdpEndpoint
-from agent.notation import counted
-from agent.paths import Paths
-from agent.probation import Probation
-from agent.programs.starting import Programs, apartness_here
-from agent.reasons import Reasons
-from agent.resumption import Resumption
-from agent.rtt import RoundTripDesk
-from agent.security import identity
-from agent.security.circle import RunningCircle
-from agent.security.key_desk import KeyDesk
-from agent.security.key_messages import TAGS as KEY_TAGS
-from agent.security.keyring import Keyring
-from agent.stages import Lack, Stage
-from agent.stalls import StallWatch
+from agent.programs.isolation import Programs, apartness_here
+from agent.readiness import Lack, Stage
+from agent.runtime.driver import Driver
+from agent.runtime.keeper import Keeper
+from agent.runtime.probation import Probation
+from agent.runtime.waiting import Waiting
+from agent.startup import Approach
+from agent.store.clean_shutdown import CleanShutdownMark
 from agent.store.control import ControlStore
 from agent.store.database import Database
-from agent.store.outbox import Outbox
-from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.store.records import RecordStore, doubt_if_gone
-from agent.store.run_mark import RunMark
-from agent.systemd import Notifier, ask_for_time, keep_alive
+from agent.store.known_peers import KnownPeers
+from agent.store.kv_store import RecordStore, doubt_if_gone
+from agent.system.resumption import Resumption
+from agent.system.systemd import Notifier, ask_for_time, keep_alive
+from agent.system.wall_clock import ClockStep, WallClock, date
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.service import Telemetry
-from agent.timekeeping import Timekeeper
-from agent.uplink.memory import BrokerMemory
-from agent.uplink.service import Uplink
-from agent.uplink.template import Place
-from agent.waiting import Waiting
-from agent.wall_clock import Step, WallClock, date
-from gossip.ids import Boot, NodeId, format_node_id, next_boot
-from gossip.machine import Address, Instant
-from gossip.membership.contacts import Paths as Ways
-from gossip.membership.members import MemberTable
-from gossip.node import Node, NodeSettings
-from gossip.state.registry import Registry
-from gossip.state.requests import FORKED
-from gossip.tuning import PROFILES
+from agent.telemetry.timekeeping import Timekeeper
+from agent.telemetry.uplink.broker_memory import BrokerMemory
+from agent.telemetry.uplink.service import Uplink
+from agent.telemetry.uplink.template import TemplateContext
+from agent.text.units import counted
+from gossip.core.ids import Boot, NodeId, format_node_id, next_boot
+from gossip.core.machine import Address, Instant
+from gossip.core.tuning import PROFILES
+from gossip.kv.requests import FORKED
+from gossip.membership.model.members import MemberTable
+from gossip.membership.network.reachability import PathStatus as Ways
+from gossip.node import Node, NodeConfig
+from gossip.registry.registry import Registry
 
 ACTOR_BITS = 64
 
@@ -94,7 +94,7 @@ log = logging.getLogger(__name__)
 class Agent:
     """An agent on one set of directories; ``run`` once, ``leave`` to end it.
 
-    Between the two it is also the facade of the HTTP API (``agent/api/facade.py``).
+    Between the two it is also the facade of the HTTP API (``agent/api/interfaces.py``).
     """
 
     identity: identity.Identity
@@ -104,12 +104,12 @@ class Agent:
     timekeeper: Timekeeper
     telemetry: Telemetry
     uplink: Uplink
-    forum: Forum
-    facts: FactBoard
+    forum: EventService
+    facts: FactPublisher
     apps: AppHost
-    admission: AdmissionDesk
-    round_trips: RoundTripDesk
-    keys: KeyDesk
+    admission: AdmissionServer
+    round_trips: RttClient
+    keys: KeyService
     allegiance: Allegiance
     probation: Probation
     doctor: Doctor | EarlyDoctor
@@ -138,7 +138,7 @@ class Agent:
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._waiting = Waiting(self._notifier, self.watch)
-        self._reasons = Reasons()
+        self._reasons = ChangeReasons()
         self.stalls = StallWatch()
         self._background: list[asyncio.Task[None]] = []
         self._tuning = PROFILES[config.gossip.profile]
@@ -149,7 +149,7 @@ class Agent:
         """Serve until ``leave`` or ``part``. Raises AgentError for what stopped it otherwise."""
         async with AsyncExitStack() as opened:
             watched.use(self.watch)
-            self.watch.heed(asyncio.get_running_loop())
+            self.watch.on_trouble(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
             self.keep("start-time", partial(ask_for_time, self._notifier))
             self.keep("watchdog", partial(keep_alive, self._notifier))
@@ -190,7 +190,7 @@ class Agent:
         finally:
             self._waiting.stopping.set()
 
-    async def part(self, parting: Parting) -> None:
+    async def part(self, parting: FormerMembership) -> None:
         """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
         self.newcomer.check_may_part(parting)
         await asyncio.to_thread(note_parting, self.paths, parting)
@@ -229,7 +229,7 @@ class Agent:
     @property
     def rival(self) -> Registry | None:
         """The registry that shows that ours has forked."""
-        return self._node.state.registrar.rival
+        return self._node.state.registry_sync.rival
 
     def now(self) -> Instant:
         """Return the instant on the clock of the member table."""
@@ -313,7 +313,9 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        self._keeper = Keeper(self._control, mark := RunMark(self.paths.run_mark), self._outrun)
+        self._keeper = Keeper(
+            self._control, mark := CleanShutdownMark(self.paths.run_mark), self._outrun
+        )
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(starts := await self._control.count_start(), self._rng)
@@ -339,7 +341,7 @@ class Agent:
         logs, wishes = self.paths.app_logs, self.paths.app_wishes
         self.apps = AppHost(self.config.apps, self.programs, logs, wishes)
         who, memory = self.identity, BrokerMemory(self.paths.data / "uplink.json")
-        place = Place(who.cluster_name, who.node_name, format_node_id(who.node_id))
+        place = TemplateContext(who.cluster_name, who.node_name, format_node_id(who.node_id))
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         export_kept(self)
         self.stage = Stage.KEEPING
@@ -363,23 +365,29 @@ class Agent:
         who, control = self.identity, self._control
         self.allegiance = Allegiance(who, control, network, self.driver)
         opened.push_async_callback(self.allegiance.finish)
-        self.admission = AdmissionDesk(
-            self.identity, self._control, RunningCovey(self.driver, self.identity), self.counts
+        self.admission = AdmissionServer(
+            self.identity, self._control, NodeClusterView(self.driver, self.identity), self.counts
         )
         self.admission.start()
         opened.push_async_callback(self.admission.stop)
-        book = PeerBook(self._control, self.identity.node_id, self._node.addresses_of)
+        book = KnownPeers(self._control, self.identity.node_id, self._node.addresses_of)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
-        heeds = book.note, self._keeper.note, self.admission.heed, log_member, self._reasons.note
+        heeds = (
+            book.record,
+            self._keeper.record,
+            self.admission.on_event,
+            log_member,
+            self._reasons.record,
+        )
         for heed in heeds:
             self.driver.listen(heed)
-        self.driver.listen(Removal(self.identity, self.paths, self._end_removed).heed)
-        self.round_trips = RoundTripDesk(self.driver)
-        self.keys = KeyDesk(
-            self.identity, self._keyring, RunningCircle(self.driver, book), self.counts
+        self.driver.listen(Removal(self.identity, self.paths, self._end_removed).on_event)
+        self.round_trips = RttClient(self.driver)
+        self.keys = KeyService(
+            self.identity, self._keyring, NodeKeyView(self.driver, book), self.counts
         )
-        self.driver.listen(self.keys.heed)
+        self.driver.listen(self.keys.on_event)
         self.allegiance.open(streams, self.admission, self.keys)
         doctor = self.doctor = Doctor(self)
         await self.driver.start(
@@ -395,7 +403,7 @@ class Agent:
         )
         opened.push_async_callback(self.driver.stop)
         self.facts = self._make_facts()
-        self.facts.tell()
+        self.facts.publish()
         self.keys.start()
         opened.push_async_callback(self.keys.stop)
         self.discovery = self._make_discovery(plan, book)
@@ -403,7 +411,7 @@ class Agent:
         opened.push_async_callback(self.discovery.stop)
 
     def _make_node(self, plan: Plan) -> Node:
-        settings = NodeSettings(
+        settings = NodeConfig(
             me=self.identity.node_id,
             boot=self.boot,
             name=self.identity.node_name,
@@ -428,7 +436,7 @@ class Agent:
             self.probation.take,
         )
 
-    def _make_facts(self) -> FactBoard:
+    def _make_facts(self) -> FactPublisher:
         own = built_in(
             self.paths.data, self.started_at, self.config.gossip.profile, self.config.api.listen
         )
@@ -436,12 +444,12 @@ class Agent:
         def publish(facts: dict[str, str]) -> None:
             self.driver.call(lambda now: self._node.set_facts(facts, now))
 
-        return FactBoard(own, self.config.node, self._control, publish)
+        return FactPublisher(own, self.config.node, self._control, publish)
 
     def _moved(self, here: Here) -> None:
         self.driver.call(lambda now: self._node.set_addresses(here.told, now, own=here.own))
 
-    def _make_discovery(self, plan: Plan, book: PeerBook) -> Discovery:
+    def _make_discovery(self, plan: Plan, book: KnownPeers) -> Discovery:
         return Discovery(
             self.identity.cluster_id,
             self.identity.node_id,
@@ -456,11 +464,13 @@ class Agent:
         opened.push_async_callback(self._end_background)  # before what it works on is closed
         self.kv = Kv(self.driver)
         settings = self.config.events, self.config.queries
-        self.forum = Forum(self.driver, *settings, self._control.save_event_time, self.programs)
+        self.forum = EventService(
+            self.driver, *settings, self._control.save_event_time, self.programs
+        )
         opened.push_async_callback(self.forum.stop)
         self.keep("uplink", self.uplink.run)
         self.allegiance.keep(self.keep)
-        self.budget = ByteBudget(
+        self.budget = TrafficBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
         self.keep("byte-budget", self.budget.run)
@@ -479,7 +489,7 @@ class Agent:
         self.has_left = True
         self._waiting.stopping.set()
 
-    def _note_step(self, step: Step) -> None:
+    def _note_step(self, step: ClockStep) -> None:
         self.counts["clock/forward" if step.by_s > 0 else "clock/back"] += 1
         log.warning("the clock was set by %+.1f s; it says %s", step.by_s, date(self.clock.now_s()))
 

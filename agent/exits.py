@@ -9,7 +9,7 @@ systemd unit lists under ``RestartPreventExitStatus=``: a broken file does not h
 next, and the status; the command line prints it, the HTTP API puts it into its error body.
 """
 
-from gossip.errors import CoveyError
+from gossip.core.errors import CoveyError
 
 YES = 0
 NO = 1

@@ -3,10 +3,10 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from agent.api.facade import AgentFacade
-from gossip.membership.members import MemberState
-from gossip.state.ownership import Stage
-from gossip.state.registry import Registry
+from agent.api.interfaces import AgentServices
+from gossip.membership.model.members import MemberState
+from gossip.registry.ownership import Stage
+from gossip.registry.registry import Registry
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -52,7 +52,7 @@ def export_covey(agent: "Agent") -> None:
     gauge("loop_stall_worst_seconds", "Longest stall.", lambda: agent.stalls.worst_s)
 
 
-def member_counts(agent: AgentFacade) -> dict[str, int]:
+def member_counts(agent: AgentServices) -> dict[str, int]:
     """Return how many members are in each state; every state is there."""
     counts = Counter(member.state for member in agent.members)
     return {state.value: counts[state] for state in MemberState}

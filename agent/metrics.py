@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.families import FAMILIES
+from agent.metric_families import FAMILIES
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry

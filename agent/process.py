@@ -22,14 +22,15 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from agent import descriptors, logs
-from agent.config import load, replaced
-from agent.lock import locked
-from agent.ownership import check_code_is_readable, work_as_owner
-from agent.paths import Paths
+from agent.config import logs
+from agent.config.loader import load, replaced
+from agent.config.paths import Paths
+from agent.files.ownership import check_code_is_readable, work_as_owner
+from agent.store.lock import locked
+from agent.system import descriptors
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from agent.config.loader import Config
 
 logger = logging.getLogger(__name__)
 

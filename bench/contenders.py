@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from agent.paths import Paths
-from agent.store.preparing import prepare
+from agent.admission.prepare_databases import prepare
+from agent.config.paths import Paths
 from bench.bytecode import compile_packages
 from tests.live.harness.admitted import Seat, found_and_admit
 from tests.live.harness.agents import COVEY, environment

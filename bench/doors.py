@@ -21,13 +21,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.admission.messages import GUEST_CODEC, Admission, Greeting
-from agent.net.frames import framed, read_frame
+from agent.admission.messages import GUEST_CODEC, AdmissionRequest, Greeting
+from agent.identity import identity
+from agent.net.framing import framed, read_frame
 from agent.net.tls import guest_context
-from agent.security import identity
 from bench.report import finish, table
 from edge_apps.client import Client
-from gossip.envelope import HEADER, MAGIC_AND_VERSION, SALT_BITS
+from gossip.core.envelope import HEADER, MAGIC_AND_VERSION, SALT_BITS
 
 ROOT = Path(__file__).resolve().parents[1]
 QUIET = "[apps.system]\nenabled = false\n"
@@ -232,7 +232,7 @@ def wrong_join_token(at: Target) -> int:
             writer.write(framed(GUEST_CODEC.encode(Greeting(cluster_id))))
             await read_frame(reader)
             now_ms = int(time.time() * 1000)
-            asked = Admission(rng.randbytes(8), rng.randbytes(32), b"x", now_ms, 1.0, "")
+            asked = AdmissionRequest(rng.randbytes(8), rng.randbytes(32), b"x", now_ms, 1.0, "")
             writer.write(framed(GUEST_CODEC.encode(asked)))
             async with asyncio.timeout(ANSWER_S):
                 await read_frame(reader)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.agent import Agent
-from agent.config import load
-from agent.paths import Paths
+from agent.config.loader import load
+from agent.config.paths import Paths
 from bench.report import finish, table
 from edge_apps.client import ApiError, Client
 
@@ -155,7 +155,7 @@ def ask(method: str, target: str, body: str, socket: str, *headers: str) -> None
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[tuple[Agent, Path]]:
     """Run an agent that is a covey by itself."""
-    from agent.security.identity import found
+    from agent.identity.identity import found
 
     paths = Paths.find(folder)
     paths.create()

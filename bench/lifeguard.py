@@ -23,13 +23,13 @@ import msgspec
 
 from bench.lifeguard_rows import ROWS, SWIM, Row, senders_wait
 from bench.report import finish, table
-from gossip.ids import NodeId
-from gossip.machine import Instant
-from gossip.membership.members import MemberChanged, MemberState
-from gossip.sim.checkers import Checker
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.sim.experiment import SEEDS
 from gossip.sim.host import Host
-from gossip.sim.seeds import stream
+from gossip.sim.invariants import Checker
+from gossip.sim.rng import stream
 from gossip.sim.world import World
 
 SETTLE_S = 15.0

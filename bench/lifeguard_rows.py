@@ -1,8 +1,8 @@
 """The protocols of the Lifeguard paper, played by Covey's machine with parts of it exchanged.
 
-Where a constant of ``gossip/tuning.py`` turns a part off, that is how; else a method of one of the
-machine's classes is replaced while a row is played. What Covey adds to the paper is out of the way
-in the paper's rows (``NOT_IN_THE_PAPER``). Nothing of this is an option of the product.
+Where a constant of ``gossip/core/tuning.py`` turns a part off, that is how; else a method of one of
+the machine's classes is replaced while a row is played. What Covey adds to the paper is out of the
+way in the paper's rows (``NOT_IN_THE_PAPER``). Nothing of this is an option of the product.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ from unittest import mock
 
 import msgspec
 
-from gossip.ids import Boot, NodeId
-from gossip.machine import Address, Instant
-from gossip.membership import relay
-from gossip.membership.beliefs import Beliefs
-from gossip.membership.book import addresses_of
-from gossip.membership.detector import Detector
-from gossip.membership.messages import Ack, Claim, Ping
-from gossip.membership.probe import Probe
+from gossip.core.ids import Boot, NodeId
+from gossip.core.machine import Address, Instant
+from gossip.core.tuning import LAN, Tuning
+from gossip.membership.detection import indirect_pings
+from gossip.membership.detection.failure_detector import FailureDetector
+from gossip.membership.detection.probe import Probe
+from gossip.membership.detection.updates import MemberUpdates
+from gossip.membership.members.departed import addresses_of
+from gossip.membership.model.messages import Ack, Ping, Update
 from gossip.membership.swim import Swim
-from gossip.tuning import LAN, Tuning
 
 ALPHA, BETA, LAMBDA = 5, 6, 4
 
@@ -42,7 +42,7 @@ def paper_tuning(members: int) -> Tuning:
         exchange_interval_s=exchange_s / crowd,
         sleep_grace_s=2 * exchange_s,
         probe_checkers=0,
-        sentinels=0,
+        observers=0,
         flapping_patience=1.0,
     )
 
@@ -73,9 +73,9 @@ class Row(msgspec.Struct, frozen=True):
                 for owner, name, method in NOT_IN_THE_PAPER:
                     stack.enter_context(mock.patch.object(owner, name, method))
                 if not self.buddy_system:
-                    stack.enter_context(mock.patch.object(Detector, "_ping", ping_alone))
+                    stack.enter_context(mock.patch.object(FailureDetector, "_ping", ping_alone))
                 if "awareness_max" in self.without:
-                    stack.enter_context(mock.patch.object(relay, "NACK_SHARE", math.inf))
+                    stack.enter_context(mock.patch.object(indirect_pings, "NACK_SHARE", math.inf))
             yield
 
 
@@ -91,11 +91,11 @@ ROWS = (
     COVEY,
 )
 
-_hear, _about_us = Beliefs.hear, Beliefs._about_us  # noqa: SLF001  to be wrapped
+_hear, _about_us = MemberUpdates.saw_packet, MemberUpdates._about_us  # noqa: SLF001  to be wrapped
 
 
 def hear_no_header(
-    self: Beliefs, sender: NodeId, boot: Boot, incarnation: int, source: Address, now: Instant
+    self: MemberUpdates, sender: NodeId, boot: Boot, incarnation: int, source: Address, now: Instant
 ) -> bool:
     """Learn nothing from the incarnation in the header of a packet."""
     member = self._members.get(sender)
@@ -104,19 +104,21 @@ def hear_no_header(
     return _hear(self, sender, boot, incarnation, source, now)
 
 
-def refute_by_rumour(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+def refute_by_rumour(
+    self: MemberUpdates, claim: Update, source: Address | None, now: Instant
+) -> None:
     """Refute what is new, by a rumour alone."""
     del source
     if (claim.boot, claim.incarnation) >= (self._local.boot, self._local.incarnation):
         _about_us(self, claim, None, now)
 
 
-def ping_alone(self: Detector, probe: Probe, number: int, now: Instant) -> None:
+def ping_alone(self: FailureDetector, probe: Probe, number: int, now: Instant) -> None:
     """Ping, and leave it to the rumours to tell a suspect that it is one."""
     member = self._members.get(probe.target)
     if member is not None:
         probe.pinged_at[number] = now
-        self._post.send(addresses_of(member)[0], Ping(number, probe.target))
+        self._outbound.send(addresses_of(member)[0], Ping(number, probe.target))
 
 
 def nothing(*_: object, **__: object) -> None:
@@ -124,11 +126,11 @@ def nothing(*_: object, **__: object) -> None:
 
 
 NOT_IN_THE_PAPER: tuple[tuple[type, str, Callable[..., Any]], ...] = (
-    (Beliefs, "hear", hear_no_header),
-    (Beliefs, "_about_us", refute_by_rumour),
-    (Beliefs, "_tell", nothing),
-    (Detector, "_ask_again", nothing),
-    (Detector, "_ask_by_stream", nothing),
+    (MemberUpdates, "hear", hear_no_header),
+    (MemberUpdates, "_about_us", refute_by_rumour),
+    (MemberUpdates, "_tell", nothing),
+    (FailureDetector, "_ask_again", nothing),
+    (FailureDetector, "_ask_by_stream", nothing),
     (Probe, "catch_up", nothing),
 )
 """What Covey does and the paper does not, and what takes its place in the paper's rows."""
@@ -145,9 +147,9 @@ def senders_wait(
     late; Covey gives a probe that it finds late its full time again (``Probe.catch_up``).
     ``release_at`` tells until when a member is held, by the member's own clock.
     """
-    wake, gossip, ack = Detector.wake, Swim._gossip, Detector.ack  # noqa: SLF001  to be wrapped
+    wake, gossip, ack = FailureDetector.wake, Swim._gossip, FailureDetector.ack  # noqa: SLF001  to be wrapped
 
-    def waiting_wake(self: Detector, now: Instant) -> None:
+    def waiting_wake(self: FailureDetector, now: Instant) -> None:
         wait(self._probe, release_at(self._local.id, now))
         wake(self, now)
 
@@ -164,15 +166,15 @@ def senders_wait(
             self._gossip_at = until
         gossip(self, now)
 
-    def ack_in_time(self: Detector, message: Ack, sender: NodeId, now: Instant) -> None:
+    def ack_in_time(self: FailureDetector, message: Ack, sender: NodeId, now: Instant) -> None:
         probe = self._probe
         takes_s = self._awareness.stretch(self._tuning.probe_interval_s)
         if row.is_covey or probe is None or now < probe.started_at + takes_s:
             ack(self, message, sender, now)
 
     with (
-        mock.patch.object(Detector, "wake", waiting_wake),
-        mock.patch.object(Detector, "ack", ack_in_time),
+        mock.patch.object(FailureDetector, "wake", waiting_wake),
+        mock.patch.object(FailureDetector, "ack", ack_in_time),
         mock.patch.object(Swim, "_gossip", waiting_gossip),
     ):
         yield

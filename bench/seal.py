@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
-from agent.security.keyring import CIPHERS, new_keyring, parse_keyring
+from agent.identity.keyring import CIPHERS, new_keyring, parse_keyring
 from bench.report import finish, table
-from gossip.envelope import Envelope
-from gossip.ids import CLUSTER_ID_BYTES, new_node_id, next_boot
+from gossip.core.envelope import Envelope
+from gossip.core.ids import CLUSTER_ID_BYTES, new_node_id, next_boot
 
 BODY_BYTES = (64, 512, 1200)
 PACKETS = 20_000

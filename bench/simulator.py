@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 
 from bench.report import finish, table
-from gossip.sim.experiment import SEEDS, Judge
-from gossip.sim.flock import Flock
+from gossip.core.tuning import LAN
+from gossip.sim.experiment import SEEDS, DetectionScorer
+from gossip.sim.membership_world import MembershipWorld
 from gossip.sim.network import Conditions
 from gossip.sim.world import World
-from gossip.tuning import LAN
 
 IDLE_MEMBERS, IDLE_S, IDLE_ROUNDS = 100, 60.0, 3
 FORMED_S = 300.0
@@ -48,7 +48,7 @@ TEN_THOUSAND = Large(10_000, 60.0, 0.0, 2, 10.0)
 
 def node_seconds_per_s() -> float:
     """Return how many seconds of one node are simulated in a second: idle, membership alone."""
-    flock = Flock(1, known_max=SEEDS)
+    flock = MembershipWorld(1, known_max=SEEDS)
     flock.add(IDLE_MEMBERS)
     return _idle(flock)
 
@@ -60,7 +60,7 @@ def whole_node_seconds_per_s() -> float:
     return _idle(world)
 
 
-def _idle(covey: Flock | World) -> float:
+def _idle(covey: MembershipWorld | World) -> float:
     """Return the figure of the quickest round: the one that was disturbed least."""
     covey.run_until(covey.is_whole, within_s=60)
     covey.run(FORMED_S)
@@ -77,8 +77,8 @@ def run_large(large: Large) -> dict[str, Any]:
     # What a machine holds refers to itself in many ways, and is needed until the end.
     gc.disable()
     begun = time.process_time()
-    judge = Judge()
-    flock = Flock(
+    judge = DetectionScorer()
+    flock = MembershipWorld(
         1,
         conditions=Conditions(loss=large.loss),
         tuning=msgspec.structs.replace(LAN, members_max=2 * large.members),
@@ -108,7 +108,7 @@ def run_large(large: Large) -> dict[str, Any]:
     }
 
 
-def _verdicts(judge: Judge, large: Large) -> dict[str, Any]:
+def _verdicts(judge: DetectionScorer, large: Large) -> dict[str, Any]:
     """Return who was declared dead when, rightly and wrongly."""
     observers = large.members - large.crashes
     first, last = [], []

@@ -36,7 +36,7 @@ def _modules(folder: Path) -> int:
     """Return how many modules an agent has loaded when it is ready, as its own process counts."""
     program = (
         "import asyncio, sys\nfrom pathlib import Path\nfrom agent.agent import Agent\n"
-        "from agent.config import load\nfrom agent.paths import Paths\n"
+        "from agent.config.loader import load\nfrom agent.config.paths import Paths\n"
         f"paths = Paths.find(Path({str(folder)!r}))\nagent = Agent(load(paths), paths)\n"
         "stop = agent._waiting.stopping.set\n"
         "agent._notifier.ready = lambda _: (print(len(sys.modules)), stop())\n"

@@ -19,12 +19,12 @@ from pathlib import Path
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.settings import UplinkSettings
+from agent.config.settings import UplinkSettings
 from agent.store.database import Database
-from agent.store.outbox import Outbox
-from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.uplink.service import Uplink
-from agent.uplink.template import Place
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
+from agent.telemetry.uplink.service import Uplink
+from agent.telemetry.uplink.template import TemplateContext
 from bench.report import finish, table
 from edge_apps.reading import Reading
 
@@ -86,7 +86,7 @@ async def deliver_per_s(folder: Path, port: int) -> float:
     async with opened(folder, "deliver") as (_, outbox):
         await outbox.accept(drafts(0, BACKLOG))
         settings = UplinkSettings(host="127.0.0.1", port=port, window=WINDOW)
-        place = Place("bench", "node", "0000000000000001")
+        place = TemplateContext("bench", "node", "0000000000000001")
         uplink = Uplink(settings, outbox, place, random.Random(1))
         started = time.perf_counter()
         task = asyncio.create_task(uplink.run())

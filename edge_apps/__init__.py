@@ -17,9 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_apps.app import App, Context, Event, Kv, Query
     from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
     from edge_apps.reading import Reading
-    from edge_apps.sdk import App, Context, Event, Kv, Query
 
 __all__ = [
     "AgentTimedOut",
@@ -38,7 +38,7 @@ __all__ = [
 _HOMES = {
     "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
     "edge_apps.reading": {"Reading"},
-    "edge_apps.sdk": {"App", "Context", "Event", "Kv", "Query"},
+    "edge_apps.app": {"App", "Context", "Event", "Kv", "Query"},
 }
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from edge_apps import running
-from edge_apps.finding import AppNotFound, find
+from edge_apps import runner
+from edge_apps.app import App, Context
+from edge_apps.loader import AppNotFound, find
 from edge_apps.reading import Reading
-from edge_apps.sdk import App, Context
 from edge_apps.testing import MemoryKv
 
 USAGE = 2
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
     try:
         text = given.options
-        options = running.options_from(
-            {running.OPTIONS_VARIABLE: text} if text is not None else os.environ
+        options = runner.options_from(
+            {runner.OPTIONS_VARIABLE: text} if text is not None else os.environ
         )
         app = find(given.name, options)
         app.periods(options)  # a wrong `every` is the caller's mistake: say so before starting
@@ -60,9 +60,9 @@ def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> i
             if heard := [*app.event_functions, *app.query_functions]:
                 context.log.info("under an agent it also hears %s", ", ".join(heard))
         elif prints:
-            running.serve(app, context, running.stopped_by_signals())
+            runner.serve(app, context, runner.stopped_by_signals())
         else:
-            running.run(app, options)
+            runner.run(app, options)
     except Exception as error:
         logging.getLogger(app.name).exception("the app failed", exc_info=_in_their_code(error))
         return 1
@@ -95,8 +95,8 @@ def _print(reading: Reading) -> None:
 
 if __name__ == "__main__":
     status = main()
-    if os.environ.get(running.GUARD_VARIABLE):
+    if os.environ.get(runner.GUARD_VARIABLE):
         # Processes that the app started go with it; we are leaving already.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        running.end_group(signal.SIGTERM)
+        runner.end_group(signal.SIGTERM)
     sys.exit(status)

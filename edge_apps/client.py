@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from gossip.errors import CoveyError
+from gossip.core.errors import CoveyError
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse

@@ -1,7 +1,7 @@
 """Carries an app's readings to the agent in batches, and keeps them while the agent is away.
 
 Sampling must not wait for the agent: readings go into a buffer, and a thread of its own
-(``edge_apps/running.py``) calls ``flush``. What the agent did not take stays in front of the
+(``edge_apps/runner.py``) calls ``flush``. What the agent did not take stays in front of the
 buffer and is tried again, with pauses that double up to half a minute.
 
 The buffer is bounded, because a device has little memory and an agent can be away for long.

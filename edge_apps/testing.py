@@ -12,10 +12,10 @@ its calls do, and the same seed gives the same readings.
 from collections.abc import Mapping
 from typing import Any
 
-from edge_apps.hearing import as_bytes
+from edge_apps.app import App, Context, Event, Function, Query
+from edge_apps.listener import as_bytes
 from edge_apps.reading import Reading, Value
 from edge_apps.schedule import Schedule
-from edge_apps.sdk import App, Context, Event, Function, Query
 
 # A fixed Tuesday, noon UTC: an app that looks at the time of day does the same in every run.
 START_UNIX_S = 1_750_161_600.0

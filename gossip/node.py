@@ -20,22 +20,22 @@ from typing import TypeVar
 
 import msgspec
 
-from gossip.envelope import CipherSuite, Envelope
-from gossip.errors import Forged, Malformed, RemoteError, Replayed, UnknownKey
-from gossip.ids import Boot, ClusterId, NodeId
-from gossip.machine import Address, Effect, Emit, Instant, SendDatagram, SendFrame
-from gossip.membership.exchange import EpochHeard
-from gossip.membership.forum import Forum
-from gossip.membership.members import RESTARTED, MemberChanged, MemberState
+from gossip.core.envelope import CipherSuite, Envelope
+from gossip.core.errors import Forged, Malformed, RemoteError, Replayed, UnknownKey
+from gossip.core.ids import Boot, ClusterId, NodeId
+from gossip.core.machine import Address, Effect, Emit, Instant, SendDatagram, SendFrame
+from gossip.core.trials import OnTrial, trusted
+from gossip.core.tuning import Tuning
+from gossip.core.wire import tag_of
+from gossip.events.plane import EventPlane
+from gossip.kv.plane import KvPlane
+from gossip.kv.requests import RegistryAdopted, Request
+from gossip.kv.storage import Storage
+from gossip.membership.anti_entropy.sync import EpochReported
+from gossip.membership.model.members import RESTARTED, MemberChanged, MemberState
 from gossip.membership.swim import Swim
-from gossip.state.plane import StatePlane
-from gossip.state.registry import Registry
-from gossip.state.requests import RegistryAdopted, Request
-from gossip.state.storage import Storage
-from gossip.strangers import Strangers
-from gossip.trials import OnTrial, trusted
-from gossip.tuning import Tuning
-from gossip.wire import tag_of
+from gossip.registry.registry import Registry
+from gossip.registry.strangers import Strangers
 
 MEMBERSHIP_FRAMES = range(32, 48)
 STATE_FRAMES = range(48, 80)
@@ -56,7 +56,7 @@ UNKNOWN_KEYS_HEARD_S = 1.0
 """How often at most somebody hears of datagrams under keys that we lack: anybody can send them."""
 
 
-class UnknownKeyHeard(msgspec.Struct, frozen=True):
+class UnknownKeyReported(msgspec.Struct, frozen=True):
     """Emitted when a datagram under an unknown key names an admitted node as its sender.
 
     Nothing of it is proved. Either of us two may have missed a new key.
@@ -66,7 +66,7 @@ class UnknownKeyHeard(msgspec.Struct, frozen=True):
     source: Address
 
 
-class NodeSettings(msgspec.Struct, frozen=True):
+class NodeConfig(msgspec.Struct, frozen=True):
     """What distinguishes one life of one node from all others."""
 
     me: NodeId
@@ -83,11 +83,11 @@ class NodeSettings(msgspec.Struct, frozen=True):
 
 
 class Node:
-    """One member of a covey, as a machine (see ``gossip/machine.py`` for the contract)."""
+    """One member of a covey, as a machine (see ``gossip/core/machine.py`` for the contract)."""
 
     def __init__(
         self,
-        settings: NodeSettings,
+        settings: NodeConfig,
         suite: CipherSuite,
         signed_registry: bytes,
         verify: Callable[[bytes, bytes], bool],
@@ -102,7 +102,7 @@ class Node:
         told = settings.name, settings.addresses, settings.tags
         self.swim = Swim(me, boot, *told, tuning, rng, now, settings.event_time)
         hints = self.swim.reachable_first, self.swim.is_gone
-        self.state = StatePlane(
+        self.state = KvPlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, *hints, now
         )
         self.on_trial = on_trial
@@ -115,7 +115,7 @@ class Node:
         self._unknown_key_at = now - UNKNOWN_KEYS_HEARD_S
         self.strangers = Strangers()
         self._admitted: frozenset[NodeId] = frozenset()
-        self._heed(self.state.registry, now)
+        self._on_event(self.state.registry, now)
         self._settle(now)
 
     # ------------------------------------------------------------------ inputs
@@ -164,7 +164,7 @@ class Node:
 
         ``source``: where it is reached, if anybody knows. Once in a while it is told.
         """
-        self.strangers.note(stranger, source, now)
+        self.strangers.record(stranger, source, now)
         if self.strangers.source_of(stranger) and self.strangers.is_due(stranger, now):
             self.state.show_registry(stranger)
         self._settle(now)
@@ -236,15 +236,15 @@ class Node:
         self.swim.set_addresses(addresses, now, own)
         self._settle(now)
 
-    def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
+    def with_events(self, action: Callable[[EventPlane], T], now: Instant) -> T:
         """Send an event, ask, or answer, for an application. Raises LocalError."""
-        result = self.swim.speak(action, now)
+        result = self.swim.with_events(action, now)
         self._settle(now)
         return result
 
     def ask_round_trip(self, peer: NodeId, target: NodeId, now: Instant) -> int:
         """Ask a member how far another is from it; RoundTripTold brings the answer, if any."""
-        number = self.swim.round_trips.ask(peer, target)
+        number = self.swim.rtt_service.ask(peer, target)
         self._settle(now)
         return number
 
@@ -303,7 +303,7 @@ class Node:
         """Gather the effects of both planes until neither has moved the other any more."""
         swim, state = self.swim, self.state
         while fresh := [*swim.effects(), *state.effects()]:
-            epoch, mark = state.registry.epoch, state.registrar.short_mark
+            epoch, mark = state.registry.epoch, state.registry_sync.short_mark
             for effect in fresh:
                 if isinstance(effect, SendDatagram):
                     sealed = self._envelope.seal(effect.data, swim.incarnation, epoch, mark)
@@ -321,8 +321,8 @@ class Node:
     def _pass_on(self, event: object, now: Instant) -> None:
         """Tell one plane what the other has learnt."""
         if isinstance(event, RegistryAdopted):
-            self._heed(event.registry, now)
-        elif isinstance(event, EpochHeard):
+            self._on_event(event.registry, now)
+        elif isinstance(event, EpochReported):
             self.state.note_epoch(event.peer, event.epoch, now)
         elif isinstance(event, MemberChanged) and _is_return(event):
             self.state.peer_alive(event.member.id, now)
@@ -336,12 +336,12 @@ class Node:
             return
         if now - self._unknown_key_at >= UNKNOWN_KEYS_HEARD_S:
             self._unknown_key_at = now
-            self._effects.append(Emit(UnknownKeyHeard(sender, source)))
+            self._effects.append(Emit(UnknownKeyReported(sender, source)))
 
     def _was_removed(self, node: NodeId) -> bool:
         return any(gone.id == node for gone in self.state.registry.removed)
 
-    def _heed(self, registry: Registry, now: Instant) -> None:
+    def _on_event(self, registry: Registry, now: Instant) -> None:
         self.swim.epoch = registry.epoch
         before, self._admitted = self._admitted, frozenset(registry.ids())
         self.strangers.part(before - self._admitted, now)

@@ -10,19 +10,19 @@ from functools import partial
 from typing import Any
 
 from agent import exits
-from agent.admission import renewing
-from agent.admission.desk import AdmissionDesk
-from agent.admission.rollover import Rollover
-from agent.admission.running import RunningCovey
-from agent.driver import Driver
+from agent.admission import renewal
+from agent.admission.ca_rollover import Rollover
+from agent.admission.running_covey import NodeClusterView
+from agent.admission.server import AdmissionServer
+from agent.admission.trust_keeper import TrustKeeper
+from agent.config.settings import NetworkSettings
 from agent.exits import AgentError
-from agent.net.stream import Streams
-from agent.security.identity import Identity
-from agent.security.key_desk import KeyDesk
-from agent.security.trust_keeper import TrustKeeper
-from agent.settings import NetworkSettings
+from agent.identity.identity import Identity
+from agent.keys.key_service import KeyService
+from agent.net.streams import Streams
+from agent.runtime.driver import Driver
 from agent.store.control import ControlStore
-from gossip.state.registry import Registry, SignedRegistry
+from gossip.registry.registry import Registry, SignedRegistry
 
 Keep = Callable[[str, Callable[[], Coroutine[Any, Any, None]]], object]
 
@@ -47,21 +47,21 @@ class Allegiance:
     ) -> None:
         self._who, self._control, self._network, self._driver = who, control, network, driver
         self._keeper = TrustKeeper(who, control, self._changed)
-        self._signals = renewing.Signals()
-        covey = RunningCovey(driver, who)
+        self._signals = renewal.Signals()
+        covey = NodeClusterView(driver, who)
         self._rollover = Rollover(who, control, covey) if who.is_issuer else None
         self._streams: Streams
-        self._desk: AdmissionDesk
-        self._keys: KeyDesk
+        self._desk: AdmissionServer
+        self._keys: KeyService
         self._keep: Keep
 
-    def open(self, streams: Streams, desk: AdmissionDesk, keys: KeyDesk) -> None:
+    def open(self, streams: Streams, desk: AdmissionServer, keys: KeyService) -> None:
         """Trust whom the registry says, and heed what the driver publishes."""
         self._streams, self._desk, self._keys = streams, desk, keys
         state = self._driver.node.state
         self._keeper.start(state.registry, state.signed)
         self._show()
-        self._driver.listen(self._keeper.note)
+        self._driver.listen(self._keeper.record)
 
     def note_strange_authority(self) -> None:
         """Somebody trusts another authority than we do: ask which the covey has."""
@@ -71,13 +71,13 @@ class Allegiance:
         """Have the certificate renewed in time, for as long as ``keep`` keeps what it is given."""
         who, show, signals = self._who, self._show, self._signals
         ask, registry = self._desk.renew, lambda: self._driver.node.state.registry
-        places = partial(renewing.places, who, self._network, self._control.peers)
+        places = partial(renewal.places, who, self._network, self._control.peers)
         adopt, self._keep = self._adopt, keep
         self._keep(
             "certificate",
-            lambda: renewing.keep_renewed(who, ask, registry, show, places, adopt, signals),
+            lambda: renewal.keep_renewed(who, ask, registry, show, places, adopt, signals),
         )
-        self._keep("authority", lambda: renewing.keep_found(who, places, adopt, show, signals))
+        self._keep("authority", lambda: renewal.keep_found(who, places, adopt, show, signals))
         if self._rollover is not None:
             self._keep("roll-over", self._rollover.run)
 

@@ -21,23 +21,24 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
+from agent.admission.client import FOREIGN, visit
+from agent.admission.member_search import MemberSearch
 from agent.admission.messages import (
     FRAME_BYTES_MAX,
     MEMBER_CODEC,
-    Admission,
+    AdmissionRequest,
     Granted,
     Refused,
     Welcome,
 )
 from agent.admission.messages import GUEST_CODEC as SENDING
-from agent.admission.proof import check_signed, prove
-from agent.admission.search import Search
+from agent.admission.proofs import check_signed, prove
 from agent.admission.tokens import Token, foreign_token, hash_secret, parse_token
-from agent.admission.visiting import FOREIGN, visit
+from agent.config.settings import DEFAULT_PORT
 from agent.exits import AgentError
-from agent.net.frames import framed, read_frame
-from agent.security.at_rest import write_secret
-from agent.security.identity import (
+from agent.files.private_files import discard, staged_directory, write_private
+from agent.identity.at_rest import write_secret
+from agent.identity.identity import (
     Credentials,
     Identity,
     Peer,
@@ -47,21 +48,20 @@ from agent.security.identity import (
     new_id,
     write_credentials,
 )
-from agent.security.private_files import discard, staged_directory, write_private
-from agent.security.private_keys import private_pem, read_private_key
-from agent.security.trust import is_signed
-from agent.settings import DEFAULT_PORT
-from gossip.errors import Forged, Malformed, RemoteError
-from gossip.ids import NodeId, format_node_id, parse_node_id
-from gossip.machine import Address
-from gossip.state.succession import Succession, statement
+from agent.identity.private_keys import private_pem, read_private_key
+from agent.identity.trust import is_signed
+from agent.net.framing import framed, read_frame
+from gossip.core.errors import Forged, Malformed, RemoteError
+from gossip.core.ids import NodeId, format_node_id, parse_node_id
+from gossip.core.machine import Address
+from gossip.registry.succession import Succession, statement
 
 TIMEOUT_S = 30.0
 ATTEMPT_S = 15.0
 NO_ROUTE = {errno.ENETUNREACH, errno.EAFNOSUPPORT}
 
 
-class Applicant(msgspec.Struct, frozen=True):
+class PendingIdentity(msgspec.Struct, frozen=True):
     """Who asks to be let in: made once for each token, and the same at each try."""
 
     directory: Path
@@ -105,9 +105,9 @@ async def join(
     token = parse_token(token_text)
     check_name(node_name, "node")
     check_absent(identity_dir)
-    search = Search(token.cluster_id, seeds, port, interfaces, mdns=mdns, say=say)
+    search = MemberSearch(token.cluster_id, seeds, port, interfaces, mdns=mdns, say=say)
     applicant = _apply(identity_dir, token, node_name, weight, zone, replaces=replaces)
-    joining = Joining(token, applicant, search, say)
+    joining = JoinAttempt(token, applicant, search, say)
     say("looking for a member of the covey")
     try:
         async with asyncio.timeout(timeout_s), search:
@@ -133,14 +133,14 @@ MAKE_ANOTHER = (
 )
 
 
-class Joining:
+class JoinAttempt:
     """One run of ``join``: asks one member after the other until one decides."""
 
     def __init__(
         self,
         token: Token,
-        applicant: Applicant,
-        search: Search,
+        applicant: PendingIdentity,
+        search: MemberSearch,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.key = applicant.key()
@@ -201,7 +201,7 @@ class Joining:
         Raises AgentError, which ends the search, where the one that the token names has said that
         another follows it: no member takes this token any more.
         """
-        from agent.security import certificates
+        from agent.identity import certificates
 
         if certificates.fingerprint(welcome.authority) == self._token.fingerprint:
             return [welcome.authority]
@@ -216,7 +216,7 @@ class Joining:
 
     def _has_ended(self, step: Succession) -> bool:
         """Tell whether the authority that the token names has signed who follows it."""
-        from agent.security import certificates
+        from agent.identity import certificates
 
         former = step.former
         if certificates.fingerprint(former.certificate) != self._token.fingerprint:
@@ -225,13 +225,13 @@ class Joining:
         told = statement(self._token.cluster_id, former, step.next)
         return is_signed(key, told, step.by_former)
 
-    def _admission(self) -> Admission:
-        from agent.security import certificates
+    def _admission(self) -> AdmissionRequest:
+        from agent.identity import certificates
 
         applicant = self._applicant
         subject = certificates.Subject(self._token.cluster_id, applicant.node_id, applicant.name)
         token = self._token
-        unproven = Admission(
+        unproven = AdmissionRequest(
             token_id=token.token_id,
             proof=b"",
             request=certificates.make_request(self.key, subject),
@@ -244,7 +244,7 @@ class Joining:
 
     def _accept(self, verdict: object, authority: bytes) -> Credentials:
         """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""
-        from agent.security import certificates
+        from agent.identity import certificates
 
         if isinstance(verdict, Refused):
             raise AgentError(verdict.message, verdict.hint, verdict.status)
@@ -309,14 +309,14 @@ def why_not(error: OSError | EOFError, address: Address) -> str:
 
 def _apply(
     identity_dir: Path, token: Token, name: str, weight: float, zone: str, *, replaces: bool
-) -> Applicant:
+) -> PendingIdentity:
     """Make the key and id that we ask with, or find those of an earlier try with this token."""
     directory = identity_dir.with_name(f".{identity_dir.name}.joining-{token.token_id.hex()}")
     if not directory.exists():
         with staged_directory(directory) as staged:
             write_secret(staged / "node.key", private_pem(Ed25519PrivateKey.generate()))
             write_private(staged / "node.id", format_node_id(new_id()).encode())
-    applicant = Applicant(directory, _kept_id(directory), name, weight, zone, replaces)
+    applicant = PendingIdentity(directory, _kept_id(directory), name, weight, zone, replaces)
     applicant.key()
     return applicant
 

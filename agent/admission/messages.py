@@ -14,24 +14,24 @@
 
 A member that holds the authority's key answers by itself; any other passes the question on. The
 frames between members go over their mutual streams, with the number of the question. Tags: see
-``gossip/wire.py``; the field order is the format, new fields go to the end with a default.
+``gossip/core/wire.py``; the field order is the format, new fields go to the end with a default.
 """
 
 from typing import Annotated
 
 import msgspec
 
-from agent.admission.terms import Terms
-from gossip.ids import ClusterId, NodeId
-from gossip.machine import Address
-from gossip.names import Name
-from gossip.state.admitted import Serial
-from gossip.state.succession import Successions
-from gossip.wire import Codec
+from agent.admission.token_terms import TokenTerms
+from gossip.core.ids import ClusterId, NodeId
+from gossip.core.machine import Address
+from gossip.core.names import Name
+from gossip.core.wire import Codec
+from gossip.registry.node import Serial
+from gossip.registry.succession import Successions
 
 TAGS = range(80, 90)
 INNER_TAGS = range(104, 112)
-"""Of what a guest says, or stands inside an ``Ask`` or an ``Answer``: never a frame of a member."""
+"""Of what a guest says, or stands in a ``RelayedRequest`` or ``RelayedReply``: no member's frame."""
 FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024
@@ -65,7 +65,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=81):
     """How this authority came after those that the other side may still trust."""
 
 
-class Admission(msgspec.Struct, frozen=True, array_like=True, tag=82):
+class AdmissionRequest(msgspec.Struct, frozen=True, array_like=True, tag=82):
     """The device asks to be let in: proof of the token (``proof.py``), a signing request (DER)."""
 
     token_id: TokenId
@@ -114,13 +114,13 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=84):
     hint: Words
 
 
-class TokenOrder(msgspec.Struct, frozen=True, array_like=True, tag=85):
+class TokenRequest(msgspec.Struct, frozen=True, array_like=True, tag=85):
     """A member asks the issuer for a token on behalf of its user."""
 
-    terms: Terms
+    terms: TokenTerms
 
 
-class TokenMade(msgspec.Struct, frozen=True, array_like=True, tag=86):
+class TokenIssued(msgspec.Struct, frozen=True, array_like=True, tag=86):
     """The issuer's answer."""
 
     token: Annotated[str, msgspec.Meta(pattern=r"\Acovey1-[A-Za-z0-9_-]+\Z")]
@@ -201,27 +201,29 @@ class NodeRemoved(msgspec.Struct, frozen=True, array_like=True, tag=111):
     epoch: int
 
 
-TokenQuestion = TokenOrder | TokenList | TokenRevocation
-TokenAnswer = TokenMade | TokensShown | TokenRevoked
+TokenQuestion = TokenRequest | TokenList | TokenRevocation
+TokenAnswer = TokenIssued | TokensShown | TokenRevoked
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True, tag=88):
+class RelayedRequest(msgspec.Struct, frozen=True, array_like=True, tag=88):
     """A member passes a question on to an issuer; ``origin``: the address that a guest has."""
 
     number: int
-    question: Admission | TokenOrder | TokenList | TokenRevocation | Renewal | RemovalOrder
+    question: AdmissionRequest | TokenRequest | TokenList | TokenRevocation | Renewal | RemovalOrder
     origin: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True, tag=89):
+class RelayedReply(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """The issuer's answer to the question with that number."""
 
     number: int
-    answer: Granted | Refused | TokenMade | TokensShown | TokenRevoked | Renewed | NodeRemoved
+    answer: Granted | Refused | TokenIssued | TokensShown | TokenRevoked | Renewed | NodeRemoved
 
 
-GUEST_CODEC: Codec[Greeting | Admission | Renewal] = Codec(Greeting | Admission | Renewal)
+GUEST_CODEC: Codec[Greeting | AdmissionRequest | Renewal] = Codec(
+    Greeting | AdmissionRequest | Renewal
+)
 MEMBER_CODEC: Codec[Welcome | Granted | Refused | Renewed] = Codec(
     Welcome | Granted | Refused | Renewed
 )
-RELAY_CODEC: Codec[Ask | Answer] = Codec(Ask | Answer)
+RELAY_CODEC: Codec[RelayedRequest | RelayedReply] = Codec(RelayedRequest | RelayedReply)

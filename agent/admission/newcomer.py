@@ -10,19 +10,24 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from agent import exits
-from agent.admission.former import Parting, noted_parting, set_aside, withdraw_parting
-from agent.config import Config
+from agent.admission.former_membership import (
+    FormerMembership,
+    noted_parting,
+    set_aside,
+    withdraw_parting,
+)
+from agent.config.loader import Config
+from agent.config.paths import Paths
 from agent.exits import AgentError
-from agent.paths import Paths
-from agent.security import identity
-from agent.security.identity import Identity
-from agent.security.mending import load_mended
-from agent.stages import Lack
+from agent.identity import identity
+from agent.identity.identity import Identity
+from agent.identity.repair import load_mended
+from agent.readiness import Lack
 
 LATE_CODE = (
     "agent.admission.joining",
-    "agent.security.certificates",
-    "agent.store.preparing",
+    "agent.identity.certificates",
+    "agent.admission.prepare_databases",
     "concurrent.futures.thread",
     "encodings.idna",
     "sqlite_utils.db",
@@ -47,7 +52,7 @@ class Newcomer:
         For the start of an agent, and for who does its work while none runs: an agent that is
         still saying goodbye has these files open, and would go on writing beside the next ones.
         """
-        if noted_parting(self._paths) is Parting.FORGETS:
+        if noted_parting(self._paths) is FormerMembership.FORGETS:
             set_aside(self._paths)
 
     def lack(self) -> Lack | None:
@@ -62,34 +67,34 @@ class Newcomer:
                 "found a covey with `covey init`, or join one with `covey join TOKEN`",
             )
         left = load_mended(self._paths.identity)
-        if parting is Parting.STAYS_AWAY:
+        if parting is FormerMembership.STAYS_AWAY:
             return Lack(
                 f"this node has left the covey {left.cluster_name}",
                 "`covey join` without a token brings it back as it was; `covey leave --forget` "
                 "frees it for another covey",
             )
-        if parting is Parting.REMOVED:
+        if parting is FormerMembership.REMOVED:
             return Lack(
                 f"this node was removed from the covey {left.cluster_name}",
                 "`covey join TOKEN` makes it a member again, as a new node; what it has now is "
                 "kept until then, and set aside in former/",
             )
-        if parting is Parting.FORGETS:
+        if parting is FormerMembership.FORGETS:
             return Lack(
                 f"this node is about to forget the covey {left.cluster_name}",
                 "its agent still says goodbye: try again in a few seconds",
             )
         return None
 
-    def check_may_part(self, parting: Parting) -> None:
+    def check_may_part(self, parting: FormerMembership) -> None:
         """Raise AgentError when this node cannot leave a covey so: who has left can only forget."""
         lack = self.lack()
         if lack is None:
             return
-        stays_away = noted_parting(self._paths) is Parting.STAYS_AWAY
+        stays_away = noted_parting(self._paths) is FormerMembership.STAYS_AWAY
         if not (stays_away and self._paths.identity.is_dir()):
             raise lack.error()
-        if parting is Parting.STAYS_AWAY:
+        if parting is FormerMembership.STAYS_AWAY:
             raise AgentError(f"{lack.message} already; nothing was done", lack.hint)
 
     async def found(self, name: str, node_name: str) -> Identity:
@@ -150,7 +155,7 @@ class Newcomer:
                     f"this node, {who.node_name}, is part of the covey {who.cluster_name} already",
                     "nothing needs to be done",
                 )
-            if noted_parting(self._paths) is Parting.REMOVED:
+            if noted_parting(self._paths) is FormerMembership.REMOVED:
                 raise AgentError(
                     "this node was removed from its covey and cannot come back as it was; nothing "
                     "was changed",
@@ -171,7 +176,7 @@ class Newcomer:
 
         One with which it was removed is good for nothing any more, and is set aside.
         """
-        if noted_parting(self._paths) is Parting.REMOVED:
+        if noted_parting(self._paths) is FormerMembership.REMOVED:
             set_aside(self._paths)
         lack = self.lack()
         if self._paths.identity.is_dir():
@@ -181,7 +186,7 @@ class Newcomer:
 
     async def _arrive(self, who: Identity) -> Identity:
         """Make the databases, and say that this node belongs: also if whoever asked hangs up."""
-        from agent.store.preparing import prepare
+        from agent.admission.prepare_databases import prepare
 
         preparing = asyncio.create_task(prepare(self._paths), name="newcomer: databases")
         preparing.add_done_callback(lambda _: self.arrived.set())
@@ -190,6 +195,6 @@ class Newcomer:
 
 
 def load_late_code() -> None:
-    """Load all that is loaded late here; for who cannot load it later (``agent/ownership.py``)."""
+    """Load all that is loaded late here; for who cannot later (``agent/files/ownership.py``)."""
     for name in LATE_CODE:
         import_module(name)

@@ -2,7 +2,7 @@
 
 import logging
 
-from gossip.state.registry import Registry
+from gossip.registry.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from agent import watched
-from agent.admission.former import Parting, note_parting, noted_parting
-from agent.paths import Paths
-from agent.security.identity import Identity
-from gossip.state.requests import RegistryAdopted
+from agent.admission.former_membership import FormerMembership, note_parting, noted_parting
+from agent.config.paths import Paths
+from agent.identity.identity import Identity
+from agent.loop import watched
+from gossip.kv.requests import RegistryAdopted
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,15 @@ class Removal:
         self._identity, self._paths, self._end = identity, paths, end
         self._noting: asyncio.Task[None] | None = None
 
-    def heed(self, event: object) -> None:
+    def on_event(self, event: object) -> None:
         """Take in an event of the driver."""
         gone = isinstance(event, RegistryAdopted) and not event.registry.node(
             self._identity.node_id
         )
         if gone and self._noting is None:
-            self._noting = watched.start("removal", self._note)
+            self._noting = watched.start("removal", self._record)
 
-    async def _note(self) -> None:
+    async def _record(self) -> None:
         if noted_parting(self._paths) is None:  # otherwise it leaves by its own wish
             log.error(
                 "this node, %s, was removed from the covey %s: it takes part no more; what it has "
@@ -41,5 +41,5 @@ class Removal:
                 self._identity.node_name,
                 self._identity.cluster_name,
             )
-            await asyncio.to_thread(note_parting, self._paths, Parting.REMOVED)
+            await asyncio.to_thread(note_parting, self._paths, FormerMembership.REMOVED)
             self._end()

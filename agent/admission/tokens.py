@@ -22,7 +22,7 @@ import msgspec
 from agent import exits
 from agent.admission.messages import TOKEN_ID_BYTES
 from agent.exits import AgentError
-from gossip.ids import CLUSTER_ID_BYTES, ClusterId
+from gossip.core.ids import CLUSTER_ID_BYTES, ClusterId
 
 PREFIX = "covey1-"
 SECRET_BYTES = 20

@@ -7,10 +7,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
-from agent.api.bodies import flag, integer
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
+from agent.api.ndjson import OpenStreams
+from agent.api.request_bodies import flag, integer
 
 LOG_LINES_DEFAULT = 100
 LOG_LINES_MAX = 10_000
@@ -18,31 +18,31 @@ LOG_LINES_MAX = 10_000
 
 async def list_apps(request: Request) -> Response:
     """Answer with all apps that the agent knows."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     return JSONResponse({"apps": msgspec.to_builtins(await agent.apps.list())})
 
 
 async def start_app(request: Request) -> Response:
     """Run the app from now on, also after a restart of the agent."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     return JSONResponse(msgspec.to_builtins(await agent.apps.start(request.path_params["name"])))
 
 
 async def stop_app(request: Request) -> Response:
     """Stop the app, and leave it stopped."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     return JSONResponse(msgspec.to_builtins(await agent.apps.stop(request.path_params["name"])))
 
 
 async def app_log(request: Request) -> Response:
     """Answer with the app's last lines; with ``follow=1`` stream those that come as well."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     lines = integer(request, "lines", least=0, most=LOG_LINES_MAX, default=LOG_LINES_DEFAULT)
     assert lines is not None, "it has a default"
     following = flag(request, "follow")
     printed = agent.apps.log(request.path_params["name"], lines, follow=following)
     if following:
-        streams: Streams = request.app.state.streams
+        streams: OpenStreams = request.app.state.streams
         return streams.respond(printed, _line)
     return await listing("lines", await _all(printed))
 

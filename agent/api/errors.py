@@ -18,7 +18,7 @@ from starlette.routing import Route
 from agent import exits
 from agent.exits import AgentError
 from edge_apps.reading import BadReading
-from gossip.errors import InvalidRequest, LimitExceeded
+from gossip.core.errors import InvalidRequest, LimitExceeded
 
 logger = logging.getLogger(__name__)
 

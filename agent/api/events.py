@@ -7,13 +7,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
-from agent.api.bodies import flag, integer, read_body, read_object
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
-from agent.forum.words import describe
-from gossip.membership.messages import LONG_ANSWER_BYTES_MAX
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
+from agent.api.ndjson import OpenStreams
+from agent.api.request_bodies import flag, integer, read_body, read_object
+from agent.cluster.event_json import describe
+from gossip.membership.model.messages import LONG_ANSWER_BYTES_MAX
 
 RECENT_DEFAULT = 100
 RECENT_MAX = 256
@@ -26,17 +26,17 @@ LISTENED_MAX = 64
 
 async def send_event(request: Request) -> Response:
     """Send an event to all members."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, WORDS)
     return JSONResponse({"id": agent.forum.send(_name(asked), _payload(asked))}, 201)
 
 
 async def get_events(request: Request) -> Response:
     """Answer with the last events; with ``follow=1`` stream those that come."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     patterns = tuple(request.query_params.getlist("name")) or ("*",)
     if flag(request, "follow"):
-        streams: Streams = request.app.state.streams
+        streams: OpenStreams = request.app.state.streams
         return streams.respond(agent.forum.follow(patterns), describe)
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=RECENT_DEFAULT) or 0
     await agent.forum.settle()
@@ -46,7 +46,7 @@ async def get_events(request: Request) -> Response:
 
 async def ask(request: Request) -> Response:
     """Ask members, and stream their answers; the last line is the summary."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, WORDS | {"filters", "timeout_s"})
     filters, timeout_s = asked.get("filters", {}), asked.get("timeout_s", TIMEOUT_S)
     if not isinstance(filters, dict) or not all(isinstance(v, str) for v in filters.values()):
@@ -56,25 +56,25 @@ async def ask(request: Request) -> Response:
     if not 0 < timeout_s <= TIMEOUT_S_MAX:
         raise BadRequest(f"`timeout_s`: more than 0, and at most {TIMEOUT_S_MAX:g} seconds")
     answers = agent.forum.ask(_name(asked), _payload(asked), filters, float(timeout_s))
-    streams: Streams = request.app.state.streams
+    streams: OpenStreams = request.app.state.streams
     return streams.respond(answers, describe)
 
 
 async def listen(request: Request) -> Response:
     """Stream the queries of these names, for whoever answers them."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     patterns = tuple(request.query_params.getlist("name"))
     if not 0 < len(patterns) <= LISTENED_MAX:
         raise BadRequest(
             f"`name`: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
         )
-    streams: Streams = request.app.state.streams
+    streams: OpenStreams = request.app.state.streams
     return streams.respond(agent.forum.listen(patterns), describe)
 
 
 async def answer(request: Request) -> Response:
     """Answer a query with the body, as it is."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     body = await read_body(request, LONG_ANSWER_BYTES_MAX)
     agent.forum.answer(request.path_params["id"], body, failed=flag(request, "failed"))
     return Response(status_code=204)

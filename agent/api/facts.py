@@ -6,14 +6,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
-from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
 from agent.api.members import find_member
-from gossip.ids import format_node_id
-from gossip.membership.facts import FACTS_BYTES_MAX
-from gossip.membership.members import Member
+from agent.api.request_bodies import read_object
+from gossip.core.ids import format_node_id
+from gossip.membership.model.facts import FACTS_BYTES_MAX
+from gossip.membership.model.members import Member
 
 # A letter takes up to six bytes in JSON for each of its own, and the names of the keys little.
 BODY_BYTES_MAX = 8 * FACTS_BYTES_MAX
@@ -21,7 +21,7 @@ BODY_BYTES_MAX = 8 * FACTS_BYTES_MAX
 
 async def list_facts(request: Request) -> Response:
     """Answer with the facts of one member, or of all that are there."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     patterns = tuple(request.query_params.getlist("name")) or ("*",)
     wanted = request.query_params.get("node", "")
     asked = [find_member(agent, wanted)] if wanted else _present(agent)
@@ -30,7 +30,7 @@ async def list_facts(request: Request) -> Response:
 
 async def change_facts(request: Request) -> Response:
     """Set facts of this node and drop others, all or none; answer with all that are set."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     body = await read_object(request, frozenset({"set", "unset"}), BODY_BYTES_MAX)
     give, drop = body.get("set", {}), body.get("unset", [])
     if not isinstance(give, dict) or not all(isinstance(value, str) for value in give.values()):
@@ -43,11 +43,11 @@ async def change_facts(request: Request) -> Response:
     return JSONResponse({"facts": agent.facts.given()})
 
 
-def _present(agent: AgentFacade) -> list[Member]:
+def _present(agent: AgentServices) -> list[Member]:
     return [member for member in agent.members if not member.state.is_departed]
 
 
-def _describe(agent: AgentFacade, member: Member, patterns: tuple[str, ...]) -> dict[str, Any]:
+def _describe(agent: AgentServices, member: Member, patterns: tuple[str, ...]) -> dict[str, Any]:
     facts = agent.facts_of(member.id)
     return {
         "id": format_node_id(member.id),

@@ -23,12 +23,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent._version import __version__
-from agent.api.bodies import JSON_BYTES_MAX, read_body, readings_of
 from agent.api.errors import BadRequest, count, status_of
-from agent.api.facade import AgentFacade
+from agent.api.interfaces import AgentServices
+from agent.api.request_bodies import JSON_BYTES_MAX, read_body, readings_of
 from agent.exits import AgentError
-from agent.telemetry.influx import NS_PER_UNIT
 from agent.telemetry.intake import Taken, take_lines
+from agent.telemetry.line_protocol import NS_PER_UNIT
 
 RETRY_AFTER_S = 10
 VERSION_HEADERS = {"X-Influxdb-Version": f"covey-{__version__}", "X-Influxdb-Build": "Covey"}
@@ -104,7 +104,7 @@ async def ping(_request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Say how the agent is, as InfluxDB 2 does; some clients write only to who passes."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     reasons = list(agent.not_ready())
     answer: dict[str, Any] = {
         "name": "covey",
@@ -131,7 +131,7 @@ async def query(request: Request) -> Response:
 
 async def _take(request: Request) -> Taken:
     """Accept what is good of the body. Raises AgentError."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     unit_ns = _unit_ns(request)
     async with readings_of(request, request.app.state.large_bodies) as body:
         taken = await take_lines(agent.telemetry.accept, body, unit_ns)

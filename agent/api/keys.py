@@ -1,245 +1,89 @@
-"""Routes of the shared keys: values as raw bytes, versions in headers, watches as streams.
+"""Routes of the covey's keys: who holds which, turning them, and replacing the authority."""
 
-The context of a read or write travels as text in the header ``Covey-Context``; a later write
-that sends it back replaces exactly the versions that the client saw. A write that missed its
-quorum is no error and no success: 202, with the outcome ``indeterminate``.
-"""
-
-import base64
-import binascii
-from collections import Counter
-from itertools import chain
 from typing import Any
 
-from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
-from agent.api.bodies import VALUE_BYTES_MAX, integer, number, read_body
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
-from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
-from agent.gauges import moving_counts
-from gossip.ids import NodeId, format_node_id
-from gossip.state.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
-from gossip.state.requests import (
-    GetResult,
-    PutResult,
-    Value,
-    Watch,
-    WatchEvent,
-    check_key,
-    check_request,
-)
-
-
-class KeyConvertor(PathConvertor):
-    """A key in a path: any text that is left, also one with slashes and line breaks."""
-
-    regex = "(?s:.*)"
-
-
-register_url_convertor("key", KeyConvertor())
-
-CONTEXT_HEADER = "Covey-Context"
-OUTCOME_HEADER = "Covey-Outcome"
-VERSIONS_HEADER = "Covey-Versions"
-COPIES_MAX = 16
-LIST_ENTRIES_DEFAULT = 100
-BINARY = "application/octet-stream"
-
-
-async def get_key(request: Request) -> Response:
-    """Answer with the newest value's bytes; with all versions if JSON was asked for."""
-    agent: AgentFacade = request.app.state.agent
-    key = request.path_params["key"]
-    result = await agent.kv.get(
-        key, r=integer(request, "r", most=COPIES_MAX), timeout_s=_timeout(request)
-    )
-    if result.outcome != "ok":
-        raise AgentError(
-            f"only {result.answered} of {result.needed} owners of {key!r} answered",
-            "try again when more of them are back, or accept fewer with `r=1`",
-            UNHEALTHY,
-        )
-    if not result.values:
-        raise AgentError(f"there is no key {key!r}", "", NOT_FOUND)
-    headers = {
-        CONTEXT_HEADER: _to_text(result.context),
-        OUTCOME_HEADER: result.outcome,
-        VERSIONS_HEADER: str(len(result.values)),
-    }
-    if request.headers.get("accept") == "application/json":
-        return JSONResponse(_versions(key, result), headers=headers)
-    return Response(result.values[0].data, media_type=BINARY, headers=headers)
-
-
-async def put_key(request: Request) -> Response:
-    """Write the body to the key."""
-    agent: AgentFacade = request.app.state.agent
-    value = await read_body(request, VALUE_BYTES_MAX)
-    result = await agent.kv.put(
-        request.path_params["key"],
-        value,
-        w=integer(request, "w", most=COPIES_MAX),
-        context=_context(request),
-        timeout_s=_timeout(request),
-    )
-    return _written(result)
-
-
-async def delete_key(request: Request) -> Response:
-    """Delete the key; it is no error if there is none."""
-    agent: AgentFacade = request.app.state.agent
-    result = await agent.kv.delete(
-        request.path_params["key"],
-        w=integer(request, "w", most=COPIES_MAX),
-        context=_context(request),
-        timeout_s=_timeout(request),
-    )
-    return _written(result)
+from agent.api.interfaces import AgentServices
+from agent.api.request_bodies import read_object
+from agent.keys.key_service import KeyHolding
+from agent.keys.messages import KeyringState
+from agent.keys.rotation import RotationPhase
+from gossip.core.ids import format_node_id
 
 
 async def list_keys(request: Request) -> Response:
-    """Answer with one page of keys and their values."""
-    agent: AgentFacade = request.app.state.agent
-    limit = integer(request, "limit", most=LIST_ENTRIES_MAX, default=LIST_ENTRIES_DEFAULT)
-    assert limit is not None, "it has a default"
-    result = await agent.kv.list(
-        request.query_params.get("prefix", ""),
-        after=request.query_params.get("after", ""),
-        limit=limit,
-        r=integer(request, "r", most=COPIES_MAX),
-        timeout_s=_timeout(request),
-    )
-    entries = (
-        {"key": entry.key, "values": [describe_value(value) for value in entry.values]}
-        for entry in result.entries
-    )
-    return await listing("entries", entries, next=result.next, outcome=result.outcome)
+    """Answer with who holds which keys; fingerprints, never a secret."""
+    agent: AgentServices = request.app.state.agent
+    holdings = await agent.keys.report()
+    return JSONResponse(await describe_keys(agent, holdings))
 
 
-async def watch_keys(request: Request) -> Response:
-    """Stream the changes of a key, or of all keys with a prefix."""
-    agent: AgentFacade = request.app.state.agent
-    prefix, key = request.query_params.get("prefix"), request.query_params.get("key")
-    if (prefix is None) == (key is None):
-        raise BadRequest("watch either a key or a prefix", "?key=NAME or ?prefix=BEGINNING")
-    check_request(Watch(prefix, key))  # a stream has no status to refuse with
-    events = agent.kv.watch(prefix=prefix, key=key)
-    streams: Streams = request.app.state.streams
-    return streams.respond(events, _describe_event)
+async def rotate(request: Request) -> Response:
+    """Begin a rotation, and answer with the same as ``list_keys``."""
+    agent: AgentServices = request.app.state.agent
+    await agent.keys.rotate(force=await _read_force(request))
+    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
 
 
-async def show_ring(request: Request) -> Response:
-    """Answer with the share of each node, or with the owners of ``?key=``."""
-    agent: AgentFacade = request.app.state.agent
-    registry = agent.registry
-    key = request.query_params.get("key")
-    answer: dict[str, Any] = {"epoch": registry.epoch}
-    if key is not None:
-        check_key(key)
-        partition = registry.partition_of(key)
-        ownership = registry.table[partition]
-        owners = [_node(agent, owner) for owner in ownership.owners]
-        pending = [_node(agent, owner) for owner in ownership.pending]
-        told = {"owners": owners, "stage": ownership.stage.value, "pending": pending}
-        return JSONResponse({**answer, "key": key, "partition": partition, **told})
-    copies = sum(map(len, registry.owners))
-    owned = Counter(chain.from_iterable(registry.owners))
-    coming = Counter(chain.from_iterable(each.newcomers for each in registry.table))
-    nodes = (
-        {
-            **_node(agent, node),
-            "partitions": owned[node],
-            "share": owned[node] / copies,
-            "pending": coming[node],
-        }
-        for node in registry.ids()
-    )
-    shape = {
-        "partitions": registry.partitions,
-        "replicas": registry.replicas,
-        "moving": moving_counts(registry),
-    }
-    return await listing("nodes", nodes, **answer, **shape)
+async def roll_over(request: Request) -> Response:
+    """Have another authority take over, and answer with the same as ``list_keys``."""
+    agent: AgentServices = request.app.state.agent
+    await agent.allegiance.roll_over(force=await _read_force(request))
+    return JSONResponse(await describe_keys(agent, await agent.keys.report()), 202)
 
 
-def describe_value(value: Value) -> dict[str, Any]:
-    """Return a version as JSON: text where the bytes are UTF-8, else base64."""
-    # The upper 48 bits of a stamp are Unix milliseconds (gossip/clock.py).
-    described: dict[str, Any] = {"written_ms": value.stamp >> 16}
-    try:
-        return {"value": value.data.decode(), **described}
-    except UnicodeDecodeError:
-        return {"value_base64": base64.b64encode(value.data).decode(), **described}
+async def _read_force(request: Request) -> bool:
+    """Return what the body says. Raises BadRequest."""
+    force = (await read_object(request, frozenset({"force"}))).get("force", False)
+    if not isinstance(force, bool):
+        raise BadRequest("`force`: true or false")
+    return force
 
 
-def _versions(key: str, result: GetResult) -> dict[str, Any]:
+async def describe_keys(agent: AgentServices, holdings: list[KeyHolding]) -> dict[str, Any]:
+    """Return everybody's keys as JSON."""
+    own = agent.keys.state()
+    awaited = set(agent.keys.awaited())
     return {
-        "key": key,
-        "values": [describe_value(value) for value in result.values],
-        "context": _to_text(result.context),
-        "outcome": result.outcome,
-        "answered": result.answered,
-        "needed": result.needed,
+        "generation": own.generation,
+        "phase": own.phase,
+        "rotating": own.phase != RotationPhase.STEADY,
+        "authority": {
+            "number": agent.registry.authority_number,
+            "overlaps": agent.registry.overlaps,
+            "uncertified": [entry.name for entry in agent.registry.uncertified],
+        },
+        "members": [
+            {
+                "id": format_node_id(one.id),
+                "name": one.name,
+                "self": one.id == agent.identity.node_id,
+                "live": one.is_live,
+                "answered": one.answered,
+                "awaited": one.id in awaited,
+                **_keys(one.state),
+            }
+            for one in holdings
+        ],
     }
 
 
-def _written(result: PutResult) -> Response:
-    body = {
-        "outcome": result.outcome,
-        "acks": result.acks,
-        "needed": result.needed,
-        "context": _to_text(result.context),
-        "versions": result.versions,
-    }
-    headers = {OUTCOME_HEADER: result.outcome, CONTEXT_HEADER: _to_text(result.context)}
-    return JSONResponse(body, 200 if result.outcome == "ok" else 202, headers)
-
-
-def _describe_event(event: WatchEvent) -> dict[str, Any]:
-    values = [describe_value(value) for value in event.values]
-    return {"key": event.key, "kind": event.kind, "values": values}
-
-
-def _node(agent: AgentFacade, node: NodeId) -> dict[str, Any]:
-    """Describe an owner: its name is the registry's, its state what this node believes."""
-    entry, member = agent.registry.node(node), agent.members.get(node)
+def _keys(state: KeyringState | None) -> dict[str, Any]:
+    if state is None:
+        return {"generation": None, "primary": None, "keys": []}
+    shown = {key.id: key.fingerprint for key in state.keys}
     return {
-        "id": format_node_id(node),
-        "name": entry.name if entry else "",
-        "zone": entry.zone if entry else "",
-        "state": member.state.value if member else "unknown",
+        "generation": state.generation,
+        "primary": shown.get(state.primary),
+        "keys": list(shown.values()),
     }
-
-
-def _timeout(request: Request) -> float:
-    return number(request, "timeout", most=REQUEST_TIMEOUT_S_MAX, default=REQUEST_TIMEOUT_S)
-
-
-def _context(request: Request) -> bytes | None:
-    text = request.headers.get(CONTEXT_HEADER)
-    if not text:
-        return None
-    try:
-        return base64.urlsafe_b64decode(text.encode("ascii"))
-    except (binascii.Error, UnicodeEncodeError):
-        hint = "send back what a get or put answered, unchanged"
-        raise BadRequest(f"{CONTEXT_HEADER} is no context", hint) from None
-
-
-def _to_text(context: bytes) -> str:
-    return base64.urlsafe_b64encode(context).decode()
 
 
 ROUTES = (
-    ("GET", "/api/v1/kv", list_keys),
-    ("GET", "/api/v1/kv/{key:key}", get_key),
-    ("PUT", "/api/v1/kv/{key:key}", put_key),
-    ("DELETE", "/api/v1/kv/{key:key}", delete_key),
-    ("GET", "/api/v1/watch", watch_keys),
-    ("GET", "/api/v1/ring", show_ring),
+    ("GET", "/api/v1/keys", list_keys),
+    ("POST", "/api/v1/keys/rotate", rotate),
+    ("POST", "/api/v1/keys/authority", roll_over),
 )

@@ -9,16 +9,16 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
 from agent.exits import NOT_FOUND, AgentError
-from agent.suggesting import did_you_mean
-from gossip.ids import format_node_id
-from gossip.membership.members import Member, MemberState
-from gossip.state.admitted import Admitted
+from agent.text.suggestions import did_you_mean
+from gossip.core.ids import format_node_id
+from gossip.membership.model.members import Member, MemberState
+from gossip.registry.node import RegisteredNode
 
-N = TypeVar("N", Member, Admitted)
+N = TypeVar("N", Member, RegisteredNode)
 
 ABSENT = "absent"
 """No state of a member: a node of the registry that the issuer has not heard."""
@@ -27,7 +27,7 @@ STATES = (*(state.value for state in MemberState), ABSENT)
 
 async def list_members(request: Request) -> Response:
     """Answer with the members, in the order of their ids, and with who is let in and absent."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     state = request.query_params.get("state", "")
     if state and state not in STATES:
         raise BadRequest(f"`state={state[:40]}`: no such state", f"known are {', '.join(STATES)}")
@@ -38,7 +38,7 @@ async def list_members(request: Request) -> Response:
 
 async def show_member(request: Request) -> Response:
     """Answer with one member, by its id or name: since when, and what it says of itself."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     found = find_member(agent, request.path_params["name"])
     changed_s = max(0.0, agent.now() - found.changed_at)
     facts = agent.facts_of(found.id)
@@ -52,7 +52,7 @@ async def show_member(request: Request) -> Response:
     return JSONResponse({**describe(agent, found), **more})
 
 
-def find_member(agent: AgentFacade, wanted: str) -> Member:
+def find_member(agent: AgentServices, wanted: str) -> Member:
     """Return a member by its id or name. Raises AgentError when there is none."""
     if (found := _called(wanted, agent.members)) is not None:
         return found
@@ -67,7 +67,7 @@ def find_member(agent: AgentFacade, wanted: str) -> Member:
     raise AgentError(f"no member is called {wanted[:80]!r}", hint, NOT_FOUND)
 
 
-def find_entry(agent: AgentFacade, wanted: str) -> Admitted:
+def find_entry(agent: AgentServices, wanted: str) -> RegisteredNode:
     """Return a node of the registry by its id or name: it need never have been heard.
 
     Raises AgentError when there is none.
@@ -87,7 +87,7 @@ def _called(wanted: str, nodes: Iterable[N]) -> N | None:
     return next(chain(of_id, of_name), None)
 
 
-def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
+def describe(agent: AgentServices, member: Member) -> dict[str, Any]:
     """Return a member as JSON. Ids are hexadecimal: JSON's numbers lose the last digits."""
     until = member.asleep_until
     return {
@@ -108,18 +108,18 @@ def describe(agent: AgentFacade, member: Member) -> dict[str, Any]:
     }
 
 
-def absentees(agent: AgentFacade) -> list[dict[str, Any]]:
+def absentees(agent: AgentServices) -> list[dict[str, Any]]:
     """Return who is let in and gets no partitions before it is heard."""
     return [{"id": format_node_id(n.id), "name": n.name} for n in agent.registry.absent]
 
 
-def roles_of(agent: AgentFacade, member: Member) -> list[str]:
+def roles_of(agent: AgentServices, member: Member) -> list[str]:
     """Return what the registry says that a member may do beside being one."""
     entry = agent.registry.node(member.id)
     return [] if entry is None else list(entry.roles)
 
 
-def impaired(agent: AgentFacade, member: Member) -> list[str]:
+def impaired(agent: AgentServices, member: Member) -> list[str]:
     """Return what does not pass between this node and a member that is there."""
     if not member.is_live or member.id == agent.identity.node_id:
         return []
@@ -132,7 +132,7 @@ def impaired(agent: AgentFacade, member: Member) -> list[str]:
     return [words for words, is_missing in missing.items() if is_missing]
 
 
-def describe_paths(agent: AgentFacade, member: Member) -> dict[str, Any]:
+def describe_paths(agent: AgentServices, member: Member) -> dict[str, Any]:
     """Return which ways to a member worked, and how many seconds ago, as JSON."""
     told: dict[str, Any] = msgspec.to_builtins(agent.paths_of(member.id))
     return {name: round(age, 3) if type(age) is float else age for name, age in told.items()}

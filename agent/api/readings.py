@@ -15,13 +15,13 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.answers import listing
-from agent.api.bodies import flag, integer, readings_of
 from agent.api.errors import BadRequest, TooLarge
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
-from agent.store.outbox import Accepted, DeadLetter, Receipt
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
+from agent.api.ndjson import OpenStreams
+from agent.api.request_bodies import flag, integer, readings_of
 from agent.telemetry.intake import LISTED_READINGS_MAX, read_listed
+from agent.telemetry.outbox import Accepted, DeadLetter, Receipt
 from agent.telemetry.service import Overrun
 from edge_apps.reading import BadReading
 
@@ -38,7 +38,7 @@ async def post_readings(request: Request) -> Response:
 
 
 async def _accept_all(request: Request, body: bytes) -> Response:
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     try:
         readings, taken = await read_listed(body)
     except BadReading as error:
@@ -61,13 +61,13 @@ async def _accept_all(request: Request, body: bytes) -> Response:
 
 async def get_readings(request: Request) -> Response:
     """Answer with the newest readings; with ``follow=1`` stream those that come as well."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     pattern = request.query_params.get("sensor", "*")
     following = flag(request, "follow")
     default = 0 if following else RECENT_DEFAULT
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=default) or 0
     if following:
-        streams: Streams = request.app.state.streams
+        streams: OpenStreams = request.app.state.streams
         return streams.respond(_recent_and_new(agent, pattern, limit), describe)
     found = await agent.telemetry.recent(pattern, limit) if limit else []
     return await listing("readings", map(describe, found))
@@ -75,7 +75,7 @@ async def get_readings(request: Request) -> Response:
 
 async def get_outbox(request: Request) -> Response:
     """Answer with what waits for the broker, how the uplink is, and the newest dead letters."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     limit = integer(request, "limit", least=0, most=LETTERS_MAX, default=10) or 0
     letters = agent.telemetry.dead_letters(limit) if limit else []
     return await listing(
@@ -87,7 +87,7 @@ async def get_outbox(request: Request) -> Response:
 
 
 async def _recent_and_new(
-    agent: AgentFacade, pattern: str, limit: int
+    agent: AgentServices, pattern: str, limit: int
 ) -> AsyncIterator[Accepted | Overrun]:
     """Yield the newest readings, and then what is accepted; nothing twice, nothing left out."""
     async with aclosing(agent.telemetry.follow(pattern)) as new:  # type: ignore[type-var]

@@ -5,14 +5,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.belonging import agent_of_local
-from agent.api.facade import AgentFacade
-from gossip.ids import format_node_id
+from agent.api.interfaces import AgentServices
+from agent.api.membership import agent_of_local
+from gossip.core.ids import format_node_id
 
 
 async def show(request: Request) -> Response:
     """Answer with the registry that this node follows; ``fork`` names its rival, if it has one."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     registry, rival = agent.registry, agent.rival
     return JSONResponse(
         {
@@ -33,7 +33,7 @@ async def mend(request: Request) -> Response:
     return JSONResponse({"epoch": await agent_of_local(request).admission.mend()})
 
 
-def issuers(agent: AgentFacade) -> list[dict[str, Any]]:
+def issuers(agent: AgentServices) -> list[dict[str, Any]]:
     """Return who may sign the registry, and how each of them is."""
     return [
         {

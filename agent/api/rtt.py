@@ -4,17 +4,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
+from agent.api.interfaces import AgentServices
 from agent.api.members import find_member
 from agent.exits import NOT_FOUND, AgentError
-from gossip.ids import format_node_id
+from gossip.core.ids import format_node_id
 
 MS_PER_S = 1000.0
 
 
 async def show_round_trip(request: Request) -> Response:
     """Answer with the round trip between two members; of one, between it and this node."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     wanted = request.query_params.get("a", "")
     if not wanted:
         raise BadRequest("`a` is missing", "name a member, and with `b` the other")

@@ -3,17 +3,17 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent.api.bodies import read_object
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
-from agent.notation import format_duration
-from gossip.membership.absence import SLEEP_S_MIN
-from gossip.membership.messages import SLEEP_S_MAX
+from agent.api.interfaces import AgentServices
+from agent.api.request_bodies import read_object
+from agent.text.units import format_duration
+from gossip.membership.detection.planned_absence import SLEEP_S_MIN
+from gossip.membership.model.messages import SLEEP_S_MAX
 
 
 async def sleep(request: Request) -> Response:
     """Announce a sleep, and answer when the others were told."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, frozenset({"duration_s"}))
     duration_s = asked.get("duration_s", 0)
     is_number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
@@ -27,7 +27,7 @@ async def sleep(request: Request) -> Response:
 
 async def wake(request: Request) -> Response:
     """End an announced sleep; say whether there was one."""
-    agent: AgentFacade = request.app.state.agent
+    agent: AgentServices = request.app.state.agent
     return JSONResponse({"asleep": False, "woken": await agent.awaken()})
 
 

@@ -10,19 +10,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent.admission.messages import TOKEN_ID_BYTES, TokenShown
-from agent.admission.terms import Terms
-from agent.api.answers import listing
-from agent.api.belonging import agent_of_local
-from agent.api.bodies import read_object
+from agent.admission.token_terms import TokenTerms
 from agent.api.errors import BadRequest
-from agent.api.facade import AgentFacade
+from agent.api.interfaces import AgentServices
+from agent.api.long_lists import listing
 from agent.api.members import find_entry, find_member
+from agent.api.membership import agent_of_local
+from agent.api.request_bodies import read_object
 from agent.exits import NOT_FOUND, AgentError
-from gossip.ids import format_node_id
-from gossip.state.registry import Registry
+from gossip.core.ids import format_node_id
+from gossip.registry.registry import Registry
 
 TTL_S = 3600.0
-FIELDS = frozenset(Terms.__struct_fields__)
+FIELDS = frozenset(TokenTerms.__struct_fields__)
 
 
 async def create_token(request: Request) -> Response:
@@ -30,8 +30,8 @@ async def create_token(request: Request) -> Response:
     agent = agent_of_local(request)
     asked = await read_object(request, FIELDS)
     try:
-        told = Terms(**{"ttl_s": TTL_S, **asked})
-        terms = msgspec.convert(msgspec.structs.astuple(told), Terms)
+        told = TokenTerms(**{"ttl_s": TTL_S, **asked})
+        terms = msgspec.convert(msgspec.structs.astuple(told), TokenTerms)
     except msgspec.ValidationError as error:
         raise BadRequest(f"not what a token can be asked for: {error}") from None
     token = await agent.admission.create_token(terms)
@@ -40,7 +40,7 @@ async def create_token(request: Request) -> Response:
     return JSONResponse(answer, 201)
 
 
-def _name_of(agent: AgentFacade, name: str) -> dict[str, str | None] | None:
+def _name_of(agent: AgentServices, name: str) -> dict[str, str | None] | None:
     """Return whose name it is already; None if it is free, or empty."""
     entry = next((node for node in agent.registry.nodes if node.name == name), None)
     if entry is None:

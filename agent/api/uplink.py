@@ -4,14 +4,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.api.facade import AgentFacade
-from agent.api.streams import Streams
+from agent.api.interfaces import AgentServices
+from agent.api.ndjson import OpenStreams
 
 
 async def test(request: Request) -> Response:
     """Try the broker, and stream each step as it ends."""
-    agent: AgentFacade = request.app.state.agent
-    streams: Streams = request.app.state.streams
+    agent: AgentServices = request.app.state.agent
+    streams: OpenStreams = request.app.state.streams
     return streams.respond(agent.uplink.test(), msgspec.to_builtins)
 
 

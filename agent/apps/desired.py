@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.exits import AgentError
-from agent.security.spares import read_spare, replace_with_spare
+from agent.identity.spares import read_spare, replace_with_spare
 
 log = logging.getLogger(__name__)
 

@@ -23,14 +23,14 @@ from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import RestartTuning, Supervisor
-from agent.directories import make_directory
+from agent.config.settings import AppSettings
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
+from agent.files.directories import make_directory
 from agent.programs.child import Launch, Starter
 from agent.programs.environment import passed_on
-from agent.settings import AppSettings
-from agent.suggesting import did_you_mean
+from agent.text.suggestions import did_you_mean
 from edge_apps import builtin
-from gossip.names import NAME_RULE, is_name
+from gossip.core.names import NAME_RULE, is_name
 
 log = logging.getLogger(__name__)
 
@@ -249,7 +249,7 @@ def _check_name(name: str) -> None:
 
 
 def _installed() -> dict[str, str]:
-    from edge_apps.finding import installed  # the SDK and importlib.metadata: only when asked
+    from edge_apps.loader import installed  # the SDK and importlib.metadata: only when asked
 
     return installed()
 

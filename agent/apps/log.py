@@ -14,8 +14,8 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from agent.escaping import one_line, with_tabs
-from agent.notation import counted
+from agent.text.escaping import one_line, with_tabs
+from agent.text.units import counted
 
 FILE_BYTES_MAX = 512 * 1024
 TAIL_LINES_MAX = 500
@@ -47,7 +47,7 @@ class AppLog:
             self._partial = b""
         self._add([_of_app(line[:LINE_BYTES_MAX]) for line in lines])
 
-    def note(self, text: str) -> None:
+    def record(self, text: str) -> None:
         """Add a line of the agent's own, after whatever the app had begun to print."""
         begun = [_of_app(self._partial)] if self._partial else []
         self._partial = b""

@@ -2,7 +2,7 @@
 
 The process leads a group of its own, so that what it starts ends with it. Its stdin is a pipe
 that the agent holds and never writes to: when the agent dies, by whatever means, the pipe ends
-and the app goes too (``edge_apps/running.py`` watches it).
+and the app goes too (``edge_apps/runner.py`` watches it).
 
 A crash is followed by a pause that doubles from one second to one minute; an app that ran
 well for a while begins again with the short one.
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from agent import watched
 from agent.apps.log import AppLog
 from agent.apps.states import TRANSITIONS, AppEvent, AppState
-from agent.programs.child import AsThisUser, Child, Launch, Starter, start
+from agent.loop import watched
+from agent.programs.child import AsThisUser, ChildProcess, Launch, Starter, start
 
 OUTPUT_BYTES = 64 * 1024
 OUTPUT_BYTES_PER_S_MAX = 1024 * 1024
@@ -126,7 +126,7 @@ class Supervisor:
             process = await self._spawn()
         except OSError as error:
             self.last_end = f"could not be started: {error}"
-            self._log.note(self.last_end)
+            self._log.record(self.last_end)
             return self._crashed(0.0)
         finally:
             self._settled.set()
@@ -138,14 +138,14 @@ class Supervisor:
         status = await process.wait()
         return self._judge(status, time.monotonic() - began, stopped=stopped)
 
-    async def _spawn(self) -> Child:
+    async def _spawn(self) -> ChildProcess:
         process = await start(self._starter, self._launch, merged=True)
         self.pid = process.pid
         self._counts["apps/started"] += 1
-        self._log.note(f"started, process {process.pid}")
+        self._log.record(f"started, process {process.pid}")
         return process
 
-    async def _watch(self, process: Child) -> bool:
+    async def _watch(self, process: ChildProcess) -> bool:
         """Wait for the end of the process, ending it when told to; say whether we were told."""
         ended = asyncio.create_task(process.wait(), name="app end")
         told = asyncio.create_task(self._stop.wait(), name="app stop")
@@ -158,7 +158,7 @@ class Supervisor:
             await asyncio.wait({ended}, timeout=self._tuning.stop_grace_s)
             if not ended.done():
                 self._counts["apps/killed"] += 1
-                self._log.note(f"did not stop within {self._tuning.stop_grace_s:g} s: killed")
+                self._log.record(f"did not stop within {self._tuning.stop_grace_s:g} s: killed")
                 process.signal_group(signal.SIGKILL)
                 await ended
             return True
@@ -166,7 +166,7 @@ class Supervisor:
             ended.cancel()
             told.cancel()
 
-    async def _clear_up(self, process: Child, copying: asyncio.Task[None]) -> None:
+    async def _clear_up(self, process: ChildProcess, copying: asyncio.Task[None]) -> None:
         """End what the app left behind: its children, and our readers of its output.
 
         The group outlives its leader as long as it has members, so its number still means it.
@@ -178,7 +178,7 @@ class Supervisor:
         copying.cancel()
         process.close()
 
-    async def _copy_output(self, process: Child) -> None:
+    async def _copy_output(self, process: ChildProcess) -> None:
         while data := await process.stdout.read(OUTPUT_BYTES):
             self._log.feed(data)
             # An app that prints without end waits for us, and not the agent's loop for it.
@@ -187,18 +187,18 @@ class Supervisor:
     def _judge(self, status: int, ran_s: float, *, stopped: bool) -> AppEvent:
         self.last_end = _describe(status)
         if stopped:
-            self._log.note("stopped")
+            self._log.record("stopped")
             return AppEvent.ENDED
         if status == 0:
             self._counts["apps/completed"] += 1
-            self._log.note("completed")
+            self._log.record("completed")
             return AppEvent.COMPLETED
         return self._crashed(ran_s)
 
     def _crashed(self, ran_s: float) -> AppEvent:
         self._counts["apps/crashed"] += 1
         self._failures = 1 if ran_s >= self._tuning.healthy_s else self._failures + 1
-        self._log.note(f"{self.last_end} after {ran_s:.0f} s; again in {self._pause_s():g} s")
+        self._log.record(f"{self.last_end} after {ran_s:.0f} s; again in {self._pause_s():g} s")
         if self._failures >= self._tuning.failing_after:
             return AppEvent.CRASHED_AGAIN
         return AppEvent.CRASHED

@@ -2,7 +2,7 @@
 
 ``covey`` is typed often and on slow devices, so a command imports what it needs and nothing
 more: the root group (``root.py``) knows the names and the one-line helps of all commands and
-loads the one that is called. ``tests/unit/test_imports.py`` keeps it so.
+loads the one that is called. ``tests/unit/house/test_imports.py`` keeps it so.
 
 Results go to stdout, everything else to stderr; statuses are those of ``agent/exits.py``.
 """
@@ -12,7 +12,7 @@ import sys
 
 def main() -> None:
     """Run the command line of this process, and end the process with its status."""
-    from agent.cli.failures import on_unforeseen, run_to_status
+    from agent.cli.errors import on_unforeseen, run_to_status
     from agent.cli.root import root
 
     for stream in (sys.stdout, sys.stderr):

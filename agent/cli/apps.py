@@ -2,10 +2,10 @@
 
 import click
 
-from agent.cli.apps_writing import new, try_
+from agent.cli.app_authoring import new, try_
 from agent.cli.complete import app_names
 from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
-from agent.cli.parameters import NAME
+from agent.cli.param_types import NAME
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 

@@ -4,8 +4,9 @@ A shell waits for this while somebody types. An agent that does not answer withi
 second, or does not run, simply completes nothing.
 
 The shell puts what it is offered on its command line, and some shells do not quote it: what a
-member calls itself would be run. So nothing is ever offered that is no name (``gossip/names.py``),
-whatever an agent answers; every argument that completes does so by a function of this file.
+member calls itself would be run. So nothing is ever offered that is no name
+(``gossip/core/names.py``), whatever an agent answers; every argument that completes does so by a
+function of this file.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 import click
 
 from agent.cli.session import Session
-from gossip.errors import CoveyError
+from gossip.core.errors import CoveyError
 
 TIMEOUT_S = 0.1
 
@@ -44,7 +45,7 @@ def offered(texts: Iterable[object], begun: str) -> list[str]:
     >>> offered(["ash", "a$(id)", "-rf", 7, "birch"], "a")
     ['ash']
     """
-    from gossip.names import is_name  # with msgspec, which a command's help does without
+    from gossip.core.names import is_name  # with msgspec, which a command's help does without
 
     names = {text for text in texts if isinstance(text, str) and is_name(text)}
     return sorted(name for name in names if name.startswith(begun))

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from agent import exits
-from agent.cli.failures import hint_of
-from agent.cli.here import here
+from agent.cli.copyable import here
+from agent.cli.errors import hint_of
 from agent.cli.output import (
     Styled,
     output_option,
@@ -67,9 +67,9 @@ def _examine(session: Session) -> dict[str, Any]:
 
 def _configuration(session: Session) -> tuple[dict[str, str], Any]:
     """Return the finding about the configuration, and its network part; defaults if it is bad."""
-    from agent.config import load
-    from agent.config_check import in_few_words
-    from agent.settings import NetworkSettings
+    from agent.config.loader import load
+    from agent.config.settings import NetworkSettings
+    from agent.doctor.config_checks import in_few_words
 
     try:
         loaded = load(session.agent_paths)
@@ -83,7 +83,7 @@ def _configuration(session: Session) -> tuple[dict[str, str], Any]:
 def _device(session: Session, network: Any) -> list[dict[str, str]]:
     import msgspec
 
-    from agent.doctor.device import examine_device
+    from agent.doctor.device_checks import examine_device
 
     data = session.agent_paths.data
     found = examine_device(session.agent_paths, network.interfaces, mdns=network.mdns)

@@ -16,7 +16,7 @@ from agent.cli.output import (
     write_row,
     write_table,
 )
-from agent.cli.parameters import ValueGroup
+from agent.cli.param_types import ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import say_if_nothing

@@ -6,7 +6,7 @@ import click
 
 from agent.cli.complete import member_names
 from agent.cli.output import output_option, wide_option, write_json, write_table
-from agent.cli.parameters import FACT, ValueGroup
+from agent.cli.param_types import FACT, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.suggestions import say_if_nothing
 

@@ -20,12 +20,12 @@ from agent.cli.output import (
     write_table,
     write_value,
 )
-from agent.cli.parameters import DURATION, ValueGroup
+from agent.cli.param_types import DURATION, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
 from agent.exits import AgentError
-from agent.notation import counted
+from agent.text.units import counted
 
 PAGE_KEYS = 500
 # The agent gives up first, and says more than a broken connection would.

@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
-from agent.cli.asking import confirm
 from agent.cli.complete import member_names
-from agent.cli.here import here
+from agent.cli.confirm import confirm
+from agent.cli.copyable import here
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -15,9 +15,9 @@ from agent.cli.output import (
     write_json,
     write_table,
 )
-from agent.cli.parameters import NAME
+from agent.cli.param_types import NAME
 from agent.cli.session import Session, pass_session
-from agent.notation import format_duration
+from agent.text.units import format_duration
 
 REMOVAL_TIMEOUT_S = 30.0
 STATES = ("alive", "suspect", "asleep", "dead", "left", "absent")
@@ -51,9 +51,9 @@ def members(ctx: click.Context, state: str | None, output: str, *, watch: bool, 
     if ctx.invoked_subcommand is not None:
         return
     if watch:
-        from agent.cli import watching
+        from agent.cli import live_table
 
-        watching.watch(ctx.obj, state, output, wide=wide)
+        live_table.watch(ctx.obj, state, output, wide=wide)
         return
     answer = ctx.obj.client().get("/api/v1/members", state=state)
     if output == "json":

@@ -3,7 +3,7 @@
 On a terminal a table is aligned, has a header and fits. In a pipe the same rows come without
 header, divided by tabs and in full, so that ``cut -f1`` gives names; ``-o json`` has named and
 stable fields and is what a program should read. Nothing else in ``agent/cli`` writes to stdout, so
-that every text passes through ``agent/escaping.py``; what is not a result goes to stderr by
+that every text passes through ``agent/text/escaping.py``; what is not a result goes to stderr by
 ``Session.say``, or by ``complain``, which ``--quiet`` does not silence.
 """
 
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import click
 
-from agent.cli.here import here
+from agent.cli.copyable import here
 from agent.cli.tables import GAP, cut, laid_out, printable
-from agent.escaping import columns, folded, json_text, one_line, padded, with_tabs
+from agent.text.escaping import columns, folded, json_text, one_line, padded, with_tabs
 
 F = TypeVar("F", bound=Callable[..., Any])
 

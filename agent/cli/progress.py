@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from agent.escaping import one_line, shortened
+from agent.text.escaping import one_line, shortened
 
 if TYPE_CHECKING:
     from threading import Thread
@@ -53,7 +53,7 @@ class Progress:
         click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True, color=True)
 
 
-class Waiting:
+class WaitNotice:
     """Says what is waited for, and for how long already, to whoever waits longer than a second.
 
     A context manager; ``end`` ends it sooner. Draws from a thread of its own, because the command

@@ -16,14 +16,14 @@ import click
 
 from agent import exits
 from agent.cli.output import complain, output_option, write_json, write_line
-from agent.cli.parameters import TAG, ValueCommand
+from agent.cli.param_types import TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
-from agent.notation import counted
+from agent.text.units import counted
 from edge_apps.client import AgentUnreachable, Client, ClientError
 
 if TYPE_CHECKING:
-    from agent.telemetry.lines import Format, Parsed
+    from agent.telemetry.readings_text import Format, Parsed
     from edge_apps.reading import Reading
 
 FORMATS = ("auto", "plain", "json", "influx")
@@ -74,7 +74,7 @@ def publish(
     objects, or InfluxDB line protocol. A reading counts as accepted
     when it is on the agent's disk. When the agent goes away under a pipe, it is waited for.
     """
-    publisher = Publisher(session)
+    publisher = LinePublisher(session)
     piped = sensor is None and not sys.stdin.isatty()
     if from_stdin or piped or (sensor == STDIN and value is None):
         publisher.publish_lines(form)
@@ -89,7 +89,7 @@ def publish(
     publisher.complain()
 
 
-class Publisher:
+class LinePublisher:
     """Hands batches to the agent, and keeps the sums."""
 
     def __init__(self, session: Session) -> None:
@@ -114,7 +114,7 @@ class Publisher:
 
     def publish_lines(self, form: str) -> None:
         """Hand over what stdin has, until it ends."""
-        from agent.telemetry.lines import GoodLine, parse
+        from agent.telemetry.readings_text import GoodLine, parse
 
         good: list[Reading] = []
 
@@ -241,7 +241,7 @@ def _reading(
     sensor: str, value: str, unit: str, when: str | None, tags: dict[str, str], *, as_text: bool
 ) -> "Reading":
     """Check a reading here already: the complaint comes without an agent, too."""
-    from agent.telemetry.plain import parse_time, parse_value
+    from agent.telemetry.plain_lines import parse_time, parse_value
     from edge_apps.reading import UNTIMED, BadReading, Reading, check
 
     try:
@@ -253,6 +253,6 @@ def _reading(
 
 
 def _as_format(text: str) -> "Format":
-    from agent.telemetry.lines import FORMATS as KNOWN
+    from agent.telemetry.readings_text import FORMATS as KNOWN
 
     return next(form for form in KNOWN if form == text)

@@ -8,11 +8,11 @@ import click
 from agent import exits
 from agent.cli.events import file_option, payload_fields, payload_text, read_payload
 from agent.cli.output import is_terminal, output_option, wide_option, write_json_line, write_row
-from agent.cli.parameters import DURATION, TAG, ValueCommand
+from agent.cli.param_types import DURATION, TAG, ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of, one_by_one
 from agent.exits import AgentError
-from agent.suggesting import did_you_mean
+from agent.text.suggestions import did_you_mean
 
 HEADER = ("NODE", "AFTER", "ANSWER")
 WIDTHS = (20, 8, 0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from agent.cli.here import here
+from agent.cli.copyable import here
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -19,7 +19,7 @@ from agent.cli.output import (
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import say_if_nothing
-from agent.suggesting import CANDIDATES_MAX
+from agent.text.suggestions import CANDIDATES_MAX
 
 HEADER = ("TIME", "SENSOR", "VALUE", "UNIT", "TAGS")
 FOLLOW_WIDTHS = (24, 32, 12, 6, 0)

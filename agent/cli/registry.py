@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from agent.cli.asking import confirm
+from agent.cli.confirm import confirm
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.session import Session, pass_session
 

@@ -3,7 +3,7 @@
 import click
 
 from agent.cli.output import output_option, wide_option, write_facts, write_json, write_table
-from agent.cli.parameters import ValueCommand
+from agent.cli.param_types import ValueCommand
 from agent.cli.session import Session, pass_session
 
 

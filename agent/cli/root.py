@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import click
 
-from agent.cli.failures import colour_wish
-from agent.cli.here import spoke_to
+from agent.cli.copyable import spoke_to
+from agent.cli.errors import colour_wish
 from agent.cli.session import Session
 
 
-class Entry(NamedTuple):
+class CommandEntry(NamedTuple):
     """Where a command is defined, and its help in one line."""
 
     module: str
@@ -24,38 +24,62 @@ class Entry(NamedTuple):
 
 
 # In the order in which a newcomer meets them.
-COMMANDS: dict[str, Entry] = {
-    "demo": Entry("agent.demo.command", "demo", "Watch agents form a covey on this machine."),
-    "simulate": Entry("agent.cli.simulate", "simulate", "Simulate a covey of any size."),
-    "init": Entry("agent.cli.cluster", "init", "Found a covey with this node as its first."),
-    "token": Entry(
+COMMANDS: dict[str, CommandEntry] = {
+    "demo": CommandEntry(
+        "agent.cli.demo.command", "demo", "Watch agents form a covey on this machine."
+    ),
+    "simulate": CommandEntry("agent.cli.simulate", "simulate", "Simulate a covey of any size."),
+    "init": CommandEntry(
+        "agent.cli.membership", "init", "Found a covey with this node as its first."
+    ),
+    "token": CommandEntry(
         "agent.cli.tokens", "token", "Let other nodes in: make, list and revoke join tokens."
     ),
-    "join": Entry("agent.cli.cluster", "join", "Make this node part of a covey."),
-    "run": Entry("agent.cli.run", "run", "Run the agent in the foreground."),
-    "sleep": Entry("agent.cli.sleep", "sleep", "Tell the others that this node will be silent."),
-    "wake": Entry("agent.cli.sleep", "wake", "Tell the others that this node is awake."),
-    "leave": Entry("agent.cli.cluster", "leave", "Take this node out of its covey."),
-    "status": Entry("agent.cli.status", "status", "Show how the agent is."),
-    "members": Entry("agent.cli.members", "members", "Show who is there."),
-    "registry": Entry("agent.cli.registry", "registry", "Show the registry of this node."),
-    "facts": Entry("agent.cli.facts", "facts", "Show and set what nodes tell about themselves."),
-    "rtt": Entry("agent.cli.rtt", "rtt", "Show the round trip between members."),
-    "doctor": Entry("agent.cli.doctor", "doctor", "Say what is wrong, and what to do about it."),
-    "keys": Entry("agent.cli.keyring", "keys", "Show and replace the keys that seal datagrams."),
-    "kv": Entry("agent.cli.kv", "kv", "Read and write the covey's shared keys."),
-    "ring": Entry("agent.cli.ring", "ring", "Show which nodes own which keys."),
-    "publish": Entry("agent.cli.publish", "publish", "Hand readings to the agent for delivery."),
-    "readings": Entry("agent.cli.readings", "readings", "Show readings that the agent accepted."),
-    "outbox": Entry("agent.cli.readings", "outbox", "Show what waits for the broker."),
-    "uplink": Entry("agent.cli.uplink", "uplink", "Show and test the connection to the broker."),
-    "event": Entry("agent.cli.events", "event", "Send events to all members."),
-    "events": Entry("agent.cli.events", "events", "Show events that arrived here."),
-    "query": Entry("agent.cli.query", "query", "Ask members something, and show their answers."),
-    "app": Entry("agent.cli.apps", "app", "Run, stop and watch the agent's apps."),
-    "service": Entry("agent.cli.service", "service", "Run the agent as a service of this machine."),
-    "config": Entry("agent.cli.configuration", "config", "Show and check the configuration."),
-    "completion": Entry("agent.cli.completion", "completion", "Print a shell's completion script."),
+    "join": CommandEntry("agent.cli.membership", "join", "Make this node part of a covey."),
+    "run": CommandEntry("agent.cli.run", "run", "Run the agent in the foreground."),
+    "sleep": CommandEntry(
+        "agent.cli.sleep", "sleep", "Tell the others that this node will be silent."
+    ),
+    "wake": CommandEntry("agent.cli.sleep", "wake", "Tell the others that this node is awake."),
+    "leave": CommandEntry("agent.cli.membership", "leave", "Take this node out of its covey."),
+    "status": CommandEntry("agent.cli.status", "status", "Show how the agent is."),
+    "members": CommandEntry("agent.cli.members", "members", "Show who is there."),
+    "registry": CommandEntry("agent.cli.registry", "registry", "Show the registry of this node."),
+    "facts": CommandEntry(
+        "agent.cli.facts", "facts", "Show and set what nodes tell about themselves."
+    ),
+    "rtt": CommandEntry("agent.cli.rtt", "rtt", "Show the round trip between members."),
+    "doctor": CommandEntry(
+        "agent.cli.doctor", "doctor", "Say what is wrong, and what to do about it."
+    ),
+    "keys": CommandEntry(
+        "agent.cli.keys", "keys", "Show and replace the keys that seal datagrams."
+    ),
+    "kv": CommandEntry("agent.cli.kv", "kv", "Read and write the covey's shared keys."),
+    "ring": CommandEntry("agent.cli.ring", "ring", "Show which nodes own which keys."),
+    "publish": CommandEntry(
+        "agent.cli.publish", "publish", "Hand readings to the agent for delivery."
+    ),
+    "readings": CommandEntry(
+        "agent.cli.readings", "readings", "Show readings that the agent accepted."
+    ),
+    "outbox": CommandEntry("agent.cli.readings", "outbox", "Show what waits for the broker."),
+    "uplink": CommandEntry(
+        "agent.cli.uplink", "uplink", "Show and test the connection to the broker."
+    ),
+    "event": CommandEntry("agent.cli.events", "event", "Send events to all members."),
+    "events": CommandEntry("agent.cli.events", "events", "Show events that arrived here."),
+    "query": CommandEntry(
+        "agent.cli.query", "query", "Ask members something, and show their answers."
+    ),
+    "app": CommandEntry("agent.cli.apps", "app", "Run, stop and watch the agent's apps."),
+    "service": CommandEntry(
+        "agent.cli.service", "service", "Run the agent as a service of this machine."
+    ),
+    "config": CommandEntry("agent.cli.config", "config", "Show and check the configuration."),
+    "completion": CommandEntry(
+        "agent.cli.completion", "completion", "Print a shell's completion script."
+    ),
 }
 
 
@@ -96,7 +120,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     import sqlite3
 
     from agent._version import __version__
-    from gossip.envelope import MAGIC_AND_VERSION
+    from gossip.core.envelope import MAGIC_AND_VERSION
 
     click.echo(
         f"covey {__version__}, Python {platform.python_version()}, "

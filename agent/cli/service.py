@@ -13,7 +13,7 @@ from agent.cli.output import output_option, write_facts, write_json, write_row
 from agent.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
-    from agent.installation.service import Service
+    from agent.installation.service import SystemService
 
 GROUP = "covey"
 
@@ -134,18 +134,18 @@ def _advice(answer: dict[str, Any]) -> str:
     return ""
 
 
-def _service() -> "Service":
+def _service() -> "SystemService":
     """Return this machine's service. Raises AgentError where there is no systemd."""
-    from agent.installation.service import Service
+    from agent.installation.service import SystemService
     from agent.installation.system import System
     from agent.installation.trial import own_program
 
     system = System()
     system.require_systemd()
-    return Service(own_program(), system)
+    return SystemService(own_program(), system)
 
 
-def _service_for_root() -> "Service":
+def _service_for_root() -> "SystemService":
     """Return this machine's service, to be changed. Raises AgentError, before anything changed."""
     from agent.installation.system import System
 
@@ -155,7 +155,7 @@ def _service_for_root() -> "Service":
 
 def _people_with_agents() -> Iterable[tuple[str, Path]]:
     """Return who calls us by sudo, if that person has an identity, and where it is."""
-    from agent.paths import Paths
+    from agent.config.paths import Paths
 
     try:
         person = pwd.getpwnam(os.environ.get("SUDO_USER", ""))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from agent.cli.here import here
-from agent.escaping import one_line
-from agent.paths import Paths, may_be_there, service_is_installed
+from agent.cli.copyable import here
+from agent.config.paths import Paths, may_be_there, service_is_installed
+from agent.text.escaping import one_line
 from edge_apps.client import Client
 
 
@@ -45,7 +45,7 @@ class Session:
 
     def client(self) -> Client:
         """Return a client of the agent, that shows when it waits; nothing is connected yet."""
-        from agent.cli.patience import PatientClient
+        from agent.cli.patient_client import PatientClient
 
         return PatientClient(self.agent_paths, quiet=self.quiet)
 

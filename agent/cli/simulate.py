@@ -14,8 +14,8 @@ from agent.cli.plot import bars, nice_step, svg
 from agent.cli.progress import Progress
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
-from gossip.sim.experiment import Findings, Settings, median_and_max, run
-from gossip.tuning import PROFILES
+from gossip.core.tuning import PROFILES
+from gossip.sim.experiment import ExperimentResult, ExperimentSettings, median_and_max, run
 
 SEED_BITS = 32
 MEGABYTE = 1e6
@@ -81,7 +81,7 @@ def simulate(
         raise click.UsageError("--plot draws how a crash is noticed: use it with --crash")
     wanted["loss"] /= 100.0
     chosen = secrets.randbits(SEED_BITS) if seed is None else seed
-    settings = Settings(seed=chosen, **wanted)
+    settings = ExperimentSettings(seed=chosen, **wanted)
     with Progress(quiet=session.quiet) as progress:
         findings = run(settings, progress.show)
     if plot is not None:
@@ -97,7 +97,7 @@ def simulate(
             write_line(line)
 
 
-def facts(settings: Settings, findings: Findings) -> dict[str, object]:
+def facts(settings: ExperimentSettings, findings: ExperimentResult) -> dict[str, object]:
     """Return what the table shows, in its words."""
     shown: dict[str, object] = {
         "seed": settings.seed,
@@ -119,7 +119,7 @@ def facts(settings: Settings, findings: Findings) -> dict[str, object]:
     }
 
 
-def as_json(settings: Settings, findings: Findings) -> dict[str, Any]:
+def as_json(settings: ExperimentSettings, findings: ExperimentResult) -> dict[str, Any]:
     """Return settings and findings, with the figures that the table derives from them."""
     first = median_and_max([each.first_s for each in findings.detections])
     last = median_and_max([each.last_s for each in findings.detections])
@@ -130,7 +130,7 @@ def as_json(settings: Settings, findings: Findings) -> dict[str, Any]:
     return {"settings": msgspec.to_builtins(settings), "findings": found}
 
 
-def _draw(file: Path, settings: Settings, findings: Findings) -> None:
+def _draw(file: Path, settings: ExperimentSettings, findings: ExperimentResult) -> None:
     title = (
         f"{settings.nodes} nodes, {settings.loss:.0%} loss, profile {settings.profile}, "
         f"{settings.crash} crash, seed {settings.seed}"
@@ -141,7 +141,7 @@ def _draw(file: Path, settings: Settings, findings: Findings) -> None:
         raise AgentError(f"{file} was not written: {error.strerror}", "", exits.NO) from None
 
 
-def _until_s(findings: Findings) -> float:
+def _until_s(findings: ExperimentResult) -> float:
     """Return where the time axis ends: at a round number behind the last to know."""
     last_s = findings.knowing[-1][0] if findings.knowing else 1.0
     step_s = nice_step(last_s / 10)

@@ -3,9 +3,9 @@
 import click
 
 from agent.cli.output import output_option, write_json, write_line
-from agent.cli.parameters import DURATION
+from agent.cli.param_types import DURATION
 from agent.cli.session import Session, pass_session
-from agent.notation import format_duration
+from agent.text.units import format_duration
 
 
 @click.command()

@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from agent import exits
-from agent.cli.here import here
+from agent.cli.copyable import here
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.restart import in_words
 from agent.cli.ring import in_words as partitions_in_words
 from agent.cli.session import Session
-from agent.notation import format_duration
+from agent.text.units import format_duration
 
 
 @click.command()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agent import exits
-from agent.cli.progress import Waiting
+from agent.cli.progress import WaitNotice
 from agent.exits import AgentError
 from edge_apps.client import Client, Query
 
@@ -12,7 +12,7 @@ from edge_apps.client import Client, Query
 def one_by_one(lines: Iterator[dict[str, Any]], words: str, *, quiet: bool) -> Iterator[Any]:
     """Yield a stream's values; show what is waited for while the next one does not come."""
     while True:
-        with Waiting(words, quiet=quiet):
+        with WaitNotice(words, quiet=quiet):
             one = next(lines, None)
         if one is None:
             return

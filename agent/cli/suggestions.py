@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from agent.cli.progress import somebody_watches
 from agent.cli.session import Session
-from agent.suggesting import CANDIDATES_MAX, closest, did_you_mean
+from agent.text.suggestions import CANDIDATES_MAX, closest, did_you_mean
 from edge_apps.client import ApiError, ClientError, Query
 
 TIMEOUT_S = 1.0

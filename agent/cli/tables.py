@@ -7,7 +7,7 @@ the others counted (``10.0.0.7:7747,+2``); a text ends in an ellipsis. ``--wide`
 
 from collections.abc import Collection, Mapping, Sequence
 
-from agent.escaping import columns, one_line, shortened
+from agent.text.escaping import columns, one_line, shortened
 
 GAP = "  "
 CELL_COLUMNS_MIN = 4

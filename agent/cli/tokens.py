@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
-from agent.cli.parameters import DURATION, NAME
+from agent.cli.param_types import DURATION, NAME
 from agent.cli.session import Session, pass_session
-from agent.notation import format_duration
+from agent.text.units import format_duration
 
 ISSUER_TIMEOUT_S = 30.0
 TTL_S = "1h"

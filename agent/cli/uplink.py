@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent import exits
-from agent.cli.here import here
+from agent.cli.copyable import here
 from agent.cli.output import (
     Styled,
     is_terminal,
@@ -22,11 +22,11 @@ from agent.cli.output import (
 )
 from agent.cli.session import Session
 from agent.exits import AgentError
-from agent.notation import format_duration
+from agent.text.units import format_duration
 from edge_apps.client import AgentUnreachable, ApiError
 
 if TYPE_CHECKING:
-    from agent.uplink.template import Place
+    from agent.telemetry.uplink.template import TemplateContext
 
 COLOURS = {"ok": "green", "skipped": "bright_black", "failed": "red"}
 STEP_COLUMNS = 15
@@ -123,8 +123,8 @@ def _steps(session: Session, *, here: bool) -> Iterator[dict[str, Any]]:
 def _local_steps(session: Session) -> Iterator[dict[str, Any]]:
     import msgspec
 
-    from agent.config import load
-    from agent.uplink import service
+    from agent.config.loader import load
+    from agent.telemetry.uplink import service
 
     settings = load(session.agent_paths).uplink
     with asyncio.Runner() as runner:
@@ -144,18 +144,18 @@ async def _next(steps: Any) -> Any:
     return await anext(steps, None)
 
 
-def _place(session: Session) -> "Place":
+def _place(session: Session) -> "TemplateContext":
     """Return what the topic is made of; before there is an identity, something like it."""
-    from agent.security import identity
-    from agent.uplink.template import Place
-    from gossip.ids import format_node_id
+    from agent.identity import identity
+    from agent.telemetry.uplink.template import TemplateContext
+    from gossip.core.ids import format_node_id
 
     try:
         me = identity.load(session.agent_paths.identity)
     except (AgentError, OSError):
         cluster, node_id = WITHOUT_AN_IDENTITY
-        return Place(cluster, platform.node(), node_id)
-    return Place(me.cluster_name, me.node_name, format_node_id(me.node_id))
+        return TemplateContext(cluster, platform.node(), node_id)
+    return TemplateContext(me.cluster_name, me.node_name, format_node_id(me.node_id))
 
 
 def _write(step: dict[str, Any]) -> None:

@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from agent.doctor import belonging, clocks, families, matrix, network, running, streams
-from agent.doctor.desk import Consultation, DoctorDesk, names_of
-from agent.doctor.device import examine_device
+from agent.doctor import (
+    address_family_checks,
+    agent_checks,
+    clock_checks,
+    network_checks,
+    reachability,
+    registry_checks,
+    stream_checks,
+)
+from agent.doctor.device_checks import examine_device
 from agent.doctor.findings import Finding
+from agent.doctor.survey import Survey, SurveyResult, names_of
 from agent.gauges import moving_counts
-from agent.net.trial import Trial
-from agent.slices import collect
+from agent.loop.slices import collect
+from agent.net.dial_test import DialTest
 from agent.store.salvage import damaged_files
-from agent.wall_clock import boot_time
+from agent.system.wall_clock import boot_time
 from edge_apps import builtin
-from gossip.ids import NodeId, format_cluster_id
+from gossip.core.ids import NodeId, format_cluster_id
 
 if TYPE_CHECKING:
     from agent.agent import Agent
@@ -42,9 +50,9 @@ class EarlyDoctor:
         )
         findings = [
             *device,
-            running.health(agent.not_ready(), agent.advice),
-            running.clock(agent.clock.last_step, boot_time()),
-            running.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
+            agent_checks.health(agent.not_ready(), agent.advice),
+            agent_checks.clock(agent.clock.last_step, boot_time()),
+            agent_checks.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
         ]
         return {"checks": msgspec.to_builtins(findings), "matrix": None}
 
@@ -54,7 +62,7 @@ class Doctor:
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
-        self._desk = DoctorDesk(agent.driver)
+        self._desk = Survey(agent.driver)
         self.receive_frame = self._desk.receive_frame
 
     async def examine(self) -> dict[str, Any]:
@@ -63,24 +71,26 @@ class Doctor:
         network = agent.config.network
         device, told = await asyncio.gather(
             asyncio.to_thread(examine_device, agent.paths, network.interfaces, mdns=network.mdns),
-            self._desk.consult(),
+            self._desk.run(),
         )
         names = {**names_of(agent.driver), agent.identity.node_id: agent.identity.node_name}
         trials = await self._try_streams(told)
         me = agent.identity.node_id
-        streamless = {(me, node) for node in streams.blocked(trials)}
-        ways = await matrix.build(told.asked, told.views, told.fresh_s, streamless)
-        heard = [node for node in told.asked if ways.ways[node, me] in matrix.DATAGRAMS_PASS]
+        streamless = {(me, node) for node in stream_checks.blocked(trials)}
+        ways = await reachability.build(told.asked, told.views, told.fresh_s, streamless)
+        heard = [node for node in told.asked if ways.ways[node, me] in reachability.DATAGRAMS_PASS]
         ports = self._ports()
         findings = [
             *device,
             *self._look_inside(),
-            running.apps(await agent.apps.list()),
+            agent_checks.apps(await agent.apps.list()),
             await self._program_users(),
-            *clocks.examine(told.clocks_s, agent.identity.node_id, names),
-            *await matrix.examine(ways, names, ports, self._are_apart()),
-            families.examine({each.name: each.addresses for each in agent.members if each.is_live}),
-            *streams.examine(trials, heard, names, ports[me]),
+            *clock_checks.examine(told.clocks_s, agent.identity.node_id, names),
+            *await reachability.examine(ways, names, ports, self._are_apart()),
+            address_family_checks.examine(
+                {each.name: each.addresses for each in agent.members if each.is_live}
+            ),
+            *stream_checks.examine(trials, heard, names, ports[me]),
         ]
         return {
             "checks": msgspec.to_builtins(findings),
@@ -92,7 +102,7 @@ class Doctor:
             },
         }
 
-    async def _try_streams(self, told: Consultation) -> dict[NodeId, Trial]:
+    async def _try_streams(self, told: SurveyResult) -> dict[NodeId, DialTest]:
         """Dial those who did not answer, to say why."""
         silent = [node for node in told.asked if node not in told.views][:TRIALS_MAX]
         tried = await asyncio.gather(*map(self._agent.driver.try_stream, silent))
@@ -104,10 +114,12 @@ class Doctor:
         if agent.config.events.handlers or agent.config.queries.handlers:
             programs.append("handlers")
         lacking = (await agent.programs.apartness()).lacking if programs else ""
-        return running.program_users(programs, lacking, is_issuer=agent.identity.is_issuer)
+        return agent_checks.program_users(programs, lacking, is_issuer=agent.identity.is_issuer)
 
     def _are_apart(self) -> Callable[[NodeId, NodeId], bool]:
-        return families.apart({each.id: each.addresses for each in self._agent.members})
+        return address_family_checks.apart(
+            {each.id: each.addresses for each in self._agent.members}
+        )
 
     def _ports(self) -> dict[NodeId, int]:
         """Return at which port each member is reached: for UDP and for TCP."""
@@ -129,7 +141,7 @@ class Doctor:
         agent = self._agent
         live = {each.id for each in agent.members if each.is_live}
         knocking = agent.driver.node.strangers.since(agent.now())
-        return belonging.examine(agent.registry, agent.rival, live, knocking)
+        return registry_checks.examine(agent.registry, agent.rival, live, knocking)
 
     def _look_at_owners(self) -> Finding:
         """Look which partitions are on their way, and who keeps them there."""
@@ -141,12 +153,12 @@ class Doctor:
         issuers = [entry for entry in registry.nodes if entry.is_issuer]
         is_away = issuers and live.isdisjoint(entry.id for entry in issuers)
         away = ", ".join(entry.name for entry in issuers) if is_away else ""
-        return running.owners(moving_counts(registry), waits_for, away)
+        return agent_checks.owners(moving_counts(registry), waits_for, away)
 
     def _look_at_authority(self) -> Finding:
         registry = self._agent.registry
         uncertified = [entry.name for entry in registry.uncertified]
-        return running.authority(uncertified, overlaps=registry.overlaps)
+        return agent_checks.authority(uncertified, overlaps=registry.overlaps)
 
     def _look_inside(self) -> list[Finding]:
         agent = self._agent
@@ -161,36 +173,36 @@ class Doctor:
         ]
         others = sum(each.is_live and each.id != me.node_id for each in agent.members)
         return [
-            running.health(agent.not_ready()),
-            running.clock(agent.clock.last_step, boot_time()),
-            running.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
-            running.stores(agent.losses(), damaged_files(agent.paths.data)),
-            running.probation(agent.probation.set_aside),
-            running.membership(agent.members),
+            agent_checks.health(agent.not_ready()),
+            agent_checks.clock(agent.clock.last_step, boot_time()),
+            agent_checks.tasks(agent.watch.troubles(), agent.watch.last_errors, agent.watch.counts),
+            agent_checks.stores(agent.losses(), damaged_files(agent.paths.data)),
+            agent_checks.probation(agent.probation.set_aside),
+            agent_checks.membership(agent.members),
             *self._look_at_registry(),
             self._look_at_owners(),
             self._look_at_authority(),
-            running.names(agent.members),
-            running.profiles(agent.config.gossip.profile, self._profiles()),
-            running.clones(
+            agent_checks.names(agent.members),
+            agent_checks.profiles(agent.config.gossip.profile, self._profiles()),
+            agent_checks.clones(
                 {each.name: at for each in agent.members if (at := agent.clones_of(each.id))}
             ),
-            running.seals(counts),
-            running.other_coveys(
+            agent_checks.seals(counts),
+            agent_checks.other_coveys(
                 foreign - {format_cluster_id(me.cluster_id)}, counts["discovery/other_covey"]
             ),
-            *network.examine(
+            *network_checks.examine(
                 agent.discovery.here, agent.members, me.node_id, counts, agent.discovery.failure
             ),
-            *network.mdns(
+            *network_checks.mdns(
                 agent.discovery.mdns_failure,
                 agent.discovery.here,
                 enabled=agent.config.network.mdns,
             ),
-            running.sightings(others, len(ours), mdns=agent.config.network.mdns),
-            running.loop(
+            agent_checks.sightings(others, len(ours), mdns=agent.config.network.mdns),
+            agent_checks.loop(
                 agent.stalls.total,
-                agent.stalls.worst_since(time.monotonic() - running.STALL_LOOK_BACK_S),
+                agent.stalls.worst_since(time.monotonic() - agent_checks.STALL_LOOK_BACK_S),
             ),
-            running.uplink(agent.uplink.status()),
+            agent_checks.uplink(agent.uplink.status()),
         ]

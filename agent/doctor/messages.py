@@ -1,14 +1,14 @@
 """What members ask each other for the doctor, over their streams: what they see.
 
-Field order is the format (``gossip/wire.py``); new fields go to the end with a default.
+Field order is the format (``gossip/core/wire.py``); new fields go to the end with a default.
 """
 
 from typing import Annotated
 
 import msgspec
 
-from gossip.ids import NodeId
-from gossip.wire import Codec
+from gossip.core.ids import NodeId
+from gossip.core.wire import Codec
 
 TAGS = range(96, 100)
 SEEN_MAX = 1024
@@ -18,13 +18,13 @@ Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Word = Annotated[str, msgspec.Meta(max_length=32)]
 
 
-class ViewAsk(msgspec.Struct, frozen=True, array_like=True, tag=96):
+class ViewRequest(msgspec.Struct, frozen=True, array_like=True, tag=96):
     """Asks how the other reaches all members, and what time it is there."""
 
     number: Number
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True):
+class PeerView(msgspec.Struct, frozen=True, array_like=True):
     """One member in the teller's eyes: seconds since a way last worked, None for never."""
 
     member: NodeId
@@ -36,13 +36,13 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
     narrow: bool = False
 
 
-class View(msgspec.Struct, frozen=True, array_like=True, tag=97):
+class NodeView(msgspec.Struct, frozen=True, array_like=True, tag=97):
     """The teller's wall clock in Unix milliseconds, and the members it lists."""
 
     number: Number
     clock_ms: Number
-    seen: Annotated[tuple[Seen, ...], msgspec.Meta(max_length=SEEN_MAX)]
+    seen: Annotated[tuple[PeerView, ...], msgspec.Meta(max_length=SEEN_MAX)]
 
 
-DoctorMessage = ViewAsk | View
+DoctorMessage = ViewRequest | NodeView
 CODEC: Codec[DoctorMessage] = Codec(DoctorMessage)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.credentials import SEAL
+from agent.config.credentials import SEAL
 from agent.exits import NO, AgentError
 from agent.programs import launched
 

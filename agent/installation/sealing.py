@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.credentials import SEAL
+from agent.config.credentials import SEAL
 from agent.exits import NO, AgentError
+from agent.files.private_files import make_private_directory, replace_private
+from agent.identity.seal import KEY_BYTES
 from agent.installation.files import LOAD_SEAL, SEAL_FILE
 from agent.installation.system import System
-from agent.security.private_files import make_private_directory, replace_private
-from agent.security.seal import KEY_BYTES
 
 SILENT = "StandardOutput=null"
 TO_SEAL = "systemd-creds", "encrypt", f"--name={SEAL}"

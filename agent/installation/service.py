@@ -51,7 +51,7 @@ class Change(NamedTuple):
     place: Path
 
 
-class Service:
+class SystemService:
     """The service of one machine. ``root`` is where the file system of that machine begins."""
 
     def __init__(self, program: Path, system: System, root: Path = Path("/")) -> None:

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from agent import watched
-from agent.looking import until_next
+from agent.loop import watched
+from agent.loop.periodic import until_next
 from agent.net.interfaces import (
     all_addresses,
     choose,
@@ -24,12 +24,12 @@ from agent.net.interfaces import (
     own_addresses,
     scan,
 )
-from agent.net.limits import QuietLog
-from agent.net.mdns import Announcement, Mdns, Sighting
+from agent.net.limits import RateLimitedLog
+from agent.net.mdns import Announcement, DiscoveredNode, Mdns
 from agent.net.netlink import Notices
 from agent.net.seeds import Seed, parse_seeds, resolve
-from gossip.ids import ClusterId, NodeId
-from gossip.machine import Address
+from gossip.core.ids import ClusterId, NodeId
+from gossip.core.machine import Address
 
 RESCAN_S = 60.0
 ADDRESSES_S = 2.0
@@ -120,7 +120,7 @@ class Discovery:
         self.failure = ""
         """Why our own addresses cannot be listed now; empty when they can."""
         self._mdns = Mdns(self._on_sighting, counts)
-        self._quiet = QuietLog(log)
+        self._quiet = RateLimitedLog(log)
         self._notices = Notices()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -141,7 +141,7 @@ class Discovery:
         self._notices.close()
         await self._mdns.stop()
 
-    def sightings(self) -> tuple[Sighting, ...]:
+    def sightings(self) -> tuple[DiscoveredNode, ...]:
         """Return who announces itself by mDNS now, of this covey and of others."""
         return tuple(self._mdns.sightings.values())
 
@@ -194,7 +194,7 @@ class Discovery:
         if (self.here.told, self.here.own) != (before.told, before.own):
             self._on_moved(self.here)
 
-    def _on_sighting(self, sighting: Sighting) -> None:
+    def _on_sighting(self, sighting: DiscoveredNode) -> None:
         if sighting.cluster_id != self._cluster_id:
             self.counts["discovery/other_covey"] += 1
             log.debug("another covey, %s, is near", sighting.cluster_id.hex())

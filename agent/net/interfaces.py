@@ -6,10 +6,10 @@ networks. So nothing here is remembered: who needs the list scans again and agai
 Not every address is worth telling. Docker gives the same addresses to its bridges on every device,
 and whoever is told of one that it has itself talks to itself there. A bridge is *private* when it
 leads nowhere but to programs on this device: no default route leads through it, and all its ports
-are made by software for containers and virtual machines. Private addresses are told when there
-are no others, and those of interfaces without carrier only when nothing better is there. Which
-addresses several members say they have, each member sees for itself (``gossip/membership/roll.py``
-leaves out its own), and ``covey doctor`` tells.
+are made by software for containers and virtual machines. Private addresses are told when there are
+no others, and those of interfaces without carrier only when nothing better is there. Which
+addresses several members say they have, each member sees for itself
+(``gossip/membership/members/member_list.py`` leaves out its own), and ``covey doctor`` tells.
 """
 
 import ipaddress
@@ -21,8 +21,8 @@ from typing import NamedTuple
 from agent import exits
 from agent.exits import AgentError
 from agent.net.netlink import Link, LinkAddress, read_addresses, read_default_routes, read_links
-from agent.notation import parse_endpoint
-from gossip.machine import Address
+from agent.text.units import parse_endpoint
+from gossip.core.machine import Address
 
 ADDRESSES_MAX = 8
 """What one node says of itself; more would crowd the datagrams that carry it."""

@@ -5,7 +5,7 @@ It is a hint, as an address is no proof; whoever connects proves by its certific
 
 from collections.abc import Callable
 
-from gossip.machine import Instant
+from gossip.core.machine import Instant
 from gossip.node import Node
 
 LOOK_AGAIN_S = 1.0

@@ -25,7 +25,7 @@ def origin_of(host: str) -> str:
     return str(ipaddress.ip_network((address, IPV6_SITE_BITS), strict=False).network_address)
 
 
-class QuietLog:
+class RateLimitedLog:
     """A log that says each kind of thing at most once a minute, and how often it was silent."""
 
     def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:

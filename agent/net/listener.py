@@ -23,16 +23,16 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from agent import watched
-from agent.net.accepting import connections
-from agent.net.door import Door, Shown
-from agent.net.frames import framed, read_frame
-from agent.net.limits import QuietLog
-from agent.net.link import keep_alive
-from agent.net.places import Place, Places
+from agent.loop import watched
+from agent.net.accept import connections
+from agent.net.authorization import Authorization, ShownCertificate
+from agent.net.connection_slots import ConnectionSlots, Slot
+from agent.net.framing import framed, read_frame
+from agent.net.limits import RateLimitedLog
+from agent.net.outgoing import keep_alive
 from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, is_strange_authority, shown_by
-from gossip.errors import RemoteError
-from gossip.ids import ClusterId, NodeId, format_node_id
+from gossip.core.errors import RemoteError
+from gossip.core.ids import ClusterId, NodeId, format_node_id
 
 PLACES_EACH, PLACES_TOGETHER = 16, 64
 KNOWN_EACH, KNOWN_TOGETHER = 16, 256
@@ -42,7 +42,7 @@ GUEST_S = 30.0
 STRANGER_S, STRANGER_FRAMES_MAX = 5.0, 8
 SHUTDOWN_S = 2.0
 MEMBER_SILENCE_S = 24 * 3600.0
-"""Streams that only watch are silent (``agent/net/link.py``). The kernel finds out about hosts that
+"""Streams that only watch are silent (``outgoing.py``). The kernel finds out about hosts that
 vanished, and a member has one connection, so this only ends what nobody will ever use again."""
 READ_BUFFER_BYTES = 32 * 1024
 
@@ -65,17 +65,17 @@ class Listener:
         counts: Counter[str],
     ) -> None:
         self.counts = counts
-        self.places = Places(PLACES_EACH, PLACES_TOGETHER)
-        self.known_places = Places(KNOWN_EACH, KNOWN_TOGETHER, lambda host: host)
+        self.places = ConnectionSlots(PLACES_EACH, PLACES_TOGETHER)
+        self.known_places = ConnectionSlots(KNOWN_EACH, KNOWN_TOGETHER, lambda host: host)
         self.context = context
         """With which handshakes are made from now on."""
         self._sockets = sockets
         self._serving: set[asyncio.Task[None]] = set()
         self._cluster_id, self._me = cluster_id, me
-        self._quiet = QuietLog(log)
+        self._quiet = RateLimitedLog(log)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._members: dict[NodeId, tuple[Shown, asyncio.StreamWriter]] = {}
-        self._door: Door
+        self._members: dict[NodeId, tuple[ShownCertificate, asyncio.StreamWriter]] = {}
+        self._door: Authorization
         self._on_frame: OnFrame
         self._on_guest: OnGuest
         self._on_relay: OnRelay
@@ -88,7 +88,7 @@ class Listener:
         on_guest: OnGuest,
         on_relay: OnRelay,
         is_known: Callable[[str], bool],
-        door: Door,
+        door: Authorization,
         on_strange_authority: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to accept those whom the door admits.
@@ -166,7 +166,7 @@ class Listener:
         self.counts["streams_refused/no_place"] += 1
         self._quiet.warning("place", "too many unproven connections, closed one of %s", host)
 
-    async def _serve(self, accepted: socket.socket, place: Place) -> None:
+    async def _serve(self, accepted: socket.socket, place: Slot) -> None:
         """Serve one connection until it ends; whatever it does wrong ends it."""
         host = place.host
         writer: asyncio.StreamWriter | None = None
@@ -227,7 +227,7 @@ class Listener:
 
     async def _serve_stranger(
         self,
-        shown: Shown,
+        shown: ShownCertificate,
         host: str,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -246,8 +246,8 @@ class Listener:
 
     async def _serve_member(
         self,
-        shown: Shown,
-        place: Place,
+        shown: ShownCertificate,
+        place: Slot,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:

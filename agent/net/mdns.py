@@ -25,10 +25,10 @@ from typing import NamedTuple
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from agent import watched
-from agent.net.limits import QuietLog
-from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
-from gossip.machine import Address
+from agent.loop import watched
+from agent.net.limits import RateLimitedLog
+from gossip.core.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
+from gossip.core.machine import Address
 
 SERVICE_TYPE = "_covey._udp.local."
 FORMAT_VERSION = "1"
@@ -40,7 +40,7 @@ ADDRESSES_MAX = 8
 log = logging.getLogger(__name__)
 
 
-class Sighting(NamedTuple):
+class DiscoveredNode(NamedTuple):
     """Somebody who says to be a member of some covey."""
 
     cluster_id: ClusterId
@@ -60,11 +60,11 @@ class Announcement(NamedTuple):
 class Mdns:
     """One listener, and at most one announcement, on a changing set of interfaces."""
 
-    def __init__(self, on_sighting: Callable[[Sighting], None], counts: Counter[str]) -> None:
+    def __init__(self, on_sighting: Callable[[DiscoveredNode], None], counts: Counter[str]) -> None:
         self.counts = counts
-        self.sightings: dict[str, Sighting] = {}
+        self.sightings: dict[str, DiscoveredNode] = {}
         self._on_sighting = on_sighting
-        self._quiet = QuietLog(log)
+        self._quiet = RateLimitedLog(log)
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._announced: AsyncServiceInfo | None = None
@@ -176,7 +176,7 @@ class Mdns:
         if not task.cancelled():
             self._resolve_more(zeroconf)
 
-    def _note(self, name: str, sighting: Sighting) -> None:
+    def _note(self, name: str, sighting: DiscoveredNode) -> None:
         """Keep the latest; what was told longest ago makes room: it has been a hint already."""
         self.sightings.pop(name, None)
         self.sightings[name] = sighting
@@ -217,7 +217,7 @@ def service_info(what: Announcement) -> AsyncServiceInfo:
     )
 
 
-def parse_service(info: AsyncServiceInfo) -> Sighting | None:
+def parse_service(info: AsyncServiceInfo) -> DiscoveredNode | None:
     """Read somebody's announcement; None when it is not one of this format."""
     facts = info.decoded_properties
     try:
@@ -229,7 +229,7 @@ def parse_service(info: AsyncServiceInfo) -> Sighting | None:
     hosts = [host for host in found if host is not None][:ADDRESSES_MAX]
     if not hosts or not info.port:
         return None
-    return Sighting(cluster_id, node_id, tuple(Address(host, info.port) for host in hosts))
+    return DiscoveredNode(cluster_id, node_id, tuple(Address(host, info.port) for host in hosts))
 
 
 def _reachable_here(host: str) -> str | None:

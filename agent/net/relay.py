@@ -19,10 +19,10 @@ import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from agent.net.frames import framed, read_frame
+from agent.net.framing import framed, read_frame
 from agent.net.relay_messages import BYTES_MAX, CODEC, RelayAnswer, RelayAsk
-from gossip.errors import Malformed, RemoteError
-from gossip.ids import NodeId
+from gossip.core.errors import Malformed, RemoteError
+from gossip.core.ids import NodeId
 
 ASK_S = 5.0
 JOINED_EACH_MAX, JOINED_MAX = 32, 128

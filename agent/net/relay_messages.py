@@ -1,14 +1,14 @@
 """What is said on a stream before somebody else's bytes go through it: whither, and whether.
 
-Field order is the format (``gossip/wire.py``); new fields go to the end with a default.
+Field order is the format (``gossip/core/wire.py``); new fields go to the end with a default.
 """
 
 from typing import Annotated
 
 import msgspec
 
-from gossip.ids import NodeId
-from gossip.wire import Codec
+from gossip.core.ids import NodeId
+from gossip.core.wire import Codec
 
 TAGS = range(100, 104)
 BYTES_MAX = 64

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from agent import exits
 from agent.exits import AgentError
 from agent.net.sockets import family_of
-from agent.notation import parse_endpoint
-from gossip.machine import Address
+from agent.text.units import parse_endpoint
+from gossip.core.machine import Address
 
 LOOKUP_S = 5.0
 ADDRESSES_MAX = 16

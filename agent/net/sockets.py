@@ -4,12 +4,13 @@ UDP and TCP share the number, so that one firewall rule and one advertised addre
 IPv4 and IPv6 get sockets of their own (``IPV6_V6ONLY``): mapped addresses would make one peer
 look like two. A machine without IPv6 is no error as long as something could be bound.
 
-Nothing that we send is larger than a path has to carry (``gossip/tuning.py``), because nobody tells
-who sends too much: the ICMP messages by which a path names its size (RFC 1191) are what firewalls
-and tunnels lose first. TCP gets the bound as its largest segment, which each side tells the other
-in its first packet, so the one that bounds it bounds both. Datagrams by IPv4 go out without "don't
-fragment": they are small enough, and where a path is narrower still, a router that cuts one in two
-is better than one that drops it; every datagram is sealed, so pieces cannot be mixed up.
+Nothing that we send is larger than a path has to carry (``gossip/core/tuning.py``), because nobody
+tells who sends too much: the ICMP messages by which a path names its size (RFC 1191) are what
+firewalls and tunnels lose first. TCP gets the bound as its largest segment, which each side tells
+the other in its first packet, so the one that bounds it bounds both. Datagrams by IPv4 go out
+without "don't fragment": they are small enough, and where a path is narrower still, a router that
+cuts one in two is better than one that drops it; every datagram is sealed, so pieces cannot be
+mixed up.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 
 from agent import exits
 from agent.exits import AgentError
-from gossip.tuning import PATH_BYTES
+from gossip.core.tuning import PATH_BYTES
 
 ATTEMPTS_MAX = 32
 BACKLOG = 1024

@@ -1,7 +1,7 @@
 """TLS 1.3 between agents: both sides show a certificate of an authority that is trusted now.
 
 OpenSSL checks the chain and the dates; what remains for us is to read which node it is from the
-certificate's name (``agent/security/certificates.py``) and to see that it is the node that we
+certificate's name (``agent/identity/certificates.py``) and to see that it is the node that we
 meant to dial. Host names play no part.
 
 The listening side makes the client's certificate optional, because a device that is about to join
@@ -16,14 +16,14 @@ from typing import Any
 
 from agent import exits
 from agent.exits import AgentError
-from agent.net.door import Shown
-from agent.security import at_rest
-from agent.security.identity import Identity
-from agent.security.node_uri import parse_node_uri
-from agent.security.seal import SealBroken
-from gossip.errors import Forged
-from gossip.ids import ClusterId
-from gossip.state.admitted import SERIAL_BYTES
+from agent.identity import at_rest
+from agent.identity.identity import Identity
+from agent.identity.node_uri import parse_node_uri
+from agent.identity.seal import SealBroken
+from agent.net.authorization import ShownCertificate
+from gossip.core.errors import Forged
+from gossip.core.ids import ClusterId
+from gossip.registry.node import SERIAL_BYTES
 
 HANDSHAKE_TIMEOUT_S = 10.0
 RELAY_PROTOCOL = "covey-relay/1"
@@ -69,7 +69,7 @@ def guest_context() -> ssl.SSLContext:
     return context
 
 
-def shown_by(connection: Any, cluster_id: ClusterId) -> Shown | None:
+def shown_by(connection: Any, cluster_id: ClusterId) -> ShownCertificate | None:
     """Return which node of this covey is at the other end, and its serial; None for a guest.
 
     ``connection`` is the transport's ``ssl_object``. Raises Forged when the certificate, though
@@ -86,7 +86,7 @@ def shown_by(connection: Any, cluster_id: ClusterId) -> Shown | None:
     if covey != cluster_id:
         raise Forged("the certificate is for another covey")
     # Of our authority's certificates none has a longer serial; a longer one is not in a registry.
-    return Shown(node, int(certificate["serialNumber"], 16).to_bytes(SERIAL_BYTES))
+    return ShownCertificate(node, int(certificate["serialNumber"], 16).to_bytes(SERIAL_BYTES))
 
 
 def is_strange_authority(error: BaseException) -> bool:

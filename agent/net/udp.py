@@ -18,14 +18,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from agent.net.refusals import Refusals, hear_refusals
+from agent.net.icmp import IcmpRefusals, hear_refusals
 from agent.net.sockets import family_of, host_of
-from gossip.machine import Address
+from gossip.core.machine import Address
 
 DRAIN_MAX = 512
 """Datagrams per call: 20 ms of work, so that a flood cannot keep the timers from acting."""
 DATAGRAM_BYTES_MAX = 2048
-"""Larger than any packet of ours (``gossip/tuning.py``); the kernel cuts off the rest, and what
+"""Larger than any packet of ours (``core/tuning.py``); the kernel cuts off the rest, and what
 is cut does not open."""
 WRONG_SOCKET = {errno.EINVAL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL}
 
@@ -38,7 +38,7 @@ class UdpEndpoint:
     def __init__(self, sockets: Sequence[socket.socket], counts: Counter[str]) -> None:
         self.counts = counts
         self._sockets = tuple(sockets)
-        self._refusals = Refusals(counts)
+        self._refusals = IcmpRefusals(counts)
         self._refused: list[Address] = []
         for each in self._sockets:
             hear_refusals(each)

@@ -62,7 +62,7 @@ class Starter(Protocol):
         """Start a program with these files. Raises OSError; then nothing runs."""
 
 
-class Child:
+class ChildProcess:
     """A running program, with what is read from it."""
 
     def __init__(self, process: Process, stdin: int, pipes: "Sequence[_Reader]") -> None:
@@ -96,7 +96,9 @@ class Child:
         self._process.release()
 
 
-async def start(starter: Starter, launch: Launch, told: bytes = b"", *, merged: bool) -> Child:
+async def start(
+    starter: Starter, launch: Launch, told: bytes = b"", *, merged: bool
+) -> ChildProcess:
     """Start a program that finds ``told`` on its stdin. Raises OSError; then nothing runs.
 
     With ``merged``, complaints are read together with the output, and stdin stays open until
@@ -119,7 +121,7 @@ async def start(starter: Starter, launch: Launch, told: bytes = b"", *, merged: 
     finally:
         for handle in set(ends):
             os.close(handle)
-    return Child(process, ours, [await _open(reading) for reading, _ in pipes])
+    return ChildProcess(process, ours, [await _open(reading) for reading, _ in pipes])
 
 
 async def _started(starter: Starter, launch: Launch, ends: Ends) -> Process:

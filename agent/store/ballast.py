@@ -15,9 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from agent.security.private_files import FILE_MODE
+from agent.files.private_files import FILE_MODE
 from agent.store.database import Database
-from agent.store.failures import StorageError
+from agent.store.errors import StorageError
 
 BALLAST_BYTES = 2 * 1024 * 1024
 PORTION_BYTES = 512 * 1024

@@ -24,16 +24,16 @@ import msgspec
 
 from agent import exits
 from agent.exits import AgentError
-from agent.security.identity import Peer
+from agent.identity.identity import Peer
 from agent.store import tokens as token_rows
 from agent.store.checksums import CHECKSUM, Table, add_checksums
+from agent.store.commit_note import CommitNote
 from agent.store.control_copy import ControlCopy, copy_of, restore
 from agent.store.database import Database
 from agent.store.migrations import Migrations
-from agent.store.tail import Note
 from agent.store.tokens import ADMISSIONS, TOKENS, TokenRecord, TokenState
-from gossip.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
-from gossip.machine import Address
+from gossip.core.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
+from gossip.core.machine import Address
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
@@ -54,7 +54,7 @@ PEERS = Table(
 TABLES = (FACTS, PEERS, TOKENS, ADMISSIONS)
 
 
-def mend(rows: sqlite3.Connection, path: Path, note: Note | None) -> list[str]:
+def mend(rows: sqlite3.Connection, path: Path, note: CommitNote | None) -> list[str]:
     """Take from the copy what is missing, and count starts from where none can have been."""
     del note
     taken = restore(rows, copy_of(path), TABLES, _copy_is_newer)
@@ -173,7 +173,7 @@ class ControlStore:
         await self.database.write(lambda rows: _save_event_time(rows, time))
 
     def facts(self) -> dict[str, str]:
-        """Return the facts about this node that its owner set; see ``agent/fact_board.py``."""
+        """Return the facts about this node that its owner set (``cluster/fact_publisher.py``)."""
         return self.database.read(_owners_facts)
 
     async def save_facts(self, facts: Mapping[str, str]) -> None:

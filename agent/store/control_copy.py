@@ -15,11 +15,11 @@ from typing import Any
 
 import msgspec
 
-from agent import watched
-from agent.security.private_files import replace_private
+from agent.files.private_files import replace_private
+from agent.loop import watched
 from agent.store.checksums import Table
 from agent.store.database import Database
-from agent.store.failures import StorageError
+from agent.store.errors import StorageError
 
 DELAY_S = 0.2
 

@@ -45,10 +45,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent import descriptors, watched
+from agent.config.logs import LimitedLog
 from agent.exits import UNHEALTHY
-from agent.logs import LimitedLog
-from agent.store.failures import (
+from agent.loop import watched
+from agent.store.commit_note import CommitNote, CommitTail
+from agent.store.errors import (
     StorageError,
     closed,
     has_room,
@@ -59,7 +60,7 @@ from agent.store.failures import (
 )
 from agent.store.migrations import Migrations
 from agent.store.opening import Connections, Opened, Synchronous, numbers, open_file, reopen
-from agent.store.tail import Note, Tail
+from agent.system import descriptors
 
 GROUP_WRITES_MAX = 1000
 SYNC_DELAY_S = 1.0
@@ -94,7 +95,7 @@ class Database:
         self._thread = thread
         self._writer: sqlite3.Connection
         self._reader: sqlite3.Connection | None = None
-        self._tail: Tail
+        self._tail: CommitTail
         self._queue: deque[tuple[Write, asyncio.Future[Any]]] = deque()
         self._commits: asyncio.Task[None] | None = None
         self._sync_timer: asyncio.TimerHandle | None = None
@@ -185,7 +186,7 @@ class Database:
         return bool(self._damage)
 
     @property
-    def noted(self) -> Note | None:
+    def noted(self) -> CommitNote | None:
         """What was noted after the last commit before this database was opened."""
         return self._tail.found
 
@@ -421,7 +422,7 @@ class Database:
             outcomes = [self._run(fn) for fn in writes]
             noted = numbers(self._writer, self._migrations)
             self._writer.execute("COMMIT")
-            self._tail.note(noted)
+            self._tail.record(noted)
         except Exception as error:  # noqa: BLE001 - it is handed to the callers of write()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -451,7 +452,7 @@ class Database:
             if self._failure is None:
                 # All is in the file, and noted to be, before the log is cut off.
                 self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                self._tail.note()
+                self._tail.record()
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._writer.close()

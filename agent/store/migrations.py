@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.store.checksums import Table
-from agent.store.tail import Note
+from agent.store.commit_note import CommitNote
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
 Step = Callable[["Schema"], None]
-Mend = Callable[[sqlite3.Connection, Path, Note | None], list[str]]
+Mend = Callable[[sqlite3.Connection, Path, CommitNote | None], list[str]]
 """Makes sense of what was carried over from a damaged file; returns what is gone, in words.
 
 It gets the new file, the path of the old one, and what was noted after that one's last commit.

@@ -13,13 +13,13 @@ import sqlite3
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from agent.security.private_files import sync_directory
+from agent.files.private_files import sync_directory
 from agent.store.checksums import lenient_text
-from agent.store.failures import NewerSchemaError, is_of_the_disk
+from agent.store.commit_note import CommitNote, CommitTail
+from agent.store.errors import NewerSchemaError, is_of_the_disk
 from agent.store.migrations import Migrations
 from agent.store.salvage import finish, prepare, rebuild
-from agent.store.shrinking import make_able_to_shrink
-from agent.store.tail import Note, Tail
+from agent.store.vacuum import make_able_to_shrink
 
 BUSY_TIMEOUT_MS = 5000
 # The log is folded into the file at 1,000 pages (4 MiB) and cut back to this after a burst.
@@ -60,7 +60,7 @@ class Opened(NamedTuple):
     """The connections, the notes of commits, and what was lost; empty if nothing."""
 
     connections: Connections
-    tail: Tail
+    tail: CommitTail
     loss: str
 
 
@@ -71,13 +71,13 @@ def open_file(path: Path, migrations: Migrations, synchronous: Synchronous) -> O
     """
     finish(path)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-    tail = Tail(path)
+    tail = CommitTail(path)
     loss = ""
     try:
         connections, damage = _open_or_damage(path, migrations, synchronous, tail)
         if connections is None:
             connections, loss = reopen(path, migrations, synchronous, tail, tail.found, damage)
-        tail.note()
+        tail.record()
         sync_directory(path.parent)
     except BaseException:
         tail.close()
@@ -89,8 +89,8 @@ def reopen(
     path: Path,
     migrations: Migrations,
     synchronous: Synchronous,
-    tail: Tail,
-    note: Note | None,
+    tail: CommitTail,
+    note: CommitNote | None,
     damage: str,
 ) -> tuple[Connections, str]:
     """Replace a damaged file, which nobody has open, and open the new one.
@@ -130,7 +130,7 @@ def numbers(writer: sqlite3.Connection, migrations: Migrations) -> tuple[int, in
 
 
 def _open_or_damage(
-    path: Path, migrations: Migrations, synchronous: Synchronous, tail: Tail
+    path: Path, migrations: Migrations, synchronous: Synchronous, tail: CommitTail
 ) -> tuple[Connections | None, str]:
     """Return the connections, or None and what is wrong with the file."""
     if wrong := _wrong_header(path, was_used=tail.found is not None):

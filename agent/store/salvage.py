@@ -16,15 +16,15 @@ from collections import Counter
 from pathlib import Path
 
 from agent.store.checksums import Table, Value
+from agent.store.commit_note import CommitNote
 from agent.store.migrations import Migrations
 from agent.store.pages import Pages
-from agent.store.tail import Note
 
 DAMAGED_KEPT = 2
 BATCH_ROWS = 1000
 
 
-def rebuild(path: Path, migrations: Migrations, reason: str, note: Note | None) -> str:
+def rebuild(path: Path, migrations: Migrations, reason: str, note: CommitNote | None) -> str:
     """Put a new file with all sound rows in place of a damaged one; return what became of it.
 
     No connection may be open. Raises OSError or sqlite3.Error when the new file cannot be written:
@@ -83,7 +83,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _carry_over(
-    path: Path, fresh: Path, migrations: Migrations, note: Note | None
+    path: Path, fresh: Path, migrations: Migrations, note: CommitNote | None
 ) -> tuple[Counter[str], list[str]]:
     """Make the new file; return how many rows of each table it has, and what is gone."""
     connection = sqlite3.connect(fresh, isolation_level=None)

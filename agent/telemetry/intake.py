@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from copy import copy
 
 from agent.exits import AgentError
-from agent.slices import slices
-from agent.store.outbox import Receipt
-from agent.telemetry.json_form import ITEM_BYTES_MAX, is_list, items_of, parse_json
-from agent.telemetry.lines import BadLine, GoodLine, Parsed, parse, split_lines
+from agent.loop.slices import slices
+from agent.telemetry.outbox import Receipt
+from agent.telemetry.readings_json import ITEM_BYTES_MAX, is_list, items_of, parse_json
+from agent.telemetry.readings_text import BadLine, GoodLine, Parsed, parse, split_lines
 from edge_apps.reading import BadReading, Reading, check
 
 LISTED_READINGS_MAX = 10_000
@@ -39,7 +39,7 @@ class Taken:
         self.line = 0
         """The last line whose readings are accepted, or that had none."""
 
-    def note(self, receipt: Receipt) -> None:
+    def record(self, receipt: Receipt) -> None:
         """Add a group that is on disk."""
         self.accepted += receipt.count
         self.first = self.first or receipt.first
@@ -69,7 +69,7 @@ async def take_lines(accept: Accept, body: bytes, unit_ns: int) -> Taken:
         readings = _good(group, taken)
         if readings:
             try:
-                taken.note(await accept(readings))
+                taken.record(await accept(readings))
             except AgentError as error:
                 if not taken.accepted:
                     raise

@@ -14,7 +14,7 @@ from fnmatch import translate
 
 import msgspec
 
-from agent.store.outbox import Accepted, DeadLetter, Outbox, OutboxStats, Receipt
+from agent.telemetry.outbox import Accepted, DeadLetter, Outbox, OutboxStats, Receipt
 from edge_apps.reading import Reading
 
 FOLLOWER_READINGS_MAX = 10_000

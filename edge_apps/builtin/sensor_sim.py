@@ -16,7 +16,7 @@ import math
 import random
 from typing import NamedTuple
 
-from edge_apps.sdk import App, Context
+from edge_apps.app import App, Context
 
 DAY_S = 86_400.0
 SUNRISE, SUNSET = 0.25, 0.83  # of the day, UTC: 06:00 and about 20:00

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_apps.sdk import App, Context
+from edge_apps.app import App, Context
 
 PERCENT, CELSIUS, SECONDS, BYTES_PER_SECOND = "%", "C", "s", "B/s"
 # A thermal zone that reads below or above this is not connected; the kernel has no error for it.

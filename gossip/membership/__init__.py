@@ -3,15 +3,16 @@
 Read in this order:
 
 * what is said: ``messages``; what is known, and which of two claims holds: ``members``;
-* how the first changes the second: ``beliefs``, within the bounds of ``plausible``, ``addresses``
-  and ``roll``; what we say of ourselves: ``local``;
+* how the first changes the second: ``updates``, within the bounds of ``plausible``, ``addresses``
+  and ``member_list``; what we say of ourselves: ``local``;
 * how silence is noticed: ``probe``, ``detector``, ``relay``; how patiently: ``suspicion``,
-  ``awareness``; how a host's word shortens that: ``evidence``, ``sentinels``;
-* how news travel: ``rumours``, ``post``; how often we repeat ourselves: ``throttle``;
-* how strangers and estranged halves meet: ``introductions``, ``exchange`` (by
-  ``ledger``, into ``hearsay``), ``book``; what it carries besides: ``facts``;
-* whom to try first, and how far it is: ``reach``, ``contacts``, ``coordinates``, ``roundtrips``;
-* what applications tell and ask each other on top: ``events`` (by ``lamport``, ``broadcasts`` and
-  ``bulletins``), ``queries``, ``forum``;
+  ``awareness``; how a host's word shortens that: ``evidence``, ``observers``;
+* how news travel: ``update_queue``, ``outbound``; how often we repeat ourselves: ``throttle``;
+* how strangers and estranged halves meet: ``bootstrap``, ``exchange`` (by
+  ``table_digest``, into ``remote_merge``), ``book``; what it carries besides: ``facts``;
+* whom to try first, and how far it is: ``reach``, ``reachability``, ``coordinates``,
+``rtt_service``; * what applications tell and ask each other on top: ``events`` (by ``lamport``,
+``broadcast_queue`` and
+  ``event_sync``), ``queries``, ``event_plane``;
 * and all of it together: ``reader``, ``swim``; for simulations of many, ``company``.
 """

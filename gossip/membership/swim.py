@@ -23,34 +23,34 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
-from gossip.errors import InvalidRequest
-from gossip.ids import Boot, NodeId
-from gossip.machine import Address, Effect, Instant
-from gossip.membership.absence import Absence
-from gossip.membership.addresses import only_gossiped
-from gossip.membership.awareness import Awareness
-from gossip.membership.beliefs import Beliefs
-from gossip.membership.book import addresses_of
-from gossip.membership.company import Company
-from gossip.membership.contacts import Contacts, Paths
-from gossip.membership.coordinates import Coordinates
-from gossip.membership.detector import Detector
-from gossip.membership.evidence import Evidence
-from gossip.membership.exchange import Exchange
-from gossip.membership.forum import Forum
-from gossip.membership.introductions import Introductions
-from gossip.membership.local import LocalMember
-from gossip.membership.members import MemberChanged, MemberTable
-from gossip.membership.path_checks import PathChecks
-from gossip.membership.post import Post
-from gossip.membership.probe import ProbeOrder
-from gossip.membership.reach import Reach
-from gossip.membership.reader import Reader
-from gossip.membership.roll import REAP_INTERVAL_S, Roll
-from gossip.membership.roundtrips import RoundTrips
-from gossip.membership.sentinels import Sentinels
-from gossip.trials import OnTrial
-from gossip.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
+from gossip.core.errors import InvalidRequest
+from gossip.core.ids import Boot, NodeId
+from gossip.core.machine import Address, Effect, Instant
+from gossip.core.trials import OnTrial
+from gossip.core.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
+from gossip.events.plane import EventPlane
+from gossip.membership.anti_entropy.sync import StateSync
+from gossip.membership.bootstrap import Bootstrap
+from gossip.membership.detection.awareness import Awareness
+from gossip.membership.detection.crash_detector import CrashDetector
+from gossip.membership.detection.failure_detector import FailureDetector
+from gossip.membership.detection.observers import Observers
+from gossip.membership.detection.path_checks import PathChecks
+from gossip.membership.detection.planned_absence import PlannedAbsence
+from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.updates import MemberUpdates
+from gossip.membership.dispatch import Dispatcher
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.members.contact_order import ContactOrder
+from gossip.membership.members.departed import addresses_of
+from gossip.membership.members.member_list import REAP_INTERVAL_S, MemberList
+from gossip.membership.model.addresses import only_gossiped
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import MemberChanged, MemberTable
+from gossip.membership.network.coordinates import Coordinates
+from gossip.membership.network.reachability import PathStatus, Reachability
+from gossip.membership.rtt import RttService
+from gossip.membership.warm_start import WarmStart
 
 NEVER = math.inf
 
@@ -87,58 +87,67 @@ class Swim:
         self._tuning = tuning
         self._rng = rng
         self._local = LocalMember(me, boot, name, addresses, tags)
-        self._post = Post(self.members, tuning)
+        self._outbound = Outbound(self.members, tuning)
         # Their own chances, so that nothing else depends on who is at the same place as whom.
         coordinates = Coordinates(
-            me, random.Random(boot), self._post.counts, tuning.probe_interval_s
+            me, random.Random(boot), self._outbound.counts, tuning.probe_interval_s
         )
-        self._contacts = Contacts(coordinates)
-        self._roll = Roll(
-            self._local, self.members, self._contacts, tuning, self._changed, self._post.counts
+        self._reachability = Reachability(coordinates)
+        self._member_list = MemberList(
+            self._local,
+            self.members,
+            self._reachability,
+            tuning,
+            self._changed,
+            self._outbound.counts,
         )
-        self.forum = Forum(self._local, self.members, self._post, tuning, event_time, now)
-        self.round_trips = RoundTrips(me, self._contacts, self._post)
-        self._reach = Reach(me, self.members, self._roll.book, self._contacts)
+        self.event_plane = EventPlane(
+            self._local, self.members, self._outbound, tuning, event_time, now
+        )
+        self.rtt_service = RttService(me, self._reachability, self._outbound)
+        self._reach = ContactOrder(me, self.members, self._member_list.book, self._reachability)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
-        local, post, roll = self._local, self._post, self._roll
-        beliefs = self._beliefs = Beliefs(
-            local, roll, post, awareness, order, self._contacts, tuning
+        local, outbound, member_list = self._local, self._outbound, self._member_list
+        updates = self._updates = MemberUpdates(
+            local, member_list, outbound, awareness, order, self._reachability, tuning
         )
-        parts = local, self.members, beliefs, post, awareness, order, self._contacts
-        self._detector = Detector(*parts, tuning, rng, now)
-        self._sentinels = Sentinels(me, self.members, post, tuning, now)
-        number = self._detector.next_number
-        self._evidence = Evidence(*parts, self._sentinels, tuning, rng, number)
-        self._path_checks = PathChecks(me, self.members, self._contacts, post, tuning, number, now)
-        self._introductions = Introductions(local, roll, beliefs, post, tuning, rng, now)
-        self._exchange = Exchange(local, roll, beliefs, post, order, tuning, rng, now)
+        parts = local, self.members, updates, outbound, awareness, order, self._reachability
+        self._failure_detector = FailureDetector(*parts, tuning, rng, now)
+        self._observers = Observers(me, self.members, outbound, tuning, now)
+        number = self._failure_detector.next_number
+        self._crash_detector = CrashDetector(*parts, self._observers, tuning, rng, number)
+        self._path_checks = PathChecks(
+            me, self.members, self._reachability, outbound, tuning, number, now
+        )
+        self._bootstrap = Bootstrap(local, member_list, updates, outbound, tuning, rng, now)
+        self._state_sync = StateSync(local, member_list, updates, outbound, order, tuning, rng, now)
         # Nearly all packets carry probes and claims, and move detector and beliefs alone; only what
         # stirs the other parts makes it necessary to ask each of them again when it wants to act.
         self._timed: tuple[Timed, ...] = (
-            self._exchange, self._introductions, self.forum, self._evidence, self._sentinels,
-            self._path_checks,
+            self._state_sync, self._bootstrap, self.event_plane, self._crash_detector,
+            self._observers, self._path_checks,
         )  # fmt: skip
         self._is_stirred, self._changes_seen = True, 0
         self._parts_at: Instant = now
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
-        self.absence = Absence(local, roll, beliefs, post, tuning, rng)
-        self._reader = Reader(
-            self._detector, beliefs, self._evidence, self._path_checks, self._introductions,
-            self._exchange, self.forum, self._contacts, self.absence, local, self.members, post,
-            rng,
+        self.absence = PlannedAbsence(local, member_list, updates, outbound, tuning, rng)
+        self._dispatcher = Dispatcher(
+            self._failure_detector, updates, self._crash_detector, self._path_checks,
+            self._bootstrap, self._state_sync, self.event_plane, self._reachability, self.absence,
+            local, self.members, outbound, rng,
         )  # fmt: skip
         self._last_input_at = now
-        beliefs.announce(now)
+        updates.announce(now)
 
-    def begin_among(self, company: Company, now: Instant) -> None:
+    def warm_start(self, company: WarmStart, now: Instant) -> None:
         """Know all members of a company, ourselves among them, as after a long time with them."""
         assert self._local.id in company.members, "it knows us, too"
-        self.members.begin_with(company.members, company.ids)
-        self._order.begin_with(company.order)
-        self._post.rumours.drop(self._local.id)
-        self._exchange.begin_with(company.table, now)
+        self.members.warm_start(company.members, company.ids)
+        self._order.warm_start(company.order)
+        self._outbound.update_queue.drop(self._local.id)
+        self._state_sync.warm_start(company.table, now)
 
     # Inputs.
 
@@ -154,70 +163,73 @@ class Swim:
         """Take in an opened datagram. Never raises for bad bytes: it counts them."""
         if not self._enter(now, stirs=False):
             return
-        self._introductions.met(source, sender)
+        self._bootstrap.reached(source, sender)
         if sender == self._local.id:
             # Not this life: the envelope keeps our own packets from us.
-            self._beliefs.meet_other_life(boot)
+            self._updates.meet_other_life(boot)
             return
         is_known = sender in self.members
-        if self._beliefs.hear(sender, boot, incarnation, source, now):
-            self._evidence.heard(sender, now)
-            if self._reader.read(body, sender, source, now):
+        if self._updates.saw_packet(sender, boot, incarnation, source, now):
+            self._crash_detector.on_report(sender, now)
+            if self._dispatcher.read(body, sender, source, now):
                 self._is_stirred = True
             if not is_known:
-                self._beliefs.met(sender, source, now)
+                self._updates.met(sender, source, now)
         self._settle(now)
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
         """Take in a frame that an authenticated stream brought. Never raises for bad bytes."""
         if self._enter(now) and peer != self._local.id:
             if peer in self.members:
-                self._contacts.streamed(peer, now)
-            if self._detector.concerns(data):
-                pong = self._detector.receive_frame(data, peer, now)
+                self._reachability.streamed(peer, now)
+            if self._failure_detector.concerns(data):
+                pong = self._failure_detector.receive_frame(data, peer, now)
                 if pong is not None and not self._path_checks.pong(pong, peer, now):
-                    self._evidence.pong(pong, peer, now)
-            elif self.forum.concerns(data):
-                self.forum.receive_frame(data, peer, now)
-            elif self.round_trips.concerns(data):
-                self.round_trips.receive_frame(data, peer)
+                    self._crash_detector.pong(pong, peer, now)
+            elif self.event_plane.concerns(data):
+                self.event_plane.receive_frame(data, peer, now)
+            elif self.rtt_service.concerns(data):
+                self.rtt_service.receive_frame(data, peer)
             else:
-                self._exchange.receive(data, peer, now)
+                self._state_sync.receive(data, peer, now)
             self._settle(now)
 
     def discovered(self, addresses: Iterable[Address], now: Instant) -> None:
         """Note that somebody may be at these addresses; they are greeted until somebody is."""
         if self._enter(now):
-            self._introductions.add(addresses, now)
+            self._bootstrap.add(addresses, now)
             self._settle(now)
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
         """Note that a stream to a member broke, or could not be opened: it is probed next."""
         if self._enter(now) and peer in self.members:
-            self._post.counts["streams/broken"] += 1
-            self._contacts.stream_failed(peer, now)
-            parts = self._evidence.stream_failed(peer), self._path_checks.stream_failed(peer, now)
-            if not self._detector.stream_failed(peer) and not any(parts):
-                self._order.urge(peer)
+            self._outbound.counts["streams/broken"] += 1
+            self._reachability.stream_failed(peer, now)
+            parts = (
+                self._crash_detector.stream_failed(peer),
+                self._path_checks.stream_failed(peer, now),
+            )
+            if not self._failure_detector.stream_failed(peer) and not any(parts):
+                self._order.probe_next(peer)
 
     def stream_closed(self, peer: NodeId, now: Instant) -> None:
         """Note that an open stream to a member ended, and not by us: we look whether it is gone."""
         if self._enter(now) and peer in self.members:
-            self._contacts.stream_failed(peer, now)
-            self._evidence.stream_closed(peer, now)
+            self._reachability.stream_failed(peer, now)
+            self._crash_detector.stream_closed(peer, now)
             self._settle(now)
 
     def port_unreachable(self, address: Address, now: Instant) -> None:
         """Note that a host refused a datagram of ours: nobody listens there, says its kernel."""
         if self._enter(now):
-            self._evidence.port_unreachable(address, now)
+            self._crash_detector.port_unreachable(address, now)
             self._settle(now)
 
     def set_tags(self, tags: Mapping[str, str], now: Instant) -> None:
         """Describe ourselves with other tags. Raises LimitExceeded; then nothing has changed."""
         if self._enter(now):
             self._local.describe(tags=tags)
-            self._beliefs.announce(now)
+            self._updates.announce(now)
             self._settle(now)
 
     def set_addresses(
@@ -229,22 +241,22 @@ class Swim:
         """
         if self._enter(now):
             told = tuple(addresses)
-            self._roll.set_own(frozenset((*told, *own)))
+            self._member_list.set_own(frozenset((*told, *own)))
             if self._local.wishes != only_gossiped(told):
                 self._local.describe(addresses=told)
-                self._beliefs.announce(now)
+                self._updates.announce(now)
             self._settle(now)
 
     def set_facts(self, facts: Mapping[str, str], now: Instant) -> None:
         """Publish other facts about ourselves. Raises LimitExceeded; then nothing has changed."""
         if self._enter(now):
-            self._exchange.publish(facts, now)
+            self._state_sync.publish(facts, now)
             self._settle(now)
 
     def admit(self, names: Mapping[NodeId, str], now: Instant) -> None:
         """Follow a registry: list those who are in it, under its names, and nobody else."""
-        if names != self._roll.names and self._enter(now):
-            self._beliefs.admit(names, now)
+        if names != self._member_list.names and self._enter(now):
+            self._updates.admit(names, now)
             self._settle(now)
 
     def leave(self, now: Instant) -> None:
@@ -280,18 +292,18 @@ class Swim:
         is_time = self._has_stirred or self._parts_at <= now
         if is_time:
             self._is_stirred = True
-            self._evidence.wake(now)
-            self._sentinels.wake(now)
+            self._crash_detector.wake(now)
+            self._observers.wake(now)
             self._path_checks.wake(now)
-        self._detector.wake(now)
-        self._beliefs.expire(now)
+        self._failure_detector.wake(now)
+        self._updates.expire(now)
         if is_time:
-            self._exchange.wake(now)
-            self._introductions.wake(now)
-            self.forum.wake(now)
+            self._state_sync.wake(now)
+            self._bootstrap.wake(now)
+            self.event_plane.wake(now)
         if self._reap_at <= now:
             self._reap_at = now + REAP_INTERVAL_S
-            self._roll.reap(now)
+            self._member_list.reap(now)
         self._gossip(now)
         self._settle(now)
 
@@ -305,8 +317,8 @@ class Swim:
         if self._has_stirred:
             self._is_stirred, self._changes_seen = False, self.members.changes
             self._parts_at = min(part.deadline() for part in self._timed)
-        beliefs, detector = self._beliefs, self._detector
-        due = min(self._parts_at, beliefs.deadline(), detector.deadline(), self._reap_at)
+        updates, detector = self._updates, self._failure_detector
+        due = min(self._parts_at, updates.deadline(), detector.deadline(), self._reap_at)
         return min(due, self._gossip_at) if self._has_news else due
 
     @property
@@ -316,14 +328,14 @@ class Swim:
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
-        return self._post.drain()
+        return self._outbound.drain()
 
     def _enter(self, now: Instant, *, stirs: bool = True) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
         if stirs:
             self._is_stirred = True
         absence = self.absence
-        absence.look(now)
+        absence.advance(now)
         # The deadline is asked for only when there was time to miss it: this runs for each packet.
         if now - self._last_input_at > self._tuning.pause_s and not absence.leaving:
             due = self.deadline()
@@ -331,11 +343,11 @@ class Swim:
             if away_s > self._tuning.pause_s:
                 self._resume(away_s, now)
         self._last_input_at = now
-        self._post.broadcasts.expire(now)
+        self._outbound.broadcast_queue.expire(now)
         return not absence.left
 
     def _resume(self, pause_s: float, now: Instant) -> None:
-        self._post.counts["pauses/noticed"] += 1
+        self._outbound.counts["pauses/noticed"] += 1
         self._is_stirred = True
         if self.asleep_until is None:
             self._go_on(pause_s, now)
@@ -345,18 +357,18 @@ class Swim:
     def _awaken(self, now: Instant) -> None:
         """Be there again: our sleep is over, or we were suspended in it and run again."""
         self.absence.awaken()
-        self._exchange.hasten(now)
+        self._state_sync.speed_up(now)
         self._go_on(now - self.absence.slept_since, now)
 
     def _go_on(self, pause_s: float, now: Instant) -> None:
         """Announce ourselves, and judge nobody by the time that we were away."""
         self._is_stirred = True
-        self._detector.restart(now)
-        self._evidence.restart()
+        self._failure_detector.restart(now)
+        self._crash_detector.restart()
         self._path_checks.restart(now)
-        self._beliefs.postpone(pause_s, now)
+        self._updates.extend_deadlines(pause_s, now)
         self._local.rise_above(self._local.incarnation)
-        self._beliefs.announce(now)
+        self._updates.announce(now)
         self._gossip_at = now
         self._gossip(now)
 
@@ -364,13 +376,13 @@ class Swim:
         # While nothing was waiting the time for gossip went by; news go out now, not back then.
         if self._gossip_at < now:
             self._gossip_at = now
-        self._sentinels.notice(now)
+        self._observers.notice(now)
 
     # Gossip.
 
     @property
     def _has_news(self) -> bool:
-        return self._post.has_news and len(self.members.live_ids) > 1
+        return self._outbound.has_news and len(self.members.live_ids) > 1
 
     def _gossip(self, now: Instant) -> None:
         """Tell a few members what is new, in packets of their own."""
@@ -379,21 +391,21 @@ class Swim:
         self._gossip_at = now + self._tuning.gossip_interval_s
         fanout = self._tuning.gossip_fanout
         for member in self.members.sample_others(self._local.id, fanout, self._rng):
-            self._post.send(addresses_of(member)[0])
+            self._outbound.send(addresses_of(member)[0])
 
     # Applications.
 
-    def speak(self, action: Callable[[Forum], T], now: Instant) -> T:
+    def with_events(self, action: Callable[[EventPlane], T], now: Instant) -> T:
         """Send an event, ask, or answer, for an application. Raises LocalError."""
         if not self._enter(now) or self.absence.is_away:
             raise InvalidRequest("this node is leaving, or asleep; nothing was sent")
-        result = action(self.forum)
+        result = action(self.event_plane)
         self._settle(now)
         return result
 
     def _changed(self, change: MemberChanged) -> None:
-        self._post.emit(change)
-        self.forum.heed(change)
+        self._outbound.emit(change)
+        self.event_plane.on_message(change)
 
     # What others ask.
 
@@ -414,11 +426,11 @@ class Swim:
 
     def is_flapping(self, node: NodeId, now: Instant) -> bool:
         """Say whether a member comes and goes too often."""
-        return self._roll.flapping.is_flapping(node, now)
+        return self._member_list.flapping.is_flapping(node, now)
 
     def clones_of(self, node: NodeId, now: Instant) -> tuple[Address, ...]:
         """Return where several devices with this id were heard lately; empty if it is one."""
-        return self._beliefs.clones.of(node, now)
+        return self._updates.id_conflicts.of(node, now)
 
     @property
     def boot(self) -> Boot:
@@ -433,7 +445,7 @@ class Swim:
     @property
     def counts(self) -> Counter[str]:
         """What happened how often, by "family/label"."""
-        return self._post.counts
+        return self._outbound.counts
 
     @property
     def health(self) -> int:
@@ -443,45 +455,45 @@ class Swim:
     @property
     def epoch(self) -> int:
         """The epoch of our placement, which exchanges carry; set by the node."""
-        return self._exchange.epoch
+        return self._state_sync.epoch
 
     @epoch.setter
     def epoch(self, epoch: int) -> None:
-        self._exchange.epoch = epoch
+        self._state_sync.epoch = epoch
 
     @property
     def admitted(self) -> frozenset[NodeId] | None:
         """Who is in the registry: nobody else is listed. None as long as nobody told us."""
-        return None if self._roll.names is None else frozenset(self._roll.names)
+        return None if self._member_list.names is None else frozenset(self._member_list.names)
 
     @property
     def watched(self) -> tuple[NodeId, ...]:
         """To whom the driver keeps a stream open, so that we hear when it ends."""
-        return self._sentinels.watched
+        return self._observers.watched
 
-    def paths_of(self, node: NodeId, now: Instant) -> Paths:
+    def paths_of(self, node: NodeId, now: Instant) -> PathStatus:
         """Return which ways to a member worked, and how long ago."""
-        return self._contacts.paths_of(node, now)
+        return self._reachability.paths_of(node, now)
 
     def path_bytes(self, node: NodeId) -> int:
         """Return how large an IP packet to a member may be."""
-        return NARROW_PATH_BYTES if self._contacts.is_narrow(node) else PATH_BYTES
+        return NARROW_PATH_BYTES if self._reachability.is_narrow(node) else PATH_BYTES
 
     def rtt_s(self, node: NodeId) -> float | None:
         """Return the smoothed round trip to a member in seconds; None when it is not known."""
-        return self._contacts.rtt_s(node)
+        return self._reachability.rtt_s(node)
 
     def facts_of(self, node: NodeId) -> dict[str, str]:
         """Return what a listed member published about itself, as far as it has arrived here."""
-        return self._exchange.facts_of(node)
+        return self._state_sync.facts_of(node)
 
     def relays_to(self, node: NodeId) -> list[NodeId]:
         """Return who may carry a stream to a member that we cannot dial, best first."""
         return self._reach.relays_to(node)
 
     def put_on_trial(self, on_trial: OnTrial) -> None:
-        """Have what is taken in from others noted by ``on_trial`` (``gossip/trials.py``)."""
-        self._post.on_trial = on_trial
+        """Have what is taken in from others noted by ``on_trial`` (``gossip/core/trials.py``)."""
+        self._outbound.on_trial = on_trial
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first; empty when nobody knows."""

@@ -11,7 +11,9 @@ from collections import Counter
 
 import msgspec
 
-from gossip.sim.checkers import (
+from gossip.sim.consistency import NoLostWrites, QuorumReads
+from gossip.sim.faults import plan, strike
+from gossip.sim.invariants import (
     Checker,
     IncarnationGrows,
     NoResurrection,
@@ -20,12 +22,10 @@ from gossip.sim.checkers import (
     SleepersAreSpared,
     Violation,
 )
-from gossip.sim.faults import plan, strike
-from gossip.sim.history import KeptWrites, QuorumReads
+from gossip.sim.memory_bounds import BoundedMemory
 from gossip.sim.network import Conditions
-from gossip.sim.seeds import stream
-from gossip.sim.sizes import Bounded
-from gossip.sim.workload import KEYS, Clients
+from gossip.sim.rng import stream
+from gossip.sim.workload import KEYS, Workload
 from gossip.sim.world import World
 
 SAFETY_S = 90.0
@@ -56,8 +56,8 @@ MUST_HAPPEN = (
     "pauses/noticed",
     "sleeps/announced",
     "sleeps/ended",
-    "handovers/taken",
-    "handovers/let_go",
+    "handoffs/taken",
+    "handoffs/let_go",
     "requests/refused",
     "writes/indeterminate",
     "reads/diverged",
@@ -83,8 +83,8 @@ def standard_checkers() -> list[Checker]:
         NothingInvented(),
         SelfAlive(),
         SleepersAreSpared(),
-        Bounded(),
-        KeptWrites(),
+        BoundedMemory(),
+        NoLostWrites(),
         QuorumReads(),
     ]
 
@@ -117,7 +117,7 @@ def run(
 
 
 def _safety(world: World, names: list[str], without: frozenset[str]) -> None:
-    clients = Clients(world, stream(world.seed, "clients"), REQUESTS_PER_S)
+    clients = Workload(world, stream(world.seed, "clients"), REQUESTS_PER_S)
     for fault in plan(world.seed, names, SAFETY_S, without):
         world.driver.schedule.at(fault.at, strike, world, fault)
     world.run(SAFETY_S)

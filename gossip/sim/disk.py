@@ -2,7 +2,7 @@
 
 The state plane's database is synced about once a second (WAL with ``synchronous=NORMAL``): when the
 power fails, the last batches are gone, from some batch on. The storage is then marked as its
-contract asks (``gossip/state/storage.py``). The registry has a database of its own, in which each
+contract asks (``gossip/kv/storage.py``). The registry has a database of its own, in which each
 commit is synced.
 """
 
@@ -10,10 +10,10 @@ import random
 from collections import deque
 from collections.abc import Iterable
 
-from gossip.ids import NodeId
-from gossip.machine import Instant, Persist
-from gossip.state.registry import Registry
-from gossip.state.storage import DAMAGED, MemoryStorage
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant, Persist
+from gossip.kv.storage import DAMAGED, MemoryStorage
+from gossip.registry.registry import Registry
 
 SYNC_INTERVAL_S = 1.0
 

@@ -13,22 +13,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from gossip.ids import NodeId
-from gossip.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
-from gossip.membership.sentinels import SentinelsChanged
+from gossip.core.ids import NodeId
+from gossip.core.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.membership.detection.observers import SubjectsChanged
 from gossip.node import Node
 from gossip.sim.host import Host, HostState
-from gossip.sim.kernels import Kernels
+from gossip.sim.kernel import Kernel
 from gossip.sim.network import Network
+from gossip.sim.rng import stream
 from gossip.sim.schedule import Schedule
-from gossip.sim.seeds import stream
 from gossip.sim.streams import Streams
 
 # A dial that finds nobody at any address fails after about this long.
 DIAL_FAILS_S = 0.05
 
 
-class Audience(Protocol):
+class DriverListener(Protocol):
     """Who wants to hear what happens on the hosts."""
 
     def emitted(self, host: Host, event: object) -> None:
@@ -44,7 +44,7 @@ class Audience(Protocol):
 class SimulatedDriver:
     """Moves datagrams, frames, changes and timers between hosts."""
 
-    def __init__(self, seed: int, network: Network, audience: Audience) -> None:
+    def __init__(self, seed: int, network: Network, audience: DriverListener) -> None:
         self.schedule = Schedule()
         self.network = network
         self.streams = Streams(self.schedule, network, stream(seed, "streams"), self)
@@ -54,7 +54,7 @@ class SimulatedDriver:
         self._by_address: dict[Address, Host] = {}
         self._by_id: dict[NodeId, Host] = {}
         rng = stream(seed, "kernels")
-        self.kernels = Kernels(self.schedule, network, rng, self.counts, self)
+        self.kernels = Kernel(self.schedule, network, rng, self.counts, self)
         self._perform: dict[type[Effect], Callable[[Host, Effect], None]] = {
             SendDatagram: self._send_datagram,
             SendFrame: self._send_frame,
@@ -264,7 +264,7 @@ class SimulatedDriver:
 
     def _emit(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, Emit), "the table of effects says so"
-        if isinstance(effect.event, SentinelsChanged):
+        if isinstance(effect.event, SubjectsChanged):
             self.kernels.watched[host.name] = effect.event.watched
         self._audience.emitted(host, effect.event)
 

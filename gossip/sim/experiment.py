@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from gossip.ids import NodeId
-from gossip.machine import Instant
-from gossip.membership.members import MemberChanged, MemberState
-from gossip.sim.flock import Bird, Flock, Kind
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.core.tuning import PROFILES
+from gossip.membership.model.members import MemberChanged, MemberState
+from gossip.sim.membership_world import Kind, MembershipWorld, SimMember
 from gossip.sim.network import Conditions
-from gossip.sim.seeds import stream
-from gossip.tuning import PROFILES
+from gossip.sim.rng import stream
 
 SEEDS = 3
 """So many addresses each node is told when it starts."""
@@ -40,7 +40,7 @@ FAR_AIR = Conditions(delay_s=0.03, jitter_s=0.01)
 """What links are like, by profile; FAR_AIR for those that are not for one site."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class ExperimentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What to simulate."""
 
     nodes: int
@@ -64,7 +64,7 @@ class Detection(msgspec.Struct, frozen=True):
     last_s: float | None
 
 
-class Findings(msgspec.Struct, frozen=True, kw_only=True):
+class ExperimentResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured."""
 
     converged_s: float | None
@@ -89,11 +89,11 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
         return self.bytes_per_node_s * SECONDS_PER_DAY
 
 
-class Judge:
+class DetectionScorer:
     """Compares what members believe with what is so."""
 
     def __init__(self) -> None:
-        self.truth: Mapping[NodeId, Bird] = {}
+        self.truth: Mapping[NodeId, SimMember] = {}
         """Everybody, by id; what is so can be seen there."""
         self.false_suspicions = 0
         self.false_deaths = 0
@@ -101,7 +101,7 @@ class Judge:
         self.crashed_at: dict[NodeId, Instant] = {}
         self.known_at: dict[NodeId, dict[str, Instant]] = {}
 
-    def changed(self, observer: Bird, change: MemberChanged, now: Instant) -> None:
+    def changed(self, observer: SimMember, change: MemberChanged, now: Instant) -> None:
         """Note a verdict, true or false."""
         member = change.member
         if member.id in self.crashed_at:
@@ -129,12 +129,12 @@ class Judge:
 class Experiment:
     """One run. Iterate over ``run`` to its end; ``findings`` are there afterwards."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ExperimentSettings) -> None:
         assert 0 <= settings.crash < settings.nodes, "somebody has to be left to notice"
         assert settings.seconds > 0, "measuring takes time"
         self.settings = settings
-        self._judge = Judge()
-        self._flock = Flock(
+        self._judge = DetectionScorer()
+        self._flock = MembershipWorld(
             settings.seed,
             conditions=_conditions(settings),
             tuning=PROFILES[settings.profile],
@@ -165,14 +165,14 @@ class Experiment:
             self._crash()
             yield from self._pass_time(settings.seconds - quiet_s, whole_s, settle_s + quiet_s)
 
-    def findings(self) -> Findings:
+    def findings(self) -> ExperimentResult:
         """Return what was measured; the run must be over."""
         judge, settings = self._judge, self.settings
         quiet_s = self._quiet_s()
         left = settings.nodes - settings.crash
         node_s = settings.nodes * quiet_s + left * (settings.seconds - quiet_s)
         node_hours = node_s / SECONDS_PER_HOUR
-        return Findings(
+        return ExperimentResult(
             converged_s=self._converged_s,
             detections=tuple(self._detection(node) for node in judge.crashed_at),
             knowing=tuple(self._knowing()),
@@ -231,7 +231,9 @@ class Experiment:
             yield at_s, number / pairs
 
 
-def run(settings: Settings, progress: Callable[[float], None] | None = None) -> Findings:
+def run(
+    settings: ExperimentSettings, progress: Callable[[float], None] | None = None
+) -> ExperimentResult:
     """Run an experiment to its end; ``progress`` hears how much of it is done."""
     experiment = Experiment(settings)
     for done in experiment.run():
@@ -252,7 +254,7 @@ def median_and_max(times: list[float | None]) -> tuple[float | None, float | Non
     return None if middle == float("inf") else middle, known[-1] if known and not late else None
 
 
-def _conditions(settings: Settings) -> Conditions:
+def _conditions(settings: ExperimentSettings) -> Conditions:
     air = AIR.get(settings.profile, FAR_AIR)
     if settings.burst:
         return msgspec.structs.replace(air, burst=settings.loss, burst_s=BURST_S)

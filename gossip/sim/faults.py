@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gossip.machine import Instant
+from gossip.core.machine import Instant
 from gossip.sim.host import HostState
 from gossip.sim.network import Conditions
-from gossip.sim.seeds import stream
+from gossip.sim.rng import stream
 
 if TYPE_CHECKING:
     from gossip.sim.world import World

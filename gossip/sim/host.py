@@ -14,12 +14,12 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from gossip.ids import NodeId, new_node_id
-from gossip.machine import Address, Instant, Persist
+from gossip.core.ids import NodeId, new_node_id
+from gossip.core.machine import Address, Instant, Persist
+from gossip.kv.storage import MemoryStorage
 from gossip.node import Node
 from gossip.sim.disk import Disk
 from gossip.sim.schedule import whole_tick
-from gossip.state.storage import MemoryStorage
 
 PORT = 7747
 # What a socket buffer of some 200 KiB holds of our packets while a process is paused.

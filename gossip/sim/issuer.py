@@ -5,12 +5,12 @@ itself holds the key, so that a test can admit and remove nodes at any moment; h
 registry then reaches everybody is the nodes' own business, and is what gets tested.
 """
 
-from gossip.ids import CLUSTER_ID_BYTES, ClusterId
+from gossip.core.ids import CLUSTER_ID_BYTES, ClusterId
+from gossip.kv.requests import OwnersReady
+from gossip.registry.node import ISSUER, RegisteredNode
+from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found, remove
 from gossip.sim.host import Host
-from gossip.sim.suite import toy_sign, toy_verify
-from gossip.state.admitted import ISSUER, Admitted
-from gossip.state.registry import Registry, SignedRegistry, admit, advance, found, remove
-from gossip.state.requests import OwnersReady
+from gossip.sim.toy_cipher import toy_sign, toy_verify
 
 
 class Issuer:
@@ -31,7 +31,7 @@ class Issuer:
 
     def admit(self, host: Host, *, weight: float = 1.0, zone: str = "") -> None:
         """Let a host belong; the first one founds the covey."""
-        node = Admitted(
+        node = RegisteredNode(
             id=host.id,
             name=host.name,
             key=host.id.to_bytes(32),

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from gossip.machine import Instant
+from gossip.core.machine import Instant
 
 # What TCP does about a lost segment takes about this long, again for each further loss.
 RETRANSMISSION_S = 0.2

@@ -8,21 +8,11 @@ have had its effect, at any time after it was sent.
 
 import enum
 
-from gossip.machine import Instant
-from gossip.state.requests import (
-    Delete,
-    Get,
-    GetResult,
-    List,
-    Put,
-    Rejected,
-    Request,
-    Result,
-    Watch,
-)
+from gossip.core.machine import Instant
+from gossip.kv.requests import Delete, Get, GetResult, List, Put, Rejected, Request, Result, Watch
 
 
-class Fate(enum.Enum):
+class Outcome(enum.Enum):
     """What became of an operation, as its client can know it."""
 
     PENDING = "pending"
@@ -40,7 +30,7 @@ class Operation:
         self.invoked_at = invoked_at
         self.completed_at: Instant | None = None
         self.result: Result | None = None
-        self.fate = Fate.PENDING
+        self.fate = Outcome.PENDING
         self.read: Operation | None = None
 
     def __repr__(self) -> str:
@@ -64,7 +54,7 @@ class Operation:
     @property
     def is_done(self) -> bool:
         """Whether no answer is to be waited for any more."""
-        return self.fate is not Fate.PENDING
+        return self.fate is not Outcome.PENDING
 
     @property
     def is_write(self) -> bool:
@@ -86,10 +76,10 @@ class Operation:
 
     def answer(self, result: Result, now: Instant) -> None:
         """Note what the client was told."""
-        assert self.fate is Fate.PENDING, f"{self} was answered twice"
-        self.result, self.completed_at, self.fate = result, now, Fate.ANSWERED
+        assert self.fate is Outcome.PENDING, f"{self} was answered twice"
+        self.result, self.completed_at, self.fate = result, now, Outcome.ANSWERED
 
     def lose(self) -> None:
         """Note that the client's host went down before it answered."""
-        if self.fate is Fate.PENDING:
-            self.fate = Fate.LOST
+        if self.fate is Outcome.PENDING:
+            self.fate = Outcome.LOST

@@ -11,7 +11,7 @@ import heapq
 import math
 from collections.abc import Callable
 
-from gossip.machine import Instant
+from gossip.core.machine import Instant
 
 TICKS_PER_S = 2**20
 

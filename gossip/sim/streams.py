@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, Protocol
 
-from gossip.machine import Instant
-from gossip.sim.kernels import D, D_contra
+from gossip.core.machine import Instant
+from gossip.sim.kernel import D, D_contra
 from gossip.sim.network import Network
 from gossip.sim.schedule import Schedule
 

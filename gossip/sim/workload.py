@@ -8,8 +8,8 @@ found later tells where it came from (see ``history.py``).
 import random
 from typing import TYPE_CHECKING
 
+from gossip.kv.requests import Get
 from gossip.sim.operations import Operation
-from gossip.state.requests import Get
 
 if TYPE_CHECKING:
     from gossip.sim.world import World
@@ -20,7 +20,7 @@ KINDS = ("get", "put", "replace", "delete", "forget")
 WEIGHTS = (5, 3, 4, 1, 2)
 
 
-class Clients:
+class Workload:
     """Sends requests at random moments until told to stop."""
 
     def __init__(self, world: "World", rng: random.Random, requests_per_s: float) -> None:

@@ -19,24 +19,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal
 
-from gossip.ids import CLUSTER_ID_BYTES, ClusterId, NodeId, next_boot
-from gossip.machine import Address, Instant
-from gossip.membership.events import EventDelivered
-from gossip.membership.members import MemberChanged, MemberState
-from gossip.node import Node, NodeSettings
-from gossip.sim.checkers import Checker
-from gossip.sim.desk import Desk
-from gossip.sim.disk import others_have_all_of
-from gossip.sim.driver import SimulatedDriver
-from gossip.sim.host import DISK_DELAY_S, Host, HostState, addresses_of
-from gossip.sim.issuer import Issuer
-from gossip.sim.network import CALM, Conditions, Network
-from gossip.sim.operations import Operation
-from gossip.sim.seeds import stream
-from gossip.sim.story import Story
-from gossip.sim.suite import ToySuite
-from gossip.state.registry import WouldLose
-from gossip.state.requests import (
+from gossip.core.ids import CLUSTER_ID_BYTES, ClusterId, NodeId, next_boot
+from gossip.core.machine import Address, Instant
+from gossip.core.tuning import LAN, Tuning
+from gossip.events.events import EventDelivered
+from gossip.kv.requests import (
     Completed,
     Delete,
     Get,
@@ -47,7 +34,20 @@ from gossip.state.requests import (
     Request,
     WatchEvent,
 )
-from gossip.tuning import LAN, Tuning
+from gossip.membership.model.members import MemberChanged, MemberState
+from gossip.node import Node, NodeConfig
+from gossip.registry.registry import WouldLose
+from gossip.sim.disk import others_have_all_of
+from gossip.sim.driver import SimulatedDriver
+from gossip.sim.host import DISK_DELAY_S, Host, HostState, addresses_of
+from gossip.sim.invariants import Checker
+from gossip.sim.issuer import Issuer
+from gossip.sim.network import CALM, Conditions, Network
+from gossip.sim.operations import Operation
+from gossip.sim.requests import RequestLog
+from gossip.sim.rng import stream
+from gossip.sim.toy_cipher import ToySuite
+from gossip.sim.trace import Trace
 
 # Fewer than a real covey has, so that a hand-over of all of them is a moment and not the whole run.
 PARTITIONS = 16
@@ -68,7 +68,7 @@ class World:
         tuning: Tuning = LAN,
         partitions: int = PARTITIONS,
         checkers: Iterable[Checker] = (),
-        story: Story | None = None,
+        story: Trace | None = None,
         known_max: int | None = None,
     ) -> None:
         """``known_max``: whoever starts is told of so many others, the first; None: of all."""
@@ -80,9 +80,9 @@ class World:
         self.issuer = Issuer(_cluster_id(seed), SECRET, partitions)
         self.hosts: dict[str, Host] = {}
         self.names: dict[NodeId, str] = {}
-        self.desk = Desk(self.driver)
+        self.desk = RequestLog(self.driver)
         self.checkers = list(checkers)
-        self.story = story or Story()
+        self.story = story or Trace()
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
         self._power = stream(seed, "power")
@@ -363,7 +363,7 @@ class World:
     def is_settled(self) -> bool:
         """Whether every partition is with its owners, by what each running node knows."""
         nodes = [self.hosts[name].node for name in self.up()]
-        return not any(node.state.handover.unfinished() for node in nodes)
+        return not any(node.state.handoff.unfinished() for node in nodes)
 
     def owners(self, key: str) -> list[str]:
         """Return who owns a key by the newest registry."""
@@ -429,7 +429,7 @@ class World:
 
     def _new_node(self, host: Host) -> Node:
         rng = stream(self.seed, "node", host.name, host.starts)
-        settings = NodeSettings(
+        settings = NodeConfig(
             me=host.id,
             boot=next_boot(host.starts, rng),
             name=host.name,
@@ -487,7 +487,7 @@ def _discover(addresses: list[Address], node: Node, now: Instant) -> None:
 
 
 def _send_event(event: str, node: Node, now: Instant) -> None:
-    node.speak(lambda forum: forum.send_event(event, b"", now), now)
+    node.with_events(lambda event_plane: event_plane.send_event(event, b"", now), now)
 
 
 def _adopt(signed: bytes, node: Node, now: Instant) -> None:

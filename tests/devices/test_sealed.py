@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.security.seal import MAGIC
+from agent.identity.seal import MAGIC
 from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 

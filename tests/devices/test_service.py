@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.programs.users import USERS
+from agent.programs.root_user import USERS
 from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 from tests.live.harness.waiting import eventually

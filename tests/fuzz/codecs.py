@@ -2,7 +2,7 @@
 
 Nobody keeps this list by hand: whatever module makes a ``Codec`` is found by reading the sources,
 so that a plane which is added next year is fuzzed on its first day, or fails a test that says what
-is missing (``tests/property/test_fuzz_codecs.py``). The examples are those of the golden vectors.
+is missing (``tests/hostile/test_fuzz_codecs.py``). The examples are those of the golden vectors.
 """
 
 import ast
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gossip.wire import Codec, tag_of
-from tests.sources import nodes
-from tests.unit.test_agent_vectors import EXAMPLES as AGENTS
-from tests.unit.test_membership_vectors import EXAMPLES as MEMBERSHIP
-from tests.unit.test_state_vectors import MESSAGES as STATE
+from gossip.core.wire import Codec, tag_of
+from tests.support.sources import nodes
+from tests.unit.gossip.kv.test_vectors import MESSAGES as STATE
+from tests.unit.gossip.membership.test_vectors import EXAMPLES as MEMBERSHIP
+from tests.unit.house.test_agent_vectors import EXAMPLES as AGENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gossip", "agent", "edge_apps")

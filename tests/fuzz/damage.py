@@ -18,25 +18,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agent.security.identity import Peer
+from agent.identity.identity import Peer
 from agent.store.control import ControlStore, NewRegistry
 from agent.store.database import Database
-from agent.store.failures import StorageError
-from agent.store.outbox import Outbox
-from agent.store.outbox_schema import OUTBOX_MIGRATIONS
+from agent.store.errors import StorageError
+from agent.store.kv_store import RecordStore
 from agent.store.pages import FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES
-from agent.store.records import RecordStore
 from agent.store.tokens import TokenNote, TokenRecord
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from edge_apps.reading import Reading
-from gossip.machine import Address
-from gossip.state.records import Record, Version
-from gossip.state.storage import (
-    DAMAGED,
-    ClockChange,
-    HoldingChange,
-    MemoryStorage,
-    RecordChange,
-)
+from gossip.core.machine import Address
+from gossip.kv.records import Record, Version
+from gossip.kv.storage import DAMAGED, ClockChange, HoldingChange, MemoryStorage, RecordChange
 
 NODE, BOOT = 0xC0FFEE, 1 << 32
 FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
@@ -184,7 +178,7 @@ async def _filled(folder: Path, *, killed: bool) -> Filled:
         if life == 1:
             outbox.delivered(range(1, DELIVERED + 1))
             for position in LETTERS:
-                await outbox.bury(position, "refused")
+                await outbox.dead_letter(position, "refused")
         await outbox.close()
     if not killed:
         await database.close()

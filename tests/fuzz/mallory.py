@@ -8,16 +8,16 @@ any other.
 from collections.abc import Callable
 from typing import Any
 
-from gossip.envelope import Envelope
-from gossip.ids import Boot, ClusterId, NodeId, next_boot
-from gossip.machine import Address, Instant
-from gossip.membership.messages import DATAGRAMS, Datagram
+from gossip.core.envelope import Envelope
+from gossip.core.ids import Boot, ClusterId, NodeId, next_boot
+from gossip.core.machine import Address, Instant
+from gossip.core.tuning import BODY_BYTES_MAX
+from gossip.core.wire import LENGTH_BYTES, pack
+from gossip.membership.model.messages import DATAGRAMS, Datagram
 from gossip.node import Node
 from gossip.sim.host import Host
-from gossip.sim.suite import ToySuite
+from gossip.sim.toy_cipher import ToySuite
 from gossip.sim.world import SECRET, World
-from gossip.tuning import BODY_BYTES_MAX
-from gossip.wire import LENGTH_BYTES, pack
 from tests.fuzz.codecs import codecs
 
 

@@ -1,14 +1,14 @@
 """How much a node may remember while it is attacked: every container, wherever it is.
 
-The walk is that of ``gossip/sim/sizes.py``. There the question is what is left when all is over;
-here the attack is still on, so the limits are those of the tables themselves, the largest of which
-is written down beside each exception.
+The walk is that of ``gossip/sim/memory_bounds.py``. There the question is what is left when all is
+over; here the attack is still on, so the limits are those of the tables themselves, the largest of
+which is written down beside each exception.
 """
 
 from collections import deque
 
 from gossip.node import Node
-from gossip.sim.sizes import NOT_MEMORY, _parts, sizes
+from gossip.sim.memory_bounds import NOT_MEMORY, _parts, sizes
 
 ITEMS_MAX = 1200
 """A throttle's table of peers has 1,024 places, and so has what is remembered of queries."""

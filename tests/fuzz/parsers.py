@@ -19,32 +19,32 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from zeroconf.asyncio import AsyncServiceInfo
 
-from agent import config
-from agent.admission.desk import _read
-from agent.admission.issuing import Issuer
-from agent.admission.messages import GUEST_CODEC, Admission, Greeting
-from agent.admission.proof import prove
+from agent.admission.issuer import Issuer
+from agent.admission.messages import GUEST_CODEC, AdmissionRequest, Greeting
+from agent.admission.proofs import prove
+from agent.admission.server import _read
 from agent.admission.tokens import Token, parse_token
+from agent.cluster.event_json import parse_id
+from agent.config import loader
+from agent.config.paths import Paths
 from agent.exits import AgentError
-from agent.forum.words import parse_id
-from agent.net.frames import framed, read_frame
+from agent.identity import certificates
+from agent.identity.identity import found, load
+from agent.identity.keyring import new_keyring, parse_keyring
+from agent.identity.node_uri import node_uri, parse_node_uri
+from agent.net.framing import framed, read_frame
 from agent.net.mdns import SERVICE_TYPE, Announcement, parse_service, service_info
 from agent.net.seeds import parse_seeds
-from agent.notation import parse_duration, parse_endpoint
-from agent.paths import Paths
-from agent.security import certificates
-from agent.security.identity import found, load
-from agent.security.keyring import new_keyring, parse_keyring
-from agent.security.node_uri import node_uri, parse_node_uri
 from agent.store.tokens import TokenRefusedError, TokenState
-from agent.telemetry.lines import FORMATS, GoodLine, parse, split_lines
-from agent.wall_clock import flaw
-from gossip.errors import InvalidRequest, Malformed, RemoteError
-from gossip.machine import Address
-from gossip.state.admitted import Admitted
-from gossip.state.records import decode_context, encode_context
-from gossip.state.registry import Registry, SignedRegistry, admit
-from gossip.state.registry import found as found_registry
+from agent.system.wall_clock import flaw
+from agent.telemetry.readings_text import FORMATS, GoodLine, parse, split_lines
+from agent.text.units import parse_duration, parse_endpoint
+from gossip.core.errors import InvalidRequest, Malformed, RemoteError
+from gossip.core.machine import Address
+from gossip.kv.records import decode_context, encode_context
+from gossip.registry.node import RegisteredNode
+from gossip.registry.registry import Registry, SignedRegistry, admit
+from gossip.registry.registry import found as found_registry
 from tests.fuzz.hostile import Mutator
 
 COVEY = bytes(range(16))
@@ -55,7 +55,9 @@ REQUEST = certificates.make_request(KEY, SUBJECT)
 CERTIFICATE = certificates.issue(
     KEY, AUTHORITY, SUBJECT, KEY.public_key().public_bytes_raw(), bytes(19) + b"\1"
 )
-REGISTRY = admit(found_registry(COVEY, Admitted(1, "a"), 8), Admitted(2, "b", b"k", 2.0, "north"))
+REGISTRY = admit(
+    found_registry(COVEY, RegisteredNode(1, "a"), 8), RegisteredNode(2, "b", b"k", 2.0, "north")
+)
 
 Spoil = Callable[[Mutator, bytes], bytes]
 
@@ -130,7 +132,7 @@ def _registry(data: bytes) -> None:
     registry = Registry.decode(data)
     assert Registry.decode(registry.encode()) == registry
     registry.owners_of("a key")
-    admit(registry, Admitted(77, "another"))
+    admit(registry, RegisteredNode(77, "another"))
 
 
 def _lines(data: bytes) -> None:
@@ -166,7 +168,7 @@ def _identity(directory: Path) -> None:
 
 
 def _configuration(directory: Path) -> None:
-    loaded = config.load(Paths.find(directory), {})
+    loaded = loader.load(Paths.find(directory), {})
     loaded.values()
 
 
@@ -213,7 +215,7 @@ def _application(data: bytes) -> None:
     it unreadable for the whole covey. Whoever writes it can sign it, too: with its own key.
     """
     admission = GUEST_CODEC.decode(data)
-    if isinstance(admission, Admission):
+    if isinstance(admission, AdmissionRequest):
         admission = prove(admission, bytes(32), KEY)
         issuer = Issuer(_Founder(), _Store(), lambda: 1_790_000_000.0)  # type: ignore[arg-type]
         entry = issuer._check(admission)
@@ -320,7 +322,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "application",
         (GUEST_CODEC.encode(
-            Admission(b"tokenid8", b"s" * 32, REQUEST, 1_790_000_000_000, 1.0, "shed")
+            AdmissionRequest(b"tokenid8", b"s" * 32, REQUEST, 1_790_000_000_000, 1.0, "shed")
         ),),
         _application,
         (RemoteError, AgentError),

@@ -1,13 +1,13 @@
 """Where a node may send a datagram at all, said a second time and differently.
 
-``gossip/membership/addresses.py`` decides by asking ``ipaddress`` a few questions. Here stands the
-list of what is forbidden, as networks, so that a mistake in one of them shows.
+``gossip/membership/model/addresses.py`` decides by asking ``ipaddress`` a few questions. Here
+stands the list of what is forbidden, as networks, so that a mistake in one of them shows.
 """
 
 import ipaddress
 import string
 
-from gossip.machine import Address
+from gossip.core.machine import Address
 
 CHARACTERS = frozenset(string.ascii_letters + string.digits + ":.%-_")
 FORBIDDEN = tuple(

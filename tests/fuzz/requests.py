@@ -15,12 +15,12 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp
 
-from agent.api.application import ROUTES, create
-from agent.store.outbox import Receipt
+from agent.api.app import ROUTES, create
+from agent.telemetry.outbox import Receipt
 from edge_apps.reading import BadReading, Reading
 from tests.fuzz.hostile import Mutator
 from tests.fuzz.parsers import LINES, WORDS, spoil_blindly, spoil_json, spoil_text
-from tests.unit.fake_agent import FakeAgent, FakeTelemetry
+from tests.support.fake_agent import FakeAgent, FakeTelemetry
 
 BODIES: dict[str, tuple[bytes, ...]] = {
     "/api/v1/tokens": (b'{"ttl_s": 60, "uses": 2}',),

@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gossip.errors import Malformed
-from gossip.ids import NodeId
-from gossip.machine import Address, Emit, Instant, SendDatagram
-from gossip.membership.beliefs import IdentityOutrun
-from gossip.membership.members import MemberState
-from gossip.membership.messages import DATAGRAMS
-from gossip.membership.plausible import starts_of
+from gossip.core.errors import Malformed
+from gossip.core.ids import NodeId
+from gossip.core.machine import Address, Emit, Instant, SendDatagram
+from gossip.core.tuning import BODY_BYTES_MAX
+from gossip.core.wire import LENGTH_BYTES, pack, tag_of, unpack
+from gossip.membership.detection.updates import BootSuperseded
+from gossip.membership.model.members import MemberState
+from gossip.membership.model.messages import DATAGRAMS
+from gossip.membership.model.sanity import starts_of
 from gossip.node import MEMBERSHIP_FRAMES, STATE_FRAMES, Node
-from gossip.sim.checkers import IncarnationGrows, SelfAlive
 from gossip.sim.host import Host
+from gossip.sim.invariants import IncarnationGrows, SelfAlive
 from gossip.sim.world import World
-from gossip.tuning import BODY_BYTES_MAX
-from gossip.wire import LENGTH_BYTES, pack, tag_of, unpack
 from tests.fuzz.codecs import Golden, goldens
 from tests.fuzz.hostile import HOSTS, PORTS, Mutator
 from tests.fuzz.mallory import Mallory
@@ -43,7 +43,7 @@ INCARNATION_MAX = 2**48
 """What a run's few hundred claims can add up to; the end of the numbers is 2**64."""
 HEALED_S = 60.0
 SETTLED_S = 30.0
-DROPS = ("datagrams_dropped/", "frames_dropped/", "frames_skipped/", "claims_ignored/")
+DROPS = ("datagrams_dropped/", "frames_dropped/", "frames_skipped/", "updates_ignored/")
 BYTES_KEPT_MAX = 24 * 2**20
 
 Action = Callable[[Host], None]
@@ -265,7 +265,7 @@ class Siege:
         def heed(host: Host, effect: object) -> None:
             assert isinstance(effect, Emit)
             emit(host, effect)
-            if isinstance(effect.event, IdentityOutrun):
+            if isinstance(effect.event, BootSuperseded):
                 self._outrun[host.name] = starts_of(effect.event.boot)
 
         perform[SendDatagram], perform[Emit] = look, heed

@@ -16,27 +16,27 @@ from pathlib import Path
 
 import pytest
 
-from agent.admission.desk import AdmissionDesk
 from agent.admission.joining import join
 from agent.admission.messages import TAGS
-from agent.admission.running import RunningCovey
-from agent.admission.terms import Terms
-from agent.driver import Driver
+from agent.admission.running_covey import NodeClusterView
+from agent.admission.server import AdmissionServer
+from agent.admission.token_terms import TokenTerms
+from agent.identity.identity import Identity, found, load
 from agent.net.discovery import Discovery, Plan, look_around
-from agent.net.peer_book import PeerBook
 from agent.net.sockets import open_sockets
-from agent.net.stream import Streams
+from agent.net.streams import Streams
 from agent.net.udp import UdpEndpoint
-from agent.security.identity import Identity, found, load
+from agent.runtime.driver import Driver
 from agent.store.control import ControlStore
-from gossip.ids import next_boot
-from gossip.machine import Address
-from gossip.membership.members import MemberState
-from gossip.node import Node, NodeSettings
-from gossip.state.requests import Get, GetResult, Put, PutResult
-from gossip.state.storage import MemoryStorage
-from gossip.tuning import LOCAL
-from tests.patience import GIVE_UP_S
+from agent.store.known_peers import KnownPeers
+from gossip.core.ids import next_boot
+from gossip.core.machine import Address
+from gossip.core.tuning import LOCAL
+from gossip.kv.requests import Get, GetResult, Put, PutResult
+from gossip.kv.storage import MemoryStorage
+from gossip.membership.model.members import MemberState
+from gossip.node import Node, NodeConfig
+from tests.support.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -53,7 +53,7 @@ class Running:
 
     node: Node
     driver: Driver
-    desk: AdmissionDesk
+    desk: AdmissionServer
     store: ControlStore
     port: int
 
@@ -75,12 +75,12 @@ class Running:
         streams = Streams(who, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self.node, udp, streams, self.records, self.counts)
-        self.desk = AdmissionDesk(who, self.store, RunningCovey(self.driver, who), self.counts)
+        self.desk = AdmissionServer(who, self.store, NodeClusterView(self.driver, who), self.counts)
         opened.push_async_callback(self.desk.stop)
-        book = PeerBook(self.store, who.node_id, self.node.addresses_of)
+        book = KnownPeers(self.store, who.node_id, self.node.addresses_of)
         await book.start(who.first_peers())
         opened.push_async_callback(book.stop)
-        self.driver.listen(book.note)
+        self.driver.listen(book.record)
         await self.driver.start(self.desk.serve, [(TAGS, self.desk.receive_frame)])
         opened.push_async_callback(self.driver.stop)
         discovery = Discovery(
@@ -100,7 +100,7 @@ class Running:
         boot = next_boot(await self.store.count_start(), rng)
         kept = self.store.registry()
         return Node(
-            NodeSettings(
+            NodeConfig(
                 me=self.who.node_id,
                 boot=boot,
                 name=self.who.node_name,
@@ -163,7 +163,7 @@ def test_three_nodes_form_a_covey_by_token_and_mdns_alone(tmp_path: Path) -> Non
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             nodes = [await opened.enter_async_context(running(first))]
-            token = await nodes[0].desk.create_token(Terms(3600, 2))
+            token = await nodes[0].desk.create_token(TokenTerms(3600, 2))
             for letter, name in (("b", "pi2"), ("c", "pi3")):
                 directory = tmp_path / letter / "identity"
                 who = await join(token, directory, name, interfaces=["lo"])
@@ -187,14 +187,14 @@ def test_a_member_that_cannot_issue_lets_others_in_through_one_that_can(tmp_path
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(Terms(3600, 1))
+            token = await one.desk.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             second = load(tmp_path / "b" / "identity")
             two = await opened.enter_async_context(running(second, mdns=False))
             await eventually(lambda: two.alive() == {"pi1", "pi2"})
             await one.desk.allow_inviting(second.node_id, allowed=True)
-            relayed = await two.desk.create_token(Terms(3600, 1))
+            relayed = await two.desk.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{two.port}"
             await join(relayed, tmp_path / "c" / "identity", "pi3", seeds=[seed], mdns=False)
             await eventually(lambda: one.epoch() == two.epoch() >= 4)
@@ -208,7 +208,7 @@ def test_a_device_that_starts_alone_finds_the_others_by_its_book(tmp_path: Path)
     async def scenario() -> None:
         first = found(tmp_path / "a" / "identity", "barn", "pi1")
         async with running(first, mdns=False) as one:
-            token = await one.desk.create_token(Terms(3600, 1))
+            token = await one.desk.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             async with running(second, mdns=False) as two:
@@ -239,7 +239,7 @@ def test_garbage_at_the_ports_changes_nothing(tmp_path: Path) -> None:
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(Terms(3600, 1))
+            token = await one.desk.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             two = await opened.enter_async_context(running(second, mdns=False))

@@ -22,17 +22,17 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.settings import UplinkSettings
+from agent.config.settings import UplinkSettings
 from agent.store.database import Database
-from agent.store.outbox import Outbox
-from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.uplink.backoff import Backoff
-from agent.uplink.client import PahoLink
-from agent.uplink.pump import Pump
-from agent.uplink.template import Message, Place, Template
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
+from agent.telemetry.uplink.backoff import Backoff
+from agent.telemetry.uplink.client import PahoMqttClient
+from agent.telemetry.uplink.delivery import Delivery
+from agent.telemetry.uplink.template import Message, Template, TemplateContext
 from edge_apps.reading import Reading
 from edge_apps.texts import flaw
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CHILD = Path(__file__).with_name("uplink_child.py")
@@ -205,13 +205,13 @@ def check_arrivals(collector: Collector) -> None:
 
 
 @asynccontextmanager
-async def pumping(path: Path, settings: UplinkSettings) -> AsyncIterator[tuple[Outbox, Pump]]:
+async def pumping(path: Path, settings: UplinkSettings) -> AsyncIterator[tuple[Outbox, Delivery]]:
     database = await Database.open(path, OUTBOX_MIGRATIONS)
     outbox = await Outbox.open(database, 0xC0FFEE, 1 << 32)
     rng = random.Random(1)
-    link = PahoLink(settings, "uplink-test")
-    template = Template("readings/{sensor}", "{value}", Place("c", "n", "0"))
-    pump = Pump(settings, outbox, link, template, rng=rng, backoff=Backoff(rng, 0.01, 0.1))
+    link = PahoMqttClient(settings, "uplink-test")
+    template = Template("readings/{sensor}", "{value}", TemplateContext("c", "n", "0"))
+    pump = Delivery(settings, outbox, link, template, rng=rng, backoff=Backoff(rng, 0.01, 0.1))
     task = asyncio.create_task(pump.run())
     try:
         yield outbox, pump
@@ -240,7 +240,7 @@ def test_mutual_tls(tmp_path: Path) -> None:
     certificate, key = ours.issue("node")
     files: dict[str, Any] = {"certificate_file": str(certificate), "key_file": str(key)}
 
-    async def scenario(ca: Path, check: Callable[[Outbox, Pump], Any]) -> None:
+    async def scenario(ca: Path, check: Callable[[Outbox, Delivery], Any]) -> None:
         settings = UplinkSettings(
             host="127.0.0.1", port=broker.port, tls=True, ca_file=str(ca), **files
         )
@@ -321,7 +321,7 @@ class Answer:
 
 def test_mosquitto_draws_the_line_between_names_where_we_do(broker: Mosquitto) -> None:
     async def takes(character: str) -> bool:
-        link = PahoLink(UplinkSettings(host="127.0.0.1", port=broker.port), "names")
+        link = PahoMqttClient(UplinkSettings(host="127.0.0.1", port=broker.port), "names")
         answer = Answer()
         await link.connect("5", answer, WAIT_S)
         link.publish(1, Message(f"readings/a{character}b", b"1"), 1)

@@ -5,14 +5,14 @@ import random
 import sys
 from pathlib import Path
 
-from agent.settings import UplinkSettings
+from agent.config.settings import UplinkSettings
 from agent.store.database import Database
-from agent.store.outbox import Outbox
-from agent.store.outbox_schema import OUTBOX_MIGRATIONS
-from agent.uplink.backoff import Backoff
-from agent.uplink.client import PahoLink
-from agent.uplink.pump import Pump
-from agent.uplink.template import Place, Template
+from agent.telemetry.outbox import Outbox
+from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
+from agent.telemetry.uplink.backoff import Backoff
+from agent.telemetry.uplink.client import PahoMqttClient
+from agent.telemetry.uplink.delivery import Delivery
+from agent.telemetry.uplink.template import Template, TemplateContext
 from edge_apps.reading import Reading
 
 SENSORS = 5
@@ -24,11 +24,11 @@ async def main(path: Path, port: int, total: int, boot: int) -> None:
     database = await Database.open(path, OUTBOX_MIGRATIONS)
     outbox = await Outbox.open(database, 0xC0FFEE, boot << 32, keep_delivered=100)
     rng = random.Random(boot)
-    pump = Pump(
+    pump = Delivery(
         settings,
         outbox,
-        PahoLink(settings, "uplink-test"),
-        Template("readings/{sensor}", "{id} {value}", Place("c", "n", "0")),
+        PahoMqttClient(settings, "uplink-test"),
+        Template("readings/{sensor}", "{id} {value}", TemplateContext("c", "n", "0")),
         rng=rng,
         backoff=Backoff(rng, 0.02, 0.2),
     )

@@ -24,16 +24,16 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from gossip.ids import NodeId
-from gossip.machine import Persist
+from gossip.core.ids import NodeId
+from gossip.core.machine import Persist
+from gossip.kv.dots import Dot
+from gossip.kv.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
+from gossip.kv.messages import CODEC, Forward
+from gossip.kv.records import KeyState, decode_context
+from gossip.kv.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
+from gossip.registry.registry import WouldLose, admit, remove
 from gossip.sim.disk import Disk, others_have_all_of
-from gossip.state.dots import Dot
-from gossip.state.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
-from gossip.state.messages import CODEC, Forward
-from gossip.state.records import KeyState, decode_context
-from gossip.state.registry import WouldLose, admit, remove
-from gossip.state.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
-from tests.unit.state_net import FIRST, Net, node, registry_of
+from tests.support.kv_net import FIRST, Net, node, registry_of
 
 Named = tuple[str, Dot]
 
@@ -50,7 +50,7 @@ LONG_S = PRESENCE_LOOK_S * (PRESENCE_LOOKS_MAX + 3)
 LOOK_S = 3.0
 
 MUST_HAPPEN = (
-    "handovers/taken", "handovers/let_go", "reads/diverged",
+    "handoffs/taken", "handoffs/let_go", "reads/diverged",
     "writes/indeterminate", "reads/unavailable", "requests/refused", "requests/forwarded",
     "repairs/keys", "schedule/joined within a hand-over", "schedule/removed within a hand-over",
     "schedule/removal refused", "schedule/loss accepted", "schedule/batches lost",
@@ -397,7 +397,7 @@ class Trouble(Net):
         self.judge()
         for number, plane in self.planes.items():
             self.counts += plane.counts
-            if plane.handover.unfinished():
+            if plane.handoff.unfinished():
                 raise Violation(f"node {number} has unfinished hand-overs")
             if plane.pending():
                 raise Violation(f"node {number} has requests under way in peace")
@@ -429,7 +429,7 @@ class Trouble(Net):
 
     def is_at_rest(self) -> bool:
         return all(
-            not p.handover.unfinished() and not p.pending() for p in self.planes.values()
+            not p.handoff.unfinished() and not p.pending() for p in self.planes.values()
         ) and all(len(set(self.held_by_owners(key).values())) == 1 for key in KEYS)
 
     def held_by_owners(self, key: str) -> dict[NodeId, frozenset[Dot]]:

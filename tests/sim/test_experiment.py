@@ -3,11 +3,17 @@
 import msgspec
 import pytest
 
-from gossip.sim.experiment import Experiment, Findings, Judge, Settings, run
-from gossip.sim.flock import Flock
-from gossip.tuning import PROFILES
+from gossip.core.tuning import PROFILES
+from gossip.sim.experiment import (
+    DetectionScorer,
+    Experiment,
+    ExperimentResult,
+    ExperimentSettings,
+    run,
+)
+from gossip.sim.membership_world import MembershipWorld
 
-SMALL = Settings(nodes=5, crash=1, seconds=60.0, seed=7)
+SMALL = ExperimentSettings(nodes=5, crash=1, seconds=60.0, seed=7)
 
 
 def test_a_seed_decides_everything() -> None:
@@ -60,14 +66,14 @@ def test_loss_is_on_the_air(burst: bool) -> None:
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_each_profile_has_links(profile: str) -> None:
     found = run(msgspec.structs.replace(SMALL, nodes=3, crash=0, profile=profile))
-    assert isinstance(found, Findings)
+    assert isinstance(found, ExperimentResult)
     assert found.converged_s is not None
 
 
 def test_who_is_wronged_is_counted() -> None:
     """A member behind a cut runs well, so those who declare it dead are wrong."""
-    judge = Judge()
-    flock = Flock(1, changed=judge.changed)
+    judge = DetectionScorer()
+    flock = MembershipWorld(1, changed=judge.changed)
     judge.truth = flock.by_id
     flock.add(3)
     flock.run(10)

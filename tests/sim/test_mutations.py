@@ -9,18 +9,24 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gossip.envelope import Envelope, ReplayWindow
-from gossip.machine import Address, Instant
-from gossip.membership import beliefs
-from gossip.membership.beliefs import Beliefs
-from gossip.membership.detector import Detector
-from gossip.membership.introductions import Introductions
-from gossip.membership.local import LocalMember
-from gossip.membership.members import MemberChanged, MemberState
-from gossip.membership.messages import Claim, Suspect
-from gossip.membership.sleepers import Sleepers
+from gossip.core.envelope import Envelope, ReplayWindow
+from gossip.core.machine import Address, Instant
+from gossip.kv import forwarding, reads, records, writes
+from gossip.kv.messages import Message
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.repair import RepairScheduler
+from gossip.membership.bootstrap import Bootstrap
+from gossip.membership.detection import updates
+from gossip.membership.detection.failure_detector import FailureDetector
+from gossip.membership.detection.sleepers import SleepingMembers
+from gossip.membership.detection.updates import MemberUpdates
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import MemberChanged, MemberState
+from gossip.membership.model.messages import Suspect, Update
 from gossip.sim import campaign
-from gossip.sim.checkers import (
+from gossip.sim.consistency import NoLostWrites
+from gossip.sim.faults import plan, strike
+from gossip.sim.invariants import (
     Checker,
     IncarnationGrows,
     NoFalseDeath,
@@ -30,14 +36,8 @@ from gossip.sim.checkers import (
     SleepersAreSpared,
     Violation,
 )
-from gossip.sim.faults import plan, strike
-from gossip.sim.history import KeptWrites
 from gossip.sim.network import Conditions
 from gossip.sim.world import World
-from gossip.state import forwards, reads, records, writes
-from gossip.state.messages import Message
-from gossip.state.post import Post
-from gossip.state.repair import Repair
 
 SEEDS = range(20)
 STORM_S = 90.0
@@ -77,7 +77,7 @@ def lossy_day(checker: Checker) -> None:
 
 def power_cut() -> None:
     """Switch all devices off at the moment of an acknowledgement, while their disks are slow."""
-    world = World(1, checkers=[KeptWrites()])
+    world = World(1, checkers=[NoLostWrites()])
     world.add("a", "b", "c")
     world.run(10)
     for name in "abc":
@@ -94,10 +94,10 @@ def power_cut() -> None:
 
 def any_packet_revives(patch: pytest.MonkeyPatch) -> None:
     """Believe that who sends a packet is alive, also when it is dead at that incarnation."""
-    hear = Beliefs.hear
+    hear = MemberUpdates.saw_packet
 
     def mutant(
-        self: Beliefs, node: int, boot: int, incarnation: int, source: Address, now: Instant
+        self: MemberUpdates, node: int, boot: int, incarnation: int, source: Address, now: Instant
     ) -> bool:
         member = self._members.get(node)
         claim = (member.boot, member.incarnation) if member else None
@@ -105,10 +105,10 @@ def any_packet_revives(patch: pytest.MonkeyPatch) -> None:
             revived = msgspec.structs.replace(member, state=MemberState.ALIVE)
             # Past the roll, which asserts the rule as well: the checker is under test.
             self._members.put(revived)
-            self._post.emit(MemberChanged(revived, member.state, "sent a packet"))
+            self._outbound.emit(MemberChanged(revived, member.state, "sent a packet"))
         return hear(self, node, boot, incarnation, source, now)
 
-    patch.setattr(Beliefs, "hear", mutant)
+    patch.setattr(MemberUpdates, "hear", mutant)
 
 
 def incarnations_wrap(patch: pytest.MonkeyPatch) -> None:
@@ -125,38 +125,40 @@ def incarnations_wrap(patch: pytest.MonkeyPatch) -> None:
 
 def accusers_count_on(patch: pytest.MonkeyPatch) -> None:
     """Accuse the incarnation after the one that did not answer."""
-    hear = Beliefs.claim
+    hear = MemberUpdates.apply
 
-    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+    def mutant(self: MemberUpdates, claim: Update, source: Address | None, now: Instant) -> None:
         if isinstance(claim, Suspect) and source is None:
             claim = msgspec.structs.replace(claim, incarnation=claim.incarnation + 1)
         hear(self, claim, source, now)
 
-    patch.setattr(Beliefs, "claim", mutant)
+    patch.setattr(MemberUpdates, "claim", mutant)
 
 
 def rumours_about_us_are_believed(patch: pytest.MonkeyPatch) -> None:
     """List ourselves as others see us."""
 
-    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+    def mutant(self: MemberUpdates, claim: Update, source: Address | None, now: Instant) -> None:
         if isinstance(claim, Suspect) and claim.boot == self._local.boot:
             ourselves = self._members[self._local.id]
-            self._roll.put(msgspec.structs.replace(ourselves, state=MemberState.SUSPECT), now)
+            self._member_list.put(
+                msgspec.structs.replace(ourselves, state=MemberState.SUSPECT), now
+            )
 
-    patch.setattr(Beliefs, "_about_us", mutant)
+    patch.setattr(MemberUpdates, "_about_us", mutant)
 
 
 def nobody_refutes(patch: pytest.MonkeyPatch) -> None:
     """Be silent when others call us dead; and ask by datagrams alone, so that they do."""
-    patch.setattr(Beliefs, "_about_us", lambda *_: None)
-    patch.setattr(Detector, "_ask_by_stream", lambda *_: None)
+    patch.setattr(MemberUpdates, "_about_us", lambda *_: None)
+    patch.setattr(FailureDetector, "_ask_by_stream", lambda *_: None)
 
 
 def sleepers_are_given_up(patch: pytest.MonkeyPatch) -> None:
     """Take whoever announced its sleep for dead, without waiting for the end of it."""
-    patch.setattr(beliefs, "_is_early", lambda *_: False)
+    patch.setattr(updates, "_is_early", lambda *_: False)
     patch.setattr(
-        Sleepers,
+        SleepingMembers,
         "overdue",
         lambda self, _now: sorted(each for each in self._overdue_at if each != self._me),
     )
@@ -164,17 +166,17 @@ def sleepers_are_given_up(patch: pytest.MonkeyPatch) -> None:
 
 def the_dead_are_not_greeted(patch: pytest.MonkeyPatch) -> None:
     """Look for nobody who was declared dead."""
-    patch.setattr(Introductions, "_reconnect", lambda *_: None)
+    patch.setattr(Bootstrap, "_reconnect", lambda *_: None)
 
 
 def frames_do_not_wait_for_the_disk(patch: pytest.MonkeyPatch) -> None:
     """Say that something is stored before it is."""
-    send = Post.send
+    send = OutboundFrames.send
 
-    def mutant(self: Post, message: Message, to: int, after: int = 0) -> None:
+    def mutant(self: OutboundFrames, message: Message, to: int, after: int = 0) -> None:
         send(self, message, to)
 
-    patch.setattr(Post, "send", mutant)
+    patch.setattr(OutboundFrames, "send", mutant)
 
 
 def deletes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -184,18 +186,18 @@ def deletes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def one_is_a_quorum(patch: pytest.MonkeyPatch) -> None:
     """Be content with a single answer."""
-    for module in (forwards, reads, writes):
+    for module in (forwarding, reads, writes):
         patch.setattr(module, "quorum", lambda *_: 1)
 
 
 def nobody_surveys(patch: pytest.MonkeyPatch) -> None:
     """Ask no peer what differs."""
-    patch.setattr(Repair, "survey", lambda *_: None)
+    patch.setattr(RepairScheduler, "survey", lambda *_: None)
 
 
 def nobody_compares(patch: pytest.MonkeyPatch) -> None:
     """Begin no pass over a partition, for whatever reason."""
-    patch.setattr(Repair, "want", lambda *_: None)
+    patch.setattr(RepairScheduler, "want", lambda *_: None)
 
 
 def everything_is_kept(patch: pytest.MonkeyPatch) -> None:
@@ -212,7 +214,7 @@ def everything_is_kept(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("complaint", "plant", "found_by"),
     [
-        ("QuorumReads|KeptWrites", deletes_are_forgotten, 0),
+        ("QuorumReads|NoLostWrites", deletes_are_forgotten, 0),
         ("QuorumReads", one_is_a_quorum, 1),
         ("equal replicas", nobody_surveys, 2),
         ("an end of all hand-overs", nobody_compares, 0),
@@ -267,5 +269,5 @@ def test_false_deaths_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_acknowledgements_before_the_disk_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     power_cut()
     frames_do_not_wait_for_the_disk(monkeypatch)
-    with pytest.raises(Violation, match="KeptWrites"):
+    with pytest.raises(Violation, match="NoLostWrites"):
         power_cut()

@@ -10,22 +10,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossip.ids import NodeId
+from gossip.core.ids import NodeId
+from gossip.kv import handoff, reads, replica, takeover
+from gossip.kv.messages import Message
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.ownership_progress import OwnershipProgress
+from gossip.kv.presence import Presence
+from gossip.kv.records import KeyState, join_contexts
+from gossip.kv.replica import Replica
+from gossip.kv.sync_session import SyncSession, SyncSessions
+from gossip.kv.writes import Writes
+from gossip.registry import ownership, registry
+from gossip.registry.node import RegisteredNode
+from gossip.registry.ownership import Ownership, Stage
+from gossip.registry.registry import NOBODY
 from gossip.sim.disk import Disk
-from gossip.state import handover, ownership, reads, registry, replica, takeover
-from gossip.state.admitted import Admitted
-from gossip.state.comparison import Comparisons, Pass
-from gossip.state.messages import Message
-from gossip.state.ownership import Ownership, Stage
-from gossip.state.post import Post
-from gossip.state.presence import Presence
-from gossip.state.progress import Progress
-from gossip.state.records import KeyState, join_contexts
-from gossip.state.registry import NOBODY
-from gossip.state.replica import Replica
-from gossip.state.writes import Writes
 from tests.sim.owners import MUST_HAPPEN, Violation, run
-from tests.unit import test_state_damage as damage
+from tests.unit.gossip.kv import test_damage as damage
 
 SLICE = range(60)
 VACUITY = range(300)
@@ -43,7 +44,7 @@ def run_all(seeds: Iterable[int]) -> Counter[str]:
 
 
 def test_no_schedule_breaks_a_promise() -> None:
-    assert run_all(SLICE)["handovers/taken"]
+    assert run_all(SLICE)["handoffs/taken"]
 
 
 @pytest.mark.slow
@@ -96,7 +97,7 @@ def _writes_to_the_new_owners_alone(patch: Patch) -> None:
 
 def _reads_from_those_who_join(patch: Patch) -> None:
     def readers(self: reads.Reads, key: str) -> tuple[NodeId, ...]:
-        each = self._registrar.registry.ownership_of(key)
+        each = self._registry_sync.registry.ownership_of(key)
         return each.pending if each.pending_since else each.owners
 
     patch.setattr(reads.Reads, "_readers", readers)
@@ -104,14 +105,14 @@ def _reads_from_those_who_join(patch: Patch) -> None:
 
 
 def _is_complete_without_asking(patch: Patch) -> None:
-    patch.setattr(handover, "completed", lambda each, me, *_: takeover.goal(each, me))
+    patch.setattr(handoff, "completed", lambda each, me, *_: takeover.goal(each, me))
 
 
 def _is_complete_after_any_pass(patch: Patch) -> None:
     def completed(each: Ownership, me: NodeId, _mine: Any, heard: Any, _members: Any) -> int | None:
         return takeover.goal(each, me) if heard or me in each.owners else None
 
-    patch.setattr(handover, "completed", completed)
+    patch.setattr(handoff, "completed", completed)
 
 
 def _answers_reads_before_it_is_complete(patch: Patch) -> None:
@@ -119,14 +120,16 @@ def _answers_reads_before_it_is_complete(patch: Patch) -> None:
 
 
 def _tells_the_issuer_nothing(patch: Patch) -> None:
-    patch.setattr(Progress, "_tell", lambda self, _now: setattr(self, "_tell_at", None))
+    patch.setattr(OwnershipProgress, "_tell", lambda self, _now: setattr(self, "_tell_at", None))
 
 
 # What they stand on who are let in and not there
 
 
 def _places_whom_nobody_heard(patch: Patch) -> None:
-    def owners_present(nodes: tuple[Admitted, ...], _table: Any) -> tuple[Admitted, ...]:
+    def owners_present(
+        nodes: tuple[RegisteredNode, ...], _table: Any
+    ) -> tuple[RegisteredNode, ...]:
         return tuple(msgspec.structs.replace(each, absent=False) for each in nodes)
 
     patch.setattr(registry, "_owners_present", owners_present)
@@ -144,9 +147,9 @@ def _hears_nobody(patch: Patch) -> None:
 def _says_nothing_before_it_has_done_something(patch: Patch) -> None:
     """Who owns nothing waits until there is something to report."""
     patch.setattr(
-        Progress,
+        OwnershipProgress,
         "_heed_presence",
-        lambda self, now: self._presence.adopted(self._registrar.registry, now),
+        lambda self, now: self._presence.adopted(self._registry_sync.registry, now),
     )
 
 
@@ -163,11 +166,11 @@ def _counts_one_acknowledgement_as_enough(patch: Patch) -> None:
 
 
 def _speaks_before_the_disk(patch: Patch) -> None:
-    def send(self: Post, message: Message, to: NodeId, after: int = 0) -> None:
+    def send(self: OutboundFrames, message: Message, to: NodeId, after: int = 0) -> None:
         original(self, message, to, 0)
 
-    original = Post.send
-    patch.setattr(Post, "send", send)
+    original = OutboundFrames.send
+    patch.setattr(OutboundFrames, "send", send)
 
 
 def _reads_without_weighing(patch: Patch) -> None:
@@ -181,12 +184,12 @@ def _reads_without_weighing(patch: Patch) -> None:
 
 
 def _absorbs_the_clock_first(patch: Patch) -> None:
-    def ask_page(self: Comparisons, run: Pass, now: float) -> None:
+    def ask_page(self: SyncSessions, run: SyncSession, now: float) -> None:
         self._replica.absorb(run.partition, run.coverage)
         original(self, run, now)
 
-    original = Comparisons._ask_page
-    patch.setattr(Comparisons, "_ask_page", ask_page)
+    original = SyncSessions._ask_page
+    patch.setattr(SyncSessions, "_ask_page", ask_page)
 
 
 def _forgets_records_and_keeps_the_clock(patch: Patch) -> None:
@@ -232,8 +235,8 @@ FOUND_BY: dict[Mutation, int] = {
 }  # fmt: skip
 """The seed that once noticed saves time; when it does no more, another one must.
 
-What no schedule meets by chance has schedules of its own: ``tests/unit/test_state_takeover.py``,
-``test_state_weighing.py``, ``test_state_damage.py``.
+What no schedule meets by chance has schedules of its own:
+``tests/unit/gossip/kv/test_takeover.py``, ``test_state_weighing.py``, ``test_state_damage.py``.
 """
 
 

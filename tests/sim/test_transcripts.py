@@ -12,25 +12,28 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossip.envelope import ReplayWindow
-from gossip.machine import Address, Instant
-from gossip.membership import beliefs, detector, events, plausible, relay, roll
-from gossip.membership.awareness import Awareness
-from gossip.membership.beliefs import Beliefs
-from gossip.membership.book import Book
-from gossip.membership.clones import Clones
-from gossip.membership.evidence import Evidence
-from gossip.membership.flapping import Flapping
-from gossip.membership.hearsay import Hearsay
-from gossip.membership.local import LocalMember
-from gossip.membership.members import Member
-from gossip.membership.messages import Claim, Datagram, Event, EventId, Ping, Suspect
-from gossip.membership.post import Post
-from gossip.membership.roll import Roll
-from gossip.membership.suspicion import Suspicion
+from gossip.core.envelope import ReplayWindow
+from gossip.core.machine import Address, Instant
+from gossip.core.tuning import Tuning
+from gossip.events import events
+from gossip.membership.anti_entropy.merge import RemoteStateMerge
+from gossip.membership.detection import failure_detector, indirect_pings, updates
+from gossip.membership.detection.awareness import Awareness
+from gossip.membership.detection.crash_detector import CrashDetector
+from gossip.membership.detection.suspicion import Suspicion
+from gossip.membership.detection.updates import MemberUpdates
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.members import member_list
+from gossip.membership.members.departed import DepartedPeers
+from gossip.membership.members.flap_damping import FlapDamping
+from gossip.membership.members.id_conflicts import IdConflicts
+from gossip.membership.members.member_list import MemberList
+from gossip.membership.model import sanity
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import Member
+from gossip.membership.model.messages import Datagram, Event, EventId, Ping, Suspect, Update
 from gossip.membership.swim import Swim
-from gossip.sim.transcript import BadCommand, Transcript, replay
-from gossip.tuning import Tuning
+from gossip.sim.script.transcript import BadCommand, Transcript, replay
 
 FOLDER = Path(__file__).resolve().parents[1] / "transcripts"
 TRANSCRIPTS = sorted(FOLDER.glob("*.txt"))
@@ -105,27 +108,27 @@ def test_a_bad_command_names_its_line(line: str) -> None:
 
 
 def relays_are_not_asked(patch: Patch) -> None:
-    patch.setattr(detector.Detector, "_ask_relays", lambda *_: None)
+    patch.setattr(failure_detector.FailureDetector, "_ask_relays", lambda *_: None)
 
 
 def suspects_are_pinged_without_a_word(patch: Patch) -> None:
     """Leave the accusation to gossip, as SWIM does without the buddy system."""
-    send = Post.send
+    send = Outbound.send
 
-    def mutant(self: Post, to: Address, *messages: Datagram, **more: Any) -> None:
+    def mutant(self: Outbound, to: Address, *messages: Datagram, **more: Any) -> None:
         asks = any(isinstance(message, Ping) for message in messages)
         kept = [each for each in messages if not (asks and isinstance(each, Suspect))]
         send(self, to, *kept, **more)
 
-    patch.setattr(Post, "send", mutant)
+    patch.setattr(Outbound, "send", mutant)
 
 
 def nacks_come_at_the_timeout(patch: Patch) -> None:
-    patch.setattr(relay, "NACK_SHARE", 1.0)
+    patch.setattr(indirect_pings, "NACK_SHARE", 1.0)
 
 
 def nacks_are_not_counted(patch: Patch) -> None:
-    patch.setattr(detector.Detector, "nack", lambda *_: None)
+    patch.setattr(failure_detector.FailureDetector, "nack", lambda *_: None)
 
 
 def only_the_interval_stretches(patch: Patch) -> None:
@@ -149,7 +152,7 @@ def everybody_confirms(patch: Patch) -> None:
 
 
 def confirmations_are_worth_nothing(patch: Patch) -> None:
-    patch.setattr(Beliefs, "_confirm", lambda *_: None)
+    patch.setattr(MemberUpdates, "_confirm", lambda *_: None)
 
 
 def the_word_of_one_is_enough_in_a_small_covey(patch: Patch) -> None:
@@ -157,17 +160,17 @@ def the_word_of_one_is_enough_in_a_small_covey(patch: Patch) -> None:
 
 
 def headers_prove_nothing(patch: Patch) -> None:
-    patch.setattr(Beliefs, "lived", lambda *_: None)
+    patch.setattr(MemberUpdates, "lived", lambda *_: None)
 
 
 def stale_accusations_are_ignored(patch: Patch) -> None:
-    about_us = Beliefs._about_us
+    about_us = MemberUpdates._about_us
 
-    def mutant(self: Beliefs, claim: Claim, source: Address | None, now: Instant) -> None:
+    def mutant(self: MemberUpdates, claim: Update, source: Address | None, now: Instant) -> None:
         if claim.incarnation >= self._local.incarnation:
             about_us(self, claim, source, now)
 
-    patch.setattr(Beliefs, "_about_us", mutant)
+    patch.setattr(MemberUpdates, "_about_us", mutant)
 
 
 def incarnations_have_32_bits(patch: Patch) -> None:
@@ -182,17 +185,17 @@ def incarnations_have_32_bits(patch: Patch) -> None:
 
 
 def every_number_is_believed(patch: Patch) -> None:
-    for module in (beliefs, plausible):
+    for module in (updates, sanity):
         patch.setattr(module, "follows", lambda *_: True)
 
 
 def a_merge_accuses(patch: Patch) -> None:
     """Take over in an exchange what the other one suspects, as an accuser."""
 
-    def mutant(self: Hearsay, member: Member, claim: Claim) -> None:
-        self._beliefs.claim(claim, None, 0.0)
+    def mutant(self: RemoteStateMerge, member: Member, claim: Update) -> None:
+        self._updates.apply(claim, None, 0.0)
 
-    patch.setattr(Hearsay, "_doubt", mutant)
+    patch.setattr(RemoteStateMerge, "_doubt", mutant)
 
 
 def rumours_are_told_four_times(patch: Patch) -> None:
@@ -208,36 +211,36 @@ def pauses_use_up_the_time_of_suspects(patch: Patch) -> None:
 
 
 def sleepers_are_accused(patch: Patch) -> None:
-    patch.setattr(beliefs, "_is_early", lambda *_: False)
+    patch.setattr(updates, "_is_early", lambda *_: False)
 
 
 def addresses_are_forgotten(patch: Patch) -> None:
-    patch.setattr(Book, "write_down", lambda *_: None)
+    patch.setattr(DepartedPeers, "write_down", lambda *_: None)
 
 
 def the_dead_stay_listed(patch: Patch) -> None:
-    patch.setattr(Roll, "reap", lambda *_: None)
+    patch.setattr(MemberList, "reap", lambda *_: None)
 
 
 def strangers_are_welcome(patch: Patch) -> None:
-    patch.setattr(Roll, "has_room_for", lambda self, _: len(self.members) < 100)
+    patch.setattr(MemberList, "has_room_for", lambda self, _: len(self.members) < 100)
 
 
 def flapping_is_nothing(patch: Patch) -> None:
-    patch.setattr(Flapping, "came_back", lambda *_, **__: None)
+    patch.setattr(FlapDamping, "came_back", lambda *_, **__: None)
 
 
 def clones_are_nobodys_business(patch: Patch) -> None:
-    patch.setattr(Clones, "former_life", lambda *_: None)
+    patch.setattr(IdConflicts, "former_life", lambda *_: None)
 
 
 def refusals_are_always_believed(patch: Patch) -> None:
-    patch.setattr(Evidence, "_disbelieve", lambda *_: None)
+    patch.setattr(CrashDetector, "_disbelieve", lambda *_: None)
 
 
 def paths_are_for_ever(patch: Patch) -> None:
     """Go on sending to where a member was first heard, whatever it says."""
-    patch.setattr(roll, "_path_kept", lambda known, _: known and known.path)
+    patch.setattr(member_list, "_path_kept", lambda known, _: known and known.path)
 
 
 def packets_open_again(patch: Patch) -> None:
@@ -255,13 +258,13 @@ def equal_events_are_one(patch: Patch) -> None:
 
 
 def events_of_before_are_news(patch: Patch) -> None:
-    objection = events.Events._objection
+    objection = events.EventBuffer._objection
 
-    def mutant(self: events.Events, event: Event, now: Instant, old: int) -> str | None:
+    def mutant(self: events.EventBuffer, event: Event, now: Instant, old: int) -> str | None:
         self._is_first_life = self.is_sure = True
         return objection(self, event, now, 0)
 
-    patch.setattr(events.Events, "_objection", mutant)
+    patch.setattr(events.EventBuffer, "_objection", mutant)
 
 
 BROKEN: list[tuple[Plant, str]] = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.command_line import Covey, commands_in
-from tests.unit.fake_agent import Served, serving
+from tests.support.command_line import Covey, commands_in
+from tests.support.fake_agent import Served, serving
 
 
 @pytest.fixture

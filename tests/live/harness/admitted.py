@@ -11,21 +11,14 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.security import certificates
-from agent.security.identity import (
-    Credentials,
-    Identity,
-    Peer,
-    found,
-    new_id,
-    write_credentials,
-)
-from agent.security.private_files import replace_private, staged_directory, write_private
-from agent.security.private_keys import private_pem
-from agent.settings import DEFAULT_PORT
-from gossip.machine import Address
-from gossip.state.admitted import Admitted
-from gossip.state.registry import SignedRegistry, admit, open_registry
+from agent.config.settings import DEFAULT_PORT
+from agent.files.private_files import replace_private, staged_directory, write_private
+from agent.identity import certificates
+from agent.identity.identity import Credentials, Identity, Peer, found, new_id, write_credentials
+from agent.identity.private_keys import private_pem
+from gossip.core.machine import Address
+from gossip.registry.node import RegisteredNode
+from gossip.registry.registry import SignedRegistry, admit, open_registry
 from tests.live.harness.network import Host
 
 
@@ -48,7 +41,7 @@ def found_and_admit(seats: Sequence[Seat], covey: str) -> None:
     issuer = found(identity_of(first.folder), covey, first.name)
     keys = [Ed25519PrivateKey.generate() for _ in others]
     entries = [
-        Admitted(
+        RegisteredNode(
             new_id(),
             seat.name,
             key.public_key().public_bytes_raw(),
@@ -66,7 +59,7 @@ def found_and_admit(seats: Sequence[Seat], covey: str) -> None:
             write_credentials(staged, _credentials(issuer, entry, registry, peer))
 
 
-def _admitted(issuer: Identity, entries: Sequence[Admitted]) -> bytes:
+def _admitted(issuer: Identity, entries: Sequence[RegisteredNode]) -> bytes:
     registry = open_registry(issuer.first_registry(), issuer.verify)
     for entry in entries:
         registry = admit(registry, entry)
@@ -74,7 +67,9 @@ def _admitted(issuer: Identity, entries: Sequence[Admitted]) -> bytes:
     return SignedRegistry(payload, issuer.sign(payload)).encode()
 
 
-def _credentials(issuer: Identity, entry: Admitted, registry: bytes, peer: Peer) -> Credentials:
+def _credentials(
+    issuer: Identity, entry: RegisteredNode, registry: bytes, peer: Peer
+) -> Credentials:
     authority = issuer.authority
     subject = certificates.Subject(issuer.cluster_id, entry.id, entry.name)
     return Credentials(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from edge_apps.client import Client
 from tests.live.harness.network import Host
 from tests.live.harness.waiting import patience_s
-from tests.patience import GIVE_UP_S
+from tests.support.patience import GIVE_UP_S
 
 COVEY = Path(sys.executable).with_name("covey")
 READY_WITHIN_S = 20.0

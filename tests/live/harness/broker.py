@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.live.harness.network import Host
 from tests.live.harness.waiting import eventually
-from tests.patience import GIVE_UP_S
+from tests.support.patience import GIVE_UP_S
 
 PORT = 1883
 ROOT = Path(__file__).resolve().parents[3]

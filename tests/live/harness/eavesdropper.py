@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 
-from tests.patience import GIVE_UP_S
+from tests.support.patience import GIVE_UP_S
 
 ETHERNET_BYTES = 14
 IPV4, IPV6 = 0x0800, 0x86DD

@@ -22,7 +22,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
-from tests.patience import GIVE_UP_S
+from tests.support.patience import GIVE_UP_S
 
 Side = Literal["west", "east"]
 SIDES: tuple[Side, ...] = ("west", "east")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tests.patience import GIVE_UP_S
+from tests.support.patience import GIVE_UP_S
 
 PATIENCE = 4.0
 """So many times a promise are waited for, where that is longer."""

@@ -6,10 +6,10 @@ as with a fault in the code that all agents share.
 
 from collections.abc import Callable
 
-from agent import stalls
-from gossip.machine import Instant
-from gossip.state.records import KeyState
-from gossip.state.replica import Replica
+from agent.loop import stalls
+from gossip.core.machine import Instant
+from gossip.kv.records import KeyState
+from gossip.kv.replica import Replica
 
 sound: Callable[[Replica, int, str, KeyState, Instant], None] = Replica._merge
 

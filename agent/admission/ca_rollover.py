@@ -1,0 +1,197 @@
+"""Another authority for the covey, on the device that holds the authority's key.
+
+::
+
+    one ──▶ next written ──▶ both are trusted ──▶ one
+            authority.next    nodes renew          the former's certificates open nothing
+
+The next authority's key is on the disk before anybody hears of it. That it takes over is one
+transaction in ``control.db``: the registry with the succession, signed by the next one, and the end
+of all tokens, which name the former. Then the key's file is replaced, and what signed until now is
+gone from this device. Each step can be seen on the disk, so an issuer that was killed between any
+two instructions goes on at its next start. What members do meanwhile: ``renewing.py``.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from agent import exits
+from agent.admission.issuer import signed_by_authority
+from agent.exits import AgentError
+from agent.identity import at_rest, spares
+from agent.identity.identity import Identity
+from agent.identity.private_keys import private_pem, read_private_key
+from agent.store.control import ControlStore, NewRegistry
+from gossip.core.ids import NodeId
+from gossip.registry.registry import Registry, SignedRegistry, follow, retire, succeed
+from gossip.registry.succession import Authority, Succession, statement
+
+LOOK_S = 1.0
+SETTLE_S = 5.0
+"""How long the last certificate gets to be used, before the former ones open nothing."""
+FORCE_S = 60.0
+"""How long an order with force waits for members that are there and do not renew."""
+
+log = logging.getLogger(__name__)
+
+
+class RolloverView(Protocol):
+    """The running covey as the roll-over sees it."""
+
+    def registry(self) -> Registry:
+        """Return who belongs."""
+
+    def there(self) -> frozenset[NodeId]:
+        """Return the members that are there."""
+
+    async def catch_up(self) -> tuple[int, bytes]:
+        """Return epoch and bytes of the newest registry, once nobody is known to have a newer.
+
+        Raises AgentError when the registry has forked.
+        """
+
+    def adopt(self, signed: bytes) -> None:
+        """Follow this registry from now on, and offer it to all whom it names."""
+
+
+class Rollover:
+    """Replaces the authority of a covey; ``run`` for as long as the agent does. Issuers only."""
+
+    def __init__(self, who: Identity, store: ControlStore, covey: RolloverView) -> None:
+        self._who, self._store, self._covey = who, store, covey
+        self._working = asyncio.Lock()
+        self._forced_at: float | None = None
+        self._complete_since: float | None = None
+
+    async def begin(self, *, force: bool) -> None:
+        """Have another authority take over; ``force``: wait for nobody who is away.
+
+        Returns when it has. During a roll-over nothing but ``force`` is taken in. Raises
+        AgentError.
+        """
+        async with self._working:
+            try:
+                if not self._covey.registry().overlaps:
+                    await asyncio.to_thread(self._prepare)
+                    await self._take_over()
+            except OSError as error:
+                raise AgentError(
+                    f"the next authority's key was not saved: {error.strerror}; the covey has the "
+                    "authority that it had.",
+                    "Free some space, or mend the rights of the identity directory.",
+                    exits.UNHEALTHY,
+                ) from None
+        if force and self._forced_at is None:
+            self._forced_at = _now()
+
+    async def run(self) -> None:
+        """Go on where the last start ended; end a roll-over when nobody is waited for."""
+        async with self._working:
+            await self._take_over()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._covey.registry().overlaps:
+                self._forced_at = self._complete_since = None
+            elif self.awaited():
+                self._complete_since = None
+            elif self._complete_since is None:
+                self._complete_since = _now()
+            elif _now() - self._complete_since >= SETTLE_S:
+                await self.end()
+
+    def awaited(self) -> list[NodeId]:
+        """Return for whose certificates the end of the roll-over waits.
+
+        Who was let in and never heard may never run; if it does, it asks as one that was away.
+        """
+        uncertified = self._covey.registry().uncertified
+        behind = [entry.id for entry in uncertified if not entry.absent]
+        if self._forced_at is None:
+            return behind
+        if _now() - self._forced_at > FORCE_S:
+            return []
+        live = self._covey.there()
+        return [node for node in behind if node in live]
+
+    async def end(self) -> None:
+        """Sign the registry in which the former authority's certificates open nothing."""
+
+        def change(kept: bytes | None) -> NewRegistry:
+            payload, current = self._open(kept)
+            if not current.overlaps:
+                return NewRegistry(current.epoch, kept or b"", self._who.node_id, is_news=False)
+            return self._signed(follow(payload, retire(current)))
+
+        await self._catch_up()
+        fresh = await self._store.change_registry(change)
+        if fresh.is_news:
+            log.warning("the authority before the present one is good for nothing any more")
+        self._covey.adopt(fresh.signed)
+
+    def _prepare(self) -> None:
+        """Write the next authority's key and certificate, unless they are there. Raises OSError."""
+        from agent.identity import certificates
+
+        if self._who.next_authority_file.exists():
+            return
+        self._who.authority_private_key()  # who lacks the present one cannot name the next
+        key = Ed25519PrivateKey.generate()
+        certificate = certificates.make_authority(key, self._who.cluster_id, self._who.cluster_name)
+        data = private_pem(key) + certificates.to_pem(certificate)
+        at_rest.replace_secret(self._who.next_authority_file, data)
+
+    async def _take_over(self) -> None:
+        """Take the steps that are left, if a next authority was written. Raises AgentError."""
+        if not self._who.next_authority_file.exists():
+            return
+        await self._catch_up()
+        fresh = await self._store.hand_over(self._succeed, time.time())
+        self._covey.adopt(fresh.signed)
+        registry = Registry.decode(SignedRegistry.decode(fresh.signed).payload)
+        await asyncio.to_thread(self._replace_key, registry.authority)
+
+    async def _catch_up(self) -> None:
+        """See to it that the next registry follows the newest that anybody has."""
+        await self._store.save_registry(*await self._covey.catch_up())
+
+    def _succeed(self, kept: bytes | None) -> NewRegistry:
+        """Return the registry with the succession. Raises AgentError.
+
+        Runs inside the transaction, and so in the writer's thread.
+        """
+        from agent.identity import certificates
+
+        payload, current = self._open(kept)
+        former = current.authority or self._who.trust.newest
+        file = self._who.next_authority_file
+        key, certificate = read_private_key(file), certificates.from_pem(at_rest.read_secret(file))
+        public = key.public_key().public_bytes_raw()
+        if public == former.key:  # it has taken over before we were killed
+            return NewRegistry(current.epoch, kept or b"", self._who.node_id, is_news=False)
+        following = Authority(former.number + 1, public, certificate)
+        told = statement(self._who.cluster_id, former, following)
+        by_former = self._who.authority_private_key(former).sign(told)
+        step = Succession(former, following, by_former, key.sign(told))
+        return self._signed(follow(payload, succeed(current, step)))
+
+    def _replace_key(self, authority: Authority | None) -> None:
+        """Put the key in its place, and what signed until now away. Raises OSError."""
+        key = private_pem(self._who.authority_private_key(authority))
+        at_rest.replace_secret(self._who.authority_key_file, key)
+        spares.remove_with_spare(self._who.next_authority_file)
+
+    def _open(self, kept: bytes | None) -> tuple[bytes, Registry]:
+        signed = kept if kept is not None else self._who.first_registry()
+        payload = SignedRegistry.decode(signed).payload
+        return payload, Registry.decode(payload)
+
+    def _signed(self, registry: Registry) -> NewRegistry:
+        return signed_by_authority(registry, self._who, self._who.node_id)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,116 @@
+"""The running covey as the admission desk sees it: a few questions to the driver and its node."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from agent import exits
+from agent.admission.messages import KnownPeer
+from agent.exits import AgentError
+from agent.identity.identity import Identity
+from agent.runtime.driver import Driver
+from agent.system.wall_clock import BACKDATED_S
+from gossip.core.ids import NodeId
+from gossip.kv.requests import FORK_REASON
+from gossip.membership.model.addresses import only_gossiped
+from gossip.registry.node import RegisteredNode
+from gossip.registry.registry import Registry
+from gossip.registry.succession import Succession
+
+PEERS_MAX = 32
+HEARD_WITHIN_S = 30.0
+"""So long after a start who was not heard yet is taken to be there."""
+LOOK_S = 0.05
+FRESH_S = 120.0
+"""Nobody founds a covey, backs it up, lets somebody in and restores it in two minutes."""
+
+
+class NodeClusterView:
+    """Implements the ``Covey`` of the desk and of the roll-over on a driver and its node."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        identity: Identity,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._identity = identity
+        self._clock, self._began = clock, clock()
+        self._driver, self._node = driver, driver.node
+
+    def issuers(self) -> list[NodeId]:
+        """Return the other members that can issue, best to reach first."""
+        me = self._node.settings.me
+        registry = self._node.state.registry
+        issuers = [entry.id for entry in registry.nodes if entry.is_issuer and entry.id != me]
+        return self._node.swim.reachable_first(issuers)
+
+    def issuer_names(self) -> list[str]:
+        """Return the names of all members that can issue."""
+        return [entry.name for entry in self._node.state.registry.nodes if entry.is_issuer]
+
+    def known_peers(self) -> Iterable[KnownPeer]:
+        """Return members that a new node may try first: this one, then those nearest to it.
+
+        Of each, where its packets come from stands before what it says of itself.
+        """
+        members = self._node.swim.members
+        best = self._node.swim.reachable_first(members.live_ids)[:PEERS_MAX]
+        return [
+            KnownPeer(node, members[node].name, only_gossiped(self._node.addresses_of(node)))
+            for node in best
+        ]
+
+    def there(self) -> frozenset[NodeId]:
+        """Return the members that are alive, or asleep.
+
+        After a start nobody has been heard, and nobody is held for gone on account of that.
+        """
+        members = self._node.swim.members
+        there = frozenset(each.id for each in members if not each.state.is_departed)
+        if self._clock() - self._began >= HEARD_WITHIN_S:
+            return there
+        return there.union(self._node.state.registry.ids()).difference(
+            each.id for each in members if each.state.is_departed
+        )
+
+    def entry(self, node: NodeId) -> RegisteredNode | None:
+        """Return a node's place in the registry."""
+        return self._node.state.registry.node(node)
+
+    async def catch_up(self) -> tuple[int, bytes]:
+        """Wait until nobody is known to have a newer registry. Raises AgentError for a fork."""
+        registrar = self._node.state.registry_sync
+        # Nobody tells when nothing was heard for long enough.
+        while not self._is_fresh() and not registrar.is_current(self._driver.now()):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        if registrar.rival is not None:
+            message, _, hint = FORK_REASON.partition("; ")
+            raise AgentError(f"{message}; nothing was changed.", hint, exits.UNHEALTHY)
+        return registrar.registry.epoch, registrar.signed
+
+    def fork(self) -> tuple[bytes, bytes] | None:
+        """Return our registry and the one that shows that it has forked; None if it has not."""
+        registrar = self._node.state.registry_sync
+        return None if registrar.rival is None else (registrar.signed, registrar.rival_signed)
+
+    def _is_fresh(self) -> bool:
+        """Tell whether the covey was founded a moment ago, so that nobody else can know of it."""
+        age_s = time.time() - self._identity.valid_from - BACKDATED_S
+        return self._node.state.registry.epoch == 1 and 0 <= age_s < FRESH_S
+
+    def registry(self) -> Registry:
+        """Return who belongs."""
+        return self._node.state.registry
+
+    def successions(self) -> tuple[Succession, ...]:
+        """Return how the present authority came after those before it."""
+        return self._node.state.registry.successions
+
+    def adopt(self, signed: bytes) -> None:
+        """Follow this registry from now on, and offer it to all whom it names."""
+        self._driver.call(lambda now: self._node.adopt_registry(signed, now, announce=True))
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        """Send a frame to a member."""
+        self._driver.send_frame(data, to)

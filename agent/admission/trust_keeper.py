@@ -1,0 +1,59 @@
+"""Follows the registry in whom to trust, and keeps that on the disk.
+
+In memory it counts from the moment at which the registry does. On the disk the registry comes
+first, then who is trusted: cut off in between, a start finds a registry that those whom it trusts
+have led to.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from agent.identity.identity import Identity
+from agent.loop import watched
+from agent.store.control import ControlStore
+from gossip.kv.requests import RegistryAdopted
+from gossip.registry.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class TrustKeeper:
+    """``start`` once the node has its registry; ``note`` each that it adopts later."""
+
+    def __init__(self, who: Identity, control: ControlStore, changed: Callable[[], None]) -> None:
+        self._who, self._control, self._changed = who, control, changed
+        self._saves: set[asyncio.Task[None]] = set()
+        self._saving = asyncio.Lock()
+
+    def start(self, registry: Registry, signed: bytes) -> None:
+        """Trust whom the first registry says, before anybody is spoken to."""
+        self._who.trust.adopt(registry)
+        if self._who.facts.authorities != self._who.trust.authorities:
+            self._save(registry, signed)
+
+    def record(self, event: object) -> None:
+        """Take in what the driver publishes."""
+        if isinstance(event, RegistryAdopted) and self._who.trust.adopt(event.registry):
+            number = event.registry.authority_number
+            still = ", beside the one before" if event.registry.overlaps else " alone"
+            log.warning("authority %d of this covey is trusted from now on%s", number, still)
+            self._save(event.registry, event.signed)
+            # Not now: the event comes while the driver performs effects.
+            asyncio.get_running_loop().call_soon(self._changed)
+
+    async def finish(self) -> None:
+        """Return when all is on the disk."""
+        await asyncio.gather(*self._saves, return_exceptions=True)
+
+    def _save(self, registry: Registry, signed: bytes) -> None:
+        authorities = self._who.trust.authorities
+
+        async def save() -> None:
+            async with self._saving:
+                await self._control.save_registry(registry.epoch, signed)
+                await asyncio.to_thread(self._who.keep_trust, authorities, signed)
+
+        task = watched.start("trust-save", save)
+        self._saves.add(task)
+        task.add_done_callback(self._saves.discard)

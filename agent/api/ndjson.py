@@ -1,0 +1,104 @@
+"""Answers that do not end: one JSON value a line, until one side hangs up.
+
+A stream ends in one of four ways: the source ends; the client goes away, which Starlette
+notices; the agent stops, for which ``OpenStreams.close`` exists, because an HTTP server that waits
+for its open answers would otherwise never stop; or the source fails, and then the last line is
+the error in the usual form, because the status, 200, has long been sent. However it ends, the
+source is closed.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from agent.api.errors import error_of
+
+MEDIA_TYPE = "application/x-ndjson"
+
+_END = object()
+
+
+class OpenStreams:
+    """The open streams of one application."""
+
+    def __init__(self) -> None:
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """End all streams, and each that is begun from now on."""
+        self._closing.set()
+
+    def respond(
+        self, source: AsyncIterator[Any], describe: Callable[[Any], Any] = lambda value: value
+    ) -> "NdjsonResponse":
+        """Return an answer that sends what the source yields, each value as one line.
+
+        ``describe`` turns a value into what JSON can hold.
+        """
+        return NdjsonResponse(source, describe, self._closing)
+
+
+class NdjsonResponse(StreamingResponse):
+    """One stream. It owns its source."""
+
+    def __init__(
+        self,
+        source: AsyncIterator[Any],
+        describe: Callable[[Any], Any],
+        closing: asyncio.Event,
+    ) -> None:
+        super().__init__(self._lines(), media_type=MEDIA_TYPE)
+        self._source = source
+        self._describe = describe
+        self._closing = closing
+        self._waiting: set[asyncio.Future[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, and clean up after it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            for future in self._waiting:
+                future.cancel()
+            await asyncio.gather(*self._waiting, return_exceptions=True)
+            await _close(self._source)
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        closing = asyncio.ensure_future(self._closing.wait())
+        self._waiting.add(closing)
+        try:
+            while (value := await self._next(closing)) is not _END:
+                yield line(self._describe(value))
+        except Exception as error:  # noqa: BLE001  whatever it is, the client is told
+            yield line(error_of(error))
+
+    async def _next(self, closing: "asyncio.Future[Any]") -> Any:
+        """Return the next value; ``_END`` after the last one, or when the agent stops."""
+        following = asyncio.ensure_future(_value_or_end(self._source))
+        self._waiting.add(following)
+        await asyncio.wait({following, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            return _END
+        self._waiting.discard(following)
+        return following.result()
+
+
+async def _value_or_end(source: AsyncIterator[Any]) -> Any:
+    return await anext(source, _END)
+
+
+async def _close(source: Any) -> None:
+    """Close an asynchronous generator, or a subscription, whose ``close`` does not wait."""
+    if hasattr(source, "aclose"):
+        await source.aclose()
+    elif hasattr(source, "close"):
+        source.close()
+
+
+def line(value: Any) -> bytes:
+    """Return a value as one line of JSON."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,122 @@
+"""Routes about the agent as a whole: health, metrics, status, configuration."""
+
+import asyncio
+import platform
+import time
+from collections import Counter
+from importlib import import_module
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent._version import __version__
+from agent.api.interfaces import AgentServices
+from agent.api.members import absentees
+from agent.api.registry import issuers
+from agent.config.loader import Config
+from agent.gauges import member_counts, moving_counts
+from agent.metrics import CONTENT_TYPE, Metrics
+from agent.readiness import Stage
+from gossip.core.ids import format_cluster_id, format_node_id
+
+NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
+NOTHING_SEEN = dict.fromkeys(("members", "absent", "epoch", "issuers", "moving"))
+
+
+async def healthz(request: Request) -> Response:
+    """Answer 200 when the agent does its work, else 503 with the reasons.
+
+    What the disk lost does not keep it from its work, and is said beside.
+    """
+    agent: AgentServices = request.app.state.agent
+    reasons, losses = list(agent.not_ready()), list(agent.losses())
+    answer = {"ready": not reasons, "reasons": reasons, "losses": losses}
+    return JSONResponse(answer, 503 if reasons else 200)
+
+
+async def metrics(request: Request) -> Response:
+    """Answer with the metrics in Prometheus' text format."""
+    shown: Metrics = request.app.state.agent.metrics
+    # In a thread: it takes long, and what would be late meanwhile are the pings.
+    await asyncio.to_thread(import_module, "prometheus_client")
+    return Response(shown.render(), headers={"Content-Type": CONTENT_TYPE})
+
+
+async def status(request: Request) -> Response:
+    """Answer with what ``covey status`` shows; what the agent has not come to yet is null."""
+    agent: AgentServices = request.app.state.agent
+    reasons = list(agent.not_ready())
+    return JSONResponse(
+        {
+            "configuration": _unapplied(agent),
+            "ready": not reasons,
+            "reasons": reasons,
+            "losses": list(agent.losses()),
+            "advice": agent.advice,
+            "stage": agent.stage.word,
+            "version": __version__,
+            "python": platform.python_version(),
+            "uptime_s": round(max(0.0, time.time() - agent.started_at), 3),
+            **(await _kept(agent) if agent.stage >= Stage.KEEPING else NOTHING_KEPT),
+            **(_seen(agent) if agent.stage >= Stage.MEMBER else NOTHING_SEEN),
+        }
+    )
+
+
+async def _kept(agent: AgentServices) -> dict[str, Any]:
+    """Return who this node is, and what it keeps."""
+    me = agent.identity
+    return {
+        "cluster": {"id": format_cluster_id(me.cluster_id), "name": me.cluster_name},
+        "node": {
+            "id": format_node_id(me.node_id),
+            "name": me.node_name,
+            "boot": f"{agent.boot:016x}",
+            "issuer": me.is_issuer,
+        },
+        "outbox": msgspec.to_builtins(agent.telemetry.stats()),
+        "uplink": msgspec.to_builtins(agent.uplink.status()),
+        "apps": dict(Counter(app.state for app in await agent.apps.list())),
+    }
+
+
+def _seen(agent: AgentServices) -> dict[str, Any]:
+    """Return how this node takes part."""
+    return {
+        "members": member_counts(agent),
+        "absent": absentees(agent),
+        "epoch": agent.registry.epoch,
+        "issuers": issuers(agent),
+        "moving": moving_counts(agent.registry),
+    }
+
+
+async def config(request: Request) -> Response:
+    """Answer with each setting and where it was set; secrets are files, so none is shown."""
+    agent: AgentServices = request.app.state.agent
+    settings = settings_with_origins(agent.config)
+    return JSONResponse({"settings": settings, **_unapplied(agent)})
+
+
+def _unapplied(agent: AgentServices) -> dict[str, Any]:
+    """Return which settings a restart would change, and what would keep it from starting."""
+    changed, problem = agent.unapplied()
+    return {"changed": changed, "problem": problem}
+
+
+def settings_with_origins(settings: Config) -> list[dict[str, Any]]:
+    """Return each setting as an object with ``setting``, ``value`` and ``origin``."""
+    return [
+        {"setting": name, "value": value, "origin": settings.origin(name)}
+        for name, value in settings.shown().items()
+    ]
+
+
+ROUTES = (
+    ("GET", "/healthz", healthz),
+    ("GET", "/metrics", metrics),
+    ("GET", "/api/v1/status", status),
+    ("GET", "/api/v1/config", config),
+)

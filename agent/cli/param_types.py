@@ -1,0 +1,118 @@
+"""Types of arguments that several commands take, and arguments that begin with a dash."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.text.units import parse_duration
+
+if TYPE_CHECKING:
+    from click.parser import _OptionParser
+
+
+class Duration(click.ParamType[float]):
+    """``500ms``, ``10s``, ``1h``: becomes seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds. Ends the command with a usage error for anything else."""
+        if isinstance(value, float):
+            return value
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """``NAME=VALUE``: becomes a pair. ``what`` says of what, for complaints."""
+
+    name = "name=value"
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the pair. Ends the command with a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is no {self._what}; write NAME=VALUE", param, ctx)
+        return name, text
+
+
+class Name(click.ParamType[str]):
+    """A name or an id, as one part of a path of the API: not empty, and without ``/``.
+
+    A shell variable that was never set becomes an empty argument.
+    """
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Ends the command with a usage error for what nothing is called."""
+        if not value:
+            self.fail("it is empty", param, ctx)
+        if "/" in value:
+            self.fail(f"{value!r}: nothing is called so, for '/' is in no such name", param, ctx)
+        return str(value)
+
+
+DURATION = Duration()
+NAME = Name()
+TAG = Pair("tag")
+FACT = Pair("fact")
+OPTION = Pair("option")
+
+
+class ValueCommand(click.Command):
+    """A command whose arguments may begin with a dash, as the temperature in a frosty night does.
+
+    What begins with one dash and is none of the command's short options is an argument: ``-5``,
+    ``-3.5C``, ``-x``. Two dashes always begin an option, so that a mistyped one is not taken for a
+    value; behind a lone ``--`` everything is an argument, as everywhere.
+    """
+
+    def make_parser(self, ctx: click.Context) -> "_OptionParser":
+        """Return click's parser, from which such arguments are hidden."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+        options = {name for param in self.get_params(ctx) for name in param.opts}
+
+        def parse_shielded(
+            args: list[str],
+        ) -> tuple[dict[str, Any], list[str], list[click.Parameter]]:
+            values, rest, order = parse(args=[_shielded(arg, options) for arg in args])
+            bare = {name: _bared(value) for name, value in values.items()}
+            return bare, [_bared(arg) for arg in rest], order
+
+        parser.parse_args = parse_shielded  # type: ignore[method-assign]
+        return parser
+
+
+class ValueGroup(click.Group):
+    """A group of such commands."""
+
+    command_class = ValueCommand
+
+
+SHIELD = "\0"
+"""In front of an argument that click is not to take for an option. No shell can pass it."""
+
+
+def _shielded(arg: str, options: Collection[str]) -> str:
+    dashed = len(arg) > 1 and arg[0] == "-" and arg[1] != "-"
+    return SHIELD + arg if dashed and arg[:2] not in options else arg
+
+
+def _bared(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.removeprefix(SHIELD)
+    return type(value)(map(_bared, value)) if isinstance(value, list | tuple) else value

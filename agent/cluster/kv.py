@@ -1,0 +1,153 @@
+"""The shared keys, as the rest of the agent uses them.
+
+A thin service over the driver: it turns arguments into requests of ``gossip/state`` and refusals
+into errors for people. What "ok", "indeterminate", "unavailable" and "partial" mean is told in
+``gossip/kv/requests.py``; they are results, not errors, because something may have happened.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Protocol, TypeVar
+
+from agent.exits import UNREACHABLE, USAGE, AgentError
+from gossip.core.ids import NodeId
+from gossip.kv.limits import REQUEST_TIMEOUT_S
+from gossip.kv.requests import (
+    Delete,
+    Get,
+    GetResult,
+    List,
+    ListResult,
+    Put,
+    PutResult,
+    Rejected,
+    Request,
+    Result,
+    Watch,
+    WatchEvent,
+    check_key,
+)
+from gossip.registry.registry import Registry
+
+R = TypeVar("R", PutResult, GetResult, ListResult)
+
+
+class Events(Protocol):
+    """A stream of events that can be ended."""
+
+    def __aiter__(self) -> AsyncIterator[WatchEvent]:
+        """Return the events."""
+
+    def close(self) -> None:
+        """Want no more of them."""
+
+
+class StatePart(Protocol):
+    """What is needed of a node's state plane."""
+
+    @property
+    def registry(self) -> Registry:
+        """Who belongs, and who owns what."""
+
+
+class NodePart(Protocol):
+    """What is needed of a node."""
+
+    @property
+    def state(self) -> StatePart:
+        """Its state plane."""
+
+
+class Requests(Protocol):
+    """What is needed of the driver."""
+
+    @property
+    def node(self) -> NodePart:
+        """The node that it runs."""
+
+    async def request(self, request: Request) -> Result:
+        """Submit a request and return its result."""
+
+    def watch(self, request: Watch) -> Events:
+        """Submit a watch and return its events."""
+
+
+class Kv:
+    """Put, get, delete, list and watch keys. All raise InvalidRequest for what cannot succeed."""
+
+    def __init__(self, driver: Requests) -> None:
+        self._driver = driver
+
+    async def put(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        w: int | None = None,
+        context: bytes | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> PutResult:
+        """Write a value; "ok" when ``w`` owners have it on disk. Raises AgentError if refused."""
+        return await self._ask(Put(key, value, w, context, timeout_s), PutResult)
+
+    async def get(
+        self, key: str, *, r: int | None = None, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> GetResult:
+        """Read a key from ``r`` owners; no values if it does not exist."""
+        return await self._ask(Get(key, r, timeout_s), GetResult)
+
+    async def delete(
+        self,
+        key: str,
+        *,
+        w: int | None = None,
+        context: bytes | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> PutResult:
+        """Delete a key, or the versions in ``context``. Raises AgentError if refused."""
+        return await self._ask(Delete(key, w, context, timeout_s), PutResult)
+
+    async def list(
+        self,
+        prefix: str = "",
+        *,
+        after: str = "",
+        limit: int = 100,
+        r: int | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> ListResult:
+        """Read one page of the keys that begin with a prefix."""
+        return await self._ask(List(prefix, after, limit, r, timeout_s), ListResult)
+
+    async def watch(
+        self, *, prefix: str | None = None, key: str | None = None
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield changes of a key, or of all keys with a prefix, until the iterator is closed."""
+        events = self._driver.watch(Watch(prefix, key))
+        try:
+            async for event in events:
+                yield event
+        finally:
+            events.close()
+
+    def ring(self, key: str | None = None) -> Iterable[tuple[int, tuple[NodeId, ...]]]:
+        """Return partitions with their owners: a key's one, or all. Raises InvalidRequest."""
+        registry = self._driver.node.state.registry
+        if key is None:
+            return list(enumerate(registry.owners))
+        check_key(key)
+        partition = registry.partition_of(key)
+        return [(partition, registry.owners[partition])]
+
+    async def _ask(self, request: Request, expected: type[R]) -> R:
+        result = await self._driver.request(request)
+        if isinstance(result, Rejected):
+            raise _refusal(result)
+        assert isinstance(result, expected), "each request has its own kind of result"
+        return result
+
+
+def _refusal(result: Rejected) -> AgentError:
+    """Split the reason at its semicolon: what happened, what to do."""
+    message, _, hint = result.reason.partition("; ")
+    status = UNREACHABLE if result.unreachable else USAGE
+    return AgentError(message, hint, status)

@@ -1,0 +1,78 @@
+"""What the doctor says about who belongs: the registry, who signs it, and who is not in it."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from agent.doctor.findings import Finding, fail, ok, warn
+from gossip.core.ids import NodeId, format_node_id
+from gossip.kv.requests import FORK_REASON
+from gossip.registry.registry import Registry
+from gossip.registry.strangers import Stranger
+
+
+def examine(
+    registry: Registry,
+    rival: Registry | None,
+    live: Collection[NodeId],
+    knocking: Sequence[Stranger],
+) -> list[Finding]:
+    """Return all that there is to say; ``knocking`` are strangers of the last hour."""
+    removed = {gone.id: gone.name for gone in registry.removed}
+    absent = [entry.name for entry in registry.absent]
+    return [fork(rival), issuers(registry, live), absentees(absent), strangers(knocking, removed)]
+
+
+def fork(rival: Registry | None) -> Finding:
+    """Say whether there are two registries."""
+    if rival is None:
+        return ok("registry", "all that was heard of the registry is of one past.")
+    message, _, hint = FORK_REASON.partition("; ")
+    return fail("registry", f"{message}.", f"{hint}.")
+
+
+def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
+    """Say who lets others in, and whether it is there."""
+    signing = [entry for entry in registry.nodes if entry.is_issuer]
+    names = ", ".join(entry.name for entry in signing)
+    if not signing:
+        return fail("issuer", "the registry names nobody who lets others in.", "restore a backup.")
+    if any(entry.id in live for entry in signing):
+        return ok("issuer", f"{names} lets others in, and is there.")
+    return warn(
+        "issuer",
+        f"{names}, which lets others in, is away: until it is back no device joins, none can be "
+        "removed, and no partition goes to other owners. Everything else goes on.",
+        f"start {names}; if it has left, type `covey join` there; if it is lost, restore its "
+        "backup.",
+    )
+
+
+def absentees(names: Sequence[str]) -> Finding:
+    """Name those who were let in and are not there."""
+    if not names:
+        return ok("absent", "everybody who was let in has been heard.")
+    return warn(
+        "absent",
+        f"let in and not heard: {', '.join(names)}. They own no partitions, and nothing waits for "
+        "them.",
+        "Start their agents; who never comes is taken out with `covey members remove`.",
+    )
+
+
+def strangers(knocking: Sequence[Stranger], removed: Mapping[NodeId, str]) -> Finding:
+    """Name devices that have a certificate or the keys of the covey, and no place in it."""
+    if not knocking:
+        return ok("strangers", "nobody knocked who is not in the registry.")
+    return warn(
+        "strangers",
+        f"{'; '.join(_described(each, removed) for each in knocking)} knocked within the last "
+        "hour and changed nothing: with keys or a certificate of this covey, and not in its "
+        "registry.",
+        "it was removed, is a copy of a removed device, or was let in a moment ago; where you "
+        "know of none, `covey keys rotate`.",
+    )
+
+
+def _described(stranger: Stranger, removed: Mapping[NodeId, str]) -> str:
+    node = format_node_id(stranger.id)
+    name = f"{removed[stranger.id]} ({node}, removed)" if stranger.id in removed else node
+    return name if stranger.source is None else f"{name} from {stranger.source}"

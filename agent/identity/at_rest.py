@@ -1,0 +1,195 @@
+"""A node's secret files at rest: sealed where systemd hands the agent a key, else in clear.
+
+What is secret is written sealed whenever the key is here (``seal.py``). Where a command made an
+identity outside of the service, or an installation is older than its seal, the files lie in clear
+until the service's next start, which seals them, each in steps that may end anywhere::
+
+    node.key                    clear     clear             sealed    sealed
+    .node.key.clear                       clear, linked     clear     (zeros, then gone)
+
+So the clear bytes keep a name until they are overwritten. Overwriting reaches the blocks that the
+file had: not what a file system that copies on write, or the card's own wear levelling, keeps
+elsewhere.
+
+A file that is sealed and cannot be opened ends the start. No new identity is made in its place.
+"""
+
+import logging
+import os
+import ssl
+from pathlib import Path
+
+from agent import exits
+from agent.config.credentials import SEAL
+from agent.exits import AgentError
+from agent.files.directories import make_directory
+from agent.files.private_files import (
+    DIRECTORY_MODE,
+    discard,
+    remains,
+    replace_wiping,
+    wipe_remains,
+    write_private,
+)
+from agent.identity import spares
+from agent.identity.seal import SealBroken, is_sealed, seal_here
+
+SECRETS = ("node.key", "authority.key", "authority.next", "keyring.json")
+"""The files of an identity that are for its node alone."""
+
+log = logging.getLogger(__name__)
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Create a secret file, sealed if the key is here. Raises OSError and AgentError."""
+    write_private(path, _closed(path, data))
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Replace a secret file and its spare, sealed if the key is here.
+
+    Raises OSError when the file could not be replaced, and AgentError.
+    """
+    spares.replace_with_spare(path, _closed(path, data))
+
+
+def read_secret(path: Path) -> bytes:
+    """Return what a secret file holds.
+
+    Raises OSError, SealBroken for one that does not verify, and AgentError without its key.
+    """
+    data = path.read_bytes()
+    if is_shut(data):
+        raise _no_key(path)
+    return open_secret(path.name, data)
+
+
+def open_secret(name: str, data: bytes) -> bytes:
+    """Return what was sealed for a file of this name, or ``data`` itself in clear.
+
+    Raises SealBroken, also where it is shut, and AgentError.
+    """
+    if not is_sealed(data):
+        return data
+    seal = seal_here()
+    if seal is None:
+        raise SealBroken("it is sealed, and the key is not here")
+    return seal.open(name, data)
+
+
+def is_shut(data: bytes) -> bool:
+    """Say whether a file is sealed with a key that is not here. Raises AgentError."""
+    seal = seal_here()
+    return is_sealed(data) and (seal is None or not seal.has_sealed(data))
+
+
+def is_closed_to_us(data: bytes) -> bool:
+    """Say whether a file is sealed, and this process has no key at all. Raises AgentError."""
+    return is_sealed(data) and seal_here() is None
+
+
+def check_key(directory: Path) -> None:
+    """Raise AgentError when the key that is here is another than the one of a file.
+
+    Of a file and its spare one may be damaged in just that place.
+    """
+    if seal_here() is None:
+        return  # a command beside the service
+    for path in (directory / name for name in SECRETS):
+        copies = spares.read(path) or b"", spares.read_spare(path) or b""
+        sealed = list(filter(is_sealed, copies))
+        if sealed and all(map(is_shut, sealed)):
+            raise _no_key(path)
+
+
+def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """Have a context show a certificate. Raises OSError, SealBroken and AgentError.
+
+    OpenSSL takes keys from files alone, so an unsealed one is given in one that has no name and is
+    on no disk (memfd_create(2)).
+    """
+    handle = os.memfd_create("key", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, read_secret(key))
+        context.load_cert_chain(certificate, f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+
+
+def seal_identity(directory: Path) -> None:
+    """Seal what of an identity lies in clear, if the key is here; for the start of an agent.
+
+    A disk that refuses leaves files as they are, and ``covey doctor`` tells. Raises AgentError for
+    what is sealed with a key that is not here.
+    """
+    files = [directory / name for name in SECRETS if (directory / name).exists()]
+    for path in files:
+        if is_shut(path.read_bytes()):
+            raise _no_key(path)
+    if seal_here() is None:
+        return
+    try:
+        for path in files:
+            _seal(path)
+        for path in (directory / name for name in SECRETS):
+            wipe_remains(path)
+            wipe_remains(spares.place_of(path))
+        for left in directory.parent.glob(f".{directory.name}.*"):
+            discard(left)  # of a join or a founding that was cut off; a key may be among it
+    except OSError as error:
+        log.warning("the keys in %s are not all sealed: %s", directory, error)
+
+
+def in_clear(directory: Path) -> list[str]:
+    """Return the names of the secret files that lie in clear, spares and remains among them.
+
+    Raises OSError.
+    """
+    places = [directory, directory / spares.DIRECTORY]
+    found = [each for place in places for name in SECRETS for each in _all_of(place / name)]
+    return [
+        str(each.relative_to(directory)) for each in found if not _is_sealed_copy(each.read_bytes())
+    ]
+
+
+def _seal(path: Path) -> None:
+    """Seal a file and its spare, and wipe what they held. Raises OSError."""
+    data = path.read_bytes()
+    if not is_sealed(data):
+        data = _closed(path, data)
+        replace_wiping(path, data)
+    if spares.read_spare(path) != data:
+        make_directory(spares.place_of(path).parent, DIRECTORY_MODE)
+        replace_wiping(spares.place_of(path), spares.with_digest(data))
+
+
+def _all_of(path: Path) -> list[Path]:
+    return [*([path] if path.exists() else []), *remains(path)]
+
+
+def _is_sealed_copy(data: bytes) -> bool:
+    return is_sealed(data) or is_sealed(data[spares.DIGEST_BYTES :])
+
+
+def _closed(path: Path, data: bytes) -> bytes:
+    seal = seal_here()
+    return data if seal is None else seal.close(path.name, data)
+
+
+def _no_key(path: Path) -> AgentError:
+    """Return the error for a file that is sealed with a key that is not here."""
+    is_another = seal_here() is not None
+    what = "another key than the one" if is_another else "a key"
+    and_not = "this process was given" if is_another else "this process was not given"
+    data = path.parent.parent
+    return AgentError(
+        f"{path} is sealed with {what} that {and_not} (the credential {SEAL} of systemd); "
+        "nothing was changed.",
+        hint="On the machine that sealed it: start the agent as its service, `systemctl start "
+        f"covey`; if that says this, `sudo covey service install` puts {SEAL} back into the unit. "
+        "On another machine: seal the key there that you have kept, `sudo systemd-creds encrypt "
+        f"--name={SEAL} --tpm2-pcrs=23 KEPT /etc/credstore.encrypted/{SEAL}`, and install the "
+        f"service. Where it is gone: move {data} away, and `covey join --replace NAME TOKEN` makes "
+        "a new node.",
+        status=exits.BAD_CONFIG,
+    )

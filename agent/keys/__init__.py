@@ -1,0 +1,1 @@
+"""The covey's keys, held up to date and turned."""

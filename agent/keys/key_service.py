@@ -1,0 +1,503 @@
+"""The key desk: holds this node's ring up to date, and on the issuer turns it.
+
+Who may let others in may order a rotation; only a holder of the authority's key carries it out,
+because every ring is signed (``rotation.py``). The issuer takes a step when all who must know of
+the last one have said so, and offers the ring to those who have not. Everybody else passes it on:
+each stream begins with which generation its dialler has, and whoever has a newer one offers it.
+
+A member that was away comes back with keys that open nothing any more. Its datagrams still name
+it, in the header that nobody needs a key for, and the place they come from; so whoever receives
+them offers the ring over a stream to that place, where the certificate shows whether it is who it
+says. What is in a datagram that does not open is believed no further than that.
+
+Rings go to nodes in the registry alone. When one is removed, the issuer makes a new key at once,
+and waits for nobody who is away; nor does it ever wait for one that was admitted and never ran.
+
+A ring is on the disk before it is used. So the issuer, killed between any two instructions, reads
+at its next start which step it had reached, and goes on.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import random
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from agent import exits
+from agent.exits import AgentError
+from agent.identity.at_rest import replace_secret
+from agent.identity.keyring import Keyring, KeyringFile, encode_keyring
+from agent.keys.messages import (
+    CODEC,
+    KeyMessage,
+    KeyringOffer,
+    KeyringState,
+    KeyShown,
+    RotateReply,
+    RotateRequest,
+    offer_of,
+    ring_of,
+)
+from agent.keys.rotation import RotationPhase, check_offer, fingerprint, next_ring, signed_again
+from agent.loop import watched
+from agent.net.limits import RateLimitedLog
+from gossip.core.errors import Malformed, RemoteError
+from gossip.core.ids import ClusterId, NodeId, format_node_id
+from gossip.core.machine import Address
+from gossip.kv.requests import RegistryAdopted
+from gossip.node import UnknownKeyReported
+
+TICK_S = 0.25
+OFFER_AGAIN_S = 2.0
+LATE_PACKETS_S = 5.0
+"""How long the old key still opens after the last member stopped sealing with it."""
+FORCE_S = 10.0
+"""How long an order with force waits for members that are there and do not take a ring."""
+REPORT_S = 2.0
+ORDER_S, ORDER_AGAIN_S = 8.0, 1.0
+RELAYS = 3
+HINTS_MAX = 64
+ORDERS_REMEMBERED = 64
+
+log = logging.getLogger(__name__)
+
+
+class KeyCredentials(Protocol):
+    """What the desk needs of ``agent/identity/identity.py``."""
+
+    cluster_id: ClusterId
+    node_id: NodeId
+
+    @property
+    def is_issuer(self) -> bool:
+        """Whether the authority's key is here."""
+
+    @property
+    def keyring_file(self) -> Path:
+        """Where the ring is kept."""
+
+    def verify_keyring(self, payload: bytes, signature: bytes) -> bool:
+        """Tell whether the authority signed."""
+
+    def sign_keyring(self, payload: bytes) -> bytes:
+        """Sign with the authority's key."""
+
+
+class KeyClusterView(Protocol):
+    """The running covey as the desk sees it: ``agent/keys/running_circle.py``."""
+
+    def admitted(self) -> Mapping[NodeId, str]:
+        """Return the names of all nodes in the registry, this one among them."""
+
+    def issuers(self) -> list[NodeId]:
+        """Return the other nodes that hold the authority's key, best to reach first."""
+
+    def may_order(self, node: NodeId) -> bool:
+        """Tell whether the issuer turns the ring when this member says so."""
+
+    def epoch(self) -> int:
+        """Return the epoch of our registry."""
+
+    def removed_at(self) -> int:
+        """Return since which epoch the node that was removed last is gone; 0 if none was."""
+
+    def seen(self) -> frozenset[NodeId]:
+        """Return the nodes that were ever heard."""
+
+    def live(self) -> frozenset[NodeId]:
+        """Return the members that are there, this one among them."""
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        """Send a frame to a member."""
+
+    def greet(self, at: Address) -> None:
+        """Greet whoever is at this address."""
+
+
+class KeyHolding(msgspec.Struct, frozen=True):
+    """What one node holds, as far as we know; ``state`` is None when it never told us."""
+
+    id: NodeId
+    name: str
+    is_live: bool
+    answered: bool
+    """Whether it told us just now."""
+    state: KeyringState | None
+
+
+class KeyService:
+    """Keeps the ring; ``start`` before streams open, ``stop`` when they have closed."""
+
+    def __init__(
+        self,
+        identity: KeyCredentials,
+        keyring: Keyring,
+        circle: KeyClusterView,
+        counts: Counter[str],
+    ) -> None:
+        self.counts = counts
+        self._identity, self._keyring, self._circle = identity, keyring, circle
+        self._seen: dict[NodeId, KeyringState] = {}
+        self._offered_at: dict[NodeId, float] = {}
+        self._hints: OrderedDict[NodeId, Address] = OrderedDict()
+        self._asked: set[NodeId] = set()
+        self._all_told = asyncio.Event()
+        self._numbers = itertools.count(secrets.randbits(32))
+        self._answers: dict[int, asyncio.Future[RotateReply]] = {}
+        self._orders: OrderedDict[tuple[NodeId, int], asyncio.Task[RotateReply]] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._turning = asyncio.Lock()
+        self._begun = asyncio.Event()
+        self._set_aside: tuple[KeyringOffer, NodeId] | None = None
+        """A ring of an authority that we do not trust, and perhaps soon will."""
+        self._stepped_at = 0.0
+        self._forced = False
+        self._quiet = RateLimitedLog(log)
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Go on with a rotation that was under way when the agent last ended."""
+        if self._identity.is_issuer:
+            self._stepped_at = _now()
+            self._keep(watched.start("key-rotation", self._coordinate))
+            self._spawn(self._sign_again)
+
+    async def stop(self) -> None:
+        """Stop; what is not finished goes on at the next start."""
+        tasks = [*self._tasks, *self._orders.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- what the agent asks --------------------------------------------------------------------
+
+    @property
+    def ring(self) -> KeyringFile:
+        """The ring in use."""
+        return self._keyring.content
+
+    def state(self, *, wants_reply: bool = False) -> KeyringState:
+        """Return what this node holds, as others may see it."""
+        ring = self.ring
+        shown = tuple(
+            KeyShown(key_id, fingerprint(secret, self._identity.cluster_id))
+            for key_id, secret in sorted(ring.secrets.items())
+        )
+        return KeyringState(ring.generation, ring.phase, ring.primary, shown, wants_reply)
+
+    def greeting(self) -> bytes:
+        """Return what to say first on a stream that this node has dialled."""
+        return CODEC.encode(self.state())
+
+    def hints(self, node: NodeId) -> list[Address]:
+        """Return where a node may be whose datagrams do not open."""
+        return [self._hints[node]] if node in self._hints else []
+
+    def awaited(self) -> list[NodeId]:
+        """Return whom the next step waits for; empty when it waits for nobody."""
+        admitted, live = self._circle.admitted(), self._circle.live()
+        if self.ring.phase == RotationPhase.STEADY:
+            return []
+        everybody = self.ring.phase == RotationPhase.USED and not self._forced
+        if self._forced and _now() - self._stepped_at > FORCE_S:
+            return []
+        awaited = self._circle.seen() if everybody else live
+        return [node for node in admitted if node in awaited and not self._has_ring(node)]
+
+    async def report(self) -> list[KeyHolding]:
+        """Ask everybody who is there what they hold; wait for two seconds at most."""
+        me, admitted, live = self._identity.node_id, self._circle.admitted(), self._circle.live()
+        self._asked = {node for node in admitted if node in live and node != me}
+        asked = frozenset(self._asked)
+        for node in asked:
+            self._send(self.state(wants_reply=True), node)
+        if asked:
+            self._all_told.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_told.wait(), REPORT_S)
+        self._seen[me] = self.state()
+        return [
+            KeyHolding(
+                node,
+                name,
+                node in live,
+                node == me or (node in asked and node not in self._asked),
+                self._seen.get(node),
+            )
+            for node, name in admitted.items()
+        ]
+
+    async def rotate(self, *, force: bool) -> None:
+        """Begin a rotation, or with ``force`` finish one without those who are away.
+
+        Returns when the issuer has begun. Raises AgentError.
+        """
+        answer = await (self._begin(force) if self._identity.is_issuer else self._order(force))
+        if answer.status != exits.YES:
+            raise AgentError(answer.message, answer.hint, answer.status)
+
+    # ---- what others say ------------------------------------------------------------------------
+
+    def on_event(self, event: object) -> None:
+        """Take in an event of the driver: somebody admitted seals with a key that we lack."""
+        if isinstance(event, RegistryAdopted):
+            self._begun.set()  # whoever coordinates looks whether somebody is to be locked out
+        if isinstance(event, UnknownKeyReported):
+            self._hints[event.sender] = event.source
+            self._hints.move_to_end(event.sender)
+            if len(self._hints) > HINTS_MAX:
+                self._hints.popitem(last=False)
+            # Not now: the event comes while the driver performs effects.
+            asyncio.get_running_loop().call_soon(self._help, event.sender)
+
+    def receive_frame(self, data: bytes, peer: NodeId) -> None:
+        """Take in a member's frame (tags 90 to 95)."""
+        try:
+            message = CODEC.decode(data)
+        except Malformed:
+            self.counts["frames_dropped/malformed"] += 1
+            return
+        if peer not in self._circle.admitted():
+            self.counts["frames_dropped/not_admitted"] += 1
+            return
+        match message:
+            case KeyringState():
+                self._on_epoch(message, peer)
+            case KeyringOffer():
+                self._spawn(partial(self._consider, message, peer))
+            case RotateRequest():
+                self._serve(message, peer)
+            case RotateReply(number):
+                waiting = self._answers.get(number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+            case None:
+                self.counts["frames_skipped/unknown"] += 1
+
+    def _on_epoch(self, told: KeyringState, peer: NodeId) -> None:
+        self._seen[peer] = told
+        self._asked.discard(peer)
+        if not self._asked:
+            self._all_told.set()
+        ours = self.state()
+        if told.wants_reply or told.generation > ours.generation:
+            self._send(ours, peer)
+        if told.generation < ours.generation or _differ(told, ours):
+            self._offer(peer)
+        elif peer in self._hints and told.generation == ours.generation:
+            self._circle.greet(self._hints.pop(peer))
+
+    def _help(self, node: NodeId) -> None:
+        if self.ring.generation:
+            self._offer(node)
+        else:
+            self._send(self.state(), node)
+
+    def _offer(self, node: NodeId) -> None:
+        """Offer our ring, but not again and again while an answer is on its way."""
+        if node not in self._circle.admitted():
+            return
+        if self._circle.epoch() < self.ring.epoch:
+            self.counts["keyrings/held_back"] += 1
+            return
+        if self.ring.generation and _now() - self._offered_at.get(node, 0.0) >= OFFER_AGAIN_S:
+            self._offered_at[node] = _now()
+            self.counts["keyrings/offered"] += 1
+            self._send(offer_of(self.ring), node)
+
+    async def _consider(self, offer: KeyringOffer, peer: NodeId) -> None:
+        ring = ring_of(offer)
+        verify = self._identity.verify_keyring
+        async with self._turning:
+            try:
+                if check_offer(ring, self.ring, self._identity.cluster_id, verify):
+                    await self._adopt(ring)
+            except RemoteError as error:
+                self._set_aside = offer, peer
+                self.counts[f"keyrings_refused/{type(error).__name__.lower()}"] += 1
+                told = format_node_id(peer), error
+                self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
+                return
+            except OSError:
+                self.counts["keyrings_refused/not_saved"] += 1
+                log.exception("the new keyring was not saved, and is not used")
+                return
+        self._send(self.state(), peer)
+
+    async def _adopt(self, ring: KeyringFile) -> None:
+        """Put a ring on the disk, use it, and tell a few. Raises OSError."""
+        data = encode_keyring(ring)
+        await asyncio.to_thread(replace_secret, self._identity.keyring_file, data)
+        self._keyring.adopt(ring)
+        self._offered_at.clear()
+        self._stepped_at = _now()
+        self.counts["keyrings/adopted"] += 1
+        log.info("keyring generation %d: %s", ring.generation, ring.phase)
+        if ring.phase != RotationPhase.STEADY:
+            self._begun.set()
+        behind = [node for node in self._circle.live() if not self._has_ring(node)]
+        for node in random.sample(behind, min(RELAYS, len(behind))):
+            self._send(self.state(), node)
+
+    def trust_changed(self) -> None:
+        """Another authority is trusted: have it sign our ring; look again at what was refused."""
+        if self._identity.is_issuer:
+            self._spawn(self._sign_again)
+        if self._set_aside is not None:
+            offer, peer = self._set_aside
+            self._set_aside = None
+            self._spawn(partial(self._consider, offer, peer))
+
+    async def _sign_again(self) -> None:
+        """Have the newest authority sign the ring in use: the one before will count no more."""
+        async with self._turning:
+            try:
+                identity = self._identity
+                fresh = signed_again(self.ring, identity.cluster_id, identity.sign_keyring)
+                if fresh is not None:
+                    await self._adopt(fresh)
+            except (AgentError, OSError):
+                log.exception("the ring was not signed by the new authority; a restart tries again")
+
+    # ---- turning it -----------------------------------------------------------------------------
+
+    async def _coordinate(self) -> None:
+        """Take one step after the other, each when nobody is waited for any more."""
+        while True:
+            if self.ring.phase == RotationPhase.STEADY and not self._must_exclude():
+                self._begun.clear()
+                await self._begun.wait()
+                continue
+            await asyncio.sleep(TICK_S)
+            self._forced = self._forced or self._must_exclude()
+            waiting = self.awaited()
+            for node in self._circle.live().intersection(waiting):
+                self._offer(node)
+            late = (
+                self.ring.phase == RotationPhase.USED and _now() - self._stepped_at < LATE_PACKETS_S
+            )
+            if not waiting and not late:
+                with contextlib.suppress(AgentError):  # said in the log; tried again
+                    await self._step()
+
+    def _must_exclude(self) -> bool:
+        """Tell whether somebody was removed who may know our newest secret."""
+        return self._circle.removed_at() > self.ring.epoch
+
+    async def _step(self) -> None:
+        """Make the next ring and use it. Raises AgentError."""
+        async with self._turning:
+            try:
+                ring = next_ring(
+                    self.ring,
+                    self._identity.cluster_id,
+                    self._identity.sign_keyring,
+                    self._circle.epoch(),
+                )
+                await self._adopt(ring)
+            except OSError as error:
+                log.exception("the next keyring was not saved")
+                raise AgentError(
+                    f"the keyring was not saved: {error.strerror}; the keys are as they were.",
+                    "Free some space, or mend the rights of the identity directory.",
+                    exits.UNHEALTHY,
+                ) from None
+        if self.ring.phase == RotationPhase.STEADY:
+            self._forced = False
+
+    async def _begin(self, force: bool) -> RotateReply:  # noqa: FBT001 - as the message has it
+        try:
+            if self.ring.phase == RotationPhase.STEADY:
+                await self._step()
+        except AgentError as error:
+            return RotateReply(0, error.status, error.message, error.hint)
+        self._forced = self._forced or force
+        self._begun.set()
+        return RotateReply(0, exits.YES)
+
+    async def _order(self, force: bool) -> RotateReply:  # noqa: FBT001
+        """Ask one issuer after the other, each several times: a frame may be lost."""
+        for issuer in self._circle.issuers():
+            number = next(self._numbers)
+            waiting = self._answers[number] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(ORDER_S):
+                    while not waiting.done():
+                        self._send(RotateRequest(number, force), issuer)
+                        await asyncio.wait([waiting], timeout=ORDER_AGAIN_S)
+                    answer: RotateReply = waiting.result()
+                    return answer
+            except TimeoutError:
+                continue
+            finally:
+                del self._answers[number]
+        return RotateReply(
+            0,
+            exits.UNREACHABLE,
+            "no issuer (the node on which `covey init` ran) can be reached; nothing was changed.",
+            "Start it or mend the network, then run the same command again.",
+        )
+
+    def _serve(self, order: RotateRequest, peer: NodeId) -> None:
+        """Carry an order out once, however often it comes, and answer each time."""
+        if not self._identity.is_issuer:
+            return
+        if not self._circle.may_order(peer):
+            self.counts["keyrings/no_right"] += 1
+            self._send(_no_right(order.number), peer)
+            return
+        name = peer, order.number
+        if name not in self._orders:
+            self._orders[name] = asyncio.create_task(self._begin(order.force), name="key-order")
+            if len(self._orders) > ORDERS_REMEMBERED:
+                self._orders.popitem(last=False)
+        self._spawn(partial(self._answer, self._orders[name], order.number, peer))
+
+    async def _answer(self, work: asyncio.Task[RotateReply], number: int, peer: NodeId) -> None:
+        answer = await asyncio.shield(work)
+        self._send(msgspec.structs.replace(answer, number=number), peer)
+
+    # ---- small things ---------------------------------------------------------------------------
+
+    def _has_ring(self, node: NodeId) -> bool:
+        told = self._seen.get(node)
+        mine = node == self._identity.node_id
+        return mine or (told is not None and told.generation >= self.ring.generation)
+
+    def _send(self, message: KeyMessage, to: NodeId) -> None:
+        if to != self._identity.node_id:
+            self._circle.send_frame(CODEC.encode(message), to)
+
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._keep(watched.start("key-work", work))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _no_right(number: int) -> RotateReply:
+    return RotateReply(
+        number,
+        exits.NOT_PERMITTED,
+        "this member may not order a rotation; nothing was changed.",
+        "Order it where the covey was founded, or there: `covey members allow NAME`",
+    )
+
+
+def _differ(told: KeyringState, ours: KeyringState) -> bool:
+    """Tell whether two issuers made two rings of one generation."""
+    return told.generation == ours.generation and told.keys != ours.keys
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

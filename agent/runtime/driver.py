@@ -1,0 +1,437 @@
+"""The driver: one asyncio loop that runs one pure node on real sockets, disks and clocks.
+
+All that happens to a node is an input call (``gossip/core/machine.py``), and every one of them runs
+through ``_turn``: call, perform the effects in order, re-arm the one timer. Nothing here decides
+anything about the protocols.
+
+* **Time** is CLOCK_BOOTTIME, which goes on while the device sleeps.
+* **Sockets before timers.** When the timer fires, what the kernel has already received is read
+  first (``agent/net/udp.py`` says why).
+* **Disk.** Batches to persist are collected while the last ones are being committed, so the
+  slower the disk, the larger the groups. While a disk is full or takes nothing, they wait, and
+  so does all that would reveal them; probes go on being answered, and the node begins nothing that
+  has to be saved. If a commit fails for good, the driver stops: nobody knows what a disk holds
+  after a failed sync, so going on would be lying to the others.
+* **A bug stops it too.** An exception out of the node means that its state is no longer what its
+  authors thought. The process ends, says so, and is started again from what is on disk.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+from agent import exits
+from agent.exits import AgentError
+from agent.loop import watched
+from agent.loop.bounded_queue import BoundedQueue
+from agent.net.authorization import ShownCertificate
+from agent.net.dial_test import DialTest
+from agent.net.known_hosts import KnownHosts
+from agent.net.listener import OnFrame, OnGuest
+from agent.net.streams import Streams
+from agent.net.udp import DRAIN_MAX, UdpEndpoint
+from agent.store.errors import StorageError
+from gossip.core.errors import LocalError, Malformed
+from gossip.core.ids import NodeId
+from gossip.core.machine import Address, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.core.wire import tag_of
+from gossip.events import events, queries
+from gossip.events.events import EventDelivered
+from gossip.events.queries import QueryReceived
+from gossip.kv.messages import CODEC, RegistryOffer
+from gossip.kv.requests import Completed, RegistryAdopted, Request, Result, Watch, WatchEvent
+from gossip.membership.anti_entropy import merge
+from gossip.membership.detection.observers import SubjectsChanged
+from gossip.membership.model.members import MemberChanged
+from gossip.node import REGISTRY_FRAMES, Node
+
+DRAINS_BEFORE_WAKE_MAX = 4
+SAVE_RETRY_S = 1.0
+# Some ten thousand small values: a disk that takes nothing for longer ends the agent.
+UNSAVED_CHANGES_MAX = 20_000
+KNOWN_BEFORE_HINTS = 2
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class ChangeStore(Protocol):
+    """Where changes become durable: ``agent/store/kv_store.py``."""
+
+    async def save(self, changes: Sequence[object]) -> None:
+        """Commit the changes in this order, in one transaction."""
+
+
+class Driver:
+    """Runs one node. Everything it does happens on the event loop that called ``start``."""
+
+    def __init__(
+        self,
+        node: Node,
+        udp: UdpEndpoint,
+        streams: Streams,
+        records: ChangeStore,
+        counts: Counter[str],
+        clock: Callable[[], Instant] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self.node, self.counts, self.now = node, counts, clock
+        self._udp, self._streams, self._records = udp, streams, records
+        self._routes: list[tuple[range, OnFrame]] = []
+        self._listeners: list[Callable[[object], None]] = []
+        self._subscribers: set[BoundedQueue[object]] = set()
+        self._requests: dict[int, asyncio.Future[Result]] = {}
+        self._watches: dict[int, BoundedQueue[WatchEvent]] = {}
+        self._unsaved: list[Persist] = []
+        self._save_wanted = asyncio.Event()
+        self._saver: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for: Instant | None = None
+        self._ended = asyncio.Event()
+        self._failure: AgentError | None = None
+        self._is_running = False
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        on_guest: OnGuest,
+        routes: Iterable[tuple[range, OnFrame]] = (),
+        greeting: Callable[[], bytes] | None = None,
+        hints: Callable[[NodeId], list[Address]] = lambda _node: [],
+        on_strange_authority: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Let the node run.
+
+        ``on_guest`` serves streams without certificate. Frames whose tag lies in one of the
+        ``routes`` go to that handler instead of the node. ``greeting`` is said first on each
+        stream; ``hints`` tells where else a node may be than where the node itself thinks;
+        ``on_strange_authority`` hears of somebody who trusts another authority than we do.
+        """
+        self._routes = list(routes)
+        self._is_running = True
+        self._saver = watched.start("driver-save", self._save)
+        self._streams.start(
+            on_frame=self._receive_frame,
+            on_unreachable=lambda peer: self._input(
+                lambda now: self.node.peer_unreachable(peer, now)
+            ),
+            on_closed=lambda peer: self._input(lambda now: self.node.stream_closed(peer, now)),
+            addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
+            on_guest=on_guest,
+            door=self,
+            path_bytes=lambda node: self.node.path_bytes(node),
+            relays_to=lambda node: self.node.swim.relays_to(node),
+            may_join=lambda one, other: self.node.belong(one, other),
+            is_known=KnownHosts(self.node, self.now).__contains__,
+            greeting=greeting,
+            on_strange_authority=on_strange_authority,
+        )
+        self._udp.start(lambda: self._input(self._deliver))
+        self._input(self.node.wake)
+
+    async def stop(self) -> None:
+        """Stop the node and close its streams. Harmless when called twice."""
+        self._halt(AgentError("the agent is stopping.", status=exits.UNREACHABLE))
+        if self._saver is not None:
+            self._saver.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._saver
+        await self._streams.stop()
+        self._ended.set()
+
+    async def wait(self) -> None:
+        """Return when the driver was stopped. Raises what stopped it, if something went wrong."""
+        await self._ended.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    # ---- what the application does with it ------------------------------------------------------
+
+    def call(self, action: Callable[[Instant], T]) -> T:
+        """Make an input call on the node: ``driver.call(lambda now: node.leave(now))``.
+
+        Raises what the action raises; anything but a LocalError also stops the driver.
+        """
+        if not self._is_running:
+            raise AgentError("the agent is stopping; nothing was done.", status=exits.UNREACHABLE)
+        return self._turn(action)
+
+    def send_frame(self, data: bytes, to: NodeId) -> None:
+        """Send a frame of the agents' own (tags 80 to 111) to a member."""
+        self._streams.send(data, to)
+
+    async def try_stream(self, to: NodeId) -> DialTest | None:
+        """Open a stream to a member on trial, and say how far it got; None without an address."""
+        return await self._streams.try_out(to)
+
+    async def request(self, request: Request) -> Result:
+        """Submit a request and return its result. Cancelling the call cancels the request.
+
+        Raises InvalidRequest or LimitExceeded when it can never succeed.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+        def submit(now: Instant) -> int:
+            number = self.node.submit(request, now)
+            self._requests[number] = future
+            return number
+
+        number = self.call(submit)
+        try:
+            return await future
+        finally:
+            if self._requests.pop(number, None) is not None and self._is_running:
+                self._input(lambda now: self.node.cancel(number, now))
+
+    def watch(self, request: Watch) -> BoundedQueue[WatchEvent]:
+        """Submit a watch and return its events; closing the subscription ends the watch."""
+
+        def submit(now: Instant) -> BoundedQueue[WatchEvent]:
+            number = self.node.submit(request, now)
+            self._watches[number] = BoundedQueue(lambda: self._unwatch(number))
+            return self._watches[number]
+
+        return self.call(submit)
+
+    def subscribe(self) -> BoundedQueue[object]:
+        """Return the events that belong to no request: MemberChanged, RegistryAdopted and so on."""
+        subscription: BoundedQueue[object] = BoundedQueue(
+            lambda: self._subscribers.discard(subscription)
+        )
+        self._subscribers.add(subscription)
+        return subscription
+
+    def listen(self, callback: Callable[[object], None]) -> None:
+        """Call back at once with each event that belongs to no request.
+
+        It must be quick, must not raise, and must not make an input call itself.
+        """
+        self._listeners.append(callback)
+
+    # ---- the door of the streams: ``agent/net/authorization.py``
+    # -----------------------------------------
+
+    def admits(self, shown: ShownCertificate) -> bool:
+        """Tell whether the registry has this node, with this certificate."""
+        entry = self.node.state.registry.node(shown.node)
+        return entry is not None and entry.shows(shown.serial)
+
+    def registry_frame(self) -> bytes:
+        """Return the frame that shows our registry."""
+        return CODEC.encode(RegistryOffer(self.node.state.signed))
+
+    def overheard(self, frame: bytes, shown: ShownCertificate) -> None:
+        """Take in of somebody who was not let in which registry it follows, and nothing else."""
+        with contextlib.suppress(Malformed):
+            if tag_of(frame) in REGISTRY_FRAMES:
+                self._receive_frame(frame, shown.node)
+                return
+        self.counts["frames_dropped/stranger"] += 1
+
+    def knocked(self, shown: ShownCertificate) -> None:
+        """Take note of somebody who was not let in."""
+        self._input(lambda now: self.node.knocked(shown.node, None, now))
+
+    # ---- inputs ---------------------------------------------------------------------------------
+
+    def _turn(self, action: Callable[[Instant], T]) -> T:
+        """Make one input call, perform its effects, re-arm the timer."""
+        try:
+            result = action(self.now())
+            self._perform()
+        except LocalError:
+            self._perform()
+            raise
+        except Exception as error:
+            self._fail(error)
+            raise
+        return result
+
+    def _input(self, action: Callable[[Instant], None]) -> None:
+        """Make an input call for which nobody waits. A failure has stopped the driver already."""
+        if self._is_running:
+            with contextlib.suppress(Exception):
+                self._turn(action)
+
+    def _deliver(self, now: Instant) -> None:
+        for data, source in self._udp.drain():
+            self.node.receive(data, source, now)
+        self._report(now)
+
+    def _report(self, now: Instant) -> None:
+        """Tell which datagrams were refused; behind what arrived, which may prove the contrary."""
+        for address in self._udp.refusals():
+            self.node.port_unreachable(address, now)
+
+    def _wake(self, now: Instant) -> None:
+        """Read what has arrived, and only then let timers accuse anybody."""
+        for _ in range(DRAINS_BEFORE_WAKE_MAX):
+            waiting = self._udp.drain()
+            for data, source in waiting:
+                self.node.receive(data, source, now)
+            if len(waiting) < DRAIN_MAX:
+                break
+        self._report(now)
+        self.node.wake(now)
+
+    def _receive_frame(self, data: bytes, peer: NodeId) -> None:
+        try:
+            tag = tag_of(data)
+        except Malformed:
+            self.counts["frames_dropped/malformed"] += 1
+            return
+        for tags, handler in self._routes:
+            if tag in tags:
+                if self.node.belong(peer):
+                    handler(data, peer)
+                else:
+                    self.counts["frames_dropped/stranger"] += 1
+                return
+        self._input(lambda now: self.node.receive_frame(data, peer, now))
+
+    # ---- effects --------------------------------------------------------------------------------
+
+    def _perform(self) -> None:
+        for effect in self.node.effects():
+            match effect:
+                case SendDatagram(data, to):
+                    self._udp.send(data, to)
+                case SendFrame(data, node):
+                    self._streams.send(data, node)
+                case Persist():
+                    self._unsaved.append(effect)
+                    self._save_wanted.set()
+                case Emit(event):
+                    self._publish(event)
+        self._rearm()
+
+    def _rearm(self) -> None:
+        deadline = self.node.deadline()
+        if deadline == self._armed_for and self._timer is not None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._armed_for = None, deadline
+        if deadline is not None and self._is_running:
+            delay_s = max(0.0, deadline - self.now())
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._input(self._wake)
+
+    def _publish(self, event: object) -> None:
+        match event:
+            case Completed(number, result):
+                future = self._requests.pop(number, None)
+                if future is not None and not future.done():
+                    future.set_result(result)
+            case WatchEvent():
+                watch = self._watches.get(event.request)
+                if watch is not None and not watch.put(event):
+                    self.counts["events_dropped/watch_overrun"] += 1
+            case RegistryAdopted():
+                self._streams.look_again()
+                self._tell(event)
+            case SubjectsChanged(watched):
+                self._streams.pin(watched)
+            case EventDelivered():
+                self.node.on_trial(events.title_of(event.event), lambda: self._tell(event))
+            case QueryReceived():
+                self.node.on_trial(queries.title_of(event.key), lambda: self._tell(event))
+            case MemberChanged(member):
+                words = merge.title_of(member.id, member.boot, member.described)
+                self.node.on_trial(words, lambda: self._tell(event))
+            case _:
+                self._tell(event)
+
+    def _tell(self, event: object) -> None:
+        for callback in self._listeners:
+            callback(event)
+        for subscriber in tuple(self._subscribers):
+            if not subscriber.put(event):
+                self.counts["events_dropped/subscriber_overrun"] += 1
+
+    def _unwatch(self, number: int) -> None:
+        self._watches.pop(number)
+        # A watch may be cut off while its events are being performed: cancel it afterwards.
+        asyncio.get_running_loop().call_soon(self._input, lambda now: self.node.cancel(number, now))
+
+    async def _save(self) -> None:
+        """Commit what is to be persisted, in order, all that waits at once."""
+        while True:
+            await self._save_wanted.wait()
+            self._save_wanted.clear()
+            batch, self._unsaved = self._unsaved, []
+            try:
+                await self._commit([change for each in batch for change in each.changes])
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing more may be said
+                self._fail(error)
+                return
+            self.counts["persists/committed"] += len(batch)
+            self._input(functools.partial(self._confirm, batch))
+
+    async def _commit(self, changes: list[object]) -> None:
+        """Commit; again and again while the disk refuses it for a reason that may pass.
+
+        Raises what does not pass, and what does not pass in time.
+        """
+        while True:
+            try:
+                await self._records.save(changes)
+            except StorageError as error:
+                self.node.hold_back(held=True)
+                waiting = sum(len(each.changes) for each in self._unsaved)
+                if not error.may_pass or waiting > UNSAVED_CHANGES_MAX:
+                    raise
+            else:
+                self.node.hold_back(held=False)
+                return
+            self.counts["persists/refused"] += 1
+            await asyncio.sleep(SAVE_RETRY_S)
+
+    def _confirm(self, batch: list[Persist], now: Instant) -> None:
+        for each in batch:
+            self.node.persisted(each.token, now)
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def _fail(self, error: Exception) -> None:
+        """Stop for good; ``wait`` raises the reason."""
+        if not isinstance(error, AgentError):
+            log.critical("the agent stops because of a bug or a broken disk", exc_info=error)
+            error = AgentError(
+                f"the agent stopped itself: {type(error).__name__}: {error}.",
+                hint="What was acknowledged is on disk. Start it again; if it happens twice, "
+                "report the log.",
+                status=exits.UNHEALTHY,
+            )
+        self._failure = self._failure or error
+        self._halt(error)
+        self._ended.set()
+
+    def _halt(self, reason: AgentError) -> None:
+        """Take no more inputs; let everybody who waits know why."""
+        self._is_running = False
+        self._udp.stop()
+        if self._timer is not None:
+            self._timer.cancel()
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(reason)
+        self._requests.clear()
+        for watch in tuple(self._watches.values()):
+            watch.fail(reason)
+        for subscriber in tuple(self._subscribers):
+            subscriber.fail(reason)
+
+
+def with_hints(known: list[Address], hints: list[Address]) -> list[Address]:
+    """Return where to dial: what is known best first, then hints, then the rest."""
+    return list(dict.fromkeys([*known[:KNOWN_BEFORE_HINTS], *hints, *known]))

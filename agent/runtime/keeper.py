@@ -1,0 +1,90 @@
+"""Keeps on disk what a node hears of while it runs, and must know after a restart.
+
+A newer registry, one that shows a fork, and that the others know a later life of this node. None
+is worth ending the agent for a full disk: what was not saved is learned again.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from agent.loop import watched
+from agent.store.clean_shutdown import CleanShutdownMark
+from agent.store.control import ControlStore
+from gossip.core.errors import RemoteError
+from gossip.core.ids import BOOT_RANDOM_BITS
+from gossip.core.machine import Instant
+from gossip.kv.requests import FORK_REASON, RegistryAdopted, RegistryForked
+from gossip.membership.detection.updates import BootSuperseded
+from gossip.node import Node
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Writes what the driver publishes to ``control.db``."""
+
+    def __init__(
+        self, control: ControlStore, mark: CleanShutdownMark, begin_anew: Callable[[], bool]
+    ) -> None:
+        """``begin_anew`` is called when the next start is sure to be later than all others.
+
+        It tells whether the agent starts again by itself.
+        """
+        self._control, self._mark, self._begin_anew = control, mark, begin_anew
+        self._saves: set[asyncio.Task[None]] = set()
+
+    def record(self, event: object) -> None:
+        """Take in what the driver publishes; what need not be kept is ignored."""
+        match event:
+            case RegistryAdopted(registry=registry):
+                log.info("registry epoch %d, nodes: %d", registry.epoch, len(registry.nodes))
+                self._save(partial(self._control.save_registry, registry.epoch, event.signed))
+            case RegistryForked(rival=rival):
+                log.error("%s (another registry, of epoch %d, is signed)", FORK_REASON, rival.epoch)
+                self._save(partial(self._control.save_rival, event.signed))
+            case BootSuperseded(boot=boot):
+                self._save(partial(self._outlive, boot))
+
+    def remind(self, node: Node, now: Instant) -> None:
+        """Show a node what it saw of a fork before it started anew; what has ended since is none.
+
+        It would answer, else, what no other answers, until somebody of the other half is heard.
+        """
+        if (rival := self._control.rival()) is not None:
+            with suppress(RemoteError):  # signed by an authority that was given up since
+                node.adopt_registry(rival, now)
+
+    async def finish(self) -> None:
+        """Return when all is on disk."""
+        await asyncio.gather(*self._saves, return_exceptions=True)
+
+    async def _outlive(self, boot: int) -> None:
+        """Others know a later life of this node: the next one is to be later still, and now.
+
+        Nobody listens to this life any more. That is so at each second boot of a device whose data
+        is set back at each boot (an overlay root, a snapshot).
+        """
+        log.error(
+            "the others know a later start of this node than this one: its identity was "
+            "copied to another device, or its data was set back to a backup or a snapshot."
+        )
+        await self._control.raise_starts(boot >> BOOT_RANDOM_BITS)
+        # What the others know of a later life was on this disk once, or is on a copy of it.
+        await asyncio.to_thread(self._mark.doubt)
+        if self._begin_anew():
+            log.warning("starting anew, as a later life of this node")
+        else:
+            log.error(
+                "it has happened before, so two devices have this identity. Until this agent is "
+                "started again nobody listens to it; move the data of one of them away, and join "
+                "it anew."
+            )
+
+    def _save(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        save = watched.start("control-save", work)
+        self._saves.add(save)
+        save.add_done_callback(self._saves.discard)

@@ -1,0 +1,71 @@
+"""A mark on the disk while an agent runs, by which the next start knows how the last one ended.
+
+A process that is killed loses nothing: what it wrote is with the kernel. A power cut takes the last
+second of what is synced later (``database.py``), and other owners may have gone on with what this
+node had acknowledged. So the mark names the run of the kernel that it was made under. Where it is
+found under another one, or where it was *doubted* because the others know more of this node than
+it does itself, because a file is gone, or because the disk failed to sync it, its copies are to be
+compared with theirs before they are believed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.files.private_files import replace_private, sync_directory
+from agent.store.commit_note import running_kernel
+from agent.store.errors import translate
+
+DOUBTED = b"doubted"
+
+
+class CleanShutdownMark:
+    """The mark in one data directory. All of it takes a moment of the disk's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_doubted = False
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the last run may have lost what it had acknowledged; ask before ``begin``.
+
+        Raises StorageError when there is no file descriptor to look with.
+        """
+        try:
+            found = self._path.read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            return found != running_kernel()
+        except OSError as error:
+            raise translate(error, self._path) from error
+
+    def begin(self) -> None:
+        """Note that an agent runs. Raises StorageError."""
+        self._replace(running_kernel)
+
+    def doubt(self) -> None:
+        """Have the next start compare what is here, however this run ends. Raises StorageError.
+
+        Where the disk does not even take that, the end of this run notes nothing, at least.
+        """
+        self._is_doubted = True
+        self._replace(lambda: DOUBTED)
+
+    def end(self) -> None:
+        """Note that all is on the disk, unless it is in doubt. Raises StorageError."""
+        if self._is_doubted or self.is_bad:
+            return
+        try:
+            self._path.unlink(missing_ok=True)
+            sync_directory(self._path.parent)
+        except OSError as error:
+            raise translate(error, self._path) from error
+
+    def _replace(self, content: Callable[[], bytes]) -> None:
+        try:
+            replace_private(self._path, content())
+        except OSError as error:
+            raise translate(error, self._path) from error

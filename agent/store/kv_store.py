@@ -1,0 +1,265 @@
+"""The state plane's part of ``data.db``: records, coverage clocks, holdings.
+
+This is ``gossip/kv/storage.py`` on SQLite. The machine reads on the event loop, one row or
+one page at a time; its changes come as batches from the driver and are applied in the writer
+thread, each batch within one transaction.
+
+A record is one row, its versions and context packed together: they are always read together, and
+a key has one version except after concurrent writes. The hash of its live dots stands beside it
+as a number, so that the digest of a partition is computed without unpacking a single value.
+SQLite's integers are signed: numbers of 64 bits are stored as what they are in two's complement.
+
+A record that the disk lost, or changed, while the clock still covers it would be taken for a
+deleted one, and deleted everywhere. So the whole file is looked through when it is opened, and
+each row again when it is read. Records and clocks have an index beside them: a row that is
+missing in one of the two is found as well. From a file in which anything is wrong, the sound
+records are carried over, no clock, and every partition is marked as damaged, as
+``gossip/kv/storage.py`` asks for: the other owners then give what is missing. While the agent
+runs, damage ends it: what the machine holds in memory would not fit a file without it, and the
+next start mends it.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from agent.store.checksums import Table, add_checksums
+from agent.store.clean_shutdown import CleanShutdownMark
+from agent.store.commit_note import CommitNote
+from agent.store.database import Database
+from agent.store.errors import StorageError, damaged
+from agent.store.migrations import Migrations
+from agent.store.vacuum import give_back
+from gossip.kv.dots import Coverage, Interval
+from gossip.kv.limits import KEY_BYTES_MAX, PARTITIONS
+from gossip.kv.records import Record, record_mark
+from gossip.kv.storage import DAMAGED, ClockChange, DropPartition, HoldingChange, RecordChange
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as Schema
+
+RECORDS = Table("records", ("partition", "key", "mark", "record", "checksum"))
+CLOCKS = Table("clocks", ("partition", "actor", "intervals", "checksum"))
+HOLDINGS = Table("holdings", ("partition", "since", "checksum"), rowid="partition")
+
+
+def mark_damaged(connection: sqlite3.Connection, path: Path, note: CommitNote | None) -> list[str]:
+    """Let the state plane know that records may be missing; see the module's text."""
+    del path, note
+    connection.execute("DELETE FROM clocks")
+    connection.execute("DELETE FROM holdings")
+    rows = (HOLDINGS.sealed(partition, DAMAGED) for partition in range(PARTITIONS))
+    connection.executemany("INSERT INTO holdings VALUES (?, ?, ?)", rows)
+    return ["what lay in the damaged places; the other owners of these keys are asked for it"]
+
+
+RECORDS_MIGRATIONS = Migrations(
+    "records", (RECORDS, CLOCKS, HOLDINGS), mend=mark_damaged, is_rewritten=True
+)
+
+log = logging.getLogger(__name__)
+
+BITS = 64
+BEYOND = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
+"""Sorts behind everything that can follow a prefix within the length of a key."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(Record).decode
+_decode_intervals = msgspec.msgpack.Decoder(tuple[Interval, ...]).decode
+
+
+@RECORDS_MIGRATIONS
+def records_clocks_holdings(db: "Schema") -> None:
+    """Create the tables; each is its own index."""
+    db.execute(
+        "CREATE TABLE records (partition INTEGER NOT NULL, key TEXT NOT NULL,"
+        " mark INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (partition, key)) WITHOUT ROWID"
+    )
+    # A digest reads marks alone; beside values of 256 KiB it would read them as well.
+    db.execute("CREATE INDEX marks ON records (partition, mark)")
+    db.execute(
+        "CREATE TABLE clocks (partition INTEGER NOT NULL, actor INTEGER NOT NULL,"
+        " intervals BLOB NOT NULL, PRIMARY KEY (partition, actor)) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE holdings (partition INTEGER PRIMARY KEY, since INTEGER NOT NULL)")
+
+
+@RECORDS_MIGRATIONS
+def checksums(db: "Schema") -> None:
+    """Add the checksums, and an index by which a missing clock is noticed."""
+    for table in (RECORDS, CLOCKS, HOLDINGS):
+        db.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
+        add_checksums(db.conn, table)
+    db.execute("CREATE INDEX clock_checksums ON clocks (partition, checksum)")
+
+
+def _signed(number: int) -> int:
+    return number - (1 << BITS) if number >> (BITS - 1) else number
+
+
+def _unsigned(number: int) -> int:
+    return number % (1 << BITS)
+
+
+class RecordStore:
+    """Storage of the state plane in a database that has ``RECORDS_MIGRATIONS``."""
+
+    def __init__(self, db: Database) -> None:
+        self.database = db
+
+    @classmethod
+    async def open(cls, path: Path) -> "RecordStore":
+        """Open or create the database file. Raises StorageError."""
+        return cls(await Database.open(path, RECORDS_MIGRATIONS, synchronous="NORMAL"))
+
+    async def close(self) -> None:
+        """Commit what is queued, and close the file."""
+        await self.database.close()
+
+    async def believe(self, mark: CleanShutdownMark) -> None:
+        """Begin a run; after one that ended badly, have all copies compared before they are read.
+
+        Such a disk may be of an earlier moment: records and clocks fit each other, so both stay.
+        From then on a sync that fails leaves doubt at once. Raises StorageError.
+        """
+        if await asyncio.to_thread(lambda: mark.is_bad):
+            log.warning(
+                "the power was lost, this disk is of an earlier moment, or %s was gone: shared "
+                "keys are compared with their other owners before reads are answered from here",
+                self.database.path.name,
+            )
+            await self.database.write(_doubt)
+            await self.database.sync()
+        await asyncio.to_thread(mark.begin)
+        self.database.on_unsynced = partial(_doubt_from_now_on, mark)
+
+    async def finish(self, mark: CleanShutdownMark) -> None:
+        """Close the file and end the run that ``believe`` began. Raises StorageError.
+
+        The mark stays where the file cannot be closed in order, in doubt unless room alone lacks.
+        """
+        try:
+            await self.close()
+        except StorageError as error:
+            if not error.is_full:
+                await asyncio.to_thread(_doubt_from_now_on, mark)
+            raise
+        await asyncio.to_thread(mark.end)
+
+    async def save(self, changes: Sequence[object]) -> None:
+        """Commit the changes in this order, in one transaction. Raises StorageError."""
+        await self.database.write(lambda connection: apply(connection, changes))
+
+    def load(self, partition: int, key: str) -> Record | None:
+        """Return a key's record."""
+        found = self._sound(RECORDS, "partition = ? AND key = ?", partition, key)
+        return _decode_record(found[0][3]) if found else None
+
+    def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
+        """Return up to ``limit`` records with this prefix after this key, in key order."""
+        # SQLite compares UTF-8 bytes, which sort like code points, which is how Python sorts.
+        where = "partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
+        end = prefix + BEYOND
+        found = self._sound(RECORDS, where, partition, after, prefix, end, limit)
+        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
+
+    def digest(self, partition: int) -> int:
+        """Return the exclusive or of ``record_mark`` over all records of a partition."""
+        digest = 0
+        for (mark,) in self._rows("SELECT mark FROM records WHERE partition = ?", partition):
+            digest ^= mark
+        return _unsigned(digest)
+
+    def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
+        """Return the records that have a context but no live version."""
+        found = self._sound(RECORDS, "partition = ? AND mark = 0", partition)
+        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
+
+    def clock(self, partition: int) -> Coverage:
+        """Return the coverage clock of a partition."""
+        found = self._sound(CLOCKS, "partition = ?", partition)
+        clock = ((_unsigned(row[1]), _decode_intervals(row[2])) for row in found)
+        return tuple(sorted(clock))
+
+    def holdings(self) -> dict[int, int]:
+        """Return for each complete partition the epoch of its owners; DAMAGED for damaged ones."""
+        return {partition: since for partition, since, _ in self._sound(HOLDINGS, "true")}
+
+    def partitions(self) -> set[int]:
+        """Return the partitions that have records."""
+        return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
+
+    def _sound(self, table: Table, where: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
+        """Return rows with all columns. Raises StorageError if one is not as it was written."""
+        query = f"SELECT {table.names} FROM {table.name} WHERE {where}"  # noqa: S608 - our names
+        found = self._rows(query, *parameters)
+        if not all(map(table.verifies, found)):
+            raise damaged(self.database.path, f"a row of {table.name} is not as it was written")
+        return found
+
+    def _rows(self, query: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
+        return self.database.read(
+            lambda connection: connection.execute(query, parameters).fetchall()
+        )
+
+
+async def doubt_if_gone(path: Path, mark: CleanShutdownMark, starts: int) -> None:
+    """Doubt what will be there, before a file is made anew that this device had: ``starts`` says.
+
+    Whoever removes a database and its log takes with them what this node has acknowledged; the
+    empty copy must not be taken for one that never had anything. Raises StorageError.
+    """
+    if starts > 1 and not await asyncio.to_thread(path.exists):
+        await asyncio.to_thread(mark.doubt)
+
+
+def _doubt_from_now_on(mark: CleanShutdownMark) -> None:
+    """Leave doubt as far as the disk takes it: what went wrong with the records is told of."""
+    with suppress(StorageError):
+        mark.doubt()
+
+
+def _doubt(connection: sqlite3.Connection) -> None:
+    """Doubt every partition: one that was joined lately has no row yet, and took writes as well."""
+    rows = [HOLDINGS.sealed(partition, DAMAGED) for partition in range(PARTITIONS)]
+    connection.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", rows)
+
+
+def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
+    """Apply changes, in order, inside the transaction that is open."""
+    for change in changes:
+        match change:
+            case RecordChange():
+                _apply_record(connection, change)
+            case ClockChange(partition, actor, intervals):
+                row = CLOCKS.sealed(partition, _signed(actor), _encode(intervals))
+                connection.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)", row)
+            case HoldingChange(partition, None):
+                connection.execute("DELETE FROM holdings WHERE partition = ?", (partition,))
+            case HoldingChange(partition, since):
+                row = HOLDINGS.sealed(partition, since)
+                connection.execute("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", row)
+            case DropPartition(partition):
+                for table in ("records", "clocks", "holdings"):
+                    query = f"DELETE FROM {table} WHERE partition = ?"  # noqa: S608 - our names
+                    connection.execute(query, (partition,))
+                give_back(connection)
+            case _:
+                raise AssertionError(f"not a change of the state plane: {change!r}")
+
+
+def _apply_record(connection: sqlite3.Connection, change: RecordChange) -> None:
+    name = (change.partition, change.key)
+    if change.record is None:
+        connection.execute("DELETE FROM records WHERE partition = ? AND key = ?", name)
+        return
+    mark = _signed(record_mark(change.key, change.record.dots()))
+    row = RECORDS.sealed(*name, mark, _encode(change.record))
+    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)

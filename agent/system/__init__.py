@@ -1,0 +1,1 @@
+"""What the machine under the agent tells: its clock, its descriptors, its init."""

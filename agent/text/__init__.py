@@ -1,0 +1,1 @@
+"""Texts for people and from strangers: escaped, redacted, suggested, with units."""

@@ -1,0 +1,1 @@
+"""The ground of every protocol: ids, clock, wire, envelope, errors, tuning."""

@@ -1,0 +1,107 @@
+"""The contract between a protocol machine and whatever drives it.
+
+A machine never reads a clock, opens a socket, writes a file or draws a number that was not
+handed to it. Inputs and the time go in; ordered effects come out::
+
+    receive(data, source, now)   a datagram arrived
+    wake(now)                    a deadline passed (harmless when called early)
+    deadline()                   when wake() wants to be called next
+    effects()                    what to do now, in order; drains the queue
+
+Of a machine that is a whole node, the driver also tells what became of what it sent, as hints::
+
+    peer_unreachable(peer, now)       frames to it could not be sent, or were lost
+    stream_closed(peer, now)          an open stream to it ended, and not by us
+    port_unreachable(address, now)    its host refused a datagram that we sent to this address
+
+After *any* input call, the driver performs all ``effects()`` in order and then re-arms its one
+timer at ``deadline()``. The same inputs give the same effects, byte for byte: so the simulator
+in ``gossip/sim`` runs the very code that ``agent/runtime/driver.py`` runs on real sockets.
+
+Disk. A machine that must not speak before something is durable emits ``Persist`` and stays
+silent; the driver writes the changes, many batches in one transaction, and calls
+``persisted(token, now)``; only then does the machine emit the sends that reveal them. A slow
+disk thus delays the writes that wait for it, and never a probe's answer. (The rule is that of
+etcd/raft's ``Ready``; the tokens are its asynchronous storage writes.)
+
+The reading order of this package is in its ``__init__``.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from gossip.core.ids import NodeId
+
+Instant = float
+"""Seconds on a clock that never goes back and goes on during suspend (CLOCK_BOOTTIME)."""
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """Where datagrams and streams reach an agent: UDP and TCP share the port number.
+
+    ``host`` is a literal IPv4 or IPv6 address, never a name; a link-local IPv6 address carries
+    its zone (``fe80::1%eth0``) and is for local use only, it is never gossiped.
+    """
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class SendDatagram(msgspec.Struct, frozen=True, gc=False):
+    """Send these sealed bytes once, to this address. May be lost; nobody is told."""
+
+    data: bytes
+    to: Address
+
+
+class SendFrame(msgspec.Struct, frozen=True, gc=False):
+    """Send this frame over an authenticated stream to this node, dialling if need be.
+
+    Frames to one node arrive in order or not at all. When the stream cannot be opened or
+    breaks with frames unsent, the driver says so through ``peer_unreachable``; frames that
+    were written may or may not have arrived.
+    """
+
+    data: bytes
+    to: NodeId
+
+
+class Persist(msgspec.Struct, frozen=True):
+    """Write these changes in one transaction, then call ``persisted(token, now)``.
+
+    ``changes`` are structs of the plane that emitted them (see ``gossip/kv/storage.py``).
+    Batches are committed in the order of their emission.
+    """
+
+    token: int
+    changes: tuple[object, ...]
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """Tell the application: a member changed, a request completed, a record changed."""
+
+    event: object
+
+
+Effect = SendDatagram | SendFrame | Persist | Emit
+
+
+class Machine(Protocol):
+    """What a driver needs; see the module's text for the order of calls."""
+
+    def receive(self, data: bytes, source: Address, now: Instant) -> None:
+        """Take in one datagram. Never raises for bad bytes: it counts them."""
+
+    def wake(self, now: Instant) -> None:
+        """Let due timers act."""
+
+    def deadline(self) -> Instant | None:
+        """Return when ``wake`` is next due; None while nothing is waiting."""
+
+    def effects(self) -> Iterator[Effect]:
+        """Drain what is to be done, in order."""

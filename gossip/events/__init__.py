@@ -1,0 +1,1 @@
+"""User events and queries: a layer on membership, as Serf is on memberlist."""

@@ -1,0 +1,340 @@
+"""Getting a write to an owner that coordinates it, and to no second one.
+
+A write that two owners coordinated would be two writes. So each step asks: *can it have been
+carried out?* Before it was sent, certainly not, and the next owner may be tried; after it was
+sent, nobody can tell, and if no answer comes the outcome is indeterminate. To make the second
+case rare, a peer that has not been heard in the last second is first asked for a sign of life.
+
+The transitions, by stage and event::
+
+    stage      answered   refused    unreachable      time is over
+    knocking   send it    next       next owner       next owner; at last rejected
+    sent       done       next       indeterminate    indeterminate
+"""
+
+from collections.abc import Callable, Iterable
+
+from gossip.core.errors import InvalidRequest
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.dots import Dot
+from gossip.kv.limits import (
+    COORDINATOR_SHARE,
+    HEARD_FRESH_S,
+    READY_TIMEOUT_S,
+    REFUSALS_MAX,
+    REQUESTS_MAX,
+)
+from gossip.kv.messages import (
+    ABSENT,
+    BUSY,
+    FORKED,
+    FULL,
+    INVALID,
+    NOT_OWNER,
+    TOO_LARGE,
+    Forward,
+    Forwarded,
+    Ready,
+    ReadyReply,
+)
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.replica import Replica
+from gossip.kv.requests import (
+    ALL_GONE,
+    DISKS_FULL,
+    FORK_REASON,
+    SILENT,
+    TOO_FEW,
+    PutResult,
+    Rejected,
+    quorum,
+)
+from gossip.kv.timers import TimerQueue
+from gossip.kv.writes import Finish, Writes
+
+Order = Callable[[Iterable[NodeId]], list[NodeId]]
+IsGone = Callable[[NodeId], bool]
+"""Whether a node is believed to be dead, or has left. It ends no wait but one that is in vain."""
+
+REASONS = {
+    INVALID: "the owner of this key found the request invalid",
+    TOO_LARGE: "the versions under this key would become too large; get it, and put with the "
+    "context of that get",
+    BUSY: "the owner of this key has too many requests; try again later",
+    FORKED: FORK_REASON,
+}
+UNREACHABLE = {ABSENT: TOO_FEW, FULL: DISKS_FULL}
+"""Why nobody did it, though somebody answered."""
+
+
+class ForwardedWrite:
+    """A write on its way to a coordinator."""
+
+    def __init__(
+        self,
+        key: str,
+        value: bytes | None,
+        w: int | None,
+        replaced: tuple[Dot, ...] | None,
+        until: Instant,
+        finish: Finish,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.w = w
+        self.replaced = replaced
+        self.until = until
+        self.finish = finish
+        self.tried: set[NodeId] = set()
+        self.current: NodeId | None = None
+        self.sent = False
+        self.refusals = 0
+        self.needed = 0
+        self.reason = SILENT
+
+
+class WriteForwarder:
+    """Writes that were asked of this node, until a coordinator has answered for them."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        registry_sync: RegistrySync,
+        writes: Writes,
+        outbound: OutboundFrames,
+        order: Order,
+        is_gone: IsGone,
+    ) -> None:
+        self.heard: dict[NodeId, Instant] = {}
+        self._replica = replica
+        self._registry_sync = registry_sync
+        self._writes = writes
+        self._outbound = outbound
+        self._order, self._is_gone = order, is_gone
+        self._errands: dict[int, ForwardedWrite] = {}
+        self._timers: TimerQueue[int] = TimerQueue()
+
+    def __len__(self) -> int:
+        return len(self._errands)
+
+    def begin(
+        self,
+        key: str,
+        value: bytes | None,
+        w: int | None,
+        replaced: tuple[Dot, ...] | None,
+        timeout_s: float,
+        finish: Finish,
+        now: Instant,
+    ) -> None:
+        """Bring a put, or a delete if ``value`` is None, to an owner. Raises InvalidRequest."""
+        owners = self._registry_sync.registry.ownership_of(key).readers
+        errand = ForwardedWrite(key, value, w, replaced, now + timeout_s, finish)
+        errand.needed = quorum(w, len(owners), "w")
+        self._try_next(errand, now)
+
+    def check(self, key: str, w: int | None) -> None:
+        """Raise InvalidRequest if no owners of this key could satisfy ``w``."""
+        quorum(w, len(self._registry_sync.registry.ownership_of(key).readers), "w")
+
+    def _candidates(self, errand: ForwardedWrite) -> list[NodeId]:
+        """Return the owners to try: ourselves first if we are complete, then by reachability."""
+        registry, me = self._registry_sync.registry, self._outbound.me
+        partition = registry.partition_of(errand.key)
+        readers = registry.table[partition].readers
+        others = [node for node in readers if node != me and node in self._registry_sync.members]
+        owners = self._order(others)
+        if me in readers and not self._replica.is_held_back:
+            owners.insert(0 if self._replica.is_complete(partition, registry) else len(owners), me)
+        return [node for node in owners if node not in errand.tried]
+
+    def _try_next(self, errand: ForwardedWrite, now: Instant) -> None:
+        """Go to the next owner. Only called while nobody can have carried the write out."""
+        candidates = self._candidates(errand)
+        if not candidates and self._is_in_vain(errand):
+            self._give_up(errand, now)
+            return
+        if not candidates:
+            # Every owner was tried once; begin again, a little later, until time is over.
+            errand.tried.clear()
+            errand.current = None
+            self._enter(errand, now, READY_TIMEOUT_S)
+            return
+        errand.current = candidates[0]
+        errand.tried.add(errand.current)
+        if errand.current == self._outbound.me:
+            self._coordinate(errand, now)
+        elif now - self.heard.get(errand.current, -HEARD_FRESH_S) < HEARD_FRESH_S:
+            self._send(errand, now)
+        else:
+            number = self._enter(errand, now, READY_TIMEOUT_S)
+            self._outbound.send(Ready(number), errand.current)
+
+    def _is_in_vain(self, errand: ForwardedWrite) -> bool:
+        """Tell whether there is nobody who could do it, so that there is nothing to wait for."""
+        assert not errand.sent, "what was sent may have been carried out"
+        readers = self._registry_sync.registry.ownership_of(errand.key).readers
+        others = [n for n in readers if n != self._outbound.me and n in self._registry_sync.members]
+        if not all(map(self._is_gone, others)):
+            return False
+        errand.reason = DISKS_FULL if self._replica.is_held_back else ALL_GONE
+        return True
+
+    def _coordinate(self, errand: ForwardedWrite, now: Instant) -> None:
+        """Do it ourselves."""
+        self._writes.begin(
+            errand.key,
+            errand.value,
+            errand.w,
+            errand.replaced,
+            max(0.0, errand.until - now),
+            errand.finish,
+            now,
+        )
+
+    def _enter(self, errand: ForwardedWrite, now: Instant, wait_s: float) -> int:
+        number = self._outbound.number()
+        self._errands[number] = errand
+        self._timers.set(number, min(now + wait_s, errand.until))
+        return number
+
+    def _send(self, errand: ForwardedWrite, now: Instant) -> None:
+        """Send the write itself. From here on, it may have been carried out."""
+        assert errand.current is not None, "a write is sent to somebody"
+        errand.sent = True
+        left_s = max(0.0, errand.until - now)
+        number = self._enter(errand, now, left_s)
+        epoch = self._registry_sync.registry.epoch
+        question = Forward(
+            number,
+            epoch,
+            errand.key,
+            errand.value,
+            errand.w,
+            errand.replaced,
+            left_s * COORDINATOR_SHARE,
+        )
+        self._outbound.send(question, errand.current)
+        self._outbound.counts["requests/forwarded"] += 1
+
+    def _accept(self, number: int, peer: NodeId) -> ForwardedWrite | None:
+        errand = self._errands.get(number)
+        if errand is None or errand.current != peer:
+            return None
+        del self._errands[number]
+        self._timers.cancel(number)
+        return errand
+
+    def ready(self, message: ReadyReply, peer: NodeId, now: Instant) -> None:
+        """The owner is there: send the write."""
+        errand = self._accept(message.number, peer)
+        if errand is not None:
+            self._send(errand, now)
+
+    def forwarded(self, message: Forwarded, peer: NodeId, now: Instant) -> None:
+        """The coordinator has answered."""
+        errand = self._accept(message.number, peer)
+        if errand is None:
+            self._outbound.counts["frames_dropped/unexpected_answer"] += 1
+            return
+        outcome = "ok" if message.ok else "indeterminate"
+        result = PutResult(outcome, message.acks, message.needed, message.context, message.versions)
+        errand.finish(result, now)
+
+    def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
+        """The owner has certainly not done it. False if this was no errand of ours."""
+        errand = self._accept(number, peer)
+        if errand is None:
+            return False
+        errand.sent = False
+        errand.refusals += 1
+        errand.reason = UNREACHABLE.get(reason, errand.reason)
+        if reason in REASONS:
+            errand.finish(Rejected(REASONS[reason]), now)
+        elif reason == ABSENT or errand.refusals > REFUSALS_MAX:
+            self._give_up(errand, now)
+        else:
+            self._again(errand, now)
+        return True
+
+    def _again(self, errand: ForwardedWrite, now: Instant) -> None:
+        try:
+            self._try_next(errand, now)
+        except InvalidRequest as error:
+            # The owners have become fewer than the w that was asked for.
+            errand.finish(Rejected(str(error)), now)
+
+    def _give_up(self, errand: ForwardedWrite, now: Instant) -> None:
+        """End what is still open."""
+        if errand.sent:
+            result = PutResult("indeterminate", 0, errand.needed, b"")
+            self._outbound.counts["writes/indeterminate"] += 1
+            errand.finish(result, now)
+            return
+        errand.finish(Rejected(errand.reason, unreachable=True), now)
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """Frames to a peer may be lost: go on elsewhere, or admit that we cannot tell."""
+        self.heard.pop(peer, None)
+        for number in [n for n, errand in self._errands.items() if errand.current == peer]:
+            errand = self._accept(number, peer)
+            if errand is None:
+                continue
+            if errand.sent:
+                self._give_up(errand, now)
+            else:
+                self._again(errand, now)
+
+    def wake(self, now: Instant) -> None:
+        """Try the next owner where there was no sign of life, while there is time."""
+        for number in self._timers.pop_due(now):
+            errand = self._errands.pop(number)
+            if errand.sent or now >= errand.until:
+                self._give_up(errand, now)
+            else:
+                self._again(errand, now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next errand needs attention."""
+        return self._timers.deadline()
+
+    # The other side
+
+    def forward(self, message: Forward, peer: NodeId, now: Instant) -> None:
+        """Coordinate a write for a peer."""
+        registry = self._registry_sync.registry
+        partition = registry.partition_of(message.key)
+        if not self._registry_sync.agrees(message, partition, peer, now):
+            return
+        if self._outbound.me not in registry.table[partition].readers:
+            self._registry_sync.refuse(message, peer, NOT_OWNER)
+            return
+        if len(self._writes) >= REQUESTS_MAX:
+            self._registry_sync.refuse(message, peer, BUSY)
+            return
+
+        def finish(result: PutResult | Rejected, _now: Instant) -> None:
+            if isinstance(result, Rejected):
+                reason = ABSENT if result.unreachable else TOO_LARGE
+                self._registry_sync.refuse(message, peer, reason)
+                return
+            ok = result.outcome == "ok"
+            answer = Forwarded(
+                message.number, ok, result.acks, result.needed, result.context, result.versions
+            )
+            self._outbound.send(answer, peer)
+
+        try:
+            self._writes.begin(
+                message.key,
+                message.value,
+                message.w,
+                message.context,
+                message.timeout_s,
+                finish,
+                now,
+            )
+        except InvalidRequest:
+            self._registry_sync.refuse(message, peer, INVALID)

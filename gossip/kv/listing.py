@@ -1,0 +1,239 @@
+"""Listing keys across all partitions.
+
+Each node that is needed is asked once, for all the partitions that it shall answer for. A node
+answers as far as fits a frame, and says how far that is; the page ends at the smallest such
+horizon. Where R owners of a key disagree, that key is read as a key of its own, with repair
+(``reads.py``). A partition for which fewer than R owners answer makes the page "partial".
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.dots import Dot
+from gossip.kv.limits import HEDGE_S, RETRY_S
+from gossip.kv.messages import Scan, Scanned
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.reads import Reads
+from gossip.kv.records import Version
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, quorum, values_of
+from gossip.kv.timers import TimerQueue
+
+Order = Callable[[Iterable[NodeId]], list[NodeId]]
+Finish = Callable[[ListResult, Instant], None]
+
+OVER, MORE = "over", "more"
+
+
+class Listing:
+    """A list request that is under way."""
+
+    def __init__(self, request: List, needed: dict[int, int], finish: Finish) -> None:
+        self.request = request
+        self.needed = needed
+        self.finish = finish
+        self.asked: dict[int, set[NodeId]] = defaultdict(set)
+        self.answered: dict[int, set[NodeId]] = defaultdict(set)
+        self.entries: dict[str, dict[NodeId, tuple[Version, ...]]] = defaultdict(dict)
+        self.horizons: list[str] = []
+        self.values: dict[str, tuple[Value, ...]] = {}
+        self.reading: dict[str, int] = {}
+        self.gathered = False
+        self.partial = False
+
+    def open_partitions(self) -> list[int]:
+        """Return the partitions that have too few answers yet."""
+        return [p for p, needed in self.needed.items() if len(self.answered[p]) < needed]
+
+
+class Listings:
+    """All list requests of this node."""
+
+    def __init__(
+        self, reads: Reads, registry_sync: RegistrySync, outbound: OutboundFrames, order: Order
+    ) -> None:
+        self._reads = reads
+        self._registry_sync = registry_sync
+        self._outbound = outbound
+        self._order = order
+        self._listings: dict[int, Listing] = {}
+        self._questions: dict[int, tuple[int, NodeId]] = {}
+        self._timers: TimerQueue[tuple[int, str]] = TimerQueue()
+
+    def __len__(self) -> int:
+        return len(self._listings)
+
+    def begin(self, request: List, finish: Finish, now: Instant) -> int:
+        """Begin to list; return the number by which to cancel. Raises InvalidRequest."""
+        needed = {
+            p: quorum(request.r, len(ownership.readers), "r")
+            for p, ownership in enumerate(self._registry_sync.registry.table)
+        }
+        name = self._outbound.number()
+        listing = self._listings[name] = Listing(request, needed, finish)
+        self._timers.set((name, OVER), now + request.timeout_s)
+        self._ask(name, listing, now)
+        return name
+
+    def cancel(self, name: int) -> None:
+        """Forget a list request; harmless if it is over."""
+        listing = self._listings.pop(name, None)
+        if listing is None:
+            return
+        for read in listing.reading.values():
+            self._reads.cancel(read)
+        self._questions = {q: of for q, of in self._questions.items() if of[0] != name}
+        self._timers.cancel((name, OVER))
+        self._timers.cancel((name, MORE))
+
+    def _ask(self, name: int, listing: Listing, now: Instant) -> None:
+        """Ask as many owners as are still missing, of each partition that has too few."""
+        registry, request = self._registry_sync.registry, listing.request
+        rank = {node: at for at, node in enumerate(self._ranked())}
+        questions: dict[NodeId, list[int]] = defaultdict(list)
+        for partition in listing.open_partitions():
+            fresh = [
+                node
+                for node in registry.table[partition].readers
+                if node in rank and node not in listing.asked[partition]
+            ]
+            missing = listing.needed[partition] - len(listing.answered[partition])
+            for node in sorted(fresh, key=lambda n: rank[n])[:missing]:
+                listing.asked[partition].add(node)
+                questions[node].append(partition)
+        for node, partitions in questions.items():
+            number = self._outbound.number()
+            self._questions[number] = (name, node)
+            scan = Scan(
+                number,
+                registry.epoch,
+                tuple(partitions),
+                request.prefix,
+                request.after,
+                request.limit,
+            )
+            self._outbound.send(scan, node)
+        self._timers.set((name, MORE), now + (HEDGE_S if questions else RETRY_S))
+        if not questions:
+            # All were asked. Those that did not answer are asked again after a pause.
+            for partition in listing.open_partitions():
+                listing.asked[partition] = set(listing.answered[partition])
+
+    def _ranked(self) -> list[NodeId]:
+        """Return all nodes, ourselves first."""
+        me = self._outbound.me
+        return [me, *self._order(node for node in self._registry_sync.registry.ids() if node != me)]
+
+    def scanned(self, message: Scanned, peer: NodeId, now: Instant) -> None:
+        """A node has answered for some partitions."""
+        name, asked = self._questions.pop(message.number, (0, 0))
+        listing = self._listings.get(name)
+        if listing is None or asked != peer or listing.gathered:
+            self._outbound.counts["frames_dropped/unexpected_answer"] += 1
+            return
+        for partition in message.partitions:
+            if partition in listing.needed:
+                listing.answered[partition].add(peer)
+        for key, live in message.entries:
+            listing.entries[key][peer] = live
+        if message.horizon:
+            listing.horizons.append(message.horizon)
+        if not listing.open_partitions():
+            self._gather(name, listing, now)
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """A peer cannot be reached: ask others instead."""
+        gone = [number for number, (_, node) in self._questions.items() if node == peer]
+        names = {self._questions.pop(number)[0] for number in gone}
+        for name in sorted(names):
+            self._ask(name, self._listings[name], now)
+
+    def adopted(self, now: Instant) -> None:
+        """Begin again under the new placement."""
+        readers = [ownership.readers for ownership in self._registry_sync.registry.table]
+        for name, listing in list(self._listings.items()):
+            request = listing.request
+            most = min(map(len, readers))
+            r = min(request.r, most) if request.r else None
+            fresh = {p: quorum(r, len(nodes), "r") for p, nodes in enumerate(readers)}
+            for read in listing.reading.values():
+                self._reads.cancel(read)
+            self._questions = {q: of for q, of in self._questions.items() if of[0] != name}
+            self._listings[name] = Listing(request, fresh, listing.finish)
+            self._ask(name, self._listings[name], now)
+
+    def _gather(self, name: int, listing: Listing, now: Instant) -> None:
+        """Enough have answered: take what is agreed, read what is not."""
+        listing.gathered = True
+        self._timers.cancel((name, MORE))
+        horizon = min(listing.horizons, default="")
+        keys = sorted(key for key in listing.entries if not horizon or key <= horizon)
+        if len(keys) > listing.request.limit:
+            keys = keys[: listing.request.limit]
+            horizon = keys[-1]
+        listing.horizons = [horizon] if horizon else []
+        disputed = [key for key in keys if not self._agree(listing, key)]
+        for key in disputed:
+            # The place is kept now, so that the page is not done before the last read is.
+            listing.reading[key] = 0
+        for key in disputed:
+            self._read(name, listing, key, now)
+        self._finish_if_done(name, listing, now)
+
+    def _agree(self, listing: Listing, key: str) -> bool:
+        """Take a key's values if all that answered for its partition have the same."""
+        partition = self._registry_sync.registry.partition_of(key)
+        copies = listing.entries[key]
+        sets: set[frozenset[Dot]] = {
+            frozenset(v.dot for v in copies.get(node, ())) for node in listing.answered[partition]
+        }
+        if len(sets) > 1:
+            return False
+        listing.values[key] = values_of(next(iter(copies.values())))
+        return True
+
+    def _read(self, name: int, listing: Listing, key: str, now: Instant) -> None:
+        def done(result: GetResult, now: Instant) -> None:
+            del listing.reading[key]
+            listing.partial = listing.partial or result.outcome != "ok"
+            listing.values[key] = result.values
+            self._finish_if_done(name, listing, now)
+
+        request = listing.request
+        read = self._reads.begin(key, request.r, request.timeout_s, done, now)
+        if key in listing.reading:
+            listing.reading[key] = read
+
+    def _finish_if_done(self, name: int, listing: Listing, now: Instant) -> None:
+        if self._listings.get(name) is listing and not listing.reading:
+            self._finish(name, listing, now)
+
+    def _finish(self, name: int, listing: Listing, now: Instant) -> None:
+        self.cancel(name)
+        found = sorted((key, values) for key, values in listing.values.items() if values)
+        entries = tuple(ListEntry(key, values) for key, values in found)
+        outcome = "partial" if listing.partial else "ok"
+        horizon = min(listing.horizons, default="")
+        self._outbound.counts[f"lists/{outcome}"] += 1
+        listing.finish(ListResult(entries, horizon, outcome), now)
+
+    def wake(self, now: Instant) -> None:
+        """Ask further owners for what is slow; end with what there is when time is over."""
+        for name, what in self._timers.pop_due(now):
+            listing = self._listings.get(name)
+            if listing is None:
+                continue
+            if what == MORE and not listing.gathered:
+                self._ask(name, listing, now)
+            elif what == OVER:
+                listing.partial = True
+                if not listing.gathered:
+                    self._gather(name, listing, now)
+                if self._listings.get(name) is listing:
+                    self._finish(name, listing, now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next list request needs attention."""
+        return self._timers.deadline()

@@ -1,0 +1,268 @@
+"""Every frame of the state plane.
+
+Frames travel over authenticated streams: who sent one is known, and those from one peer arrive
+in order or not at all. ``number`` ties an answer to its question; it is chosen by the asker
+and unlike any that an earlier life of the asker used. Each question about data carries the
+placement ``epoch`` of the asker. A holder that knows of a change of that partition's owners
+since then sends its registry and refuses; one that is itself behind asks for the registry, and
+answers afterwards.
+
+The bytes of each message are pinned in ``tests/vectors/state-v1.json``.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from gossip.core.wire import Codec
+from gossip.kv.dots import Coverage, Dot
+from gossip.kv.limits import (
+    KEY_BYTES_MAX,
+    PARTITIONS_MAX,
+    REQUEST_TIMEOUT_S_MAX,
+    SURVEY_PARTITIONS_MAX,
+    VALUE_BYTES_MAX,
+)
+from gossip.kv.records import KeyState, Version
+from gossip.kv.requests import Key
+from gossip.kv.takeover import Copy
+
+Number = Annotated[int, msgspec.Meta(ge=0)]
+Epoch = Annotated[int, msgspec.Meta(ge=0)]
+Partition = Annotated[int, msgspec.Meta(ge=0)]
+Mark = int
+Life = Annotated[int, msgspec.Meta(ge=0)]
+"""Which start of its process answers a pass; the rest of it is for that one alone."""
+Marks = Annotated[
+    tuple[tuple[Partition, Mark, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
+]
+Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
+Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
+
+STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED, ABSENT, FULL = range(9)
+"""Why a question was refused; nothing was changed by it."""
+
+
+class RegistryOffer(msgspec.Struct, frozen=True, array_like=True, tag=48):
+    """Here is a signed registry; newer than yours, I believe."""
+
+    signed: bytes
+
+
+class RegistryAsk(msgspec.Struct, frozen=True, array_like=True, tag=49):
+    """Mine is of this epoch; send me yours if it is newer."""
+
+    epoch: Epoch
+
+
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag=50):
+    """A question for a sign of life, before a write is sent that must not go to two owners."""
+
+    number: Number
+
+
+class ReadyReply(msgspec.Struct, frozen=True, array_like=True, tag=51):
+    """I am."""
+
+    number: Number
+
+
+class Forward(msgspec.Struct, frozen=True, array_like=True, tag=52):
+    """Coordinate this write. ``value`` None deletes; ``w`` and ``context`` None: the default."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    value: Bytes | None
+    w: int | None
+    context: tuple[Dot, ...] | None
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
+
+
+class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
+    """How the write that you forwarded ended; ``ok`` False is indeterminate."""
+
+    number: Number
+    ok: bool
+    acks: int
+    needed: int
+    context: bytes
+    versions: int = 1
+
+
+class Store(msgspec.Struct, frozen=True, array_like=True, tag=54):
+    """Merge this state of a key."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    state: KeyState
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, tag=55):
+    """Merged, and on disk."""
+
+    number: Number
+
+
+class Fetch(msgspec.Struct, frozen=True, array_like=True, tag=56):
+    """Tell me what you have under this key, and which of these dots you have seen."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    asked: tuple[Dot, ...] = ()
+
+
+class Fetched(msgspec.Struct, frozen=True, array_like=True, tag=57):
+    """This is what I have on disk."""
+
+    number: Number
+    state: KeyState
+
+
+class Scan(msgspec.Struct, frozen=True, array_like=True, tag=58):
+    """Tell me what you have with this prefix, after this key, in these partitions."""
+
+    number: Number
+    epoch: Epoch
+    partitions: tuple[Partition, ...]
+    prefix: Prefix
+    after: Prefix
+    limit: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Scanned(msgspec.Struct, frozen=True, array_like=True, tag=59):
+    """These, for these of the partitions; complete up to ``horizon``, or to the end if empty."""
+
+    number: Number
+    partitions: tuple[Partition, ...]
+    entries: tuple[tuple[Key, tuple[Version, ...]], ...]
+    horizon: str
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=60):
+    """I did not do what you asked, and nothing was changed. ``epoch`` is mine."""
+
+    number: Number
+    epoch: Epoch
+    reason: int
+
+
+class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
+    """Tell me of changes for the length of a lease. Repeat it to renew."""
+
+    number: Number
+    text: Prefix
+    is_prefix: bool
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
+    """No more, thank you."""
+
+    number: Number
+
+
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag=63):
+    """A watched key changed here: these versions came, these dots went, ``left`` still live."""
+
+    number: Number
+    key: Key
+    came: tuple[Version, ...]
+    went: tuple[Dot, ...]
+    left: int
+
+
+class DigestRequest(msgspec.Struct, frozen=True, array_like=True, tag=64):
+    """Digest and clock mark of each of these partitions, as I hold them."""
+
+    number: Number
+    epoch: Epoch
+    marks: Marks
+
+
+class DigestReply(msgspec.Struct, frozen=True, array_like=True, tag=65):
+    """In these partitions I hold something else."""
+
+    number: Number
+    partitions: tuple[Partition, ...]
+
+
+class SyncStart(msgspec.Struct, frozen=True, array_like=True, tag=66):
+    """Let us compare a partition. This is my digest."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    digest: Mark
+
+
+class SyncStarted(msgspec.Struct, frozen=True, array_like=True, tag=67):
+    """Whether mine is the same, how good my copy is, my clock."""
+
+    number: Number
+    same: bool
+    copy: Copy
+    coverage: Coverage
+    life: Life
+
+
+class KeyPageRequest(msgspec.Struct, frozen=True, array_like=True, tag=68):
+    """Name your keys after this one, with their live dots."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    after: Prefix
+    life: Life
+
+
+class KeyPage(msgspec.Struct, frozen=True, array_like=True, tag=69):
+    """These, in order; complete up to ``horizon``, or to the end if empty."""
+
+    number: Number
+    entries: tuple[tuple[Key, tuple[Dot, ...]], ...]
+    horizon: str
+
+
+class SyncStates(msgspec.Struct, frozen=True, array_like=True, tag=70):
+    """Merge these, and tell me yours of the same keys."""
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    states: tuple[tuple[Key, KeyState], ...]
+    life: Life
+
+
+class StatesSynced(msgspec.Struct, frozen=True, array_like=True, tag=71):
+    """Merged and on disk; these are mine. Fewer than you sent if they did not fit."""
+
+    number: Number
+    states: tuple[tuple[Key, KeyState], ...]
+
+
+class Reached(msgspec.Struct, frozen=True, array_like=True, tag=72):
+    """To the issuer: of these partitions I have done what their stage asks, as of this epoch."""
+
+    epoch: Epoch
+    partitions: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=PARTITIONS_MAX)]
+
+
+Question = Forward | Store | Fetch | Scan | DigestRequest | SyncStart | KeyPageRequest | SyncStates
+Answer = (
+    ReadyReply
+    | Forwarded
+    | Stored
+    | Fetched
+    | Scanned
+    | Refused
+    | DigestReply
+    | SyncStarted
+    | KeyPage
+    | StatesSynced
+)
+Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed | Reached
+Message = Question | Answer | Notice
+
+CODEC: Codec[Message] = Codec(Message)

@@ -1,0 +1,71 @@
+"""Where the parts of the state plane leave what is to happen: frames, events, batches.
+
+Two rules live here and nowhere else. A frame that reveals unsaved changes is held until their
+batch is on disk (``after``). And a frame to ourselves takes no detour through bytes: it goes
+into ``own``, which the plane empties before it returns, so that a node which happens to own a
+key is asked like any other owner.
+"""
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Effect, Emit, SendFrame
+from gossip.kv.limits import FRAME_BYTES_MAX
+from gossip.kv.messages import CODEC, Message
+
+NUMBER_RANDOM_BITS, NUMBER_COUNT_BITS = 31, 32
+
+
+class OutboundFrames:
+    """Outgoing frames and events of one node's state plane."""
+
+    def __init__(self, me: NodeId, rng: random.Random) -> None:
+        self.me = me
+        self.own: deque[Message] = deque()
+        self.counts: Counter[str] = Counter()
+        # An answer to our former life may still be under way: start where it never was.
+        self.life = rng.getrandbits(NUMBER_RANDOM_BITS)
+        """Tells this start of the process from those before it."""
+        self._number = self.life << NUMBER_COUNT_BITS
+        self._effects: deque[Effect] = deque()
+        self._held: dict[int, list[tuple[Message, NodeId]]] = {}
+        self._saved = 0
+
+    def number(self) -> int:
+        """Return a number that no other question of this node carries."""
+        self._number += 1
+        return self._number
+
+    def send(self, message: Message, to: NodeId, after: int = 0) -> None:
+        """Send a frame, once the batch ``after`` is on disk."""
+        if after > self._saved:
+            self._held.setdefault(after, []).append((message, to))
+        elif to == self.me:
+            self.own.append(message)
+        else:
+            self._encode(message, to)
+
+    def _encode(self, message: Message, to: NodeId) -> None:
+        data = CODEC.encode(message)
+        if len(data) > FRAME_BYTES_MAX:
+            self.counts["frames_dropped/too_large"] += 1
+            return
+        self._effects.append(SendFrame(data, to))
+
+    def emit(self, event: object) -> None:
+        """Tell the application."""
+        self._effects.append(Emit(event))
+
+    def saved(self, token: int) -> None:
+        """Let go of what waited for this batch and those before it."""
+        self._saved = max(self._saved, token)
+        for waited in sorted(t for t in self._held if t <= self._saved):
+            for message, to in self._held.pop(waited):
+                self.send(message, to)
+
+    def drain(self) -> Iterator[Effect]:
+        """Take out what is to be done, in order."""
+        while self._effects:
+            yield self._effects.popleft()

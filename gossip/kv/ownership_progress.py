@@ -1,0 +1,165 @@
+"""Tells the issuer what stages are done here; and, at an issuer, gathers what all nodes tell.
+
+A report names partitions of which this node has done what their stage asks (``handoff.py``), under
+the registry of its epoch. It is told again every few seconds until that registry is followed by
+another one, so a lost frame, or an issuer that was away, costs time alone. Nothing of it is kept on
+a disk: an issuer that starts anew is told again.
+
+Who is absent, or owns nothing, reports also when it has done nothing: by that it is heard
+(``presence.py``).
+
+An issuer that has heard enough of a partition says ``OwnersReady``, once a second at most, with all
+that is ready then, and who came or stays away; the runtime signs the next registry
+(``registry.advance``). So a hundred devices that start at once make one registry, not a hundred.
+"""
+
+from collections import defaultdict
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.handoff import Handoff
+from gossip.kv.limits import (
+    ADVANCE_INTERVAL_S,
+    PRESENCE_INTERVAL_S,
+    REPORT_DELAY_S,
+    REPORT_INTERVAL_S,
+)
+from gossip.kv.messages import Reached
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.presence import Presence
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.replica import Replica
+from gossip.kv.requests import OwnersReady
+from gossip.registry.ownership import Stage
+
+
+class OwnershipProgress:
+    """Both sides of it."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        registry_sync: RegistrySync,
+        handoff: Handoff,
+        outbound: OutboundFrames,
+    ) -> None:
+        self._replica = replica
+        self._registry_sync = registry_sync
+        self._handoff = handoff
+        self._outbound = outbound
+        self._presence = Presence()
+        self._is_absent = self._has_to_be_heard = False
+        self._told: set[int] = set()
+        self._tell_at: Instant | None = None
+        self._reached: defaultdict[int, set[NodeId]] = defaultdict(set)
+        self._advance_at: Instant | None = None
+        self._advanced_at: Instant = float("-inf")
+
+    # Telling
+
+    def adopted(self, changed: set[int], now: Instant) -> None:
+        """The registry has changed, and the entries of these partitions with it."""
+        for partition in changed:
+            self._reached.pop(partition, None)
+        self._told.clear()
+        self._heed_presence(now)
+        self._advance_at = None
+        self._advanced_at = now
+        self._check(now)
+        self._consider(now)
+
+    def _heed_presence(self, now: Instant) -> None:
+        registry, me = self._registry_sync.registry, self._outbound.me
+        if self._is_issuer():
+            self._presence.adopted(registry, now)
+        entry = registry.node(me)
+        self._is_absent = entry is not None and entry.absent
+        self._has_to_be_heard = self._is_absent or me in registry.idle
+
+    def advance(self, now: Instant) -> None:
+        """See whether there is something new to tell."""
+        if not self._told.issuperset(self._handoff.done):
+            self._check(now)
+
+    def _check(self, now: Instant) -> None:
+        due = now + REPORT_DELAY_S
+        if self._has_to_be_heard or self._to_tell():
+            self._tell_at = due if self._tell_at is None else min(due, self._tell_at)
+
+    def _to_tell(self) -> list[int]:
+        """Return the partitions on their way of which we have done our part."""
+        table = self._registry_sync.registry.table
+        return sorted(p for p in self._handoff.done if table[p].stage is not Stage.SETTLED)
+
+    def _report(self, now: Instant) -> None:
+        partitions = self._to_tell()
+        self._told = set(self._handoff.done)
+        self._tell_at = None
+        if not partitions and not self._has_to_be_heard:
+            return
+        is_acted_upon = partitions or self._is_absent
+        self._tell_at = now + (REPORT_INTERVAL_S if is_acted_upon else PRESENCE_INTERVAL_S)
+        registry = self._registry_sync.registry
+        token = max(map(self._replica.token, partitions), default=0)
+        report = Reached(registry.epoch, tuple(partitions))
+        for node in registry.nodes:
+            if node.is_issuer:
+                self._outbound.send(report, node.id, token)
+
+    # Gathering
+
+    def heard(self, peer: NodeId, now: Instant) -> None:
+        """A frame of a member came, whatever it says."""
+        if self._presence.heard(peer):
+            self._consider(now)
+
+    def reached(self, message: Reached, peer: NodeId, now: Instant) -> None:
+        """A node has done its part of these partitions."""
+        registry = self._registry_sync.registry
+        for partition in message.partitions:
+            if partition >= registry.partitions:
+                continue
+            ownership = registry.table[partition]
+            if ownership.since <= message.epoch <= registry.epoch and peer in ownership.holders:
+                self._reached[partition].add(peer)
+        self._consider(now)
+
+    def _ready(self) -> dict[int, frozenset[NodeId]]:
+        """Return what was reached of the partitions that can go on."""
+        registry = self._registry_sync.registry
+        return {
+            partition: frozenset(done)
+            for partition, done in sorted(self._reached.items())
+            if registry.table[partition].may_advance(frozenset(done), self._registry_sync.members)
+        }
+
+    def _consider(self, now: Instant) -> None:
+        if self._advance_at is None and self._is_issuer() and self._is_news():
+            self._advance_at = max(now + REPORT_DELAY_S, self._advanced_at + ADVANCE_INTERVAL_S)
+
+    def _is_news(self) -> bool:
+        return bool(self._presence.here or self._presence.away or self._ready())
+
+    def _is_issuer(self) -> bool:
+        entry = self._registry_sync.registry.node(self._outbound.me)
+        return entry is not None and entry.is_issuer
+
+    def wake(self, now: Instant) -> None:
+        """Tell, or say what is ready, when it is time."""
+        if self._tell_at is not None and now >= self._tell_at:
+            self._report(now)
+        if self._presence.wake(now):
+            self._consider(now)
+        if self._advance_at is not None and now >= self._advance_at:
+            self._advance_at = None
+            if self._is_news() and self._is_issuer():
+                epoch, presence = self._registry_sync.registry.epoch, self._presence
+                ready = OwnersReady(epoch, self._ready(), presence.here, presence.away)
+                self._outbound.emit(ready)
+                # If nothing comes of it, say it again.
+                self._advance_at = now + REPORT_INTERVAL_S
+
+    def deadline(self) -> Instant | None:
+        """Return when to tell, or to go on."""
+        dues = self._tell_at, self._advance_at, self._presence.deadline()
+        return min((due for due in dues if due is not None), default=None)

@@ -1,0 +1,440 @@
+"""The state plane of one node: everything in this room, wired on one screen.
+
+What a write goes through: ``submit`` → ``forwards`` finds an owner → ``writes`` there commits to
+its ``replica`` and tells the other owners → their ``serving`` merges → ``Stored`` → ``Completed``.
+What a read goes through: ``submit`` → ``reads`` asks R owners → their ``serving`` → ``Completed``.
+Frames to ourselves take the same way, without becoming bytes.
+
+This is a machine as in ``gossip/core/machine.py``, except that frames come in whole and
+authenticated, so ``receive_frame`` takes the place of ``receive``.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from gossip.core.errors import InvalidRequest, LimitExceeded, RemoteError
+from gossip.core.hlc import HybridClock
+from gossip.core.ids import NodeId
+from gossip.core.machine import Effect, Instant
+from gossip.kv import messages as m
+from gossip.kv.forwarding import IsGone, WriteForwarder
+from gossip.kv.handoff import Handoff
+from gossip.kv.limits import REQUESTS_MAX
+from gossip.kv.listing import Listings
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.ownership_progress import OwnershipProgress
+from gossip.kv.reads import Reads
+from gossip.kv.records import decode_context
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.repair import RepairScheduler
+from gossip.kv.replica import Replica
+from gossip.kv.replica_server import ReplicaServer
+from gossip.kv.requests import (
+    FORK_REASON,
+    Completed,
+    Delete,
+    Get,
+    GetResult,
+    List,
+    Put,
+    PutResult,
+    Rejected,
+    Request,
+    Result,
+    Watch,
+    check_request,
+)
+from gossip.kv.scan_server import ScanServer
+from gossip.kv.storage import Storage
+from gossip.kv.sync_session import SyncSessions
+from gossip.kv.takeover import Copy
+from gossip.kv.watch import WatchClient, WatchSource
+from gossip.kv.writes import Writes
+from gossip.registry.registry import Registry, Verify
+
+Order = Callable[[Iterable[NodeId]], list[NodeId]]
+
+
+SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
+"""Frames of others that bring something to save."""
+
+
+class KvPlane:
+    """The state plane as a machine. ``actor`` must be random and new at every start.
+
+    ``order`` sorts nodes by how soon they may be expected to answer, and ``is_gone`` says of whom
+    no answer is to be waited for; they decide nothing else.
+    Raises Malformed or Forged for a registry that does not verify.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        actor: int,
+        signed: bytes,
+        verify: Verify,
+        storage: Storage,
+        rng: random.Random,
+        wall_ms: Callable[[Instant], int],
+        order: Order,
+        is_gone: IsGone,
+        now: Instant,
+    ) -> None:
+        self.outbound = OutboundFrames(me, rng)
+        self.registry_sync = RegistrySync(signed, verify, self.outbound, now)
+        self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng)
+        self.replica.on_foretold = self._count_foretold
+        self._away: set[NodeId] = set()
+        self._requests: dict[int, Callable[[], object]] = {}
+        parts = (self.replica, self.registry_sync)
+        self.sync_sessions = SyncSessions(*parts, self.outbound)
+        self.repair = RepairScheduler(*parts, self.sync_sessions, self.outbound, rng, now)
+        self.handoff = Handoff(*parts, self.repair, self.outbound, order)
+        self.progress = OwnershipProgress(*parts, self.handoff, self.outbound)
+        self.serving = ReplicaServer(*parts, self.outbound)
+        self.scanning = ScanServer(*parts, self.outbound)
+        self.writes = Writes(*parts, self.repair, self.outbound, is_gone)
+        self.forwards = WriteForwarder(*parts, self.writes, self.outbound, order, is_gone)
+        self.reads = Reads(*parts, self.outbound, order, is_gone)
+        self.listings = Listings(self.reads, self.registry_sync, self.outbound, order)
+        self.owners = WatchSource(self.registry_sync, self.outbound)
+        self.watchers = WatchClient(self.registry_sync, self.outbound)
+        self.replica.listener = self.owners.changed
+        self.sync_sessions.finished = self._pass_finished
+        self.registry_sync.on_adopted = self._adopted
+        self._handlers = self._wire()
+        self._timed = (
+            self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
+            self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning,
+        )  # fmt: skip
+        self.handoff.adopted(now)
+        self.progress.adopted(set(), now)
+
+    def _wire(self) -> dict[type, Callable[[Any, NodeId, Instant], object]]:
+        """Say who takes in which frame."""
+        return {
+            m.RegistryOffer: self.registry_sync.offered,
+            m.RegistryAsk: self.registry_sync.asked,
+            m.Ready: self.serving.ready,
+            m.ReadyReply: self.forwards.ready,
+            m.Forward: self.forwards.forward,
+            m.Forwarded: self.forwards.forwarded,
+            m.Store: self.serving.store,
+            m.Stored: self._stored,
+            m.Fetch: self.serving.fetch,
+            m.Fetched: self.reads.fetched,
+            m.Scan: self.scanning.scan,
+            m.Scanned: self.listings.scanned,
+            m.Refused: self._refused,
+            m.Subscribe: self.owners.subscribe,
+            m.Unsubscribe: self.owners.unsubscribe,
+            m.Changed: self.watchers.changed,
+            m.DigestRequest: self.serving.survey,
+            m.DigestReply: self.repair.surveyed,
+            m.SyncStart: self.serving.compare,
+            m.SyncStarted: self.sync_sessions.compared,
+            m.KeyPageRequest: self.serving.page,
+            m.KeyPage: self.sync_sessions.paged,
+            m.SyncStates: self.serving.exchange,
+            m.StatesSynced: self.sync_sessions.exchanged,
+            m.Reached: self.progress.reached,
+        }
+
+    @property
+    def registry(self) -> Registry:
+        """The registry that this node follows."""
+        return self.registry_sync.registry
+
+    @property
+    def signed(self) -> bytes:
+        """The registry with its signature, as it is stored and sent."""
+        return self.registry_sync.signed
+
+    def _count_foretold(self) -> None:
+        self.counts["writes_foretold/ours"] += 1
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What happened so far, by "family/label"."""
+        return self.outbound.counts
+
+    def pending(self) -> int:
+        """Return how many requests are under way here, our own and forwarded ones."""
+        return len(self._requests) + len(self.writes)
+
+    # What applications ask
+
+    def submit(self, request: Request, now: Instant) -> int:
+        """Begin a request; ``Completed`` or ``WatchEvent`` will carry the number returned.
+
+        Raises InvalidRequest or LimitExceeded; then nothing was begun.
+        """
+        check_request(request)
+        if len(self._requests) >= REQUESTS_MAX:
+            raise LimitExceeded(
+                f"{REQUESTS_MAX} requests are under way on this node; wait for some to complete"
+            )
+        number = self.outbound.number()
+        if self.registry_sync.rival is not None:
+            self._refuse_forked(number, request)
+            return number
+        self._requests[number] = lambda: None
+        try:
+            self._begin(number, request, now)
+        except InvalidRequest:
+            self._requests.pop(number, None)
+            raise
+        self._deliver_own(now)
+        return number
+
+    def _refuse_forked(self, number: int, request: Request) -> None:
+        """Answer nothing while nobody can tell who owns what. Raises InvalidRequest for a watch."""
+        self.counts["requests/forked"] += 1
+        if isinstance(request, Watch):
+            raise InvalidRequest(FORK_REASON)
+        self.outbound.emit(Completed(number, Rejected(FORK_REASON, unreachable=True)))
+
+    def _begin(self, number: int, request: Request, now: Instant) -> None:
+        cancel: Callable[[], object] = lambda: None  # noqa: E731  a write is not called back
+        match request:
+            case Put():
+                replaced = self._dots(request)
+                self._write(number, request, request.value, replaced, now)
+            case Delete():
+                self._delete(number, request, now)
+            case Get():
+                finish = self._finisher(number)
+                name = self.reads.begin(request.key, request.r, request.timeout_s, finish, now)
+                cancel = lambda: self.reads.cancel(name)  # noqa: E731
+            case List():
+                listing = self.listings.begin(request, self._finisher(number), now)
+                cancel = lambda: self.listings.cancel(listing)  # noqa: E731
+            case Watch():
+                self.watchers.begin(number, request, now)
+                cancel = lambda: self.watchers.cancel(number)  # noqa: E731
+        if number in self._requests:
+            self._requests[number] = cancel
+
+    def _finisher(self, number: int) -> Callable[[Result, Instant], None]:
+        """Return what completes a request."""
+
+        def finish(result: Result, _now: Instant) -> None:
+            if self._requests.pop(number, None) is not None:
+                self.outbound.emit(Completed(number, result))
+
+        return finish
+
+    def _dots(self, request: Put | Delete) -> tuple[tuple[int, int], ...] | None:
+        if request.context is None:
+            return None
+        return decode_context(request.key, request.context)
+
+    def _write(
+        self,
+        number: int,
+        request: Put | Delete,
+        value: bytes | None,
+        replaced: tuple[tuple[int, int], ...] | None,
+        now: Instant,
+    ) -> None:
+        finish = self._finisher(number)
+        self.forwards.begin(request.key, value, request.w, replaced, request.timeout_s, finish, now)
+
+    def _delete(self, number: int, request: Delete, now: Instant) -> None:
+        """Delete what the context names; without one, first read what there is to delete.
+
+        A coordinator that missed a write would otherwise delete less than its caller believes.
+        """
+        replaced = self._dots(request)
+        if replaced is not None:
+            self._write(number, request, None, replaced, now)
+            return
+        # What w asks is checked before the read, so that an error is raised here.
+        self.forwards.check(request.key, request.w)
+        until = now + request.timeout_s
+
+        def go_on(found: GetResult, now: Instant) -> None:
+            if number not in self._requests:
+                return
+            if found.outcome != "ok":
+                reason = (
+                    "too few owners of this key answered to know what to delete; nothing was "
+                    "changed, so try again later"
+                )
+                self._finisher(number)(Rejected(reason, unreachable=True), now)
+                return
+            if not found.values:
+                self._finisher(number)(PutResult("ok", found.answered, found.needed, b"", 0), now)
+                return
+            dots = decode_context(request.key, found.context)
+            left = Delete(request.key, request.w, None, max(0.01, until - now))
+            self._write(number, left, None, dots, now)
+
+        self.reads.begin(request.key, None, request.timeout_s, go_on, now)
+
+    def cancel(self, request: int, now: Instant) -> None:
+        """Forget a request: no event will carry its number any more.
+
+        A write that is under way is still carried out.
+        """
+        cancel = self._requests.pop(request, None)
+        if cancel is not None:
+            cancel()
+        self._deliver_own(now)
+
+    # What the network, the disk and the clock bring
+
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in a frame of tags 48 to 79 from an authenticated peer. Never raises."""
+        self._on_frame(peer, now)
+        try:
+            message = m.CODEC.decode(data)
+        except RemoteError:
+            self.counts["frames_dropped/malformed"] += 1
+            return
+        if message is None:
+            self.counts["frames_dropped/unknown"] += 1
+            return
+        self._accept(message, peer, now)
+        self._deliver_own(now)
+
+    def _accept(self, message: m.Message, peer: NodeId, now: Instant) -> None:
+        if not self._belongs(message, peer):
+            self.counts["frames_dropped/not_admitted"] += 1
+            return
+        self.progress.heard(peer, now)
+        if self.replica.is_held_back and isinstance(message, SAVED):
+            self.counts["frames_dropped/held_back"] += 1
+            if isinstance(message, m.Question):
+                self.registry_sync.refuse(message, peer, m.FULL)
+            return
+        try:
+            self._handlers[type(message)](message, peer, now)
+        except RemoteError:
+            self.counts["frames_dropped/invalid"] += 1
+
+    def _belongs(self, message: m.Message, peer: NodeId) -> bool:
+        """Tell whether a peer may speak: all in the registry, and who shows a newer one."""
+        if isinstance(message, m.RegistryOffer | m.RegistryAsk):
+            return True
+        if isinstance(message, m.Question) and message.epoch > self.registry.epoch:
+            return True
+        return self.registry.node(peer) is not None
+
+    def _deliver_own(self, now: Instant) -> None:
+        """Take in what we asked of ourselves."""
+        while self.outbound.own:
+            self._accept(self.outbound.own.popleft(), self.outbound.me, now)
+
+    def _on_frame(self, peer: NodeId, now: Instant) -> None:
+        self.forwards.heard[peer] = now
+        if peer in self._away:
+            self.peer_alive(peer, now)
+
+    def _stored(self, message: m.Stored, peer: NodeId, now: Instant) -> None:
+        if not self.writes.stored(message, peer, now):
+            self.reads.stored(message.number, peer, now)
+
+    def _refused(self, message: m.Refused, peer: NodeId, now: Instant) -> None:
+        number = message.number
+        # One of these asked; a late refusal of what is over is nobody's.
+        _ = (
+            self.writes.refused(number, peer, now)
+            or self.forwards.refused(number, peer, message.reason, now)
+            or self.reads.refused(number, peer, message.reason, now)
+            or self.sync_sessions.refused(number, peer, now)
+        )
+
+    def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
+        """A stream to a peer broke or could not be opened; frames may be lost."""
+        self._away.add(peer)
+        self.forwards.unreachable(peer, now)
+        self.reads.unreachable(peer, now)
+        self.listings.unreachable(peer, now)
+        self.sync_sessions.unreachable(peer, now)
+        self._deliver_own(now)
+
+    def peer_alive(self, peer: NodeId, now: Instant) -> None:
+        """A peer is there again, after it was away or has started anew."""
+        self._away.discard(peer)
+        if self.registry.node(peer) is None or peer == self.outbound.me:
+            return
+        self.writes.returned(peer)
+        self.watchers.returned(peer)
+        self.repair.survey(peer)
+        self._deliver_own(now)
+
+    def hold_back(self, *, held: bool) -> None:
+        """Begin nothing here that has to be saved, while the disk takes nothing; or again."""
+        self.replica.is_held_back = held
+
+    def persisted(self, token: int, now: Instant) -> None:
+        """The batch with this token, and all before it, are on disk."""
+        self.replica.saved(token)
+        self.outbound.saved(token)
+        self._deliver_own(now)
+
+    def wake(self, now: Instant) -> None:
+        """Let due timers act."""
+        for part in self._timed:
+            part.wake(now)
+        self._deliver_own(now)
+
+    def deadline(self) -> Instant | None:
+        """Return when ``wake`` is next due."""
+        dues = [due for part in self._timed if (due := part.deadline()) is not None]
+        return min(dues, default=None)
+
+    def effects(self) -> Iterator[Effect]:
+        """Drain what is to be done, in order: first what must be saved."""
+        persist = self.replica.flush()
+        if persist is not None:
+            yield persist
+        yield from self.outbound.drain()
+
+    # Placement
+
+    def adopt(self, signed: bytes, now: Instant, *, announce: bool = False) -> bool:
+        """Follow a newer registry. ``announce``: offer it to all its nodes, as the issuer does.
+
+        False if it is not newer than ours. Raises Malformed or Forged.
+        """
+        adopted = self.registry_sync.adopt(signed, now, announce=announce)
+        self._deliver_own(now)
+        return adopted
+
+    def note_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
+        """A peer has mentioned the epoch that it follows: ask for it if it is newer."""
+        self.registry_sync.note_epoch(peer, epoch, now)
+
+    def heard_registry(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
+        """A packet of a peer names the registry that it follows."""
+        self.registry_sync.on_epoch(peer, epoch, short_mark, now)
+        self._deliver_own(now)
+
+    def show_registry(self, peer: NodeId) -> None:
+        """Offer our registry to somebody who is not in it."""
+        self.outbound.send(m.RegistryOffer(self.signed), peer)
+
+    def _adopted(self, epoch_before: int, now: Instant) -> None:
+        """The registry has changed under everything that is under way."""
+        changed = self.registry.changed_after(epoch_before)
+        self.repair.restart(changed)
+        self.sync_sessions.restart(changed, now)
+        self.handoff.adopted(now)
+        self.progress.adopted(changed, now)
+        self.writes.adopted(epoch_before)
+        self.reads.adopted(epoch_before, now)
+        self.listings.adopted(now)
+        self.watchers.adopted(now)
+        for question, peer in self.registry_sync.unpark():
+            self._accept(question, peer, now)
+
+    def _pass_finished(self, partition: int, peer: NodeId, copy: Copy | None, now: Instant) -> None:
+        self.repair.finished(partition, peer)
+        if copy is not None:
+            self.handoff.finished(partition, peer, copy, now)
+            self.progress.advance(now)
+        self.repair.work(now)

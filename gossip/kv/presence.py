@@ -1,0 +1,76 @@
+"""Who is there to own partitions: those whom the issuer has heard itself.
+
+A device is admitted before it runs, and may never run. While it is *absent*, which stands in its
+entry of the registry from its admission on, it is no target of the placement, so nothing waits for
+it. It says that it is there as soon as it runs (``progress.py``); whatever comes of it over
+its own stream will do. Then the next registry has it present, and gives it its share.
+
+Back to absent goes only who owns nothing (*idle*), most of all a newcomer whose partitions wait in
+copying for it. When the issuer has looked for it ten times in vain, a minute apart, they go to
+others. Looks are counted and not time, so an issuer that was paused, suspended or started anew
+takes nobody for gone on account of that. A member that others reach and the issuer does not is
+away as well: what it has copied cannot be told, so it cannot go on.
+
+Who owns something stays an owner while it is off, for however long. To move its data at each power
+cut would be worse, and its copy may be what an acknowledged write depends on; only an operator
+knows that it never comes back (``registry.remove``).
+
+This is no word of the membership's: who is alive there may be a rumour, and decides nothing.
+"""
+
+from collections import Counter
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
+from gossip.registry.registry import NOBODY, Registry
+
+
+class Presence:
+    """What an issuer has heard of those who own nothing."""
+
+    def __init__(self) -> None:
+        self.here: frozenset[NodeId] = NOBODY
+        """Absent ones that were heard."""
+        self._absent: frozenset[NodeId] = NOBODY
+        self._idle: frozenset[NodeId] = NOBODY
+        self._looks_in_vain: Counter[NodeId] = Counter()
+        self._look_at: Instant | None = None
+
+    def adopted(self, registry: Registry, now: Instant) -> None:
+        """Watch those who own nothing in this registry."""
+        self._absent = frozenset(each.id for each in registry.absent)
+        self._idle = registry.idle
+        self.here &= self._absent
+        for node in self._looks_in_vain.keys() - self._idle:
+            del self._looks_in_vain[node]
+        if not self._idle:
+            self._look_at = None
+        elif self._look_at is None:
+            self._look_at = now + PRESENCE_LOOK_S
+
+    def heard(self, node: NodeId) -> bool:
+        """A frame of this node came; say whether that is news."""
+        self._looks_in_vain.pop(node, None)
+        if node not in self._absent or node in self.here:
+            return False
+        self.here |= {node}
+        return True
+
+    @property
+    def away(self) -> frozenset[NodeId]:
+        """Idle ones that were not heard for too long."""
+        vain = self._looks_in_vain
+        return frozenset(node for node in vain if vain[node] > PRESENCE_LOOKS_MAX)
+
+    def wake(self, now: Instant) -> bool:
+        """Look for those who own nothing, when it is time; say whether it was."""
+        if self._look_at is None or now < self._look_at:
+            return False
+        self._look_at = now + PRESENCE_LOOK_S
+        self._looks_in_vain.update(self._idle)
+        return True
+
+    def deadline(self) -> Instant | None:
+        """Return when to look next."""
+        return self._look_at

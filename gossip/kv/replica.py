@@ -1,0 +1,348 @@
+"""This node's copy of its partitions: unsaved changes laid over what is stored.
+
+Records stay on disk. In memory are the changes of batches that are not yet saved, and for each
+partition that was touched its clock and its digest, which are loaded at first touch, when
+nothing of that partition can be unsaved, and kept up to date from then on.
+
+Every change gets the token of the batch it will be saved with; whoever reveals a partition's
+state sends its frame after ``token(partition)``. A crash between the two loses only what
+nobody has heard of.
+
+A copy that is no longer wanted is *forgotten*: its records and its clock together. A clock
+without its records would say "seen, and gone" of values that live elsewhere, and delete them
+if this node became an owner again. For the same reason the next copy of that partition writes
+under a new actor: the old one vouched for records that are not here any more. And so does a copy
+of which somebody tells writes that it has yet to make.
+"""
+
+import random
+from collections.abc import Callable, Iterable
+from itertools import chain
+from zlib import crc32
+
+from gossip.core.errors import SetAside
+from gossip.core.hlc import HybridClock
+from gossip.core.ids import UINT64_MAX, NodeId
+from gossip.core.machine import Instant, Persist
+from gossip.core.trials import OnTrial, trusted
+from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
+from gossip.kv.records import (
+    NOTHING,
+    KeyState,
+    Record,
+    Version,
+    answer,
+    coverage,
+    delete,
+    merge,
+    put,
+    record_mark,
+    settle,
+)
+from gossip.kv.storage import (
+    DAMAGED,
+    Change,
+    ClockChange,
+    DropPartition,
+    HoldingChange,
+    RecordChange,
+    Storage,
+)
+from gossip.kv.takeover import NO_EPOCH, Copy
+from gossip.registry.registry import Registry
+
+ACTOR_BITS = 64
+TITLE_KEY_CHARACTERS = 100
+
+Listener = Callable[[str, Record, Record, int], None]
+"""(key, record before, record after, token): called for each change of live versions."""
+
+
+def title_of(key: str, state: KeyState) -> str:
+    """Return what a state of a key is called while it is on trial; another write has another."""
+    # Of numbers alone, so that it is the same in every process; a text's hash is not.
+    mark = hash((crc32(key.encode()), state.dots(), state.context)) & UINT64_MAX
+    return f"record {mark:016x} of {key[:TITLE_KEY_CHARACTERS]}"
+
+
+class Partition:
+    """What is kept in memory of one partition."""
+
+    def __init__(self, actor: Actor, coverage: Coverage = (), digest: int = 0) -> None:
+        self.actor = actor
+        self.issued = 0
+        self.clock = PartitionClock(coverage)
+        self.digest = digest
+        self.token = 0
+        self.forgotten = 0
+        self.bare = False
+
+    @classmethod
+    def load(cls, storage: Storage, number: int, actor: Actor) -> "Partition":
+        """Return a partition as it is stored."""
+        held = cls(actor, storage.clock(number), storage.digest(number))
+        held.bare = bool(storage.orphan_context(number))
+        return held
+
+
+class Replica:
+    """Reads and changes of this node's copy."""
+
+    def __init__(
+        self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock, rng: random.Random
+    ) -> None:
+        self.me = me
+        self.is_held_back = False
+        """Whether the disk takes nothing, so that no more is to be begun here."""
+        self.on_foretold: Callable[[], None] = lambda: None
+        """Called when somebody told of writes that are yet to be made here."""
+        self.listener: Listener = lambda _key, _before, _after, _token: None
+        held = storage.holdings()
+        self.on_trial: OnTrial = trusted
+        self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
+        self.damaged = {p for p, since in held.items() if since == DAMAGED}
+        self._actor = actor
+        self._storage = storage
+        self._clock = clock
+        self._rng = rng
+        self._partitions: dict[int, Partition] = {}
+        self._overlay: dict[tuple[int, str], tuple[int, Record | None]] = {}
+        self._batch: dict[object, Change] = {}
+        self._token = 1
+        self._saved = 0
+
+    # Reading
+
+    def _partition(self, partition: int) -> Partition:
+        found = self._partitions.get(partition)
+        if found is None:
+            found = self._partitions[partition] = Partition.load(
+                self._storage, partition, self._actor
+            )
+        return found
+
+    def record(self, partition: int, key: str) -> Record:
+        """Return a key's record, with changes that are not saved yet."""
+        unsaved = self._overlay.get((partition, key))
+        if unsaved:
+            return unsaved[1] or NOTHING
+        if self._is_forgotten(partition):
+            return NOTHING
+        return self._storage.load(partition, key) or NOTHING
+
+    def _is_forgotten(self, partition: int) -> bool:
+        """Tell whether what is stored of a partition is only waiting to be removed."""
+        held = self._partitions.get(partition)
+        return held is not None and held.forgotten > self._saved
+
+    def token(self, partition: int) -> int:
+        """Return the batch after which all that is here of a partition is on disk."""
+        return self._partition(partition).token
+
+    def answer(self, partition: int, key: str, asked: Iterable[Dot]) -> KeyState:
+        """Return the state of a key, vouching for those of the asked dots that were seen."""
+        return answer(self.record(partition, key), self._partition(partition).clock, asked)
+
+    def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
+        """Return live records with this prefix after this key, in order.
+
+        Fewer than ``limit`` come only at the end.
+        """
+        unsaved = {
+            key: record
+            for (of, key), (_, record) in self._overlay.items()
+            if of == partition and key > after and key.startswith(prefix)
+        }
+        found: dict[str, Record | None] = {}
+        at = after
+        while True:
+            stored = not self._is_forgotten(partition)
+            page = self._storage.scan(partition, prefix, at, limit) if stored else []
+            found.update(page)
+            ended = len(page) < limit
+            at = page[-1][0] if page else at
+            in_reach = {key: r for key, r in unsaved.items() if ended or key <= at}
+            merged = sorted((found | in_reach).items())
+            live = [(key, record) for key, record in merged if record and record.live]
+            if ended or len(live) >= limit:
+                return live[:limit]
+
+    def digest(self, partition: int) -> int:
+        """Return the digest of all live dots of a partition."""
+        return self._partition(partition).digest
+
+    def clock_mark(self, partition: int) -> int:
+        """Return the hash of a partition's clock."""
+        return self._partition(partition).clock.mark()
+
+    def coverage(self, partition: int) -> Coverage:
+        """Return a partition's clock."""
+        return self._partition(partition).clock.coverage()
+
+    def occupied(self) -> set[int]:
+        """Return the partitions of which there are records, saved or not."""
+        stored = {p for p in self._storage.partitions() if not self._is_forgotten(p)}
+        return stored | {partition for partition, _ in self._overlay}
+
+    # Changing
+
+    def write(
+        self,
+        partition: int,
+        key: str,
+        value: bytes | None,
+        replaced: Iterable[Dot] | None,
+        now: Instant,
+    ) -> tuple[KeyState, Dot | None]:
+        """Put a value, or delete if it is None; ``replaced`` None replaces all that is here.
+
+        Returns what to tell the other owners, and the new dot.
+        """
+        before = self.record(partition, key)
+        gone = before.dots() if replaced is None else replaced
+        if value is None:
+            after, state = delete(before, gone)
+            dot = None
+        else:
+            version = self._version(partition, value, now)
+            after, state = put(before, version, gone)
+            dot = version.dot
+        self._commit(partition, key, before, after, coverage(state))
+        return state, dot
+
+    def _version(self, partition: int, value: bytes, now: Instant) -> Version:
+        """Make a version under the next dot of this process in this partition."""
+        held = self._partition(partition)
+        held.issued += 1
+        return Version(held.actor, held.issued, self._clock.tick(now), value)
+
+    def merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
+        """Merge what another node told of a key.
+
+        Raises SetAside: then nothing may be said, or believed, that rests on having merged it.
+        """
+        what = title_of(key, state)
+        if not self.on_trial(what, lambda: self._merge(partition, key, state, now)):
+            raise SetAside(f"{what} ended this agent before")
+
+    def _merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
+        for version in state.live:
+            self._clock.merge(version.stamp, now)
+        before = self.record(partition, key)
+        held = self._partition(partition)
+        after = merge(before, held.clock, state)
+        self._commit(partition, key, before, after, coverage(state))
+        self._outlive(held, chain(state.context, coverage(state)))
+
+    def _outlive(self, held: Partition, told: Iterable[Dot]) -> None:
+        """Write as another actor from now on, if somebody tells of writes that we have yet to make.
+
+        Whoever believed it would take them for ones that were replaced long ago: acknowledge them,
+        and drop them. No honest replica can tell such a thing.
+        """
+        if any(actor == held.actor and n > held.issued for actor, n in told):
+            held.actor, held.issued = self._rng.getrandbits(ACTOR_BITS), 0
+            self.on_foretold()
+
+    def _commit(
+        self, partition: int, key: str, before: Record, after: Record, dots: Iterable[Dot]
+    ) -> None:
+        held = self._partition(partition)
+        self._cover(partition, held, held.clock.add(dots))
+        kept = settle(after, held.clock)
+        if (kept or NOTHING) == before:
+            return
+        held.bare = held.bare or (kept is not None and not kept.live)
+        held.digest ^= record_mark(key, before.dots()) ^ record_mark(key, after.dots())
+        self._overlay[partition, key] = (self._token, kept)
+        self._change(held, ("record", partition, key), RecordChange(partition, key, kept))
+        if before.dots() != after.dots():
+            self.listener(key, before, after, self._token)
+
+    def _cover(self, partition: int, held: Partition, actors: Iterable[Actor]) -> None:
+        for actor in actors:
+            change = ClockChange(partition, actor, held.clock.intervals(actor))
+            self._change(held, ("clock", partition, actor), change)
+
+    def _change(self, held: Partition, name: object, change: Change) -> None:
+        """Add to the batch under way. A later change of the same thing takes its place."""
+        self._batch[name] = change
+        held.token = self._token
+
+    def absorb(self, partition: int, clock: Coverage) -> None:
+        """Take in the clock of a replica whose every record has been merged here since."""
+        held = self._partition(partition)
+        self._cover(partition, held, held.clock.absorb(clock))
+        lasts = ((actor, last) for actor, intervals in clock for _, last in intervals)
+        self._outlive(held, lasts)
+        if held.bare:
+            self._sweep(partition, held)
+
+    def _sweep(self, partition: int, held: Partition) -> None:
+        """Let go of bare contexts whose gap has been filled."""
+        bare = (
+            {} if self._is_forgotten(partition) else dict(self._storage.orphan_context(partition))
+        )
+        bare |= {
+            key: r or NOTHING for (of, key), (_, r) in self._overlay.items() if of == partition
+        }
+        left = False
+        for key in bare:
+            record = self.record(partition, key)
+            if not record.live and record.context:
+                self._commit(partition, key, record, record, ())
+                left = left or bool(self.record(partition, key).context)
+        held.bare = left
+
+    def hold(self, partition: int, since: int) -> None:
+        """Note that a partition is complete here for those who own it since this epoch."""
+        assert since > NO_EPOCH, "0 on the disk stands for a damaged copy"
+        self.holdings[partition] = since
+        self.damaged.discard(partition)
+        change = HoldingChange(partition, since)
+        self._change(self._partition(partition), ("holding", partition), change)
+
+    def write_off(self, partition: int) -> None:
+        """Forget that a copy was damaged of which nothing is left, and that nobody wants."""
+        self.damaged.discard(partition)
+        change = HoldingChange(partition, None)
+        self._change(self._partition(partition), ("holding", partition), change)
+
+    def copy(self, partition: int) -> Copy:
+        """Return what can be said of the copy of a partition."""
+        return Copy(partition not in self.damaged, self.holdings.get(partition, NO_EPOCH))
+
+    def is_complete(self, partition: int, registry: Registry) -> bool:
+        """Tell whether reads of a partition may be answered here."""
+        ownership = registry.table[partition]
+        copy = self.copy(partition)
+        return self.me in ownership.readers and copy.has_all_before(ownership.readers_since)
+
+    def forget(self, partition: int) -> None:
+        """Let go of a whole copy; see the module's text."""
+        self.holdings.pop(partition, None)
+        self.damaged.discard(partition)
+        self._overlay = {name: kept for name, kept in self._overlay.items() if name[0] != partition}
+        self._batch = {name: c for name, c in self._batch.items() if c.partition != partition}
+        held = Partition(self._rng.getrandbits(ACTOR_BITS))
+        held.forgotten = self._token
+        self._partitions[partition] = held
+        self._change(held, ("forget", partition), DropPartition(partition))
+
+    # Saving
+
+    def flush(self) -> Persist | None:
+        """Return the batch under way, if there is one, and begin the next."""
+        if not self._batch:
+            return None
+        persist = Persist(self._token, tuple(self._batch.values()))
+        self._batch = {}
+        self._token += 1
+        return persist
+
+    def saved(self, token: int) -> None:
+        """Forget unsaved changes up to this batch: they are in the storage now."""
+        self._saved = max(self._saved, token)
+        done = [name for name, (of, _) in self._overlay.items() if of <= self._saved]
+        for name in done:
+            del self._overlay[name]

@@ -1,0 +1,161 @@
+"""Answers what other nodes ask of this replica.
+
+A question is answered only if asker and holder agree on the partition's owners (see
+``RegistrySync.agrees``), and the answer leaves only when everything that it reveals is on disk.
+Questions of this node to itself take the same way.
+"""
+
+from gossip.core.errors import RemoteError
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX
+from gossip.kv.messages import (
+    INCOMPLETE,
+    INVALID,
+    NOT_OWNER,
+    DigestReply,
+    DigestRequest,
+    Fetch,
+    Fetched,
+    KeyPage,
+    KeyPageRequest,
+    Ready,
+    ReadyReply,
+    StatesSynced,
+    Store,
+    Stored,
+    SyncStart,
+    SyncStarted,
+    SyncStates,
+)
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.records import KeyState
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.replica import Replica
+
+
+class WrongPartition(RemoteError):
+    """A frame about a partition that cannot be."""
+
+
+class ReplicaServer:
+    """The answering side of one node."""
+
+    def __init__(
+        self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames
+    ) -> None:
+        self._replica = replica
+        self._registry_sync = registry_sync
+        self._outbound = outbound
+
+    def ready(self, message: Ready, peer: NodeId, now: Instant) -> None:
+        """Say that we are there."""
+        del now
+        self._outbound.send(ReadyReply(message.number), peer)
+
+    def store(self, message: Store, peer: NodeId, now: Instant) -> None:
+        """Merge a key's state; say so when it is on disk."""
+        partition = self._registry_sync.registry.partition_of(message.key)
+        if not self._registry_sync.agrees(message, partition, peer, now):
+            return
+        if self._outbound.me not in self._registry_sync.registry.table[partition].holders:
+            self._registry_sync.refuse(message, peer, NOT_OWNER)
+            return
+        self._replica.merge(partition, message.key, message.state, now)
+        self._outbound.send(Stored(message.number), peer, self._replica.token(partition))
+
+    def fetch(self, message: Fetch, peer: NodeId, now: Instant) -> None:
+        """Answer with a key's state, if we are complete."""
+        registry = self._registry_sync.registry
+        partition = registry.partition_of(message.key)
+        if not self._registry_sync.agrees(message, partition, peer, now):
+            return
+        if not self._replica.is_complete(partition, registry):
+            self._registry_sync.refuse(message, peer, INCOMPLETE)
+            return
+        state = self._replica.answer(partition, message.key, message.asked)
+        token = self._replica.token(partition)
+        self._outbound.send(Fetched(message.number, state), peer, token)
+
+    def survey(self, message: DigestRequest, peer: NodeId, now: Instant) -> None:
+        """Answer with the partitions that differ here."""
+        registry = self._registry_sync.registry
+        if message.epoch > registry.epoch:
+            self._registry_sync.hold(message, peer, now)
+            return
+        differing = tuple(
+            partition
+            for partition, digest, clock_mark in message.marks
+            if self._known(partition)
+            and self._outbound.me in registry.table[partition].holders
+            and message.epoch >= registry.table[partition].since
+            and (
+                digest != self._replica.digest(partition)
+                or clock_mark != self._replica.clock_mark(partition)
+            )
+        )
+        self._outbound.send(DigestReply(message.number, differing), peer)
+
+    def compare(self, message: SyncStart, peer: NodeId, now: Instant) -> None:
+        """Say whether a partition is the same here, and what our clock covers."""
+        if not self._may_compare(message, peer, now):
+            return
+        replica, partition = self._replica, message.partition
+        answer = SyncStarted(
+            message.number,
+            message.digest == replica.digest(partition),
+            replica.copy(partition),
+            replica.coverage(partition),
+            self._outbound.life,
+        )
+        self._outbound.send(answer, peer, replica.token(partition))
+
+    def page(self, message: KeyPageRequest, peer: NodeId, now: Instant) -> None:
+        """Name a partition's keys and live dots, a page at a time."""
+        if not self._may_compare(message, peer, now):
+            return
+        partition = message.partition
+        found = self._replica.scan(partition, "", message.after, PAGE_ENTRIES_MAX)
+        horizon = found[-1][0] if len(found) == PAGE_ENTRIES_MAX else ""
+        entries = tuple((key, tuple(v.dot for v in record.live)) for key, record in found)
+        token = self._replica.token(partition)
+        self._outbound.send(KeyPage(message.number, entries, horizon), peer, token)
+
+    def exchange(self, message: SyncStates, peer: NodeId, now: Instant) -> None:
+        """Merge states of keys and answer with ours, vouching for what the asker holds."""
+        if not self._may_compare(message, peer, now):
+            return
+        partition = message.partition
+        registry = self._registry_sync.registry
+        holds = self._outbound.me in registry.table[partition].holders
+        answers: list[tuple[str, KeyState]] = []
+        size = 0
+        for key, state in message.states:
+            if registry.partition_of(key) != partition:
+                raise WrongPartition(f"key {key!r} does not belong to partition {partition}")
+            if holds:
+                self._replica.merge(partition, key, state, now)
+            # A former owner only gives: what it took in now, it would have to hand on again.
+            mine = self._replica.answer(partition, key, state.dots())
+            answers.append((key, mine))
+            size += mine.size_bytes()
+            if size > PAGE_BYTES_MAX:
+                break
+        token = self._replica.token(partition)
+        self._outbound.send(StatesSynced(message.number, tuple(answers)), peer, token)
+
+    def _may_compare(
+        self, message: SyncStart | KeyPageRequest | SyncStates, peer: NodeId, now: Instant
+    ) -> bool:
+        """Comparisons are under the same placement, and one life of ours answers all of one."""
+        if not self._known(message.partition) or not self._lives(message):
+            self._registry_sync.refuse(message, peer, INVALID)
+            return False
+        return self._registry_sync.agrees(message, message.partition, peer, now)
+
+    def _lives(self, message: SyncStart | KeyPageRequest | SyncStates) -> bool:
+        """Tell whether it was this life of ours that the pass was begun with."""
+        return isinstance(message, SyncStart) or message.life == self._outbound.life
+
+    def _known(self, partition: int) -> bool:
+        return partition < self._registry_sync.registry.partitions

@@ -1,0 +1,274 @@
+"""What an application asks of the state plane, and what it gets back.
+
+N is the number of a key's owners: three, or all nodes if there are fewer. ``w`` owners must have
+a write on disk before it is acknowledged, ``r`` must answer before a read is; without one given
+it is a majority, N // 2 + 1, so that a read meets every acknowledged write. With w = 1 or
+r = 1 that no longer holds, and says so here.
+
+A write that missed ``w`` is never called failed: some owner may have it, and will spread it. It
+is ``indeterminate``. A client that must know reads the key again with a quorum.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from gossip.core.errors import InvalidRequest
+from gossip.core.hlc import Stamp
+from gossip.core.ids import NodeId
+from gossip.kv.dots import Dot
+from gossip.kv.limits import (
+    KEY_BYTES_MAX,
+    LIST_ENTRIES_MAX,
+    REQUEST_TIMEOUT_S,
+    REQUEST_TIMEOUT_S_MAX,
+    VALUE_BYTES_MAX,
+)
+from gossip.kv.records import KeyState, Version, decode_context, newest_first
+from gossip.registry.registry import Registry
+
+Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX)]
+
+
+class Put(msgspec.Struct, frozen=True):
+    """Write a value.
+
+    ``context`` is what an earlier get or put returned: those versions are replaced, others stay
+    beside the new one. Without it, all that the coordinating owner has is replaced.
+    """
+
+    key: str
+    value: bytes
+    w: int | None = None
+    context: bytes | None = None
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Delete the versions in ``context``; without it, all that a quorum read finds."""
+
+    key: str
+    w: int | None = None
+    context: bytes | None = None
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+class Get(msgspec.Struct, frozen=True):
+    """Read a key from ``r`` owners, repairing those that differ before the answer."""
+
+    key: str
+    r: int | None = None
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+class List(msgspec.Struct, frozen=True):
+    """Read up to ``limit`` keys that begin with ``prefix`` and come after ``after``."""
+
+    prefix: str = ""
+    after: str = ""
+    limit: int = 100
+    r: int | None = None
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+class Watch(msgspec.Struct, frozen=True):
+    """Tell of changes of one key, or of all keys with a prefix, until cancelled.
+
+    Best effort: owners tell what they see while they can reach this node. A change may be
+    missed while an owner is away; each change is told once, in no order across keys.
+    """
+
+    prefix: str | None = None
+    key: str | None = None
+
+
+Request = Put | Delete | Get | List | Watch
+
+
+class Value(msgspec.Struct, frozen=True):
+    """One version of a key: its bytes, when it was written, and the name of the write."""
+
+    data: bytes
+    stamp: Stamp
+    dot: Dot
+
+
+class PutResult(msgspec.Struct, frozen=True):
+    """``outcome`` is "ok" or "indeterminate"; ``acks`` owners are known to have it on disk.
+
+    ``versions`` are under the key now, as far as the coordinator knows: this one, and those that
+    the write's context had not seen.
+    """
+
+    outcome: str
+    acks: int
+    needed: int
+    context: bytes
+    versions: int = 1
+
+
+class GetResult(msgspec.Struct, frozen=True):
+    """Versions, newest first; none for a key that does not exist. "ok" or "unavailable"."""
+
+    values: tuple[Value, ...]
+    context: bytes
+    answered: int
+    needed: int
+    outcome: str
+
+
+class ListEntry(msgspec.Struct, frozen=True):
+    """A key with its versions, newest first."""
+
+    key: str
+    values: tuple[Value, ...]
+
+
+class ListResult(msgspec.Struct, frozen=True):
+    """One page of keys. ``next`` is what to pass as ``after`` for more, empty at the end.
+
+    ``outcome`` is "ok", or "partial" when some partition had fewer than ``r`` answers, so that
+    keys may be missing.
+    """
+
+    entries: tuple[ListEntry, ...]
+    next: str
+    outcome: str
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """The request was refused before it changed anything; the reason says what to do.
+
+    ``unreachable``: not because of what it asks, but because no owner of the key answered.
+    """
+
+    reason: str
+    unreachable: bool = False
+    outcome: str = "rejected"
+
+
+Result = PutResult | GetResult | ListResult | Rejected
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A request is over. Every request but a watch completes exactly once, unless cancelled."""
+
+    request: int
+    result: Result
+
+
+class WatchEvent(msgspec.Struct, frozen=True):
+    """A watched key changed. ``kind`` is "put" or "delete"; ``values`` are the new versions."""
+
+    request: int
+    key: str
+    kind: str
+    values: tuple[Value, ...]
+
+
+class OwnersReady(msgspec.Struct, frozen=True):
+    """At an issuer: partitions that can go on, with who has done what their stage asks.
+
+    ``epoch`` is the registry's under which they have. The runtime signs the next one; see
+    ``registry.advance``.
+    """
+
+    epoch: int
+    done: dict[int, frozenset[NodeId]]
+    here: frozenset[NodeId] = frozenset()
+    """Absent ones that were heard: they get their share."""
+    away: frozenset[NodeId] = frozenset()
+    """Those who own nothing, and were not heard for a time."""
+
+
+class RegistryAdopted(msgspec.Struct, frozen=True):
+    """This node now follows a newer registry. The runtime keeps ``signed`` on disk."""
+
+    signed: bytes
+    registry: Registry
+
+
+class RegistryForked(msgspec.Struct, frozen=True):
+    """Two registries with different pasts are signed: ours, and this ``rival``."""
+
+    signed: bytes
+    rival: Registry
+
+
+TOO_FEW = (
+    "too few owners of this key are there; nothing was written, so try again when they are back"
+)
+DISKS_FULL = (
+    "the disks of the owners of this key take nothing; nothing was written, so free some space"
+)
+ALL_GONE = "all owners of this key are gone; nothing was written, so try again when one is back"
+SILENT = "no owner of this key could be reached; nothing was written, so try again later"
+FORKED = "the registry has forked, so that nobody can tell who owns a key: no state is served"
+FORK_REASON = (
+    f"{FORKED}; the node that signs it was restored from a backup and has signed another one: run "
+    "`covey registry mend` there"
+)
+
+
+def values_of(live: tuple[Version, ...]) -> tuple[Value, ...]:
+    """Return versions as values, newest first."""
+    return tuple(Value(v.value, v.stamp, v.dot) for v in newest_first(live))
+
+
+def check_key(key: str) -> None:
+    """Raise InvalidRequest unless this can be a key."""
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest("a key is text in UTF-8; this one has a lone surrogate") from None
+    if not 1 <= size <= KEY_BYTES_MAX:
+        raise InvalidRequest(f"a key has 1 to {KEY_BYTES_MAX} bytes, not {size}")
+
+
+def check_request(request: Request) -> None:
+    """Raise InvalidRequest for what no state of the system could satisfy."""
+    match request:
+        case Watch():
+            _check_watch(request)
+            return
+        case List():
+            _check_prefix(request.prefix)
+            _check_prefix(request.after)
+            if not 1 <= request.limit <= LIST_ENTRIES_MAX:
+                raise InvalidRequest(f"`limit={request.limit}`: 1 to {LIST_ENTRIES_MAX}")
+        case Put() | Delete() | Get():
+            check_key(request.key)
+    if not 0 < request.timeout_s <= REQUEST_TIMEOUT_S_MAX:
+        raise InvalidRequest(f"`timeout`: up to {REQUEST_TIMEOUT_S_MAX:.0f} s")
+    if isinstance(request, Put) and len(request.value) > VALUE_BYTES_MAX:
+        raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
+    if isinstance(request, Put | Delete) and request.context is not None:
+        decode_context(request.key, request.context)
+
+
+def _check_watch(request: Watch) -> None:
+    if (request.key is None) == (request.prefix is None):
+        raise InvalidRequest("watch either a key or a prefix")
+    if request.key is not None:
+        check_key(request.key)
+    if request.prefix is not None:
+        _check_prefix(request.prefix)
+
+
+def _check_prefix(text: str) -> None:
+    if text:
+        check_key(text)
+
+
+def quorum(wanted: int | None, owners: int, name: str) -> int:
+    """Return how many of the owners must answer. Raises InvalidRequest when too many."""
+    if wanted is None:
+        return owners // 2 + 1
+    if not 1 <= wanted <= owners:
+        raise InvalidRequest(f"`{name}={wanted}`: this key has {owners} owners; use 1 to {owners}")
+    return wanted
+
+
+def get_result(state: KeyState, answered: int, needed: int, context: bytes) -> GetResult:
+    """Return the result of a read that as many as needed have answered."""
+    return GetResult(values_of(state.live), context, answered, needed, "ok")

@@ -1,0 +1,238 @@
+"""One pass over one partition with one other node.
+
+::
+
+    me                                        other
+    Compare(digest)             ->
+                                <-  Compared(same, complete, coverage)
+        same: absorb coverage, done
+    Page(after)                 ->
+                                <-  Paged(keys with dots, horizon)
+    Exchange(differing keys)    ->            merges ours
+                                <-  Exchanged(its states)
+        merge; next batch, next page; at the end absorb coverage, done
+
+After a pass, everything that the other held when it began has been merged here, key by key,
+and everything of ours has been merged there. Only then may its clock be added to ours: the clock
+says "all of this I have processed", which is now true of us as well. That holds also while both
+sides take writes in between; those are simply not in the clock that was sent first. It would not
+hold if the other started anew on the way, and its disk had lost something: so the clock and the
+keys must come from one life of it, and a later one refuses to go on.
+
+Cheap when equal: one small frame each way.
+"""
+
+from collections.abc import Callable
+
+from gossip.core.errors import SetAside
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.dots import Coverage, Dot
+from gossip.kv.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SESSION_TIMEOUT_S
+from gossip.kv.messages import (
+    KeyPage,
+    KeyPageRequest,
+    StatesSynced,
+    SyncStart,
+    SyncStarted,
+    SyncStates,
+)
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.records import KeyState
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.replica import Replica
+from gossip.kv.takeover import Copy
+from gossip.kv.timers import TimerQueue
+
+Finished = Callable[[int, NodeId, Copy | None, Instant], None]
+"""(partition, peer, what the peer said of its copy; None if the pass failed, now)"""
+
+
+class SyncSession:
+    """A pass that is under way."""
+
+    def __init__(self, partition: int, peer: NodeId, epoch: int) -> None:
+        self.partition = partition
+        self.peer = peer
+        self.epoch = epoch
+        self.copy = Copy(is_sound=False, complete_for=0)
+        self.coverage: Coverage = ()
+        self.life = 0
+        self.after = ""
+        self.horizon = ""
+        self.differing: dict[str, tuple[Dot, ...]] = {}
+
+
+class SyncSessions:
+    """All passes that this node has begun."""
+
+    def __init__(
+        self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames
+    ) -> None:
+        self.finished: Finished = lambda _partition, _peer, _copy, _now: None
+        self._replica = replica
+        self._registry_sync = registry_sync
+        self._outbound = outbound
+        self._passes: dict[int, SyncSession] = {}
+        self._timers: TimerQueue[int] = TimerQueue()
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def begin(self, partition: int, peer: NodeId, now: Instant) -> None:
+        """Begin a pass; ``finished`` will be called for it."""
+        epoch = self._registry_sync.registry.epoch
+        number = self._enter(SyncSession(partition, peer, epoch), now)
+        digest = self._replica.digest(partition)
+        question = SyncStart(number, epoch, partition, digest)
+        self._outbound.send(question, peer, self._replica.token(partition))
+        self._outbound.counts["partition_syncs/begun"] += 1
+
+    def _enter(self, run: SyncSession, now: Instant) -> int:
+        """Await one answer."""
+        number = self._outbound.number()
+        self._passes[number] = run
+        self._timers.set(number, now + SESSION_TIMEOUT_S)
+        return number
+
+    def _accept(self, number: int, peer: NodeId) -> SyncSession | None:
+        """Return the pass that awaits this answer, and await it no longer."""
+        run = self._passes.get(number)
+        if run is None or run.peer != peer:
+            self._outbound.counts["frames_dropped/unexpected_answer"] += 1
+            return None
+        self._timers.cancel(number)
+        return self._passes.pop(number)
+
+    def compared(self, message: SyncStarted, peer: NodeId, now: Instant) -> None:
+        """The other has looked at our digest."""
+        run = self._accept(message.number, peer)
+        if run is None:
+            return
+        run.copy, run.coverage, run.life = message.copy, message.coverage, message.life
+        if message.same:
+            self._succeed(run, now)
+        else:
+            self._outbound.counts["partition_syncs/differing"] += 1
+            self._ask_page(run, now)
+
+    def _ask_page(self, run: SyncSession, now: Instant) -> None:
+        number = self._enter(run, now)
+        self._outbound.send(
+            KeyPageRequest(number, run.epoch, run.partition, run.after, run.life), run.peer
+        )
+
+    def paged(self, message: KeyPage, peer: NodeId, now: Instant) -> None:
+        """The other has named keys."""
+        run = self._accept(message.number, peer)
+        if run is None:
+            return
+        if message.horizon and message.horizon <= run.after:
+            self._fail(run, now)
+            return
+        theirs = dict(message.entries)
+        ours = self._ours(run, message.horizon)
+        run.horizon = message.horizon
+        run.differing = {
+            key: theirs.get(key, ())
+            for key in sorted(theirs.keys() | ours.keys())
+            if set(theirs.get(key, ())) != ours.get(key, frozenset())
+            and self._registry_sync.registry.partition_of(key) == run.partition
+        }
+        self._go_on(run, now)
+
+    def _ours(self, run: SyncSession, horizon: str) -> dict[str, frozenset[Dot]]:
+        """Return the live dots of our keys in the range of a page."""
+        ours: dict[str, frozenset[Dot]] = {}
+        after = run.after
+        while True:
+            page = self._replica.scan(run.partition, "", after, PAGE_ENTRIES_MAX)
+            ours.update((k, r.dots()) for k, r in page if not horizon or k <= horizon)
+            if len(page) < PAGE_ENTRIES_MAX or (horizon and page[-1][0] >= horizon):
+                return ours
+            after = page[-1][0]
+
+    def _go_on(self, run: SyncSession, now: Instant) -> None:
+        """Exchange what still differs; else turn the page; else be done."""
+        if run.differing:
+            self._exchange(run, now)
+        elif run.horizon:
+            run.after = run.horizon
+            self._ask_page(run, now)
+        else:
+            self._succeed(run, now)
+
+    def _exchange(self, run: SyncSession, now: Instant) -> None:
+        states: list[tuple[str, KeyState]] = []
+        size = 0
+        for key, dots in run.differing.items():
+            state = self._replica.answer(run.partition, key, dots)
+            size += state.size_bytes()
+            if states and size > PAGE_BYTES_MAX:
+                break
+            states.append((key, state))
+        question = SyncStates(
+            self._enter(run, now), run.epoch, run.partition, tuple(states), run.life
+        )
+        self._outbound.send(question, run.peer, self._replica.token(run.partition))
+
+    def exchanged(self, message: StatesSynced, peer: NodeId, now: Instant) -> None:
+        """The other has merged some of our states and told its own."""
+        run = self._accept(message.number, peer)
+        if run is None:
+            return
+        told = [(key, state) for key, state in message.states if key in run.differing]
+        if not told:
+            self._fail(run, now)
+            return
+        for key, state in told:
+            del run.differing[key]
+            if self._is_holder(run.partition):
+                try:
+                    self._replica.merge(run.partition, key, state, now)
+                except SetAside:  # a pass without it would hold it for deleted
+                    self._fail(run, now)
+                    raise
+                self._outbound.counts["repairs/keys"] += 1
+        self._go_on(run, now)
+
+    def _is_holder(self, partition: int) -> bool:
+        return self._outbound.me in self._registry_sync.registry.table[partition].holders
+
+    def _succeed(self, run: SyncSession, now: Instant) -> None:
+        if self._is_holder(run.partition):
+            self._replica.absorb(run.partition, run.coverage)
+        self.finished(run.partition, run.peer, run.copy, now)
+
+    def _fail(self, run: SyncSession, now: Instant) -> None:
+        self._outbound.counts["partition_syncs/failed"] += 1
+        self.finished(run.partition, run.peer, None, now)
+
+    def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
+        """A question was refused: give the pass up. False if it was not one of ours."""
+        if number not in self._passes:
+            return False
+        run = self._accept(number, peer)
+        if run is not None:
+            self._fail(run, now)
+        return True
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """Give up all passes with this peer."""
+        for number in [n for n, run in self._passes.items() if run.peer == peer]:
+            self.refused(number, peer, now)
+
+    def restart(self, changed: set[int], now: Instant) -> None:
+        """Give up the passes over these partitions: their owners have changed under them."""
+        for number, run in list(self._passes.items()):
+            if run.partition in changed:
+                self.refused(number, run.peer, now)
+
+    def wake(self, now: Instant) -> None:
+        """Give up passes that got no answer."""
+        for number in self._timers.pop_due(now):
+            self._fail(self._passes.pop(number), now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next pass is to be given up."""
+        return self._timers.deadline()

@@ -1,0 +1,223 @@
+"""A write at the owner that coordinates it.
+
+::
+
+    commit here ─(on disk)─> tell the other owners ─(W have it on disk)─> ok
+                                     └─(time is over)─> indeterminate; repair goes on
+
+While a partition is on its way to other owners, W of the old ones and W of the new ones must have
+it on disk (``ownership.py`` says when). Our own copy counts like any other: when it is on disk. If
+the owners change under way, the count starts again among those of now. What misses W is
+kept, and the missing owners are put on the list of comparisons: a write is only ever repaired
+forward, never rolled back.
+"""
+
+from collections.abc import Callable
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Instant
+from gossip.kv.dots import Dot
+from gossip.kv.limits import REFUSALS_MAX, VALUE_BYTES_MAX
+from gossip.kv.messages import Store, Stored
+from gossip.kv.outbound import OutboundFrames
+from gossip.kv.records import KeyState, encode_context
+from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.repair import RepairScheduler
+from gossip.kv.replica import Replica
+from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
+from gossip.kv.timers import TimerQueue
+from gossip.registry.ownership import Ownership
+
+Finish = Callable[[PutResult | Rejected, Instant], None]
+
+
+class Write:
+    """A write that is under way."""
+
+    def __init__(self, key: str, partition: int, state: KeyState, context: bytes) -> None:
+        self.key = key
+        self.partition = partition
+        self.state = state
+        self.context = context
+        self.w: int | None = None
+        self.ownership = Ownership((), 0)
+        self.acks: set[NodeId] = set()
+        self.refusals = 0
+        self.until: Instant = 0.0
+        self.finish: Finish = lambda _result, _now: None
+
+    def result(self, outcome: str) -> PutResult:
+        """Return how it stands, in the set of owners that is furthest behind."""
+        acks, needed = min(self._counts(), key=lambda counted: counted[0] - counted[1])
+        return PutResult(outcome, acks, needed, self.context, len(self.state.live))
+
+    def is_acknowledged(self) -> bool:
+        """Tell whether enough have it on disk, of each set of owners whose word counts."""
+        return all(acks >= needed for acks, needed in self._counts())
+
+    def _counts(self) -> list[tuple[int, int]]:
+        """Return how many of each such set have it, and how many are needed."""
+        return [
+            (len(self.acks.intersection(nodes)), self._needed(nodes))
+            for nodes in self.ownership.writers
+        ]
+
+    def _needed(self, nodes: tuple[NodeId, ...]) -> int:
+        # A w that was valid for the owners of before may be too large for fewer new ones.
+        return quorum(min(self.w, len(nodes)) if self.w else None, len(nodes), "w")
+
+
+class Writes:
+    """All writes that this node coordinates."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        registry_sync: RegistrySync,
+        repair: RepairScheduler,
+        outbound: OutboundFrames,
+        is_gone: Callable[[NodeId], bool],
+    ) -> None:
+        self._replica = replica
+        self._registry_sync = registry_sync
+        self._repair = repair
+        self._outbound = outbound
+        self._is_gone = is_gone
+        self._writes: dict[int, Write] = {}
+        self._timers: TimerQueue[int] = TimerQueue()
+
+    def __len__(self) -> int:
+        return len(self._writes)
+
+    def begin(
+        self,
+        key: str,
+        value: bytes | None,
+        w: int | None,
+        replaced: tuple[Dot, ...] | None,
+        timeout_s: float,
+        finish: Finish,
+        now: Instant,
+    ) -> None:
+        """Commit a put, or a delete if ``value`` is None, and see it through.
+
+        Raises InvalidRequest; then nothing was changed.
+        """
+        registry = self._registry_sync.registry
+        partition = registry.partition_of(key)
+        quorum(w, len(registry.table[partition].readers), "w")
+        if value is not None and self._grows_too_large(partition, key, value, replaced):
+            reason = (
+                f"the versions under this key would exceed {VALUE_BYTES_MAX} bytes; read it, and "
+                "put with the context of that get, which replaces what you have read"
+            )
+            finish(Rejected(reason), now)
+            return
+        if self._is_hopeless(registry.table[partition], w):
+            finish(Rejected(TOO_FEW, unreachable=True), now)
+            return
+        assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
+        state, dot = self._replica.write(partition, key, value, replaced, now)
+        write = Write(key, partition, state, encode_context(key, [dot] if dot else []))
+        write.w, write.finish = w, finish
+        write.until = now + timeout_s
+        self._tell_all(write)
+
+    def _is_hopeless(self, ownership: Ownership, w: int | None) -> bool:
+        """Tell whether those that are not gone are too few: better said before it is written."""
+        me, members = self._outbound.me, self._registry_sync.members
+        assert ownership.writers, "each partition has owners"
+        for nodes in ownership.writers:
+            there = [n for n in nodes if n == me or (n in members and not self._is_gone(n))]
+            if len(there) < quorum(min(w, len(nodes)) if w else None, len(nodes), "w"):
+                return True
+        return False
+
+    def _grows_too_large(
+        self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None
+    ) -> bool:
+        if replaced is None:
+            return False
+        live, gone = self._replica.record(partition, key).live, frozenset(replaced)
+        left = sum(len(v.value) for v in live if v.dot not in gone)
+        return left + len(value) > VALUE_BYTES_MAX and left > 0
+
+    def _tell_all(self, write: Write) -> None:
+        """Start counting among the owners of now, under a number of its own.
+
+        What one of them had on its disk under other owners, it may have let go of since.
+        """
+        number = self._outbound.number()
+        self._writes[number] = write
+        self._timers.set(number, write.until)
+        write.ownership = self._registry_sync.registry.table[write.partition]
+        write.acks = set()
+        for node in self._acknowledge(write):
+            self._tell(number, write, node)
+
+    def _acknowledge(self, write: Write) -> list[NodeId]:
+        """Return who is to have it; who was removed is not asked."""
+        return [node for node in write.ownership.holders if node in self._registry_sync.members]
+
+    def _tell(self, number: int, write: Write, owner: NodeId) -> None:
+        token = self._replica.token(write.partition)
+        if owner == self._outbound.me:
+            self._outbound.send(Stored(number), owner, token)
+        else:
+            epoch = self._registry_sync.registry.epoch
+            self._outbound.send(Store(number, epoch, write.key, write.state), owner, token)
+
+    def stored(self, message: Stored, peer: NodeId, now: Instant) -> bool:
+        """An owner has it on disk. False if this is no write of ours, or no longer."""
+        write = self._writes.get(message.number)
+        if write is None:
+            return False
+        write.acks.add(peer)
+        if write.is_acknowledged():
+            self._end(message.number, write, "ok", now)
+        return True
+
+    def _end(self, number: int, write: Write, outcome: str, now: Instant) -> None:
+        del self._writes[number]
+        self._timers.cancel(number)
+        self._outbound.counts[f"writes/{outcome}"] += 1
+        write.finish(write.result(outcome), now)
+
+    def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
+        """An owner refused: by now we follow its registry, so tell it again."""
+        del now
+        write = self._writes.get(number)
+        if write is None:
+            return False
+        write.refusals += 1
+        if peer in write.ownership.holders and write.refusals <= REFUSALS_MAX:
+            self._tell(number, write, peer)
+        return True
+
+    def adopted(self, epoch_before: int) -> None:
+        """Count again where the owners changed."""
+        table = self._registry_sync.registry.table
+        for number, write in list(self._writes.items()):
+            if table[write.partition].since > epoch_before:
+                del self._writes[number]
+                self._timers.cancel(number)
+                self._tell_all(write)
+
+    def returned(self, peer: NodeId) -> None:
+        """A peer can be reached again: tell it what it has not acknowledged."""
+        for number, write in self._writes.items():
+            if peer in write.ownership.holders and peer not in write.acks:
+                self._tell(number, write, peer)
+
+    def wake(self, now: Instant) -> None:
+        """End writes whose time is over."""
+        for number in self._timers.pop_due(now):
+            write = self._writes[number]
+            for node in self._acknowledge(write):
+                if node not in write.acks:
+                    self._repair.want(write.partition, node)
+            self._end(number, write, "indeterminate", now)
+
+    def deadline(self) -> Instant | None:
+        """Return when the next write runs out of time."""
+        return self._timers.deadline()

@@ -1,0 +1,1 @@
+"""What gossip missed: tables compared and merged over streams."""

@@ -1,0 +1,1 @@
+"""Who failed: probes, suspicion, crash evidence, planned absence (SWIM, Lifeguard)."""

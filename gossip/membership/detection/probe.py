@@ -1,0 +1,170 @@
+"""One probe of one member, and the order in which members are probed.
+
+A probe is a small machine::
+
+    ASKED ──time──▶ ASKED_AGAIN ──time──▶ RELAYED ──time──▶ LOST
+      └──answer──┐      └──answer──┐         └──answer──┐
+                 ▼                 ▼                    ▼
+                            ANSWERED
+
+The direct ping is repeated once before others are asked to help: at 10 % loss that alone turns one
+failed round trip in five into one in twenty-eight, and it goes to another address of the target if
+there is one.
+
+Members are probed in a random order, all of them once before any again (SWIM section 4.3), except
+that some jump the queue: members that others suspect, and members whose stream just broke. Each
+member decides by chance whether it checks a new suspect, so that about ``probe_checkers`` do:
+enough to confirm a death within two periods, or to carry the accusation to a living one.
+"""
+
+import enum
+import random
+
+from gossip.core.ids import Boot, NodeId
+from gossip.core.machine import Instant
+from gossip.core.tuning import Tuning
+from gossip.membership.model.members import Member, MemberTable
+
+RETRY_SHARE = 0.4
+"""When the direct ping is repeated, as a share of the timeout; above a healthy round trip."""
+
+
+class ProbeState(enum.StrEnum):
+    """How far a probe has come."""
+
+    ASKED = "asked"
+    ASKED_AGAIN = "asked again"
+    RELAYED = "relayed"
+    ANSWERED = "answered"
+    LOST = "lost"
+
+
+class ProbeEvent(enum.StrEnum):
+    """What moves a probe on."""
+
+    TIME = "time"
+    ANSWER = "answer"
+
+
+TRANSITIONS: dict[tuple[ProbeState, ProbeEvent], ProbeState] = {
+    (ProbeState.ASKED, ProbeEvent.TIME): ProbeState.ASKED_AGAIN,
+    (ProbeState.ASKED_AGAIN, ProbeEvent.TIME): ProbeState.RELAYED,
+    (ProbeState.RELAYED, ProbeEvent.TIME): ProbeState.LOST,
+    (ProbeState.ASKED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.ASKED_AGAIN, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.RELAYED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+}
+"""What is not in the table does not move: ANSWERED and LOST are final."""
+
+
+class Probe:
+    """One probe; lasts one period, in whose course it is answered or lost."""
+
+    def __init__(
+        self, number: int, target: NodeId, boot: Boot, incarnation: int, now: Instant
+    ) -> None:
+        self.number = number
+        self.target = target
+        self.boot = boot
+        self.incarnation = incarnation
+        self.started_at = now
+        self.state = ProbeState.ASKED
+        self.pinged_at: dict[int, Instant] = {}
+        """Our own pings, by the number that their answer carries."""
+        self.nacks: dict[NodeId, bool] = {}
+        """The relays that were asked, and whether each said nack."""
+        self.due_at = now
+        """When time next moves this probe, or its period ends."""
+        self._schedule: dict[ProbeState, Instant] = {}
+
+    def schedule(self, timeout_s: float, period_s: float) -> None:
+        """Fix the times at which the probe goes on without an answer."""
+        assert timeout_s < period_s, "relays get the rest of the period"
+        end = self.started_at + period_s
+        self._schedule = {
+            ProbeState.ASKED: self.started_at + RETRY_SHARE * timeout_s,
+            ProbeState.ASKED_AGAIN: self.started_at + timeout_s,
+            ProbeState.RELAYED: end,
+            ProbeState.ANSWERED: end,
+            ProbeState.LOST: end,
+        }
+        self.due_at = self._schedule[self.state]
+
+    def catch_up(self, now: Instant) -> None:
+        """Give every later phase its full time, although this one is noticed late."""
+        late_s = now - self.due_at
+        assert late_s >= 0, "a phase is not cut short"
+        if late_s:
+            self._schedule = {state: at + late_s for state, at in self._schedule.items()}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing moves it any more; it still lasts until ``due_at``."""
+        return self.state in (ProbeState.ANSWERED, ProbeState.LOST)
+
+    def move(self, event: ProbeEvent) -> bool:
+        """Take the event in; say whether it moved the probe."""
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            return False
+        self.state = following
+        self.due_at = self._schedule[following]
+        return True
+
+    def expects_answer(self, number: int, sender: NodeId) -> bool:
+        """Say whether this ack by this sender answers the probe."""
+        if sender == self.target:
+            return number == self.number or number in self.pinged_at
+        return number == self.number and sender in self.nacks
+
+
+class ProbeOrder:
+    """Whom to probe next."""
+
+    def __init__(self, tuning: Tuning, rng: random.Random) -> None:
+        self._tuning = tuning
+        self._rng = rng
+        self._pass: list[NodeId] = []
+        self._urgent: dict[NodeId, None] = {}
+
+    def insert(self, node: NodeId) -> None:
+        """Give a new member a random place among those that this pass has yet to visit."""
+        if node not in self._pass:
+            self._pass.insert(self._rng.randrange(len(self._pass) + 1), node)
+
+    def probe_next(self, node: NodeId) -> None:
+        """Probe this member next."""
+        self._urgent[node] = None
+
+    def urge_by_chance(self, node: NodeId, members: int) -> None:
+        """Probe a new suspect next, if chance makes us one of its checkers."""
+        if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
+            self.probe_next(node)
+
+    def next(self, members: MemberTable, me: NodeId) -> Member | None:
+        """Return whom but ourselves to probe; None when there is nobody.
+
+        Of whom we know no address, we cannot judge either.
+        """
+        for waiting in (self._take_urgent, self._take_in_turn):
+            while (node := waiting()) is not None:
+                member = members.get(node)
+                if member is not None and node != me and member.is_live and member.has_address:
+                    return member
+        self._pass = [node for node in members.reachable_ids if node != me]
+        self._rng.shuffle(self._pass)
+        return members[self._pass.pop()] if self._pass else None
+
+    def warm_start(self, order: list[NodeId]) -> None:
+        """Be somewhere in a pass of this order: shuffling thousands takes long."""
+        at = self._rng.randrange(len(order))
+        self._pass = order[at:] + order[:at]
+
+    def _take_urgent(self) -> NodeId | None:
+        for node in self._urgent:
+            del self._urgent[node]
+            return node
+        return None
+
+    def _take_in_turn(self) -> NodeId | None:
+        return self._pass.pop() if self._pass else None

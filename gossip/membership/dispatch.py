@@ -1,0 +1,165 @@
+"""Takes packets apart, and hands each message to the part of the membership that acts on it.
+
+A packet carries several messages. Unknown ones are skipped, as they come from a later version; a
+malformed one ends the packet. Probes and claims, which are nearly all that is ever said, move the
+detector and the beliefs; whoever schedules the other parts is told when a message concerned them.
+"""
+
+import random
+
+from gossip.core.errors import Malformed
+from gossip.core.ids import NodeId
+from gossip.core.machine import Address, Instant
+from gossip.core.wire import unpack
+from gossip.events.plane import EventPlane
+from gossip.membership.anti_entropy.merge import title_of
+from gossip.membership.anti_entropy.sync import StateSync
+from gossip.membership.bootstrap import Bootstrap
+from gossip.membership.detection.crash_detector import CrashDetector
+from gossip.membership.detection.failure_detector import FailureDetector
+from gossip.membership.detection.path_checks import PathChecks
+from gossip.membership.detection.planned_absence import PlannedAbsence
+from gossip.membership.detection.updates import MemberUpdates
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import MemberTable
+from gossip.membership.model.messages import (
+    DATAGRAMS,
+    REFUSAL,
+    Ack,
+    Alive,
+    Asleep,
+    CoordinateUpdate,
+    Datagram,
+    Dead,
+    Event,
+    Hello,
+    Left,
+    Nack,
+    Ping,
+    PingRequest,
+    Query,
+    QueryResponse,
+    Suspect,
+)
+from gossip.membership.network.reachability import Reachability
+
+INTRODUCED_MAX = 16
+REQUESTS = frozenset({Ping, PingRequest})
+REQUESTS_MAX = 8
+"""So many of one packet are answered: an honest one carries one or two. A packet may name any
+address as its source, and must not earn it a flood."""
+MEETING_S = 5.0
+"""An answered greeting is a meeting if the member is new to us, or back, since this long."""
+
+
+class Dispatcher:
+    """Acts on the messages of datagrams whose sender is known and believed to be one."""
+
+    def __init__(
+        self,
+        detector: FailureDetector,
+        updates: MemberUpdates,
+        crash_detector: CrashDetector,
+        path_checks: PathChecks,
+        bootstrap: Bootstrap,
+        exchange: StateSync,
+        event_plane: EventPlane,
+        reachability: Reachability,
+        absence: PlannedAbsence,
+        local: LocalMember,
+        members: MemberTable,
+        outbound: Outbound,
+        rng: random.Random,
+    ) -> None:
+        self._failure_detector = detector
+        self._updates = updates
+        self._crash_detector = crash_detector
+        self._path_checks = path_checks
+        self._bootstrap = bootstrap
+        self._state_sync = exchange
+        self._event_plane = event_plane
+        self._reachability = reachability
+        self._absence = absence
+        self._local = local
+        self._members = members
+        self._outbound = outbound
+        self._rng = rng
+
+    def read(self, body: bytes, sender: NodeId, source: Address, now: Instant) -> bool:
+        """Act on the messages of a packet, up to the first that is malformed.
+
+        Says whether it moved other parts than detector and beliefs (and the list of members).
+        """
+        stirs, requests = False, 0
+        try:
+            for item in unpack(body):
+                message = DATAGRAMS.decode(item)
+                is_request = type(message) in REQUESTS
+                requests += is_request
+                if message is None:
+                    self._outbound.counts["messages_skipped/unknown kind"] += 1
+                elif is_request and requests > REQUESTS_MAX:
+                    self._outbound.counts["messages_skipped/too many requests"] += 1
+                elif self._act(message, sender, source, now):
+                    stirs = True
+        except Malformed:
+            self._outbound.counts["datagrams_dropped/malformed"] += 1
+        self._ask_for_words(sender, source, now)
+        return stirs
+
+    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> bool:
+        match message:
+            case Ping():
+                self._failure_detector.ping(message, sender, source, now)
+            case Ack():
+                return self._acked(message, sender, now)
+            case CoordinateUpdate():
+                if sender in self._members:
+                    self._reachability.coordinates.learn(sender, message.place)
+            case Alive():
+                words = title_of(message.member, message.boot, message.incarnation)
+                self._outbound.on_trial(words, lambda: self._updates.apply(message, source, now))
+            case Suspect() | Dead() | Left() | Asleep():
+                self._updates.apply(message, source, now)
+                if isinstance(message, Suspect) and message.evidence == REFUSAL:
+                    self._crash_detector.confirmed_by_other(message, now)
+                    return True
+            case PingRequest():
+                self._failure_detector.ping_request(message, source, now)
+            case Nack():
+                self._failure_detector.nack(message, sender)
+            case Hello():
+                self._greeted(message, sender, source, now)
+                return True
+            case Event() | Query() | QueryResponse():
+                self._event_plane.receive(message, sender, now)
+                return True
+        return False
+
+    def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> bool:
+        """Hand an answer to whoever asked; say whether that was another part than the detector."""
+        if self._path_checks.ack(ack, sender, now):
+            return True
+        if not self._crash_detector.ack(ack, sender, now):
+            self._failure_detector.ack(ack, sender, now)
+        return False
+
+    def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
+        """Answer a greeting with who we are and whom we know; an answer begins an exchange."""
+        if hello.wants_reply:
+            if not self._absence.is_away:
+                some = self._members.sample_others(self._local.id, INTRODUCED_MAX, self._rng)
+                self._bootstrap.reply_hello(source, some, now)
+            return
+        member = self._members.get(sender)
+        if member is not None and now - member.changed_at < MEETING_S:
+            self._state_sync.request(sender, now)
+
+    def _ask_for_words(self, sender: NodeId, source: Address, now: Instant) -> None:
+        """Ask a member who it is, when we hear it without knowing its latest words."""
+        member = self._members.get(sender)
+        if member is not None and (member.described == member.incarnation or not member.is_live):
+            return
+        if not self._absence.is_away:
+            self._bootstrap.request_description(source, now)

@@ -1,0 +1,1 @@
+"""Who is listed, and the bounds of the list."""

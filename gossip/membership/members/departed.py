@@ -1,0 +1,65 @@
+"""The address book of those who died long ago: kept for ever, so that no split is for ever.
+
+A dead member is taken off the list in the end, but its addresses stay here and are greeted, slowly
+and without end (``bootstrap.py``). Systems that forget instead never heal a split that lasts
+longer than their memory. Whoever said goodbye is not in the book.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Address, Instant
+from gossip.membership.model.members import Member
+
+
+class DepartedPeer(msgspec.Struct, frozen=True):
+    """A peer that is no longer listed."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[Address, ...]
+    since: Instant
+    """When it died, on our clock."""
+
+
+class DepartedPeers:
+    """At most ``limit`` forgotten peers; the longest forgotten makes room for a new one."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._peers: dict[NodeId, DepartedPeer] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[DepartedPeer]:
+        return iter(self._peers.values())
+
+    def get(self, node: NodeId) -> DepartedPeer | None:
+        """Return the peer; None when it is not in the book."""
+        return self._peers.get(node)
+
+    def add(self, member: Member) -> None:
+        """Keep where the member could be reached."""
+        assert not member.is_live, "who is listed as being there is not forgotten"
+        self.remove(member.id)
+        self._peers[member.id] = DepartedPeer(
+            member.id, member.name, addresses_of(member), member.changed_at
+        )
+        if len(self._peers) > self._limit:
+            del self._peers[next(iter(self._peers))]
+
+    def remove(self, node: NodeId) -> None:
+        """Drop a peer: it is listed again, or does not belong to the covey any more."""
+        self._peers.pop(node, None)
+
+
+def addresses_of(member: Member) -> tuple[Address, ...]:
+    """Return where to send to a member, best first: where it was heard from, then what it says."""
+    if member.path is None and not member.ours:
+        return member.addresses
+    left_out = (member.path, *member.ours)
+    told = (address for address in member.addresses if address not in left_out)
+    return tuple(told) if member.path is None else (member.path, *told)

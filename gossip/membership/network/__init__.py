@@ -1,0 +1,1 @@
+"""How far the members are, and which ways to them work."""

@@ -1,0 +1,1 @@
+"""The registry: who belongs, who may do what, and who owns which partition."""

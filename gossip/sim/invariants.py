@@ -1,0 +1,165 @@
+"""Checkers of the membership: what must hold at every step, whatever the network does.
+
+A checker sees every transition of every node while it happens, not the state at the end: a
+member that came back from the dead for a second and died again would leave no trace there. Each
+states one rule; ``tests/sim/test_mutations.py`` breaks that rule in the protocol's code and
+demands that the checker notices, because a checker that cannot fail proves nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from gossip.core.ids import Boot, NodeId
+from gossip.membership.model.members import MemberChanged, MemberState
+from gossip.node import Node
+from gossip.sim.host import Host
+from gossip.sim.operations import Operation
+
+if TYPE_CHECKING:
+    from gossip.sim.world import World
+
+Claim = tuple[Boot, int]
+"""A life and an incarnation of it; a later claim is a larger pair."""
+
+
+class Violation(AssertionError):
+    """A rule was broken; the message says which, by whom and when."""
+
+
+class Checker:
+    """One rule. Each hook does nothing unless a checker needs it."""
+
+    def started(self, world: "World", host: Host, node: Node) -> None:
+        """Look at a process that begins."""
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Look at what a node now thinks of a member."""
+
+    def stepped(self, world: "World", host: Host) -> None:
+        """Look at a node that took in one input. Called very often."""
+
+    def answered(self, world: "World", operation: Operation) -> None:
+        """Look at the answer to an operation."""
+
+    def settled(self, world: "World") -> None:
+        """Look at a world that was healed and had the time to converge."""
+
+    def violated(self, world: "World", name: str, what: str) -> Violation:
+        """Return the exception to raise."""
+        return Violation(f"{type(self).__name__}: at {world.now:.6f} s {name} {what}")
+
+
+class NoResurrection(Checker):
+    """Who was declared dead or gone comes back only as a later incarnation or a later life.
+
+    Judged per observer and process: what a node has said once, it does not take back.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, int], dict[NodeId, Claim]] = {}
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Compare a member that is thought to be around with what was said of it before."""
+        member = change.member
+        claim = member.boot, member.incarnation
+        ended = self._ended.setdefault((host.name, host.life), {})
+        if member.state in (MemberState.DEAD, MemberState.LEFT):
+            ended[member.id] = max(claim, ended.get(member.id, claim))
+        elif member.id in ended and claim <= ended[member.id]:
+            who = world.names.get(member.id, "a stranger")
+            raise self.violated(
+                world, host.name, f"took {who} for {member.state.name} again, as {claim}"
+            )
+
+
+class IncarnationGrows(Checker):
+    """A node's own incarnation never goes back within a life, and each life has a later boot."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, Claim] = {}
+
+    def stepped(self, world: "World", host: Host) -> None:
+        """Compare with the step before."""
+        swim = host.node.swim
+        claim = swim.boot, swim.incarnation
+        before = self._latest.get(host.name, claim)
+        if claim < before:
+            raise self.violated(world, host.name, f"went back from {before} to {claim}")
+        self._latest[host.name] = claim
+
+
+class NothingInvented(Checker):
+    """Nobody attributes an incarnation to a member that the member has not reached itself."""
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Compare with the member itself, which a simulation can ask."""
+        member = change.member
+        name = world.names.get(member.id)
+        if name is None:
+            raise self.violated(world, host.name, f"knows a member {member.id:016x} of no host")
+        subject = world.hosts[name]
+        if subject.is_down:
+            return
+        swim = subject.node.swim
+        if (member.boot, member.incarnation) > (swim.boot, swim.incarnation):
+            raise self.violated(
+                world,
+                host.name,
+                f"attributes incarnation {member.incarnation} to {name}, which "
+                f"is at {swim.incarnation}",
+            )
+
+
+class SelfAlive(Checker):
+    """A node takes itself for alive until it takes its leave, whatever others say."""
+
+    def stepped(self, world: "World", host: Host) -> None:
+        """Look the node up in its own list."""
+        swim = host.node.swim
+        itself = swim.members.get(host.id)
+        if itself is None:
+            raise self.violated(world, host.name, "is missing from its own list")
+        if itself.state is not MemberState.ALIVE and not swim.absence.is_away:
+            raise self.violated(world, host.name, f"takes itself for {itself.state.name}")
+
+
+class SleepersAreSpared(Checker):
+    """Nobody declares a member dead before the time is over that it announced to sleep.
+
+    What counts is that it was believed to sleep: a death that came first is another matter.
+    """
+
+    def __init__(self) -> None:
+        self.sleeps = 0
+        self._until: dict[tuple[str, int, NodeId], tuple[Claim, float]] = {}
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Remember how long a sleep lasts, and compare a death of the same incarnation."""
+        member = change.member
+        claim, key = (member.boot, member.incarnation), (host.name, host.life, member.id)
+        if member.state is MemberState.ASLEEP and member.asleep_until is not None:
+            self.sleeps += 1
+            self._until[key] = claim, host.world_time(member.asleep_until)
+        elif member.state is MemberState.DEAD and key in self._until:
+            asleep, until = self._until[key]
+            if claim == asleep and world.now < until:
+                who = world.names.get(member.id, "a stranger")
+                raise self.violated(world, host.name, f"declared {who} dead in its sleep")
+
+
+class NoFalseDeath(Checker):
+    """Nobody declares a member dead that runs and can be reached. Only for worlds without cuts."""
+
+    def __init__(self) -> None:
+        self.suspicions = 0
+
+    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+        """Compare a death with the host it is about."""
+        state, name = change.member.state, world.names[change.member.id]
+        self.suspicions += state is MemberState.SUSPECT
+        subject = world.hosts[name]
+        if (
+            state is MemberState.DEAD
+            and subject.is_up
+            and change.member.boot == subject.node.swim.boot
+        ):
+            raise self.violated(world, host.name, f"declared {name} dead, which is up")

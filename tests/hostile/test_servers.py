@@ -1,0 +1,138 @@
+"""The desks at which agents talk to each other: whatever is said there is counted or answered."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.admission.messages import RELAY_CODEC, RelayedRequest, TokenRequest
+from agent.admission.server import ASKING_EACH_MAX, ASKING_MAX, AdmissionServer
+from agent.admission.token_terms import TokenTerms
+from agent.doctor import messages as doctor
+from agent.doctor.survey import Survey
+from agent.identity.keyring import new_keyring, parse_keyring
+from agent.keys import messages as keys
+from agent.keys.key_service import KeyService
+from gossip.core.errors import Malformed
+from gossip.core.wire import Codec
+from tests.fuzz.codecs import goldens
+from tests.fuzz.hostile import bit_flips, truncations
+from tests.unit.agent.keys.test_rotation import COVEY, A, B, Circle, Credentials
+
+STRANGER = 99
+
+
+def spoilt(codec: Codec[Any]) -> Iterator[bytes]:
+    for golden in goldens():
+        if golden.codec is codec:
+            yield from truncations(golden.data)
+            yield from bit_flips(golden.data)
+
+
+def refusable(codec: Codec[Any], frames: list[bytes]) -> int:
+    """Count the frames that are no message, or none that is known."""
+    count = 0
+    for data in frames:
+        try:
+            count += codec.decode(data) is None
+        except Malformed:
+            count += 1
+    return count
+
+
+def refused(counts: Counter[str]) -> int:
+    return counts["frames_dropped/malformed"] + counts["frames_skipped/unknown"]
+
+
+class Deaf:
+    """Streams to nobody, as the circle of a key desk sees them."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.away: frozenset[int] = frozenset()
+        self.knocked: list[object] = []
+        self.removed_at = 0
+        self.epochs: dict[int, int] = dict.fromkeys((A, B), 1)
+        self.never_ran: frozenset[int] = frozenset()
+
+    def carry(self, data: bytes, *_: object) -> None:
+        self.sent.append(data)
+
+
+@pytest.mark.parametrize("peer", [B, STRANGER])
+def test_spoilt_key_frames_change_no_ring(tmp_path: Path, peer: int) -> None:
+    """Only the authority's signature gives a node other keys; a stranger is not even read."""
+    file = tmp_path / "keyring.json"
+    file.write_bytes(new_keyring())
+    frames, counts, net = list(spoilt(keys.CODEC)), Counter[str](), Deaf()
+
+    async def hear() -> KeyService:
+        ring = parse_keyring(file.read_bytes(), COVEY)
+        circle = Circle(A, net)  # type: ignore[arg-type]
+        desk = KeyService(Credentials(A, file, is_issuer=False), ring, circle, counts)
+        for data in frames:
+            desk.receive_frame(data, peer)
+        await asyncio.sleep(0)
+        await desk.stop()
+        return desk
+
+    before = file.read_bytes()
+    desk = asyncio.run(hear())
+    assert file.read_bytes() == before
+    assert desk.ring.generation == 0
+    assert len(desk._seen) <= 1
+    if peer == STRANGER:
+        assert counts["frames_dropped/malformed"] > 100
+        assert counts.total() == len(frames), "nothing was read"
+        assert not net.sent
+    else:
+        assert refused(counts) == refusable(keys.CODEC, frames) > 100
+
+
+def test_spoilt_doctor_frames_are_counted_or_answered() -> None:
+    counts, sent = Counter[str](), list[bytes]()
+    swim = SimpleNamespace(members=[], paths_of=None)
+    node = SimpleNamespace(settings=SimpleNamespace(me=A), swim=swim)
+    driver = SimpleNamespace(
+        node=node, counts=counts, now=lambda: 0.0, send_frame=lambda data, _to: sent.append(data)
+    )
+    desk = Survey(driver)  # type: ignore[arg-type]
+    frames = list(spoilt(doctor.CODEC))
+    for data in frames:
+        desk.receive_frame(data, B)
+    assert refused(counts) == refusable(doctor.CODEC, frames) > 100
+    assert sent
+    assert not desk._waiting
+
+
+def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
+    """Who asks without end is answered so many at a time; the rest is counted, others are heard."""
+    counts, sent = Counter[str](), Counter[int]()
+    desk = AdmissionServer.__new__(AdmissionServer)
+    desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
+    desk._covey = SimpleNamespace(send_frame=lambda _data, to: sent.update([to]))
+    frames = list(spoilt(RELAY_CODEC))
+    flood = [
+        RELAY_CODEC.encode(RelayedRequest(2**40 + n, TokenRequest(TokenTerms(1.0))))
+        for n in range(10 * ASKING_MAX)
+    ]
+    others = range(100, 100 + 2 * ASKING_MAX)
+
+    async def hear() -> None:
+        for data in (*frames, *flood):
+            desk.receive_frame(data, B)
+            assert len(desk._answering) <= ASKING_EACH_MAX
+        for other in others:
+            desk.receive_frame(flood[0], other)
+        await asyncio.wait(list(desk._answering.values()))
+
+    asyncio.run(hear())
+    assert refused(counts) == refusable(RELAY_CODEC, frames) > 100
+    assert sent[B] == ASKING_EACH_MAX, "it took no more than its share"
+    assert sent.total() == ASKING_MAX, "and all of them no more than there is"
+    assert {other for other in others if sent[other]} == set(others[: ASKING_MAX - ASKING_EACH_MAX])
+    assert counts["admissions/too_many"] > len(flood) - ASKING_EACH_MAX

@@ -1,0 +1,218 @@
+"""State planes joined by streams that a test can cut, over disks that a test can slow.
+
+Frames and saves are events in one queue of virtual time; every run with the same seed is the same.
+"""
+
+import heapq
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gossip.core.ids import NodeId
+from gossip.core.machine import Emit, Persist, SendFrame
+from gossip.kv.plane import KvPlane
+from gossip.kv.requests import Completed, OwnersReady, RegistryAdopted, Request, Result, WatchEvent
+from gossip.kv.storage import MemoryStorage
+from gossip.registry.node import ISSUER, RegisteredNode
+from gossip.registry.ownership import Ownership
+from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found
+
+CLUSTER = bytes(range(16))
+SIGNATURE = b"signed by the issuer"
+FIRST = 1
+
+
+def verify(payload: bytes, signature: bytes) -> bool:
+    return bool(payload) and signature == SIGNATURE
+
+
+def sign(registry: Registry) -> bytes:
+    return SignedRegistry(registry.encode(), SIGNATURE).encode()
+
+
+def node(
+    number: int, zone: str = "", weight: float = 1.0, *, absent: bool = False
+) -> RegisteredNode:
+    roles = (ISSUER,) if number == FIRST else ()
+    return RegisteredNode(
+        number, f"node-{number}", weight=weight, zone=zone, roles=roles, absent=absent
+    )
+
+
+def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) -> Registry:
+    """A registry in which all were there from the beginning."""
+    first, *others = numbers
+    registry = found(CLUSTER, node(first), partitions, replicas)
+    for number in others:
+        registry = admit(registry, node(number))
+    table = tuple(Ownership(each.target, 1) for each in registry.table)
+    return Registry(CLUSTER, 1, partitions, replicas, registry.nodes, table)
+
+
+class Net:
+    def __init__(self, registry: Registry, seed: int = 0) -> None:
+        self.rng = random.Random(seed)
+        self.now = 100.0
+        self.registry = registry
+        self.planes: dict[NodeId, KvPlane] = {}
+        self.storages: dict[NodeId, MemoryStorage] = defaultdict(MemoryStorage)
+        self.results: dict[tuple[NodeId, int], Result] = {}
+        self.watched: list[WatchEvent] = []
+        self.gone: set[NodeId] = set()
+        """Whom all believe to be dead."""
+        self.cut: set[frozenset[NodeId]] = set()
+        self.delay_s: Callable[[NodeId, NodeId], float] = lambda _a, _b: 0.001
+        self.save_s: Callable[[NodeId], float] = lambda _node: 0.002
+        self.lives: dict[NodeId, int] = defaultdict(int)
+        self.kept: dict[NodeId, Registry] = {}
+        """The registry that each node has on its disk."""
+        self.frames = 0
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self._arrival: dict[tuple[NodeId, NodeId], float] = {}
+        self._due: dict[NodeId, float] = {}
+        self._saved_at: dict[NodeId, float] = {}
+        self.actors = random.Random(seed + 1)
+        for member in registry.nodes:
+            self.start(member.id)
+
+    def start(self, number: NodeId, registry: Registry | None = None) -> KvPlane:
+        self.lives[number] += 1
+        actor = self.actors.getrandbits(64)
+        self.kept[number] = registry or self.registry
+        plane = KvPlane(
+            number,
+            actor,
+            sign(self.kept[number]),
+            verify,
+            self.storages[number],
+            random.Random(self.rng.random()),
+            lambda now: 1_800_000_000_000 + int(now * 1000),
+            lambda nodes: sorted(nodes),
+            self.gone.__contains__,
+            self.now,
+        )
+        self.planes[number] = plane
+        self.settle(number)
+        return plane
+
+    def crash(self, number: NodeId) -> None:
+        """What was not saved is gone; frames under way may still arrive."""
+        del self.planes[number]
+        self._due.pop(number, None)
+        self.lives[number] += 1
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (when, self._count, action))
+
+    def settle(self, number: NodeId) -> None:
+        """Do what a plane wants done, behind each call of one of its methods."""
+        plane = self.planes[number]
+        for effect in list(plane.effects()):
+            match effect:
+                case SendFrame(data, to):
+                    self.send(number, to, data)
+                case Persist():
+                    self.save(number, effect)
+                case Emit(Completed(request, result)):
+                    assert (number, request) not in self.results, "completed twice"
+                    self.results[number, request] = result
+                case Emit(WatchEvent() as event):
+                    self.watched.append(event)
+                case Emit(RegistryAdopted(registry=registry)):
+                    self.kept[number] = registry
+                case Emit(OwnersReady() as ready):
+                    self.advance(number, ready)
+        due = self.planes[number].deadline()
+        self._due.pop(number, None)
+        if due is not None:
+            self._due[number] = due
+
+    def advance(self, number: NodeId, ready: OwnersReady) -> None:
+        """Sign the next registry, as the runtime of the issuer does, and have it told."""
+        self.registry = advance(self.registry, ready.done, ready.epoch, ready.here, ready.away)
+        self.planes[number].adopt(sign(self.registry), self.now, announce=True)
+        self.settle(number)
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        self.frames += 1
+        life = self.lives[sender]
+        arrival = max(self.now + self.delay_s(sender, to), self._arrival.get((sender, to), 0.0))
+        self._arrival[sender, to] = arrival
+
+        def arrive() -> None:
+            if frozenset((sender, to)) in self.cut or to not in self.planes:
+                if sender in self.planes and self.lives[sender] == life:
+                    self.planes[sender].peer_unreachable(to, self.now)
+                    self.settle(sender)
+                return
+            self.planes[to].receive_frame(data, sender, self.now)
+            self.settle(to)
+
+        self.at(arrival, arrive)
+
+    def save(self, number: NodeId, batch: Persist) -> None:
+        life = self.lives[number]
+        done = max(self.now + self.save_s(number), self._saved_at.get(number, 0.0))
+        self._saved_at[number] = done
+
+        def saved() -> None:
+            if self.lives[number] == life and number in self.planes:
+                self.commit(number, batch)
+                self.planes[number].persisted(batch.token, self.now)
+                self.settle(number)
+
+        self.at(done, saved)
+
+    def commit(self, number: NodeId, batch: Persist) -> None:
+        """Put a batch into a node's storage."""
+        self.storages[number].apply(batch.changes)
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        until = self.now + seconds
+        while True:
+            timer = min(((due, n) for n, due in self._due.items()), default=(until + 1, 0))
+            event = self._queue[0][0] if self._queue else until + 1
+            if min(timer[0], event) > until:
+                self.now = until
+                return
+            if event <= timer[0]:
+                self.now, _, action = heapq.heappop(self._queue)
+                action()
+            else:
+                self.now = max(self.now, timer[0])
+                self.planes[timer[1]].wake(self.now)
+                self.settle(timer[1])
+
+    def submit(self, number: NodeId, request: Request) -> int:
+        request_id = self.planes[number].submit(request, self.now)
+        self.settle(number)
+        return request_id
+
+    def ask(self, number: NodeId, request: Request, seconds: float = 6.0) -> Any:
+        """Submit, let time pass until it completes, and return the result of the request's kind."""
+        name = (number, self.submit(number, request))
+        until = self.now + seconds
+        while name not in self.results and self.now < until:
+            self.run(0.01)
+        return self.results[name]
+
+    def isolate(self, number: NodeId) -> None:
+        self.cut |= {frozenset((number, other)) for other in self.storages if other != number}
+
+    def heal(self) -> None:
+        self.cut.clear()
+
+    def adopt(self, registry: Registry, *numbers: NodeId) -> None:
+        self.registry = registry
+        for number in numbers or tuple(self.planes):
+            if number not in self.planes:
+                continue
+            self.planes[number].adopt(sign(registry), self.now)
+            self.settle(number)
+
+    def values(self, result: Result) -> list[bytes]:
+        return [value.data for value in result.values]  # type: ignore[union-attr]

@@ -1,0 +1,204 @@
+"""`covey run` as a process: one agent per directory, and how signals end it.
+
+And how every command ends when its reader goes away, or at Ctrl-C.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import exits
+from agent.config.paths import Paths
+from agent.exits import AgentError
+from agent.process import run_agent, serve_until_stopped
+from agent.store.lock import locked
+from tests.support.fake_agent import Served
+from tests.support.patience import GIVE_UP_S
+
+COVEY = [sys.executable, "-m", "agent"]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    found = Paths.find(tmp_path, {})
+    found.create()
+    return found
+
+
+def test_a_second_agent_is_kept_away(paths: Paths) -> None:
+    with locked(paths):
+        told = f"an agent already runs .* {os.getpid()}"
+        with pytest.raises(AgentError, match=told) as caught, locked(paths):
+            pass
+        assert "--dir" in caught.value.hint
+    with locked(paths):
+        pass
+
+
+def test_the_lock_goes_with_the_process(paths: Paths) -> None:
+    program = (
+        "import sys; from pathlib import Path; from agent.config.paths import Paths;"
+        "from agent.store.lock import locked\n"
+        f"with locked(Paths.find(Path({str(paths.runtime)!r}), {{}})):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(AgentError, match=str(other.pid)), locked(paths):
+            pass
+        other.kill()
+    with locked(paths):
+        pass
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    paths = Paths.find(tmp_path / "missing", {})
+    with pytest.raises(AgentError) as caught, locked(paths):
+        pass
+    assert caught.value.status == exits.NOT_PERMITTED
+
+
+class Runnable:
+    """Runs until it has left; leaving waits for ``may_go``."""
+
+    has_left = False
+    is_resumed = False
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.left = asyncio.Event()
+        self.may_go = asyncio.Event()
+
+    async def run(self) -> None:
+        try:
+            await self.left.wait()
+            self.events.append("returned")
+        except asyncio.CancelledError:
+            self.events.append("cancelled")
+            raise
+
+    async def leave(self) -> None:
+        self.events.append("leaving")
+        await self.may_go.wait()
+        self.left.set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_leaves(number: signal.Signals) -> None:
+    async def story() -> list[str]:
+        agent = Runnable()
+        agent.may_go.set()
+        serving = asyncio.create_task(serve_until_stopped(agent))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(serving, GIVE_UP_S)
+        return agent.events
+
+    assert asyncio.run(story()) == ["leaving", "returned"]
+
+
+def test_the_second_signal_does_not_wait() -> None:
+    async def story() -> list[str]:
+        agent = Runnable()
+        serving = asyncio.create_task(serve_until_stopped(agent))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not agent.events:  # noqa: ASYNC110  a plain list
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, GIVE_UP_S)
+        return agent.events
+
+    assert asyncio.run(story()) == ["leaving", "cancelled"]
+
+
+def test_what_stops_the_agent_is_raised() -> None:
+    class Broken(Runnable):
+        async def run(self) -> None:
+            raise AgentError("the disk is full", "make room", exits.UNHEALTHY)
+
+    with pytest.raises(AgentError, match="the disk is full"):
+        asyncio.run(serve_until_stopped(Broken()))
+
+
+def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COVEY, "--dir", str(tmp_path), "run"], stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert "covey init" in waiting.stderr.readline()
+        command = [*COVEY, "--dir", str(tmp_path), "status"]
+        status = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert status.returncode == exits.UNHEALTHY
+        assert status.stdout.startswith("state\twaiting\nbecause\tthis node belongs to no covey")
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(30) == 0
+
+
+@pytest.mark.parametrize("why", ["has_left", "is_resumed"])
+def test_who_leaves_or_was_copied_goes_on_in_the_same_process(paths: Paths, why: str) -> None:
+    """Whatever watches over the process would start it again, and so it does not end."""
+    lives: list[Runnable] = []
+
+    class Leaving(Runnable):
+        def __init__(self, *_: object, may_be_outrun: bool) -> None:
+            super().__init__()
+            setattr(self, why, not lives)
+            lives.append(self)
+
+        async def run(self) -> None:
+            if len(lives) > 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.may_go.set()
+                await self.left.wait()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("agent.agent.Agent", Leaving)
+        patched.setattr(
+            "agent.config.logs.configure", lambda _settings: None
+        )  # the tests' own stay
+        run_agent(paths, "error")
+    assert [each.events for each in lives] == [[], ["leaving"]]
+
+
+def test_a_broken_pipe_is_quiet(served: Served) -> None:
+    served.agent.kv.values = {f"k{n}": [b"v" * 50] for n in range(5000)}
+    directory = str(served.paths.runtime)
+    command = [*COVEY, "--dir", directory, "kv", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None
+        assert listing.stderr is not None
+        listing.stdout.readline()
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+    assert listing.returncode == exits.NO
+
+
+def test_ctrl_c_ends_a_stream_quietly(served: Served) -> None:
+    directory = str(served.paths.runtime)
+    command = [*COVEY, "--dir", directory, "readings", "--follow", "--limit", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        subprocess.run([*COVEY, "--dir", directory, "publish", "t", "1"], check=True)
+        assert b"\tt\t1\t" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(10) == exits.INTERRUPTED
+        assert b"Traceback" not in following.stderr.read()
+
+
+def test_a_group_named_alone_shows_its_help_and_no_error() -> None:
+    for arguments in ([], ["kv"]):
+        shown = subprocess.run([*COVEY, *arguments], capture_output=True, text=True, check=False)
+        assert shown.returncode == exits.USAGE
+        assert shown.stderr.startswith("Usage: ")
+        assert "error:" not in shown.stderr
+        assert shown.stdout == ""

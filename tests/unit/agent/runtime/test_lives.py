@@ -1,0 +1,63 @@
+"""Lives that others know the end of, and what the doctor says of who belongs."""
+
+from agent.doctor import registry_checks
+from agent.doctor.findings import Status
+from agent.process import OUTRUN_AGAIN_S, Lives
+from gossip.core.machine import Address
+from gossip.registry.node import ISSUER, RegisteredNode
+from gossip.registry.registry import admit, found, remove
+from gossip.registry.strangers import Strangers
+
+COVEY = bytes(16)
+REGISTRY = admit(
+    found(COVEY, RegisteredNode(1, "ada", roles=(ISSUER,)), 4), RegisteredNode(2, "bob")
+)
+
+
+def test_a_node_outlives_itself_once_in_an_hour() -> None:
+    now = 0.0
+    lives = Lives(lambda: now)
+    assert lives.may_be_outrun()
+    lives.begin()
+    now = OUTRUN_AGAIN_S - 1
+    assert not lives.may_be_outrun(), "two devices would outrun each other for ever"
+    now = OUTRUN_AGAIN_S
+    assert lives.may_be_outrun()
+
+
+def test_the_doctor_names_who_lets_others_in() -> None:
+    there = registry_checks.issuers(REGISTRY, {1, 2})
+    assert (there.status, there.message) == (Status.OK, "ada lets others in, and is there.")
+    away = registry_checks.issuers(REGISTRY, {2})
+    assert away.status is Status.WARN
+    assert away.message.startswith("ada, which lets others in, is away")
+
+
+def test_the_doctor_says_of_a_fork_what_to_do() -> None:
+    assert registry_checks.fork(None).status is Status.OK
+    forked = registry_checks.fork(REGISTRY)
+    assert forked.status is Status.FAIL
+    assert "covey registry mend" in forked.hint
+
+
+def test_the_doctor_names_who_was_let_in_and_never_came() -> None:
+    assert registry_checks.absentees([]).status is Status.OK
+    registry = admit(REGISTRY, RegisteredNode(3, "cy", absent=True))
+    [told] = [
+        each for each in registry_checks.examine(registry, None, {1}, ()) if each.id == "absent"
+    ]
+    assert (told.status, "not heard: cy." in told.message) == (Status.WARN, True)
+    assert "covey members remove" in told.hint
+
+
+def test_the_doctor_names_who_knocks() -> None:
+    registry = remove(REGISTRY, 2, accept_loss=True)
+    book = Strangers()
+    assert registry_checks.examine(registry, None, {1}, book.since(0.0))[-1].status is Status.OK
+    book.record(2, Address("192.0.2.9", 7747), 100.0)
+    book.record(7, None, 100.0)
+    told = registry_checks.examine(registry, None, {1}, book.since(200.0))[-1]
+    assert told.status is Status.WARN
+    assert "bob (0000000000000002, removed) from 192.0.2.9:7747" in told.message
+    assert "0000000000000007 knocked" in told.message
+    assert registry_checks.examine(registry, None, {1}, book.since(4000.0))[-1].status is Status.OK

@@ -1,0 +1,52 @@
+"""A quorum read whose owners differ, while something arrives at one of them."""
+
+import pytest
+
+from gossip.core.ids import NodeId
+from gossip.kv.messages import CODEC, Store
+from gossip.kv.reads import Reads
+from gossip.kv.requests import Delete, Get, Put
+from gossip.registry.registry import Registry
+from tests.support.kv_net import Net, registry_of
+
+
+class Stalled(Net):
+    """A net in which what 3 sends to 1 is held."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.held: list[bytes] = []
+        super().__init__(registry)
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        if (sender, to) == (3, 1):
+            self.held.append(data)
+        else:
+            super().send(sender, to, data)
+
+
+def read_while_an_old_version_arrives() -> list[bytes]:
+    """Return what a read at 1 finds, at which a replaced version arrives in the midst of it.
+
+    3 wrote it long ago, and what it told 1 of it is still under way; 2 and 3 have deleted it since,
+    and 2 has written another one, of which 1 has not heard.
+    """
+    net = Stalled(registry_of([1, 2, 3], partitions=1))
+    assert net.ask(3, Put("k", b"old")).outcome == "ok"
+    net.cut = {frozenset((1, 2))}
+    assert net.ask(2, Delete("k")).outcome == "ok"
+    assert net.ask(2, Put("k", b"new")).outcome == "ok"
+    net.heal()
+    store = next(data for data in net.held if isinstance(CODEC.decode(data), Store))
+    name = (1, net.submit(1, Get("k", r=2)))
+    net.at(net.now + 0.0015, lambda: net.planes[1].receive_frame(store, 3, net.now))
+    net.run(3)
+    assert net.planes[1].counts["reads/diverged"] == 1
+    return net.values(net.results[name])
+
+
+def test_an_old_version_that_arrives_while_a_read_weighs_is_weighed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_while_an_old_version_arrives() == [b"new"]
+    monkeypatch.setattr(Reads, "_weighed", Reads._combine)
+    assert read_while_an_old_version_arrives() == [b"new", b"old"], "weighing once is not enough"

@@ -1,0 +1,74 @@
+"""The bytes of every state message are pinned; ``test_fuzz_codecs.py`` spoils them."""
+
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from gossip.core.errors import Malformed
+from gossip.kv import messages as m
+from gossip.kv.records import KeyState, Version
+from gossip.kv.takeover import Copy
+
+VECTORS = Path(__file__).parents[3] / "vectors" / "state-v1.json"
+
+VERSION = Version(2**64 - 1, 3, 2**63, b"on")
+STATE = KeyState((VERSION,), ((1, 2), (2**64 - 1, 3)), ((1, 2), (2**64 - 1, 3)))
+
+MESSAGES: list[m.Message] = [
+    m.RegistryOffer(b"signed"),
+    m.RegistryAsk(7),
+    m.Ready(2**63 - 1),
+    m.ReadyReply(1),
+    m.Forward(1, 7, "lamp", b"on", 2, ((1, 2),), 2.5),
+    m.Forward(1, 7, "lamp", None, None, None, 0.0),
+    m.Forwarded(1, True, 2, 2, b"context"),
+    m.Store(1, 7, "lamp", STATE),
+    m.Stored(1),
+    m.Fetch(1, 7, "lamp"),
+    m.Fetch(1, 7, "lamp", ((1, 2),)),
+    m.Fetched(1, KeyState()),
+    m.Scan(1, 7, (0, 255), "room/", "room/1", 100),
+    m.Scanned(1, (0,), (("room/2", (VERSION,)),), "room/2"),
+    m.Refused(1, 8, m.STALE_EPOCH),
+    m.Subscribe(1, "room/", True),
+    m.Unsubscribe(1),
+    m.Changed(1, "lamp", (VERSION,), ((1, 2),), 1),
+    m.DigestRequest(1, 7, ((0, 2**64 - 1, 0),)),
+    m.DigestReply(1, (0,)),
+    m.SyncStart(1, 7, 0, 2**64 - 1),
+    m.SyncStarted(1, False, Copy(True, 7), ((1, ((1, 4), (6, 6))),), 3),
+    m.KeyPageRequest(1, 7, 0, "lamp", 3),
+    m.KeyPage(1, (("lamp", ((1, 2),)),), ""),
+    m.SyncStates(1, 7, 0, (("lamp", STATE),), 3),
+    m.StatesSynced(1, (("lamp", STATE),)),
+    m.Reached(7, (0, 255)),
+]
+
+
+def test_every_message_has_its_pinned_bytes() -> None:
+    """If this fails, nodes of two versions cannot talk: add fields at the end, with a default."""
+    pinned = json.loads(VECTORS.read_text())
+    assert [[type(each).__name__, m.CODEC.encode(each).hex()] for each in MESSAGES] == pinned
+
+
+def test_pinned_bytes_come_back_as_their_messages() -> None:
+    pinned = [bytes.fromhex(data) for _, data in json.loads(VECTORS.read_text())]
+    assert [m.CODEC.decode(data) for data in pinned] == MESSAGES
+
+
+def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
+    assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
+    assert m.CODEC.tags == set(range(48, 73))
+
+
+@pytest.mark.parametrize("message", [
+    m.Ready(-1), m.Store(1, 7, "", STATE), m.Store(1, 7, "k" * 513, STATE),
+    m.Forward(1, 7, "k", b"x" * 300_000, None, None, 1.0), m.Fetch(1, 7, "k", ((1, 0),)),
+    m.Forward(1, 7, "k", b"", None, None, float("nan")),
+    m.Forward(1, 7, "k", b"", None, None, 1e9), m.KeyPageRequest(1, 7, -1, "", 3),
+])  # fmt: skip
+def test_values_out_of_bounds_are_malformed(message: m.Message) -> None:
+    with pytest.raises(Malformed):
+        m.CODEC.decode(m.CODEC.encode(message))

@@ -1,0 +1,206 @@
+"""Golden vectors of what agents say to each other: admission, keys, the doctor.
+
+``tests/vectors/agents-v1.json`` holds for each name the message's type, its fields and its bytes;
+devices in the field speak these. To add vectors for new messages, extend EXAMPLES and run
+``python -m tests.unit.house.test_agent_vectors``: it adds what is missing and never changes what is
+there.
+"""
+
+import json
+import pathlib
+import typing
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.admission import messages as admission
+from agent.admission.token_terms import TokenTerms
+from agent.doctor import messages as doctor
+from agent.keys import messages as keys
+from agent.net import relay_messages as relay
+from gossip.core.machine import Address
+from gossip.core.wire import Codec
+
+FILE = pathlib.Path(__file__).parents[2] / "vectors" / "agents-v1.json"
+
+ID, MAX = 0xC0FFEE, 2**64 - 1
+COVEY = bytes(range(16))
+PEERS = (
+    admission.KnownPeer(7, "pi", (Address("192.0.2.7", 7747), Address("2001:db8::7", 7747))),
+    admission.KnownPeer(MAX, "Gr.-_0", ()),
+)
+ADMISSION = admission.AdmissionRequest(
+    b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
+)
+GRANTED = admission.Granted(
+    "barn", b"certificate", b"keyring", b"registry", PEERS, bytes(range(64))
+)
+TERMS = TokenTerms(60.0, 1, "pi9", "shed", 1.5)
+TOKEN = admission.TokenShown(
+    b"tokenid8", "valid", 1.0, "the operator of pi", 61.0, 2, 1, "", "shed", 0.0, ("0" * 16,)
+)
+RENEWAL = admission.Renewal(b"csr", bytes(range(20)), 1_790_000_000_000, bytes(range(64)))
+REFUSED = admission.Refused(12, "no", "ask again")
+SHOWN = (keys.KeyShown(1, "0123456789abcdef"), keys.KeyShown(2**32 - 1, "fedcba9876543210"))
+SECRETS = ((1, bytes(range(32))), (2**32 - 1, bytes(32)))
+
+EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
+    "greeting": (admission.GUEST_CODEC, admission.Greeting(COVEY)),
+    "welcome": (admission.MEMBER_CODEC, admission.Welcome(COVEY, b"authority")),
+    "admission": (admission.GUEST_CODEC, ADMISSION),
+    "granted": (admission.MEMBER_CODEC, GRANTED),
+    "granted, to the first": (
+        admission.MEMBER_CODEC,
+        admission.Granted("b", b"", b"", b"", ()),
+    ),
+    "refused": (admission.MEMBER_CODEC, REFUSED),
+    "ask for a token": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(1, admission.TokenRequest(TERMS)),
+    ),
+    "ask for an admission": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(300, ADMISSION, "192.0.2.9"),
+    ),
+    "ask for the tokens": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(2, admission.TokenList()),
+    ),
+    "ask to revoke a token": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(3, admission.TokenRevocation(b"tokenid8")),
+    ),
+    "answer, tokens": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(2, admission.TokensShown((TOKEN,))),
+    ),
+    "renewal": (admission.GUEST_CODEC, RENEWAL),
+    "renewed": (admission.MEMBER_CODEC, admission.Renewed(b"certificate", b"registry")),
+    "ask for a renewal": (admission.RELAY_CODEC, admission.RelayedRequest(4, RENEWAL)),
+    "answer, renewed": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(4, admission.Renewed(b"certificate", b"registry")),
+    ),
+    "answer, revoked": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(3, admission.TokenRevoked("valid")),
+    ),
+    "ask, removal": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(4, admission.RemovalOrder(ID)),
+    ),
+    "answer, removed": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(4, admission.NodeRemoved(2**40)),
+    ),
+    "answer, a token": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(1, admission.TokenIssued("covey1-x_")),
+    ),
+    "answer, granted": (admission.RELAY_CODEC, admission.RelayedReply(300, GRANTED)),
+    "answer, refused": (admission.RELAY_CODEC, admission.RelayedReply(2**32, REFUSED)),
+    "keyring state": (keys.CODEC, keys.KeyringState(3, "used", 1, SHOWN, wants_reply=True)),
+    "keyring state, founder's": (keys.CODEC, keys.KeyringState(0, "steady", 1, SHOWN[:1])),
+    "keyring offer": (
+        keys.CODEC,
+        keys.KeyringOffer(4, "installed", "chacha20-poly1305", 1, SECRETS, bytes(range(64)), 9),
+    ),
+    "keyring offer, largest numbers": (
+        keys.CODEC,
+        keys.KeyringOffer(MAX, "steady", "aes-256-gcm", MAX, SECRETS[1:], b""),
+    ),
+    "rotate order": (keys.CODEC, keys.RotateRequest(7)),
+    "rotate order, by force": (keys.CODEC, keys.RotateRequest(MAX, force=True)),
+    "rotate answer": (keys.CODEC, keys.RotateReply(7, 0)),
+    "rotate answer, refused": (keys.CODEC, keys.RotateReply(8, 13, "no room", "free some")),
+    "view ask": (doctor.CODEC, doctor.ViewRequest(2**33)),
+    "view": (
+        doctor.CODEC,
+        doctor.NodeView(
+            2**33,
+            1_790_000_000_000,
+            (
+                doctor.PeerView(ID, "alive", 0.25, 1.0, None, True, True),
+                doctor.PeerView(MAX, "suspect", None, None, 3600.0),
+            ),
+        ),
+    ),
+    "relay ask": (relay.CODEC, relay.RelayAsk(MAX)),
+    "relay answer": (relay.CODEC, relay.RelayAnswer(is_through=True)),
+    "view, of nobody": (doctor.CODEC, doctor.NodeView(0, 0, ())),
+}
+
+MODULES = (admission, keys, doctor, relay)
+
+
+def vector_of(message: Any, codec: Codec[Any]) -> dict[str, Any]:
+    fields = {f: msgspec.to_builtins(getattr(message, f)) for f in message.__struct_fields__}
+    return {
+        "message": type(message).__name__,
+        "fields": json.loads(msgspec.json.encode(fields)),
+        "hex": codec.encode(message).hex(),
+    }
+
+
+def recorded() -> dict[str, Any]:
+    return json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_the_bytes_are_the_recorded_ones(name: str) -> None:
+    codec, message = EXAMPLES[name]
+    assert vector_of(message, codec) == recorded()[name]
+
+
+@pytest.mark.parametrize("name", list(recorded()))
+def test_the_recorded_bytes_decode_to_the_recorded_message(name: str) -> None:
+    codec, message = EXAMPLES[name]
+    assert codec.decode(bytes.fromhex(recorded()[name]["hex"])) == message
+
+
+def test_every_message_has_a_vector() -> None:
+    """Also those that travel only inside others: a question, an answer."""
+    kinds = {
+        kind.__name__
+        for module in MODULES
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind.__struct_config__.tag is not None
+    }
+    inside = {
+        type(part).__name__
+        for _, message in EXAMPLES.values()
+        for part in (message, getattr(message, "question", None), getattr(message, "answer", None))
+    }
+    assert inside >= kinds
+    assert kinds >= {vector["message"] for vector in recorded().values()}
+
+
+def test_each_plane_keeps_to_its_tags() -> None:
+    owned: list[tuple[frozenset[int], list[Codec[typing.Any]]]] = [
+        (
+            frozenset([*admission.TAGS, *admission.INNER_TAGS]),
+            [admission.GUEST_CODEC, admission.MEMBER_CODEC],
+        ),
+        (frozenset(admission.TAGS), [admission.RELAY_CODEC]),
+        (frozenset(keys.TAGS), [keys.CODEC]),
+        (frozenset(doctor.TAGS), [doctor.CODEC]),
+        (frozenset(relay.TAGS), [relay.CODEC]),
+    ]
+    assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
+    ranges: list[typing.Collection[int]] = [
+        admission.TAGS,
+        admission.INNER_TAGS,
+        keys.TAGS,
+        doctor.TAGS,
+        relay.TAGS,
+    ]
+    assert sum(map(len, ranges)) == len(set().union(*ranges)), "one tag, one plane"
+
+
+if __name__ == "__main__":
+    vectors = {name: vector_of(message, codec) for name, (codec, message) in EXAMPLES.items()}
+    text = json.dumps(vectors | recorded(), indent=1, ensure_ascii=False)
+    FILE.write_text(text + "\n", encoding="utf-8")
