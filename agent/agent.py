@@ -41,7 +41,6 @@ from agent.config.loader import Config, unapplied
 from agent.config.paths import Paths
 from agent.doctor.doctor import Doctor, EarlyDoctor
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
-from agent.gauges import export_covey, export_kept
 from agent.identity import identity
 from agent.identity.keyring import Keyring
 from agent.keys.key_service import KeyService
@@ -140,6 +139,7 @@ class Agent:
         self._waiting = Waiting(self._notifier, self.watch)
         self._reasons = ChangeReasons()
         self.stalls = StallWatch()
+        self.metrics.count(lambda: self.stalls.counts)
         self._background: list[asyncio.Task[None]] = []
         self._tuning = PROFILES[config.gossip.profile]
 
@@ -290,13 +290,6 @@ class Agent:
         """What to do for the agent to come further; empty when it takes part."""
         return self._waiting.lack.hint if self.stage < Stage.MEMBER else ""
 
-    def store_counts(self) -> Counter[str]:
-        """Return what the databases and the outbox counted, added up."""
-        total: Counter[str] = Counter()
-        for store in (*self._databases, self._outbox):
-            total.update(store.counts)
-        return total
-
     # ---- opening, from the bottom up ------------------------------------------------------------
 
     def _open_identity(self) -> None:
@@ -337,15 +330,32 @@ class Agent:
             timekeeper=self.timekeeper,
         )
         opened.push_async_callback(self._outbox.close)
+        self.metrics.count(self._store_counts)
         self.telemetry = Telemetry(self._outbox)
+        self.metrics.count(lambda: self.telemetry.counts)
         logs, wishes = self.paths.app_logs, self.paths.app_wishes
         self.apps = AppHost(self.config.apps, self.programs, logs, wishes)
+        self.metrics.count(lambda: self.apps.counts)
         who, memory = self.identity, BrokerMemory(self.paths.data / "uplink.json")
         place = TemplateContext(who.cluster_name, who.node_name, format_node_id(who.node_id))
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
-        export_kept(self)
+        self.metrics.count(lambda: self.uplink.counts)
+        self._show_kept()
         self.stage = Stage.KEEPING
         return self._databases[1:]
+
+    def _store_counts(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for store in (*self._databases, self._outbox):
+            total.update(store.counts)
+        return total
+
+    def _show_kept(self) -> None:
+        """Show how what is kept stands, from now on, to who scrapes the metrics."""
+        gauge, outbox, uplink = self.metrics.gauge, self.telemetry.stats, self.uplink.status
+        gauge("outbox_waiting", "Readings not yet delivered.", lambda: outbox().waiting)
+        gauge("uplink_connected", "1 with a broker.", lambda: float(uplink().connected))
+        gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: uplink().in_flight)
 
     async def _open_network(self, opened: AsyncExitStack) -> None:
         network = self.config.network
@@ -362,6 +372,7 @@ class Agent:
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self._node, udp, streams, self._records, self.counts)
         self._keeper.remind(self._node, self.driver.now())
+        self.metrics.count(lambda: self._node.counts)
         who, control = self.identity, self._control
         self.allegiance = Allegiance(who, control, network, self.driver)
         opened.push_async_callback(self.allegiance.finish)
@@ -468,13 +479,28 @@ class Agent:
             self.driver, *settings, self._control.save_event_time, self.programs
         )
         opened.push_async_callback(self.forum.stop)
+        self.metrics.count(lambda: self.forum.counts)
         self.keep("uplink", self.uplink.run)
         self.allegiance.keep(self.keep)
         self.budget = TrafficBudget(
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
         self.keep("byte-budget", self.budget.run)
-        export_covey(self)
+        self._show_membership()
+
+    def _show_membership(self) -> None:
+        """Show how this node takes part, from now on, to who scrapes the metrics."""
+        gauge, budget = self.metrics.gauge, self.budget
+        gauge("members", "Members in each state.", lambda: self.members.count_by_state(), "state")
+        gauge("registry_epoch", "Epoch of the registry in force.", lambda: self.registry.epoch)
+        gauge("registry_forked", "1 after a fork.", lambda: float(self.rival is not None))
+        gauge("registry_nodes", "Nodes that belong.", lambda: len(self.registry.nodes))
+        gauge("registry_absent", "Let in and not heard.", lambda: len(self.registry.absent))
+        moving = "Partitions on their way to other owners, by stage."
+        gauge("partitions_moving", moving, lambda: self.registry.count_moving(), "stage")
+        gauge("gossip_bytes_per_day", "Gossip a day at this rate.", budget.projected)
+        gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
+        gauge("loop_stall_worst_seconds", "Longest stall.", lambda: self.stalls.worst_s)
 
     # ---- while it runs --------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ from agent.api.long_lists import listing
 from agent.api.ndjson import OpenStreams
 from agent.api.request_bodies import VALUE_BYTES_MAX, integer, number, read_body
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
-from agent.gauges import moving_counts
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
 from gossip.kv.requests import (
@@ -162,7 +161,7 @@ async def show_ring(request: Request) -> Response:
     shape = {
         "partitions": registry.partitions,
         "replicas": registry.replicas,
-        "moving": moving_counts(registry),
+        "moving": registry.count_moving(),
     }
     return await listing("nodes", nodes, **answer, **shape)
 

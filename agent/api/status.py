@@ -16,7 +16,6 @@ from agent.api.interfaces import AgentServices
 from agent.api.members import absentees
 from agent.api.registry import issuers
 from agent.config.loader import Config
-from agent.gauges import member_counts, moving_counts
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.readiness import Stage
 from gossip.core.ids import format_cluster_id, format_node_id
@@ -85,11 +84,11 @@ async def _kept(agent: AgentServices) -> dict[str, Any]:
 def _seen(agent: AgentServices) -> dict[str, Any]:
     """Return how this node takes part."""
     return {
-        "members": member_counts(agent),
+        "members": agent.members.count_by_state(),
         "absent": absentees(agent),
         "epoch": agent.registry.epoch,
         "issuers": issuers(agent),
-        "moving": moving_counts(agent.registry),
+        "moving": agent.registry.count_moving(),
     }
 
 

@@ -20,7 +20,6 @@ from agent.doctor import (
 from agent.doctor.device_checks import examine_device
 from agent.doctor.findings import Finding
 from agent.doctor.survey import Survey, SurveyResult, names_of
-from agent.gauges import moving_counts
 from agent.loop.slices import collect
 from agent.net.dial_test import DialTest
 from agent.store.salvage import damaged_files
@@ -153,7 +152,7 @@ class Doctor:
         issuers = [entry for entry in registry.nodes if entry.is_issuer]
         is_away = issuers and live.isdisjoint(entry.id for entry in issuers)
         away = ", ".join(entry.name for entry in issuers) if is_away else ""
-        return agent_checks.owners(moving_counts(registry), waits_for, away)
+        return agent_checks.owners(registry.count_moving(), waits_for, away)
 
     def _look_at_authority(self) -> Finding:
         registry = self._agent.registry

@@ -14,6 +14,7 @@ next one; none knows how it comes to be signed and told, so that a log can carry
 as an issuer.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
@@ -184,6 +185,14 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     def is_settled(self) -> bool:
         """Whether no partition is on its way to other owners."""
         return all(ownership.stage is Stage.SETTLED for ownership in self.table)
+
+    def count_moving(self) -> dict[str, int]:
+        """Return how many partitions are on their way to other owners, by the word of each stage.
+
+        Every stage but ``SETTLED`` is there.
+        """
+        stages = Counter(ownership.stage for ownership in self.table)
+        return {stage.value: stages[stage] for stage in Stage if stage is not Stage.SETTLED}
 
     def changed_after(self, epoch: int) -> set[int]:
         """Return the partitions whose entry has changed since that epoch."""

@@ -26,6 +26,7 @@ suspected for its silence, only be found dead in the end. (SWIM section 4.2, wit
 import enum
 import random
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
@@ -226,6 +227,11 @@ class MemberTable:
         """Return the members in any of these states, in the order of ids."""
         ids = self.ids if any(state.is_live for state in states) else self.away_ids
         return [member for node in ids if (member := self._members[node]).state in states]
+
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many members are in each state, by its word; every state is there."""
+        counts = Counter(member.state for member in self)
+        return {state.value: counts[state] for state in MemberState}
 
     def put(self, member: Member) -> None:
         """List the member, or replace what was believed about it."""

@@ -13,7 +13,7 @@ from agent.api.app import ROUTES
 from agent.cli.root import COMMANDS, root
 from agent.config.settings import SECTIONS, AppSettings, Section
 from agent.exits import MEANINGS
-from agent.metric_families import FAMILIES
+from agent.metrics import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[3]
 CLI = (ROOT / "docs" / "cli.md").read_text()
@@ -107,19 +107,19 @@ def test_each_route_has_its_place() -> None:
 
 def _counting_code() -> str:
     files = [path for folder in ("gossip", "agent") for path in (ROOT / folder).rglob("*.py")]
-    counting = [path for path in files if "sim" not in path.parts and path.name != "families.py"]
+    counting = [path for path in files if "sim" not in path.parts and path.name != "metrics.py"]
     return "\n".join(path.read_text() for path in counting)
 
 
 def test_each_family_of_counters_is_named() -> None:
     code = _counting_code()
-    assert set(COUNTED.findall(code)) <= set(FAMILIES), "add it to agent/metric_families.py"
+    assert set(COUNTED.findall(code)) <= set(FAMILIES), "add it to agent/metrics.py"
     assert set(FAMILIES) <= set(KEY.findall(code)), "nobody counts it any more"
 
 
 def test_each_metric_is_documented() -> None:
     rows = dict(re.findall(r"^\| `covey_(\w+)` \| (.+) \|$", API, flags=re.MULTILINE))
-    gauges = set(re.findall(r'\bgauge\(\s*"(\w+)"', (ROOT / "agent" / "gauges.py").read_text()))
+    gauges = set(re.findall(r'\bgauge\(\s*"(\w+)"', _counting_code()))
     counters = {f"{family}_total": text for family, text in FAMILIES.items()}
     assert {name: text for name, text in rows.items() if name.endswith("_total")} == counters
     assert {name for name in rows if not name.endswith("_total")} == gauges
