@@ -39,8 +39,9 @@ from agent.cluster.traffic_budget import TrafficBudget
 from agent.config.fact_rules import built_in
 from agent.config.loader import Config, unapplied
 from agent.config.paths import Paths
-from agent.doctor.doctor import Doctor, EarlyDoctor
+from agent.doctor.doctor import AgentInputs, Doctor, EarlyDoctor, MemberInputs
 from agent.doctor.messages import TAGS as DOCTOR_TAGS
+from agent.doctor.survey import Survey
 from agent.identity import identity
 from agent.identity.keyring import Keyring
 from agent.keys.key_service import KeyService
@@ -125,7 +126,6 @@ class Agent:
         """Whether it ends because this process is a copy, and is to take a life of its own."""
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
-        self.doctor = EarlyDoctor(self)
         self.programs = Programs(partial(apartness_here, paths))
         self.app_with = self.programs.keys.who_has
         self._listeners = Listeners(self, paths, config.api)
@@ -134,6 +134,10 @@ class Agent:
         self.metrics.count(lambda: self.counts)
         self.watch = watched.Watch()
         self.metrics.count(lambda: self.watch.counts)
+        self._seen = AgentInputs(
+            config, paths, self.clock, self.watch, self.not_ready, lambda: self.advice
+        )
+        self.doctor = EarlyDoctor(self._seen)
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._waiting = Waiting(self._notifier, self.watch)
@@ -156,18 +160,21 @@ class Agent:
             self.keep("api-socket", self._listeners.stay)
             self.keep("clock", partial(self.clock.follow, self._note_step))
             opened.push_async_callback(self._listeners.close)
-            approach = Approach(self, self._waiting, self._listeners, opened)
-            await approach.until_admitted()
+            approach = Approach(
+                self.config, self.paths, self.clock, self._waiting, self._listeners, opened
+            )
+            await approach.until_admitted(self.newcomer)
             if not approach.is_over:
                 self._open_identity()
-                await approach.until_stores_open(self._open_stores)
+                await approach.until_stores_open(self._open_stores, self.keep)
             if not approach.is_over:
-                await approach.until_clock_is_plausible(self._control)
-                await approach.until_certificate_is_good(self._control)
+                kept = self.identity, self._control, self.apps
+                await approach.until_clock_is_plausible(*kept)
+                await approach.until_certificate_is_good(*kept)
             if not approach.is_over:
                 await self._open_network(opened)
                 await self._open_services(opened)
-                await approach.serve()
+                await approach.serve(self.apps)
                 self.keep("facts", partial(self.facts.follow, self.apps))
                 self.stage = Stage.MEMBER
                 self.stalls.start()
@@ -400,12 +407,12 @@ class Agent:
         )
         self.driver.listen(self.keys.on_event)
         self.allegiance.open(streams, self.admission, self.keys)
-        doctor = self.doctor = Doctor(self)
+        survey = Survey(self.driver)
         await self.driver.start(
             on_guest=self.admission.serve,
             routes=[
                 (KEY_TAGS, self.keys.receive_frame),
-                (DOCTOR_TAGS, doctor.receive_frame),
+                (DOCTOR_TAGS, survey.receive_frame),
                 (ADMISSION_TAGS, self.admission.receive_frame),
             ],
             greeting=self.keys.greeting,
@@ -420,6 +427,21 @@ class Agent:
         self.discovery = self._make_discovery(plan, book)
         await self.discovery.start()
         opened.push_async_callback(self.discovery.stop)
+        self.doctor = self._make_doctor(survey)
+
+    def _make_doctor(self, survey: Survey) -> Doctor:
+        parts = MemberInputs(
+            self.identity,
+            self.driver,
+            self.discovery,
+            self.apps,
+            self.programs,
+            self.uplink,
+            self.probation,
+            self.stalls,
+            self.losses,
+        )
+        return Doctor(survey, self._seen, parts)
 
     def _make_node(self, plan: Plan) -> Node:
         settings = NodeConfig(

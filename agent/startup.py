@@ -9,22 +9,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING
 
 from agent.admission import renewal
+from agent.admission.allegiance import Keep
+from agent.admission.newcomer import Newcomer
 from agent.api.listeners import Listeners
-from agent.identity.at_rest import seal_identity
+from agent.apps.host import AppHost
+from agent.config.loader import Config
+from agent.config.paths import Paths
+from agent.identity.identity import Identity
 from agent.readiness import Lack
 from agent.runtime.waiting import Waiting
+from agent.security.at_rest import seal_identity
 from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.errors import until_room
-from agent.system.wall_clock import EARLIEST_S, LOOK_S, date
+from agent.system.wall_clock import EARLIEST_S, LOOK_S, WallClock, date
 from agent.telemetry.timekeeping import kernel_keeps_clock
-
-if TYPE_CHECKING:
-    from agent.agent import Agent
 
 OpenStores = Callable[[AsyncExitStack], Awaitable[Iterable[Database]]]
 
@@ -33,22 +35,27 @@ class Approach:
     """The steps of one agent; what they open is closed with ``opened``."""
 
     def __init__(
-        self, agent: "Agent", waiting: Waiting, listeners: Listeners, opened: AsyncExitStack
+        self,
+        config: Config,
+        paths: Paths,
+        clock: WallClock,
+        waiting: Waiting,
+        listeners: Listeners,
+        opened: AsyncExitStack,
     ) -> None:
-        self._agent, self._waiting, self._listeners = agent, waiting, listeners
-        self._opened = opened
+        self._network, self._paths, self._clock = config.network, paths, clock
+        self._waiting, self._listeners, self._opened = waiting, listeners, opened
 
     @property
     def is_over(self) -> bool:
         """Whether the agent is to stop."""
         return self._waiting.stopping.is_set()
 
-    async def until_admitted(self) -> None:
+    async def until_admitted(self, newcomer: Newcomer) -> None:
         """Wait until this node is part of a covey; then nothing of it lies in clear needlessly.
 
         Raises AgentError.
         """
-        newcomer = self._agent.newcomer
         newcomer.forget()
         while (lack := newcomer.lack()) is not None:
             await self._listeners.open()
@@ -56,42 +63,41 @@ class Approach:
             if self.is_over:
                 return
             newcomer.arrived.clear()
-        seal_identity(self._agent.paths.identity)
+        seal_identity(self._paths.identity)
 
-    async def until_stores_open(self, open_stores: OpenStores) -> None:
+    async def until_stores_open(self, open_stores: OpenStores, keep: Keep) -> None:
         """Open the stores; on a full disk with what is in reserve, or as soon as there is room."""
-        paths = self._agent.paths
-        ballast = Ballast(paths.ballast)
+        ballast = Ballast(self._paths.ballast)
         while not self.is_over:
             shortage = await ballast.open_stores(open_stores, self._opened)
             if shortage is None:
-                self._agent.keep("ballast", ballast.keep)
+                keep("ballast", ballast.keep)
                 break
             await self._listeners.open()
             lack = Lack(shortage.message, shortage.hint)
-            await self._waiting.without(lack, until_room(paths.data_db))
+            await self._waiting.without(lack, until_room(self._paths.data_db))
 
-    async def until_clock_is_plausible(self, store: ControlStore) -> None:
+    async def until_clock_is_plausible(
+        self, who: Identity, store: ControlStore, apps: AppHost
+    ) -> None:
         """Take readings and run apps, without a word to others, while the clock cannot be right.
 
         Unless the certificate is what is wrong: it begins later than now when it was made while a
         clock was ahead. Whose clock is right the issuer says.
         """
-        agent = self._agent
-        while not self.is_over and (lack := agent.clock_lack()) is not None:
-            await self.serve()
-            right = agent.clock.until_plausible(*agent.identity.plausible)
-            await self._waiting.without(lack, right, self._until_begun(store))
+        while not self.is_over and (lack := self._clock.lack(*who.plausible)) is not None:
+            await self.serve(apps)
+            right = self._clock.until_plausible(*who.plausible)
+            await self._waiting.without(lack, right, self._until_begun(who, store))
 
-    async def _until_begun(self, store: ControlStore) -> None:
+    async def _until_begun(self, who: Identity, store: ControlStore) -> None:
         """Have a certificate replaced that begins later than now. Raises AgentError.
 
         An issuer has nobody to ask but the kernel, whether somebody keeps its clock right.
         """
-        agent, who = self._agent, self._agent.identity
 
         def may_be_right() -> bool:
-            is_in_range = agent.clock.lack(EARLIEST_S, who.plausible[1]) is None
+            is_in_range = self._clock.lack(EARLIEST_S, who.plausible[1]) is None
             return is_in_range and (not who.is_issuer or kernel_keeps_clock() is True)
 
         while not may_be_right():  # noqa: ASYNC110 - nobody tells us
@@ -99,36 +105,37 @@ class Approach:
         if who.is_issuer:
             await renewal.renew_own(who, store)
         else:
-            at = renewal.places(who, agent.config.network, store.peers)
+            at = renewal.places(who, self._network, store.peers)
             await renewal.renew_as_guest(who, at, partial(renewal.adopt_early, who, store))
 
-    async def until_certificate_is_good(self, store: ControlStore) -> None:
+    async def until_certificate_is_good(
+        self, who: Identity, store: ControlStore, apps: AppHost
+    ) -> None:
         """Have an expired certificate renewed: the issuer by itself, others as guests.
 
         It is good again, too, when the clock was what was wrong and is set.
         """
-        agent, who = self._agent, self._agent.identity
-        while not self.is_over and agent.clock.now_s() > who.valid_until:
+        while not self.is_over and self._clock.now_s() > who.valid_until:
             if who.is_issuer:
                 await renewal.renew_own(who, store)
                 continue
-            await self.serve()
+            await self.serve(apps)
             lack = Lack(
                 f"this node's certificate was good until {date(who.valid_until)}",
                 "members that it can reach renew it, with the one that founded the covey; if "
                 "the clock is wrong, set it (NTP: `timedatectl set-ntp true`)",
             )
-            at = renewal.places(who, agent.config.network, store.peers)
-            right = agent.clock.until_plausible(who.valid_from, who.valid_until)
+            at = renewal.places(who, self._network, store.peers)
+            right = self._clock.until_plausible(who.valid_from, who.valid_until)
             adopt = partial(renewal.adopt_early, who, store)
             await self._waiting.without(lack, right, renewal.renew_as_guest(who, at, adopt))
 
-    async def serve(self) -> None:
+    async def serve(self, apps: AppHost) -> None:
         """Answer on the sockets and run the apps; what does so already goes on.
 
         Whatever was opened in between is closed after both.
         """
         await self._listeners.open()
         self._opened.push_async_callback(self._listeners.close)
-        await self._agent.apps.open()
-        self._opened.push_async_callback(self._agent.apps.close)
+        await apps.open()
+        self._opened.push_async_callback(apps.close)
