@@ -13,7 +13,7 @@ the metrics alone. There is no TLS: listen on the
 loopback interface, in a private network, or behind a proxy that has it.
 
 Both accept from the start, and whoever connects first waits a moment longer: only then is what
-serves them loaded (``serving.py``). An agent that starts, perhaps among a hundred others, has
+serves them loaded (``server.py``). An agent that starts, perhaps among a hundred others, has
 better use for that time and memory.
 """
 
@@ -165,11 +165,13 @@ class Listeners:
 
     async def _start(self) -> None:
         # In a thread: a small device takes a second for it, and the gossip must not stand still.
-        module = await asyncio.to_thread(import_module, "agent.api.server")
+        await asyncio.to_thread(import_module, "agent.api.server")
+        from agent.api.server import ApiServer, Tokens
+
         gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
-        tokens = module.Tokens(*self._tokens)
+        tokens = Tokens(*self._tokens)
         sockets = [each for each in self._sockets if each is not self._door]
-        serving: ApiServer = module.Serving(self._agent, *sockets, tokens=tokens, door=self._door)
+        serving = ApiServer(self._agent, *sockets, tokens=tokens, door=self._door)
         await serving.start()
         self._serving = serving
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from agent.cli.members import HEADER, SPARE, everybody, row
+from agent.cli.member_table import HEADER, SPARE, everybody, row
 from agent.cli.output import is_terminal, steer, write_json_line, write_line, write_row, write_table
 from agent.cli.session import Session
 from agent.text.units import counted

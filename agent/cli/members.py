@@ -7,8 +7,8 @@ import click
 from agent.cli.complete import member_names
 from agent.cli.confirm import confirm
 from agent.cli.copyable import here
+from agent.cli.member_table import HEADER, SPARE, everybody, row, state_of
 from agent.cli.output import (
-    is_terminal,
     output_option,
     wide_option,
     write_facts,
@@ -22,11 +22,6 @@ from agent.text.units import format_duration
 REMOVAL_TIMEOUT_S = 30.0
 STATES = ("alive", "suspect", "asleep", "dead", "left", "absent")
 
-HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
-SPARE = ("ID",)
-NOTHING_KNOWN: dict[str, Any] = {
-    "state": "absent", "addresses": [], "tags": {}, "self": False, "roles": [], "impaired": [],
-}  # fmt: skip
 PATHS = {
     "udp_out_s": "UDP out",
     "udp_in_s": "UDP in",
@@ -130,15 +125,8 @@ def show(session: Session, name: str, output: str) -> None:
     since = format_duration(member.pop("changed_s"))
     facts = {f"fact {name}": value for name, value in sorted(member.pop("facts").items())}
     paths = member.pop("paths")
-    state, signs = _state(member), _signs(member)
+    state, signs = state_of(member), _signs(member)
     write_facts({**member, "state": state, "since": since, **signs, **_ways(paths), **facts})
-
-
-def everybody(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the members that an agent lists, and behind them those that nobody has heard."""
-    listed = {member["id"] for member in answer["members"]}
-    unheard = [one for one in answer["absent"] if one["id"] not in listed]
-    return [*answer["members"], *({**NOTHING_KNOWN, **one} for one in unheard)]
 
 
 def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
@@ -158,15 +146,6 @@ def _ways(paths: dict[str, Any] | None) -> dict[str, object]:
     return ways
 
 
-def _state(member: dict[str, Any]) -> str:
-    """Return the state, and of a sleeper for how much longer."""
-    until_s = member.pop("until_s", None)
-    state: str = member["state"]
-    if until_s is not None:
-        state = f"{state} ({format_duration(until_s)})"
-    return ", ".join([state, *member.pop("impaired")])
-
-
 def _signs(member: dict[str, Any]) -> dict[str, object]:
     """Return what looks wrong with the member, in words."""
     signs: dict[str, object] = {}
@@ -179,13 +158,3 @@ def _signs(member: dict[str, Any]) -> dict[str, object]:
     if clone := member.pop("clone"):
         signs["clone"] = f"two devices have this identity: {', '.join(clone)}"
     return signs
-
-
-def row(member: dict[str, Any]) -> tuple[object, ...]:
-    """Return a line of the table; a person gets remarks, a pipe the bare words."""
-    name, state = member["name"], member["state"]
-    if is_terminal():
-        remarks = ["this node"] * member["self"] + member["roles"]
-        name = f"{name} ({', '.join(remarks)})" if remarks else name
-        state = _state({**member})
-    return name, state, member["addresses"], member["tags"], member["id"]
