@@ -38,9 +38,10 @@ from agent.store.errors import StorageError, damaged
 from agent.store.migrations import Migrations
 from agent.store.vacuum import give_back
 from gossip.kv.dots import Coverage, Interval
-from gossip.kv.limits import KEY_BYTES_MAX, PARTITIONS
+from gossip.kv.limits import KEY_BYTES_MAX
 from gossip.kv.records import Record, record_mark
 from gossip.kv.storage import DAMAGED, ClockChange, DropPartition, HoldingChange, RecordChange
+from gossip.registry.placement import PARTITIONS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema

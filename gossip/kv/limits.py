@@ -15,10 +15,6 @@ CONTEXT_BYTES_MAX = 16 * 1024
 CONTEXT_ACTORS_MAX = 16
 """From here on, a record forgets context that its partition's clock covers without a gap."""
 
-PARTITIONS = 256
-PARTITIONS_MAX = 4096
-REPLICAS = 3
-
 REQUEST_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S_MAX = 300.0
 COORDINATOR_SHARE = 0.8

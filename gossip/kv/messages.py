@@ -18,7 +18,6 @@ from gossip.core.wire import Codec
 from gossip.kv.dots import Coverage, Dot
 from gossip.kv.limits import (
     KEY_BYTES_MAX,
-    PARTITIONS_MAX,
     REQUEST_TIMEOUT_S_MAX,
     SURVEY_PARTITIONS_MAX,
     VALUE_BYTES_MAX,
@@ -26,6 +25,7 @@ from gossip.kv.limits import (
 from gossip.kv.records import KeyState, Version
 from gossip.kv.requests import Key
 from gossip.kv.takeover import Copy
+from gossip.registry.placement import PARTITIONS_MAX
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Epoch = Annotated[int, msgspec.Meta(ge=0)]

@@ -25,6 +25,10 @@ from gossip.core.ids import NodeId
 
 Owners = tuple[NodeId, ...]
 
+PARTITIONS = 256
+PARTITIONS_MAX = 4096
+REPLICAS = 3
+
 _Name = TypeVar("_Name")
 _ROUNDING = 1e-6
 """Shares are quotients: a share of 64 must not be read as one a hair above it."""

@@ -22,11 +22,17 @@ import msgspec
 
 from gossip.core.errors import Forged, InvalidRequest, Malformed
 from gossip.core.ids import ClusterId, NodeId
-from gossip.kv.limits import PARTITIONS, PARTITIONS_MAX, REPLICAS
 from gossip.registry.lineage import LINEAGE_MAX, Mark, mark_at, mark_of
 from gossip.registry.node import RegisteredNode, RemovedNode
 from gossip.registry.ownership import Ownership, Stage
-from gossip.registry.placement import Owners, assign, partition_of
+from gossip.registry.placement import (
+    PARTITIONS,
+    PARTITIONS_MAX,
+    REPLICAS,
+    Owners,
+    assign,
+    partition_of,
+)
 from gossip.registry.succession import (
     SUCCESSIONS_MAX,
     Authority,

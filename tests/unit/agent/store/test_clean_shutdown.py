@@ -20,9 +20,9 @@ from agent.store.control import ControlStore
 from agent.store.errors import StorageError
 from agent.store.kv_store import RecordStore, doubt_if_gone
 from gossip.core.ids import BOOT_RANDOM_BITS
-from gossip.kv.limits import PARTITIONS
 from gossip.kv.storage import DAMAGED, ClockChange, HoldingChange
 from gossip.membership.detection.updates import BootSuperseded
+from gossip.registry.placement import PARTITIONS
 
 HELD = [HoldingChange(partition, 7) for partition in range(3)]
 CLOCK = ClockChange(1, 99, ((1, 5),))

@@ -9,7 +9,6 @@ import pytest
 
 from agent.store.errors import StorageError
 from agent.store.kv_store import RecordStore
-from gossip.kv.limits import PARTITIONS
 from gossip.kv.records import Record, Version
 from gossip.kv.storage import (
     DAMAGED,
@@ -19,6 +18,7 @@ from gossip.kv.storage import (
     MemoryStorage,
     RecordChange,
 )
+from gossip.registry.placement import PARTITIONS
 
 KEYS = ["a", "a/b", "a/é", "a\U0010ffff", "a\U0010ffffb", "b", "ä", "z" * 512]
 ACTORS = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
