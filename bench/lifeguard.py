@@ -28,7 +28,7 @@ from gossip.core.machine import Instant
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.sim.experiment import SEEDS
 from gossip.sim.host import Host
-from gossip.sim.invariants import Checker
+from gossip.sim.invariants import Checker, WorldView
 from gossip.sim.rng import stream
 from gossip.sim.world import World
 
@@ -109,7 +109,7 @@ class Judge(Checker):
         self.false_deaths = self.at_healthy = 0
         self.known_at: dict[str, dict[str, Instant]] = {}
 
-    def member_changed(self, world: World, host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Note a death: a false one, or a true one that somebody well noticed."""
         state, subject = change.member.state, world.names[change.member.id]
         if state is not MemberState.DEAD or change.before is state or world.now < self.since:

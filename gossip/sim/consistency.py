@@ -15,14 +15,10 @@ No clock of any node enters: the times are the world's.
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 from gossip.kv.requests import Delete, Get, Put
-from gossip.sim.invariants import Checker
+from gossip.sim.invariants import Checker, WorldView
 from gossip.sim.operations import Operation
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
 
 
 def value_of(put: Operation) -> bytes:
@@ -63,7 +59,7 @@ def by_key(operations: list[Operation]) -> dict[str, list[Operation]]:
 class NoLostWrites(Checker):
     """Acknowledged writes survive, deleted data does not come back, replicas agree."""
 
-    def settled(self, world: "World") -> None:
+    def settled(self, world: WorldView) -> None:
         """Judge what the replicas hold at the end against the whole history."""
         for key, history in by_key(world.operations).items():
             held = {name: world.stored(name, key) for name in world.owners(key)}
@@ -73,7 +69,7 @@ class NoLostWrites(Checker):
             self._judge(world, key, history, final)
 
     def _judge(
-        self, world: "World", key: str, history: list[Operation], final: frozenset[bytes]
+        self, world: WorldView, key: str, history: list[Operation], final: frozenset[bytes]
     ) -> None:
         puts = {value_of(op): op for op in history if isinstance(op.request, Put)}
         for value in final:
@@ -100,7 +96,7 @@ class QuorumReads(Checker):
     def __init__(self) -> None:
         self.judged = 0
 
-    def answered(self, world: "World", operation: Operation) -> None:
+    def answered(self, world: WorldView, operation: Operation) -> None:
         """Judge a get at the moment of its answer."""
         if not isinstance(operation.request, Get) or operation.outcome != "ok":
             return
@@ -117,7 +113,7 @@ class QuorumReads(Checker):
             raise self.violated(world, operation.host, f"read {strange}, which nobody put")
 
     def _may_be_seen(
-        self, world: "World", read: Operation, put: Operation, history: list[Operation]
+        self, world: WorldView, read: Operation, put: Operation, history: list[Operation]
     ) -> None:
         for later in history:
             if must_replace(later, put) and _before(later, read):

@@ -8,7 +8,6 @@ makes sense then (nobody crashes twice).
 
 import random
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,9 +15,7 @@ from gossip.core.machine import Instant
 from gossip.sim.host import HostState
 from gossip.sim.network import Conditions
 from gossip.sim.rng import stream
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
+from gossip.sim.world import World
 
 # More than half the seeds have a given class at all, so that quiet combinations occur too.
 CLASS_CHANCE = 0.6
@@ -48,7 +45,7 @@ def plan(seed: int, names: list[str], span_s: float, without: frozenset[str]) ->
     return sorted(faults, key=lambda fault: fault.at)
 
 
-def strike(world: "World", fault: Fault) -> None:
+def strike(world: World, fault: Fault) -> None:
     """Let a fault happen, if it still makes sense: nobody crashes twice."""
     if fault.verb in ON_A_HOST:
         name, *more = fault.objects

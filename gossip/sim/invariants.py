@@ -6,16 +6,14 @@ states one rule; ``tests/sim/test_mutations.py`` breaks that rule in the protoco
 demands that the checker notices, because a checker that cannot fail proves nothing.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gossip.core.ids import Boot, NodeId
+from gossip.core.machine import Instant
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.node import Node
 from gossip.sim.host import Host
 from gossip.sim.operations import Operation
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
 
 Claim = tuple[Boot, int]
 """A life and an incarnation of it; a later claim is a larger pair."""
@@ -25,25 +23,49 @@ class Violation(AssertionError):
     """A rule was broken; the message says which, by whom and when."""
 
 
+class WorldView(Protocol):
+    """What a checker sees of the world (``world.py``); it changes nothing there."""
+
+    hosts: dict[str, Host]
+    names: dict[NodeId, str]
+
+    @property
+    def now(self) -> Instant:
+        """Seconds since the world began."""
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All that clients ever asked, in order."""
+
+    def up(self) -> list[str]:
+        """Return the names of the hosts whose process runs and is not paused."""
+
+    def owners(self, key: str) -> list[str]:
+        """Return who owns a key by the newest registry."""
+
+    def stored(self, name: str, key: str) -> frozenset[bytes]:
+        """Return the values of a key on a device's own disk."""
+
+
 class Checker:
     """One rule. Each hook does nothing unless a checker needs it."""
 
-    def started(self, world: "World", host: Host, node: Node) -> None:
+    def started(self, world: WorldView, host: Host, node: Node) -> None:
         """Look at a process that begins."""
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Look at what a node now thinks of a member."""
 
-    def stepped(self, world: "World", host: Host) -> None:
+    def stepped(self, world: WorldView, host: Host) -> None:
         """Look at a node that took in one input. Called very often."""
 
-    def answered(self, world: "World", operation: Operation) -> None:
+    def answered(self, world: WorldView, operation: Operation) -> None:
         """Look at the answer to an operation."""
 
-    def settled(self, world: "World") -> None:
+    def settled(self, world: WorldView) -> None:
         """Look at a world that was healed and had the time to converge."""
 
-    def violated(self, world: "World", name: str, what: str) -> Violation:
+    def violated(self, world: WorldView, name: str, what: str) -> Violation:
         """Return the exception to raise."""
         return Violation(f"{type(self).__name__}: at {world.now:.6f} s {name} {what}")
 
@@ -57,7 +79,7 @@ class NoResurrection(Checker):
     def __init__(self) -> None:
         self._ended: dict[tuple[str, int], dict[NodeId, Claim]] = {}
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Compare a member that is thought to be around with what was said of it before."""
         member = change.member
         claim = member.boot, member.incarnation
@@ -77,7 +99,7 @@ class IncarnationGrows(Checker):
     def __init__(self) -> None:
         self._latest: dict[str, Claim] = {}
 
-    def stepped(self, world: "World", host: Host) -> None:
+    def stepped(self, world: WorldView, host: Host) -> None:
         """Compare with the step before."""
         swim = host.node.swim
         claim = swim.boot, swim.incarnation
@@ -90,7 +112,7 @@ class IncarnationGrows(Checker):
 class NothingInvented(Checker):
     """Nobody attributes an incarnation to a member that the member has not reached itself."""
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Compare with the member itself, which a simulation can ask."""
         member = change.member
         name = world.names.get(member.id)
@@ -112,7 +134,7 @@ class NothingInvented(Checker):
 class SelfAlive(Checker):
     """A node takes itself for alive until it takes its leave, whatever others say."""
 
-    def stepped(self, world: "World", host: Host) -> None:
+    def stepped(self, world: WorldView, host: Host) -> None:
         """Look the node up in its own list."""
         swim = host.node.swim
         itself = swim.members.get(host.id)
@@ -132,7 +154,7 @@ class SleepersAreSpared(Checker):
         self.sleeps = 0
         self._until: dict[tuple[str, int, NodeId], tuple[Claim, float]] = {}
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Remember how long a sleep lasts, and compare a death of the same incarnation."""
         member = change.member
         claim, key = (member.boot, member.incarnation), (host.name, host.life, member.id)
@@ -152,7 +174,7 @@ class NoFalseDeath(Checker):
     def __init__(self) -> None:
         self.suspicions = 0
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Compare a death with the host it is about."""
         state, name = change.member.state, world.names[change.member.id]
         self.suspicions += state is MemberState.SUSPECT

@@ -7,15 +7,11 @@ every container and the width of every number. What leaks shows up, wherever it 
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from gossip.kv.storage import MemoryStorage
 from gossip.node import Node
-from gossip.sim.invariants import Checker
+from gossip.sim.invariants import Checker, WorldView
 from gossip.sim.toy_cipher import ToySuite
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
 
 OURS = "gossip."
 # Disks are meant to grow, the toy suite is not a part of the node.
@@ -61,7 +57,7 @@ def _parts(path: str, thing: object) -> Iterator[tuple[str, object]]:
 class BoundedMemory(Checker):
     """Nothing in a node's memory grows with time: no container is long after all is over."""
 
-    def settled(self, world: "World") -> None:
+    def settled(self, world: WorldView) -> None:
         """Measure all nodes that run."""
         for name in world.up():
             for path, size, limit in sizes(world.hosts[name].node):

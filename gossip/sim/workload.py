@@ -6,13 +6,10 @@ found later tells where it came from (see ``history.py``).
 """
 
 import random
-from typing import TYPE_CHECKING
 
 from gossip.kv.requests import Get
 from gossip.sim.operations import Operation
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
+from gossip.sim.world import World
 
 KEYS = tuple(f"key/{number}" for number in range(6))
 KINDS = ("get", "put", "replace", "delete", "forget")
@@ -23,7 +20,7 @@ WEIGHTS = (5, 3, 4, 1, 2)
 class Workload:
     """Sends requests at random moments until told to stop."""
 
-    def __init__(self, world: "World", rng: random.Random, requests_per_s: float) -> None:
+    def __init__(self, world: World, rng: random.Random, requests_per_s: float) -> None:
         self._world, self._rng = world, rng
         self._interval_s = 1 / requests_per_s
         self._reads: dict[str, Operation] = {}

@@ -8,7 +8,7 @@ from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.model.members import REFUSED, MemberChanged, MemberState
 from gossip.membership.network.reachability import PathStatus
 from gossip.sim.host import Host
-from gossip.sim.invariants import Checker, NoFalseDeath, Violation
+from gossip.sim.invariants import Checker, NoFalseDeath, Violation, WorldView
 from gossip.sim.network import Conditions
 from gossip.sim.world import World
 
@@ -43,7 +43,7 @@ class Reasons(Checker):
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def member_changed(self, world: World, host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         if change.member.state is MemberState.DEAD:
             self.heard.append(change.reason)
 

@@ -25,7 +25,7 @@ from gossip.membership.model.messages import (
     SyncEntry,
 )
 from gossip.sim.host import Host
-from gossip.sim.invariants import Checker, IncarnationGrows, SelfAlive
+from gossip.sim.invariants import Checker, IncarnationGrows, SelfAlive, WorldView
 from gossip.sim.world import World
 from tests.fuzz.mallory import Mallory
 from tests.fuzz.memory import outgrown
@@ -48,7 +48,7 @@ class Mourning(Checker):
         self.longest_s = 0.0
         self._since: dict[tuple[str, int], float] = {}
 
-    def member_changed(self, world: World, host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         name = world.names.get(change.member.id)
         if name not in HONEST:
             return

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import msgspec
 
@@ -45,10 +45,7 @@ from gossip.sim.script.message_text import (
 )
 from gossip.sim.script.scripted_peer import ScriptedPeer
 from gossip.sim.toy_cipher import ToySuite
-from gossip.sim.world import SECRET
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
+from gossip.sim.world import SECRET, World
 
 FIRST_ADDRESS = 200
 PATIENCE_S, LISTEN_S = 120.0, 0.01
@@ -68,7 +65,7 @@ class Speaker(NamedTuple):
 class Actors:
     """The puppets of a world, and everything that is said by a transcript's hand."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: World) -> None:
         self.puppets: dict[str, ScriptedPeer] = {}
         self._world = world
         self._suite = ToySuite(SECRET)

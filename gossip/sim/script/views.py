@@ -6,16 +6,14 @@ packet took, is nobody's business in a scenario about a goodbye.
 """
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.sim.host import Host
-from gossip.sim.invariants import Checker
-
-if TYPE_CHECKING:
-    from gossip.sim.world import World
+from gossip.sim.invariants import Checker, WorldView
+from gossip.sim.world import World
 
 RECENT_S = 10.0
 """Each of a few members is probed within this time, and every way that works is used."""
@@ -42,7 +40,7 @@ class ViewRecorder(Checker):
         self._counted: dict[tuple[str, int, str], int] = {}
         self._delivered = 0
 
-    def member_changed(self, world: "World", host: Host, change: MemberChanged) -> None:
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Note the change."""
         member = change.member
         if member.id != host.id:
@@ -68,7 +66,7 @@ class ViewRecorder(Checker):
             same[", ".join(by_node[name])].append(name)
         return "\n".join(f"{' '.join(names)}: {what}" for what, names in same.items()) or "nothing"
 
-    def deaths(self, world: "World") -> str:
+    def deaths(self, world: World) -> str:
         """Tell who was declared dead since the last skip, and by how many."""
         dead: dict[str, set[str]] = defaultdict(set)
         for seen in self.seen[self._skipped :]:
@@ -97,7 +95,7 @@ class ViewRecorder(Checker):
                 self._counted[key] = count
         return {label: count for label, count in found.items() if count}
 
-    def delivered(self, world: "World", names: tuple[str, ...]) -> str:
+    def delivered(self, world: World, names: tuple[str, ...]) -> str:
         """Tell which events the nodes delivered since this was last asked, in their order."""
         fresh, self._delivered = world.delivered[self._delivered :], len(world.delivered)
         lines: list[str] = []
@@ -112,14 +110,14 @@ class ViewRecorder(Checker):
         return "\n".join(lines)
 
 
-def members(world: "World", name: str) -> str:
+def members(world: World, name: str) -> str:
     """Tell what a node thinks of whom."""
     table = world.hosts[name].node.swim.members
     known = sorted((world.names.get(each.id, "a stranger"), each.state) for each in table)
     return ", ".join(f"{other} {state.value}" for other, state in known)
 
 
-def listing(world: "World", name: str, about: NodeId) -> str:
+def listing(world: World, name: str, about: NodeId) -> str:
     """Tell how a node lists a member: its name, state, incarnation, and where it is reached."""
     swim = world.hosts[name].node.swim
     member = swim.members.get(about)
@@ -129,7 +127,7 @@ def listing(world: "World", name: str, about: NodeId) -> str:
     return f"{member.name!r}, {member.state} {member.incarnation}, at {where}"
 
 
-def paths(world: "World", name: str, about: NodeId) -> str:
+def paths(world: World, name: str, about: NodeId) -> str:
     """Tell by which ways a node reaches a member."""
     host = world.hosts[name]
     found = host.node.swim.paths_of(about, host.local(world.now))
