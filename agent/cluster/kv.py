@@ -1,15 +1,15 @@
 """The shared keys, as the rest of the agent uses them.
 
-A thin service over the driver: it turns arguments into requests of ``gossip/state`` and refusals
+A thin service over the driver: it turns arguments into requests of ``gossip/kv`` and refusals
 into errors for people. What "ok", "indeterminate", "unavailable" and "partial" mean is told in
 ``gossip/kv/requests.py``; they are results, not errors, because something may have happened.
 """
 
-from collections.abc import AsyncIterator, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator
+from typing import TypeVar
 
 from agent.exits import UNREACHABLE, USAGE, AgentError
-from gossip.core.ids import NodeId
+from agent.runtime.driver import Driver
 from gossip.kv.limits import REQUEST_TIMEOUT_S
 from gossip.kv.requests import (
     Delete,
@@ -21,60 +21,17 @@ from gossip.kv.requests import (
     PutResult,
     Rejected,
     Request,
-    Result,
     Watch,
     WatchEvent,
-    check_key,
 )
-from gossip.registry.registry import Registry
 
 R = TypeVar("R", PutResult, GetResult, ListResult)
-
-
-class Events(Protocol):
-    """A stream of events that can be ended."""
-
-    def __aiter__(self) -> AsyncIterator[WatchEvent]:
-        """Return the events."""
-
-    def close(self) -> None:
-        """Want no more of them."""
-
-
-class StatePart(Protocol):
-    """What is needed of a node's state plane."""
-
-    @property
-    def registry(self) -> Registry:
-        """Who belongs, and who owns what."""
-
-
-class NodePart(Protocol):
-    """What is needed of a node."""
-
-    @property
-    def state(self) -> StatePart:
-        """Its state plane."""
-
-
-class Requests(Protocol):
-    """What is needed of the driver."""
-
-    @property
-    def node(self) -> NodePart:
-        """The node that it runs."""
-
-    async def request(self, request: Request) -> Result:
-        """Submit a request and return its result."""
-
-    def watch(self, request: Watch) -> Events:
-        """Submit a watch and return its events."""
 
 
 class Kv:
     """Put, get, delete, list and watch keys. All raise InvalidRequest for what cannot succeed."""
 
-    def __init__(self, driver: Requests) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
     async def put(
@@ -128,15 +85,6 @@ class Kv:
                 yield event
         finally:
             events.close()
-
-    def ring(self, key: str | None = None) -> Iterable[tuple[int, tuple[NodeId, ...]]]:
-        """Return partitions with their owners: a key's one, or all. Raises InvalidRequest."""
-        registry = self._driver.node.state.registry
-        if key is None:
-            return list(enumerate(registry.owners))
-        check_key(key)
-        partition = registry.partition_of(key)
-        return [(partition, registry.owners[partition])]
 
     async def _ask(self, request: Request, expected: type[R]) -> R:
         result = await self._driver.request(request)

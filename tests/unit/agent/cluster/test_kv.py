@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 
 from agent.cluster.kv import Kv
 from agent.exits import UNREACHABLE, USAGE, AgentError
-from gossip.core.errors import InvalidRequest
+from agent.runtime.driver import Driver
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -22,7 +23,6 @@ from gossip.kv.requests import (
     Watch,
     WatchEvent,
 )
-from tests.support.kv_net import registry_of
 
 
 class FakeEvents:
@@ -37,17 +37,7 @@ class FakeEvents:
         self.is_closed = True
 
 
-class FakeState:
-    registry = registry_of([1, 2, 3])
-
-
-class FakeNode:
-    state = FakeState()
-
-
 class FakeDriver:
-    node = FakeNode()
-
     def __init__(self, result: Result | None = None) -> None:
         self.asked: list[Request] = []
         self.result = result
@@ -63,6 +53,10 @@ class FakeDriver:
         return self.events
 
 
+def kv_on(driver: FakeDriver) -> Kv:
+    return Kv(cast("Driver", driver))
+
+
 def test_arguments_become_requests_and_results_come_back() -> None:
     put = PutResult("indeterminate", 1, 2, b"c")
     get = GetResult((), b"", 2, 2, "ok")
@@ -70,14 +64,14 @@ def test_arguments_become_requests_and_results_come_back() -> None:
 
     async def scenario() -> None:
         driver = FakeDriver(put)
-        assert await Kv(driver).put("k", b"v", w=1, context=b"x", timeout_s=2) == put
-        assert await Kv(driver).delete("k") == put
+        assert await kv_on(driver).put("k", b"v", w=1, context=b"x", timeout_s=2) == put
+        assert await kv_on(driver).delete("k") == put
         assert driver.asked == [Put("k", b"v", 1, b"x", 2), Delete("k")]
         driver = FakeDriver(get)
-        assert await Kv(driver).get("k", r=3) == get
+        assert await kv_on(driver).get("k", r=3) == get
         assert driver.asked == [Get("k", 3)]
         driver = FakeDriver(page)
-        assert await Kv(driver).list("p", after="a", limit=7, r=1) == page
+        assert await kv_on(driver).list("p", after="a", limit=7, r=1) == page
         assert driver.asked == [List("p", "a", 7, 1)]
 
     asyncio.run(scenario())
@@ -87,7 +81,7 @@ def test_arguments_become_requests_and_results_come_back() -> None:
 def test_a_refusal_is_an_error_with_a_hint(*, unreachable: bool, status: int) -> None:
     driver = FakeDriver(Rejected("it did not happen; do something else", unreachable))
     with pytest.raises(AgentError) as caught:
-        asyncio.run(Kv(driver).put("k", b"v"))
+        asyncio.run(kv_on(driver).put("k", b"v"))
     error = caught.value
     assert (error.message, error.hint, error.status) == (
         "it did not happen", "do something else", status)  # fmt: skip
@@ -96,7 +90,7 @@ def test_a_refusal_is_an_error_with_a_hint(*, unreachable: bool, status: int) ->
 def test_a_watch_is_closed_with_its_iterator() -> None:
     async def scenario() -> None:
         driver = FakeDriver()
-        watch = Kv(driver).watch(prefix="k")
+        watch = kv_on(driver).watch(prefix="k")
         assert (await anext(watch)).key == "k"
         assert not driver.events.is_closed
         await watch.aclose()  # type: ignore[attr-defined]
@@ -104,13 +98,3 @@ def test_a_watch_is_closed_with_its_iterator() -> None:
         assert driver.asked == [Watch("k", None)]
 
     asyncio.run(scenario())
-
-
-def test_the_ring_names_owners() -> None:
-    kv = Kv(FakeDriver())
-    assert len(list(kv.ring())) == 8
-    [(partition, owners)] = kv.ring("lamp")
-    assert sorted(owners) == [1, 2, 3]
-    assert partition == FakeState.registry.partition_of("lamp")
-    with pytest.raises(InvalidRequest):
-        kv.ring("")
