@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge_apps.app import App, Context, Event, Kv, Query
     from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
     from edge_apps.reading import Reading
+    from edge_apps.runner import run
 
 __all__ = [
     "AgentTimedOut",
@@ -33,12 +34,14 @@ __all__ = [
     "Kv",
     "Query",
     "Reading",
+    "run",
 ]
 
 _HOMES = {
     "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
     "edge_apps.reading": {"Reading"},
     "edge_apps.app": {"App", "Context", "Event", "Kv", "Query"},
+    "edge_apps.runner": {"run"},
 }
 
 

@@ -205,12 +205,6 @@ class App:
             raise ValueError(f"every: {error}") from None
         return [(function, every_s) for function, _ in self._periods]
 
-    def run(self) -> None:
-        """Run in this process until SIGTERM or Ctrl-C; see ``edge_apps/runner.py``."""
-        from edge_apps.runner import run  # late: a test of an app needs no threads or signals
-
-        run(self)
-
 
 def _first(functions: Mapping[str, T], name: str) -> T | None:
     found = (function for pattern, function in functions.items() if fnmatchcase(name, pattern))
