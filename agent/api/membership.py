@@ -14,10 +14,11 @@ from starlette.responses import JSONResponse, Response
 
 from agent.admission.former_membership import FormerMembership
 from agent.api.errors import OVER_TCP, BadRequest
-from agent.api.interfaces import AgentServices, IdentityFacade
+from agent.api.interfaces import AgentServices
 from agent.api.ndjson import OpenStreams
 from agent.api.request_bodies import read_object
 from agent.exits import NOT_PERMITTED, AgentError
+from agent.identity.identity import Identity
 from agent.readiness import Stage
 from gossip.core.ids import format_cluster_id, format_node_id
 
@@ -105,7 +106,7 @@ def _text(asked: dict[str, Any], name: str) -> str:
     return value
 
 
-def _describe(me: IdentityFacade) -> dict[str, Any]:
+def _describe(me: Identity) -> dict[str, Any]:
     return {
         "cluster": {"id": format_cluster_id(me.cluster_id), "name": me.cluster_name},
         "node": {"id": format_node_id(me.node_id), "name": me.node_name},

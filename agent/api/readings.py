@@ -90,7 +90,7 @@ async def _recent_and_new(
     agent: AgentServices, pattern: str, limit: int
 ) -> AsyncIterator[Accepted | Overrun]:
     """Yield the newest readings, and then what is accepted; nothing twice, nothing left out."""
-    async with aclosing(agent.telemetry.follow(pattern)) as new:  # type: ignore[type-var]
+    async with aclosing(agent.telemetry.follow(pattern)) as new:
         last = 0
         for reading in await agent.telemetry.recent(pattern, limit) if limit else []:
             last = reading.position

@@ -79,7 +79,7 @@ class Requests:
         self._mutator = Mutator(self.rng)
         agent = FakeAgent()
         agent.telemetry = Telemetry()
-        self._application = create(agent)
+        self._application = create(agent.services())
 
     def send(self) -> None:
         """Send one request. Raises Failed."""

@@ -28,7 +28,7 @@ def raw(path: Path, method: str, target: str, body: bytes | None = None) -> tupl
 
 def ask(method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int | None, str]:
     status, answer = asyncio.run(
-        exchange(create(FakeAgent()), method, path, query.encode(), [], body)
+        exchange(create(FakeAgent().services()), method, path, query.encode(), [], body)
     )
     return status, json.loads(answer)["error"]["message"] if status and status >= 400 else ""
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from agent.admission.former_membership import FormerMembership
 from agent.admission.messages import TokenShown
 from agent.admission.token_terms import TokenTerms, check_terms
+from agent.api.interfaces import AgentServices
 from agent.api.listeners import Listeners
 from agent.apps.host import AppStatus
 from agent.cluster.fact_publisher import FactPublisher
@@ -346,7 +347,11 @@ class FactsInMemory:
 
 
 class FakeAgent:
-    """Satisfies ``agent.api.interfaces.AgentServices``."""
+    """What the API needs of an agent; ``services`` passes for it.
+
+    Its parts are small and no subclasses of the real ones: ``tests/unit/agent/api/test_fakes.py``
+    holds their methods against those.
+    """
 
     rival: Registry | None = None
 
@@ -394,6 +399,9 @@ class FakeAgent:
             self.members.put(Member(node, name, (address,), tags, state, 1, 2, changed_at=40.0))
         registry = registries.found(CLUSTER, RegisteredNode(ME, "ada"))
         self.registry = registries.admit(registry, RegisteredNode(OTHER, "bob"))
+
+    def services(self) -> AgentServices:
+        return cast("AgentServices", self)
 
     def reason_of(self, node: int) -> str:
         return "did not answer" if node == OTHER else ""
@@ -469,7 +477,7 @@ class Served:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
     async def open(self) -> None:
-        self.listeners = Listeners(self.agent, self.paths, self.settings)
+        self.listeners = Listeners(self.agent.services(), self.paths, self.settings)
         await self.listeners.open()
 
     async def close(self) -> None:

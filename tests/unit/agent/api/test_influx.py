@@ -244,7 +244,7 @@ def test_readings_may_be_packed_too(served: Served) -> None:
 
 @pytest.mark.parametrize("form", ["Bearer {}", "Token {}", "Basic {}"])
 def test_the_token_is_taken_in_the_forms_of_both_versions(form: str) -> None:
-    guarded = BearerToken(create(FakeAgent()), Tokens("secret", "metrics"))
+    guarded = BearerToken(create(FakeAgent().services()), Tokens("secret", "metrics"))
 
     def status(token: str) -> int | None:
         if "Basic" in form:

@@ -116,7 +116,7 @@ def test_a_socket_that_is_removed_is_made_again(
     paths.create()
 
     async def story() -> None:
-        listeners = Listeners(FakeAgent(), paths, ApiSettings())
+        listeners = Listeners(FakeAgent().services(), paths, ApiSettings())
         await listeners.open()
         staying = asyncio.create_task(listeners.stay())
         client = Client(paths.socket, timeout_s=GIVE_UP_S)
