@@ -3,7 +3,6 @@
 import click
 
 from agent.cli.output import write_own
-from agent.cli.root import root
 
 INSTALL = {
     "bash": 'eval "$(covey completion bash)"   # in ~/.bashrc',
@@ -20,9 +19,10 @@ def completion(shell: str) -> None:
 
 
 def script(shell: str) -> str:
-    """Return the completion script of a shell that ``INSTALL`` names."""
+    """Return the completion script of a shell that ``INSTALL`` names; from within a command."""
     from click.shell_completion import get_completion_class
 
     kind = get_completion_class(shell)
     assert kind is not None, "the choices are shells that click knows"
+    root = click.get_current_context().find_root().command
     return kind(root, {}, "covey", "_COVEY_COMPLETE").source()
