@@ -25,10 +25,10 @@ from agent.admission.former_membership import FormerMembership, note_parting
 from agent.admission.messages import TAGS as ADMISSION_TAGS
 from agent.admission.newcomer import Newcomer
 from agent.admission.removal import Removal
-from agent.admission.running_covey import NodeClusterView
 from agent.admission.server import AdmissionServer
 from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
+from agent.cluster.cluster_view import ClusterView
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.kv import Kv
@@ -46,7 +46,6 @@ from agent.identity import identity
 from agent.identity.keyring import Keyring
 from agent.keys.key_service import KeyService
 from agent.keys.messages import TAGS as KEY_TAGS
-from agent.keys.running_circle import NodeKeyView
 from agent.loop import watched
 from agent.loop.stalls import StallWatch
 from agent.metrics import Metrics
@@ -381,14 +380,13 @@ class Agent:
         self._keeper.remind(self._node, self.driver.now())
         self.metrics.count(lambda: self._node.counts)
         who, control = self.identity, self._control
-        self.allegiance = Allegiance(who, control, network, self.driver)
+        book = KnownPeers(control, who.node_id, self._node.addresses_of)
+        covey = ClusterView(self.driver, who, book)
+        self.allegiance = Allegiance(who, control, network, self.driver, covey)
         opened.push_async_callback(self.allegiance.finish)
-        self.admission = AdmissionServer(
-            self.identity, self._control, NodeClusterView(self.driver, self.identity), self.counts
-        )
+        self.admission = AdmissionServer(who, control, covey, self.counts)
         self.admission.start()
         opened.push_async_callback(self.admission.stop)
-        book = KnownPeers(self._control, self.identity.node_id, self._node.addresses_of)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
         heeds = (
@@ -402,9 +400,7 @@ class Agent:
             self.driver.listen(heed)
         self.driver.listen(Removal(self.identity, self.paths, self._end_removed).on_event)
         self.round_trips = RttClient(self.driver)
-        self.keys = KeyService(
-            self.identity, self._keyring, NodeKeyView(self.driver, book), self.counts
-        )
+        self.keys = KeyService(who, self._keyring, covey, self.counts)
         self.driver.listen(self.keys.on_event)
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)

@@ -12,9 +12,9 @@ from typing import Any
 from agent import exits
 from agent.admission import renewal
 from agent.admission.ca_rollover import Rollover
-from agent.admission.running_covey import NodeClusterView
 from agent.admission.server import AdmissionServer
 from agent.admission.trust_keeper import TrustKeeper
+from agent.cluster.cluster_view import ClusterView
 from agent.config.settings import NetworkSettings
 from agent.exits import AgentError
 from agent.identity.identity import Identity
@@ -43,12 +43,16 @@ class Allegiance:
     """Of one agent: ``open`` before the driver starts, ``keep`` while it runs."""
 
     def __init__(
-        self, who: Identity, control: ControlStore, network: NetworkSettings, driver: Driver
+        self,
+        who: Identity,
+        control: ControlStore,
+        network: NetworkSettings,
+        driver: Driver,
+        covey: ClusterView,
     ) -> None:
         self._who, self._control, self._network, self._driver = who, control, network, driver
         self._keeper = TrustKeeper(who, control, self._changed)
         self._signals = renewal.Signals()
-        covey = NodeClusterView(driver, who)
         self._rollover = Rollover(who, control, covey) if who.is_issuer else None
         self._streams: Streams
         self._desk: AdmissionServer

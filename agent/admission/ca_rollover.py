@@ -15,12 +15,12 @@ two instructions goes on at its next start. What members do meanwhile: ``renewin
 import asyncio
 import logging
 import time
-from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.admission.issuer import signed_by_authority
+from agent.cluster.cluster_view import ClusterView
 from agent.exits import AgentError
 from agent.identity import at_rest, spares
 from agent.identity.identity import Identity
@@ -39,29 +39,10 @@ FORCE_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class RolloverView(Protocol):
-    """The running covey as the roll-over sees it."""
-
-    def registry(self) -> Registry:
-        """Return who belongs."""
-
-    def there(self) -> frozenset[NodeId]:
-        """Return the members that are there."""
-
-    async def catch_up(self) -> tuple[int, bytes]:
-        """Return epoch and bytes of the newest registry, once nobody is known to have a newer.
-
-        Raises AgentError when the registry has forked.
-        """
-
-    def adopt(self, signed: bytes) -> None:
-        """Follow this registry from now on, and offer it to all whom it names."""
-
-
 class Rollover:
     """Replaces the authority of a covey; ``run`` for as long as the agent does. Issuers only."""
 
-    def __init__(self, who: Identity, store: ControlStore, covey: RolloverView) -> None:
+    def __init__(self, who: Identity, store: ControlStore, covey: ClusterView) -> None:
         self._who, self._store, self._covey = who, store, covey
         self._working = asyncio.Lock()
         self._forced_at: float | None = None

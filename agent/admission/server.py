@@ -12,9 +12,8 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from agent import exits
 from agent.admission.issuer import Issuer
@@ -47,6 +46,7 @@ from agent.admission.messages import (
 )
 from agent.admission.token_terms import TokenTerms
 from agent.admission.token_throttle import TokenThrottle
+from agent.cluster.cluster_view import ClusterView
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.loop import watched
@@ -56,9 +56,8 @@ from agent.store.control import ControlStore
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.requests import OwnersReady, RegistryAdopted
-from gossip.registry.node import INVITER, RegisteredNode
+from gossip.registry.node import INVITER
 from gossip.registry.registry import Registry, SignedRegistry, UnknownNode, WouldLose
-from gossip.registry.succession import Succession
 
 RELAY_S = 10.0
 ASK_AGAIN_S = 1.0
@@ -72,43 +71,6 @@ Verdict = Granted | Renewed | Refused | TokenAnswer | NodeRemoved
 A = TypeVar("A", TokenIssued, TokensShown, TokenRevoked, Renewed, NodeRemoved)
 
 log = logging.getLogger(__name__)
-
-
-class ClusterView(Protocol):
-    """What the desk needs of the running covey: ``agent/admission/running_covey.py``."""
-
-    def issuers(self) -> list[NodeId]:
-        """Return the other members that can issue, best to reach first."""
-
-    def issuer_names(self) -> list[str]:
-        """Return the names of all members that can issue."""
-
-    def known_peers(self) -> Iterable[KnownPeer]:
-        """Return members that a new node may try first, this one among them."""
-
-    def there(self) -> frozenset[NodeId]:
-        """Return the members that are alive, or asleep."""
-
-    def entry(self, node: NodeId) -> RegisteredNode | None:
-        """Return a node's place in the registry; None when it has none."""
-
-    async def catch_up(self) -> tuple[int, bytes]:
-        """Return epoch and bytes of the newest registry, once nobody is known to have a newer.
-
-        Raises AgentError when the registry has forked.
-        """
-
-    def fork(self) -> tuple[bytes, bytes] | None:
-        """Return our registry and the one that shows that it has forked; None if it has not."""
-
-    def successions(self) -> tuple[Succession, ...]:
-        """Return how the present authority came after those before it."""
-
-    def adopt(self, signed: bytes) -> None:
-        """Follow this registry from now on, and let the others know."""
-
-    def send_frame(self, data: bytes, to: NodeId) -> None:
-        """Send a frame to a member."""
 
 
 class AdmissionServer:
@@ -365,7 +327,7 @@ class AdmissionServer:
                 return await self._remove(issuer, question, f"the operator of {origin}")
             case AdmissionRequest():
                 await self._catch_up()
-                peers = tuple(self._covey.known_peers())
+                peers = tuple(KnownPeer(*each) for each in self._covey.nearest())
                 there = self._covey.there()
                 granted, fresh = await issuer.admit(question, peers, origin, there)
                 self._covey.adopt(fresh.signed)

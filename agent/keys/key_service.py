@@ -24,7 +24,7 @@ import logging
 import random
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ from typing import Any, Protocol
 import msgspec
 
 from agent import exits
+from agent.cluster.cluster_view import ClusterView
 from agent.exits import AgentError
 from agent.identity.at_rest import replace_secret
 from agent.identity.keyring import Keyring, KeyringFile, encode_keyring
@@ -91,37 +92,6 @@ class KeyCredentials(Protocol):
         """Sign with the authority's key."""
 
 
-class KeyClusterView(Protocol):
-    """The running covey as the desk sees it: ``agent/keys/running_circle.py``."""
-
-    def admitted(self) -> Mapping[NodeId, str]:
-        """Return the names of all nodes in the registry, this one among them."""
-
-    def issuers(self) -> list[NodeId]:
-        """Return the other nodes that hold the authority's key, best to reach first."""
-
-    def may_order(self, node: NodeId) -> bool:
-        """Tell whether the issuer turns the ring when this member says so."""
-
-    def epoch(self) -> int:
-        """Return the epoch of our registry."""
-
-    def removed_at(self) -> int:
-        """Return since which epoch the node that was removed last is gone; 0 if none was."""
-
-    def seen(self) -> frozenset[NodeId]:
-        """Return the nodes that were ever heard."""
-
-    def live(self) -> frozenset[NodeId]:
-        """Return the members that are there, this one among them."""
-
-    def send_frame(self, data: bytes, to: NodeId) -> None:
-        """Send a frame to a member."""
-
-    def greet(self, at: Address) -> None:
-        """Greet whoever is at this address."""
-
-
 class KeyHolding(msgspec.Struct, frozen=True):
     """What one node holds, as far as we know; ``state`` is None when it never told us."""
 
@@ -140,11 +110,11 @@ class KeyService:
         self,
         identity: KeyCredentials,
         keyring: Keyring,
-        circle: KeyClusterView,
+        covey: ClusterView,
         counts: Counter[str],
     ) -> None:
         self.counts = counts
-        self._identity, self._keyring, self._circle = identity, keyring, circle
+        self._identity, self._keyring, self._covey = identity, keyring, covey
         self._seen: dict[NodeId, KeyringState] = {}
         self._offered_at: dict[NodeId, float] = {}
         self._hints: OrderedDict[NodeId, Address] = OrderedDict()
@@ -204,18 +174,18 @@ class KeyService:
 
     def awaited(self) -> list[NodeId]:
         """Return whom the next step waits for; empty when it waits for nobody."""
-        admitted, live = self._circle.admitted(), self._circle.live()
+        admitted, live = self._covey.admitted(), self._covey.live()
         if self.ring.phase == RotationPhase.STEADY:
             return []
         everybody = self.ring.phase == RotationPhase.USED and not self._forced
         if self._forced and _now() - self._stepped_at > FORCE_S:
             return []
-        awaited = self._circle.seen() if everybody else live
+        awaited = self._covey.seen() if everybody else live
         return [node for node in admitted if node in awaited and not self._has_ring(node)]
 
     async def report(self) -> list[KeyHolding]:
         """Ask everybody who is there what they hold; wait for two seconds at most."""
-        me, admitted, live = self._identity.node_id, self._circle.admitted(), self._circle.live()
+        me, admitted, live = self._identity.node_id, self._covey.admitted(), self._covey.live()
         self._asked = {node for node in admitted if node in live and node != me}
         asked = frozenset(self._asked)
         for node in asked:
@@ -266,7 +236,7 @@ class KeyService:
         except Malformed:
             self.counts["frames_dropped/malformed"] += 1
             return
-        if peer not in self._circle.admitted():
+        if peer not in self._covey.admitted():
             self.counts["frames_dropped/not_admitted"] += 1
             return
         match message:
@@ -294,7 +264,7 @@ class KeyService:
         if told.generation < ours.generation or _differ(told, ours):
             self._offer(peer)
         elif peer in self._hints and told.generation == ours.generation:
-            self._circle.greet(self._hints.pop(peer))
+            self._covey.greet(self._hints.pop(peer))
 
     def _help(self, node: NodeId) -> None:
         if self.ring.generation:
@@ -304,9 +274,9 @@ class KeyService:
 
     def _offer(self, node: NodeId) -> None:
         """Offer our ring, but not again and again while an answer is on its way."""
-        if node not in self._circle.admitted():
+        if node not in self._covey.admitted():
             return
-        if self._circle.epoch() < self.ring.epoch:
+        if self._covey.epoch() < self.ring.epoch:
             self.counts["keyrings/held_back"] += 1
             return
         if self.ring.generation and _now() - self._offered_at.get(node, 0.0) >= OFFER_AGAIN_S:
@@ -344,7 +314,7 @@ class KeyService:
         log.info("keyring generation %d: %s", ring.generation, ring.phase)
         if ring.phase != RotationPhase.STEADY:
             self._begun.set()
-        behind = [node for node in self._circle.live() if not self._has_ring(node)]
+        behind = [node for node in self._covey.live() if not self._has_ring(node)]
         for node in random.sample(behind, min(RELAYS, len(behind))):
             self._send(self.state(), node)
 
@@ -380,7 +350,7 @@ class KeyService:
             await asyncio.sleep(TICK_S)
             self._forced = self._forced or self._must_exclude()
             waiting = self.awaited()
-            for node in self._circle.live().intersection(waiting):
+            for node in self._covey.live().intersection(waiting):
                 self._offer(node)
             late = (
                 self.ring.phase == RotationPhase.USED and _now() - self._stepped_at < LATE_PACKETS_S
@@ -391,7 +361,7 @@ class KeyService:
 
     def _must_exclude(self) -> bool:
         """Tell whether somebody was removed who may know our newest secret."""
-        return self._circle.removed_at() > self.ring.epoch
+        return self._covey.removed_at() > self.ring.epoch
 
     async def _step(self) -> None:
         """Make the next ring and use it. Raises AgentError."""
@@ -401,7 +371,7 @@ class KeyService:
                     self.ring,
                     self._identity.cluster_id,
                     self._identity.sign_keyring,
-                    self._circle.epoch(),
+                    self._covey.epoch(),
                 )
                 await self._adopt(ring)
             except OSError as error:
@@ -426,7 +396,7 @@ class KeyService:
 
     async def _order(self, force: bool) -> RotateReply:  # noqa: FBT001
         """Ask one issuer after the other, each several times: a frame may be lost."""
-        for issuer in self._circle.issuers():
+        for issuer in self._covey.issuers():
             number = next(self._numbers)
             waiting = self._answers[number] = asyncio.get_running_loop().create_future()
             try:
@@ -451,7 +421,7 @@ class KeyService:
         """Carry an order out once, however often it comes, and answer each time."""
         if not self._identity.is_issuer:
             return
-        if not self._circle.may_order(peer):
+        if not self._covey.may_order(peer):
             self.counts["keyrings/no_right"] += 1
             self._send(_no_right(order.number), peer)
             return
@@ -475,7 +445,7 @@ class KeyService:
 
     def _send(self, message: KeyMessage, to: NodeId) -> None:
         if to != self._identity.node_id:
-            self._circle.send_frame(CODEC.encode(message), to)
+            self._covey.send_frame(CODEC.encode(message), to)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._keep(watched.start("key-work", work))

@@ -5,13 +5,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agent.admission.messages import RELAY_CODEC, RelayedRequest, TokenRequest
 from agent.admission.server import ASKING_EACH_MAX, ASKING_MAX, AdmissionServer
 from agent.admission.token_terms import TokenTerms
+from agent.cluster.cluster_view import ClusterView
 from agent.doctor import messages as doctor
 from agent.doctor.survey import Survey
 from agent.identity.keyring import new_keyring, parse_keyring
@@ -72,8 +73,8 @@ def test_spoilt_key_frames_change_no_ring(tmp_path: Path, peer: int) -> None:
 
     async def hear() -> KeyService:
         ring = parse_keyring(file.read_bytes(), COVEY)
-        circle = Circle(A, net)  # type: ignore[arg-type]
-        desk = KeyService(Credentials(A, file, is_issuer=False), ring, circle, counts)
+        covey = cast("ClusterView", Circle(A, net))  # type: ignore[arg-type]
+        desk = KeyService(Credentials(A, file, is_issuer=False), ring, covey, counts)
         for data in frames:
             desk.receive_frame(data, peer)
         await asyncio.sleep(0)
@@ -114,7 +115,8 @@ def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
     counts, sent = Counter[str](), Counter[int]()
     desk = AdmissionServer.__new__(AdmissionServer)
     desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
-    desk._covey = SimpleNamespace(send_frame=lambda _data, to: sent.update([to]))
+    covey = SimpleNamespace(send_frame=lambda _data, to: sent.update([to]))
+    desk._covey = cast("ClusterView", covey)
     frames = list(spoilt(RELAY_CODEC))
     flood = [
         RELAY_CODEC.encode(RelayedRequest(2**40 + n, TokenRequest(TokenTerms(1.0))))

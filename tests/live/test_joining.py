@@ -18,9 +18,9 @@ import pytest
 
 from agent.admission.joining import join
 from agent.admission.messages import TAGS
-from agent.admission.running_covey import NodeClusterView
 from agent.admission.server import AdmissionServer
 from agent.admission.token_terms import TokenTerms
+from agent.cluster.cluster_view import ClusterView
 from agent.identity.identity import Identity, found, load
 from agent.net.discovery import Discovery, Plan, look_around
 from agent.net.sockets import open_sockets
@@ -75,9 +75,10 @@ class Running:
         streams = Streams(who, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
         self.driver = Driver(self.node, udp, streams, self.records, self.counts)
-        self.desk = AdmissionServer(who, self.store, NodeClusterView(self.driver, who), self.counts)
-        opened.push_async_callback(self.desk.stop)
         book = KnownPeers(self.store, who.node_id, self.node.addresses_of)
+        covey = ClusterView(self.driver, who, book)
+        self.desk = AdmissionServer(who, self.store, covey, self.counts)
+        opened.push_async_callback(self.desk.stop)
         await book.start(who.first_peers())
         opened.push_async_callback(book.stop)
         self.driver.listen(book.record)

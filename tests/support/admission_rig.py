@@ -2,18 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.admission.joining import join
-from agent.admission.messages import AdmissionRequest, KnownPeer
+from agent.admission.messages import AdmissionRequest
 from agent.admission.proofs import prove
 from agent.admission.server import AdmissionServer
 from agent.admission.tokens import Token, hash_secret
+from agent.cluster.cluster_view import ClusterView, ReachablePeer
 from agent.exits import AgentError
 from agent.identity.identity import Identity, found
 from agent.net.authorization import ShownCertificate
@@ -30,7 +32,7 @@ from gossip.registry.succession import Succession
 
 
 class FakeCovey:
-    """A covey of one: remembers what it was told."""
+    """A covey of one: remembers what it was told. ``view`` passes for a view of it."""
 
     def __init__(self) -> None:
         self.adopted: list[bytes] = []
@@ -41,6 +43,9 @@ class FakeCovey:
         self.first = b""
         self.alive: frozenset[NodeId] = frozenset()
         self.forked: tuple[bytes, bytes] | None = None
+
+    def view(self) -> ClusterView:
+        return cast("ClusterView", self)
 
     def issuers(self) -> list[NodeId]:
         return list(self.others)
@@ -56,8 +61,8 @@ class FakeCovey:
     def issuer_names(self) -> list[str]:
         return ["pi1"]
 
-    def known_peers(self) -> Iterable[KnownPeer]:
-        return [KnownPeer(9, "first", (Address("192.0.2.1", 7747),))]
+    def nearest(self) -> list[ReachablePeer]:
+        return [ReachablePeer(9, "first", (Address("192.0.2.1", 7747),))]
 
     async def catch_up(self) -> tuple[int, bytes]:
         newest = self.adopted[-1] if self.adopted else self.first
@@ -92,7 +97,7 @@ class Member:
         self.covey.first = identity.first_registry()
         self.covey.who = identity
         self.counts: Counter[str] = Counter()
-        self.desk = AdmissionServer(identity, store, self.covey, self.counts)
+        self.desk = AdmissionServer(identity, store, self.covey.view(), self.counts)
         self.seed = f"127.0.0.1:{sockets.port}"
         context = listening_context(identity)
         self.listener = Listener(

@@ -36,7 +36,7 @@ from tests.unit.agent.admission.test_renewal import adopting, entry_of, joined, 
 async def founder(folder: Path) -> AsyncIterator[tuple[Member, Rollover]]:
     async with issuer(folder) as made:
         made.covey.adopt(made.identity.first_registry())
-        yield made, Rollover(made.identity, made.store, made.covey)
+        yield made, Rollover(made.identity, made.store, made.covey.view())
 
 
 async def ask_as_guest(made: Member, who: Identity) -> bool:
@@ -302,7 +302,7 @@ async def _roll_over(folder: Path, covey: KeepingCovey) -> None:
         covey.who, signed = who, kept[1] if kept else who.first_registry()
         open_registry(signed, who.verify)
         covey.adopt(signed)
-        work = Rollover(who, store, covey)
+        work = Rollover(who, store, covey.view())
         await work._take_over()
         if not covey.registry().overlaps:
             await work.begin(force=False)

@@ -7,13 +7,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.cluster.cluster_view import ClusterView
 from agent.exits import UNREACHABLE, AgentError
 from agent.identity.keyring import Keyring, new_keyring, parse_keyring
 from agent.identity.trust import is_signed
@@ -180,7 +181,8 @@ class Net:
     def boot(self, node: NodeId) -> KeyService:
         ring = parse_keyring(self.files[node].read_bytes(), COVEY)
         credentials = Credentials(node, self.files[node], is_issuer=node == A)
-        self.desks[node] = KeyService(credentials, ring, Circle(node, self), Counter())
+        covey = cast("ClusterView", Circle(node, self))
+        self.desks[node] = KeyService(credentials, ring, covey, Counter())
         return self.desks[node]
 
     def carry(self, data: bytes, sender: NodeId, to: NodeId) -> None:

@@ -1,16 +1,18 @@
-"""The running covey as the admission desk sees it: a few questions to the driver and its node."""
+"""The running covey, as those see it who let nodes in and change its keys: asked of the driver."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from agent import exits
-from agent.admission.messages import KnownPeer
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.runtime.driver import Driver
+from agent.store.known_peers import KnownPeers
 from agent.system.wall_clock import BACKDATED_S
 from gossip.core.ids import NodeId
+from gossip.core.machine import Address
 from gossip.kv.requests import FORK_REASON
 from gossip.membership.model.addresses import only_gossiped
 from gossip.registry.node import RegisteredNode
@@ -25,31 +27,40 @@ FRESH_S = 120.0
 """Nobody founds a covey, backs it up, lets somebody in and restores it in two minutes."""
 
 
-class NodeClusterView:
-    """Implements the ``Covey`` of the desk and of the roll-over on a driver and its node."""
+class ReachablePeer(NamedTuple):
+    """A member that a new node may try first."""
+
+    id: NodeId
+    name: str
+    addresses: tuple[Address, ...]
+
+
+class ClusterView:
+    """Answers questions about members and registry, from one node, and carries out what follows."""
 
     def __init__(
         self,
         driver: Driver,
         identity: Identity,
+        book: KnownPeers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._identity = identity
+        self._identity, self._book = identity, book
         self._clock, self._began = clock, clock()
         self._driver, self._node = driver, driver.node
 
     def issuers(self) -> list[NodeId]:
-        """Return the other members that can issue, best to reach first."""
+        """Return the other nodes that hold the authority's key, best to reach first."""
         me = self._node.settings.me
         registry = self._node.state.registry
         issuers = [entry.id for entry in registry.nodes if entry.is_issuer and entry.id != me]
         return self._node.swim.reachable_first(issuers)
 
     def issuer_names(self) -> list[str]:
-        """Return the names of all members that can issue."""
+        """Return the names of all nodes that hold the authority's key."""
         return [entry.name for entry in self._node.state.registry.nodes if entry.is_issuer]
 
-    def known_peers(self) -> Iterable[KnownPeer]:
+    def nearest(self) -> list[ReachablePeer]:
         """Return members that a new node may try first: this one, then those nearest to it.
 
         Of each, where its packets come from stands before what it says of itself.
@@ -57,7 +68,7 @@ class NodeClusterView:
         members = self._node.swim.members
         best = self._node.swim.reachable_first(members.live_ids)[:PEERS_MAX]
         return [
-            KnownPeer(node, members[node].name, only_gossiped(self._node.addresses_of(node)))
+            ReachablePeer(node, members[node].name, only_gossiped(self._node.addresses_of(node)))
             for node in best
         ]
 
@@ -74,9 +85,34 @@ class NodeClusterView:
             each.id for each in members if each.state.is_departed
         )
 
+    def live(self) -> frozenset[NodeId]:
+        """Return the members that are alive."""
+        return frozenset(each.id for each in self._node.swim.members if each.is_live)
+
+    def seen(self) -> frozenset[NodeId]:
+        """Return the nodes that were ever heard here, in this life of ours or an earlier one."""
+        return frozenset(self._book.seen).union(self._node.swim.members.ids)
+
     def entry(self, node: NodeId) -> RegisteredNode | None:
-        """Return a node's place in the registry."""
+        """Return a node's place in the registry; None when it has none."""
         return self._node.state.registry.node(node)
+
+    def may_order(self, node: NodeId) -> bool:
+        """Tell whether this member's operator has the right to."""
+        entry = self.entry(node)
+        return entry is not None and entry.may_invite
+
+    def admitted(self) -> Mapping[NodeId, str]:
+        """Return the names of all nodes in the registry, this one among them."""
+        return {entry.id: entry.name for entry in self._node.state.registry.nodes}
+
+    def epoch(self) -> int:
+        """Return the epoch of our registry."""
+        return self._node.state.registry.epoch
+
+    def removed_at(self) -> int:
+        """Return since which epoch the node that was removed last is gone; 0 if none was."""
+        return max((gone.epoch for gone in self._node.state.registry.removed), default=0)
 
     async def catch_up(self) -> tuple[int, bytes]:
         """Wait until nobody is known to have a newer registry. Raises AgentError for a fork."""
@@ -114,3 +150,7 @@ class NodeClusterView:
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame to a member."""
         self._driver.send_frame(data, to)
+
+    def greet(self, at: Address) -> None:
+        """Greet whoever is at this address."""
+        self._driver.call(lambda now: self._node.discovered([at], now))
