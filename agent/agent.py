@@ -133,10 +133,6 @@ class Agent:
         self.metrics.count(lambda: self.counts)
         self.watch = watched.Watch()
         self.metrics.count(lambda: self.watch.counts)
-        self._seen = AgentInputs(
-            config, paths, self.clock, self.watch, self.not_ready, lambda: self.advice
-        )
-        self.doctor = EarlyDoctor(self._seen)
         self._rng = random.Random(secrets.randbits(ACTOR_BITS))
         self._notifier = Notifier()
         self._waiting = Waiting(self._notifier, self.watch)
@@ -151,6 +147,7 @@ class Agent:
     async def run(self) -> None:
         """Serve until ``leave`` or ``part``. Raises AgentError for what stopped it otherwise."""
         async with AsyncExitStack() as opened:
+            self.doctor = EarlyDoctor(self._inputs())
             watched.use(self.watch)
             self.watch.on_trouble(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
@@ -389,19 +386,9 @@ class Agent:
         opened.push_async_callback(self.admission.stop)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
-        heeds = (
-            book.record,
-            self._keeper.record,
-            self.admission.on_event,
-            log_member,
-            self._reasons.record,
-        )
-        for heed in heeds:
-            self.driver.listen(heed)
-        self.driver.listen(Removal(self.identity, self.paths, self._end_removed).on_event)
         self.round_trips = RttClient(self.driver)
         self.keys = KeyService(who, self._keyring, covey, self.counts)
-        self.driver.listen(self.keys.on_event)
+        self._listen(book)
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)
         await self.driver.start(
@@ -425,6 +412,23 @@ class Agent:
         opened.push_async_callback(self.discovery.stop)
         self.doctor = self._make_doctor(survey)
 
+    def _listen(self, book: KnownPeers) -> None:
+        """Tell each of what the node says, in this order."""
+        for heed in (
+            book.record,
+            self._keeper.record,
+            self.admission.on_event,
+            log_member,
+            self._reasons.record,
+            Removal(self.identity, self.paths, self._end_removed).on_event,
+            self.keys.on_event,
+        ):
+            self.driver.listen(heed)
+
+    def _inputs(self) -> AgentInputs:
+        config, paths, watch = self.config, self.paths, self.watch
+        return AgentInputs(config, paths, self.clock, watch, self.not_ready, lambda: self.advice)
+
     def _make_doctor(self, survey: Survey) -> Doctor:
         parts = MemberInputs(
             self.identity,
@@ -437,7 +441,7 @@ class Agent:
             self.stalls,
             self.losses,
         )
-        return Doctor(survey, self._seen, parts)
+        return Doctor(survey, self._inputs(), parts)
 
     def _make_node(self, plan: Plan) -> Node:
         settings = NodeConfig(

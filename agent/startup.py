@@ -17,10 +17,10 @@ from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
 from agent.config.loader import Config
 from agent.config.paths import Paths
+from agent.identity.at_rest import seal_identity
 from agent.identity.identity import Identity
 from agent.readiness import Lack
 from agent.runtime.waiting import Waiting
-from agent.security.at_rest import seal_identity
 from agent.store.ballast import Ballast
 from agent.store.control import ControlStore
 from agent.store.database import Database

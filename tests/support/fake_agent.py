@@ -347,11 +347,7 @@ class FactsInMemory:
 
 
 class FakeAgent:
-    """What the API needs of an agent; ``services`` passes for it.
-
-    Its parts are small and no subclasses of the real ones: ``tests/unit/agent/api/test_fakes.py``
-    holds their methods against those.
-    """
+    """What the API needs of an agent; ``test_fakes.py`` holds its parts against the real ones."""
 
     rival: Registry | None = None
 

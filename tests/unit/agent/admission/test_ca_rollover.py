@@ -359,7 +359,7 @@ async def _end(folder: Path, covey: KeepingCovey) -> None:
         assert kept is not None
         covey.first, covey.who = kept[1], who
         covey.adopt(kept[1])
-        work = Rollover(who, store, covey)
+        work = Rollover(who, store, covey.view())
         await work._take_over()
         if covey.registry().overlaps:
             await work.end()
