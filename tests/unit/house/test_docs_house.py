@@ -16,7 +16,7 @@ PAGES = sorted(
 )
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 ATTACKS = (ROOT / "docs" / "attacks.md").read_text()
-HELD_BY = re.compile(r"`(test_\w+\.py)::(test_\w+)`")
+HELD_BY = re.compile(r"`([a-z_/]+/test_\w+\.py)::(test_\w+)`")
 DECISION_LINES_MAX = 60
 SECTIONS = ["Context", "Decision", "Cost accepted", "Revisit when"]
 
@@ -30,8 +30,7 @@ def _rows_of_attacks() -> list[list[str]]:
 
 @cache
 def _tests_in(file: str) -> set[str]:
-    [path] = (ROOT / "tests").rglob(file)
-    every = ast.walk(ast.parse(path.read_text()))
+    every = ast.walk(ast.parse((ROOT / "tests" / file).read_text()))
     return {each.name for each in every if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 

@@ -27,7 +27,7 @@ class FakeDriver:
     def __init__(self, answer: Rtt | None) -> None:
         self.node = self
         self.swim = self
-        self.round_trips = self
+        self.rtt_service = self
         self.settings = self
         self.me = ME
         self.asked: list[tuple[int, int]] = []
