@@ -108,6 +108,10 @@ class Node:
         self.on_trial = on_trial
         self.swim.put_on_trial(on_trial)
         self.state.replica.on_trial = on_trial
+        self._frame_handlers: dict[int, Callable[[bytes, NodeId, Instant], None]] = {
+            **dict.fromkeys(MEMBERSHIP_FRAMES, self._receive_membership_frame),
+            **dict.fromkeys(STATE_FRAMES, self.state.receive_frame),
+        }
         self._envelope = Envelope(settings.cluster_id, me, boot, suite)
         self._counts: Counter[str] = Counter()
         self._effects: deque[Effect] = deque()
@@ -150,14 +154,15 @@ class Node:
             self._counts["frames_dropped/stranger"] += 1
             self.knocked(peer, None, now)
             return
-        if tag in MEMBERSHIP_FRAMES:
-            self._counts["gossip_bytes/streams received"] += len(data)
-            self.swim.receive_frame(data, peer, now)
-        elif tag in STATE_FRAMES:
-            self.state.receive_frame(data, peer, now)
-        else:
-            self._counts["frames_skipped/unknown"] += 1
+        self._frame_handlers.get(tag, self._skip_frame)(data, peer, now)
         self._settle(now)
+
+    def _receive_membership_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        self._counts["gossip_bytes/streams received"] += len(data)
+        self.swim.receive_frame(data, peer, now)
+
+    def _skip_frame(self, _data: bytes, _peer: NodeId, _now: Instant) -> None:
+        self._counts["frames_skipped/unknown"] += 1
 
     def knocked(self, stranger: NodeId, source: Address | None, now: Instant) -> None:
         """Take note that somebody who is not in the registry wants something of us.

@@ -25,7 +25,7 @@ from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberTable
 from gossip.membership.model.messages import (
     BULLETIN_EVENTS_MAX,
-    FORUM_FRAMES,
+    FRAMES,
     Event,
     EventId,
     EventSyncMessage,
@@ -157,7 +157,7 @@ class EventSync:
             tuple(wanted)[-BULLETIN_EVENTS_MAX:],
             tuple(given)[-BULLETIN_EVENTS_MAX:],
         )
-        data = FORUM_FRAMES.encode(bulletin)
+        data = FRAMES.encode(bulletin)
         assert len(data) <= FRAME_BYTES_MAX, "512 events of the largest size fit a frame"
         self._outbound.send_frame(peer, data)
 

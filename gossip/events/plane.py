@@ -8,15 +8,12 @@
 All of it rides on what the membership knows and sends; nothing in the membership depends on it.
 """
 
-import contextlib
 import random
 from collections.abc import Mapping
 
-from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
-from gossip.core.wire import tag_of
 from gossip.events.event_sync import EventSync
 from gossip.events.events import EventBuffer
 from gossip.events.queries import Queries, QueryKey
@@ -24,8 +21,8 @@ from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberChanged, MemberState, MemberTable
 from gossip.membership.model.messages import (
-    FORUM_FRAMES,
     Event,
+    EventFrame,
     EventId,
     EventSyncMessage,
     Query,
@@ -106,20 +103,8 @@ class EventPlane:
             case QueryResponse():
                 self._queries.hear_answer(message, sender)
 
-    def concerns(self, data: bytes) -> bool:
-        """Say whether a frame is for us."""
-        with contextlib.suppress(Malformed):
-            return tag_of(data) in FORUM_FRAMES.tags
-        return False
-
-    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Take in a frame with one of ``FORUM_FRAMES``' tags. Never raises for bad bytes."""
-        try:
-            frame = FORUM_FRAMES.decode(data)
-        except Malformed:
-            self._outbound.counts["frames_dropped/malformed"] += 1
-            return
-        assert frame is not None, "whoever calls has looked at the tag"
+    def receive_frame(self, frame: EventFrame, peer: NodeId, now: Instant) -> None:
+        """Take in what a stream brought: events to catch up with, or a long response."""
         if isinstance(frame, EventSyncMessage):
             self._event_sync.receive(frame, peer, now)
             self._event_sync.on_message(now)

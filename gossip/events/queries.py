@@ -30,7 +30,7 @@ from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import (
     ALIVE_BYTES_MAX,
     DATAGRAMS,
-    FORUM_FRAMES,
+    FRAMES,
     LONG_ANSWER_BYTES_MAX,
     SHORT_ANSWER_BYTES_MAX,
     LongQueryResponse,
@@ -283,7 +283,7 @@ class Queries:
         """Send an answer to the asker; return it if it is one that others can pass on."""
         asker = self._members.get(key[0])
         if len(payload) > SHORT_ANSWER_BYTES_MAX:
-            self._outbound.send_frame(key[0], FORUM_FRAMES.encode(LongQueryResponse(*key, payload)))
+            self._outbound.send_frame(key[0], FRAMES.encode(LongQueryResponse(*key, payload)))
             return None
         answer = QueryResponse(*key, self._local.id, kind, payload)
         if asker is not None:

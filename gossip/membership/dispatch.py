@@ -1,4 +1,4 @@
-"""Takes packets apart, and hands each message to the part of the membership that acts on it.
+"""Takes packets and frames apart, and hands each message to the part that acts on it.
 
 A packet carries several messages. Unknown ones are skipped, as they come from a later version; a
 malformed one ends the packet. Probes and claims, which are nearly all that is ever said, move the
@@ -25,6 +25,7 @@ from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberTable
 from gossip.membership.model.messages import (
     DATAGRAMS,
+    FRAMES,
     REFUSAL,
     Ack,
     Alive,
@@ -33,16 +34,24 @@ from gossip.membership.model.messages import (
     Datagram,
     Dead,
     Event,
+    EventSyncMessage,
+    Frame,
     Hello,
     Left,
+    LongQueryResponse,
     Nack,
     Ping,
     PingRequest,
     Query,
     QueryResponse,
+    RttReply,
+    RttRequest,
+    StreamPing,
+    StreamPong,
     Suspect,
 )
 from gossip.membership.network.reachability import Reachability
+from gossip.membership.rtt import RttService
 
 INTRODUCED_MAX = 16
 REQUESTS = frozenset({Ping, PingRequest})
@@ -54,7 +63,7 @@ MEETING_S = 5.0
 
 
 class Dispatcher:
-    """Acts on the messages of datagrams whose sender is known and believed to be one."""
+    """Acts on the messages of datagrams and frames whose sender is known and believed to be one."""
 
     def __init__(
         self,
@@ -65,6 +74,7 @@ class Dispatcher:
         bootstrap: Bootstrap,
         exchange: StateSync,
         event_plane: EventPlane,
+        rtt_service: RttService,
         reachability: Reachability,
         absence: PlannedAbsence,
         local: LocalMember,
@@ -79,6 +89,7 @@ class Dispatcher:
         self._bootstrap = bootstrap
         self._state_sync = exchange
         self._event_plane = event_plane
+        self._rtt_service = rtt_service
         self._reachability = reachability
         self._absence = absence
         self._local = local
@@ -155,6 +166,37 @@ class Dispatcher:
         member = self._members.get(sender)
         if member is not None and now - member.changed_at < MEETING_S:
             self._state_sync.request(sender, now)
+
+    def read_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Act on a frame; one that is malformed, or of a later version, is counted, no more."""
+        try:
+            frame = FRAMES.decode(data)
+        except Malformed:
+            self._outbound.counts["frames_dropped/malformed"] += 1
+            return
+        if frame is None:
+            self._outbound.counts["frames_dropped/unknown kind"] += 1
+        else:
+            self._act_on_frame(frame, peer, now)
+
+    def _act_on_frame(self, frame: Frame, peer: NodeId, now: Instant) -> None:
+        match frame:
+            case StreamPing():
+                self._failure_detector.stream_ping(frame, peer, now)
+            case StreamPong():
+                self._ponged(frame, peer, now)
+            case EventSyncMessage() | LongQueryResponse():
+                self._event_plane.receive_frame(frame, peer, now)
+            case RttRequest() | RttReply():
+                self._rtt_service.receive(frame, peer)
+            case _:
+                self._state_sync.receive(frame, peer, now)
+
+    def _ponged(self, pong: StreamPong, peer: NodeId, now: Instant) -> None:
+        """Hand an answer that came by a stream to whoever asked."""
+        if self._failure_detector.stream_pong(pong, peer, now) or self._path_checks.pong(pong, peer, now):
+            return
+        self._crash_detector.pong(pong, peer, now)
 
     def _ask_for_words(self, sender: NodeId, source: Address, now: Instant) -> None:
         """Ask a member who it is, when we hear it without knowing its latest words."""

@@ -6,11 +6,9 @@ answer, what coordinates say is still there: everybody knows everybody's place.
 
 import msgspec
 
-from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
-from gossip.core.wire import tag_of
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.messages import ROUND_TRIP_FRAMES, RttReply, RttRequest
+from gossip.membership.model.messages import FRAMES, RttFrame, RttReply, RttRequest
 from gossip.membership.network.coordinates import RTT_MAX_S
 from gossip.membership.network.reachability import Reachability
 
@@ -63,27 +61,15 @@ class RttService:
         """Ask a member how far another is from it; the answer is emitted under this number."""
         self._number += 1
         request = RttRequest(self._number, target)
-        self._outbound.send_frame(peer, ROUND_TRIP_FRAMES.encode(request))
+        self._outbound.send_frame(peer, FRAMES.encode(request))
         return self._number
 
-    def concerns(self, data: bytes) -> bool:
-        """Say whether a frame is for us."""
-        try:
-            return tag_of(data) in ROUND_TRIP_FRAMES.tags
-        except Malformed:
-            return False
-
-    def receive_frame(self, data: bytes, peer: NodeId) -> None:
-        """Answer, or pass an answer on. Never raises for bad bytes."""
-        try:
-            frame = ROUND_TRIP_FRAMES.decode(data)
-        except Malformed:
-            self._outbound.counts["frames_dropped/malformed"] += 1
-            return
+    def receive(self, frame: RttFrame, peer: NodeId) -> None:
+        """Answer a request, or emit a reply as RttReported."""
         if isinstance(frame, RttRequest):
             reply = _reply(frame.number, self.between(self._me, frame.target))
-            self._outbound.send_frame(peer, ROUND_TRIP_FRAMES.encode(reply))
-        elif isinstance(frame, RttReply):
+            self._outbound.send_frame(peer, FRAMES.encode(reply))
+        else:
             self._outbound.emit(RttReported(peer, frame.number, _round_trip(frame)))
 
 

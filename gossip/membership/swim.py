@@ -134,9 +134,9 @@ class Swim:
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = PlannedAbsence(local, member_list, updates, outbound, tuning, rng)
         self._dispatcher = Dispatcher(
-            self._failure_detector, updates, self._crash_detector, self._path_checks,
-            self._bootstrap, self._state_sync, self.event_plane, self._reachability, self.absence,
-            local, self.members, outbound, rng,
+            self._failure_detector, updates, self._crash_detector, self._path_checks, self._bootstrap,
+            self._state_sync, self.event_plane, self.rtt_service, self._reachability, self.absence, local,
+            self.members, outbound, rng,
         )  # fmt: skip
         self._last_input_at = now
         updates.announce(now)
@@ -182,16 +182,7 @@ class Swim:
         if self._enter(now) and peer != self._local.id:
             if peer in self.members:
                 self._reachability.streamed(peer, now)
-            if self._failure_detector.concerns(data):
-                pong = self._failure_detector.receive_frame(data, peer, now)
-                if pong is not None and not self._path_checks.pong(pong, peer, now):
-                    self._crash_detector.pong(pong, peer, now)
-            elif self.event_plane.concerns(data):
-                self.event_plane.receive_frame(data, peer, now)
-            elif self.rtt_service.concerns(data):
-                self.rtt_service.receive_frame(data, peer)
-            else:
-                self._state_sync.receive(data, peer, now)
+            self._dispatcher.read_frame(data, peer, now)
             self._settle(now)
 
     def discovered(self, addresses: Iterable[Address], now: Instant) -> None:

@@ -13,7 +13,6 @@ from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
     DATAGRAMS,
     FRAMES,
-    PROBE_FRAMES,
     Alive,
     Datagram,
     Frame,
@@ -71,7 +70,7 @@ class Solo:
             if isinstance(effect, SendDatagram):
                 sent += [(effect.to, DATAGRAMS.decode(item)) for item in unpack(effect.data)]
             elif isinstance(effect, SendFrame):
-                frame = FRAMES.decode(effect.data) or PROBE_FRAMES.decode(effect.data)
+                frame = FRAMES.decode(effect.data)
                 self.frames.append((effect.to, frame))
             elif isinstance(effect, Emit):
                 self.events.append(effect.event)

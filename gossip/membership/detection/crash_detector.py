@@ -44,7 +44,7 @@ from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import (
-    PROBE_FRAMES,
+    FRAMES,
     REFUSAL,
     Ack,
     Datagram,
@@ -339,7 +339,7 @@ class CrashDetector:
         check.stream_asked = True
         accusation = self._updates.claim_of(member)
         suspect = accusation if isinstance(accusation, Suspect) else None
-        self._outbound.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(number, suspect)))
+        self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(number, suspect)))
 
     def _ask_relays(self, member: Member, check: CrashCheck) -> None:
         able = [

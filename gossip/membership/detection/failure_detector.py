@@ -6,15 +6,12 @@ gets the accusation in the same packet, so that its answer already refutes it (L
 system). How patient we are depends on how well we seem to be ourselves (``awareness.py``).
 """
 
-import contextlib
 import random
 from collections.abc import Callable
 
-from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import Tuning
-from gossip.core.wire import tag_of
 from gossip.membership.detection.awareness import PROBE_ANSWERED, Awareness
 from gossip.membership.detection.indirect_pings import IndirectPings
 from gossip.membership.detection.probe import Probe, ProbeEvent, ProbeOrder, ProbeState
@@ -25,7 +22,7 @@ from gossip.membership.model.addresses import is_gossiped, is_usable
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberState, MemberTable
 from gossip.membership.model.messages import (
-    PROBE_FRAMES,
+    FRAMES,
     Ack,
     CoordinateUpdate,
     Datagram,
@@ -183,7 +180,7 @@ class FailureDetector:
         self._asked_by_stream[member.id] = None
         accusation = self._updates.claim_of(member)
         suspect = accusation if isinstance(accusation, Suspect) else None
-        self._outbound.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(probe.number, suspect)))
+        self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(probe.number, suspect)))
 
     def _give_up(self, probe: Probe, now: Instant) -> None:
         self._counts["probes/lost"] += 1
@@ -221,31 +218,15 @@ class FailureDetector:
             self._counts["probes/answered"] += 1
             self._awareness.record(PROBE_ANSWERED)
 
-    @staticmethod
-    def concerns(data: bytes) -> bool:
-        """Say whether a frame is a ping or an answer to one."""
-        with contextlib.suppress(Malformed):
-            return tag_of(data) in PROBE_FRAMES.tags
-        return False
+    def stream_ping(self, ping: StreamPing, peer: NodeId, now: Instant) -> None:
+        """Answer a ping that came by a stream, and what it says about us."""
+        if ping.suspect is not None and ping.suspect.member == self._local.id:
+            self._updates.apply(ping.suspect, None, now)
+        self._counts["pings_answered/by stream"] += 1
+        pong = StreamPong(ping.number, self._local.alive)
+        self._outbound.send_frame(peer, FRAMES.encode(pong))
 
-    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> StreamPong | None:
-        """Take in a ping or an answer that came by a stream; return one that is not ours."""
-        try:
-            frame = PROBE_FRAMES.decode(data)
-        except Malformed:
-            self._counts["frames_dropped/malformed"] += 1
-            return None
-        if isinstance(frame, StreamPong):
-            return None if self._pong(frame, peer, now) else frame
-        if isinstance(frame, StreamPing):
-            if frame.suspect is not None and frame.suspect.member == self._local.id:
-                self._updates.apply(frame.suspect, None, now)
-            self._counts["pings_answered/by stream"] += 1
-            pong = StreamPong(frame.number, self._local.alive)
-            self._outbound.send_frame(peer, PROBE_FRAMES.encode(pong))
-        return None
-
-    def _pong(self, pong: StreamPong, peer: NodeId, now: Instant) -> bool:
+    def stream_pong(self, pong: StreamPong, peer: NodeId, now: Instant) -> bool:
         """Take in that a member lives whom no ping reaches; say whether our probe asked."""
         self._asked_by_stream.pop(peer, None)
         probe = self._probe

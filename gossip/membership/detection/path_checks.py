@@ -31,7 +31,7 @@ from gossip.core.tuning import Tuning
 from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.members import Member, MemberState, MemberTable
-from gossip.membership.model.messages import PROBE_FRAMES, Ack, Ping, StreamPing, StreamPong
+from gossip.membership.model.messages import FRAMES, Ack, Ping, StreamPing, StreamPong
 from gossip.membership.network.reachability import Reachability
 
 TRIES = 3
@@ -196,7 +196,7 @@ class PathChecks:
         path, number = addresses_of(member)[0], self._number()
         check = PathCheck(member.id, path, number, now, known_narrow=known_narrow)
         self._check = check
-        self._outbound.send_frame(member.id, PROBE_FRAMES.encode(StreamPing(check.number)))
+        self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(check.number)))
         self._try(check, now)
 
     def _try(self, check: PathCheck, now: Instant) -> None:

@@ -306,10 +306,8 @@ Datagram = (
     Ping | Ack | PingRequest | Nack | Hello | Alive | Suspect | Dead | Left
     | Asleep | Event | Query | QueryResponse | CoordinateUpdate | Filler
 )  # fmt: skip
-Frame = SyncSummary | SyncBuckets | SyncDigest | SyncDelta
 
 DATAGRAMS: Codec[Datagram] = Codec(Datagram)
-FRAMES: Codec[Frame] = Codec(Frame)
 
 
 class RttRequest(msgspec.Struct, frozen=True, array_like=True, tag=40, gc=False):
@@ -328,11 +326,6 @@ class RttReply(msgspec.Struct, frozen=True, array_like=True, tag=41, gc=False):
     error_us: Microseconds | None
 
 
-RoundTripFrame = RttRequest | RttReply
-
-ROUND_TRIP_FRAMES: Codec[RoundTripFrame] = Codec(RoundTripFrame)
-
-
 class StreamPong(msgspec.Struct, frozen=True, array_like=True, tag=46, gc=False):
     """I am here, as a stream shows; with my latest words, which end a suspicion of me."""
 
@@ -345,11 +338,6 @@ class StreamPing(msgspec.Struct, frozen=True, array_like=True, tag=47, gc=False)
 
     number: Number
     suspect: Suspect | None = None
-
-
-ProbeFrame = StreamPing | StreamPong
-
-PROBE_FRAMES: Codec[ProbeFrame] = Codec(ProbeFrame)
 
 
 class EventId(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -387,6 +375,10 @@ class LongQueryResponse(msgspec.Struct, frozen=True, array_like=True, tag=39, gc
     payload: Annotated[bytes, msgspec.Meta(max_length=LONG_ANSWER_BYTES_MAX)]
 
 
-ForumFrame = EventSyncMessage | LongQueryResponse
+SyncFrame = SyncSummary | SyncBuckets | SyncDigest | SyncDelta
+RttFrame = RttRequest | RttReply
+ProbeFrame = StreamPing | StreamPong
+EventFrame = EventSyncMessage | LongQueryResponse
+Frame = SyncFrame | RttFrame | ProbeFrame | EventFrame
 
-FORUM_FRAMES: Codec[ForumFrame] = Codec(ForumFrame)
+FRAMES: Codec[Frame] = Codec(Frame)

@@ -11,7 +11,7 @@ from gossip.core.tuning import LAN, Tuning
 from gossip.events.events import EventDelivered, TooManyEvents
 from gossip.events.lamport import JUMP_MAX, LEARNT_MAX, TIME_MAX, LamportClock, TokenBucket
 from gossip.membership.dissemination.broadcast_queue import BroadcastQueue
-from gossip.membership.model.messages import FORUM_FRAMES, Event, EventId, EventSyncMessage
+from gossip.membership.model.messages import FRAMES, Event, EventId, EventSyncMessage
 from tests.support.events_net import HOLD_S, delivered, formed, names, send
 from tests.support.membership_net import Net
 from tests.support.membership_solo import MY_BOOT, Solo, alive, where
@@ -179,7 +179,7 @@ def sure(*others: int, tuning: Tuning = LAN) -> Solo:
     solo = Solo(*others, tuning=tuning)
     for node in others:
         bulletin = EventSyncMessage(100, True, False, (), (), ())
-        solo.swim.receive_frame(FORUM_FRAMES.encode(bulletin), node, solo.now)
+        solo.swim.receive_frame(FRAMES.encode(bulletin), node, solo.now)
     solo.drain()
     return solo
 
@@ -263,7 +263,7 @@ def test_of_two_times_far_apart_a_newcomer_believes_the_lower() -> None:
         for node in (2, 3):
             time = LEARNT_MAX if node == liar else 50
             bulletin = EventSyncMessage(time, True, False, (), (), ())
-            solo.swim.receive_frame(FORUM_FRAMES.encode(bulletin), node, solo.now)
+            solo.swim.receive_frame(FRAMES.encode(bulletin), node, solo.now)
         assert solo.swim.event_plane.time == 50
 
 
@@ -272,7 +272,7 @@ def test_a_newcomer_does_not_wait_for_ever() -> None:
     solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
     solo.hear(2, event(2, 1, 7))
     bulletin = EventSyncMessage(LEARNT_MAX + 1, True, False, (), (), ())
-    solo.swim.receive_frame(FORUM_FRAMES.encode(bulletin), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(bulletin), 2, solo.now)
     solo.run(LAN.event_patience_s + HOLD_S + 1)
     got = [one.event for one in solo.events if isinstance(one, EventDelivered)]
     assert [(one.sender, one.time) for one in got] == [(2, 7), (1, 8)]
@@ -286,10 +286,10 @@ def test_who_was_there_before_takes_no_rumour_for_new_until_it_knows_the_time(
     solo.hear(2, alive(2))
     solo.hear(2, event(2, 1, 7))
     bulletin = EventSyncMessage(8, True, False, (), (), ())
-    solo.swim.receive_frame(FORUM_FRAMES.encode(bulletin), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(bulletin), 2, solo.now)
     solo.hear(2, event(2, 2, 8))
     given = EventSyncMessage(9, True, False, (), (), (event(2, 3, 8), event(2, 4, 9)))
-    solo.swim.receive_frame(FORUM_FRAMES.encode(given), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(given), 2, solo.now)
     solo.drain()
     assert heard(solo) == ([4] if event_time else [1, 2, 4])
     solo.run(LAN.event_told_s)
@@ -303,7 +303,7 @@ def test_bulletins_are_answered_in_moderation() -> None:
     solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
     solo.drain()
     wanted = tuple(EventId(7, 7, number) for number in range(500))
-    bulletin = FORUM_FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
+    bulletin = FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
     for _ in range(50):
         solo.swim.receive_frame(bulletin, 2, solo.now)
     solo.drain()
@@ -314,7 +314,7 @@ def test_bulletins_are_answered_in_moderation() -> None:
 def test_damaged_frames_change_nothing() -> None:
     solo = sure(2)
     rng = random.Random(5)
-    whole = FORUM_FRAMES.encode(EventSyncMessage(101, True, True, (EventId(2, 1, 1),), (), ()))
+    whole = FRAMES.encode(EventSyncMessage(101, True, True, (EventId(2, 1, 1),), (), ()))
     for _ in range(500):
         cut = bytearray(whole[: rng.randrange(3, len(whole))])
         cut[rng.randrange(2, len(cut))] ^= 1 << rng.randrange(8)

@@ -9,7 +9,7 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.tuning import LAN
 from gossip.events.queries import QueryEnded, QueryReceived, ResponseReceived
 from gossip.membership.model.messages import (
-    FORUM_FRAMES,
+    FRAMES,
     SHORT_ANSWER_BYTES_MAX,
     LongQueryResponse,
     Query,
@@ -185,6 +185,6 @@ def test_a_long_answer_is_repeated_until_the_receipt() -> None:
     assert solo.swim.event_plane._queries._answering[key].given is not None
     solo.hear(2, QueryResponse(2, 1, 1, 1, ResponseKind.RECEIPT, b""))
     assert key not in solo.swim.event_plane._queries._answering
-    assert LongQueryResponse(*key, payload) == FORUM_FRAMES.decode(
-        FORUM_FRAMES.encode(LongQueryResponse(*key, payload))
+    assert LongQueryResponse(*key, payload) == FRAMES.decode(
+        FRAMES.encode(LongQueryResponse(*key, payload))
     )

@@ -12,7 +12,7 @@ from gossip.membership.detection.probe import ProbeState
 from gossip.membership.model.members import REFUSED, MemberState
 from gossip.membership.model.messages import (
     DATAGRAMS,
-    PROBE_FRAMES,
+    FRAMES,
     REFUSAL,
     Ack,
     Dead,
@@ -96,10 +96,10 @@ def test_an_answer_by_stream_means_that_refusals_lie() -> None:
         (ping.number, 3, 3),
         (ping.number, 2, 3),
     ):
-        pong = PROBE_FRAMES.encode(StreamPong(number, alive(subject)))
+        pong = FRAMES.encode(StreamPong(number, alive(subject)))
         solo.swim.receive_frame(pong, peer, solo.now)
     assert not solo.swim.counts["crash_reports/proved wrong"]
-    solo.swim.receive_frame(PROBE_FRAMES.encode(StreamPong(ping.number, alive(2))), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(StreamPong(ping.number, alive(2))), 2, solo.now)
     assert solo.swim.counts["crash_reports/proved wrong"] == 1
     solo.refuse(2)
     assert solo.swim.counts["crash_reports/not believed"] == 1
@@ -294,7 +294,7 @@ def test_paths_are_told_by_the_age_of_the_last_success() -> None:
     probe = solo.probe(ProbeState.ASKED)
     solo.hear(probe.target, Ack(probe.number))
     asked_at = solo.now
-    solo.swim.receive_frame(PROBE_FRAMES.encode(StreamPing(1)), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(StreamPing(1)), 2, solo.now)
     solo.now += 1
     solo.swim.peer_unreachable(2, solo.now)
     paths = solo.swim.paths_of(2, solo.now + 2)
@@ -305,15 +305,15 @@ def test_paths_are_told_by_the_age_of_the_last_success() -> None:
 def stream_pings(solo: Solo) -> list[StreamPing]:
     """Return the pings by stream among the effects that wait."""
     frames = [effect for effect in solo.swim.effects() if isinstance(effect, SendFrame)]
-    pings = [PROBE_FRAMES.decode(frame.data) for frame in frames]
+    pings = [FRAMES.decode(frame.data) for frame in frames]
     return [ping for ping in pings if isinstance(ping, StreamPing)]
 
 
 def test_a_ping_by_stream_is_answered_with_our_latest_words() -> None:
     solo = Solo(2)
     accusation = Suspect(ME, solo.swim.boot, solo.swim.incarnation, 2)
-    solo.swim.receive_frame(PROBE_FRAMES.encode(StreamPing(7, accusation)), 2, solo.now)
-    answers = [PROBE_FRAMES.decode(e.data) for e in solo.swim.effects() if hasattr(e, "data")]
+    solo.swim.receive_frame(FRAMES.encode(StreamPing(7, accusation)), 2, solo.now)
+    answers = [FRAMES.decode(e.data) for e in solo.swim.effects() if hasattr(e, "data")]
     [pong] = [answer for answer in answers if isinstance(answer, StreamPong)]
     assert pong.number == 7
     assert pong.alive.incarnation == accusation.incarnation + 1
@@ -329,10 +329,10 @@ def test_a_pong_counts_for_its_own_sender_and_number_alone() -> None:
         (probe.number, probe.target, other),
     ):
         pong = StreamPong(number, alive(subject))
-        solo.swim.receive_frame(PROBE_FRAMES.encode(pong), peer, solo.now)
+        solo.swim.receive_frame(FRAMES.encode(pong), peer, solo.now)
     assert probe.state is ProbeState.RELAYED
     pong = StreamPong(probe.number, alive(probe.target))
-    solo.swim.receive_frame(PROBE_FRAMES.encode(pong), probe.target, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(pong), probe.target, solo.now)
     assert probe.state is ProbeState.ANSWERED
     assert solo.swim.paths_of(probe.target, solo.now).udp_blocked
 

@@ -13,7 +13,7 @@ from gossip.core.errors import Malformed
 from gossip.core.tuning import LAN, METERED
 from gossip.membership.detection.probe import ProbeState
 from gossip.membership.model.messages import (
-    ROUND_TRIP_FRAMES,
+    FRAMES,
     Ack,
     CoordinateUpdate,
     Ping,
@@ -290,9 +290,9 @@ def test_members_answer_how_far_somebody_is_from_them() -> None:
 
 def test_who_knows_nothing_says_so() -> None:
     solo = Solo(2)
-    solo.swim.receive_frame(ROUND_TRIP_FRAMES.encode(RttRequest(5, 3)), 2, solo.now)
+    solo.swim.receive_frame(FRAMES.encode(RttRequest(5, 3)), 2, solo.now)
     [frame] = [effect for effect in solo.swim.effects() if hasattr(effect, "data")]
-    assert ROUND_TRIP_FRAMES.decode(frame.data) == RttReply(5, None, None, None)
+    assert FRAMES.decode(frame.data) == RttReply(5, None, None, None)
     assert not Rtt().is_known
 
 
