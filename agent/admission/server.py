@@ -50,6 +50,7 @@ from agent.cluster.cluster_view import ClusterView
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.loop import watched
+from agent.loop.rpc import PendingReplies
 from agent.net.framing import framed, read_frame
 from agent.net.limits import RateLimitedLog
 from agent.store.control import ControlStore
@@ -83,7 +84,8 @@ class AdmissionServer:
         self._identity, self._store, self._covey = identity, store, covey
         self._issuer = Issuer(identity, store) if identity.is_issuer else None
         self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[NodeId, Question, asyncio.Future[Verdict]]] = {}
+        self._replies: PendingReplies[Verdict] = PendingReplies()
+        self._removals_asked: set[tuple[NodeId, int]] = set()
         self._advancing: asyncio.Task[None] | None = None
         self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._wrong = TokenThrottle()
@@ -254,9 +256,7 @@ class AdmissionServer:
             case RelayedRequest():
                 self._answer_later(message, peer)
             case RelayedReply(number, verdict):
-                asked, _, future = self._asked.get(number, (None, None, None))
-                if asked == peer and future is not None and not future.done():
-                    future.set_result(verdict)
+                self._replies.receive(peer, number, verdict)
             case None:
                 self.counts["frames_skipped/unknown"] += 1
 
@@ -271,9 +271,8 @@ class AdmissionServer:
 
     def _is_out(self, epoch: int) -> None:
         """Answer ourselves who waits to be out: the issuer shuts its door before it answers."""
-        for _, question, future in self._asked.values():
-            if isinstance(question, RemovalOrder) and not future.done():
-                future.set_result(NodeRemoved(epoch))
+        for issuer, number in self._removals_asked:
+            self._replies.receive(issuer, number, NodeRemoved(epoch))
 
     async def _advance(self, issuer: Issuer, ready: OwnersReady) -> None:
         try:
@@ -344,10 +343,9 @@ class AdmissionServer:
         """Ask one issuer after the other until one answers."""
         for issuer in self._covey.issuers()[:ISSUERS_ASKED_MAX]:
             try:
-                async with asyncio.timeout(RELAY_S):
-                    return await self._ask(
-                        issuer, RelayedRequest(next(self._numbers), question, origin)
-                    )
+                return await self._ask(
+                    issuer, RelayedRequest(next(self._numbers), question, origin)
+                )
             except TimeoutError:
                 self.counts["admissions/issuer_unreachable"] += 1
         return Refused(
@@ -358,16 +356,19 @@ class AdmissionServer:
         )
 
     async def _ask(self, issuer: NodeId, ask: RelayedRequest) -> Verdict:
-        """Ask one issuer, again every second: a frame may be lost with its stream."""
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
-        self._asked[ask.number] = issuer, ask.question, future
+        """Ask one issuer, again every second: a frame may be lost with its stream.
+
+        Raises TimeoutError.
+        """
+        name, data = (issuer, ask.number), RELAY_CODEC.encode(ask)
+        if isinstance(ask.question, RemovalOrder):
+            self._removals_asked.add(name)
         try:
-            while not future.done():
-                self._covey.send_frame(RELAY_CODEC.encode(ask), issuer)
-                await asyncio.wait([future], timeout=ASK_AGAIN_S)
-            return future.result()
+            return await self._replies.request(
+                *name, lambda: self._covey.send_frame(data, issuer), RELAY_S, ASK_AGAIN_S
+            )
         finally:
-            del self._asked[ask.number]
+            self._removals_asked.discard(name)
 
     def _answer_later(self, ask: RelayedRequest, peer: NodeId) -> None:
         name = peer, ask.number

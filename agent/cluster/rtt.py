@@ -5,8 +5,7 @@ member that is down, busy, or of an earlier version does not answer in time; the
 that this node has of both have to do.
 """
 
-import asyncio
-
+from agent.loop.rpc import PendingReplies
 from agent.runtime.driver import Driver
 from gossip.core.ids import NodeId
 from gossip.membership.rtt import Rtt, RttReported
@@ -20,7 +19,7 @@ class RttClient:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._known = driver.node.swim.rtt_service
-        self._waiting: dict[tuple[NodeId, int], asyncio.Future[Rtt]] = {}
+        self._replies: PendingReplies[Rtt] = PendingReplies()
         driver.listen(self._on_event)
 
     async def between(self, one: NodeId, other: NodeId) -> Rtt:
@@ -32,19 +31,13 @@ class RttClient:
         return told if told is not None and told.is_known else here
 
     async def _ask(self, peer: NodeId, target: NodeId) -> Rtt | None:
-        answer: asyncio.Future[Rtt] = asyncio.get_running_loop().create_future()
         number = self._driver.call(lambda now: self._driver.node.ask_round_trip(peer, target, now))
-        self._waiting[peer, number] = answer
-        try:
-            return await asyncio.wait_for(answer, ANSWER_TIMEOUT_S)
+        try:  # the node numbers what it asks, and has sent it
+            return await self._replies.request(peer, number, lambda: None, ANSWER_TIMEOUT_S)
         except TimeoutError:
             return None
-        finally:
-            del self._waiting[peer, number]
 
     def _on_event(self, event: object) -> None:
         """Hand an answer to whoever waits for it; a late one is nobody's any more."""
         if isinstance(event, RttReported):
-            waiting = self._waiting.get((event.peer, event.number))
-            if waiting is not None and not waiting.done():
-                waiting.set_result(event.round_trip)
+            self._replies.receive(event.peer, event.number, event.round_trip)

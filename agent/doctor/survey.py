@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agent.doctor.messages import CODEC, SEEN_MAX, DoctorMessage, NodeView, PeerView, ViewRequest
+from agent.loop.rpc import PendingReplies
 from agent.runtime.driver import Driver
 from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
@@ -40,21 +41,19 @@ class Survey:
         self._driver, self._node = driver, driver.node
         self._me = driver.node.settings.me
         self._numbers = itertools.count(secrets.randbits(32))
-        self._waiting: dict[tuple[NodeId, int], asyncio.Future[tuple[NodeView, float]]] = {}
+        self._replies: PendingReplies[tuple[NodeView, float]] = PendingReplies()
 
     async def run(self) -> SurveyResult:
         """Ask everybody who is there; wait for two seconds at most."""
         number = next(self._numbers)
         others = [each.id for each in self._node.swim.members.live if each.id != self._me]
         began_s = time.time()
-        futures = {node: self._ask(node, number) for node in others[:SEEN_MAX]}
-        if futures:
-            await asyncio.wait(futures.values(), timeout=ANSWERS_S)
+        asked = others[:SEEN_MAX]
+        replies = await asyncio.gather(*(self._ask(node, number) for node in asked))
         views, clocks_s = {self._me: self.view(number)}, {self._me: 0.0}
-        for node, future in futures.items():
-            del self._waiting[node, number]
-            if future.done():
-                view, ended_s = future.result()
+        for node, reply in zip(asked, replies, strict=True):
+            if reply is not None:
+                view, ended_s = reply
                 views[node] = view
                 clocks_s[node] = view.clock_ms / MS_PER_S - (began_s + ended_s) / 2
         return SurveyResult(views, clocks_s, (self._me, *others), self._fresh_s(len(others)))
@@ -90,17 +89,18 @@ class Survey:
             case ViewRequest(number):
                 self._send(self.view(number), peer)
             case NodeView(number):
-                waiting = self._waiting.get((peer, number))
-                if waiting is not None and not waiting.done():
-                    waiting.set_result((message, time.time()))
+                self._replies.receive(peer, number, (message, time.time()))
             case None:
                 self._driver.counts["frames_skipped/unknown"] += 1
 
-    def _ask(self, node: NodeId, number: int) -> asyncio.Future[tuple[NodeView, float]]:
-        future: asyncio.Future[tuple[NodeView, float]] = asyncio.get_running_loop().create_future()
-        self._waiting[node, number] = future
-        self._send(ViewRequest(number), node)
-        return future
+    async def _ask(self, node: NodeId, number: int) -> tuple[NodeView, float] | None:
+        """Return what a member sees, and when it told; None when it does not answer in time."""
+        try:
+            return await self._replies.request(
+                node, number, lambda: self._send(ViewRequest(number), node), ANSWERS_S
+            )
+        except TimeoutError:
+            return None
 
     def _send(self, message: DoctorMessage, to: NodeId) -> None:
         self._driver.send_frame(CODEC.encode(message), to)

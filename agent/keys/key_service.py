@@ -49,6 +49,7 @@ from agent.keys.messages import (
 )
 from agent.keys.rotation import RotationPhase, check_offer, fingerprint, next_ring, signed_again
 from agent.loop import watched
+from agent.loop.rpc import PendingReplies
 from agent.net.limits import RateLimitedLog
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import ClusterId, NodeId, format_node_id
@@ -121,7 +122,7 @@ class KeyService:
         self._asked: set[NodeId] = set()
         self._all_told = asyncio.Event()
         self._numbers = itertools.count(secrets.randbits(32))
-        self._answers: dict[int, asyncio.Future[RotateReply]] = {}
+        self._replies: PendingReplies[RotateReply] = PendingReplies()
         self._orders: OrderedDict[tuple[NodeId, int], asyncio.Task[RotateReply]] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._turning = asyncio.Lock()
@@ -247,9 +248,7 @@ class KeyService:
             case RotateRequest():
                 self._serve(message, peer)
             case RotateReply(number):
-                waiting = self._answers.get(number)
-                if waiting is not None and not waiting.done():
-                    waiting.set_result(message)
+                self._replies.receive(peer, number, message)
             case None:
                 self.counts["frames_skipped/unknown"] += 1
 
@@ -397,19 +396,12 @@ class KeyService:
     async def _order(self, force: bool) -> RotateReply:  # noqa: FBT001
         """Ask one issuer after the other, each several times: a frame may be lost."""
         for issuer in self._covey.issuers():
-            number = next(self._numbers)
-            waiting = self._answers[number] = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(ORDER_S):
-                    while not waiting.done():
-                        self._send(RotateRequest(number, force), issuer)
-                        await asyncio.wait([waiting], timeout=ORDER_AGAIN_S)
-                    answer: RotateReply = waiting.result()
-                    return answer
-            except TimeoutError:
-                continue
-            finally:
-                del self._answers[number]
+            order = RotateRequest(next(self._numbers), force)
+            send = partial(self._send, order, issuer)
+            with contextlib.suppress(TimeoutError):
+                return await self._replies.request(
+                    issuer, order.number, send, ORDER_S, ORDER_AGAIN_S
+                )
         return RotateReply(
             0,
             exits.UNREACHABLE,
