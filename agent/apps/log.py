@@ -8,12 +8,12 @@ line is counted and still found in memory.
 What does something to a terminal is an escape, in the file as well: people look at it with `tail`.
 """
 
-import asyncio
 import datetime as dt
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+from agent.loop.bounded_queue import LossyQueue
 from agent.text.escaping import one_line, with_tabs
 from agent.text.units import counted
 
@@ -37,7 +37,7 @@ class AppLog:
         self._wall_clock = wall_clock
         self._partial = b""
         self._tail: deque[str] = deque(_last_lines(path), maxlen=TAIL_LINES_MAX)
-        self._followers: set[_Follower] = set()
+        self._followers: set[LossyQueue[str]] = set()
 
     def feed(self, data: bytes) -> None:
         """Take in output as it comes; lines may be cut anywhere."""
@@ -62,13 +62,17 @@ class AppLog:
 
         A caller that does not keep up misses lines; it is told how many.
         """
-        follower = _Follower(self._counts)
+        follower: LossyQueue[str] = LossyQueue(FOLLOWER_LINES_MAX)
         self._followers.add(follower)
         try:
             for line in self.tail(lines):
                 yield line
             while True:
-                yield await follower.next_line()
+                if missed := await follower.wait():
+                    lost = counted(missed, "line")
+                    yield f"{OURS} {lost} left out: they came faster than they were read"
+                else:
+                    yield follower.pop()
         finally:
             self._followers.discard(follower)
 
@@ -80,8 +84,8 @@ class AppLog:
         lines = [f"{stamp} {text}" for text in texts]
         self._tail.extend(lines)
         for follower in self._followers:
-            for line in lines:
-                follower.offer(line)
+            if lost := follower.extend(lines):
+                self._counts["app_log_lines_dropped/slow_reader"] += lost
         self._write(lines)
 
     def _write(self, lines: list[str]) -> None:
@@ -95,34 +99,6 @@ class AppLog:
     def _rotate(self) -> None:
         if self._path.exists() and self._path.stat().st_size >= FILE_BYTES_MAX:
             self._path.replace(self._path.with_name(f"{self._path.name}.1"))
-
-
-class _Follower:
-    """A bounded queue for one reader; the oldest lines make room."""
-
-    def __init__(self, counts: Counter[str]) -> None:
-        self._counts = counts
-        self._lines: deque[str] = deque()
-        self._missed = 0
-        self._arrived = asyncio.Event()
-
-    def offer(self, line: str) -> None:
-        if len(self._lines) >= FOLLOWER_LINES_MAX:
-            self._lines.popleft()
-            self._missed += 1
-            self._counts["app_log_lines_dropped/slow_reader"] += 1
-        self._lines.append(line)
-        self._arrived.set()
-
-    async def next_line(self) -> str:
-        await self._arrived.wait()
-        if self._missed:
-            told, self._missed = self._missed, 0
-            return f"{OURS} {counted(told, 'line')} left out: they came faster than they were read"
-        line = self._lines.popleft()
-        if not self._lines:
-            self._arrived.clear()
-        return line
 
 
 def _of_app(line: bytes) -> str:

@@ -35,7 +35,7 @@ from agent.cluster.event_json import (
 from agent.config.settings import HandlerSettings
 from agent.exits import AgentError
 from agent.loop import watched
-from agent.loop.followers import Follower
+from agent.loop.bounded_queue import LossyQueue
 from agent.programs.child import Starter
 from agent.runtime.driver import Driver
 from agent.text.units import format_duration
@@ -75,9 +75,9 @@ class EventService:
         self._event_handlers = EventHandlers(events, EVENT_OUTPUT_BYTES_MAX, self.counts, starter)
         self._query_handlers = EventHandlers(queries, LONG_ANSWER_BYTES_MAX, self.counts, starter)
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_MAX)
-        self._followers: dict[Follower[EventRecord], Patterns] = {}
-        self._listeners: dict[Follower[IncomingQuery], Patterns] = {}
-        self._mine: dict[int, Follower[ResponseReceived | QueryEnded]] = {}
+        self._followers: dict[LossyQueue[EventRecord], Patterns] = {}
+        self._listeners: dict[LossyQueue[IncomingQuery], Patterns] = {}
+        self._mine: dict[int, LossyQueue[ResponseReceived | QueryEnded]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lamport = driver.node.swim.event_plane.time
         self._unsaved = asyncio.Event()
@@ -129,7 +129,7 @@ class EventService:
 
     async def follow(self, patterns: Patterns) -> AsyncGenerator[EventRecord | MissedEvents, None]:
         """Yield events from the first ``anext`` on, in the order of their delivery."""
-        follower: Follower[EventRecord] = Follower()
+        follower: LossyQueue[EventRecord] = LossyQueue()
         self._followers[follower] = patterns
         try:
             while True:
@@ -151,7 +151,7 @@ class EventService:
         Raises LimitExceeded and InvalidRequest; then nobody was asked.
         """
         node = self._driver.node
-        answers: Follower[ResponseReceived | QueryEnded] = Follower(
+        answers: LossyQueue[ResponseReceived | QueryEnded] = LossyQueue(
             node.settings.tuning.members_max + 1
         )
         began = self._driver.now()
@@ -167,7 +167,7 @@ class EventService:
         return self._answers(self._driver.call(begin), answers, began)
 
     async def _answers(
-        self, number: int, answers: "Follower[ResponseReceived | QueryEnded]", began: float
+        self, number: int, answers: "LossyQueue[ResponseReceived | QueryEnded]", began: float
     ) -> AsyncGenerator[QueryResponse | QuerySummary, None]:
         try:
             while True:
@@ -189,7 +189,7 @@ class EventService:
         self, patterns: Patterns
     ) -> AsyncGenerator[IncomingQuery | MissedEvents, None]:
         """Yield queries that the caller is to answer with ``answer``; while it listens only."""
-        listener: Follower[IncomingQuery] = Follower()
+        listener: LossyQueue[IncomingQuery] = LossyQueue()
         self._listeners[listener] = patterns
         try:
             while True:
@@ -296,13 +296,13 @@ class EventService:
         outcome = await self._query_handlers.run(command, query.payload, variables)
         return (ResponseKind.ANSWERED if outcome.is_ok else ResponseKind.FAILED), outcome.output
 
-    def _listener_of(self, name: str) -> "Follower[IncomingQuery] | None":
+    def _listener_of(self, name: str) -> "LossyQueue[IncomingQuery] | None":
         for listener, patterns in self._listeners.items():
             if _matches(name, patterns):
                 return listener
         return None
 
-    async def _ask_app(self, listener: Follower[IncomingQuery], query: QueryReceived) -> None:
+    async def _ask_app(self, listener: LossyQueue[IncomingQuery], query: QueryReceived) -> None:
         """Hand a query to an app, and give it its time. An answer before makes ours void."""
         asker = self._name_of(query.key[0])
         limit_s = min(query.timeout_s, self._query_handlers.timeout_s)

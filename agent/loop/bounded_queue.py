@@ -1,13 +1,16 @@
-"""A bounded queue of events for one reader, who may be slower than the events.
+"""Bounded queues for one reader each, who may be slower than what it reads.
 
-Events do not wait for their readers: the protocol that emits them has deadlines. So each reader
-has a queue with an end. One that falls behind by more than that is told so, after it has read
-what it has: it can ask again and start from a fresh state, which a reader that silently lost
-something could not.
+Events do not wait for their readers: the protocol that emits them has deadlines, and neither the
+agent's memory nor its timing may depend on somebody's terminal. So each reader has a queue with an
+end, and what happens there is one of two things. ``BoundedQueue`` cuts a reader off that falls
+behind, after it has read what it has: it can ask again and start from a fresh state, which a reader
+that silently lost something could not. ``LossyQueue`` lets the oldest make room, and says how many
+were lost before the next: right where each stands for itself, as lines and readings do.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection
 from typing import Generic, TypeVar
 
 from agent import exits
@@ -70,3 +73,48 @@ class BoundedQueue(Generic[T]):
         if self._failure is not None:
             raise self._failure
         raise StopAsyncIteration
+
+
+class LossyQueue(Generic[T]):
+    """A queue in which the oldest make room, and which counts what it lost."""
+
+    def __init__(self, waiting_max: int = WAITING_MAX) -> None:
+        assert waiting_max > 0, "a queue without room loses everything"
+        self._queue: deque[T] = deque(maxlen=waiting_max)
+        self._waiting_max = waiting_max
+        self._missed = 0
+        self._something = asyncio.Event()
+
+    def put(self, one: T) -> bool:
+        """Queue one; False when the oldest was lost for it."""
+        return self.extend([one]) == 0
+
+    def extend(self, more: Collection[T]) -> int:
+        """Queue all of these; return how many of the oldest were lost for them."""
+        lost = max(0, len(self._queue) + len(more) - self._waiting_max)
+        self._missed += lost
+        self._queue.extend(more)
+        if more:
+            self._something.set()
+        return lost
+
+    async def wait(self) -> int:
+        """Wait for something; return how many were lost before it, which are then forgotten."""
+        await self._something.wait()
+        missed, self._missed = self._missed, 0
+        return missed
+
+    def pop(self) -> T:
+        """Return the oldest; there is one after ``wait``."""
+        one = self._queue.popleft()
+        if not self._queue:
+            self._something.clear()
+        return one
+
+    async def drain(self) -> tuple[int, list[T]]:
+        """Wait for something; return how many were lost before it, and all that waits."""
+        missed = await self.wait()
+        taken = list(self._queue)
+        self._queue.clear()
+        self._something.clear()
+        return missed, taken

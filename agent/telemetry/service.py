@@ -6,14 +6,14 @@ how many, because neither the agent's memory nor the acceptance of new readings 
 somebody's terminal.
 """
 
-import asyncio
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from fnmatch import translate
 
 import msgspec
 
+from agent.loop.bounded_queue import LossyQueue
 from agent.telemetry.outbox import Accepted, DeadLetter, Outbox, OutboxStats, Receipt
 from edge_apps.reading import Reading
 
@@ -62,33 +62,25 @@ class Following:
         self._takes_all = not pattern.strip("*") and bool(pattern)
         self._as_accepted = outbox.as_accepted
         self._counts = counts
-        self._queue: deque[tuple[int, Reading]] = deque(maxlen=FOLLOWER_READINGS_MAX)
-        self._missed = 0
-        self._something = asyncio.Event()
+        self._queue: LossyQueue[tuple[int, Reading]] = LossyQueue(FOLLOWER_READINGS_MAX)
         self._stop = outbox.subscribe(self._take)
 
     def _take(self, first: int, readings: Sequence[Reading]) -> None:
         """Queue what matches; called by the outbox after a commit."""
         numbered = enumerate(readings, first)
-        taken = [each for each in numbered if self._takes_all or self._matches(each[1].sensor)]
-        self._missed += max(0, len(self._queue) + len(taken) - FOLLOWER_READINGS_MAX)
-        self._queue.extend(taken)
-        if taken:
-            self._something.set()
+        self._queue.extend(
+            [each for each in numbered if self._takes_all or self._matches(each[1].sensor)]
+        )
 
     def __aiter__(self) -> "Following":
         return self
 
     async def __anext__(self) -> Accepted | Overrun:
         """Wait for the next one; first of all say how many were missed in front of it."""
-        await self._something.wait()
-        if self._missed:
-            missed, self._missed = self._missed, 0
+        if missed := await self._queue.wait():
             self._counts["followed_readings/missed"] += missed
             return Overrun(missed)
-        position, reading = self._queue.popleft()
-        if not self._queue:
-            self._something.clear()
+        position, reading = self._queue.pop()
         return self._as_accepted(position, reading)
 
     async def aclose(self) -> None:

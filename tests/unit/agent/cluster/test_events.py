@@ -16,7 +16,7 @@ from agent.cluster.event_json import EventRecord, MissedEvents, QueryResponse, Q
 from agent.cluster.events import EventService
 from agent.config.settings import HandlerSettings
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
-from agent.loop.followers import Follower
+from agent.loop.bounded_queue import LossyQueue
 from gossip.core.machine import Emit
 from gossip.core.tuning import LAN
 from gossip.membership.model.messages import ResponseKind
@@ -117,7 +117,7 @@ def test_an_event_is_remembered_followed_and_its_time_saved() -> None:
 
 def test_a_slow_follower_is_told_what_it_missed() -> None:
     async def test() -> None:
-        follower: Follower[int] = Follower(waiting_max=3)
+        follower: LossyQueue[int] = LossyQueue(waiting_max=3)
         assert [follower.put(number) for number in range(5)] == [True, True, True, False, False]
         assert await follower.drain() == (2, [2, 3, 4])
         follower.put(9)
