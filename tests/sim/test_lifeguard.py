@@ -9,7 +9,7 @@ import pytest
 from bench.lifeguard import Trial, run
 from bench.lifeguard_rows import LIFEGUARD, WITHOUT_LHA_PROBE, WITHOUT_LHA_SUSPICION, Row, nothing
 from gossip.membership.anti_entropy.sync import StateSync
-from gossip.membership.dissemination.update_queue import UpdateQueue
+from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.sim.world import World
 
 
@@ -38,7 +38,7 @@ def test_slow_members_wrong_more_without_local_health() -> None:
 
 def test_a_suspect_that_is_not_told_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     """The buddy system: where no rumour reaches the suspect, the ping itself tells it."""
-    monkeypatch.setattr(UpdateQueue, "put_accusation", nothing)
+    monkeypatch.setattr(TransmitLimitedQueue, "put_accusation", nothing)
     monkeypatch.setattr(StateSync, "_begin", nothing)
     assert untold_deaths(LIFEGUARD) == 0
     assert untold_deaths(Row("without", buddy_system=False)) > 0

@@ -14,7 +14,7 @@ import math
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
-from gossip.membership.dissemination.update_queue import UpdateQueue
+from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import DATAGRAMS, SLEEP_S_MAX, Asleep
 
@@ -23,7 +23,7 @@ class SleepingMembers:
     """The members that are asleep, ourselves among them if we are."""
 
     def __init__(
-        self, me: NodeId, members: MemberTable, update_queue: UpdateQueue, tuning: Tuning
+        self, me: NodeId, members: MemberTable, update_queue: TransmitLimitedQueue, tuning: Tuning
     ) -> None:
         self._me = me
         self._members = members

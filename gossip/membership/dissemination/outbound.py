@@ -13,8 +13,7 @@ from gossip.core.machine import Address, Effect, Emit, SendDatagram, SendFrame
 from gossip.core.trials import OnTrial, trusted
 from gossip.core.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, NARROW_PACKET_BYTES, Tuning
 from gossip.core.wire import LENGTH_BYTES, pack
-from gossip.membership.dissemination.broadcast_queue import BroadcastQueue
-from gossip.membership.dissemination.update_queue import UpdateQueue
+from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.model.members import MemberTable
 from gossip.membership.model.messages import DATAGRAMS, Datagram, Filler
 
@@ -32,8 +31,8 @@ class Outbound:
     """The way out of the membership machine."""
 
     def __init__(self, members: MemberTable, tuning: Tuning) -> None:
-        self.update_queue = UpdateQueue(tuning.rumours_max)
-        self.broadcast_queue = BroadcastQueue(tuning.events_kept_max)
+        self.update_queue = TransmitLimitedQueue(tuning.rumours_max)
+        self.broadcast_queue = TransmitLimitedQueue(tuning.events_kept_max)
         self.counts: Counter[str] = Counter()
         self.first_message: Datagram | None = None
         """What stands first in every packet: our goodbye, once we are leaving."""

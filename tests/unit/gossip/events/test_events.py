@@ -10,7 +10,7 @@ from gossip.core.errors import LimitExceeded
 from gossip.core.tuning import LAN, Tuning
 from gossip.events.events import EventDelivered, TooManyEvents
 from gossip.events.lamport import JUMP_MAX, LEARNT_MAX, TIME_MAX, LamportClock, TokenBucket
-from gossip.membership.dissemination.broadcast_queue import BroadcastQueue
+from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.model.messages import FRAMES, Event, EventId, EventSyncMessage
 from tests.support.events_net import HOLD_S, delivered, formed, names, send
 from tests.support.membership_net import Net
@@ -341,7 +341,7 @@ def test_news_of_members_come_before_events() -> None:
 
 
 def test_broadcasts_are_told_a_bounded_number_of_times_and_expire() -> None:
-    broadcast_queue = BroadcastQueue(2)
+    broadcast_queue = TransmitLimitedQueue(2)
     assert broadcast_queue.put("a", b"a", 10.0)
     assert broadcast_queue.select(100, 3) == [b"a"]
     assert broadcast_queue.put("b", b"b", 10.0)

@@ -17,7 +17,7 @@ from gossip.membership.detection.awareness import Awareness
 from gossip.membership.detection.indirect_pings import IndirectPings
 from gossip.membership.detection.probe import TRANSITIONS, Probe, ProbeEvent, ProbeOrder, ProbeState
 from gossip.membership.detection.suspicion import Suspicion, timeout_s
-from gossip.membership.dissemination.update_queue import UpdateQueue
+from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.members.departed import DepartedPeers
 from gossip.membership.model.addresses import is_usable, only_gossiped
 from gossip.membership.model.facts import FactTable
@@ -233,7 +233,7 @@ def test_awareness_stays_within_its_bounds_and_stretches() -> None:
 
 
 def test_the_least_told_go_first_and_the_newest_of_them() -> None:
-    update_queue = UpdateQueue(100)
+    update_queue = TransmitLimitedQueue(100)
     update_queue.put(1, b"one")
     assert update_queue.select(1000, 8) == [b"one"]
     update_queue.put(2, b"two")
@@ -242,14 +242,14 @@ def test_the_least_told_go_first_and_the_newest_of_them() -> None:
 
 
 def test_a_rumour_is_told_so_often_and_no_more() -> None:
-    update_queue = UpdateQueue(100)
+    update_queue = TransmitLimitedQueue(100)
     update_queue.put(1, b"one")
     assert [len(update_queue.select(1000, 3)) for _ in range(5)] == [1, 1, 1, 0, 0]
     assert len(update_queue) == 0
 
 
 def test_a_fresher_rumour_replaces_the_older_and_all_accusations() -> None:
-    update_queue = UpdateQueue(100)
+    update_queue = TransmitLimitedQueue(100)
     update_queue.put(1, b"alive")
     update_queue.put_accusation(1, 7, b"by 7", first=True)
     update_queue.put_accusation(1, 8, b"by 8", first=False)
@@ -260,7 +260,7 @@ def test_a_fresher_rumour_replaces_the_older_and_all_accusations() -> None:
 
 
 def test_what_does_not_fit_waits_and_the_smaller_goes() -> None:
-    update_queue = UpdateQueue(100)
+    update_queue = TransmitLimitedQueue(100)
     update_queue.put(1, b"small")
     update_queue.put(2, bytes(50))
     assert update_queue.select(10, 8) == [b"small"]
@@ -268,7 +268,7 @@ def test_what_does_not_fit_waits_and_the_smaller_goes() -> None:
 
 
 def test_the_number_of_rumours_is_bounded_and_the_most_told_goes() -> None:
-    update_queue = UpdateQueue(3)
+    update_queue = TransmitLimitedQueue(3)
     update_queue.put(1, b"1")
     update_queue.select(100, 8)
     for subject in (2, 3, 4):
