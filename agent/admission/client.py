@@ -9,7 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from agent.admission.messages import FRAME_BYTES_MAX, GUEST_CODEC, MEMBER_CODEC, Greeting, Welcome
+from agent.admission.messages import (
+    GUEST_CODEC,
+    GUEST_FRAME_BYTES_MAX,
+    MEMBER_CODEC,
+    Greeting,
+    Welcome,
+)
 from agent.net.framing import framed, read_frame
 from agent.net.outgoing import Connection
 from agent.net.tls import guest_context
@@ -36,7 +42,7 @@ async def visit(
     )
     try:
         writer.write(framed(GUEST_CODEC.encode(Greeting(cluster_id))))
-        welcome = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+        welcome = MEMBER_CODEC.decode(await read_frame(reader, GUEST_FRAME_BYTES_MAX))
         certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         yield (reader, writer), _check_member(welcome, certificate, cluster_id, judge)
     finally:

@@ -23,15 +23,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent import exits
 from agent.admission.client import FOREIGN, visit
 from agent.admission.member_search import MemberSearch
+from agent.admission.messages import GUEST_CODEC as SENDING
 from agent.admission.messages import (
-    FRAME_BYTES_MAX,
+    GUEST_FRAME_BYTES_MAX,
     MEMBER_CODEC,
     AdmissionRequest,
     Granted,
     Refused,
     Welcome,
 )
-from agent.admission.messages import GUEST_CODEC as SENDING
 from agent.admission.proofs import check_signed, prove
 from agent.admission.tokens import Token, foreign_token, hash_secret, parse_token
 from agent.config.settings import DEFAULT_PORT
@@ -187,7 +187,7 @@ class JoinAttempt:
             self.may_be_in = True
             writer.write(framed(SENDING.encode(self._admission())))
             try:
-                verdict = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+                verdict = MEMBER_CODEC.decode(await read_frame(reader, GUEST_FRAME_BYTES_MAX))
             except (OSError, EOFError, asyncio.CancelledError) as error:
                 self.answer_lost = True
                 if isinstance(error, asyncio.CancelledError):

@@ -32,7 +32,7 @@ from gossip.registry.succession import Successions
 TAGS = range(80, 90)
 INNER_TAGS = range(104, 112)
 """Of what a guest says, or stands in a ``RelayedRequest`` or ``RelayedReply``: not a member's."""
-FRAME_BYTES_MAX = 256 * 1024
+GUEST_FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024
 """What a member reads from a device that it knows nothing about."""

@@ -32,8 +32,8 @@ from agent.admission.client import visit
 from agent.admission.issuer import Issuer
 from agent.admission.member_search import MemberSearch
 from agent.admission.messages import (
-    FRAME_BYTES_MAX,
     GUEST_CODEC,
+    GUEST_FRAME_BYTES_MAX,
     MEMBER_CODEC,
     Refused,
     Renewal,
@@ -260,7 +260,7 @@ async def _ask_at(address: Address, who: Identity) -> RenewedMessage | None:
         if leader == who.trust.newest and is_good:
             return None
         writer.write(framed(GUEST_CODEC.encode(await asyncio.to_thread(application, who))))
-        verdict = MEMBER_CODEC.decode(await read_frame(reader, FRAME_BYTES_MAX))
+        verdict = MEMBER_CODEC.decode(await read_frame(reader, GUEST_FRAME_BYTES_MAX))
     if isinstance(verdict, Refused):
         raise AgentError(verdict.message, verdict.hint, verdict.status)
     if not isinstance(verdict, RenewedMessage):

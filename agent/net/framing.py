@@ -8,9 +8,9 @@ nothing.
 import asyncio
 
 from gossip.core.errors import LimitExceeded, Malformed
+from gossip.core.tuning import FRAME_BYTES_MAX
 
 LENGTH_BYTES = 4
-FRAME_BYTES_MAX = 1024 * 1024
 
 
 async def read_frame(reader: asyncio.StreamReader, bytes_max: int = FRAME_BYTES_MAX) -> bytes:

@@ -12,7 +12,7 @@ The transitions, by stage and event::
     sent       done       next       indeterminate    indeterminate
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import NodeId
@@ -38,7 +38,7 @@ from gossip.kv.messages import (
     Ready,
     ReadyReply,
 )
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
 from gossip.kv.requests import (
@@ -54,7 +54,6 @@ from gossip.kv.requests import (
 from gossip.kv.timers import TimerQueue
 from gossip.kv.writes import Finish, Writes
 
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
 IsGone = Callable[[NodeId], bool]
 """Whether a node is believed to be dead, or has left. It ends no wait but one that is in vain."""
 

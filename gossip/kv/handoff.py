@@ -18,12 +18,12 @@ When the registry changes, only partitions whose own entry has changed begin ane
 copied stays, so beginning anew costs one small frame each way for each of the others.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.limits import RETRY_S, SESSIONS_MAX
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.replica import Replica
@@ -37,9 +37,6 @@ from gossip.kv.takeover import (
     has_done,
 )
 from gossip.registry.ownership import Ownership, Stage
-
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
-"""Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
 
 
 class Handoff:

@@ -4,7 +4,7 @@ A limit exists so that a peer's mistake, or a guest's greed, costs a counted ref
 memory. Sizes follow from one number that is not ours: a frame has at most 1 MiB.
 """
 
-FRAME_BYTES_MAX = 1024 * 1024
+from gossip.core.tuning import FRAME_BYTES_MAX
 
 KEY_BYTES_MAX = 512
 VALUE_BYTES_MAX = 256 * 1024

@@ -7,21 +7,20 @@ horizon. Where R owners of a key disagree, that key is read as a key of its own,
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Dot
 from gossip.kv.limits import HEDGE_S, RETRY_S
 from gossip.kv.messages import Scan, Scanned
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.reads import Reads
 from gossip.kv.records import Version
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, quorum, values_of
 from gossip.kv.timers import TimerQueue
 
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
 Finish = Callable[[ListResult, Instant], None]
 
 OVER, MORE = "over", "more"

@@ -8,14 +8,17 @@ key is asked like any other owner.
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Effect, Emit, SendFrame
-from gossip.kv.limits import FRAME_BYTES_MAX
+from gossip.core.tuning import FRAME_BYTES_MAX
 from gossip.kv.messages import CODEC, Message
 
 NUMBER_RANDOM_BITS, NUMBER_COUNT_BITS = 31, 32
+
+Order = Callable[[Iterable[NodeId]], list[NodeId]]
+"""Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
 
 
 class OutboundFrames:

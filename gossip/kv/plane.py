@@ -11,7 +11,7 @@ authenticated, so ``receive_frame`` takes the place of ``receive``.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gossip.core.errors import InvalidRequest, LimitExceeded, RemoteError
@@ -23,7 +23,7 @@ from gossip.kv.forwarding import IsGone, WriteForwarder
 from gossip.kv.handoff import Handoff
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.reads import Reads
 from gossip.kv.records import decode_context
@@ -53,9 +53,6 @@ from gossip.kv.takeover import Copy
 from gossip.kv.watch import WatchClient, WatchSource
 from gossip.kv.writes import Writes
 from gossip.registry.registry import Registry, Verify
-
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
-
 
 SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
 """Frames of others that bring something to save."""

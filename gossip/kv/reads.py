@@ -22,14 +22,13 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.limits import HEDGE_S, REFUSALS_MAX, RETRY_S
 from gossip.kv.messages import INCOMPLETE, Fetch, Fetched, Store
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.records import KeyState, combine, encode_context
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
 from gossip.kv.requests import GetResult, get_result, quorum
 from gossip.kv.timers import TimerQueue
 
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
 Finish = Callable[[GetResult, Instant], None]
 
 LOOK, WEIGH, MEND = "look", "weigh", "mend"

@@ -20,13 +20,14 @@ from agent.net import connection_slots, listener, outgoing, sockets
 from agent.net import streams as stream
 from agent.net.authorization import ShownCertificate
 from agent.net.dial_test import DialOutcome
-from agent.net.framing import FRAME_BYTES_MAX, framed
+from agent.net.framing import framed
 from agent.net.limits import RateLimitedLog, origin_of
 from agent.net.sockets import open_sockets
 from agent.net.streams import Streams
 from agent.net.tls import dialling_context, guest_context
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address
+from gossip.core.tuning import FRAME_BYTES_MAX
 from tests.support.patience import GIVE_UP_S
 
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
