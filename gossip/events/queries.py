@@ -24,7 +24,6 @@ from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
 from gossip.events.events import check
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import (
@@ -305,7 +304,7 @@ class Queries:
             self._send(self._members[relay], answer)
 
     def _send(self, member: Member, message: Query | QueryResponse) -> None:
-        for address in addresses_of(member)[:1]:
+        for address in member.addresses_by_preference[:1]:
             self._outbound.send(address, message)
 
     # Time.

@@ -30,7 +30,6 @@ from gossip.core.machine import Address, Instant
 from gossip.core.tuning import Tuning
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.addresses import is_usable
 from gossip.membership.model.local_member import LocalMember
@@ -190,7 +189,7 @@ class Bootstrap:
 
     def _reconnect(self, now: Instant) -> None:
         """Greet the next few of those who are dead or forgotten."""
-        departed = {member.id: addresses_of(member) for member in self._missed(now)}
+        departed = {member.id: member.addresses_by_preference for member in self._missed(now)}
         departed |= {peer.id: peer.addresses for peer in self._member_list.book}
         if not departed:
             return

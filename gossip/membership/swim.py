@@ -42,7 +42,6 @@ from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dispatch import Dispatcher
 from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.members.contact_order import ContactOrder
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.members.member_list import REAP_INTERVAL_S, MemberList
 from gossip.membership.model.addresses import only_gossiped
 from gossip.membership.model.local_member import LocalMember
@@ -382,7 +381,7 @@ class Swim:
         self._gossip_at = now + self._tuning.gossip_interval_s
         fanout = self._tuning.gossip_fanout
         for member in self.members.sample_others(self._local.id, fanout, self._rng):
-            self._outbound.send(addresses_of(member)[0])
+            self._outbound.send(member.addresses_by_preference[0])
 
     # Applications.
 

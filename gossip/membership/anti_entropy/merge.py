@@ -15,7 +15,6 @@ from gossip.core.machine import Instant
 from gossip.membership.detection.probe import ProbeOrder
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.facts import FactTable, flaw
 from gossip.membership.model.local_member import LocalMember
@@ -111,7 +110,7 @@ class RemoteStateMerge:
         """Look for ourselves soon, and let the member itself know what is said about it."""
         self._counts["updates_corrected/hearsay to the one concerned"] += 1
         self._order.probe_next(member.id)
-        for address in addresses_of(member)[:1]:
+        for address in member.addresses_by_preference[:1]:
             self._outbound.send(address, claim)
 
     def _merge_facts(self, entry: SyncEntry) -> bool:

@@ -40,7 +40,6 @@ from gossip.membership.detection.observers import Observers
 from gossip.membership.detection.probe import ProbeOrder
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import (
@@ -92,7 +91,7 @@ class CrashCheck:
     def __init__(self, member: Member, now: Instant) -> None:
         self.boot: Boot = member.boot
         self.incarnation = member.incarnation
-        self.path = addresses_of(member)[0]
+        self.path = member.addresses_by_preference[0]
         self.begun_at = self.silent_since = self.due_at = now
         self.refusals = 0
         self.awaits_refusal = True
@@ -124,7 +123,7 @@ class CrashCheck:
     def is_about(self, member: Member) -> bool:
         """Say whether the member is still what this check is about."""
         same = (member.boot, member.incarnation) == (self.boot, self.incarnation)
-        return same and member.is_live and addresses_of(member)[:1] == (self.path,)
+        return same and member.is_live and member.addresses_by_preference[:1] == (self.path,)
 
 
 class RefusalBackoff:
@@ -353,7 +352,9 @@ class CrashDetector:
         check.numbers.add(number)
         for relay in self._rng.sample(able, min(self._tuning.probe_relays, len(able))):
             check.relays[relay.id] = None
-            self._outbound.send(addresses_of(relay)[0], PingRequest(number, member.id, check.path))
+            self._outbound.send(
+                relay.addresses_by_preference[0], PingRequest(number, member.id, check.path)
+            )
 
     def _accuse(self, member: Member, check: CrashCheck, now: Instant) -> None:
         self._counts["crash_checks/accused"] += 1
@@ -379,7 +380,7 @@ class CrashDetector:
 
     def _send_report(self, nodes: Iterable[NodeId], *messages: Datagram) -> None:
         for node in nodes:
-            for address in addresses_of(self._members[node])[:1]:
+            for address in self._members[node].addresses_by_preference[:1]:
                 self._outbound.send(address, *messages)
 
     # What we think of hints.
@@ -387,7 +388,7 @@ class CrashDetector:
     def _at(self, address: Address) -> Member | None:
         """Return who is there, if it is where we would send: other addresses prove nothing."""
         for member in self._members.live:
-            if member.has_address and addresses_of(member)[0] == address:
+            if member.has_address and member.addresses_by_preference[0] == address:
                 return None if member.id == self._local.id else member
         return None
 

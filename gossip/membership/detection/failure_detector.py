@@ -17,7 +17,6 @@ from gossip.membership.detection.indirect_pings import IndirectPings
 from gossip.membership.detection.probe import Probe, ProbeEvent, ProbeOrder, ProbeState
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.addresses import is_gossiped, is_usable
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberState, MemberTable
@@ -135,7 +134,7 @@ class FailureDetector:
         member = self._members.get(probe.target)
         if member is None or not member.has_address:
             return
-        addresses = addresses_of(member)
+        addresses = member.addresses_by_preference
         attempt = len(probe.pinged_at)
         probe.pinged_at[number] = now
         messages: list[Datagram] = [Ping(number, probe.target)]
@@ -155,11 +154,11 @@ class FailureDetector:
         if target is None or not target.has_address or not relays:
             return
         self._counts["probes/relayed"] += 1
-        request = PingRequest(probe.number, probe.target, addresses_of(target)[0])
+        request = PingRequest(probe.number, probe.target, target.addresses_by_preference[0])
         for relay in self._rng.sample(relays, min(self._tuning.probe_relays, len(relays))):
             assert relay.id not in (probe.target, self._local.id), "a relay is somebody else"
             probe.nacks[relay.id] = False
-            self._outbound.send(addresses_of(relay)[0], request)
+            self._outbound.send(relay.addresses_by_preference[0], request)
 
     def _ask_by_stream(self, probe: Probe, now: Instant) -> None:
         """Ping by stream as well: where UDP is blocked, the member is flagged and not dead.
@@ -287,4 +286,4 @@ class FailureDetector:
         if is_gossiped(request.address) and request.address not in self._local.own:
             return request.address
         member = self._members.get(request.target)
-        return next(iter(addresses_of(member)), None) if member is not None else None
+        return next(iter(member.addresses_by_preference), None) if member is not None else None

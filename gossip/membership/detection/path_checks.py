@@ -29,7 +29,6 @@ from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import Tuning
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.model.messages import FRAMES, Ack, Ping, StreamPing, StreamPong
 from gossip.membership.network.reachability import Reachability
@@ -193,7 +192,7 @@ class PathChecks:
     def _begin(self, member: Member, now: Instant) -> None:
         self._counts["path_checks/begun"] += 1
         known_narrow = self._standings[member.id].narrow >= NARROW_CHECKS
-        path, number = addresses_of(member)[0], self._number()
+        path, number = member.addresses_by_preference[0], self._number()
         check = PathCheck(member.id, path, number, now, known_narrow=known_narrow)
         self._check = check
         self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(check.number)))
@@ -297,4 +296,4 @@ class PathChecks:
         is_narrow = standing.narrow >= NARROW_CHECKS
         blocked = standing.streamless >= STREAMLESS_CHECKS
         self._reachability.found_path(member.id, streams_blocked=blocked, narrow=is_narrow)
-        self._outbound.narrow(addresses_of(member), is_narrow=is_narrow)
+        self._outbound.narrow(member.addresses_by_preference, is_narrow=is_narrow)

@@ -20,7 +20,6 @@ from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberState, MemberTable
@@ -156,8 +155,8 @@ class PlannedAbsence:
         self._told += 1
         self._tell_at = now + self._tuning.leave_linger_s / TELLINGS
         for member in self._members.sample_others(self._local.id, TOLD_MAX, self._rng):
-            self._outbound.send(addresses_of(member)[0])
+            self._outbound.send(member.addresses_by_preference[0])
         # Whom we hold for dead may be paused only, and would mourn us when it goes on.
         dead = [each for each in self._members.in_state(MemberState.DEAD) if each.has_address]
         for member in self._rng.sample(dead, min(TOLD_MAX, len(dead))):
-            self._outbound.send(addresses_of(member)[0])
+            self._outbound.send(member.addresses_by_preference[0])

@@ -27,7 +27,6 @@ from gossip.membership.detection.probe import ProbeOrder
 from gossip.membership.detection.sleepers import SleepingMembers
 from gossip.membership.detection.suspicion import Suspicion
 from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.members.id_conflicts import IdConflicts
 from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.addresses import only_gossiped
@@ -466,7 +465,7 @@ class MemberUpdates:
             return
         self._counts["updates_ignored/outdated"] += 1
         if member.state is MemberState.DEAD and isinstance(claim, Alive):
-            for address in addresses_of(member)[:1]:
+            for address in member.addresses_by_preference[:1]:
                 self._send_state(address, member, now)
         elif source is not None and (member.state, STATE_OF[type(claim)]) in HARMFUL:
             self._send_state(source, member, now)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address
-from gossip.membership.members.departed import DepartedPeers, addresses_of
+from gossip.membership.members.departed import DepartedPeers
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.network.reachability import Reachability
 
@@ -43,7 +43,7 @@ class ContactOrder:
         """Return where a node may be reached, best first; empty when nobody knows."""
         member = self._members.get(node)
         if member is not None:
-            return list(addresses_of(member))
+            return list(member.addresses_by_preference)
         forgotten = self._book.get(node)
         return list(forgotten.addresses) if forgotten else []
 

@@ -46,7 +46,7 @@ class DepartedPeers:
         assert not member.is_live, "who is listed as being there is not forgotten"
         self.remove(member.id)
         self._peers[member.id] = DepartedPeer(
-            member.id, member.name, addresses_of(member), member.changed_at
+            member.id, member.name, member.addresses_by_preference, member.changed_at
         )
         if len(self._peers) > self._limit:
             del self._peers[next(iter(self._peers))]
@@ -54,12 +54,3 @@ class DepartedPeers:
     def remove(self, node: NodeId) -> None:
         """Drop a peer: it is listed again, or does not belong to the covey any more."""
         self._peers.pop(node, None)
-
-
-def addresses_of(member: Member) -> tuple[Address, ...]:
-    """Return where to send to a member, best first: where it was heard from, then what it says."""
-    if member.path is None and not member.ours:
-        return member.addresses
-    left_out = (member.path, *member.ours)
-    told = (address for address in member.addresses if address not in left_out)
-    return tuple(told) if member.path is None else (member.path, *told)

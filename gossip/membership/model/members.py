@@ -138,6 +138,15 @@ class Member(msgspec.Struct, frozen=True):
     """What it calls itself, where the registry calls it otherwise: ``name`` is the registry's."""
 
     @property
+    def addresses_by_preference(self) -> tuple[Address, ...]:
+        """Where to send to it, best first: where it was heard from, then what it says."""
+        if self.path is None and not self.ours:
+            return self.addresses
+        left_out = (self.path, *self.ours)
+        told = (address for address in self.addresses if address not in left_out)
+        return tuple(told) if self.path is None else (self.path, *told)
+
+    @property
     def precedence(self) -> Precedence:
         """What a claim must exceed to change our mind."""
         return precedence(self.boot, self.incarnation, self.state)
