@@ -47,12 +47,12 @@ from agent.admission.messages import (
 from agent.admission.token_terms import TokenTerms
 from agent.admission.token_throttle import TokenThrottle
 from agent.cluster.cluster_view import ClusterView
+from agent.config.logs import RateLimitedLog
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.loop import watched
 from agent.loop.rpc import PendingReplies
 from agent.net.framing import framed, read_frame
-from agent.net.limits import RateLimitedLog
 from agent.store.control import ControlStore
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import NodeId, format_node_id

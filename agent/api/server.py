@@ -31,9 +31,9 @@ from agent.api.app import create
 from agent.api.app_socket import AppSocket
 from agent.api.errors import OVER_TCP, error_body, respond
 from agent.api.interfaces import AgentServices
+from agent.config.logs import RateLimitedLog
 from agent.loop import watched
 from agent.net.accept import connections
-from agent.net.limits import RateLimitedLog
 from agent.system import descriptors
 
 CONNECTIONS_MAX = 256

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from agent.config.logs import LimitedLog
+from agent.config.logs import OUR_INTERVAL_S, RateLimitedLog
 from agent.config.settings import HandlerSettings
 from agent.programs.child import AsThisUser, Launch, Starter, start
 from agent.programs.environment import passed_on
@@ -57,7 +57,7 @@ class EventHandlers:
         self._counts = counts
         self._turns = asyncio.Semaphore(settings.concurrency)
         self._waiting = 0
-        self._quiet = LimitedLog(log)
+        self._quiet = RateLimitedLog(log, OUR_INTERVAL_S)
 
     def find(self, name: str) -> list[Sequence[str]]:
         """Return the commands for events or queries of this name; table keys may be globs."""

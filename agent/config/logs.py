@@ -9,8 +9,8 @@ What is logged holds names and texts of others. In every form each character tha
 is an escape, and what an event has beyond its first line, such as a stack trace, is indented:
 nobody else begins a line of our log.
 
-Some events are caused by whoever can reach our port. ``LimitedLog`` makes sure that a flood of
-forged packets is a counter in the metrics and a few lines in the log, not a full disk.
+Some events are caused by whoever can reach our port. ``RateLimitedLog`` makes sure that a flood of
+forged packets is a counter in the metrics and a line a minute in the log, not a full disk.
 """
 
 import datetime as dt
@@ -41,7 +41,9 @@ LIBRARY_LEVELS = {
     "asyncio": logging.WARNING,
     "uvicorn.error": logging.CRITICAL,
 }
-LIMITED_INTERVAL_S = 10.0
+LIMITED_INTERVAL_S = 60.0
+OUR_INTERVAL_S = 10.0
+"""For what nobody else causes: it is our own trouble, and someone may be watching it."""
 LIMITED_KEYS_MAX = 256
 
 
@@ -135,7 +137,7 @@ def _text(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     return message
 
 
-class LimitedLog:
+class RateLimitedLog:
     """Logs one event per key and interval, and says how many it held back.
 
     For events that others can cause at will. ``clock`` gives seconds that never go back. At

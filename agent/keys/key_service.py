@@ -33,6 +33,7 @@ import msgspec
 
 from agent import exits
 from agent.cluster.cluster_view import ClusterView
+from agent.config.logs import RateLimitedLog
 from agent.exits import AgentError
 from agent.identity.at_rest import replace_secret
 from agent.identity.keyring import Keyring, KeyringFile, encode_keyring
@@ -50,7 +51,6 @@ from agent.keys.messages import (
 from agent.keys.rotation import RotationPhase, check_offer, fingerprint, next_ring, signed_again
 from agent.loop import watched
 from agent.loop.rpc import PendingReplies
-from agent.net.limits import RateLimitedLog
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import ClusterId, NodeId, format_node_id
 from gossip.core.machine import Address

@@ -30,7 +30,7 @@ from contextvars import ContextVar
 from enum import Enum
 from typing import Any, NamedTuple
 
-from agent.config.logs import LimitedLog
+from agent.config.logs import OUR_INTERVAL_S, RateLimitedLog
 from agent.exits import UNHEALTHY, AgentError
 
 AGAIN_FIRST_S, AGAIN_LONGEST_S = 1.0, 60.0
@@ -116,7 +116,7 @@ class Watch:
         self.last_errors: dict[str, str] = {}
         """What each task that ever failed said last."""
         self._clock = clock
-        self._quiet = LimitedLog(log, clock=clock)
+        self._quiet = RateLimitedLog(log, OUR_INTERVAL_S, clock)
         self._troubles: dict[tuple[str, str], Trouble] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself may forget them
         self._end: asyncio.Future[None] | None = None

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.net.limits import RateLimitedLog
+from agent.config.logs import RateLimitedLog
 from agent.system import descriptors
 
 PAUSE_S = 0.5

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from agent.config.logs import RateLimitedLog
 from agent.loop import watched
 from agent.loop.periodic import until_next
 from agent.net.interfaces import (
@@ -24,7 +25,6 @@ from agent.net.interfaces import (
     own_addresses,
     scan,
 )
-from agent.net.limits import RateLimitedLog
 from agent.net.mdns import Announcement, DiscoveredNode, Mdns
 from agent.net.netlink import Notices
 from agent.net.seeds import Seed, parse_seeds, resolve

@@ -23,12 +23,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from agent.config.logs import RateLimitedLog
 from agent.loop import watched
 from agent.net.accept import connections
 from agent.net.authorization import Authorization, ShownCertificate
 from agent.net.connection_slots import ConnectionSlots, Slot
 from agent.net.framing import framed, read_frame
-from agent.net.limits import RateLimitedLog
 from agent.net.outgoing import keep_alive
 from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, is_strange_authority, shown_by
 from gossip.core.errors import RemoteError

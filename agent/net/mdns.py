@@ -25,8 +25,8 @@ from typing import NamedTuple
 from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from agent.config.logs import RateLimitedLog
 from agent.loop import watched
-from agent.net.limits import RateLimitedLog
 from gossip.core.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.core.machine import Address
 

@@ -28,7 +28,7 @@ from pathlib import Path
 import msgspec
 
 from agent._version import __version__
-from agent.config.logs import LimitedLog
+from agent.config.logs import OUR_INTERVAL_S, RateLimitedLog
 from agent.config.paths import Paths
 from agent.files.private_files import replace_private
 from agent.text.escaping import one_line
@@ -61,7 +61,7 @@ class Probation:
         """
         self.counts: Counter[str] = Counter()
         self._file = paths.set_aside
-        self._quiet = LimitedLog(log)
+        self._quiet = RateLimitedLog(log, OUR_INTERVAL_S)
         self._page = _open_page(paths.on_trial)
         self._blames = _read(self._file, version)
         if name := self._noted():

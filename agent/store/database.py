@@ -45,7 +45,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agent.config.logs import LimitedLog
+from agent.config.logs import OUR_INTERVAL_S, RateLimitedLog
 from agent.exits import UNHEALTHY
 from agent.loop import watched
 from agent.store.commit_note import CommitNote, CommitTail
@@ -88,7 +88,7 @@ class Database:
         self.synchronous: Synchronous = synchronous
         self.counts: Counter[str] = Counter()
         self.losses: list[str] = []
-        self._quiet = LimitedLog(log)
+        self._quiet = RateLimitedLog(log, OUR_INTERVAL_S)
         self.on_rebuilt: Callable[[], None] = lambda: None
         self.on_unsynced: Callable[[], None] = lambda: None  # runs in a thread
         self._migrations = migrations

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.logs import LIMITED_KEYS_MAX, JournalFormatter, LimitedLog, configure, is_journal
+from agent.config.logs import (
+    LIMITED_KEYS_MAX,
+    JournalFormatter,
+    RateLimitedLog,
+    configure,
+    is_journal,
+)
 from agent.config.settings import LogSettings
 
 
@@ -105,7 +111,7 @@ class Clock:
 
 def test_one_event_a_key_and_interval(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    log = LimitedLog(logging.getLogger("agent.net"), interval_s=10, clock=clock)
+    log = RateLimitedLog(logging.getLogger("agent.net"), interval_s=10, clock=clock)
     for _ in range(1000):
         log.warning("forged", "forged packet from %s", "1.2.3.4")
     log.warning("replayed", "replayed packet")
@@ -119,7 +125,7 @@ def test_invented_keys_cost_bounded_memory() -> None:
     clock = Clock()
     logger = logging.getLogger("agent.quiet")
     logger.disabled = True
-    log = LimitedLog(logger, clock=clock)
+    log = RateLimitedLog(logger, clock=clock)
     for number in range(10 * LIMITED_KEYS_MAX):
         log.warning(str(number), "x")
         log.warning(str(number), "x")

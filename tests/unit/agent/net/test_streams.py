@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.config.logs import RateLimitedLog
 from agent.files.private_files import staged_directory, write_private
 from agent.identity import certificates, identity
 from agent.identity.identity import Identity, found
@@ -21,7 +22,7 @@ from agent.net import streams as stream
 from agent.net.authorization import ShownCertificate
 from agent.net.dial_test import DialOutcome
 from agent.net.framing import framed
-from agent.net.limits import RateLimitedLog, origin_of
+from agent.net.limits import origin_of
 from agent.net.sockets import open_sockets
 from agent.net.streams import Streams
 from agent.net.tls import dialling_context, guest_context
@@ -440,7 +441,7 @@ def test_the_quiet_log_says_each_kind_once_a_minute(caplog: pytest.LogCaptureFix
     import logging
 
     now = [0.0]
-    quiet = RateLimitedLog(logging.getLogger("quiet"), lambda: now[0])
+    quiet = RateLimitedLog(logging.getLogger("quiet"), clock=lambda: now[0])
     for _ in range(10):
         quiet.warning("kind", "bad %s", "peer")
     quiet.warning("other", "worse")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.logs import RateLimitedLog
 from agent.net.accept import connections
-from agent.net.limits import RateLimitedLog
 from agent.store import commit_note, errors
 from agent.store.database import Database
 from agent.store.errors import StorageError
