@@ -5,7 +5,7 @@ Read in this order:
 * what is said: ``messages``; what is known, and which of two claims holds: ``members``;
 * how the first changes the second: ``updates``, within the bounds of ``plausible``, ``addresses``
   and ``member_list``; what we say of ourselves: ``local``;
-* how silence is noticed: ``probe``, ``detector``, ``relay``; how patiently: ``suspicion``,
+* how silence is noticed: ``probe``, ``detector``; how patiently: ``suspicion``,
   ``awareness``; how a host's word shortens that: ``crash_detector``, ``observers``;
 * how news travel: ``broadcast_queue``, ``outbound``; how often we repeat ourselves: ``throttle``;
 * how strangers and estranged halves meet: ``bootstrap``, ``exchange`` (by

@@ -13,8 +13,13 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import Tuning
 from gossip.membership.detection.awareness import PROBE_ANSWERED, Awareness
-from gossip.membership.detection.indirect_pings import IndirectPings
-from gossip.membership.detection.probe import Probe, ProbeEvent, ProbeOrder, ProbeState
+from gossip.membership.detection.probe import (
+    IndirectPings,
+    Probe,
+    ProbeEvent,
+    ProbeOrder,
+    ProbeState,
+)
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.model.addresses import is_gossiped, is_usable

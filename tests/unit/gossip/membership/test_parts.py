@@ -14,8 +14,14 @@ from gossip.core.machine import Address
 from gossip.core.tuning import LAN, LOCAL, METERED, PROFILES, WAN, Tuning
 from gossip.membership.anti_entropy.digest import TableDigest
 from gossip.membership.detection.awareness import Awareness
-from gossip.membership.detection.indirect_pings import IndirectPings
-from gossip.membership.detection.probe import TRANSITIONS, Probe, ProbeEvent, ProbeOrder, ProbeState
+from gossip.membership.detection.probe import (
+    TRANSITIONS,
+    IndirectPings,
+    Probe,
+    ProbeEvent,
+    ProbeOrder,
+    ProbeState,
+)
 from gossip.membership.detection.suspicion import Suspicion, timeout_s
 from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.members.departed import DepartedPeers
