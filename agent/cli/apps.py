@@ -3,7 +3,7 @@
 import click
 
 from agent.cli.app_authoring import new, try_
-from agent.cli.complete import app_names
+from agent.cli.completion import app_names
 from agent.cli.output import output_option, wide_option, write_json, write_line, write_table
 from agent.cli.param_types import NAME
 from agent.cli.session import Session, pass_session

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from agent.cli.complete import member_names
+from agent.cli.completion import member_names
 from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.param_types import FACT, ValueGroup
 from agent.cli.session import Session, pass_session

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from agent.cli.complete import member_names
+from agent.cli.completion import member_names
 from agent.cli.confirm import confirm
 from agent.cli.copyable import here
 from agent.cli.member_table import HEADER, SPARE, everybody, row, state_of

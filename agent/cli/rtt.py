@@ -2,7 +2,7 @@
 
 import click
 
-from agent.cli.complete import member_names
+from agent.cli.completion import member_names
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.session import Session, pass_session
 

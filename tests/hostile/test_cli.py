@@ -16,7 +16,7 @@ import pytest
 
 from agent import exits
 from agent.cli import output
-from agent.cli.complete import member_names, offered
+from agent.cli.completion import member_names, offered
 from agent.cli.errors import run_to_status
 from agent.cli.root import root
 from agent.cli.session import Session
@@ -253,7 +253,7 @@ def test_completion_offers_no_hostile_name(served: Served, monkeypatch: pytest.M
     served.agent.members.put(msgspec.structs.replace(evil, name="$(reboot)"))
     asked = click.Context(root, info_name="covey")
     asked.obj = Session(served.paths.runtime)
-    monkeypatch.setattr("agent.cli.complete.TIMEOUT_S", 30.0)
+    monkeypatch.setattr("agent.cli.completion.TIMEOUT_S", 30.0)
     assert member_names(asked, click.Argument(["name"]), "") == ["ada"]
 
 
@@ -281,7 +281,7 @@ def test_every_argument_that_completes_does_so_in_one_place() -> None:
         for parameter in command.params
         if (custom := parameter._custom_shell_complete) is not None
     }
-    assert {module for _, _, module in own} == {"agent.cli.complete"}
+    assert {module for _, _, module in own} == {"agent.cli.completion"}
     assert len(own) > 5
 
 

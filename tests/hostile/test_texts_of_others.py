@@ -17,7 +17,7 @@ import pytest
 
 from agent.apps.log import AppLog
 from agent.cli import errors, output, session
-from agent.cli.complete import offered
+from agent.cli.completion import offered
 from agent.cluster.event_handlers import EventHandlers
 from agent.config import logs
 from agent.config.logs import ConsoleFormatter, JournalFormatter, JsonFormatter

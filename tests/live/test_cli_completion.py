@@ -67,8 +67,8 @@ INTERACTIVE = {
     "fish": (["fish", "--no-config", "-i"], "covey completion fish | source"),
 }
 PATIENT_COVEY = """#!{python}
-import agent.cli.complete
-agent.cli.complete.TIMEOUT_S = {timeout_s}
+import agent.cli.completion
+agent.cli.completion.TIMEOUT_S = {timeout_s}
 from agent.cli import main
 main()
 """
