@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
-from agent.loop import watched
+from agent.loop.watched import TaskSet
 from agent.net.interfaces import WILDCARDS, all_addresses, choose, multicast_plugs, scan
 from agent.net.mdns import DiscoveredNode, Mdns
 from agent.net.seeds import parse_seeds, resolve
@@ -46,13 +46,13 @@ class MemberSearch:
         self._unresolved: dict[str, str] = {}
         self._looked_on: list[str] = []
         self._mdns = Mdns(self._on_sighting, Counter())
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
         self._last: Address | None = None
 
     async def __aenter__(self) -> Self:
         interfaces = scan()
         self._own = all_addresses(interfaces, WILDCARDS, self._port)
-        self._tasks = [watched.start("search-seeds", self._look_up_seeds)]
+        self._tasks.start("search-seeds", self._look_up_seeds)
         if self._uses_mdns:
             chosen = choose(interfaces, self._wanted)
             self._looked_on = [each.name for each in chosen]
@@ -65,9 +65,7 @@ class MemberSearch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._mdns.stop()
 
     async def next_address(self) -> Address:

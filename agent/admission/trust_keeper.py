@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 
 from agent.identity.identity import Identity
-from agent.loop import watched
+from agent.loop.watched import TaskSet
 from agent.store.control import ControlStore
 from gossip.kv.requests import RegistryAdopted
 from gossip.registry.registry import Registry
@@ -23,7 +23,7 @@ class TrustKeeper:
 
     def __init__(self, who: Identity, control: ControlStore, changed: Callable[[], None]) -> None:
         self._who, self._control, self._changed = who, control, changed
-        self._saves: set[asyncio.Task[None]] = set()
+        self._saves = TaskSet()
         self._saving = asyncio.Lock()
 
     def start(self, registry: Registry, signed: bytes) -> None:
@@ -44,7 +44,7 @@ class TrustKeeper:
 
     async def finish(self) -> None:
         """Return when all is on the disk."""
-        await asyncio.gather(*self._saves, return_exceptions=True)
+        await self._saves.finish()
 
     def _save(self, registry: Registry, signed: bytes) -> None:
         authorities = self._who.trust.authorities
@@ -54,6 +54,4 @@ class TrustKeeper:
                 await self._control.save_registry(registry.epoch, signed)
                 await asyncio.to_thread(self._who.keep_trust, authorities, signed)
 
-        task = watched.start("trust-save", save)
-        self._saves.add(task)
-        task.add_done_callback(self._saves.discard)
+        self._saves.start("trust-save", save)

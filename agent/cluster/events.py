@@ -34,8 +34,8 @@ from agent.cluster.event_json import (
 )
 from agent.config.settings import HandlerSettings
 from agent.exits import AgentError
-from agent.loop import watched
 from agent.loop.bounded_queue import LossyQueue
+from agent.loop.watched import TaskSet
 from agent.programs.child import Starter
 from agent.runtime.driver import Driver
 from agent.text.units import format_duration
@@ -78,17 +78,15 @@ class EventService:
         self._followers: dict[LossyQueue[EventRecord], Patterns] = {}
         self._listeners: dict[LossyQueue[IncomingQuery], Patterns] = {}
         self._mine: dict[int, LossyQueue[ResponseReceived | QueryEnded]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._lamport = driver.node.swim.event_plane.time
         self._unsaved = asyncio.Event()
-        self._keep(watched.start("event-time", self._save_times))
+        self._tasks.start("event-time", self._save_times)
         driver.listen(self.record)
 
     async def stop(self) -> None:
         """End what runs, and write the time of the last event."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         await self._save()
 
     # ---- events ---------------------------------------------------------------------------------
@@ -320,11 +318,7 @@ class EventService:
         return member.name if member else format_node_id(node)
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._keep(watched.start("event-work", work))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start("event-work", work)
 
     async def _save_times(self) -> None:
         while True:

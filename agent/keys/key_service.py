@@ -49,8 +49,8 @@ from agent.keys.messages import (
     ring_of,
 )
 from agent.keys.rotation import RotationPhase, check_offer, fingerprint, next_ring, signed_again
-from agent.loop import watched
 from agent.loop.rpc import PendingReplies
+from agent.loop.watched import TaskSet
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import ClusterId, NodeId, format_node_id
 from gossip.core.machine import Address
@@ -124,7 +124,7 @@ class KeyService:
         self._numbers = itertools.count(secrets.randbits(32))
         self._replies: PendingReplies[RotateReply] = PendingReplies()
         self._orders: OrderedDict[tuple[NodeId, int], asyncio.Task[RotateReply]] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._turning = asyncio.Lock()
         self._begun = asyncio.Event()
         self._set_aside: tuple[KeyringOffer, NodeId] | None = None
@@ -139,15 +139,15 @@ class KeyService:
         """Go on with a rotation that was under way when the agent last ended."""
         if self._identity.is_issuer:
             self._stepped_at = _now()
-            self._keep(watched.start("key-rotation", self._coordinate))
+            self._tasks.start("key-rotation", self._coordinate)
             self._spawn(self._sign_again)
 
     async def stop(self) -> None:
         """Stop; what is not finished goes on at the next start."""
-        tasks = [*self._tasks, *self._orders.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for order in self._orders.values():
+            order.cancel()
+        await self._tasks.stop()
+        await asyncio.gather(*self._orders.values(), return_exceptions=True)
 
     # ---- what the agent asks --------------------------------------------------------------------
 
@@ -440,11 +440,7 @@ class KeyService:
             self._covey.send_frame(CODEC.encode(message), to)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._keep(watched.start("key-work", work))
-
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start("key-work", work)
 
 
 def _no_right(number: int) -> RotateReply:

@@ -259,6 +259,35 @@ def report(name: str, error: BaseException) -> None:
     _current.get(_NOBODYS).report(name, error)
 
 
+class TaskSet:
+    """The watched tasks of one part of the agent, which end before it does."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, object]], label: str = ""
+    ) -> asyncio.Task[None]:
+        """Run ``work()`` in the background until it ends, or ``stop`` ends it."""
+        task = start(name, work, label)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Return when all that run now have ended of themselves."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """Cancel all, and return when they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await self.finish()
+
+
 _NOBODYS = Watch()
 
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from agent.config.logs import RateLimitedLog
-from agent.loop import watched
 from agent.loop.periodic import until_next
+from agent.loop.watched import TaskSet
 from agent.net.interfaces import (
     all_addresses,
     choose,
@@ -122,22 +122,20 @@ class Discovery:
         self._mdns = Mdns(self._on_sighting, counts)
         self._quiet = RateLimitedLog(log)
         self._notices = Notices()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = TaskSet()
 
     async def start(self) -> None:
         """Knock at all doors of the book and begin to look for more."""
         self._note(self._look())
         if self._book:
             self._on_found(self._book)
-        self._tasks = [watched.start("discovery-rescan", self._rescan)]
+        self._tasks.start("discovery-rescan", self._rescan)
         if self._seeds:
-            self._tasks.append(watched.start("discovery-seeds", self._resolve))
+            self._tasks.start("discovery-seeds", self._resolve)
 
     async def stop(self) -> None:
         """Stop looking, and tell the LAN that we are gone."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.stop()
         self._notices.close()
         await self._mdns.stop()
 

@@ -19,12 +19,11 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from agent.config.logs import RateLimitedLog
-from agent.loop import watched
+from agent.loop.watched import TaskSet
 from agent.net.accept import connections
 from agent.net.authorization import Authorization, ShownCertificate
 from agent.net.connection_slots import ConnectionSlots, Slot
@@ -73,7 +72,7 @@ class Listener:
         self._serving: set[asyncio.Task[None]] = set()
         self._cluster_id, self._me = cluster_id, me
         self._quiet = RateLimitedLog(log)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._members: dict[NodeId, tuple[ShownCertificate, asyncio.StreamWriter]] = {}
         self._door: Authorization
         self._on_frame: OnFrame
@@ -102,7 +101,7 @@ class Listener:
         self._is_known = is_known
         self._door = door
         for each in self._sockets:
-            self._spawn("stream-accept", partial(self._accept, each))
+            self._tasks.start("stream-accept", partial(self._accept, each))
 
     @property
     def tasks(self) -> int:
@@ -111,10 +110,7 @@ class Listener:
 
     async def stop(self) -> None:
         """Accept no more and close all connections."""
-        for task in tuple(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._tasks.stop()
 
     def look_again(self) -> None:
         """Close the streams of those whom the door admits no longer."""
@@ -133,14 +129,6 @@ class Listener:
             self.counts["streams/closed_as_former"] += 1
             each.cancel()
 
-    def _spawn(
-        self, name: str, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> asyncio.Task[None]:
-        task = watched.start(name, work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def _accept(self, listening: socket.socket) -> None:
         taken = connections(listening, self.counts, "streams", self._quiet)
         async for accepted, address in taken:
@@ -151,7 +139,7 @@ class Listener:
                 accepted.close()
                 self._note_no_place(host)
                 continue
-            task = self._spawn("stream-serve", partial(self._serve, accepted, place))
+            task = self._tasks.start("stream-serve", partial(self._serve, accepted, place))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
             place.on_lost = partial(self._turn_out, host, task)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from agent.loop import watched
+from agent.loop.watched import TaskSet
 from agent.store.clean_shutdown import CleanShutdownMark
 from agent.store.control import ControlStore
 from gossip.core.errors import RemoteError
@@ -35,7 +35,7 @@ class Keeper:
         It tells whether the agent starts again by itself.
         """
         self._control, self._mark, self._begin_anew = control, mark, begin_anew
-        self._saves: set[asyncio.Task[None]] = set()
+        self._saves = TaskSet()
 
     def record(self, event: object) -> None:
         """Take in what the driver publishes; what need not be kept is ignored."""
@@ -60,7 +60,7 @@ class Keeper:
 
     async def finish(self) -> None:
         """Return when all is on disk."""
-        await asyncio.gather(*self._saves, return_exceptions=True)
+        await self._saves.finish()
 
     async def _outlive(self, boot: int) -> None:
         """Others know a later life of this node: the next one is to be later still, and now.
@@ -85,6 +85,4 @@ class Keeper:
             )
 
     def _save(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        save = watched.start("control-save", work)
-        self._saves.add(save)
-        save.add_done_callback(self._saves.discard)
+        self._saves.start("control-save", work)

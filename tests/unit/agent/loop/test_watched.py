@@ -12,7 +12,7 @@ import pytest
 from agent import exits
 from agent.exits import AgentError
 from agent.loop import watched
-from agent.loop.watched import TASKS, WELL_AFTER_S, Failure, Watch
+from agent.loop.watched import TASKS, WELL_AFTER_S, Failure, TaskSet, Watch
 from tests.support.sources import nodes
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -241,6 +241,49 @@ def test_without_an_agent_tasks_are_watched_all_the_same() -> None:
     async def story() -> None:
         await watched.start("link", failing(1, nothing))
         watched.report("link", OSError("x"))
+
+    asyncio.run(run(story))
+
+
+def test_a_set_of_tasks_ends_with_the_part_that_has_it() -> None:
+    async def story() -> None:
+        tasks, cleaned = TaskSet(), asyncio.Event()
+
+        async def tidy() -> None:
+            try:
+                await for_ever()
+            finally:
+                await asyncio.sleep(0)
+                cleaned.set()
+
+        task = tasks.start("link", tidy, "1")
+        tasks.start("link", failing(1, nothing), "2")
+        assert len(tasks) == 2
+        await asyncio.sleep(0)
+        await tasks.stop()
+        assert task.cancelled()
+        assert cleaned.is_set(), "what they clean up is waited for"
+        await asyncio.sleep(0)
+        assert len(tasks) == 0
+        await tasks.stop()
+
+    asyncio.run(run(story))
+
+
+def test_what_is_to_finish_is_waited_for_and_not_cut_off() -> None:
+    async def story() -> None:
+        tasks, may_end = TaskSet(), asyncio.Event()
+        saved: list[int] = []
+
+        async def save() -> None:
+            await may_end.wait()
+            saved.append(1)
+
+        tasks.start("control-save", save)
+        tasks.start("control-save", save)
+        asyncio.get_running_loop().call_soon(may_end.set)
+        await tasks.finish()
+        assert saved == [1, 1]
 
     asyncio.run(run(story))
 
