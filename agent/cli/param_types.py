@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.text.units import parse_duration
+from edge_apps.units import read_duration
 
 if TYPE_CHECKING:
     from click.parser import _OptionParser
@@ -23,7 +23,7 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            return parse_duration(value)
+            return read_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agent.config.fact_rules import check_configured
-from agent.text.units import check_address, check_host, parse_duration, parse_endpoint
+from agent.text.units import check_address, check_host, parse_endpoint
 from edge_apps.texts import flaw
+from edge_apps.units import read_duration
 from gossip.membership.model.local_member import flaw_of_tags
 
 DEFAULT_PORT = 7747
@@ -144,7 +145,7 @@ class UplinkSettings(Section, frozen=True, kw_only=True):
     @property
     def keepalive_s(self) -> float:
         """Seconds of silence after which the client pings the broker."""
-        return parse_duration(self.keepalive)
+        return read_duration(self.keepalive)
 
     @property
     def broker_port(self) -> int:
@@ -176,7 +177,7 @@ class HandlerSettings(Section, frozen=True, kw_only=True):
     @property
     def timeout_s(self) -> float:
         """Seconds after which a handler is killed, or an app that does not answer given up."""
-        return parse_duration(self.timeout)
+        return read_duration(self.timeout)
 
 
 class AppSettings(Section, frozen=True, kw_only=True):
@@ -192,7 +193,7 @@ class AppSettings(Section, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse an interval that is none. Raises ValueError."""
         with naming("every"):
-            if self.every and not parse_duration(self.every) > 0:
+            if self.every and not read_duration(self.every) > 0:
                 raise ValueError("must be longer than nothing")
 
     @property
@@ -208,7 +209,7 @@ class AppSettings(Section, frozen=True, kw_only=True):
     @property
     def every_s(self) -> float | None:
         """Seconds between two rounds of the app; None leaves it to the app."""
-        return parse_duration(self.every) if self.every else None
+        return read_duration(self.every) if self.every else None
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -1,8 +1,6 @@
 """How people write durations and endpoints, in files, variables and on the command line.
 
-A duration is a number and a unit without a blank: ``500ms``, ``10s``, ``1h``, ``2d``; several
-may follow each other, largest first (``1h30m``). A bare number is refused, because half of all
-readers would take it for milliseconds.
+Durations are read by ``edge_apps/units.py``, for apps write them too.
 
 An endpoint is a host and a port: ``pi.local:7747``, ``10.0.0.7``, ``[fe80::1%eth0]:7747``. An
 IPv6 address with a port needs its brackets (RFC 3986, section 3.2.2); without a port it may
@@ -10,26 +8,10 @@ stand bare.
 """
 
 import ipaddress
-import re
 
-UNITS_S: dict[str, float] = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from edge_apps.units import UNITS_S
+
 PORT_MAX = 65535
-
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds that a duration such as ``1h30m`` stands for.
-
-    Raises ValueError, saying how durations are written.
-
-    >>> parse_duration("500ms"), parse_duration("1h30m")
-    (0.5, 5400.0)
-    """
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration; write 500ms, 10s, 5m, 1h or 2d")
-    return sum(float(number) * UNITS_S[unit] for number, unit in _PART.findall(text))
 
 
 def format_duration(seconds: float) -> str:

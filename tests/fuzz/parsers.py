@@ -38,7 +38,8 @@ from agent.net.seeds import parse_seeds
 from agent.store.tokens import TokenRefusedError, TokenState
 from agent.system.wall_clock import flaw
 from agent.telemetry.readings_text import FORMATS, GoodLine, parse, split_lines
-from agent.text.units import parse_duration, parse_endpoint
+from agent.text.units import parse_endpoint
+from edge_apps.units import read_duration
 from gossip.core.errors import InvalidRequest, Malformed, RemoteError
 from gossip.core.machine import Address
 from gossip.kv.records import decode_context, encode_context
@@ -340,7 +341,7 @@ PARSERS: tuple[Parser, ...] = (
            lambda data: parse_endpoint(_text(data), 7747), (ValueError,), spoil_text),
     Parser("seeds", (b"pi.local:7747", b"[::1]:1"), lambda data: parse_seeds([_text(data)], 7747),
            (AgentError,), spoil_text),
-    Parser("duration", (b"1h30m", b"500ms"), lambda data: parse_duration(_text(data)),
+    Parser("duration", (b"1h30m", b"500ms"), lambda data: read_duration(_text(data)),
            (ValueError,), spoil_text),
     Parser("event id", (b"000000000000000a-0000000100000000-7",), _event_id, (), spoil_text),
     Parser(

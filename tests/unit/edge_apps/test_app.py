@@ -184,7 +184,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["5", "", "s", "5 s", "-5s", "0s", "5sec", "1e3s"])
+@pytest.mark.parametrize("text", ["5", "", "s", "5 s", "-5s", "0s", "5sec", "1e3s", "٣s"])
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)

@@ -22,7 +22,8 @@ from agent.doctor.config_checks import in_few_words, problems
 from agent.exits import BAD_CONFIG, AgentError
 from agent.files import permissions
 from agent.text import redaction
-from agent.text.units import format_duration, parse_duration, parse_endpoint
+from agent.text.units import format_duration, parse_endpoint
+from edge_apps.units import read_duration
 
 
 @pytest.fixture
@@ -224,13 +225,13 @@ def test_missing_secret_is_a_bad_configuration(tmp_path: Path) -> None:
     [("500ms", 0.5), ("10s", 10), ("1.5h", 5400), ("2d", 172800), ("1h30m", 5400), ("0s", 0)],
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
+    assert read_duration(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "s", "-1s", "1 s", "1w", "1h ", "1e3s", "٣s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="no duration"):
-        parse_duration(text)
+        read_duration(text)
 
 
 def test_durations_for_people() -> None:
