@@ -18,6 +18,7 @@ from agent.doctor.survey import Survey
 from agent.identity.keyring import new_keyring, parse_keyring
 from agent.keys import messages as keys
 from agent.keys.key_service import KeyService
+from agent.loop.rpc import PendingReplies
 from gossip.core.errors import Malformed
 from gossip.core.wire import Codec
 from tests.fuzz.codecs import goldens
@@ -107,14 +108,15 @@ def test_spoilt_doctor_frames_are_counted_or_answered() -> None:
         desk.receive_frame(data, B)
     assert refused(counts) == refusable(doctor.CODEC, frames) > 100
     assert sent
-    assert not desk._waiting
+    assert not desk._replies._waiting
 
 
 def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:
     """Who asks without end is answered so many at a time; the rest is counted, others are heard."""
     counts, sent = Counter[str](), Counter[int]()
     desk = AdmissionServer.__new__(AdmissionServer)
-    desk.counts, desk._issuer, desk._asked, desk._answering = counts, None, {}, {}
+    desk.counts, desk._issuer, desk._answering = counts, None, {}
+    desk._replies = PendingReplies()
     covey = SimpleNamespace(send_frame=lambda _data, to: sent.update([to]))
     desk._covey = cast("ClusterView", covey)
     frames = list(spoilt(RELAY_CODEC))

@@ -17,7 +17,7 @@ from gossip.core.machine import Address, Instant
 from gossip.core.tuning import Tuning
 from gossip.events import events
 from gossip.membership.anti_entropy.merge import RemoteStateMerge
-from gossip.membership.detection import failure_detector, indirect_pings, updates
+from gossip.membership.detection import failure_detector, probe, updates
 from gossip.membership.detection.awareness import Awareness
 from gossip.membership.detection.crash_detector import CrashDetector
 from gossip.membership.detection.suspicion import Suspicion
@@ -124,7 +124,7 @@ def suspects_are_pinged_without_a_word(patch: Patch) -> None:
 
 
 def nacks_come_at_the_timeout(patch: Patch) -> None:
-    patch.setattr(indirect_pings, "NACK_SHARE", 1.0)
+    patch.setattr(probe, "NACK_SHARE", 1.0)
 
 
 def nacks_are_not_counted(patch: Patch) -> None:
