@@ -4,8 +4,9 @@ A shell waits for this while somebody types. An agent that does not answer withi
 second, or does not run, simply completes nothing.
 
 The shell puts what it is offered on its command line, and some shells do not quote it: what a
-member calls itself would be run. So nothing is ever offered that is no name (``gossip/core/names.py``),
-whatever an agent answers; every argument that completes does so by a function of this file.
+member calls itself would be run. So nothing is ever offered that is no name
+(``gossip/core/names.py``), whatever an agent answers; every argument that completes does so by a
+function of this file.
 """
 
 from collections.abc import Iterable

@@ -194,7 +194,9 @@ class Dispatcher:
 
     def _ponged(self, pong: StreamPong, peer: NodeId, now: Instant) -> None:
         """Hand an answer that came by a stream to whoever asked."""
-        if self._failure_detector.stream_pong(pong, peer, now) or self._path_checks.pong(pong, peer, now):
+        if self._failure_detector.stream_pong(pong, peer, now) or self._path_checks.pong(
+            pong, peer, now
+        ):
             return
         self._crash_detector.pong(pong, peer, now)
 

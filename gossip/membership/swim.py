@@ -133,9 +133,9 @@ class Swim:
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = PlannedAbsence(local, member_list, updates, outbound, tuning, rng)
         self._dispatcher = Dispatcher(
-            self._failure_detector, updates, self._crash_detector, self._path_checks, self._bootstrap,
-            self._state_sync, self.event_plane, self.rtt_service, self._reachability, self.absence, local,
-            self.members, outbound, rng,
+            self._failure_detector, updates, self._crash_detector, self._path_checks,
+            self._bootstrap, self._state_sync, self.event_plane, self.rtt_service,
+            self._reachability, self.absence, local, self.members, outbound, rng,
         )  # fmt: skip
         self._last_input_at = now
         updates.announce(now)
