@@ -56,6 +56,6 @@ def test_places_cost_little_once_they_are_known() -> None:
     before = world.counts
     world.run(120)
     after = world.counts
-    told = after["messages_sent/Position"] - before["messages_sent/Position"]
-    acks = after["messages_sent/Ack"] - before["messages_sent/Ack"]
+    told = after["messages_sent/coordinate"] - before["messages_sent/coordinate"]
+    acks = after["messages_sent/ack"] - before["messages_sent/ack"]
     assert 0 < told < acks / 2

@@ -6,7 +6,6 @@ without packets of their own while there is other traffic.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from typing import get_args
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Effect, Emit, SendDatagram, SendFrame
@@ -15,15 +14,50 @@ from gossip.core.tuning import BODY_BYTES_MAX, ENVELOPE_BYTES, NARROW_PACKET_BYT
 from gossip.core.wire import LENGTH_BYTES, pack
 from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
 from gossip.membership.model.members import MemberTable
-from gossip.membership.model.messages import DATAGRAMS, Datagram, Filler
+from gossip.membership.model.messages import (
+    DATAGRAMS,
+    Ack,
+    Alive,
+    Asleep,
+    CoordinateUpdate,
+    Datagram,
+    Dead,
+    Event,
+    Filler,
+    Hello,
+    Left,
+    Nack,
+    Ping,
+    PingRequest,
+    Query,
+    QueryResponse,
+    Suspect,
+)
 
 NARROW_BODY_BYTES = NARROW_PACKET_BYTES - ENVELOPE_BYTES
 FILLER_HEAD_BYTES = LENGTH_BYTES + 5
 """What a Filler of hundreds of bytes takes beside its zeros."""
 
-SENT: dict[type[Datagram], str] = {
-    kind: f"messages_sent/{kind.__name__}" for kind in get_args(Datagram)
+KINDS: dict[type[Datagram], str] = {
+    Ping: "ping",
+    Ack: "ack",
+    PingRequest: "indirect_ping",
+    Nack: "nack",
+    Hello: "hello",
+    CoordinateUpdate: "coordinate",
+    Filler: "filler",
+    Alive: "alive",
+    Suspect: "suspect",
+    Dead: "dead",
+    Left: "left",
+    Asleep: "asleep",
+    Event: "event",
+    Query: "query",
+    QueryResponse: "query_response",
 }
+"""What each kind of message is called in ``/metrics``: this is never changed with a class name."""
+
+SENT = {kind: f"messages_sent/{label}" for kind, label in KINDS.items()}
 """Under which name each kind of message is counted: looked up, for it is needed all the time."""
 
 
