@@ -22,7 +22,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format soak soak-nodes soak-owners fuzz clean debian devices bare fresh release lock base bench \
+.PHONY: help demo test check lint format map soak soak-nodes soak-owners fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator bench-doors
 
@@ -134,6 +134,9 @@ base: debian  ## pin the image that the container begins with, as its registry h
 
 format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+map: $(STAMPS)/test  ## every file, by folder, with its first line; ROOM=gossip/kv for one folder
+	@$(BIN)/python -m tests.support.house_map $(ROOM)
 
 soak: soak-nodes soak-owners  ## many simulator seeds; SEEDS=0:1000 says which
 
