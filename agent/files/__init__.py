@@ -1,1 +1,1 @@
-"""The rules of files: modes, owners, and directories that are there whole or not at all."""
+"""Rules of files: modes, owners, and directories that are there whole or not at all."""

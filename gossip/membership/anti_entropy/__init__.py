@@ -1,1 +1,5 @@
-"""What gossip missed: tables compared and merged over streams."""
+"""What gossip missed, found by comparing member lists over streams.
+
+``sync`` leads the conversation, ``digest`` has the hashes that are compared, and ``merge`` says
+how far we follow what the other side believes.
+"""

@@ -1,1 +1,5 @@
-"""How news travel: queues of what is told, and the packets that carry it (SWIM section 4.1)."""
+"""How news travel (SWIM section 4.1).
+
+``update_queue`` and ``broadcast_queue`` hold what is told, least often told first; ``outbound``
+fills packets with it.
+"""

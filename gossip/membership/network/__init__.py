@@ -1,1 +1,1 @@
-"""How far the members are, and which ways to them work."""
+"""How far members are (``coordinates``), and which paths to them work (``reachability``)."""
