@@ -4,10 +4,10 @@
 
     datagram ── Envelope.open ──▶ Swim ──▶ Envelope.seal ──▶ datagram
     frame ───── by its tag ──┬──▶ Swim ──▶ frame
-                             └──▶ StatePlane ──▶ frame, Persist, Emit
+                             └──▶ KvPlane ──▶ frame, Persist, Emit
     who is not in the registry ──▶ Strangers: counted, and shown which registry we follow
-    registry adopted ──▶ Swim: who belongs, which epoch to tell in exchanges
-    epoch heard in an exchange, member alive ──▶ StatePlane: who may know more, who is back
+    registry adopted ──▶ Swim: who belongs, which epoch to tell in state syncs
+    epoch heard in a state sync, member alive ──▶ KvPlane: who may know more, who is back
 
 The arrows between the planes carry hints alone. No replica list, quorum or epoch is computed from
 the member list: a wrong view of who is alive may cost a request some time, and never its data.

@@ -1,4 +1,4 @@
-"""A visit to a member's admission desk, by a device that shows no certificate.
+"""A visit to a member's admission server, by a device that shows no certificate.
 
 The member shows its own, and who visits makes sure that it is one of its covey before it says more:
 its authority must be the one that the token names, or follow the one that the visitor trusts.

@@ -1,7 +1,7 @@
-"""The admission desk: where a device without credentials, or a user who wants a token, is served.
+"""The admission server: where a device without credentials, or a user who wants a token, is served.
 
 Any member may be asked. One that holds the authority's key decides by itself
-(``issuing.py``); any other passes the question to one that does, over their mutual stream, and the
+(``issuer.py``); any other passes the question to one that does, over their mutual stream, and the
 answer back. The conversation is drawn in ``messages.py``.
 
 Who stands at this desk is a stranger: each message has a small limit, all of them together have

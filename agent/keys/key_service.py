@@ -1,4 +1,4 @@
-"""The key desk: holds this node's ring up to date, and on the issuer turns it.
+"""The key service: holds this node's ring up to date, and on the issuer turns it.
 
 Who may let others in may order a rotation; only a holder of the authority's key carries it out,
 because every ring is signed (``rotation.py``). The issuer takes a step when all who must know of

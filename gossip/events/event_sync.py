@@ -1,4 +1,4 @@
-"""Bulletins: what rumours of events missed, and what time it is for a newcomer.
+"""Event sync: what broadcasts of events missed, and what time it is for a newcomer.
 
 Rumours reach everybody with near certainty while few packets are lost. While there are recent
 events, each node also compares them with a random member every few seconds, over a stream; without

@@ -2,7 +2,7 @@
 
 ::
 
-    Event ──▶ Events ◀── Bulletins ◀── frame        Query ──▶ Queries ◀── answer, frame
+    Event ──▶ EventBuffer ◀── EventSync ◀── frame   Query ──▶ Queries ◀── response, frame
                 └── hold, in order ──▶ Emit                      └──▶ Emit
 
 All of it rides on what the membership knows and sends; nothing in the membership depends on it.

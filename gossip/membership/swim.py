@@ -2,12 +2,12 @@
 
 ::
 
-    datagram ─ header ─▶ Beliefs ◀─ claims ──┐          rumours ─┐
-             └ Reader ─┬ Ping Ack Nack … ──▶ Detector ──accuses──┤
-                       ├ Alive Suspect … ──▶ Beliefs ──news──────┼─▶ Post ─▶ effects
-                       └ Hello ────────────▶ Introductions ──────┤
-    refusal, end of a stream ────────────▶ Evidence ─accuses, convicts
-    frame ───────────────────────────────▶ Exchange ─────────────┘
+    datagram ─ header ─▶ MemberUpdates ◀─ a life seen             updates ─┐
+             └ Dispatcher ─┬ Ping Ack Nack … ─▶ FailureDetector ─ accuses ─┤
+                           ├ Alive Suspect … ─▶ MemberUpdates ─── news ────┼─▶ Outbound ─▶ effects
+                           └ Hello ───────────▶ Bootstrap ─────────────────┤
+    refusal, end of a stream ─────────────────▶ CrashDetector ─ accuses ───┤
+    frame ────────────────────────────────────▶ StateSync ─────────────────┘
 
 Time moves all of them through ``wake``; ``deadline`` is the earliest that any of them asks for. The
 driver hands in every packet that has arrived before it lets timers act; see ``machine.py``.

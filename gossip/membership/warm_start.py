@@ -1,4 +1,4 @@
-"""A company: all members of a covey that formed long ago, as each of them knows it.
+"""A warm start: all members of a covey that formed long ago, as each of them knows it.
 
 Among thousands that start together it takes minutes until all have met. Simulations that are
 about what comes afterwards begin with a company instead. What all believe alike is made once, and

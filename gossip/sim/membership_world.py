@@ -1,4 +1,4 @@
-"""A flock: membership alone, of thousands.
+"""A membership world: membership alone, of thousands.
 
     flock = Flock(seed=7)
     flock.add(1000)

@@ -1,4 +1,4 @@
-"""The pump: takes readings from the outbox and sees them through to the broker.
+"""Delivery: takes readings from the outbox and sees them through to the broker.
 
 It connects, fills the window, and refills it as the broker answers; nothing is sent while there
 is no connection, and nothing is kept but the positions in flight. What the broker acknowledged

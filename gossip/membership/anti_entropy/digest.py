@@ -1,4 +1,4 @@
-"""The ledger: how new everything is that we believe, compared in a few bytes.
+"""A member list as a digest: how new all is that we believe, compared in a few bytes.
 
 Every member on the list has a *version*: its life, its incarnation, its state, and the numbers of
 the words and facts that we have of it. Two members whose versions are all equal have nothing to

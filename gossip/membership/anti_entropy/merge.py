@@ -1,4 +1,4 @@
-"""Hearsay: what the other side of an exchange believes, and how far we follow it.
+"""Merging remote state: what the other side of a sync believes, and how far we follow it.
 
 Lives and descriptions that are newer than ours we believe. But hearsay neither accuses nor kills:
 after a long split each half holds the other for dead, and taking that over would kill the living.

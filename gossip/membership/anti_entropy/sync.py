@@ -1,4 +1,4 @@
-"""Exchanges of states over streams: what rumours missed is found here.
+"""State sync over streams: what updates on packets missed is found here.
 
 Regularly, two members compare what they believe about everybody. So a lost packet never matters for
 long, a newcomer knows all at once, and two halves of a split that met again, through one single

@@ -1,4 +1,4 @@
-"""Puts messages and rumours into packets, and keeps all effects in their order.
+"""Puts messages and updates into packets, and keeps all effects in their order.
 
 Whatever goes to somebody takes along as many rumours as still fit: that is how SWIM spreads news
 without packets of their own while there is other traffic.

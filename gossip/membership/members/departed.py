@@ -1,4 +1,4 @@
-"""The address book of those who died long ago: kept for ever, so that no split is for ever.
+"""Departed peers with their addresses: kept for ever, so that no split is for ever.
 
 A dead member is taken off the list in the end, but its addresses stay here and are greeted, slowly
 and without end (``bootstrap.py``). Systems that forget instead never heal a split that lasts

@@ -1,4 +1,4 @@
-"""The roll: the member list with its bounds, and every change of it told to the application.
+"""The member list with its bounds, and every change of it told to the application.
 
 Alive and suspect members stay as long as they are. Those that died or left stay for a time, so that
 people see what happened and late rumours find an answer, then go: the dead into the address book.

@@ -1,4 +1,4 @@
-"""Puppets: members that say only what a transcript makes them say.
+"""Scripted peers: members that say only what a transcript makes them say.
 
 One real node among puppets shows a rule of the protocol by itself: what it was told stands in the
 file, and so does every packet that it sent. A puppet answers pings at once, says nack when it is
