@@ -16,11 +16,10 @@ import msgspec
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import LAN, Tuning
-from gossip.membership.detection import indirect_pings
+from gossip.membership.detection import probe
 from gossip.membership.detection.failure_detector import FailureDetector
 from gossip.membership.detection.probe import Probe
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.members.departed import addresses_of
 from gossip.membership.model.messages import Ack, Ping, Update
 from gossip.membership.swim import Swim
 
@@ -42,7 +41,7 @@ def paper_tuning(members: int) -> Tuning:
         exchange_interval_s=exchange_s / crowd,
         sleep_grace_s=2 * exchange_s,
         probe_checkers=0,
-        observers=0,
+        sentinels=0,
         flapping_patience=1.0,
     )
 
@@ -75,7 +74,7 @@ class Row(msgspec.Struct, frozen=True):
                 if not self.buddy_system:
                     stack.enter_context(mock.patch.object(FailureDetector, "_ping", ping_alone))
                 if "awareness_max" in self.without:
-                    stack.enter_context(mock.patch.object(indirect_pings, "NACK_SHARE", math.inf))
+                    stack.enter_context(mock.patch.object(probe, "NACK_SHARE", math.inf))
             yield
 
 
@@ -118,7 +117,7 @@ def ping_alone(self: FailureDetector, probe: Probe, number: int, now: Instant) -
     member = self._members.get(probe.target)
     if member is not None:
         probe.pinged_at[number] = now
-        self._outbound.send(addresses_of(member)[0], Ping(number, probe.target))
+        self._outbound.send(member.addresses_by_preference[0], Ping(number, probe.target))
 
 
 def nothing(*_: object, **__: object) -> None:
@@ -126,9 +125,9 @@ def nothing(*_: object, **__: object) -> None:
 
 
 NOT_IN_THE_PAPER: tuple[tuple[type, str, Callable[..., Any]], ...] = (
-    (MemberUpdates, "hear", hear_no_header),
+    (MemberUpdates, "saw_packet", hear_no_header),
     (MemberUpdates, "_about_us", refute_by_rumour),
-    (MemberUpdates, "_tell", nothing),
+    (MemberUpdates, "_send_state", nothing),
     (FailureDetector, "_ask_again", nothing),
     (FailureDetector, "_ask_by_stream", nothing),
     (Probe, "catch_up", nothing),

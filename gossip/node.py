@@ -248,7 +248,7 @@ class Node:
         return result
 
     def ask_round_trip(self, peer: NodeId, target: NodeId, now: Instant) -> int:
-        """Ask a member how far another is from it; RoundTripTold brings the answer, if any."""
+        """Ask a member how far another is from it; RttReported brings the answer, if any."""
         number = self.swim.rtt_service.ask(peer, target)
         self._settle(now)
         return number

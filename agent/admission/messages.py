@@ -126,7 +126,7 @@ class TokenIssued(msgspec.Struct, frozen=True, array_like=True, tag=86):
     token: Annotated[str, msgspec.Meta(pattern=r"\Acovey1-[A-Za-z0-9_-]+\Z")]
 
     def __repr__(self) -> str:
-        return "TokenMade()"
+        return "TokenIssued()"
 
 
 class Renewal(msgspec.Struct, frozen=True, array_like=True, tag=108):

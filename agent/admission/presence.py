@@ -1,4 +1,7 @@
-"""What the issuer's log says of those who come, and of those who did not (``gossip/state``)."""
+"""What the issuer's log says of those who come, and of those who did not.
+
+Who is heard, and who is given up, is decided in ``gossip/kv/presence.py``.
+"""
 
 import logging
 

@@ -28,14 +28,14 @@ WAYS = ("--with-key=auto", "--tpm2-pcrs=23"), ("--with-key=host",)
 """What to seal it with, best first: a TPM that is there is not always one that works."""
 
 
-class Sealing(NamedTuple):
+class SealState(NamedTuple):
     """Whether the service is to be handed its seal, and what was done for it."""
 
     is_on: bool
     done: str
 
 
-def provide(system: System, root: Path, restrictions: list[str]) -> Sealing:
+def provide(system: System, root: Path, restrictions: list[str]) -> SealState:
     """Make the seal unless it is there, and see whether a service gets it.
 
     ``restrictions`` are those of the unit. Raises AgentError for a seal that is there and does not
@@ -50,7 +50,7 @@ def provide(system: System, root: Path, restrictions: list[str]) -> Sealing:
     if not place.exists():
         return _make(system, place, opens)
     if opens():
-        return Sealing(is_on=True, done="unchanged")
+        return SealState(is_on=True, done="unchanged")
     raise AgentError(
         f"systemd cannot open {place} on this machine: it was sealed on another one, or this "
         "machine's key or TPM has changed; the unit was not changed",
@@ -61,7 +61,7 @@ def provide(system: System, root: Path, restrictions: list[str]) -> Sealing:
     )
 
 
-def _make(system: System, place: Path, opens: Callable[[], bool]) -> Sealing:
+def _make(system: System, place: Path, opens: Callable[[], bool]) -> SealState:
     """Make the seal in the best way in which it opens again; where none does, there is none."""
     why = "systemd-creds, of systemd 250 and newer, cannot seal here"
     for way in WAYS:
@@ -70,10 +70,10 @@ def _make(system: System, place: Path, opens: Callable[[], bool]) -> Sealing:
             continue
         _write(place, sealed)
         if opens():
-            return Sealing(is_on=True, done="written")
+            return SealState(is_on=True, done="written")
         place.unlink()
         why = "systemd cannot hand credentials to a service here"
-    return Sealing(is_on=False, done=f"not made: {why}")
+    return SealState(is_on=False, done=f"not made: {why}")
 
 
 def _write(place: Path, sealed: bytes) -> None:

@@ -1,5 +1,5 @@
 """The covey's keyring: held up to date here, and turned where the issuer is.
 
 ``rotation`` is the rule (three steps, each a ring of its own), ``messages`` what members say about
-it, ``key_service`` does it, and ``running_circle`` is what that sees of the running covey.
+it, ``key_service`` does it.
 """

@@ -5,7 +5,7 @@
     a stream opens        ── KeyringState ──▶     which generation do you have?
     its holder is behind  ◀── KeyringState ──     (wants_reply)
                           ── KeyringOffer ──▶     the ring, signed by the authority
-    a member's user       ── RotateOrder ───▶     the issuer    ── RotateAnswer ──▶
+    a member's user       ── RotateRequest ───▶     the issuer    ── RotateReply ──▶
 
 The offer is the one message that carries secrets; it is sent to nodes in the registry alone, on
 streams whose certificate proved who they are. The field order is the format

@@ -77,7 +77,7 @@ class EventPlane:
     ) -> int:
         """Ask all members with these tags; return the number of the query.
 
-        Answers are emitted as AnswerHeard, the end as QueryEnded. Raises LimitExceeded and
+        Answers are emitted as ResponseReceived, the end as QueryEnded. Raises LimitExceeded and
         InvalidRequest.
         """
         return self._queries.ask(name, payload, filters, timeout_s, now)

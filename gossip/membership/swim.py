@@ -67,7 +67,7 @@ class Swim:
     """The membership of one node, as a machine (see ``machine.py`` for the contract).
 
     ``receive`` gets opened datagrams and ``effects`` yields bodies to be sealed with
-    ``incarnation``. It emits MemberChanged, EpochHeard (for the registry) and IdentityOutrun.
+    ``incarnation``. It emits MemberChanged, EpochReported (for the registry) and BootSuperseded.
     """
 
     def __init__(
@@ -85,44 +85,35 @@ class Swim:
         self.members = MemberTable()
         self._tuning = tuning
         self._rng = rng
-        self._local = LocalMember(me, boot, name, addresses, tags)
-        self._outbound = Outbound(self.members, tuning)
+        local = self._local = LocalMember(me, boot, name, addresses, tags)
+        outbound = self._outbound = Outbound(self.members, tuning)
         # Their own chances, so that nothing else depends on who is at the same place as whom.
-        coordinates = Coordinates(
-            me, random.Random(boot), self._outbound.counts, tuning.probe_interval_s
+        chances = random.Random(boot)
+        coordinates = Coordinates(me, chances, outbound.counts, tuning.probe_interval_s)
+        reachability = self._reachability = Reachability(coordinates)
+        member_list = self._member_list = MemberList(
+            local, self.members, reachability, tuning, self._changed, outbound.counts
         )
-        self._reachability = Reachability(coordinates)
-        self._member_list = MemberList(
-            self._local,
-            self.members,
-            self._reachability,
-            tuning,
-            self._changed,
-            self._outbound.counts,
-        )
-        self.event_plane = EventPlane(
-            self._local, self.members, self._outbound, tuning, event_time, now
-        )
-        self.rtt_service = RttService(me, self._reachability, self._outbound)
-        self._reach = ContactOrder(me, self.members, self._member_list.book, self._reachability)
+        self.event_plane = EventPlane(local, self.members, outbound, tuning, event_time, now)
+        self.rtt_service = RttService(me, reachability, outbound)
+        self._reach = ContactOrder(me, self.members, member_list.book, reachability)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
-        local, outbound, member_list = self._local, self._outbound, self._member_list
         updates = self._updates = MemberUpdates(
-            local, member_list, outbound, awareness, order, self._reachability, tuning
+            local, member_list, outbound, awareness, order, reachability, tuning
         )
-        parts = local, self.members, updates, outbound, awareness, order, self._reachability
+        parts = local, self.members, updates, outbound, awareness, order, reachability
         self._failure_detector = FailureDetector(*parts, tuning, rng, now)
         self._observers = Observers(me, self.members, outbound, tuning, now)
         number = self._failure_detector.next_number
         self._crash_detector = CrashDetector(*parts, self._observers, tuning, rng, number)
         self._path_checks = PathChecks(
-            me, self.members, self._reachability, outbound, tuning, number, now
+            me, self.members, reachability, outbound, tuning, number, now
         )
         self._bootstrap = Bootstrap(local, member_list, updates, outbound, tuning, rng, now)
         self._state_sync = StateSync(local, member_list, updates, outbound, order, tuning, rng, now)
-        # Nearly all packets carry probes and claims, and move detector and beliefs alone; only what
-        # stirs the other parts makes it necessary to ask each of them again when it wants to act.
+        # Nearly all packets carry probes and updates, and move what detects and applies alone.
+        # Only what stirs the other parts makes it necessary to ask each of them when it is due.
         self._timed: tuple[Timed, ...] = (
             self._state_sync, self._bootstrap, self.event_plane, self._crash_detector,
             self._observers, self._path_checks,

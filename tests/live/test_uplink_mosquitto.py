@@ -27,8 +27,8 @@ from agent.store.database import Database
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.uplink.backoff import Backoff
-from agent.telemetry.uplink.client import PahoMqttClient
 from agent.telemetry.uplink.delivery import Delivery
+from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.template import Message, Template, TemplateContext
 from edge_apps.reading import Reading
 from edge_apps.texts import flaw

@@ -199,7 +199,7 @@ def test_without_its_rules_forged_refusals_would_kill(monkeypatch: pytest.Monkey
     """The tests above would notice: here neither packets, answers nor refutations count."""
     world = settled_world(5)
     refusals_suffice(monkeypatch)
-    monkeypatch.setattr(CrashDetector, "heard", lambda *_: None)
+    monkeypatch.setattr(CrashDetector, "on_report", lambda *_: None)
     monkeypatch.setattr(CrashDetector, "ack", lambda *_: False)
     monkeypatch.setattr(CrashDetector, "pong", lambda *_: None)
     monkeypatch.setattr(MemberUpdates, "_about_us", lambda *_: None)

@@ -108,7 +108,7 @@ def any_packet_revives(patch: pytest.MonkeyPatch) -> None:
             self._outbound.emit(MemberChanged(revived, member.state, "sent a packet"))
         return hear(self, node, boot, incarnation, source, now)
 
-    patch.setattr(MemberUpdates, "hear", mutant)
+    patch.setattr(MemberUpdates, "saw_packet", mutant)
 
 
 def incarnations_wrap(patch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def accusers_count_on(patch: pytest.MonkeyPatch) -> None:
             claim = msgspec.structs.replace(claim, incarnation=claim.incarnation + 1)
         hear(self, claim, source, now)
 
-    patch.setattr(MemberUpdates, "claim", mutant)
+    patch.setattr(MemberUpdates, "apply", mutant)
 
 
 def rumours_about_us_are_believed(patch: pytest.MonkeyPatch) -> None:

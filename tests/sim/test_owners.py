@@ -120,7 +120,7 @@ def _answers_reads_before_it_is_complete(patch: Patch) -> None:
 
 
 def _tells_the_issuer_nothing(patch: Patch) -> None:
-    patch.setattr(OwnershipProgress, "_tell", lambda self, _now: setattr(self, "_tell_at", None))
+    patch.setattr(OwnershipProgress, "_report", lambda self, _now: setattr(self, "_tell_at", None))
 
 
 # What they stand on who are let in and not there

@@ -28,9 +28,9 @@ BOUNDS = {
     "envelope": 122.0,
     "Ping": 16.0,
     "Ack": 7.0,
-    "Position": 13.0,
-    "Survey": 9.0,
-    "Surveyed": 1.0,
+    "CoordinateUpdate": 13.0,
+    "DigestRequest": 9.0,
+    "DigestReply": 1.0,
     "SyncSummary": 1.0,
     "SyncBuckets": 1.0,
 }

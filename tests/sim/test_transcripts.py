@@ -160,7 +160,7 @@ def the_word_of_one_is_enough_in_a_small_covey(patch: Patch) -> None:
 
 
 def headers_prove_nothing(patch: Patch) -> None:
-    patch.setattr(MemberUpdates, "lived", lambda *_: None)
+    patch.setattr(MemberUpdates, "saw_life", lambda *_: None)
 
 
 def stale_accusations_are_ignored(patch: Patch) -> None:
@@ -186,7 +186,7 @@ def incarnations_have_32_bits(patch: Patch) -> None:
 
 def every_number_is_believed(patch: Patch) -> None:
     for module in (updates, sanity):
-        patch.setattr(module, "follows", lambda *_: True)
+        patch.setattr(module, "is_plausible", lambda *_: True)
 
 
 def a_merge_accuses(patch: Patch) -> None:
@@ -195,7 +195,7 @@ def a_merge_accuses(patch: Patch) -> None:
     def mutant(self: RemoteStateMerge, member: Member, claim: Update) -> None:
         self._updates.apply(claim, None, 0.0)
 
-    patch.setattr(RemoteStateMerge, "_doubt", mutant)
+    patch.setattr(RemoteStateMerge, "_verify", mutant)
 
 
 def rumours_are_told_four_times(patch: Patch) -> None:
@@ -207,7 +207,7 @@ def pauses_go_unnoticed(patch: Patch) -> None:
 
 
 def pauses_use_up_the_time_of_suspects(patch: Patch) -> None:
-    patch.setattr(Suspicion, "postpone", lambda *_: None)
+    patch.setattr(Suspicion, "extend", lambda *_: None)
 
 
 def sleepers_are_accused(patch: Patch) -> None:
@@ -215,7 +215,7 @@ def sleepers_are_accused(patch: Patch) -> None:
 
 
 def addresses_are_forgotten(patch: Patch) -> None:
-    patch.setattr(DepartedPeers, "write_down", lambda *_: None)
+    patch.setattr(DepartedPeers, "add", lambda *_: None)
 
 
 def the_dead_stay_listed(patch: Patch) -> None:

@@ -14,7 +14,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.exits import NO, AgentError
-from agent.telemetry.uplink.client import PROTOCOLS
+from agent.telemetry.uplink.mqtt_client import PROTOCOLS
 from agent.telemetry.uplink.version_fallback import Version
 
 TOPICS = "covey/#"

@@ -21,8 +21,8 @@ import msgspec
 from agent.config.settings import UplinkSettings
 from agent.telemetry.outbox import Accepted
 from agent.telemetry.uplink import advice, reason_codes
-from agent.telemetry.uplink.client import PahoMqttClient, tls_context
 from agent.telemetry.uplink.mqtt import ConnectError, ConnectResult, publish_bytes
+from agent.telemetry.uplink.mqtt_client import PahoMqttClient, tls_context
 from agent.telemetry.uplink.template import Message, Template, TemplateContext
 from agent.telemetry.uplink.threads import in_thread
 from agent.telemetry.uplink.version_fallback import BRIEF_S, PATIENT_S, Version

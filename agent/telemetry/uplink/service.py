@@ -45,7 +45,7 @@ class Uplink:
         self._trying = asyncio.Lock()
         self._pump: Delivery | None = None
         if settings.host:
-            from agent.telemetry.uplink.client import (
+            from agent.telemetry.uplink.mqtt_client import (
                 PahoMqttClient,  # paho only for who has a broker
             )
 

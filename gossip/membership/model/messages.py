@@ -280,7 +280,7 @@ class Query(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class ResponseKind(enum.IntEnum):
-    """What a QueryAnswer is."""
+    """What a QueryResponse is."""
 
     ANSWERED = 0
     FAILED = 1

@@ -33,8 +33,8 @@ HEAVY_STANDARD = {
 }  # fmt: skip
 LIGHT_PARTS = {
     "agent", "agent.cli", "agent.cli.errors", "agent.cli.copyable", "agent.cli.root",
-    "agent.cli.session", "agent.text.escaping", "agent.exits", "agent.config.paths", "edge_apps",
-    "edge_apps.client", "gossip",
+    "agent.cli.session", "agent.text.escaping", "agent.exits", "agent.text", "agent.config",
+    "agent.config.paths", "edge_apps", "edge_apps.client", "gossip", "gossip.core",
     "gossip.core.errors",
 }  # fmt: skip
 

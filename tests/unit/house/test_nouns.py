@@ -38,11 +38,11 @@ absence actor address advice announcement answer arrival ask attempt authorizati
 body budget buffer cell change checker climate collector condition config connection content copy
 database death detection detector discovery disk dispatcher duration emit end endpoint error
 estimate experiment facade failure fallback fault file filler fleet flight formatter forward
-forwarder greenhouse greeting group harness id identity interface judge kernel kind kv launch
+forwarder greenhouse greeting group harness id identity input interface judge kernel kind kv launch
 letter life line link listener listing live log mark membership memory message moment name network
 note notice offer operation order outcome overrun pace packet page pair part persist phase place
 plan problem process progress protocol queue reason receipt recorder removal renewal reply report
-request result resumption resurrection revocation schedule scheduler scorer screen search server
+request result resumption resurrection revocation schedule scheduler scorer screen search server set
 setting setup signal slot socket source speaker stamp start starter stat state status step summary
 supervisor system telemetry template term terminal test text thread throttle timekeeper trouble
 tuning user value version violation welcome wobble workload
@@ -65,6 +65,7 @@ NO_NOUN = {
     "NotPutThrough": "an error, told as a sentence",
     "SetAside": "an error, by the glossary's words",
     "TooLarge": "an error, told as a sentence",
+    "SealBroken": "an error, told as a sentence",
     "WouldLose": "an error, told as a sentence",
 }
 """Classes that are no things."""

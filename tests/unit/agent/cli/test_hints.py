@@ -177,7 +177,7 @@ def test_a_hint_too(served: Served, covey: Covey) -> None:
 
 def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
     """In messages, parameters of the HTTP API stand in backticks."""
-    sources = [*(ROOT / "agent" / "api").glob("*.py"), ROOT / "gossip" / "state" / "requests.py"]
+    sources = [*(ROOT / "agent" / "api").glob("*.py"), ROOT / "gossip" / "kv" / "requests.py"]
     named = {
         name
         for source in sources

@@ -127,7 +127,7 @@ def test_facts_and_services_of_the_configuration(tmp_path: Path) -> None:
         ('facts = { "app/door" = "2" }', "node.facts: 'app/door' is told by the agent itself"),
         ('facts = { "service/web" = ":80/http" }', "write it in [node.services]"),
         ('facts = { "a b" = "2" }', "node.facts: 'a b' cannot be a fact's name"),
-        ("facts = { a = 2 }", 'node.facts: {"a":2} is not a table of texts'),
+        ("facts = { a = 2 }", 'node.facts.a: 2 is not a text in "quotes"'),
         (f'facts = {{ a = "{"x" * 4097}" }}', "a takes 4097 bytes, of 4096 allowed"),
         ('services = { covey-api = ":80/http" }', "node.services: 'covey-api' is told by"),
         ('services = { web = "80" }', "node.services: '80' is no service; write HOST:PORT/PROT"),

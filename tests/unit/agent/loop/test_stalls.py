@@ -70,7 +70,7 @@ def test_a_loop_that_stands_still_is_noticed_with_its_cause(
 
     with caplog.at_level(logging.INFO, "agent.loop.stalls"):
         run(main())
-    cause = "unit/test_stalls.py:stand_still"
+    cause = "loop/test_stalls.py:stand_still"
     assert watch.counts[f"loop_stalls/{cause}"] >= 1
     assert watch.counts[f"loop_stalled_ms/{cause}"] >= 20
     worst = next(stall for stall in watch.recent if stall.cause == cause)
@@ -131,8 +131,8 @@ def test_the_cause_is_the_innermost_function_of_ours() -> None:
 
     with pytest.raises(KeyError):
         Selector().register(0, 0)
-    assert found[0] == "unit/test_stalls.py:register", "nothing there is ours: the innermost of all"
-    assert found[1] == "unit/test_stalls.py:register"
+    assert found[0] == "loop/test_stalls.py:register", "nothing there is ours: the innermost of all"
+    assert found[1] == "loop/test_stalls.py:register"
     assert cause_of(None) == OTHER
 
 
@@ -171,7 +171,7 @@ def test_the_example() -> None:
 
 STUCK = """
 import asyncio, logging, re, sys, time
-from agent import stalls
+from agent.loop import stalls
 stalls.STUCK_S, stalls.COUNTED_S, stalls.WINDING_S = 0.3, 0.02, 0.05
 logging.basicConfig()
 

@@ -72,6 +72,6 @@ def test_this_process_has_a_kernel_and_began_when_it_did() -> None:
     first = resumption.kernel(), resumption.began()
     assert all(first)
     assert first == (resumption.kernel(), resumption.began())
-    line = "from agent import resumption; print(resumption.began())"
+    line = "from agent.system import resumption; print(resumption.began())"
     other = subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True)
     assert int(other.stdout) >= int(first[1])

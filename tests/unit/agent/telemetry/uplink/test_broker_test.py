@@ -18,7 +18,7 @@ from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.uplink import advice, broker_test, reason_codes, service
 from agent.telemetry.uplink.broker_test import ConnectStep, StepOutcome
-from agent.telemetry.uplink.client import tls_context
+from agent.telemetry.uplink.mqtt_client import tls_context
 from agent.telemetry.uplink.service import Uplink
 from tests.support.certificates import Authority
 from tests.support.strict_broker import StrictBroker, Verdict

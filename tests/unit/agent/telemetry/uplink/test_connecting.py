@@ -16,12 +16,12 @@ from agent.exits import BAD_CONFIG, AgentError
 from agent.store.database import Database
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from agent.telemetry.uplink import client, reason_codes, version_fallback
+from agent.telemetry.uplink import mqtt_client, reason_codes, version_fallback
 from agent.telemetry.uplink.backoff import Backoff
 from agent.telemetry.uplink.broker_memory import BrokerMemory
-from agent.telemetry.uplink.client import PahoMqttClient
 from agent.telemetry.uplink.client_id_conflict import ClientIdConflict
 from agent.telemetry.uplink.delivery import Delivery
+from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.poison import PoisonDetector
 from agent.telemetry.uplink.service import Uplink
 from edge_apps.reading import Reading
@@ -321,7 +321,7 @@ def test_a_password_that_everybody_reads_is_refused(tmp_path: Path) -> None:
 def test_a_host_that_drops_packets_says_nothing_about_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(mqtt_client, "CONNECT_TIMEOUT_S", 0.2)
 
     async def scenario() -> None:
         with socket.socket() as full:  # a queue of one, taken: further connections get no answer
@@ -388,7 +388,7 @@ def test_one_bad_sensor_among_many_deliveries_does_not_fill_the_log(
 def test_a_broker_that_keeps_silent_in_tls_does_not_hold_up_the_stop() -> None:
     async def scenario(port: int) -> None:
         settings = UplinkSettings(host="127.0.0.1", port=port, tls=True, keepalive="60s")
-        link = client.PahoMqttClient(settings, "covey-test")
+        link = mqtt_client.PahoMqttClient(settings, "covey-test")
         connecting = asyncio.create_task(link.connect("5", cast("Any", None), WAIT_S))
         accepted, _ = await asyncio.to_thread(server.accept)
         with accepted:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.telemetry.uplink.client import PROTOCOLS
+from agent.telemetry.uplink.mqtt_client import PROTOCOLS
 from agent.telemetry.uplink.paho_client import READ_BYTES, PahoClient
 from agent.telemetry.uplink.template import Message
 

@@ -1,4 +1,4 @@
-"""A link by way of paho-mqtt, driven by the agent's event loop.
+"""The MQTT client of the uplink, by way of paho-mqtt, driven by the agent's event loop.
 
 Paho has a loop of its own, a queue of its own and reconnects on its own. None of them is used.
 Its queue lives in memory and, after an outage, writes all of itself to a broker that allowed
