@@ -103,7 +103,7 @@ class Agent:
     timekeeper: Timekeeper
     telemetry: Telemetry
     uplink: Uplink
-    forum: EventService
+    event_service: EventService
     facts: FactPublisher
     apps: AppHost
     admission: AdmissionServer
@@ -497,11 +497,11 @@ class Agent:
         opened.push_async_callback(self._end_background)  # before what it works on is closed
         self.kv = Kv(self.driver)
         settings = self.config.events, self.config.queries
-        self.forum = EventService(
+        self.event_service = EventService(
             self.driver, *settings, self._control.save_event_time, self.programs
         )
-        opened.push_async_callback(self.forum.stop)
-        self.metrics.count(lambda: self.forum.counts)
+        opened.push_async_callback(self.event_service.stop)
+        self.metrics.count(lambda: self.event_service.counts)
         self.keep("uplink", self.uplink.run)
         self.allegiance.keep(self.keep)
         self.budget = TrafficBudget(

@@ -36,7 +36,7 @@ SETTLE_S = 15.0
 GONE_S = 45.0
 HELD_S, OPEN_S = 16.384, 0.256
 """Of the paper's grid one point: held for longer than a suspicion lasts (10.5 s), and open for less
-time than it takes a rumour to go out and its refutation to come back. Much shorter holds, and much
+time than it takes an update to go out and its refutation to come back. Much shorter holds, and much
 longer openings, cost nobody anything; the paper's totals come from this corner."""
 
 

@@ -106,14 +106,14 @@ def hear_no_header(
 def refute_by_rumour(
     self: MemberUpdates, claim: Update, source: Address | None, now: Instant
 ) -> None:
-    """Refute what is new, by a rumour alone."""
+    """Refute what is new, by an update alone."""
     del source
     if (claim.boot, claim.incarnation) >= (self._local.boot, self._local.incarnation):
         _about_us(self, claim, None, now)
 
 
 def ping_alone(self: FailureDetector, probe: Probe, number: int, now: Instant) -> None:
-    """Ping, and leave it to the rumours to tell a suspect that it is one."""
+    """Ping, and leave it to the updates to tell a suspect that it is one."""
     member = self._members.get(probe.target)
     if member is not None:
         probe.pinged_at[number] = now
@@ -141,7 +141,7 @@ def senders_wait(
 ) -> Iterator[None]:
     """Let whoever is held wait in its first send meanwhile, as a thread of memberlist does.
 
-    A held member gets stuck in one probe, tells no rumours, and still judges its suspects by the
+    A held member gets stuck in one probe, tells no updates, and still judges its suspects by the
     time. In the paper's rows the time of the probe runs out meanwhile, and the answer comes too
     late; Covey gives a probe that it finds late its full time again (``Probe.catch_up``).
     ``release_at`` tells until when a member is held, by the member's own clock.

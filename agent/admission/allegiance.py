@@ -40,7 +40,7 @@ async def keep_newest(who: Identity, control: ControlStore) -> None:
 
 
 class Allegiance:
-    """Of one agent: ``open`` before the driver starts, ``keep`` while it runs."""
+    """Manages whom an agent trusts and who certifies it; ``open``, then ``keep``."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ AGAIN_S = 2.0
 
 
 class MemberSearch:
-    """``async with`` it, then ask for the ``next_address`` again and again."""
+    """Finds members by mDNS and seeds: ``async with`` it, then ask for each ``next_address``."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ ORIGINS_MAX = 1024
 
 
 class TokenThrottle:
-    """How often each origin was wrong lately; bounded, the longest silent goes first."""
+    """Makes origins wait that show wrong tokens, ever longer; bounded: the longest silent goes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -31,7 +31,7 @@ CHECK_BYTES = 4
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the string says."""
+    """A join token: where to ask, whom to trust, and the secret."""
 
     cluster_id: ClusterId
     fingerprint: bytes

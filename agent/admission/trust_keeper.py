@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class TrustKeeper:
-    """``start`` once the node has its registry; ``note`` each that it adopts later."""
+    """Keeps on disk whom a node trusts; ``record`` each registry that it adopts."""
 
     def __init__(self, who: Identity, control: ControlStore, changed: Callable[[], None]) -> None:
         self._who, self._control, self._changed = who, control, changed

@@ -19,7 +19,7 @@ RECENT_DEFAULT = 100
 RECENT_MAX = 256
 TIMEOUT_S = 5.0
 TIMEOUT_S_MAX = 3600.0
-"""Of any profile; how long this one waits is for the forum to say."""
+"""Of any profile; how long this one waits is for the event service to say."""
 WORDS = frozenset({"name", "payload", "payload_base64"})
 LISTENED_MAX = 64
 
@@ -28,7 +28,7 @@ async def send_event(request: Request) -> Response:
     """Send an event to all members."""
     agent: AgentServices = request.app.state.agent
     asked = await read_object(request, WORDS)
-    return JSONResponse({"id": agent.forum.send(_name(asked), _payload(asked))}, 201)
+    return JSONResponse({"id": agent.event_service.send(_name(asked), _payload(asked))}, 201)
 
 
 async def get_events(request: Request) -> Response:
@@ -37,10 +37,10 @@ async def get_events(request: Request) -> Response:
     patterns = tuple(request.query_params.getlist("name")) or ("*",)
     if flag(request, "follow"):
         streams: OpenStreams = request.app.state.streams
-        return streams.respond(agent.forum.follow(patterns), describe)
+        return streams.respond(agent.event_service.follow(patterns), describe)
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=RECENT_DEFAULT) or 0
-    await agent.forum.settle()
-    found = agent.forum.recent(patterns, limit)
+    await agent.event_service.settle()
+    found = agent.event_service.recent(patterns, limit)
     return await listing("events", map(describe, found))
 
 
@@ -55,7 +55,7 @@ async def ask(request: Request) -> Response:
         raise BadRequest("`timeout_s`: a number of seconds")
     if not 0 < timeout_s <= TIMEOUT_S_MAX:
         raise BadRequest(f"`timeout_s`: more than 0, and at most {TIMEOUT_S_MAX:g} seconds")
-    answers = agent.forum.ask(_name(asked), _payload(asked), filters, float(timeout_s))
+    answers = agent.event_service.ask(_name(asked), _payload(asked), filters, float(timeout_s))
     streams: OpenStreams = request.app.state.streams
     return streams.respond(answers, describe)
 
@@ -69,14 +69,14 @@ async def listen(request: Request) -> Response:
             f"`name`: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
         )
     streams: OpenStreams = request.app.state.streams
-    return streams.respond(agent.forum.listen(patterns), describe)
+    return streams.respond(agent.event_service.listen(patterns), describe)
 
 
 async def answer(request: Request) -> Response:
     """Answer a query with the body, as it is."""
     agent: AgentServices = request.app.state.agent
     body = await read_body(request, LONG_ANSWER_BYTES_MAX)
-    agent.forum.answer(request.path_params["id"], body, failed=flag(request, "failed"))
+    agent.event_service.answer(request.path_params["id"], body, failed=flag(request, "failed"))
     return Response(status_code=204)
 
 

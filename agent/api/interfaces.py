@@ -49,7 +49,7 @@ class AgentServices(Protocol):
     apps: AppHost
 
     kv: Kv
-    forum: EventService
+    event_service: EventService
     facts: FactPublisher
     admission: AdmissionServer
     allegiance: Allegiance

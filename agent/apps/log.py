@@ -26,7 +26,7 @@ OURS = "--"
 
 
 class AppLog:
-    """One app's output. ``wall_clock`` gives Unix seconds.
+    """Manages the output of one app. ``wall_clock`` gives Unix seconds.
 
     ``counts`` has ``app_log_lines_dropped/disk`` and ``app_log_lines_dropped/slow_reader``.
     """

@@ -99,7 +99,7 @@ class EventService:
         try:
             sequence = self._driver.call(
                 lambda now: self._driver.node.with_events(
-                    lambda forum: forum.send_event(name, payload, now), now
+                    lambda event_service: event_service.send_event(name, payload, now), now
                 )
             )
         except TooManyEvents as error:
@@ -113,11 +113,11 @@ class EventService:
         An event is held back for a moment, because an earlier one may be under way. Waits for
         twice that at most.
         """
-        forum = self._driver.node.swim.event_plane
+        event_service = self._driver.node.swim.event_plane
         tuning = self._driver.node.settings.tuning
         give_up = time.monotonic() + 2 * tuning.event_hold_rounds * tuning.gossip_interval_s
-        heard = forum.held()
-        while heard & forum.held() and time.monotonic() < give_up:  # noqa: ASYNC110  a pure machine
+        heard = event_service.held()
+        while heard & event_service.held() and time.monotonic() < give_up:  # noqa: ASYNC110  a pure machine
             await asyncio.sleep(SETTLE_LOOK_S)
 
     def recent(self, patterns: Patterns, limit: int) -> list[EventRecord]:
@@ -156,7 +156,7 @@ class EventService:
 
         def begin(now: float) -> int:
             number = node.with_events(
-                lambda forum: forum.ask(name, payload, filters, timeout_s, now), now
+                lambda event_service: event_service.ask(name, payload, filters, timeout_s, now), now
             )
             # Before the effects are performed: they may hold answers already.
             self._mine[number] = answers
@@ -213,7 +213,9 @@ class EventService:
     def _give(self, key: QueryKey, kind: ResponseKind, payload: bytes) -> bool:
         node = self._driver.node
         return self._driver.call(
-            lambda now: node.with_events(lambda forum: forum.answer(key, kind, payload, now), now)
+            lambda now: node.with_events(
+                lambda event_service: event_service.answer(key, kind, payload, now), now
+            )
         )
 
     # ---- what the node emits --------------------------------------------------------------------

@@ -35,7 +35,7 @@ class SurveyResult(msgspec.Struct, frozen=True):
 
 
 class Survey:
-    """Sends and answers the frames with tags 96 to 99."""
+    """Asks all members what they see, and answers those who ask (frames 96 to 99)."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver, self._node = driver, driver.node

@@ -73,7 +73,7 @@ log = logging.getLogger(__name__)
 
 
 class KeyCredentials(Protocol):
-    """What the desk needs of ``agent/identity/identity.py``."""
+    """What the service needs of ``agent/identity/identity.py``."""
 
     cluster_id: ClusterId
     node_id: NodeId
@@ -105,7 +105,7 @@ class KeyHolding(msgspec.Struct, frozen=True):
 
 
 class KeyService:
-    """Keeps the ring; ``start`` before streams open, ``stop`` when they have closed."""
+    """Manages the covey's keys here; ``start`` before streams open, ``stop`` after."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class BoundedQueue(Generic[T]):
-    """``async for event in subscription``; end it with ``close``.
+    """A queue that ends when its reader is too slow: ``async for`` it, end it with ``close``.
 
     ``on_close`` is called once, when no more events are wanted.
     """

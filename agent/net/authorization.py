@@ -24,7 +24,7 @@ class NotAdmitted(Forged):
 
 
 class Authorization(Protocol):
-    """The registry as the streams see it: ``agent/runtime/driver.py``."""
+    """Says whose certificate opens a stream, by the registry: ``agent/runtime/driver.py``."""
 
     def admits(self, shown: ShownCertificate) -> bool:
         """Tell whether the registry has this node, with this certificate."""

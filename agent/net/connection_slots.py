@@ -44,7 +44,7 @@ class Slot:
 
 
 class ConnectionSlots:
-    """So many places for each site, and together."""
+    """Manages places for connections: so many for each site, and together."""
 
     def __init__(
         self,

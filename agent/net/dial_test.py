@@ -35,7 +35,7 @@ class DialOutcome(StrEnum):
 
 
 class DialTest(msgspec.Struct, frozen=True):
-    """Where the best attempt went, and how far it got."""
+    """A stream opened on trial: where the best attempt went, and how far it got."""
 
     address: Address
     outcome: DialOutcome

@@ -33,7 +33,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Relay:
-    """The member in the middle."""
+    """Puts members through to each other, as the member in the middle."""
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class Streams:
-    """All streams of one agent."""
+    """Manages the streams of one agent: those that it dials, and those that it accepts."""
 
     def __init__(self, identity: Identity, sockets: Sockets, counts: Counter[str]) -> None:
         self.counts = counts

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Ballast:
-    """A file without content in the data directory."""
+    """Manages the file that keeps room in the data directory."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -110,7 +110,7 @@ def _unsigned(number: int) -> int:
 
 
 class RecordStore:
-    """Storage of the state plane in a database that has ``RECORDS_MIGRATIONS``."""
+    """Storage of the shared keys in a database that has ``RECORDS_MIGRATIONS``."""
 
     def __init__(self, db: Database) -> None:
         self.database = db

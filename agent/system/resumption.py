@@ -55,7 +55,7 @@ def _text(path: Path) -> str:
 
 
 class Resumption:
-    """What this process was like when it began, to compare with."""
+    """Notices that this process goes on from a copy of itself, by what it was like at its start."""
 
     def __init__(
         self,

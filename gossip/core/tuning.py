@@ -11,7 +11,7 @@ after 1.6 s on average (e/(e-1) periods, SWIM section 3.1); the probe is lost at
 period, 1 s later; suspicion lasts 3.5 s once enough others confirm it; the news is everywhere half
 a second after that: about 6.5 s, and 9 s with little luck. (memberlist waits half a second longer,
 and declares healthy members dead under loss all the same: what saves them here is that any packet
-of theirs clears them, and that rumours are told more often.) A member that is paused for less than
+of theirs clears them, and that updates are told more often.) A member that is paused for less than
 4 s is never declared dead, because its first packet afterwards clears it. A process that is killed
 on a host that stays up is known to all after about a second, because the host says so:
 ``evidence.py``.
@@ -125,17 +125,17 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     sleep_grace_s: float = 120.0
     """A sleeper is dead this long after the announced time, if nothing was heard of it."""
 
-    # Rumours.
+    # Updates.
     gossip_interval_s: float
-    """Rumours that wait are sent this often; without rumours nothing is sent."""
+    """Updates that wait are sent this often; without updates nothing is sent."""
     gossip_fanout: int = 3
     """To how many members each time."""
     tellings_min: int = 8
-    """Each rumour is told at least this often: with fewer, small coveys miss one in ten."""
+    """Each update is told at least this often: with fewer, small coveys miss one in ten."""
     tellings_per_doubling: int = 4
     """... and this often for each doubling of the covey."""
     rumours_max: int = 8192
-    """Rumours kept at a time; beyond, the most-told is given up."""
+    """Updates kept at a time; beyond, the most-told is given up."""
 
     # Meeting, meeting again, exchanging everything.
     hello_first_s: float
@@ -167,7 +167,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     events_per_s: float = 10.0
     """... and how many more each second; others believe twice that."""
     event_told_s: float = 5.0
-    """An event is no rumour any more after this time ..."""
+    """An event is no update any more after this time ..."""
     event_recent_s: float = 30.0
     """... but whoever missed it still finds it for this long."""
     event_patience_s: float = 5.0
@@ -220,7 +220,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         assert 1 <= self.flapping_until < self.flapping_from <= self.flapping_most, "it ends"
         assert self.flapping_half_life_s >= self.flapping_notice_s > 0, "notices are for the time"
         assert self.flapping_patience >= 1, "nobody is suspected for a shorter time"
-        # One lost exchange must not kill a member that woke up while rumours were lost.
+        # One lost exchange must not kill a member that woke up while updates were lost.
         assert self.sleep_grace_s >= 2 * self.exchange_interval_s, "whoever wakes is found in time"
         assert self.event_burst_max < self.events_kept_max, "one node does not push out the others"
         assert self.event_told_s < self.event_recent_s, "what is told is remembered"
@@ -256,7 +256,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.confirmations_max, (members - 1) // 2)
 
     def tellings(self, members: int) -> int:
-        """Return how often each rumour is told.
+        """Return how often each update is told.
 
         >>> [LAN.tellings(n) for n in (1, 5, 10, 100)]
         [8, 12, 16, 28]

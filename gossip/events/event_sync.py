@@ -1,6 +1,6 @@
 """Event sync: what broadcasts of events missed, and what time it is for a newcomer.
 
-Rumours reach everybody with near certainty while few packets are lost. While there are recent
+Updates reach everybody with near certainty while few packets are lost. While there are recent
 events, each node also compares them with a random member every few seconds, over a stream; without
 recent events nothing is sent. Whoever was cut off for longer than events stay recent missed them.
 
@@ -40,11 +40,11 @@ UNSURE_ANSWERS = 3
 ASK_ROUNDS = 3
 PEERS_MAX = 1024
 RETURN_BULLETINS = 3
-"""A member that returns gets about so many bulletins, from all others together."""
+"""A member that returns gets about so many event syncs, from all others together."""
 
 
 class EventSync:
-    """When bulletins are sent, and what is done with those that come."""
+    """Manages event syncs: when recent events are compared, and with whom."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class EventSync:
             self._compare_at = min(self._compare_at, now + self._pause_s())
 
     def on_message(self, now: Instant) -> None:
-        """Begin to compare when there is something recent; rumours get a moment to do it first."""
+        """Begin to compare when there is something recent; updates get a moment to do it first."""
         if self._compare_at == NEVER and self._events.recent_until() > now:
             self._compare_at = now + self._pause_s()
 
@@ -93,7 +93,7 @@ class EventSync:
         return self._compare_at if self._events.is_sure else self._ask_at
 
     def wake(self, now: Instant) -> None:
-        """Send the bulletin that is due."""
+        """Send the event sync that is due."""
         if not self._events.is_sure:
             self._learn(now)
         elif self._compare_at <= now:
@@ -149,7 +149,7 @@ class EventSync:
         wanted: Iterable[EventId] = (),
         given: Iterable[Event] = (),
     ) -> None:
-        bulletin = EventSyncMessage(
+        sync_message = EventSyncMessage(
             self._events.time,
             self._events.is_sure,
             asks,
@@ -157,48 +157,48 @@ class EventSync:
             tuple(wanted)[-BULLETIN_EVENTS_MAX:],
             tuple(given)[-BULLETIN_EVENTS_MAX:],
         )
-        data = FRAMES.encode(bulletin)
+        data = FRAMES.encode(sync_message)
         assert len(data) <= FRAME_BYTES_MAX, "512 events of the largest size fit a frame"
         self._outbound.send_frame(peer, data)
 
     # What comes in.
 
-    def receive(self, bulletin: EventSyncMessage, peer: NodeId, now: Instant) -> None:
-        """Take in a bulletin: the time, the events, and what it asks for."""
+    def receive(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
+        """Take in an event sync: the time, the events, and what it asks for."""
         if not self._events.is_sure:
-            self._hear_time(bulletin, peer, now)
-        elif bulletin.is_sure:
-            self._events.witness(bulletin.time)
-        for event in bulletin.events:
+            self._hear_time(sync_message, peer, now)
+        elif sync_message.is_sure:
+            self._events.witness(sync_message.time)
+        for event in sync_message.events:
             self._events.receive(event, now, is_rumour=False)
-        if not bulletin.asks and not bulletin.wanted:
+        if not sync_message.asks and not sync_message.wanted:
             return
-        if not self._answered.allows((peer, bulletin.asks), now):
+        if not self._answered.allows((peer, sync_message.asks), now):
             self._counts["event_syncs/too many"] += 1
-        elif bulletin.asks:
-            self._answer(bulletin, peer, now)
+        elif sync_message.asks:
+            self._answer(sync_message, peer, now)
         else:
             recent = self._events.recent(now)
-            self._send(peer, given=[recent[key] for key in bulletin.wanted if key in recent])
+            self._send(peer, given=[recent[key] for key in sync_message.wanted if key in recent])
 
-    def _hear_time(self, bulletin: EventSyncMessage, peer: NodeId, now: Instant) -> None:
-        if bulletin.asks or self._met_at is None:
+    def _hear_time(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
+        if sync_message.asks or self._met_at is None:
             return
-        if bulletin.time > LEARNT_MAX:
+        if sync_message.time > LEARNT_MAX:
             self._counts["events_ignored/implausible time"] += 1
             return
-        self._told[peer] = (bulletin.is_sure, bulletin.time)
+        self._told[peer] = (sync_message.is_sure, sync_message.time)
         self._ask_at = now
         self._learn(now)
 
-    def _answer(self, bulletin: EventSyncMessage, peer: NodeId, now: Instant) -> None:
+    def _answer(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
         self._counts["event_syncs/answered"] += 1
-        if not (bulletin.is_sure and self._events.is_sure):
+        if not (sync_message.is_sure and self._events.is_sure):
             self._send(peer)
             return
-        theirs, ours = set(bulletin.recent), self._events.recent(now)
+        theirs, ours = set(sync_message.recent), self._events.recent(now)
         self._send(
             peer,
-            wanted=[key for key in bulletin.recent if self._events.lacks(key)],
+            wanted=[key for key in sync_message.recent if self._events.lacks(key)],
             given=[event for key, event in ours.items() if key not in theirs],
         )

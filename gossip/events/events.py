@@ -1,6 +1,6 @@
 """Events: sent by one node, delivered to all, once, in the order of their Lamport times.
 
-An event is told as a rumour (``broadcast_queue.py``); whom rumours missed is found by
+An event is told as an update (``broadcast_queue.py``); whom updates missed is found by
 ``event_sync.py``. Whoever hears of one does not deliver it at once, but holds it for a moment,
 because an earlier one may still be under way. What arrives later than that is delivered all the
 same, marked as late.
@@ -12,8 +12,8 @@ Anything at or below the time of one that was forgotten counts as old and is dro
 Not again. A node that joins or comes back first learns what time it is in the covey (``learn``),
 and drops all events up to then: nobody wants last year's alarm. Until it knows, it holds its own
 events back, because with a time that has passed nobody would listen to them. Only a node that never
-delivered anything takes every rumour in its first seconds with the others: a rumour is seconds old,
-and cannot come a second time.
+delivered anything takes every update in its first seconds with the others: an update is seconds
+old, and cannot come a second time.
 """
 
 import math
@@ -63,7 +63,7 @@ class BufferedEvent(NamedTuple):
 
 
 class EventBuffer:
-    """What we know of events, and the order in which they are delivered."""
+    """Manages the events that we know of, and the order in which they are delivered."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class EventBuffer:
         self._old = time
         """Events of this time, or earlier, are not delivered any more ..."""
         self._learnt = 0
-        """... nor those up to this one, except as rumours while we are new here."""
+        """... nor those up to this one, except as updates while we are new here."""
         self._is_new_until: Instant = NEVER if self._is_first_life else -NEVER
         self._delivered_time = time
         self._kept: dict[EventId, BufferedEvent] = {}
@@ -234,7 +234,7 @@ class EventBuffer:
             self._counts["events/delivered late" if is_late else "events/delivered"] += 1
             self._outbound.emit(EventDelivered(event, is_late))
 
-    # What bulletins ask.
+    # What event syncs ask.
 
     def recent(self, now: Instant) -> dict[EventId, Event]:
         """Return the events that some may still have missed."""

@@ -42,7 +42,7 @@ class LamportClock:
 
 
 class TokenBucket:
-    """A bucket of permissions that fills up with time."""
+    """Allows so many at once, and so many a second in the long run."""
 
     __slots__ = ("_at", "_burst", "_left", "_per_s")
 

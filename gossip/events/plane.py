@@ -34,7 +34,7 @@ AWAY = frozenset({MemberState.ASLEEP, MemberState.DEAD, MemberState.LEFT})
 
 
 class EventPlane:
-    """What applications tell and ask each other across the covey.
+    """Manages what applications tell and ask each other: events, queries, and their syncs.
 
     ``time`` is the Lamport time of the last event that this node delivered in its life before.
     """

@@ -95,7 +95,7 @@ class ForwardedWrite:
 
 
 class WriteForwarder:
-    """Writes that were asked of this node, until a coordinator has answered for them."""
+    """Manages writes that were asked of this node, until a coordinator has answered for them."""
 
     def __init__(
         self,
@@ -112,11 +112,11 @@ class WriteForwarder:
         self._writes = writes
         self._outbound = outbound
         self._order, self._is_gone = order, is_gone
-        self._errands: dict[int, ForwardedWrite] = {}
+        self._forwarded_writes: dict[int, ForwardedWrite] = {}
         self._timers: TimerQueue[int] = TimerQueue()
 
     def __len__(self) -> int:
-        return len(self._errands)
+        return len(self._forwarded_writes)
 
     def begin(
         self,
@@ -130,173 +130,177 @@ class WriteForwarder:
     ) -> None:
         """Bring a put, or a delete if ``value`` is None, to an owner. Raises InvalidRequest."""
         owners = self._registry_sync.registry.ownership_of(key).readers
-        errand = ForwardedWrite(key, value, w, replaced, now + timeout_s, finish)
-        errand.needed = quorum(w, len(owners), "w")
-        self._try_next(errand, now)
+        forwarded_write = ForwardedWrite(key, value, w, replaced, now + timeout_s, finish)
+        forwarded_write.needed = quorum(w, len(owners), "w")
+        self._try_next(forwarded_write, now)
 
     def check(self, key: str, w: int | None) -> None:
         """Raise InvalidRequest if no owners of this key could satisfy ``w``."""
         quorum(w, len(self._registry_sync.registry.ownership_of(key).readers), "w")
 
-    def _candidates(self, errand: ForwardedWrite) -> list[NodeId]:
+    def _candidates(self, forwarded_write: ForwardedWrite) -> list[NodeId]:
         """Return the owners to try: ourselves first if we are complete, then by reachability."""
         registry, me = self._registry_sync.registry, self._outbound.me
-        partition = registry.partition_of(errand.key)
+        partition = registry.partition_of(forwarded_write.key)
         readers = registry.table[partition].readers
         others = [node for node in readers if node != me and node in self._registry_sync.members]
         owners = self._order(others)
         if me in readers and not self._replica.is_held_back:
             owners.insert(0 if self._replica.is_complete(partition, registry) else len(owners), me)
-        return [node for node in owners if node not in errand.tried]
+        return [node for node in owners if node not in forwarded_write.tried]
 
-    def _try_next(self, errand: ForwardedWrite, now: Instant) -> None:
+    def _try_next(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Go to the next owner. Only called while nobody can have carried the write out."""
-        candidates = self._candidates(errand)
-        if not candidates and self._is_in_vain(errand):
-            self._give_up(errand, now)
+        candidates = self._candidates(forwarded_write)
+        if not candidates and self._is_in_vain(forwarded_write):
+            self._give_up(forwarded_write, now)
             return
         if not candidates:
             # Every owner was tried once; begin again, a little later, until time is over.
-            errand.tried.clear()
-            errand.current = None
-            self._enter(errand, now, READY_TIMEOUT_S)
+            forwarded_write.tried.clear()
+            forwarded_write.current = None
+            self._enter(forwarded_write, now, READY_TIMEOUT_S)
             return
-        errand.current = candidates[0]
-        errand.tried.add(errand.current)
-        if errand.current == self._outbound.me:
-            self._coordinate(errand, now)
-        elif now - self.heard.get(errand.current, -HEARD_FRESH_S) < HEARD_FRESH_S:
-            self._send(errand, now)
+        forwarded_write.current = candidates[0]
+        forwarded_write.tried.add(forwarded_write.current)
+        if forwarded_write.current == self._outbound.me:
+            self._coordinate(forwarded_write, now)
+        elif now - self.heard.get(forwarded_write.current, -HEARD_FRESH_S) < HEARD_FRESH_S:
+            self._send(forwarded_write, now)
         else:
-            number = self._enter(errand, now, READY_TIMEOUT_S)
-            self._outbound.send(Ready(number), errand.current)
+            number = self._enter(forwarded_write, now, READY_TIMEOUT_S)
+            self._outbound.send(Ready(number), forwarded_write.current)
 
-    def _is_in_vain(self, errand: ForwardedWrite) -> bool:
+    def _is_in_vain(self, forwarded_write: ForwardedWrite) -> bool:
         """Tell whether there is nobody who could do it, so that there is nothing to wait for."""
-        assert not errand.sent, "what was sent may have been carried out"
-        readers = self._registry_sync.registry.ownership_of(errand.key).readers
+        assert not forwarded_write.sent, "what was sent may have been carried out"
+        readers = self._registry_sync.registry.ownership_of(forwarded_write.key).readers
         others = [n for n in readers if n != self._outbound.me and n in self._registry_sync.members]
         if not all(map(self._is_gone, others)):
             return False
-        errand.reason = DISKS_FULL if self._replica.is_held_back else ALL_GONE
+        forwarded_write.reason = DISKS_FULL if self._replica.is_held_back else ALL_GONE
         return True
 
-    def _coordinate(self, errand: ForwardedWrite, now: Instant) -> None:
+    def _coordinate(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Do it ourselves."""
         self._writes.begin(
-            errand.key,
-            errand.value,
-            errand.w,
-            errand.replaced,
-            max(0.0, errand.until - now),
-            errand.finish,
+            forwarded_write.key,
+            forwarded_write.value,
+            forwarded_write.w,
+            forwarded_write.replaced,
+            max(0.0, forwarded_write.until - now),
+            forwarded_write.finish,
             now,
         )
 
-    def _enter(self, errand: ForwardedWrite, now: Instant, wait_s: float) -> int:
+    def _enter(self, forwarded_write: ForwardedWrite, now: Instant, wait_s: float) -> int:
         number = self._outbound.number()
-        self._errands[number] = errand
-        self._timers.set(number, min(now + wait_s, errand.until))
+        self._forwarded_writes[number] = forwarded_write
+        self._timers.set(number, min(now + wait_s, forwarded_write.until))
         return number
 
-    def _send(self, errand: ForwardedWrite, now: Instant) -> None:
+    def _send(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Send the write itself. From here on, it may have been carried out."""
-        assert errand.current is not None, "a write is sent to somebody"
-        errand.sent = True
-        left_s = max(0.0, errand.until - now)
-        number = self._enter(errand, now, left_s)
+        assert forwarded_write.current is not None, "a write is sent to somebody"
+        forwarded_write.sent = True
+        left_s = max(0.0, forwarded_write.until - now)
+        number = self._enter(forwarded_write, now, left_s)
         epoch = self._registry_sync.registry.epoch
         question = Forward(
             number,
             epoch,
-            errand.key,
-            errand.value,
-            errand.w,
-            errand.replaced,
+            forwarded_write.key,
+            forwarded_write.value,
+            forwarded_write.w,
+            forwarded_write.replaced,
             left_s * COORDINATOR_SHARE,
         )
-        self._outbound.send(question, errand.current)
+        self._outbound.send(question, forwarded_write.current)
         self._outbound.counts["requests/forwarded"] += 1
 
     def _accept(self, number: int, peer: NodeId) -> ForwardedWrite | None:
-        errand = self._errands.get(number)
-        if errand is None or errand.current != peer:
+        forwarded_write = self._forwarded_writes.get(number)
+        if forwarded_write is None or forwarded_write.current != peer:
             return None
-        del self._errands[number]
+        del self._forwarded_writes[number]
         self._timers.cancel(number)
-        return errand
+        return forwarded_write
 
     def ready(self, message: ReadyReply, peer: NodeId, now: Instant) -> None:
         """The owner is there: send the write."""
-        errand = self._accept(message.number, peer)
-        if errand is not None:
-            self._send(errand, now)
+        forwarded_write = self._accept(message.number, peer)
+        if forwarded_write is not None:
+            self._send(forwarded_write, now)
 
     def forwarded(self, message: Forwarded, peer: NodeId, now: Instant) -> None:
         """The coordinator has answered."""
-        errand = self._accept(message.number, peer)
-        if errand is None:
+        forwarded_write = self._accept(message.number, peer)
+        if forwarded_write is None:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
         outcome = "ok" if message.ok else "indeterminate"
         result = PutResult(outcome, message.acks, message.needed, message.context, message.versions)
-        errand.finish(result, now)
+        forwarded_write.finish(result, now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
-        """The owner has certainly not done it. False if this was no errand of ours."""
-        errand = self._accept(number, peer)
-        if errand is None:
+        """The owner has certainly not done it. False if this was no write of ours."""
+        forwarded_write = self._accept(number, peer)
+        if forwarded_write is None:
             return False
-        errand.sent = False
-        errand.refusals += 1
-        errand.reason = UNREACHABLE.get(reason, errand.reason)
+        forwarded_write.sent = False
+        forwarded_write.refusals += 1
+        forwarded_write.reason = UNREACHABLE.get(reason, forwarded_write.reason)
         if reason in REASONS:
-            errand.finish(Rejected(REASONS[reason]), now)
-        elif reason == ABSENT or errand.refusals > REFUSALS_MAX:
-            self._give_up(errand, now)
+            forwarded_write.finish(Rejected(REASONS[reason]), now)
+        elif reason == ABSENT or forwarded_write.refusals > REFUSALS_MAX:
+            self._give_up(forwarded_write, now)
         else:
-            self._again(errand, now)
+            self._again(forwarded_write, now)
         return True
 
-    def _again(self, errand: ForwardedWrite, now: Instant) -> None:
+    def _again(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         try:
-            self._try_next(errand, now)
+            self._try_next(forwarded_write, now)
         except InvalidRequest as error:
             # The owners have become fewer than the w that was asked for.
-            errand.finish(Rejected(str(error)), now)
+            forwarded_write.finish(Rejected(str(error)), now)
 
-    def _give_up(self, errand: ForwardedWrite, now: Instant) -> None:
+    def _give_up(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """End what is still open."""
-        if errand.sent:
-            result = PutResult("indeterminate", 0, errand.needed, b"")
+        if forwarded_write.sent:
+            result = PutResult("indeterminate", 0, forwarded_write.needed, b"")
             self._outbound.counts["writes/indeterminate"] += 1
-            errand.finish(result, now)
+            forwarded_write.finish(result, now)
             return
-        errand.finish(Rejected(errand.reason, unreachable=True), now)
+        forwarded_write.finish(Rejected(forwarded_write.reason, unreachable=True), now)
 
     def unreachable(self, peer: NodeId, now: Instant) -> None:
         """Frames to a peer may be lost: go on elsewhere, or admit that we cannot tell."""
         self.heard.pop(peer, None)
-        for number in [n for n, errand in self._errands.items() if errand.current == peer]:
-            errand = self._accept(number, peer)
-            if errand is None:
+        for number in [
+            n
+            for n, forwarded_write in self._forwarded_writes.items()
+            if forwarded_write.current == peer
+        ]:
+            forwarded_write = self._accept(number, peer)
+            if forwarded_write is None:
                 continue
-            if errand.sent:
-                self._give_up(errand, now)
+            if forwarded_write.sent:
+                self._give_up(forwarded_write, now)
             else:
-                self._again(errand, now)
+                self._again(forwarded_write, now)
 
     def wake(self, now: Instant) -> None:
         """Try the next owner where there was no sign of life, while there is time."""
         for number in self._timers.pop_due(now):
-            errand = self._errands.pop(number)
-            if errand.sent or now >= errand.until:
-                self._give_up(errand, now)
+            forwarded_write = self._forwarded_writes.pop(number)
+            if forwarded_write.sent or now >= forwarded_write.until:
+                self._give_up(forwarded_write, now)
             else:
-                self._again(errand, now)
+                self._again(forwarded_write, now)
 
     def deadline(self) -> Instant | None:
-        """Return when the next errand needs attention."""
+        """Return when the next write needs attention."""
         return self._timers.deadline()
 
     # The other side

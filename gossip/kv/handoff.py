@@ -40,7 +40,7 @@ from gossip.registry.ownership import Ownership, Stage
 
 
 class Handoff:
-    """All take-overs and let-goes of this node."""
+    """Manages the partitions that this node takes over, and those that it lets go."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ Order = Callable[[Iterable[NodeId]], list[NodeId]]
 
 
 class OutboundFrames:
-    """Outgoing frames and events of one node's state plane."""
+    """Outgoing frames and events of the shared keys of one node."""
 
     def __init__(self, me: NodeId, rng: random.Random) -> None:
         self.me = me

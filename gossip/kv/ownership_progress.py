@@ -34,7 +34,7 @@ from gossip.registry.ownership import Stage
 
 
 class OwnershipProgress:
-    """Both sides of it."""
+    """Manages who has done what a partition's stage asks: told by nodes, gathered by the issuer."""
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
 
 
 class KvPlane:
-    """The state plane as a machine. ``actor`` must be random and new at every start.
+    """The shared keys of one node, as a machine. ``actor`` must be random and new at every start.
 
     ``order`` sorts nodes by how soon they may be expected to answer, and ``is_gone`` says of whom
     no answer is to be waited for; they decide nothing else.

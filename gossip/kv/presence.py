@@ -15,7 +15,7 @@ Who owns something stays an owner while it is off, for however long. To move its
 cut would be worse, and its copy may be what an acknowledged write depends on; only an operator
 knows that it never comes back (``registry.remove``).
 
-This is no word of the membership's: who is alive there may be a rumour, and decides nothing.
+This is no word of the membership's: who is alive there may be an update, and decides nothing.
 """
 
 from collections import Counter

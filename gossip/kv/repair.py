@@ -25,7 +25,7 @@ Pair = tuple[int, NodeId]
 
 
 class RepairScheduler:
-    """The list of pairs to compare, and the surveys that fill it."""
+    """Decides which partition to compare with whom, by rounds of digests and what was missed."""
 
     def __init__(
         self,

@@ -86,7 +86,7 @@ class Partition:
 
 
 class Replica:
-    """Reads and changes of this node's copy."""
+    """Manages this node's copy: unsaved changes laid over what is stored."""
 
     def __init__(
         self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock, rng: random.Random

@@ -39,7 +39,7 @@ class WrongPartition(RemoteError):
 
 
 class ReplicaServer:
-    """The answering side of one node."""
+    """Answers what other nodes ask of this node's copy."""
 
     def __init__(
         self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames

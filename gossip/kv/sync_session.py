@@ -49,7 +49,7 @@ Finished = Callable[[int, NodeId, Copy | None, Instant], None]
 
 
 class SyncSession:
-    """A pass that is under way."""
+    """One pass over one partition with one other owner, under way."""
 
     def __init__(self, partition: int, peer: NodeId, epoch: int) -> None:
         self.partition = partition
@@ -64,7 +64,7 @@ class SyncSession:
 
 
 class SyncSessions:
-    """All passes that this node has begun."""
+    """Manages the passes that this node has begun."""
 
     def __init__(
         self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames

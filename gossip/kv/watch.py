@@ -23,7 +23,7 @@ from gossip.kv.requests import Watch, WatchEvent, values_of
 
 
 class WatchSubscription:
-    """At an owner: somebody wants to hear."""
+    """At an owner: who wants to be told of which keys, and until when."""
 
     def __init__(self, text: str, *, is_prefix: bool, until: Instant) -> None:
         self.text = text
@@ -36,7 +36,7 @@ class WatchSubscription:
 
 
 class WatchSource:
-    """The telling side: subscriptions that other nodes, and this one, hold here."""
+    """Manages the telling side: subscriptions that other nodes, and this one, hold here."""
 
     def __init__(self, registry_sync: RegistrySync, outbound: OutboundFrames) -> None:
         self._registry_sync = registry_sync
@@ -103,7 +103,7 @@ class RecentDots:
 
 
 class WatchClient:
-    """The hearing side: watches of this node's applications."""
+    """Manages the hearing side: watches of this node's applications."""
 
     def __init__(self, registry_sync: RegistrySync, outbound: OutboundFrames) -> None:
         self._registry_sync = registry_sync

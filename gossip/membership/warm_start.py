@@ -19,7 +19,7 @@ from gossip.membership.model.members import Member, MemberTable
 
 
 class WarmStart(msgspec.Struct, frozen=True):
-    """Everybody, alive, and reached where they say."""
+    """The member list of a covey that formed long ago: all alive, and reached where they say."""
 
     members: dict[NodeId, Member]
     ids: tuple[NodeId, ...]

@@ -3,7 +3,7 @@
 One value with an epoch that grows by one at every change, signed by the issuer (the node that
 holds the cluster's CA key). Everybody keeps the newest that it has seen and verified; a larger
 epoch wins. Quorums, owners and what may be answered follow from this value alone, never from
-the membership's view of who is up: a wrong rumour costs time, not data.
+the membership's view of who is up: a wrong update costs time, not data.
 
 Each registry names those before it (``lineage.py``): two of one epoch with other bytes, or one
 whose predecessors are not ours, prove that the issuer's past was set back.

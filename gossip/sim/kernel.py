@@ -62,7 +62,7 @@ class KernelListener(Protocol[D_contra]):
 
 
 class Kernel(Generic[D]):
-    """The kernels of all devices."""
+    """What the kernels of all devices do for processes that are no more."""
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ Kind = Literal["process", "host"]
 
 
 class SimMember:
-    """One member of a flock: a device, and the membership machine on it."""
+    """One member of the world: a device, and the membership machine on it."""
 
     __slots__ = ("address", "due", "has_vanished", "id", "is_down", "life", "name", "swim", "timer")
     is_full = False

@@ -80,7 +80,7 @@ class World:
         self.issuer = Issuer(_cluster_id(seed), SECRET, partitions)
         self.hosts: dict[str, Host] = {}
         self.names: dict[NodeId, str] = {}
-        self.desk = RequestLog(self.driver)
+        self.request_log = RequestLog(self.driver)
         self.checkers = list(checkers)
         self.story = story or Trace()
         self._suite = ToySuite(SECRET)
@@ -175,7 +175,7 @@ class World:
             self._node_counts.update(host.node.counts)
             host.end()
             host.has_vanished = kind == "host"
-            self.desk.lose(name)
+            self.request_log.lose(name)
             self.driver.process_ended(host)
 
     def vanish(self, *names: str) -> None:
@@ -328,18 +328,18 @@ class World:
 
     def submit(self, name: str, request: Request, read: Operation | None = None) -> Operation:
         """Send a request to the node on a host that is up."""
-        return self.desk.submit(self.hosts[name], request, read)
+        return self.request_log.submit(self.hosts[name], request, read)
 
     def watch(self, name: str, prefix: str) -> list[WatchEvent]:
         """Watch keys through a node until it ends; return the list to which events are added."""
-        return self.desk.watch(self.hosts[name], prefix)
+        return self.request_log.watch(self.hosts[name], prefix)
 
     # ------------------------------------------------------------------ views
 
     @property
     def operations(self) -> list[Operation]:
         """All that clients ever asked, in order."""
-        return self.desk.operations
+        return self.request_log.operations
 
     def up(self) -> list[str]:
         """Return the names of the hosts whose process runs and is not paused."""
@@ -401,14 +401,14 @@ class World:
             for checker in self.checkers:
                 checker.member_changed(self, host, event)
         elif isinstance(event, Completed):
-            operation = self.desk.completed(host, event)
+            operation = self.request_log.completed(host, event)
             for checker in self.checkers:
                 checker.answered(self, operation)
         elif isinstance(event, EventDelivered):
             host.event_time = max(host.event_time, event.event.time)
             self.delivered.append((host.name, host.life, event))
         elif isinstance(event, WatchEvent):
-            self.desk.watch_event(host, event)
+            self.request_log.watch_event(host, event)
         elif isinstance(event, OwnersReady):
             self._advance(host, event)
         elif isinstance(event, RegistryAdopted):

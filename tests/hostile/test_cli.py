@@ -119,10 +119,10 @@ def spoiled(agent: FakeAgent) -> None:
     uplink = msgspec.structs.replace(status, **dict.fromkeys(texts, EVIL))
     agent.uplink.status = lambda: uplink  # type: ignore[method-assign]
     agent.uplink.test = _hostile_steps  # type: ignore[method-assign]
-    agent.forum.told = [EventRecord(EVIL, EVIL, EVIL.encode(), OTHER, EVIL, 1, False, 1.0)]
-    agent.forum.recent = lambda _patterns, _limit: agent.forum.told  # type: ignore[method-assign, assignment]
-    agent.forum.followed = [*agent.forum.told, MissedEvents(3)]
-    agent.forum.answers = [
+    agent.event_service.told = [EventRecord(EVIL, EVIL, EVIL.encode(), OTHER, EVIL, 1, False, 1.0)]
+    agent.event_service.recent = lambda _patterns, _limit: agent.event_service.told  # type: ignore[method-assign, assignment]
+    agent.event_service.followed = [*agent.event_service.told, MissedEvents(3)]
+    agent.event_service.answers = [
         QueryResponse(ME, EVIL, ResponseKind.ANSWERED, EVIL.encode(), 0.001),
         QueryResponse(OTHER, EVIL, ResponseKind.FAILED, EVIL.encode(), 0.001),
         QuerySummary(2, 3, (EVIL,)),
@@ -286,7 +286,7 @@ def test_every_argument_that_completes_does_so_in_one_place() -> None:
 
 
 def test_refusals_name_what_they_refuse_safely(served: Served, show: Show) -> None:
-    served.agent.forum.refusal = AgentError(EVIL, EVIL, exits.UNHEALTHY)
+    served.agent.event_service.refusal = AgentError(EVIL, EVIL, exits.UNHEALTHY)
     status, told = show("event", "send", "a")
     assert status == exits.UNHEALTHY
     check(told)

@@ -1,4 +1,4 @@
-"""Laws of the exchange: whatever two members know, they come to agree, and hearsay kills nobody."""
+"""Laws of the state sync: two members come to agree, and what others tell kills nobody."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -37,7 +37,7 @@ def test_slow_members_wrong_more_without_local_health() -> None:
 
 
 def test_a_suspect_that_is_not_told_dies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The buddy system: where no rumour reaches the suspect, the ping itself tells it."""
+    """The buddy system: where no update reaches the suspect, the ping itself tells it."""
     monkeypatch.setattr(TransmitLimitedQueue, "put_accusation", nothing)
     monkeypatch.setattr(StateSync, "_begin", nothing)
     assert untold_deaths(LIFEGUARD) == 0

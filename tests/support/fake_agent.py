@@ -357,7 +357,7 @@ class FakeAgent:
         self.kv = FakeKv()
         self.telemetry = FakeTelemetry()
         self.uplink = FakeUplink()
-        self.forum = FakeForum()
+        self.event_service = FakeForum()
         self.fact_store = FactsInMemory()
         configured = NodeSettings(facts={"rack": "north"}, services={"web": ":80/http"})
         self.facts = FactPublisher(

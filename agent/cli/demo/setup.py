@@ -27,7 +27,7 @@ Say = Callable[[str], None]
 
 
 class DemoSetup(NamedTuple):
-    """Everything that runs."""
+    """Everything of the demo that runs, to be taken down together."""
 
     directory: Path
     broker: Broker

@@ -17,7 +17,7 @@ CALM_S = 300.0
 
 
 class ClientIdConflict:
-    """Is told how connections end; all times in seconds of one monotonic clock."""
+    """Notices that another client has our client id, by how connections end (monotonic seconds)."""
 
     def __init__(self) -> None:
         self._ends = 0

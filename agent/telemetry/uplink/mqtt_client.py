@@ -42,7 +42,7 @@ PROTOCOLS = {"5": mqtt.MQTTv5, "3.1.1": mqtt.MQTTv311}
 
 
 class PahoMqttClient:
-    """A ``Link`` to the broker of ``[uplink]``. Raises AgentError for files that do not fit."""
+    """An ``MqttClient`` to the broker of ``[uplink]``. AgentError: files that do not fit."""
 
     def __init__(self, settings: UplinkSettings, client_id: str) -> None:
         self._settings = settings
@@ -282,7 +282,7 @@ def _explain(error: Exception) -> str:
 
 
 def tls_context(settings: UplinkSettings) -> ssl.SSLContext | None:
-    """Build the TLS context, or None without TLS. Raises AgentError for files that do not fit."""
+    """Build the TLS context, or None without TLS. AgentError: files that do not fit."""
     if not settings.tls:
         return None
     try:

@@ -35,7 +35,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class TableDigest:
-    """The versions of all members.
+    """Manages the digest of the member list: a version for each member, and hashes over buckets.
 
     Only the hash over all of them is kept, until the list or the facts change. The versions
     themselves are written down when somebody's hash is another, which is seldom.

@@ -1,10 +1,10 @@
 """Merging remote state: what the other side of a sync believes, and how far we follow it.
 
-Lives and descriptions that are newer than ours we believe. But hearsay neither accuses nor kills:
-after a long split each half holds the other for dead, and taking that over would kill the living.
-Such a belief is passed to the one concerned, who refutes it if it can, and we look for ourselves
-soon; if the member is indeed dead, our own suspicion of it reaches somebody who knows, and is
-answered with the death.
+Lives and descriptions that are newer than ours we believe. But what others tell neither accuses nor
+kills: after a long split each half holds the other for dead, and taking that over would kill the
+living. Such a belief is passed to the one concerned, who refutes it if it can, and we look for
+ourselves soon; if the member is indeed dead, our own suspicion of it reaches somebody who knows,
+and is answered with the death.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ from gossip.membership.model.sanity import is_plausible
 
 
 class RemoteStateMerge:
-    """Takes in the entries of others."""
+    """Merges the entries of another member's list into ours, as far as it can be believed."""
 
     def __init__(
         self,

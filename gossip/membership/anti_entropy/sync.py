@@ -72,7 +72,7 @@ class EpochReported(msgspec.Struct, frozen=True):
 
 
 class StateSync:
-    """Begins exchanges, answers them, and takes in what they bring."""
+    """Manages state syncs: begins them, answers them, and merges what they bring."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class StateSync:
         self._wanted: dict[NodeId, None] = {}
         self._met = Throttle(MEETING_S, MET_MAX)
         self._answered = Throttle(tuning.exchange_gap_s / 2, MET_MAX)
-        # A newcomer missed rumours that others heard: its first exchanges follow each other soon.
+        # A newcomer missed updates that others heard: its first exchanges follow each other soon.
         self._pause_s = tuning.exchange_gap_s * (1 + rng.random())
         self._regular_at = now + self._pause_s
         self._hurried = 0

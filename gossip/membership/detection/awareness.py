@@ -13,7 +13,7 @@ REFUTED = 1
 
 
 class Awareness:
-    """A score from 0 (well) to ``awareness_max``."""
+    """Manages our health score, from 0 (well) to ``awareness_max``."""
 
     def __init__(self, tuning: Tuning) -> None:
         self.score = 0

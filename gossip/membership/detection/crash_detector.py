@@ -183,7 +183,7 @@ class CrashDetector:
         else:
             self._counts["crash_reports/heard"] += 1
             check = self._checks.get(member.id)
-            # Once somebody is accused, the rumours about it reach its port from everywhere.
+            # Once somebody is accused, the updates about it reach its port from everywhere.
             if check is None and (not _is_suspect(member) or self._is_checker_of(member, now)):
                 check = self._begin(member, now)
             if check is not None:
@@ -325,7 +325,7 @@ class CrashDetector:
         accusation = self._updates.claim_of(self._members[member.id])
         if isinstance(accusation, Suspect):
             messages.insert(0, accusation)
-        # Plain: rumours are told a limited number of times, and not to a closed port.
+        # Plain: updates are told a limited number of times, and not to a closed port.
         self._outbound.send_plain(check.path, *messages)
 
     def _ask_by_stream(self, member: Member, check: CrashCheck) -> None:
@@ -373,7 +373,7 @@ class CrashDetector:
         self._updates.apply(
             Dead(member.id, member.boot, member.incarnation, me, REFUSAL), None, now
         )
-        # A certain death is told at once: rumours of it ride on these packets.
+        # A certain death is told at once: updates of it ride on these packets.
         others = [other for other in self._members.live_ids if other != me]
         count = self._tuning.tellings(len(others) + 1) // 2
         self._send_report(self._rng.sample(others, min(count, len(others))))

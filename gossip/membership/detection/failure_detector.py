@@ -87,9 +87,9 @@ class FailureDetector:
 
     def wake(self, now: Instant) -> None:
         """Move the probe on, begin the next one, and send the nacks that are due."""
-        for errand in self._indirect_pings.expire(now) if self._indirect_pings else ():
+        for indirect_ping in self._indirect_pings.expire(now) if self._indirect_pings else ():
             self._counts["relays/nacked"] += 1
-            self._outbound.send(errand.asker, Nack(errand.asked_number))
+            self._outbound.send(indirect_ping.asker, Nack(indirect_ping.asked_number))
         if self._probe is not None and self._probe.due_at <= now:
             self._move(self._probe, now)
         if self._probe is None and self._next_at <= now:
@@ -202,10 +202,10 @@ class FailureDetector:
 
     def ack(self, message: Ack, sender: NodeId, now: Instant) -> None:
         """Take in an answer: to our probe, or to one that we do for somebody else."""
-        errand = self._indirect_pings.answered(message.number, sender)
-        if errand is not None:
+        indirect_ping = self._indirect_pings.answered(message.number, sender)
+        if indirect_ping is not None:
             self._counts["relays/answered"] += 1
-            self._outbound.send(errand.asker, Ack(errand.asked_number))
+            self._outbound.send(indirect_ping.asker, Ack(indirect_ping.asked_number))
             return
         probe = self._probe
         if probe is None or not probe.expects_answer(message.number, sender):

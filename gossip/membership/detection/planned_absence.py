@@ -26,7 +26,7 @@ from gossip.membership.model.members import MemberState, MemberTable
 from gossip.membership.model.messages import SLEEP_S_MAX, Left
 
 TELLINGS = 3
-"""How often an absence is told to everybody; what that misses, rumours and exchanges find."""
+"""How often an absence is told to everybody; what that misses, updates and exchanges find."""
 TOLD_MAX = 64
 SLEEP_S_MIN = 1.0
 

@@ -219,24 +219,28 @@ class IndirectPings:
         return True
 
     def answered(self, number: int, sender: NodeId) -> IndirectPing | None:
-        """Return the errand that this ack completes; None when it completes none."""
-        errand = self._indirect_pings.get(number)
-        if errand is None or errand.target != sender:
+        """Return the indirect ping that this ack completes; None when it completes none."""
+        indirect_ping = self._indirect_pings.get(number)
+        if indirect_ping is None or indirect_ping.target != sender:
             return None
         return self._indirect_pings.pop(number)
 
     def expire(self, now: Instant) -> list[IndirectPing]:
         """Drop what is over; return those whose asker is to get a nack now."""
-        over = [number for number, errand in self._indirect_pings.items() if errand.ends_at <= now]
+        over = [
+            number
+            for number, indirect_ping in self._indirect_pings.items()
+            if indirect_ping.ends_at <= now
+        ]
         due = [e for e in self._indirect_pings.values() if e.nack_at <= now and not e.nacked]
-        for errand in due:
-            errand.nacked = True
+        for indirect_ping in due:
+            indirect_ping.nacked = True
         for number in over:
             del self._indirect_pings[number]
         return due
 
     def deadline(self) -> Instant:
-        """Return when ``expire`` is next due; infinity without errands."""
+        """Return when ``expire`` is next due; infinity without indirect pings."""
         return min(
             (e.ends_at if e.nacked else e.nack_at for e in self._indirect_pings.values()),
             default=math.inf,

@@ -28,7 +28,7 @@ def timeout_s(confirmations: int, needed: int, minimum_s: float, maximum_s: floa
 
 
 class Suspicion:
-    """The trial of one member at one incarnation."""
+    """Manages the timer of one suspicion: it ends in a death, sooner with each who confirms it."""
 
     def __init__(self, now: Instant, *, needed: int, minimum_s: float, maximum_s: float) -> None:
         assert 0 < minimum_s <= maximum_s, "an unconfirmed suspicion lasts longest"

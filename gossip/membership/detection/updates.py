@@ -1,8 +1,8 @@
 """What we believe about every member, and how what is said changes it.
 
 Three kinds of evidence arrive. The *header* of any opened packet proves that its sender lived at
-that boot and incarnation. A *claim* is a rumour; the precedence of ``members.py`` decides whether
-it holds. *Hearsay* from an exchange (``remote_merge.py``) brings lives and descriptions,
+that boot and incarnation. A *claim* is an update; the precedence of ``members.py`` decides whether
+it holds. *what others tell* from an exchange (``remote_merge.py``) brings lives and descriptions,
 but neither accuses nor kills.
 
 Four rules keep false deaths away and heal what went wrong:
@@ -84,7 +84,7 @@ class BootSuperseded(msgspec.Struct, frozen=True):
 
 
 class MemberUpdates:
-    """Takes evidence in; changes the roll of members, and sees to it that news spread."""
+    """Applies updates about members to the member list, and passes on what is new."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Puts messages and updates into packets, and keeps all effects in their order.
 
-Whatever goes to somebody takes along as many rumours as still fit: that is how SWIM spreads news
+Whatever goes to somebody takes along as many updates as still fit: that is how SWIM spreads news
 without packets of their own while there is other traffic.
 """
 
@@ -62,7 +62,7 @@ SENT = {kind: f"messages_sent/{label}" for kind, label in KINDS.items()}
 
 
 class Outbound:
-    """The way out of the membership machine."""
+    """Puts messages into packets, with updates and broadcasts in the room that is left over."""
 
     def __init__(self, members: MemberTable, tuning: Tuning) -> None:
         self.update_queue = TransmitLimitedQueue(tuning.rumours_max)
@@ -83,7 +83,7 @@ class Outbound:
         return len(self.update_queue) > 0 or len(self.broadcast_queue) > 0
 
     def send(self, to: Address, *messages: Datagram, fill: Sequence[Datagram] = ()) -> None:
-        """Send the messages in one packet, then rumours, broadcasts, and of ``fill`` what fits."""
+        """Send the messages in one packet, then updates, broadcasts, and of ``fill`` what fits."""
         first = () if self.first_message is None else (self.first_message,)
         items = [self._encode(message) for message in (*first, *messages)]
         if self.has_news:
@@ -94,7 +94,7 @@ class Outbound:
             self._effects.append(SendDatagram(pack(items), to))
 
     def send_plain(self, to: Address, *messages: Datagram) -> None:
-        """Send the messages without rumours: to one of whom we do not know whether it is there."""
+        """Send the messages without updates: to one of whom we do not know whether it is there."""
         items = [self._encode(message) for message in messages]
         self._effects.append(SendDatagram(pack(items), to))
 
@@ -135,7 +135,7 @@ class Outbound:
         return max(0, most_bytes - packed_bytes)
 
     def _news(self, room_bytes: int) -> list[bytes]:
-        """Return rumours, then broadcasts, that fit into the room."""
+        """Return updates, then broadcasts, that fit into the room."""
         tellings = self._tuning.tellings(len(self._members.live_ids))
         told = self.update_queue.select(room_bytes, tellings)
         self.counts["updates/told"] += len(told)

@@ -29,7 +29,7 @@ RELAYS_MAX = 3
 
 
 class ContactOrder:
-    """Answers from the list, the address book and our own experience."""
+    """Says where nodes are reached and whom to try first, by the list and what worked before."""
 
     def __init__(
         self, me: NodeId, members: MemberTable, book: DepartedPeers, reachability: Reachability

@@ -25,7 +25,7 @@ class DepartedPeer(msgspec.Struct, frozen=True):
 
 
 class DepartedPeers:
-    """At most ``limit`` forgotten peers; the longest forgotten makes room for a new one."""
+    """Manages at most ``limit`` peers that are not listed any more; the longest gone makes room."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,7 +1,7 @@
 """The member list with its bounds, and every change of it told to the application.
 
 Alive and suspect members stay as long as they are. Those that died or left stay for a time, so that
-people see what happened and late rumours find an answer, then go: the dead into the address book.
+people see what happened and late updates find an answer, then go: the dead into the address book.
 When the list is full, the longest departed goes first, and without any departed one a newcomer is
 refused and counted.
 

@@ -1,7 +1,7 @@
 """Which addresses a claim may make us send to.
 
-An address in a rumour was written by somebody else. We send to literal unicast addresses only: a
-name would make the runtime ask a DNS server, a multicast or broadcast address would turn a rumour
+An address in an update was written by somebody else. We send to literal unicast addresses only: a
+name would make the runtime ask a DNS server, a multicast or broadcast address would turn an update
 into an amplifier, and a link-local address means something else on each device that reads it.
 """
 
@@ -52,5 +52,5 @@ def is_gossiped(address: Address) -> bool:
 
 
 def only_gossiped(addresses: Iterable[Address]) -> tuple[Address, ...]:
-    """Return those of the addresses that may stand in a rumour, each once, in their order."""
+    """Return those of the addresses that may stand in an update, each once, in their order."""
     return tuple(dict.fromkeys(address for address in addresses if is_gossiped(address)))

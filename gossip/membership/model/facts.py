@@ -6,9 +6,9 @@ gets the next number. They belong to one life (a boot) and are dropped when anot
 
 Facts never travel in datagrams, so they may be larger than tags; but they travel slower: with the
 exchanges, which find out by the number who is behind (``exchange.py``). Nobody probes, judges or
-places anything by them. Like tags they are hearsay among members: whoever belongs to the covey
-could lie about another's facts, until that one notices a number that it did not give and publishes
-above it.
+places anything by them. Like tags they are what others tell among members: whoever belongs to the
+covey could lie about another's facts, until that one notices a number that it did not give and
+publishes above it.
 
 What the facts of all members may take together is limited too. Beyond it only their numbers are
 noted, so that nobody offers them again and again, and the refusal is counted.

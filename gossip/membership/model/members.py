@@ -46,7 +46,7 @@ class MemberState(enum.StrEnum):
 
     @property
     def is_live(self) -> bool:
-        """Whether a member in this state is probed, told rumours and counted."""
+        """Whether a member in this state is probed, told updates and counted."""
         return self is MemberState.ALIVE or self is MemberState.SUSPECT
 
     @property

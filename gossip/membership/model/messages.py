@@ -2,7 +2,7 @@
 
 Three families. *Probes* (Ping, Ack, PingRequest, Nack) ask whether somebody is reachable right
 now, and a Filler makes one large. *Claims* (Alive, Suspect, Dead, Left, Asleep) say something about
-one life of one member and are passed on as rumours; which of two claims wins is decided in
+one life of one member and are passed on as updates; which of two claims wins is decided in
 ``members.py``. *Meetings* (Hello, and the exchange frames on streams) bring those together who do
 not yet know each other.
 
@@ -156,7 +156,7 @@ Update = Alive | Suspect | Dead | Left | Asleep
 
 
 class SyncEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One member in an exchange of states.
+    """One member in a state sync.
 
     ``described`` is the incarnation that name, addresses and tags come from; it can be behind
     ``incarnation``, which any packet's header raises. ``age_s`` is how long the state has held,
@@ -210,7 +210,7 @@ class SyncSummary(msgspec.Struct, frozen=True, array_like=True, tag=34, gc=False
 
 
 class SyncBuckets(msgspec.Struct, frozen=True, array_like=True, tag=35, gc=False):
-    """Mine. If yours was another: one short hash, salted with mine, for each share of members.
+    """Mine. If yours was another: one short hash, salted with mine, for each bucket of members.
 
     A member belongs to the share "id modulo number of shares".
     """
@@ -221,7 +221,7 @@ class SyncBuckets(msgspec.Struct, frozen=True, array_like=True, tag=35, gc=False
 
 
 class SyncDigest(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    """All versions that I have in those shares of which our hashes differ."""
+    """All versions that I have in those buckets of which our hashes differ."""
 
     buckets: Annotated[int, msgspec.Meta(ge=1, le=BUCKETS_MAX)]
     differing: Annotated[tuple[Bucket, ...], msgspec.Meta(max_length=BUCKETS_MAX)]
@@ -352,7 +352,7 @@ EventIds = Annotated[tuple[EventId, ...], msgspec.Meta(max_length=BULLETIN_EVENT
 
 
 class EventSyncMessage(msgspec.Struct, frozen=True, array_like=True, tag=38):
-    """What rumours of events missed: which recent ones I have, want, and give you.
+    """What gossip of events missed: which recent ones I have, want, and give you.
 
     ``is_sure``: ``time`` is the covey's Lamport time, not that of a newcomer who has not learnt
     it. ``asks``: answer with what I lack, and with ``wanted`` for what you lack.

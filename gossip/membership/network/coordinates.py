@@ -124,7 +124,7 @@ def estimate_between(one: Coordinate, other: Coordinate) -> RttEstimate:
 
 
 class Vivaldi:
-    """Our own place, moved by what we measure."""
+    """Our own coordinate, moved by what we measure (Vivaldi, section 3.3)."""
 
     def __init__(self, rng: random.Random) -> None:
         self.place = Coordinate()
@@ -194,7 +194,7 @@ class PeerSamples:
 
 
 class Coordinates:
-    """Our place, and those of the members; bounded by whoever says ``forget``."""
+    """Manages our coordinate, and those of the members; bounded by whoever says ``forget``."""
 
     def __init__(
         self, me: NodeId, rng: random.Random, counts: Counter[str], probe_interval_s: float = 1.0

@@ -39,7 +39,7 @@ class PathStatus(msgspec.Struct, frozen=True):
 
 
 class PeerPaths:
-    """One member, as we met it."""
+    """What we measured of one member: where it was heard from, round trips, ways that worked."""
 
     __slots__ = (
         "narrow",
@@ -66,7 +66,7 @@ class PeerPaths:
 
 
 class Reachability:
-    """Our own experience with the listed members; whoever unlists one says ``forget``."""
+    """Manages what we measured of the listed members; whoever unlists one says ``forget``."""
 
     def __init__(self, coordinates: Coordinates) -> None:
         self.coordinates = coordinates

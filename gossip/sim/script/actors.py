@@ -1,8 +1,8 @@
 """Who says something to a node in a transcript, and what came back.
 
-Whatever is said here is said as if its sender's packet had just been opened: by a puppet, or in the
-name of a real member whose device was stolen. What a node sends to puppets is written down, and
-told with the seconds since somebody last spoke.
+Whatever is said here is said as if its sender's packet had just been opened: by a scripted peer, or
+in the name of a real member whose device was stolen. What a node sends to scripted peers is written
+down, and told with the seconds since somebody last spoke.
 """
 
 from collections import Counter
@@ -63,10 +63,10 @@ class Speaker(NamedTuple):
 
 
 class Actors:
-    """The puppets of a world, and everything that is said by a transcript's hand."""
+    """The scripted peers of a world, and everything that is said by a transcript's hand."""
 
     def __init__(self, world: World) -> None:
-        self.puppets: dict[str, ScriptedPeer] = {}
+        self.scripted_peers: dict[str, ScriptedPeer] = {}
         self._world = world
         self._suite = ToySuite(SECRET)
         self._spoke_at: Instant = 0.0
@@ -81,35 +81,36 @@ class Actors:
         world = self._world
         world.network.conditions = STILL_AIR
         if not world.hosts:
-            # Puppets hand no partition over: there is one, so that little is spent on asking them.
+            # Scripted peers hand no partition over: there is one, so that little is spent on asking
+            # them.
             world.issuer = Issuer(world.issuer.cluster_id, SECRET, partitions=1)
-        self.puppet(*others)
+        self.add_scripted(*others)
         world.add(name)
         for other in others:
             self.say(other, name, "alive", other)
 
-    def puppet(self, *names: str) -> None:
-        """Bring in puppets that nobody has heard of; all know that they belong."""
+    def add_scripted(self, *names: str) -> None:
+        """Bring in scripted peers that nobody has heard of; all know that they belong."""
         world = self._world
         for name in names:
-            number = FIRST_ADDRESS + len(self.puppets)
-            assert name not in world.hosts, "a name is a puppet's or a whole node's"
+            number = FIRST_ADDRESS + len(self.scripted_peers)
+            assert name not in world.hosts, "a name is a scripted peer's or a whole node's"
             host = Host(name, number, stream(world.seed, "puppets", name))
-            puppet = ScriptedPeer(host, world.issuer.cluster_id, self._suite)
-            self.puppets[name] = puppet
+            scripted = ScriptedPeer(host, world.issuer.cluster_id, self._suite)
+            self.scripted_peers[name] = scripted
             world.names[host.id] = name
             world.issuer.admit(host)
             world.driver.plug_in(host)
             # It has all of a node that the driver asks for.
-            world.driver.start(host, cast("Node", puppet))
+            world.driver.start(host, cast("Node", scripted))
         signed = world.issuer.signed()
         for node in world.hosts.values():
             world.driver.call(node, partial(_adopt, signed))
 
     def mute(self, *names: str, is_mute: bool = True) -> None:
-        """Let puppets answer nothing any more, or again."""
+        """Let scripted peers answer nothing any more, or again."""
         for name in names:
-            self.puppets[name].is_mute = is_mute
+            self.scripted_peers[name].is_mute = is_mute
 
     def move(self, name: str, place: str) -> None:
         """Give a device another address; a process that runs there notices it."""
@@ -117,14 +118,14 @@ class Actors:
         self._world.driver.unplug(host.address)
         host.address = address
         self._world.driver.plug_in(host)
-        if name not in self.puppets:
+        if name not in self.scripted_peers:
             self._world.tell(name, f"is at {place}")
             self._world.driver.call(host, lambda node, now: node.set_addresses((address,), now))
 
     def host(self, name: str) -> Host:
-        """Return a device, a puppet's or a real one."""
-        puppet = self.puppets.get(name)
-        return self._world.hosts[name] if puppet is None else puppet.host
+        """Return a device, a scripted peer's or a real one."""
+        scripted = self.scripted_peers.get(name)
+        return self._world.hosts[name] if scripted is None else scripted.host
 
     # What is said.
 
@@ -162,24 +163,27 @@ class Actors:
         self._to(receiver, lambda node, now: node.receive_frame(frame, peer, now))
 
     def record(self, name: str) -> None:
-        """Let a puppet keep the last packet that it got, as it is."""
-        puppet = self.puppets[name]
-        puppet.recorded = puppet.last_packet
+        """Let a scripted peer keep the last packet that it got, as it is."""
+        scripted = self.scripted_peers[name]
+        scripted.recorded = scripted.last_packet
 
     def replay(self, sender: str, receiver: str) -> None:
-        """Send somebody what a puppet recorded."""
-        data, source = self.puppets[sender].recorded, self.puppets[sender].host.address
+        """Send somebody what a scripted peer recorded."""
+        data, source = (
+            self.scripted_peers[sender].recorded,
+            self.scripted_peers[sender].host.address,
+        )
         assert data, "it is recorded first"
         self._to(receiver, lambda node, now: node.receive(data, source, now))
 
     def foreign(self, sender: str, receiver: str, *words: str) -> None:
         """Say something under the same keys in the name of another covey."""
-        puppet = self.puppets[sender]
+        scripted = self.scripted_peers[sender]
         other = bytes(reversed(self._world.issuer.cluster_id))
         look = partial(self._known_to, receiver)
         body = pack(DATAGRAMS.encode(message) for message in read(" ".join(words), look))
-        data = Envelope(other, puppet.host.id, puppet.boot, self._suite).seal(body, 1)
-        source = puppet.host.address
+        data = Envelope(other, scripted.host.id, scripted.boot, self._suite).seal(body, 1)
+        source = scripted.host.address
         self._to(receiver, lambda node, now: node.receive(data, source, now))
 
     def flood(self, sender: str, receiver: str, count: str) -> None:
@@ -213,7 +217,7 @@ class Actors:
     # What came back.
 
     def heard(self, *words: str) -> str:
-        """Tell what puppets were sent since this was last asked: ``heard b c suspect ping``."""
+        """Tell what scripted peers were sent since the last time: ``heard b c suspect ping``."""
         names, kinds = self._split(words)
         found = self._packets(names, kinds)
         return "\n".join(self._line(*packet, names) for packet in found) or "nothing"
@@ -225,11 +229,11 @@ class Actors:
         return self._line(*found[0], names).partition(": ")[2] if found else "nothing"
 
     def listen(self, name: str, kind: str) -> str:
-        """Let time pass until a puppet is sent such a message; tell the whole packet."""
-        puppet, since = self.puppets[name], len(self.puppets[name].heard)
+        """Let time pass until a scripted peer is sent such a message; tell the whole packet."""
+        scripted, since = self.scripted_peers[name], len(self.scripted_peers[name].heard)
 
         def answer() -> list[str]:
-            for _, messages in puppet.heard[since:]:
+            for _, messages in scripted.heard[since:]:
                 texts = [text for text in map(self._text, messages) if text != PLACE]
                 if any(text.split()[0] == kind for text in texts):
                     return list(dict.fromkeys(texts))
@@ -248,31 +252,31 @@ class Actors:
         return " ".join(gaps) or "nothing"
 
     def skip(self) -> None:
-        """Count all that puppets heard as told."""
-        self._packets(tuple(self.puppets), ())
+        """Count all that scripted peers heard as told."""
+        self._packets(tuple(self.scripted_peers), ())
 
     def tally(self, *words: str) -> str:
-        """Tell how often each message of these kinds was sent to all puppets together."""
+        """Tell how often each message of these kinds was sent to all scripted peers together."""
         _, kinds = self._split(words)
         told: Counter[str] = Counter()
-        for _, _, texts in self._packets(tuple(self.puppets), kinds):
+        for _, _, texts in self._packets(tuple(self.scripted_peers), kinds):
             told.update(texts)
         return "\n".join(f"{what}: {told[what]} times" for what in sorted(told)) or "nothing"
 
     def _split(self, words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        names = tuple(word for word in words if word in self.puppets)
-        kinds = tuple(word for word in words if word not in self.puppets)
+        names = tuple(word for word in words if word in self.scripted_peers)
+        kinds = tuple(word for word in words if word not in self.scripted_peers)
         for kind in kinds:
             if kind not in KINDS.values():
                 raise ValueError(f"{kind} is neither a puppet nor one of {[*KINDS.values()]}")
-        return names or tuple(self.puppets), kinds
+        return names or tuple(self.scripted_peers), kinds
 
     def _packets(
         self, names: tuple[str, ...], kinds: tuple[str, ...]
     ) -> list[tuple[Instant, str, list[str]]]:
         found: list[tuple[Instant, str, list[str]]] = []
         for name in names:
-            heard = self.puppets[name].heard
+            heard = self.scripted_peers[name].heard
             for when, messages in heard[self._read_to.get(name, 0) :]:
                 # What is said and a rumour may be the same: then it stands in the packet twice.
                 unique = dict.fromkeys(map(self._text, messages))
@@ -297,9 +301,9 @@ class Actors:
         member = self._world.hosts[receiver].node.swim.members.get(host.id)
         if member is not None:
             return ReceiverView(Life(host.id, member.boot, member.incarnation), host.address)
-        if name in self.puppets:
-            puppet = self.puppets[name]
-            return ReceiverView(Life(host.id, puppet.boot, puppet.incarnation), host.address)
+        if name in self.scripted_peers:
+            scripted = self.scripted_peers[name]
+            return ReceiverView(Life(host.id, scripted.boot, scripted.incarnation), host.address)
         swim = host.node.swim
         return ReceiverView(Life(host.id, swim.boot, swim.incarnation), host.address)
 
@@ -308,21 +312,21 @@ class Actors:
     ) -> Speaker:
         """Read ``NAME``, or ``NAME/LIFE@INCARNATION`` for a header that says so."""
         name, life = name_in(sender), life_of(sender, look)
-        puppet = self.puppets.get(name)
-        if puppet is None:
+        scripted = self.scripted_peers.get(name)
+        if scripted is None:
             return Speaker(self.host(name), life)
         if "/" not in sender:
-            life = life._replace(boot=puppet.boot)
+            life = life._replace(boot=scripted.boot)
         if "@" not in sender:
             said = (one.incarnation for one in messages if is_about(one, life))
-            life = life._replace(incarnation=max([puppet.incarnation, *said]))
-        puppet.speaks_as(life.boot, life.incarnation)
-        return Speaker(puppet.host, life)
+            life = life._replace(incarnation=max([scripted.incarnation, *said]))
+        scripted.speaks_as(life.boot, life.incarnation)
+        return Speaker(scripted.host, life)
 
     def _asked(self, sender: str, receiver: str) -> list[int]:
         """Return the pings of the receiver that the sender has not answered; it does so now."""
-        puppet = self.puppets.get(name_in(sender))
-        return puppet.asked.pop(self._world.hosts[receiver].id, []) if puppet else []
+        scripted = self.scripted_peers.get(name_in(sender))
+        return scripted.asked.pop(self._world.hosts[receiver].id, []) if scripted else []
 
     def _deliver(self, speaker: Speaker, receiver: str, body: bytes) -> None:
         """Let a node take in a packet as if its envelope had just been opened."""
@@ -336,7 +340,9 @@ class Actors:
         self._to(receiver, take)
 
     def _to(self, receiver: str, action: Callable[[Node, Instant], None]) -> None:
-        assert receiver not in self.puppets, "puppets are told nothing by hand: they would not mind"
+        assert receiver not in self.scripted_peers, (
+            "puppets are told nothing by hand: they would not mind"
+        )
         self._spoke_at = self._world.now
         self._world.driver.call(self._world.hosts[receiver], action)
 

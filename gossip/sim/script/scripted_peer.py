@@ -1,11 +1,12 @@
 """Scripted peers: members that say only what a transcript makes them say.
 
-One real node among puppets shows a rule of the protocol by itself: what it was told stands in the
-file, and so does every packet that it sent. A puppet answers pings at once, says nack when it is
-asked to ping somebody else, and refutes nothing; told to be mute, it does not even do that.
+One real node among scripted peers shows a rule of the protocol by itself: what it was told stands
+in the file, and so does every packet that it sent. A scripted peer answers pings at once, says nack
+when it is asked to ping somebody else, and refutes nothing; told to be mute, it does not even do
+that.
 
-To the simulated driver a puppet is a node like any other: it gets sealed datagrams, and what it
-answers goes through the air.
+To the simulated driver a scripted peer is a node like any other: it gets sealed datagrams, and what
+it answers goes through the air.
 """
 
 import contextlib
@@ -31,14 +32,14 @@ from gossip.sim.host import Host
 
 
 class ReceivedPacket(NamedTuple):
-    """One packet that reached a puppet."""
+    """One packet that reached a scripted peer."""
 
     at: Instant
     messages: tuple[Datagram, ...]
 
 
 class ScriptedPeer:
-    """One member on strings; has what the driver needs of a node."""
+    """A member that says only what a script makes it say; has what the driver needs of a node."""
 
     def __init__(self, host: Host, cluster_id: ClusterId, suite: CipherSuite) -> None:
         self.host = host
@@ -85,7 +86,7 @@ class ScriptedPeer:
         self._effects.append(SendDatagram(self.seal(*messages), to))
 
     def seal(self, *messages: Datagram) -> bytes:
-        """Return a packet of this puppet."""
+        """Return a packet of this scripted peer."""
         if self.boot not in self._lives:
             life = self._cluster_id, self.host.id, self.boot
             self._lives[self.boot] = Envelope(*life, self._suite)
@@ -103,11 +104,11 @@ class ScriptedPeer:
             yield self._effects.popleft()
 
     def deadline(self) -> Instant | None:
-        """Return None: a puppet has no timers."""
+        """Return None: a scripted peer has no timers."""
         return None
 
     def wake(self, now: Instant) -> None:
         """Do nothing."""
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Take no notice: puppets have no state to exchange."""
+        """Take no notice: scripted peers have no state to exchange."""

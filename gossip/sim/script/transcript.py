@@ -12,7 +12,8 @@ A transcript is a text file that tells a story in commands and is read by people
     a: a alive, b alive, c dead
 
 Whole nodes play most of them. To show one rule by itself, ``solo a among b c`` starts one node
-among puppets (``puppet.py``), and then every word that it hears stands in the file (``cast.py``).
+among scripted peers (``scripted peer.py``), and then every word that it hears stands in the file
+(``cast.py``).
 
 A block is a few commands; what stands between ``----`` and the empty line that ends the block is
 what the simulator answered when the file was last rewritten. When a transcript fails, run pytest
@@ -88,7 +89,7 @@ class Transcript:
             "profile": self._profile,
             "nodes": world.add,
             "solo": cast.solo,
-            "puppet": cast.puppet,
+            "puppet": cast.add_scripted,
             "run": lambda time: world.run(seconds(time)),
             "crash": world.crash,
             "vanish": world.vanish,

@@ -31,7 +31,7 @@ class ViewChange(NamedTuple):
 
 
 class ViewRecorder(Checker):
-    """Sees all, and is asked afterwards."""
+    """Records each change of each node's view of the members, and is asked afterwards."""
 
     def __init__(self) -> None:
         self.seen: list[ViewChange] = []

@@ -60,10 +60,10 @@ def test_an_app_may_only_listen() -> None:
 
 def test_what_comes_is_done_by_the_apps_own_thread(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
-        forum = served.agent.forum
-        forum.followed = [forum.told[0]]
-        forum.queries = [
-            type(forum.queries[0])("b-1-9", name, b"", 0xB, "bob", 5.0)
+        event_service = served.agent.event_service
+        event_service.followed = [event_service.told[0]]
+        event_service.queries = [
+            type(event_service.queries[0])("b-1-9", name, b"", 0xB, "bob", 5.0)
             for name in ("lamp", "broken")
         ]
         listening = App("porch")
@@ -81,9 +81,9 @@ def test_what_comes_is_done_by_the_apps_own_thread(tmp_path: Path) -> None:
             except ZeroDivisionError:
                 failed += 1
         assert failed == 1
-        assert forum.answered[0] == ("b-1-9", b"on, bob", False)
-        assert forum.answered[1][2] is True
-        assert forum.listened == ("lamp", "broken", "nothing")
+        assert event_service.answered[0] == ("b-1-9", b"on, bob", False)
+        assert event_service.answered[1][2] is True
+        assert event_service.listened == ("lamp", "broken", "nothing")
 
 
 def test_as_a_process(tmp_path: Path) -> None:
@@ -96,8 +96,10 @@ def test_as_a_process(tmp_path: Path) -> None:
         "    return 'on'\n"
     )
     with serving(tmp_path) as served:
-        forum = served.agent.forum
-        forum.queries = [type(forum.queries[0])("b-1-9", "lamp", b"", 0xB, "bob", 5.0)]
+        event_service = served.agent.event_service
+        event_service.queries = [
+            type(event_service.queries[0])("b-1-9", "lamp", b"", 0xB, "bob", 5.0)
+        ]
         environment = {
             **os.environ,
             "COVEY_SOCKET": str(served.paths.socket),
@@ -107,11 +109,11 @@ def test_as_a_process(tmp_path: Path) -> None:
         process = subprocess.Popen(command, env=environment)
         try:
             for _ in range(600):
-                if forum.answered:
+                if event_service.answered:
                     break
                 with pytest.raises(subprocess.TimeoutExpired):
                     process.wait(0.05)
-            assert forum.answered[0] == ("b-1-9", b"on", False)
+            assert event_service.answered[0] == ("b-1-9", b"on", False)
         finally:
             process.terminate()
             assert process.wait(20) == 0

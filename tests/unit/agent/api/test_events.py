@@ -41,7 +41,7 @@ def client(served: Served) -> Client:
 )
 def test_send(served: Served, client: Client, fields: dict[str, str], payload: bytes) -> None:
     assert client.post("/api/v1/events", {"name": "door", **fields}) == {"id": "a-1-1"}
-    assert served.agent.forum.sent == [("door", payload)]
+    assert served.agent.event_service.sent == [("door", payload)]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_bad_events(served: Served, client: Client, body: dict[str, Any], status
     with pytest.raises(ApiError) as refused:
         client.post("/api/v1/events", body)
     assert refused.value.status == status
-    assert not served.agent.forum.sent
+    assert not served.agent.event_service.sent
 
 
 def test_too_many_events_are_refused(served: Served, client: Client) -> None:
-    served.agent.forum.refusal = AgentError("too many", "send fewer", UNHEALTHY)
+    served.agent.event_service.refusal = AgentError("too many", "send fewer", UNHEALTHY)
     with pytest.raises(ApiError) as refused:
         client.post("/api/v1/events", {"name": "x"})
     assert refused.value.status == 503
@@ -87,7 +87,7 @@ def test_recent_events(client: Client) -> None:
 
 
 def test_following_tells_what_was_missed(served: Served, client: Client) -> None:
-    served.agent.forum.followed = [MissedEvents(3), served.agent.forum.told[0]]
+    served.agent.event_service.followed = [MissedEvents(3), served.agent.event_service.told[0]]
     lines = list(client.stream("/api/v1/events", query={"follow": 1}))
     assert lines[0] == {"missed": 3}
     assert lines[1]["name"] == "door"
@@ -103,7 +103,7 @@ def test_ask(served: Served, client: Client) -> None:
         "after_s": 0.001,
     }
     assert summary == {"summary": {"answered": 1, "expected": 1, "missing": []}}
-    assert served.agent.forum.asked == {
+    assert served.agent.event_service.asked == {
         "name": "ping",
         "payload": b"x",
         "filters": {"room": "attic"},
@@ -123,11 +123,14 @@ def test_bad_queries(client: Client, more: dict[str, Any]) -> None:
 def test_an_app_listens_and_answers(served: Served, client: Client) -> None:
     [query] = client.stream("/api/v1/queries", query={"name": ["weigh", "tare"]})
     assert (query["id"], query["name"], query["payload"]) == ("b-1-9", "weigh", "now")
-    assert served.agent.forum.listened == ("weigh", "tare")
+    assert served.agent.event_service.listened == ("weigh", "tare")
     path = f"/api/v1/queries/{query['id']}/answer"
     assert client.request("POST", path, body=b"\xff7").status == 204
     client.request("POST", path, body=b"broken", query={"failed": True})
-    assert served.agent.forum.answered == [("b-1-9", b"\xff7", False), ("b-1-9", b"broken", True)]
+    assert served.agent.event_service.answered == [
+        ("b-1-9", b"\xff7", False),
+        ("b-1-9", b"broken", True),
+    ]
     with pytest.raises(ApiError) as late:
         client.request("POST", "/api/v1/queries/b-1-8/answer", body=b"")
     assert late.value.status == 404
@@ -149,7 +152,11 @@ def test_event_send(served: Served, covey: Covey, tmp_path: Path) -> None:
     assert covey("event", "send", "door", "open") == (0, "a-1-1\n", "")
     covey("event", "send", "door", "--file", str(tmp_path / "payload"))
     covey("event", "send", "door")
-    assert [payload for _, payload in served.agent.forum.sent] == [b"open", b"\xff\x00", b""]
+    assert [payload for _, payload in served.agent.event_service.sent] == [
+        b"open",
+        b"\xff\x00",
+        b"",
+    ]
     status, _, told = covey("event", "send", "door", "x" * 513)
     assert status == exits.USAGE, told
     assert (
@@ -168,7 +175,7 @@ def test_events(served: Served, covey: Covey) -> None:
 
 
 def test_events_follow(served: Served, covey: Covey) -> None:
-    served.agent.forum.followed = [MissedEvents(3), served.agent.forum.told[0]]
+    served.agent.event_service.followed = [MissedEvents(3), served.agent.event_service.told[0]]
     status, out, told = covey("events", "--follow")
     assert (status, out.split("\t")[2]) == (0, "door")
     assert "3 events missed" in told
@@ -179,12 +186,12 @@ def test_events_follow(served: Served, covey: Covey) -> None:
 def test_query(served: Served, covey: Covey) -> None:
     status, out, told = covey("query", "ping", "x", "--filter", "room=attic", "--timeout", "2s")
     assert (status, out, told) == (0, "ada\t1ms\tpong\n", "1 of 1 answered\n")
-    assert served.agent.forum.asked["filters"] == {"room": "attic"}
-    assert served.agent.forum.asked["timeout_s"] == 2.0
+    assert served.agent.event_service.asked["filters"] == {"room": "attic"}
+    assert served.agent.event_service.asked["timeout_s"] == 2.0
 
 
 def test_query_with_fewer_answers_ends_with_6(served: Served, covey: Covey) -> None:
-    served.agent.forum.answers = [
+    served.agent.event_service.answers = [
         QueryResponse(ME, "ada", ResponseKind.ANSWERED, b"pong", 0.001),
         QueryResponse(OTHER, "bob", ResponseKind.FAILED, b"ended with exit status 3", 0.02),
         QueryResponse(0xD, "dan", ResponseKind.NOBODY, b"", 0.02),
@@ -202,7 +209,7 @@ def test_query_with_fewer_answers_ends_with_6(served: Served, covey: Covey) -> N
 
 
 def test_a_query_that_is_cut_off_is_no_success(served: Served, covey: Covey) -> None:
-    served.agent.forum.answers = []
+    served.agent.event_service.answers = []
     assert covey("query", "ping")[0] == exits.UNREACHABLE
 
 

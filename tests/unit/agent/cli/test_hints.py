@@ -130,7 +130,7 @@ def test_sensors_events_and_facts_that_nobody_has(
 def test_nobody_has_such_a_tag(served: Served, covey: Covey) -> None:
     from agent.cluster.event_json import QuerySummary
 
-    served.agent.forum.answers = [QuerySummary(0, 0, ())]
+    served.agent.event_service.answers = [QuerySummary(0, 0, ())]
     outcome = covey("query", "ping", "--filter", "room=lab")
     assert outcome.status == exits.NOT_FOUND
     assert "no member that is alive has the tag room=lab; nobody was asked" in outcome.stderr
@@ -140,7 +140,7 @@ def test_nobody_answers_such_queries(served: Served, covey: Covey) -> None:
     from agent.cluster.event_json import QueryResponse, QuerySummary
     from gossip.membership.model.messages import ResponseKind
 
-    served.agent.forum.answers = [
+    served.agent.event_service.answers = [
         QueryResponse(ME, "ada", ResponseKind.NOBODY, b"", 0.1),
         QuerySummary(0, 1, ()),
     ]

@@ -66,13 +66,13 @@ class Rig:
         settings = {"handlers": {}, "timeout": "5s"}
         events = HandlerSettings(**{**settings, **tables.get("events", {})})
         queries = HandlerSettings(**{**settings, **tables.get("queries", {})})
-        self.forum = EventService(self.driver, events, queries, self.save)  # type: ignore[arg-type]
+        self.event_service = EventService(self.driver, events, queries, self.save)  # type: ignore[arg-type]
 
     async def save(self, lamport: int) -> None:
         self.saved.append(lamport)
 
     async def ask(self, name: str, payload: bytes = b"") -> list[QueryResponse | QuerySummary]:
-        return [one async for one in self.forum.ask(name, payload, {}, 5.0)]
+        return [one async for one in self.event_service.ask(name, payload, {}, 5.0)]
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -92,24 +92,24 @@ def test_an_event_is_remembered_followed_and_its_time_saved() -> None:
         followed: list[EventRecord | MissedEvents] = []
 
         async def follow() -> None:
-            async for one in rig.forum.follow(("do*",)):
+            async for one in rig.event_service.follow(("do*",)):
                 followed.append(one)
 
         reader = asyncio.create_task(follow())
         await asyncio.sleep(0)
-        sent = rig.forum.send("door", b"open")
-        rig.forum.send("window", b"")
+        sent = rig.event_service.send("door", b"open")
+        rig.event_service.send("window", b"")
         rig.driver.sleep(2.0)
-        assert [one.name for one in rig.forum.recent(("*",), 100)] == ["door", "window"]
-        assert [one.id for one in rig.forum.recent(("door",), 100)] == [sent]
-        assert rig.forum.recent(("*",), 0) == []
+        assert [one.name for one in rig.event_service.recent(("*",), 100)] == ["door", "window"]
+        assert [one.id for one in rig.event_service.recent(("door",), 100)] == [sent]
+        assert rig.event_service.recent(("*",), 0) == []
         await until(lambda: followed)
         await asyncio.sleep(0.01)
         [one] = followed
         assert isinstance(one, EventRecord)
         assert (one.payload, one.sender_name, one.lamport) == (b"open", "me", 1)
         reader.cancel()
-        await rig.forum.stop()
+        await rig.event_service.stop()
         assert rig.saved == [2]
 
     run(test)
@@ -130,11 +130,11 @@ def test_too_many_events_are_the_callers_fault() -> None:
     async def test() -> None:
         rig = Rig()
         for _ in range(LAN.event_burst_max):
-            rig.forum.send("x", b"")
+            rig.event_service.send("x", b"")
         with pytest.raises(AgentError) as refused:
-            rig.forum.send("x", b"")
+            rig.event_service.send("x", b"")
         assert refused.value.status == UNHEALTHY
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -147,7 +147,7 @@ def test_every_agent_answers_some_queries_itself(name: str, answer: bytes) -> No
         assert isinstance(first, QueryResponse)
         assert first.payload[-2:] == answer[-2:]
         assert summary == QuerySummary(1, 1, ())
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -161,8 +161,8 @@ def test_a_handler_answers_with_what_it_prints() -> None:
         first, _ = await rig.ask("weigh/1", b"now")
         assert isinstance(first, QueryResponse)
         assert (first.kind, first.payload) == (ResponseKind.ANSWERED, b"weigh/1 nowNone me\n")
-        assert rig.forum.counts["handlers/ok"] == 1
-        await rig.forum.stop()
+        assert rig.event_service.counts["handlers/ok"] == 1
+        await rig.event_service.stop()
 
     run(test)
 
@@ -187,7 +187,7 @@ def test_a_handler_that_fails_says_so(command: list[str], words: str) -> None:
         assert first.kind is ResponseKind.FAILED
         assert words in first.payload.decode()
         assert summary == QuerySummary(0, 1, ())
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -199,7 +199,7 @@ def test_a_query_that_nobody_handles_ends_at_once() -> None:
         assert isinstance(first, QueryResponse)
         assert first.kind is ResponseKind.NOBODY
         assert summary == QuerySummary(0, 1, ())
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -214,12 +214,12 @@ def test_an_event_runs_all_handlers_of_its_name(tmp_path: Path) -> None:
 
     async def test() -> None:
         rig = Rig(events={"handlers": {"door": note("a"), "d*": note("b"), "window": note("c")}})
-        rig.forum.send("door", b"open")
+        rig.event_service.send("door", b"open")
         rig.driver.sleep(2.0)
-        await until(lambda: rig.forum.counts["handlers/ok"] == 2)
+        await until(lambda: rig.event_service.counts["handlers/ok"] == 2)
         assert (tmp_path / "a").read_text() == "door me\nopen" == (tmp_path / "b").read_text()
         assert not (tmp_path / "c").exists()
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -227,23 +227,23 @@ def test_an_event_runs_all_handlers_of_its_name(tmp_path: Path) -> None:
 def test_an_app_answers() -> None:
     async def test() -> None:
         rig = Rig()
-        queries = rig.forum.listen(("weigh",))
+        queries = rig.event_service.listen(("weigh",))
         listening = asyncio.ensure_future(anext(queries))
         await asyncio.sleep(0)
         asking = asyncio.create_task(rig.ask("weigh", b"now"))
         query = await listening
         assert not isinstance(query, MissedEvents)
         assert (query.payload, query.asker_name) == (b"now", "me")
-        rig.forum.answer(query.id, b"7 kg")
+        rig.event_service.answer(query.id, b"7 kg")
         first, summary = await asking
         assert isinstance(first, QueryResponse)
         assert (first.payload, summary) == (b"7 kg", QuerySummary(1, 1, ()))
         for late in (query.id, "nonsense"):
             with pytest.raises(AgentError) as refused:
-                rig.forum.answer(late, b"8 kg")
+                rig.event_service.answer(late, b"8 kg")
             assert refused.value.status == NOT_FOUND
         await queries.aclose()
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -251,7 +251,7 @@ def test_an_app_answers() -> None:
 def test_an_app_that_is_silent_has_not_answered() -> None:
     async def test() -> None:
         rig = Rig(queries={"timeout": "100ms"})
-        queries = rig.forum.listen(("*",))
+        queries = rig.event_service.listen(("*",))
         listening = asyncio.ensure_future(anext(queries))
         await asyncio.sleep(0)
         first, _ = await rig.ask("weigh")
@@ -263,7 +263,7 @@ def test_an_app_that_is_silent_has_not_answered() -> None:
         first, _ = await rig.ask("weigh")
         assert isinstance(first, QueryResponse)
         assert first.kind is ResponseKind.NOBODY
-        await rig.forum.stop()
+        await rig.event_service.stop()
 
     run(test)
 
@@ -305,15 +305,15 @@ def test_a_sender_sees_its_own_event_at_once() -> None:
     async def story() -> None:
         rig = Rig()
         rig.driver.sleep(6.0)  # alone for long enough: it knows what time it is
-        rig.forum.send("door", b"open")
-        assert not rig.forum.recent(("*",), 10)
-        looking = asyncio.create_task(rig.forum.settle())
+        rig.event_service.send("door", b"open")
+        assert not rig.event_service.recent(("*",), 10)
+        looking = asyncio.create_task(rig.event_service.settle())
         await asyncio.sleep(0.05)
         assert not looking.done()
         rig.driver.sleep(2.0)
         await looking
-        assert [one.name for one in rig.forum.recent(("*",), 10)] == ["door"]
-        await asyncio.wait_for(rig.forum.settle(), GIVE_UP_S)
-        await rig.forum.stop()
+        assert [one.name for one in rig.event_service.recent(("*",), 10)] == ["door"]
+        await asyncio.wait_for(rig.event_service.settle(), GIVE_UP_S)
+        await rig.event_service.stop()
 
     run(story)

@@ -178,8 +178,8 @@ def sure(*others: int, tuning: Tuning = LAN) -> Solo:
     """Return a machine that knows these members and the covey's time, 100."""
     solo = Solo(*others, tuning=tuning)
     for node in others:
-        bulletin = EventSyncMessage(100, True, False, (), (), ())
-        solo.swim.receive_frame(FRAMES.encode(bulletin), node, solo.now)
+        sync_message = EventSyncMessage(100, True, False, (), (), ())
+        solo.swim.receive_frame(FRAMES.encode(sync_message), node, solo.now)
     solo.drain()
     return solo
 
@@ -262,8 +262,8 @@ def test_of_two_times_far_apart_a_newcomer_believes_the_lower() -> None:
         solo = Solo(2, 3)
         for node in (2, 3):
             time = LEARNT_MAX if node == liar else 50
-            bulletin = EventSyncMessage(time, True, False, (), (), ())
-            solo.swim.receive_frame(FRAMES.encode(bulletin), node, solo.now)
+            sync_message = EventSyncMessage(time, True, False, (), (), ())
+            solo.swim.receive_frame(FRAMES.encode(sync_message), node, solo.now)
         assert solo.swim.event_plane.time == 50
 
 
@@ -271,8 +271,8 @@ def test_a_newcomer_does_not_wait_for_ever() -> None:
     solo = Solo(2)
     solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
     solo.hear(2, event(2, 1, 7))
-    bulletin = EventSyncMessage(LEARNT_MAX + 1, True, False, (), (), ())
-    solo.swim.receive_frame(FRAMES.encode(bulletin), 2, solo.now)
+    sync_message = EventSyncMessage(LEARNT_MAX + 1, True, False, (), (), ())
+    solo.swim.receive_frame(FRAMES.encode(sync_message), 2, solo.now)
     solo.run(LAN.event_patience_s + HOLD_S + 1)
     got = [one.event for one in solo.events if isinstance(one, EventDelivered)]
     assert [(one.sender, one.time) for one in got] == [(2, 7), (1, 8)]
@@ -285,8 +285,8 @@ def test_who_was_there_before_takes_no_rumour_for_new_until_it_knows_the_time(
     solo = Solo(event_time=event_time)
     solo.hear(2, alive(2))
     solo.hear(2, event(2, 1, 7))
-    bulletin = EventSyncMessage(8, True, False, (), (), ())
-    solo.swim.receive_frame(FRAMES.encode(bulletin), 2, solo.now)
+    sync_message = EventSyncMessage(8, True, False, (), (), ())
+    solo.swim.receive_frame(FRAMES.encode(sync_message), 2, solo.now)
     solo.hear(2, event(2, 2, 8))
     given = EventSyncMessage(9, True, False, (), (), (event(2, 3, 8), event(2, 4, 9)))
     solo.swim.receive_frame(FRAMES.encode(given), 2, solo.now)
@@ -303,9 +303,9 @@ def test_bulletins_are_answered_in_moderation() -> None:
     solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
     solo.drain()
     wanted = tuple(EventId(7, 7, number) for number in range(500))
-    bulletin = FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
+    sync_message = FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
     for _ in range(50):
-        solo.swim.receive_frame(bulletin, 2, solo.now)
+        solo.swim.receive_frame(sync_message, 2, solo.now)
     solo.drain()
     assert len(solo.frames) == 1
     assert solo.swim.counts["event_syncs/too many"] == 49

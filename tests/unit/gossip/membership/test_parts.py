@@ -235,7 +235,7 @@ def test_awareness_stays_within_its_bounds_and_stretches() -> None:
     assert health.score == LAN.awareness_max
 
 
-# Rumours.
+# Updates.
 
 
 def test_the_least_told_go_first_and_the_newest_of_them() -> None:
@@ -362,7 +362,7 @@ def test_an_errand_is_nacked_once_and_still_passes_on_a_late_ack() -> None:
     indirect_pings = IndirectPings(LAN)
     assert indirect_pings.begin(5, target=7, asker=HERE, asked_number=3, now=0.0)
     assert indirect_pings.expire(0.39) == []
-    assert [errand.asked_number for errand in indirect_pings.expire(0.4)] == [3]
+    assert [indirect_ping.asked_number for indirect_ping in indirect_pings.expire(0.4)] == [3]
     assert indirect_pings.expire(0.5) == []
     assert indirect_pings.answered(5, sender=8) is None, "only the target can answer"
     answered = indirect_pings.answered(5, sender=7)
