@@ -383,8 +383,8 @@ def test_the_end_of_the_overlap_survives_being_killed(
         covey.keeps = keeps
         with monkeypatch.context() as patched:
             for module, name in (
-                (spares, "replace_private"),
-                (spares, "sync_directory"),
+                (spares, "replace_wiping"),
+                (spares, "remove_wiping"),
                 (ControlStore, "change_registry"),
                 (covey, "adopt"),
             ):
