@@ -24,6 +24,7 @@ import msgspec
 from agent import exits
 from agent.admission import presence
 from agent.admission.messages import (
+    HASH_PROOF_BYTES,
     TOKENS_SHOWN_MAX,
     AdmissionRequest,
     Granted,
@@ -33,7 +34,7 @@ from agent.admission.messages import (
 )
 from agent.admission.proofs import check_signed, is_proven, sign_granted
 from agent.admission.token_terms import TokenTerms, check_place, check_terms
-from agent.admission.tokens import foreign_token, hash_secret, new_token
+from agent.admission.tokens import foreign_token, new_token
 from agent.exits import AgentError
 from agent.identity.identity import Identity, check_name
 from agent.store.control import ControlStore, NewRegistry
@@ -94,12 +95,11 @@ class Issuer:
         token = new_token(self._identity.cluster_id, authority)
         now_s = self._wall_clock()
         note = TokenNote(now_s, maker, terms.uses, terms.node_name, terms.zone, terms.weight)
-        secret_hash = hash_secret(token.token_id, token.secret)
         expires_at = now_s + terms.ttl_s
         async with self._making:
             self._check_room(now_s)
             await self._store.add_token(
-                TokenRecord(token.token_id, secret_hash, expires_at, terms.uses, note)
+                TokenRecord(token.token_id, token.public_key(), expires_at, terms.uses, note)
             )
         log.info(
             "token %s made by %s: for %s within %s",
@@ -168,7 +168,7 @@ class Issuer:
         with_it = partial(_instead, there=there) if admission.replaces else admit
         fresh = await self._store.redeem(
             admission.token_id,
-            lambda token: is_proven(admission, token.secret_hash),
+            lambda token: is_proven(admission, token.public_key),
             entry.key,
             self._now_s(),
             lambda kept, token, again: self._next_registry(
@@ -216,9 +216,20 @@ class Issuer:
         return fresh.signed
 
     def _check_token(self, admission: AdmissionRequest) -> None:
-        """Raise TokenRefusedError for a token that nobody has: before anything that costs more."""
+        """Raise AgentError for a token that nobody has: before anything that costs more."""
         token = self._store.token(admission.token_id)
-        if token is None or not is_proven(admission, token.secret_hash):
+        if token is None:
+            raise TokenRefusedError(TokenState.UNKNOWN)
+        if token.is_outdated:  # and nothing is kept that could tell who has it
+            raise TokenRefusedError(TokenState.OUTDATED)
+        if len(admission.proof) == HASH_PROOF_BYTES:
+            raise AgentError(
+                "this device has an older version of Covey than the node that lets others in, and "
+                "proves its token in a way that is not taken any more; nothing was changed.",
+                hint="Install the covey's version on this device; the token stays good.",
+                status=exits.NOT_PERMITTED,
+            )
+        if not is_proven(admission, token.public_key):
             raise TokenRefusedError(TokenState.UNKNOWN)
 
     def _check(self, admission: AdmissionRequest) -> RegisteredNode:

@@ -33,7 +33,7 @@ from agent.admission.messages import (
     Welcome,
 )
 from agent.admission.proofs import check_signed, prove
-from agent.admission.tokens import Token, foreign_token, hash_secret, parse_token
+from agent.admission.tokens import Token, foreign_token, parse_token
 from agent.config.settings import DEFAULT_PORT
 from agent.exits import AgentError
 from agent.files.private_files import discard, staged_directory, write_private
@@ -240,7 +240,7 @@ class JoinAttempt:
             zone=applicant.zone,
             replaces=applicant.replaces,
         )
-        return prove(unproven, hash_secret(token.token_id, token.secret), self.key)
+        return prove(unproven, token.key(), self.key)
 
     def _accept(self, verdict: object, authority: bytes) -> Credentials:
         """Return the credentials if all of them are sound. Raises AgentError, RemoteError."""
@@ -273,7 +273,8 @@ class JoinAttempt:
             return AgentError(
                 f"the answer of the covey was lost; it may have let this node in. {tried}",
                 hint="Run the same command again with the same token: that is safe, and does not "
-                "use the token twice.",
+                "use the token twice. If no answer comes again, does `covey --version` say the "
+                "same here and there?",
                 status=exits.TIMED_OUT,
             )
         answered = [f"{address}: {why}" for address, why in list(self._failures.items())[:5]]

@@ -37,7 +37,8 @@ GUEST_FRAME_BYTES_MAX = 256 * 1024
 GREETING_BYTES_MAX = 16 * 1024
 """What a member reads from a device that it knows nothing about."""
 TOKEN_ID_BYTES = 8
-PROOF_BYTES = 32
+HASH_PROOF_BYTES = 32
+"""Of a device whose version of Covey proves with a hash; one of these days, none does."""
 SIGNATURE_BYTES = 64
 TOKENS_SHOWN_MAX = 200
 WORDS_CHARACTERS_MAX = 1000
@@ -46,7 +47,6 @@ Status = Annotated[int, msgspec.Meta(ge=1, le=125)]
 """With which a command ends that was refused: never 0, which would be success."""
 Words = Annotated[str, msgspec.Meta(max_length=WORDS_CHARACTERS_MAX)]
 TokenId = Annotated[bytes, msgspec.Meta(min_length=TOKEN_ID_BYTES, max_length=TOKEN_ID_BYTES)]
-Proof = Annotated[bytes, msgspec.Meta(max_length=PROOF_BYTES)]
 Signature = Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]
 
 
@@ -66,10 +66,10 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=81):
 
 
 class AdmissionRequest(msgspec.Struct, frozen=True, array_like=True, tag=82):
-    """The device asks to be let in: proof of the token (``proof.py``), a signing request (DER)."""
+    """The device asks to be let in: proof of the token (``proofs.py``), a signing request (DER)."""
 
     token_id: TokenId
-    proof: Proof
+    proof: Signature
     request: bytes
     clock_ms: int
     weight: float

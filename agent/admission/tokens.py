@@ -6,10 +6,11 @@ certificate authority (so that the device can tell a member from somebody who po
 before it says anything), the token's own id, a secret (so that the covey can tell the device
 from a stranger), and four check bytes (so that a slip of the hand is called one).
 
-The issuer keeps only a hash of the secret. 160 random bits need no slow hash: there is nothing
-to guess. Whoever has the string may join until it expires or is used up, so treat it like a
-password; it is never logged. A device that joins proves that it has the secret and keeps it to
-itself (``proof.py``).
+The secret is the seed of an Ed25519 key, of which the issuer keeps the public half: whoever reads
+its disk, or a backup of it, learns nothing that joins (docs/adr/0032-tokens-are-keys.md). 160
+random bits need no slow hash: there is nothing to guess. Whoever has the string may join until it
+expires or is used up, so treat it like a password; it is never logged. A device that joins signs
+what it asks for, and keeps the secret to itself (``proofs.py``).
 """
 
 import base64
@@ -18,6 +19,7 @@ import hashlib
 import secrets
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.admission.messages import TOKEN_ID_BYTES
@@ -26,6 +28,7 @@ from gossip.core.ids import CLUSTER_ID_BYTES, ClusterId
 
 PREFIX = "covey1-"
 SECRET_BYTES = 20
+SEED_BYTES = 32
 FINGERPRINT_BYTES = 32
 CHECK_BYTES = 4
 
@@ -40,6 +43,17 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     def __repr__(self) -> str:
         return f"Token({self.token_id.hex()})"
+
+    def key(self) -> Ed25519PrivateKey:
+        """Return the key that signs as the holder of this token."""
+        seed = hashlib.blake2b(
+            self.secret, digest_size=SEED_BYTES, key=self.token_id, person=b"covey token v2"
+        )
+        return Ed25519PrivateKey.from_private_bytes(seed.digest())
+
+    def public_key(self) -> bytes:
+        """Return what the issuer keeps in place of the secret."""
+        return self.key().public_key().public_bytes_raw()
 
     def encode(self) -> str:
         """Return the string that is handed to the device."""
@@ -65,11 +79,6 @@ def parse_token(text: str) -> Token:
             status=exits.TOKEN_UNKNOWN,
         ) from None
     return token
-
-
-def hash_secret(token_id: bytes, secret: bytes) -> bytes:
-    """Return what the issuer keeps in place of the secret."""
-    return hashlib.blake2b(secret, digest_size=32, key=token_id, person=b"covey token v1").digest()
 
 
 def _decode(text: str) -> Token:

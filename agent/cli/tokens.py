@@ -14,6 +14,10 @@ ISSUER_TIMEOUT_S = 30.0
 TTL_S = "1h"
 HEADER = ("ID", "STATE", "USES LEFT", "EXPIRES", "FIXES", "MADE BY", "ADMITTED")
 SPARE = ("MADE BY",)
+WHY_OUTDATED = (
+    "outdated: made by a version of Covey that kept a hash of it, with which a copy of the disk "
+    "could let anybody in. Make a new one: `covey token create`."
+)
 
 
 @click.group()
@@ -86,7 +90,12 @@ def list_(session: Session, output: str, *, every: bool, wide: bool) -> None:
     if output == "json":
         write_json({"tokens": shown})
         return
-    write_table(HEADER, [_row(one) for one in shown], wide=wide, spare=SPARE)
+    if shown:
+        write_table(HEADER, [_row(one) for one in shown], wide=wide, spare=SPARE)
+    else:
+        session.say(_none_of(len(answer["tokens"])))
+    if any(one["state"] == "outdated" for one in shown):
+        session.say(WHY_OUTDATED)
 
 
 @token.command()
@@ -97,6 +106,12 @@ def revoke(session: Session, token_id: str) -> None:
     path = f"/api/v1/tokens/{token_id}"
     was = session.client().request("DELETE", path, timeout_s=ISSUER_TIMEOUT_S).json()["was"]
     session.say(f"{token_id} is revoked." if was == "valid" else f"{token_id} was {was} already.")
+
+
+def _none_of(remembered: int) -> str:
+    if not remembered:
+        return "No tokens: `covey token create` makes one."
+    return f"None lets anybody in; `covey token list --all` shows {remembered} that did."
 
 
 def _row(one: dict[str, Any]) -> tuple[str | list[str], ...]:

@@ -23,9 +23,13 @@ CLOCKS_APART_MAX_S = 300.0
 
 TOKENS = Table(
     "tokens",
-    ("id", "secret_hash", "expires_at", "uses_left", "checksum", "note"),
+    ("id", "public_key", "expires_at", "uses_left", "checksum", "note"),
     floats=frozenset({"expires_at"}),
 )
+HASHED_TOKENS = TOKENS._replace(
+    columns=("id", "secret_hash", "expires_at", "uses_left", "checksum", "note")
+)
+"""As it was before the step ``token_keys``: the hash in it proves as much as the token does."""
 ADMISSIONS = Table(
     "admissions",
     ("token_id", "key", "node_id", "admitted_at", "checksum"),
@@ -42,6 +46,8 @@ class TokenState(enum.Enum):
     EXPIRED = "expired"
     USED_UP = "used up"
     REVOKED = "revoked"
+    OUTDATED = "outdated"
+    """Made by a version that kept a hash of it, which proved as much as the token itself."""
 
 
 TOKEN_REFUSALS = {
@@ -49,6 +55,10 @@ TOKEN_REFUSALS = {
     TokenState.EXPIRED: ("this token has expired.", exits.TOKEN_EXPIRED),
     TokenState.USED_UP: ("this token was used as often as it allowed.", exits.TOKEN_USED_UP),
     TokenState.REVOKED: ("this token was revoked.", exits.TOKEN_UNKNOWN),
+    TokenState.OUTDATED: (
+        "this token ended when Covey was updated where it was made.",
+        exits.TOKEN_EXPIRED,
+    ),
 }
 
 
@@ -78,7 +88,7 @@ class TokenRecord(msgspec.Struct, frozen=True):
     """A token as the issuer keeps it. Times are Unix seconds."""
 
     id: bytes
-    secret_hash: bytes
+    public_key: bytes
     expires_at: float
     uses_left: int
     note: TokenNote
@@ -96,10 +106,15 @@ class TokenRecord(msgspec.Struct, frozen=True):
         is_good = now_s < self.expires_at and not is_from_ahead
         return TokenState.VALID if is_good else TokenState.EXPIRED
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether it was made by a version that kept its hash, which was not carried over."""
+        return not self.public_key
+
     def row(self) -> tuple[Any, ...]:
         """Return it as it is stored."""
         note = msgspec.msgpack.encode(self.note)
-        return TOKENS.sealed(self.id, self.secret_hash, self.expires_at, self.uses_left, note)
+        return TOKENS.sealed(self.id, self.public_key, self.expires_at, self.uses_left, note)
 
 
 def insert(rows: sqlite3.Connection, token: TokenRecord) -> None:
@@ -175,6 +190,15 @@ def end_expired(rows: sqlite3.Connection, over: Callable[[TokenRecord], bool]) -
     return len(expired)
 
 
+def end_hashed(rows: sqlite3.Connection) -> None:
+    """End what was made while a hash was kept of each token, and keep none: for a migration."""
+    for token in find_all(rows):
+        note = token.note
+        if not note.ended and token.uses_left > 0:
+            note = msgspec.structs.replace(note, ended=TokenState.OUTDATED.value)
+        _replace(rows, msgspec.structs.replace(token, public_key=b"", note=note))
+
+
 def is_further(copied: Sequence[Any], ours: Sequence[Any]) -> bool:
     """Tell whether a copied row of a token was written after ours: uses go, and it ends once."""
     return bool(copied[3] < ours[3] or (_note(copied[5]).ended and not _note(ours[5]).ended))
@@ -195,7 +219,7 @@ def _replace(rows: sqlite3.Connection, token: TokenRecord) -> None:
 
 
 def _record(rows: sqlite3.Connection, row: tuple[Any, ...]) -> TokenRecord:
-    token_id, secret_hash, expires_at, uses_left, _, note = row
+    token_id, public_key, expires_at, uses_left, _, note = row
     query = "SELECT node_id FROM admissions WHERE token_id = ? ORDER BY admitted_at"
     admitted = tuple(node for (node,) in rows.execute(query, (token_id,)))
-    return TokenRecord(token_id, secret_hash, expires_at, uses_left, _note(note), admitted)
+    return TokenRecord(token_id, public_key, expires_at, uses_left, _note(note), admitted)

@@ -217,7 +217,7 @@ def _application(data: bytes) -> None:
     """
     admission = GUEST_CODEC.decode(data)
     if isinstance(admission, AdmissionRequest):
-        admission = prove(admission, bytes(32), KEY)
+        admission = prove(admission, KEY, KEY)
         issuer = Issuer(_Founder(), _Store(), lambda: 1_790_000_000.0)  # type: ignore[arg-type]
         entry = issuer._check(admission)
         Registry.decode(admit(REGISTRY, entry).encode())
@@ -323,7 +323,7 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "application",
         (GUEST_CODEC.encode(
-            AdmissionRequest(b"tokenid8", b"s" * 32, REQUEST, 1_790_000_000_000, 1.0, "shed")
+            AdmissionRequest(b"tokenid8", b"s" * 64, REQUEST, 1_790_000_000_000, 1.0, "shed")
         ),),
         _application,
         (RemoteError, AgentError),

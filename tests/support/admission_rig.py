@@ -14,7 +14,7 @@ from agent.admission.joining import join
 from agent.admission.messages import AdmissionRequest
 from agent.admission.proofs import prove
 from agent.admission.server import AdmissionServer
-from agent.admission.tokens import Token, hash_secret
+from agent.admission.tokens import Token
 from agent.cluster.cluster_view import ClusterView, ReachablePeer
 from agent.exits import AgentError
 from agent.identity.identity import Identity, found
@@ -186,7 +186,7 @@ def leftovers(directory: Path) -> list[str]:
 
 def proven(token: Token, request: bytes, clock_ms: int, key: Ed25519PrivateKey) -> AdmissionRequest:
     unproven = AdmissionRequest(token.token_id, b"", request, clock_ms, 1.0, "")
-    return prove(unproven, hash_secret(token.token_id, token.secret), key)
+    return prove(unproven, token.key(), key)
 
 
 async def refusal(made: Member, token: str, directory: Path, name: str = "pi2") -> AgentError:

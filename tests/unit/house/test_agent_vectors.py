@@ -31,7 +31,7 @@ PEERS = (
     admission.KnownPeer(MAX, "Gr.-_0", ()),
 )
 ADMISSION = admission.AdmissionRequest(
-    b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
+    b"tokenid8", b"p" * 64, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
 )
 GRANTED = admission.Granted(
     "barn", b"certificate", b"keyring", b"registry", PEERS, bytes(range(64))

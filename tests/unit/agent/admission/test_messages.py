@@ -17,7 +17,7 @@ from agent.admission.messages import (
 from agent.keys.messages import KeyringOffer
 from gossip.core.errors import Malformed
 
-ADMISSION = AdmissionRequest(b"tokenid8", b"p" * 32, b"csr", 1_790_000_000_000, 1.0, "shed")
+ADMISSION = AdmissionRequest(b"tokenid8", b"p" * 64, b"csr", 1_790_000_000_000, 1.0, "shed")
 GRANTED = Granted("barn", b"crt", b"ring", b"reg", ())
 OFFER = KeyringOffer(1, "steady", "chacha20-poly1305", 1, ((1, b"secret"),), b"signature")
 

@@ -1,7 +1,9 @@
 """What a token is worth, what it fixes, and who shows a wrong one."""
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -16,11 +18,14 @@ from agent.admission.messages import GUEST_CODEC, AdmissionRequest, Granted, Kno
 from agent.admission.proofs import is_proven, prove, sign_renewal
 from agent.admission.token_terms import TokenTerms
 from agent.admission.token_throttle import FORGOTTEN_S, ORIGINS_MAX, TokenThrottle
-from agent.admission.tokens import Token, hash_secret, new_token, parse_token
+from agent.admission.tokens import Token, new_token, parse_token
 from agent.exits import AgentError
 from agent.identity import certificates
 from agent.identity.private_keys import read_private_key
+from agent.store.control import CONTROL_MIGRATIONS
 from agent.store.control_copy import copy_of
+from agent.store.migrations import Migrations
+from agent.store.tokens import HASHED_TOKENS, TokenNote
 from gossip.core.errors import Malformed
 from gossip.core.ids import format_node_id
 from gossip.registry.registry import open_registry
@@ -29,15 +34,24 @@ from tests.support.admission_rig import Member, issuer, member, proven, refusal
 
 async def offered(made: Member, token: Token, **changed: object) -> AgentError | None:
     """Return why the issuer does not take an admission that is otherwise in order."""
-    assert made.desk._issuer is not None
+    key = Ed25519PrivateKey.generate()
+    return await refused(made, prove(unproven(made, token, key, **changed), token.key(), key))
+
+
+def unproven(
+    made: Member, token: Token, key: Ed25519PrivateKey, **changed: object
+) -> AdmissionRequest:
     node_id, name = changed.pop("node_id", 77), changed.pop("name", "pi2")
     subject = certificates.Subject(made.identity.cluster_id, node_id, name)  # type: ignore[arg-type]
-    key = Ed25519PrivateKey.generate()
     request = certificates.make_request(key, subject)
     clock_ms = int(time.time() * 1000)
-    unproven = AdmissionRequest(token.token_id, b"", request, clock_ms, 1.0, "")
-    unproven = msgspec.structs.replace(unproven, **changed)
-    admission = prove(unproven, hash_secret(token.token_id, token.secret), key)
+    bare = AdmissionRequest(token.token_id, b"", request, clock_ms, 1.0, "")
+    return msgspec.structs.replace(bare, **changed)
+
+
+async def refused(made: Member, admission: AdmissionRequest) -> AgentError | None:
+    """Return why the issuer does not take an admission; None if it does."""
+    assert made.desk._issuer is not None
     try:
         await made.desk._issuer.admit(admission, (), "here")
     except AgentError as error:
@@ -156,13 +170,90 @@ def test_what_a_token_fixes_is_not_for_the_device_to_choose(tmp_path: Path) -> N
 def test_a_proof_is_for_one_admission(tmp_path: Path, field: str) -> None:
     """A member that passes it on can change nothing, and cannot use it for a device of its own."""
     token = new_token(bytes(16), bytes(32))
-    secret_hash = hash_secret(token.token_id, token.secret)
-    unproven = AdmissionRequest(token.token_id, b"", b"csr", 1000, 1.0, "shed")
-    admission = prove(unproven, secret_hash, Ed25519PrivateKey.generate())
-    assert is_proven(admission, secret_hash)
+    bare = AdmissionRequest(token.token_id, b"", b"csr", 1000, 1.0, "shed")
+    admission = prove(bare, token.key(), Ed25519PrivateKey.generate())
+    assert is_proven(admission, token.public_key())
     other = {"request": b"theirs", "weight": 9.0, "zone": "attic", "clock_ms": 1001}[field]
-    assert not is_proven(msgspec.structs.replace(admission, **{field: other}), secret_hash)
+    assert not is_proven(msgspec.structs.replace(admission, **{field: other}), token.public_key())
     assert token.secret not in msgspec.msgpack.encode(admission)
+
+
+def test_what_is_kept_of_a_token_lets_nobody_in(tmp_path: Path) -> None:
+    """Also not whoever has a copy of the issuer's disk, on which the authority's key is sealed."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = parse_token(await made.desk.create_token(TokenTerms(3600)))
+            kept = made.store.token(token.token_id)
+            assert kept is not None
+            key = Ed25519PrivateKey.generate()
+            asked = unproven(made, token, key)
+            as_seed = Ed25519PrivateKey.from_private_bytes(kept.public_key)
+            error = await refused(made, prove(asked, as_seed, key))
+            assert error is not None
+            assert error.status == exits.TOKEN_UNKNOWN
+            await made.store._copy.finish()
+            files = [path.read_bytes() for path in (tmp_path / "a").glob("control.db*")]
+            assert sum(kept.public_key in data for data in files) >= 2, "in the log and the copy"
+            for proves in (token.secret, token.key().private_bytes_raw()):
+                assert not any(proves in data for data in files)
+            assert await refused(made, prove(asked, token.key(), key)) is None
+
+    asyncio.run(scenario())
+
+
+def test_a_device_of_before_is_told_to_update(tmp_path: Path) -> None:
+    """It proves with a hash, and the token is good for it when it has been updated."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            token = parse_token(await made.desk.create_token(TokenTerms(3600)))
+            asked = unproven(made, token, Ed25519PrivateKey.generate(), proof=bytes(32))
+            error = await refused(made, asked)
+            assert error is not None
+            assert "older version of Covey" in error.message
+            assert await offered(made, token) is None
+
+    asyncio.run(scenario())
+
+
+def test_tokens_of_before_end_with_the_update(tmp_path: Path) -> None:
+    """The hash that was kept of them proves an admission: in copies of the disk, too."""
+    token_hash, steps = b"\xa5" * 32, CONTROL_MIGRATIONS._steps
+    tokens = {
+        state: new_token(bytes(16), bytes(32)) for state in ("outdated", "used up", "revoked")
+    }
+
+    def made_before(path: Path) -> None:
+        older = Migrations("control")
+        older._steps = {name: steps[name] for name in ("create", "checksums", "token_notes")}
+        with closing(sqlite3.connect(path, isolation_level=None)) as rows:
+            older.apply(rows)
+            for state, token in tokens.items():
+                note = TokenNote(time.time(), "pi1", ended=state if state == "revoked" else "")
+                row = HASHED_TOKENS.sealed(
+                    token.token_id, token_hash, time.time() + 3600.0, int(state != "used up"),
+                    msgspec.msgpack.encode(note),
+                )  # fmt: skip
+                query = f"INSERT INTO tokens ({HASHED_TOKENS.names}) VALUES (?, ?, ?, ?, ?, ?)"
+                rows.execute(query, row)
+
+    async def scenario() -> None:
+        (tmp_path / "a").mkdir()
+        made_before(tmp_path / "a" / "control.db")
+        async with issuer(tmp_path) as made:
+            shown = {each.id: each.state for each in await made.desk.tokens()}
+            assert shown == {token.token_id: state for state, token in tokens.items()}
+            for token in tokens.values():
+                error = await offered(made, token)
+                assert error is not None
+                assert error.status == exits.TOKEN_EXPIRED
+                assert "ended when Covey was updated" in error.message
+            await made.store.count_start()
+        kept = [path.read_bytes() for path in (tmp_path / "a").glob("control.db*")]
+        assert not any(token_hash in data for data in kept)
+
+    asyncio.run(scenario())
 
 
 def test_who_shows_wrong_tokens_waits(

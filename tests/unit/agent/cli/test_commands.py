@@ -316,8 +316,12 @@ def test_tokens_are_listed_and_revoked(served: Served, covey: Covey) -> None:
     assert shown[:3] == [TOKEN_ID.hex(), "valid", "1 of 2"]
     assert "covey1-" not in covey("token", "list", "-o", "json").stdout, "no secret"
     assert "is revoked" in covey("token", "revoke", TOKEN_ID.hex()).stderr
-    assert covey("token", "list").stdout == ""
+    listed = covey("token", "list")
+    assert listed.stdout == ""
+    assert "`covey token list --all` shows 1 that did" in listed.stderr
     assert "revoked" in covey("token", "list", "--all").stdout
+    served.agent.admission.made[b"tokenof8"] = "outdated"
+    assert "kept a hash of it" in covey("token", "list", "--all").stderr, "why it ended"
     assert "was revoked already" in covey("token", "revoke", TOKEN_ID.hex()).stderr
     assert covey("token", "revoke", "covey1-abc").status == exits.NOT_FOUND
 
