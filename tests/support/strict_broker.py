@@ -21,7 +21,7 @@ from typing import Literal, Self
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
 PINGREQ, PINGRESP, DISCONNECT = 12, 13, 14
 
-RECEIVE_MAXIMUM, MAXIMUM_PACKET_SIZE = 0x21, 0x27
+RECEIVE_MAXIMUM, MAXIMUM_QOS, MAXIMUM_PACKET_SIZE = 0x21, 0x24, 0x27
 
 Verdict = int | Literal["drop", "silence"]
 Rule = Callable[[str, bytes], Verdict]
@@ -37,6 +37,7 @@ class StrictBroker:
 
     receive_maximum: int | None = None
     packet_bytes_max: int | None = None
+    qos_max: int | None = None
     answer_delay_s: float = 0.0
     drops_refused: bool = False  # ends the connection after each refusal
     held: bool = False  # answers wait while this is set
@@ -183,6 +184,8 @@ class Client:
         out = b""
         if self.broker.receive_maximum is not None:
             out += bytes([RECEIVE_MAXIMUM]) + self.broker.receive_maximum.to_bytes(2)
+        if self.broker.qos_max is not None:
+            out += bytes([MAXIMUM_QOS, self.broker.qos_max])
         if self.broker.packet_bytes_max is not None and self.broker.announces_limits:
             out += bytes([MAXIMUM_PACKET_SIZE]) + self.broker.packet_bytes_max.to_bytes(4)
         return out

@@ -365,9 +365,10 @@ class Delivery:
         unsettled = sorted({*self._window.clear(), *self._refused})
         if self._rivalry.lost(code, unsettled[0] if unsettled else None, time.monotonic()):
             log.warning("%s", self._rivalry.hint(self._link.client_id))
-        if len(unsettled) == 1:
-            self._accuse(unsettled[0])
-        self._burials += self._quarantine.lost(unsettled, code)
+        if code not in reason_codes.BREACHES:
+            if len(unsettled) == 1:
+                self._accuse(unsettled[0])
+            self._burials += self._quarantine.lost(unsettled, code)
         await self._dead_letter()
         return self._delay_s(code)
 

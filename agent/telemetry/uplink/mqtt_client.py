@@ -28,7 +28,7 @@ from agent.config.settings import UplinkSettings
 from agent.exits import BAD_CONFIG, AgentError
 from agent.telemetry.uplink import reason_codes
 from agent.telemetry.uplink.mqtt import ConnectError, ConnectResult, MqttListener
-from agent.telemetry.uplink.paho_client import PahoClient
+from agent.telemetry.uplink.paho_client import PACKET_BYTES_MAX, PahoClient
 from agent.telemetry.uplink.template import Message
 from agent.telemetry.uplink.threads import in_thread
 from agent.telemetry.uplink.version_fallback import Version
@@ -58,7 +58,7 @@ class PahoMqttClient:
         self.abort()
         client = self._new_client(version)
         await self._opened(client, version)
-        self._connection = _Connection(client, version, listener)
+        self._connection = _Connection(client, version, self._settings.qos, listener)
         try:
             async with asyncio.timeout(patience_s):
                 return await self._connection.greeted()
@@ -131,15 +131,19 @@ class PahoMqttClient:
             return
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = CLEAN_SESSION_EXPIRY_S
+        properties.MaximumPacketSize = PACKET_BYTES_MAX
         client.connect(*address, clean_start=True, properties=properties)
 
 
 class _Connection:
     """One connection: a paho client whose socket is served by the event loop."""
 
-    def __init__(self, client: PahoClient, version: Version, listener: MqttListener) -> None:
+    def __init__(
+        self, client: PahoClient, version: Version, qos: int, listener: MqttListener
+    ) -> None:
         self._client = client
         self._version = version
+        self._qos = qos
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._greeting: asyncio.Future[ConnectResult] = self._loop.create_future()
@@ -235,7 +239,11 @@ class _Connection:
             for name, property_name in LIMITS.items()
             if hasattr(properties, property_name)
         }
-        self._greeting.set_result(ConnectResult(self._version, **limits))
+        result = ConnectResult(self._version, **limits)
+        if flaw := _flaw(result, self._qos):
+            self._greeting.set_exception(flaw)
+            return
+        self._greeting.set_result(result)
 
     def _on_disconnect(
         self, _client: Any, _userdata: Any, flags: Any, reason: Any, _properties: Any
@@ -244,7 +252,7 @@ class _Connection:
             flags.is_disconnect_packet_from_server
             or reason.value == reason_codes.KEEP_ALIVE_TIMEOUT
         )
-        self._end(reason.value if known else reason_codes.SILENCE)
+        self._end(self._client.breach or (reason.value if known else reason_codes.SILENCE))
 
     def _answered(self, token: int, code: int) -> None:
         if not self._silent:
@@ -267,6 +275,16 @@ LIMITS = {
     "packet_bytes_max": "MaximumPacketSize",
     "qos_max": "MaximumQoS",
 }
+
+
+def _flaw(result: ConnectResult, qos: int) -> ConnectError | None:
+    """Return why a session with these limits is of no use; None if it is of use."""
+    if qos and not result.qos_max:
+        return ConnectError(
+            f"the broker acknowledges nothing: it takes QoS 0 alone, and qos in [uplink] is {qos}",
+            reason_codes.QOS_NOT_SUPPORTED,
+        )
+    return None
 
 
 def _explain(error: Exception) -> str:

@@ -23,7 +23,12 @@ QUOTA_EXCEEDED = 0x97
 PAYLOAD_INVALID = 0x99
 SERVER_MOVED = 0x9D
 KEEP_ALIVE_TIMEOUT = 0x8D
-# Not from the broker: it answered nothing for too long, could not be reached, or ended the
+QOS_NOT_SUPPORTED = 0x9B
+# Not from the broker: it did what no broker does to a client that only publishes.
+UNASKED = 0xFA
+OVERSIZED = 0xFB
+UNSENT = 0xFC
+# Not from the broker either: it answered nothing for too long, could not be reached, or ended the
 # connection without a word.
 NO_ANSWER = 0xFD
 UNREACHABLE = 0xFE
@@ -53,10 +58,13 @@ NAMES = {
     0x98: "administrative action",
     PAYLOAD_INVALID: "payload format invalid",
     0x9A: "retain not supported",
-    0x9B: "QoS not supported",
+    QOS_NOT_SUPPORTED: "QoS not supported",
     0x9C: "use another broker",
     SERVER_MOVED: "broker moved",
     0x9F: "connection rate exceeded",
+    UNASKED: "the broker sent what nobody asked for",
+    OVERSIZED: "the broker sent more at once than any answer has",
+    UNSENT: "the broker answered what was not yet sent",
     NO_ANSWER: "no answer in time",
     UNREACHABLE: "broker not reachable",
     SILENCE: "connection closed without a reason",
@@ -66,27 +74,37 @@ NAMES = {
 BLAMES_MESSAGE = frozenset(
     {MALFORMED_PACKET, PROTOCOL_ERROR, TOPIC_NAME_INVALID, PACKET_TOO_LARGE, PAYLOAD_INVALID}
 )
+# No reading is at fault, and no broker that does what it should.
+BREACHES = frozenset({UNASKED, OVERSIZED, UNSENT})
 # A person has to act first: asking often only fills the broker's log, or, where two clients
 # share an id, makes them throw each other out without end.
 NEEDS_A_PERSON = frozenset(
     {CLIENT_ID_REFUSED, BAD_CREDENTIALS, NOT_AUTHORIZED, BANNED, 0x8C, TAKEN_OVER, SERVER_MOVED}
+    | {QOS_NOT_SUPPORTED}
+    | BREACHES
 )
 # What a broker does that does not know the version which it is addressed in.
 SILENT = frozenset({SILENCE, NO_ANSWER})
 
+_IN_BETWEEN = "Is it a broker that listens there? Or somebody is in between, whom TLS keeps out."
 HINTS = {
     CLIENT_ID_REFUSED: "Set client_id in [uplink] to a name that the broker accepts.",
     BAD_CREDENTIALS: "Check username and password_file in [uplink].",
     NOT_AUTHORIZED: "Check the broker's access list for this user, client id and topic.",
     NO_ANSWER: "Is it an MQTT broker, and with TLS if tls = true? `covey uplink test` looks.",
     UNREACHABLE: "Is the broker running, and its port open? `covey uplink test` looks closer.",
+    UNASKED: "This client subscribes to nothing: does the broker subscribe its clients by itself? "
+    "Else it is no broker, or somebody is in between, whom TLS keeps out.",
+    OVERSIZED: _IN_BETWEEN,
+    UNSENT: _IN_BETWEEN,
     QUOTA_EXCEEDED: "The broker limits this client; readings wait here until it takes them.",
 }
 # Where a code means something else for a CONNECT than for a PUBLISH: Mosquitto refuses a wrong
 # password as "not authorized".
 CONNECT_HINTS = HINTS | {
+    QOS_NOT_SUPPORTED: "Use a broker that takes QoS 1; or set qos = 0, if readings may be lost.",
     NOT_AUTHORIZED: "Check username and password_file in [uplink]; the broker may also restrict "
-    "the client id, or from where it is reached."
+    "the client id, or from where it is reached.",
 }
 
 

@@ -1,6 +1,7 @@
 """The uplink and its broker: how connections begin, fail, fall back and end."""
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
@@ -169,6 +170,78 @@ def test_a_refusal_is_shown_until_it_is_over(tmp_path: Path) -> None:
                 await r.until(lambda n=n: len(set(sent(broker))) == n)  # type: ignore[misc]
             await r.until(lambda: not r.pump.status().last_error)
             assert r.pump.status().hint == ""
+
+    run(scenario())
+
+
+def test_a_broker_that_acknowledges_nothing_has_no_connection(tmp_path: Path) -> None:
+    """Else what is promised with ``qos = 1`` would be bytes in a socket."""
+
+    async def scenario() -> None:
+        async with StrictBroker(qos_max=0) as broker, rig(tmp_path, broker.port, qos=1) as r:
+            await r.accept(range(5))
+            await r.until(lambda: r.pump.counts["uplink_connects_failed/QoS_not_supported"] > 2)
+            status = r.pump.status()
+            assert (status.delivered, status.waiting, broker.published) == (0, 5, [])
+            assert "qos in [uplink] is 1" in doctor.uplink(status).message
+            assert "set qos = 0" in doctor.uplink(status).hint
+            broker.qos_max = 1
+            await r.until_empty()
+            assert sent(broker) == list(range(5))
+
+    run(scenario())
+
+
+def test_who_asks_for_no_acknowledgement_needs_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with StrictBroker(qos_max=0) as broker, rig(tmp_path, broker.port, qos=0) as r:
+            await r.accept(range(5))
+            await r.until(lambda: len(broker.published) == 5)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (b"\xc0\x00" * 10_000, "the broker sent what nobody asked for"),
+        (b"\x30\xff\xff\xff\x7f" + bytes(100_000), "the broker sent more at once"),
+    ],
+    ids=["pings", "a huge packet"],
+)
+def test_a_broker_that_does_what_none_does_is_left_and_named(
+    tmp_path: Path, said: bytes, told: str
+) -> None:
+    """Whoever is on the path of plain MQTT can be that broker."""
+
+    async def scenario() -> None:
+        ends: list[int] = []
+
+        async def pose(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1000)
+            writer.write(b"\x20\x03\x00\x00\x00" + said)
+            with contextlib.suppress(OSError):
+                await reader.read()  # until the agent closes
+            ends.append(1)
+            writer.close()
+
+        broker = StrictBroker()
+        poser = await asyncio.start_server(pose, "127.0.0.1", 0)
+        broker.port = poser.sockets[0].getsockname()[1]
+        async with rig(tmp_path, broker.port) as r:
+            await r.accept(range(20))
+            await r.until(lambda: len(ends) > 3)
+            await r.until(lambda: told in r.pump.status().last_error)
+            finding = doctor.uplink(r.pump.status())
+            assert told in finding.message
+            assert "in between" in finding.hint
+            assert r.pump.status().dead_letters == 0
+            assert r.outbox.waiting == 20
+            poser.close()
+            await broker.listen()
+            await r.until_empty()
+            assert sorted(set(sent(broker))) == list(range(20))
+            await broker.stop()
 
     run(scenario())
 

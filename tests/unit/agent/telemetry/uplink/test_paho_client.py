@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent.telemetry.uplink import reason_codes
 from agent.telemetry.uplink.mqtt_client import PROTOCOLS
-from agent.telemetry.uplink.paho_client import READ_BYTES, PahoClient
+from agent.telemetry.uplink.paho_client import PACKET_BYTES_MAX, READ_BYTES, PahoClient
 from agent.telemetry.uplink.template import Message
 
 PUBACK, PUBREC, PUBREL, PUBCOMP = 0x40, 0x50, 0x62, 0x70
@@ -34,7 +35,12 @@ class Broker:
         self.write(packet(kind, message_id, rest))
 
     def write(self, data: bytes) -> None:
-        """Send bytes, and let the client read once."""
+        """Have the client write what it has; send bytes, and let it read once."""
+        self.client.loop_write()
+        self.say(data)
+
+    def say(self, data: bytes) -> None:
+        """Send bytes, and let the client read once, whatever it has yet to write."""
         self._end.sendall(data)
         self.client.read()
 
@@ -61,6 +67,7 @@ def connected(version: Any = "5") -> Iterator[Broker]:
         client.connect("127.0.0.1", server.getsockname()[1])
         client.on_socket_register_write = lambda *_: None  # a loop writes when it is its turn
         end, _ = server.accept()
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no answer waits for the next
         with end:
             broker = Broker(client, end)
             broker.read()
@@ -220,3 +227,98 @@ def test_whatever_a_broker_answers_hurts_nobody(
         tokens = [token for token, _ in broker.told]
         assert len(set(tokens)) == len(tokens)
         assert set(tokens) <= {0, 1, 2}
+
+
+CONNACK = b"\x20\x03\x00\x00\x00"
+PINGRESP = b"\xd0\x00"
+NOT_FOR_US = {
+    "CONNECT": b"\x10\x00",
+    "a second CONNACK": CONNACK,
+    "PUBLISH": b"\x30\x04\x00\x01t\x00",
+    "PUBLISH, QoS 2": b"\x34\x06\x00\x01t\x00\x01\x00",
+    "PUBREL": packet(PUBREL, 1),
+    "SUBSCRIBE": b"\x82\x00",
+    "SUBACK": b"\x90\x04\x00\x01\x00\x00",
+    "UNSUBACK": b"\xb0\x04\x00\x01\x00\x00",
+    "PINGREQ": b"\xc0\x00",
+    "a PINGRESP to no PINGREQ": PINGRESP,
+    "AUTH": b"\xf0\x00",
+}
+
+
+@pytest.mark.parametrize("said", NOT_FOR_US.values(), ids=NOT_FOR_US)
+def test_what_is_not_for_a_publisher_ends_the_connection_and_nothing_of_it_is_kept(
+    said: bytes,
+) -> None:
+    with connected() as broker:
+        broker.write(CONNACK)
+        broker.say(said * 100)
+        client = broker.client
+        assert (client.socket(), client.breach) == (None, reason_codes.UNASKED)
+        assert not client._out_packet
+        assert not client._in_messages
+
+
+def test_each_ping_has_one_answer() -> None:
+    with connected() as broker:
+        broker.write(CONNACK)
+        broker.client._send_pingreq()
+        broker.write(PINGRESP)
+        assert broker.client.socket() is not None
+        broker.write(PINGRESP)
+        assert broker.client.breach == reason_codes.UNASKED
+
+
+@pytest.mark.parametrize("kind", [0x30, PUBACK, 0xE0])
+def test_a_packet_that_is_announced_too_large_is_not_waited_for(kind: int) -> None:
+    with connected() as broker:
+        length = PACKET_BYTES_MAX + 1
+        broker.write(bytes([kind, length & 0x7F | 0x80, length >> 7]) + b"x")
+        assert (broker.client.socket(), broker.client.breach) == (None, reason_codes.OVERSIZED)
+        assert not broker.client._in_packet["packet"]
+
+
+def test_an_answer_may_be_as_large_as_was_announced() -> None:
+    rest = b"\x97" + b"\x8a\x1f\x1f\x05\x07" + b"r" * 1287  # a long reason in words
+    with connected() as broker:
+        broker.client.send(7, MESSAGE, 1)
+        size = 2 + len(rest)
+        broker.write(bytes([PUBACK, size & 0x7F | 0x80, size >> 7]) + b"\x00\x01" + rest)
+        assert broker.told == [(7, 0x97)]
+
+
+@pytest.mark.parametrize("kind", [PUBACK, PUBREC, PUBCOMP])
+def test_an_answer_to_what_is_not_yet_written_is_none(kind: int) -> None:
+    """Else a broker that reads nothing has the whole outbox written into our memory."""
+    with connected() as broker:
+        broker.client.send(7, MESSAGE, 2)
+        broker.say(packet(kind, 1))
+        assert (broker.told, broker.client.breach) == ([], reason_codes.UNSENT)
+        assert broker.client.socket() is None
+
+
+def test_one_pubrel_is_sent_however_often_the_broker_has_received() -> None:
+    with connected() as broker:
+        broker.client.send(7, MESSAGE, 2)
+        broker.read()
+        broker.write(packet(PUBREC, 1) * 100)
+        assert broker.read() == packet(PUBREL, 1)
+        broker.write(packet(PUBREC, 1) * 100)
+        assert not broker.client.want_write()
+        broker.answer(PUBCOMP, 1)
+        assert broker.told == [(7, 0)]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=12), max_size=12), st.sampled_from(["5", "3.1.1"]))
+def test_whatever_a_broker_says_makes_us_keep_no_more_than_it_was_sent(
+    said: list[bytes], version: str
+) -> None:
+    with connected(version) as broker:
+        for token in range(3):
+            broker.client.send(token, MESSAGE, 2)
+        broker.write(CONNACK if version == "5" else b"\x20\x02\x00\x00")
+        for each in said:
+            if broker.client.socket() is not None:
+                broker.say(each)
+        assert sum(each["to_process"] for each in broker.client._out_packet) <= 3 * 4
+        assert not broker.client._in_messages
