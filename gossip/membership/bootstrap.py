@@ -22,17 +22,13 @@ greeting carries our belief that the peer is dead, so that its first answer alre
 """
 
 import math
-import random
 from collections.abc import Container, Iterable, Iterator
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
-from gossip.core.tuning import Tuning
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.addresses import is_usable
-from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member, MemberState
 from gossip.membership.model.messages import Alive, Datagram, Hello
 from gossip.membership.model.rate_limit import Throttle
@@ -67,27 +63,25 @@ class Bootstrap:
 
     def __init__(
         self,
-        local: LocalMember,
-        member_list: MemberList,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        tuning: Tuning,
-        rng: random.Random,
         now: Instant,
     ) -> None:
-        self._local = local
-        self._member_list = member_list
+        self._local = shared.local
+        self._member_list = shared.member_list
         self._updates = updates
-        self._outbound = outbound
-        self._tuning = tuning
-        self._rng = rng
+        self._outbound = shared.outbound
+        self._tuning = shared.tuning
+        self._rng = shared.rng
         self._hints: dict[Address, Candidate] = {}
         self._tellings = 0
         self._answered_at: dict[Address, NodeId] = {}
-        self._asked = Throttle(tuning.gossip_interval_s, ASKED_MAX)
-        self._answered = Throttle(tuning.gossip_interval_s / 2, ASKED_MAX)
+        self._asked = Throttle(shared.tuning.gossip_interval_s, ASKED_MAX)
+        self._answered = Throttle(shared.tuning.gossip_interval_s / 2, ASKED_MAX)
         self._round: list[NodeId] = []
-        self._reconnect_at = now + tuning.reconnect_interval_s * (0.5 + rng.random() / 2)
+        self._reconnect_at = now + shared.tuning.reconnect_interval_s * (
+            0.5 + shared.rng.random() / 2
+        )
 
     def __len__(self) -> int:
         return len(self._hints)

@@ -5,8 +5,6 @@ malformed one ends the packet. Probes and claims, which are nearly all that is e
 detector and the beliefs; whoever schedules the other parts is told when a message concerned them.
 """
 
-import random
-
 from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
@@ -19,10 +17,8 @@ from gossip.membership.detection.crash_detector import CrashDetector
 from gossip.membership.detection.failure_detector import FailureDetector
 from gossip.membership.detection.path_checks import PathChecks
 from gossip.membership.detection.planned_absence import PlannedAbsence
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import MemberTable
 from gossip.membership.model.messages import (
     DATAGRAMS,
     FRAMES,
@@ -35,6 +31,7 @@ from gossip.membership.model.messages import (
     Dead,
     Event,
     EventSyncMessage,
+    Filler,
     Frame,
     Hello,
     Left,
@@ -50,10 +47,14 @@ from gossip.membership.model.messages import (
     StreamPong,
     Suspect,
 )
-from gossip.membership.network.reachability import Reachability
 from gossip.membership.rtt import RttService
 
 INTRODUCED_MAX = 16
+QUIET = frozenset({
+    Ping, Ack, PingRequest, Nack, CoordinateUpdate, Filler, Alive, Suspect, Dead, Left, Asleep,
+})  # fmt: skip
+"""Kinds that move the timers of the failure detector and the updates alone, which are asked each
+time. Any other kind moves those of all parts, unless it is put here."""
 REQUESTS = frozenset({Ping, PingRequest})
 REQUESTS_MAX = 8
 """So many of one packet are answered: an honest one carries one or two. A packet may name any
@@ -67,42 +68,40 @@ class Dispatcher:
 
     def __init__(
         self,
-        detector: FailureDetector,
+        shared: SharedParts,
         updates: MemberUpdates,
+        detector: FailureDetector,
         crash_detector: CrashDetector,
         path_checks: PathChecks,
         bootstrap: Bootstrap,
-        exchange: StateSync,
+        state_sync: StateSync,
         event_plane: EventPlane,
         rtt_service: RttService,
-        reachability: Reachability,
         absence: PlannedAbsence,
-        local: LocalMember,
-        members: MemberTable,
-        outbound: Outbound,
-        rng: random.Random,
     ) -> None:
-        self._failure_detector = detector
+        self._local = shared.local
+        self._members = shared.members
+        self._reachability = shared.reachability
+        self._outbound = shared.outbound
+        self._rng = shared.rng
         self._updates = updates
+        self._failure_detector = detector
         self._crash_detector = crash_detector
         self._path_checks = path_checks
         self._bootstrap = bootstrap
-        self._state_sync = exchange
+        self._state_sync = state_sync
         self._event_plane = event_plane
         self._rtt_service = rtt_service
-        self._reachability = reachability
         self._absence = absence
-        self._local = local
-        self._members = members
-        self._outbound = outbound
-        self._rng = rng
+        self._moved = False
+        """Whether what was read so far may have moved the timers of parts."""
 
     def read(self, body: bytes, sender: NodeId, source: Address, now: Instant) -> bool:
         """Act on the messages of a packet, up to the first that is malformed.
 
-        Says whether it moved other parts than detector and beliefs (and the list of members).
+        Says whether parts may be due at other times than before: see ``QUIET``.
         """
-        stirs, requests = False, 0
+        self._moved, requests = False, 0
         try:
             for item in unpack(body):
                 message = DATAGRAMS.decode(item)
@@ -112,19 +111,20 @@ class Dispatcher:
                     self._outbound.counts["messages_skipped/unknown kind"] += 1
                 elif is_request and requests > REQUESTS_MAX:
                     self._outbound.counts["messages_skipped/too many requests"] += 1
-                elif self._act(message, sender, source, now):
-                    stirs = True
+                else:
+                    self._moved = self._moved or type(message) not in QUIET
+                    self._act(message, sender, source, now)
         except Malformed:
             self._outbound.counts["datagrams_dropped/malformed"] += 1
         self._ask_for_words(sender, source, now)
-        return stirs
+        return self._moved
 
-    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> bool:
+    def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
         match message:
             case Ping():
                 self._failure_detector.ping(message, sender, source, now)
             case Ack():
-                return self._acked(message, sender, now)
+                self._acked(message, sender, now)
             case CoordinateUpdate():
                 if sender in self._members:
                     self._reachability.coordinates.learn(sender, message.place)
@@ -135,26 +135,22 @@ class Dispatcher:
                 self._updates.apply(message, source, now)
                 if isinstance(message, Suspect) and message.evidence == REFUSAL:
                     self._crash_detector.confirmed_by_other(message, now)
-                    return True
+                    self._moved = True
             case PingRequest():
                 self._failure_detector.ping_request(message, source, now)
             case Nack():
                 self._failure_detector.nack(message, sender)
             case Hello():
                 self._greeted(message, sender, source, now)
-                return True
             case Event() | Query() | QueryResponse():
                 self._event_plane.receive(message, sender, now)
-                return True
-        return False
 
-    def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> bool:
-        """Hand an answer to whoever asked; say whether that was another part than the detector."""
+    def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> None:
+        """Hand an answer to whoever asked."""
         if self._path_checks.ack(ack, sender, now):
-            return True
-        if not self._crash_detector.ack(ack, sender, now):
+            self._moved = True
+        elif not self._crash_detector.ack(ack, sender, now):
             self._failure_detector.ack(ack, sender, now)
-        return False
 
     def _greeted(self, hello: Hello, sender: NodeId, source: Address, now: Instant) -> None:
         """Answer a greeting with who we are and whom we know; an answer begins an exchange."""

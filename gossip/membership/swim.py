@@ -38,6 +38,7 @@ from gossip.membership.detection.observers import Observers
 from gossip.membership.detection.path_checks import PathChecks
 from gossip.membership.detection.planned_absence import PlannedAbsence
 from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.dispatch import Dispatcher
 from gossip.membership.dissemination.outbound import Outbound
@@ -99,34 +100,32 @@ class Swim:
         self._reach = ContactOrder(me, self.members, member_list.book, reachability)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
-        updates = self._updates = MemberUpdates(
-            local, member_list, outbound, awareness, order, reachability, tuning
+        shared = SharedParts(
+            local, member_list, outbound, awareness, order, reachability, tuning, rng
         )
-        parts = local, self.members, updates, outbound, awareness, order, reachability
-        self._failure_detector = FailureDetector(*parts, tuning, rng, now)
+        updates = self._updates = MemberUpdates(shared)
+        self._failure_detector = FailureDetector(shared, updates, now)
         self._observers = Observers(me, self.members, outbound, tuning, now)
         number = self._failure_detector.next_number
-        self._crash_detector = CrashDetector(*parts, self._observers, tuning, rng, number)
+        self._crash_detector = CrashDetector(shared, updates, self._observers, number)
         self._path_checks = PathChecks(
             me, self.members, reachability, outbound, tuning, number, now
         )
-        self._bootstrap = Bootstrap(local, member_list, updates, outbound, tuning, rng, now)
-        self._state_sync = StateSync(local, member_list, updates, outbound, order, tuning, rng, now)
-        # Nearly all packets carry probes and updates, and move what detects and applies alone.
-        # Only what stirs the other parts makes it necessary to ask each of them when it is due.
+        self._bootstrap = Bootstrap(shared, updates, now)
+        self._state_sync = StateSync(shared, updates, now)
+        # Nearly all packets are ``QUIET``: after others alone are these asked when they are due.
         self._timed: tuple[Timed, ...] = (
             self._state_sync, self._bootstrap, self.event_plane, self._crash_detector,
             self._observers, self._path_checks,
         )  # fmt: skip
-        self._is_stirred, self._changes_seen = True, 0
+        self._timers_moved, self._changes_seen = True, 0
         self._parts_at: Instant = now
         self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
-        self.absence = PlannedAbsence(local, member_list, updates, outbound, tuning, rng)
+        self.absence = PlannedAbsence(shared, updates)
         self._dispatcher = Dispatcher(
-            self._failure_detector, updates, self._crash_detector, self._path_checks,
-            self._bootstrap, self._state_sync, self.event_plane, self.rtt_service,
-            self._reachability, self.absence, local, self.members, outbound, rng,
+            shared, updates, self._failure_detector, self._crash_detector, self._path_checks,
+            self._bootstrap, self._state_sync, self.event_plane, self.rtt_service, self.absence,
         )  # fmt: skip
         self._last_input_at = now
         updates.announce(now)
@@ -151,7 +150,7 @@ class Swim:
         now: Instant,
     ) -> None:
         """Take in an opened datagram. Never raises for bad bytes: it counts them."""
-        if not self._enter(now, stirs=False):
+        if not self._enter(now, moves_timers=False):
             return
         self._bootstrap.reached(source, sender)
         if sender == self._local.id:
@@ -162,7 +161,7 @@ class Swim:
         if self._updates.saw_packet(sender, boot, incarnation, source, now):
             self._crash_detector.on_report(sender, now)
             if self._dispatcher.read(body, sender, source, now):
-                self._is_stirred = True
+                self._timers_moved = True
             if not is_known:
                 self._updates.met(sender, source, now)
         self._settle(now)
@@ -264,15 +263,15 @@ class Swim:
 
     def wake(self, now: Instant) -> None:
         """Let due timers act; harmless when called early."""
-        if not self._enter(now, stirs=False):
+        if not self._enter(now, moves_timers=False):
             return
         if self.absence.is_away:
             if self.absence.wake(now):
                 self._awaken(now)
             return
-        is_time = self._has_stirred or self._parts_at <= now
+        is_time = self._has_moved or self._parts_at <= now
         if is_time:
-            self._is_stirred = True
+            self._timers_moved = True
             self._crash_detector.wake(now)
             self._observers.wake(now)
             self._path_checks.wake(now)
@@ -295,26 +294,26 @@ class Swim:
             return None
         if absence.is_away:
             return self.absence.deadline()
-        if self._has_stirred:
-            self._is_stirred, self._changes_seen = False, self.members.changes
+        if self._has_moved:
+            self._timers_moved, self._changes_seen = False, self.members.changes
             self._parts_at = min(part.deadline() for part in self._timed)
         updates, detector = self._updates, self._failure_detector
         due = min(self._parts_at, updates.deadline(), detector.deadline(), self._reap_at)
         return min(due, self._gossip_at) if self._has_news else due
 
     @property
-    def _has_stirred(self) -> bool:
+    def _has_moved(self) -> bool:
         """Whether parts may want to act at another time than they said."""
-        return self._is_stirred or self._changes_seen != self.members.changes
+        return self._timers_moved or self._changes_seen != self.members.changes
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
         return self._outbound.drain()
 
-    def _enter(self, now: Instant, *, stirs: bool = True) -> bool:
+    def _enter(self, now: Instant, *, moves_timers: bool = True) -> bool:
         """Begin an input: notice whether we were stopped; say whether we still take part."""
-        if stirs:
-            self._is_stirred = True
+        if moves_timers:
+            self._timers_moved = True
         absence = self.absence
         absence.advance(now)
         # The deadline is asked for only when there was time to miss it: this runs for each packet.
@@ -329,7 +328,7 @@ class Swim:
 
     def _resume(self, pause_s: float, now: Instant) -> None:
         self._outbound.counts["pauses/noticed"] += 1
-        self._is_stirred = True
+        self._timers_moved = True
         if self.asleep_until is None:
             self._go_on(pause_s, now)
         else:
@@ -343,7 +342,7 @@ class Swim:
 
     def _go_on(self, pause_s: float, now: Instant) -> None:
         """Announce ourselves, and judge nobody by the time that we were away."""
-        self._is_stirred = True
+        self._timers_moved = True
         self._failure_detector.restart(now)
         self._crash_detector.restart()
         self._path_checks.restart(now)

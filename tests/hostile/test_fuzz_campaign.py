@@ -87,9 +87,9 @@ def test_it_finds_a_drop_that_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> 
 
     def read(self: dispatch.Dispatcher, *arguments: object) -> bool:
         malformed = self._outbound.counts["datagrams_dropped/malformed"]
-        stirs = original(self, *arguments)  # type: ignore[arg-type]
+        moved = original(self, *arguments)  # type: ignore[arg-type]
         self._outbound.counts["datagrams_dropped/malformed"] = malformed
-        return stirs
+        return moved
 
     monkeypatch.setattr(dispatch.Dispatcher, "read", read)
     assert found("siege", "uncounted")

@@ -12,7 +12,7 @@ from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
 from tests.support.patience import GIVE_UP_S
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 KEYS = 10
 

@@ -9,7 +9,7 @@ import pytest
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
 
 NAMES = ("ash", "birch", "cedar")
 SOON_S = 10.0

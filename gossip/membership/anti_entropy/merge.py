@@ -12,12 +12,9 @@ from collections.abc import Iterable
 
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Instant
-from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.facts import FactTable, flaw
-from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member, MemberState, precedence
 from gossip.membership.model.messages import (
     ALIVE_BYTES_MAX,
@@ -38,20 +35,17 @@ class RemoteStateMerge:
 
     def __init__(
         self,
-        local: LocalMember,
-        member_list: MemberList,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        order: ProbeOrder,
         facts: FactTable,
     ) -> None:
-        self._local = local
-        self._member_list = member_list
-        self._members = member_list.members
+        self._local = shared.local
+        self._member_list = shared.member_list
+        self._members = shared.members
         self._updates = updates
-        self._outbound = outbound
-        self._counts: Counter[str] = outbound.counts
-        self._order = order
+        self._outbound = shared.outbound
+        self._counts: Counter[str] = shared.counts
+        self._order = shared.order
         self._facts = facts
 
     def merge(self, entries: Iterable[SyncEntry], now: Instant) -> bool:

@@ -22,22 +22,18 @@ growing pauses, so that they spread as an epidemic does, and idle members stay i
 """
 
 import math
-import random
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.core.tuning import FRAME_BYTES_MAX, Tuning
+from gossip.core.tuning import FRAME_BYTES_MAX
 from gossip.membership.anti_entropy.digest import TableDigest, is_newer
 from gossip.membership.anti_entropy.merge import RemoteStateMerge
-from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.facts import FactTable
-from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import Member
 from gossip.membership.model.messages import (
     BUCKET_HASH_BYTES,
@@ -76,32 +72,25 @@ class StateSync:
 
     def __init__(
         self,
-        local: LocalMember,
-        member_list: MemberList,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        order: ProbeOrder,
-        tuning: Tuning,
-        rng: random.Random,
         now: Instant,
     ) -> None:
         self.epoch = 0
-        self._local = local
-        self._members = member_list.members
-        self._facts = FactTable(member_list.members, tuning.facts_bytes_max, outbound.counts)
-        self._table_digest = TableDigest(member_list.members, self._facts)
-        self._remote_merge = RemoteStateMerge(
-            local, member_list, updates, outbound, order, self._facts
-        )
-        self._outbound = outbound
-        self._counts = outbound.counts
-        self._tuning = tuning
-        self._rng = rng
+        self._local = shared.local
+        self._members = shared.members
+        self._facts = FactTable(shared.members, shared.tuning.facts_bytes_max, shared.counts)
+        self._table_digest = TableDigest(shared.members, self._facts)
+        self._remote_merge = RemoteStateMerge(shared, updates, self._facts)
+        self._outbound = shared.outbound
+        self._counts = shared.counts
+        self._tuning = shared.tuning
+        self._rng = shared.rng
         self._wanted: dict[NodeId, None] = {}
         self._met = Throttle(MEETING_S, MET_MAX)
-        self._answered = Throttle(tuning.exchange_gap_s / 2, MET_MAX)
+        self._answered = Throttle(shared.tuning.exchange_gap_s / 2, MET_MAX)
         # A newcomer missed updates that others heard: its first exchanges follow each other soon.
-        self._pause_s = tuning.exchange_gap_s * (1 + rng.random())
+        self._pause_s = shared.tuning.exchange_gap_s * (1 + shared.rng.random())
         self._regular_at = now + self._pause_s
         self._hurried = 0
         """So many more exchanges follow each other soon, before the pauses grow."""

@@ -29,19 +29,14 @@ for itself.
 """
 
 import math
-import random
 from collections.abc import Callable, Iterable
 
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
-from gossip.core.tuning import Tuning
-from gossip.membership.detection.awareness import Awareness
 from gossip.membership.detection.observers import Observers
-from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import Member, MemberState, MemberTable
+from gossip.membership.model.members import Member, MemberState
 from gossip.membership.model.messages import (
     FRAMES,
     REFUSAL,
@@ -55,7 +50,6 @@ from gossip.membership.model.messages import (
     Suspect,
 )
 from gossip.membership.model.rate_limit import Throttle
-from gossip.membership.network.reachability import Reachability
 
 CHECKS_MAX = 64
 DISBELIEFS_MAX = 1024
@@ -142,33 +136,26 @@ class CrashDetector:
 
     def __init__(
         self,
-        local: LocalMember,
-        members: MemberTable,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        awareness: Awareness,
-        order: ProbeOrder,
-        reachability: Reachability,
         observers: Observers,
-        tuning: Tuning,
-        rng: random.Random,
         number: Callable[[], int],
     ) -> None:
-        self._local = local
-        self._members = members
+        self._local = shared.local
+        self._members = shared.members
         self._updates = updates
-        self._outbound = outbound
-        self._counts = outbound.counts
-        self._awareness = awareness
-        self._order = order
-        self._reachability = reachability
+        self._outbound = shared.outbound
+        self._counts = shared.counts
+        self._awareness = shared.awareness
+        self._order = shared.order
+        self._reachability = shared.reachability
         self._observers = observers
-        self._tuning = tuning
-        self._rng = rng
+        self._tuning = shared.tuning
+        self._rng = shared.rng
         self._number = number
         self._checks: dict[NodeId, CrashCheck] = {}
         self._disbeliefs: dict[NodeId, RefusalBackoff] = {}
-        self._begun = Throttle(tuning.probe_timeout_s, DISBELIEFS_MAX)
+        self._begun = Throttle(shared.tuning.probe_timeout_s, DISBELIEFS_MAX)
         self._drawn = Throttle(CHANCE_S, DISBELIEFS_MAX)
 
     # Hints, and what speaks against them.

@@ -6,25 +6,21 @@ gets the accusation in the same packet, so that its answer already refutes it (L
 system). How patient we are depends on how well we seem to be ourselves (``awareness.py``).
 """
 
-import random
 from collections.abc import Callable
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
-from gossip.core.tuning import Tuning
-from gossip.membership.detection.awareness import PROBE_ANSWERED, Awareness
+from gossip.membership.detection.awareness import PROBE_ANSWERED
 from gossip.membership.detection.probe import (
     IndirectPings,
     Probe,
     ProbeEvent,
-    ProbeOrder,
     ProbeState,
 )
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.model.addresses import is_gossiped, is_usable
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import MemberState, MemberTable
+from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
     FRAMES,
     Ack,
@@ -37,7 +33,6 @@ from gossip.membership.model.messages import (
     StreamPong,
     Suspect,
 )
-from gossip.membership.network.reachability import Reachability
 
 
 class FailureDetector:
@@ -45,36 +40,29 @@ class FailureDetector:
 
     def __init__(
         self,
-        local: LocalMember,
-        members: MemberTable,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        awareness: Awareness,
-        order: ProbeOrder,
-        reachability: Reachability,
-        tuning: Tuning,
-        rng: random.Random,
         now: Instant,
     ) -> None:
-        self._local = local
-        self._members = members
+        self._local = shared.local
+        self._members = shared.members
         self._updates = updates
-        self._outbound = outbound
-        self._counts = outbound.counts
-        self._awareness = awareness
-        self._order = order
-        self._reachability = reachability
-        self._tuning = tuning
-        self._rng = rng
+        self._outbound = shared.outbound
+        self._counts = shared.counts
+        self._awareness = shared.awareness
+        self._order = shared.order
+        self._reachability = shared.reachability
+        self._tuning = shared.tuning
+        self._rng = shared.rng
         self._number = 0
         self._probe: Probe | None = None
         self._asked_by_stream: dict[NodeId, None] = {}
-        self._indirect_pings = IndirectPings(tuning)
+        self._indirect_pings = IndirectPings(shared.tuning)
         # Members that start together should not probe in step.
-        self._next_at = now + rng.random() * tuning.probe_interval_s
+        self._next_at = now + shared.rng.random() * shared.tuning.probe_interval_s
         self._on_entry: dict[ProbeState, Callable[[Probe, Instant], None]] = {
-            ProbeState.ASKED_AGAIN: self._ask_again,
-            ProbeState.RELAYED: self._ask_relays,
+            ProbeState.RETRIED: self._ask_again,
+            ProbeState.INDIRECT: self._ask_relays,
             ProbeState.LOST: self._give_up,
         }
 

@@ -11,17 +11,13 @@ suspended and are running again. Then we take a new incarnation and say so befor
 """
 
 import math
-import random
 
 import msgspec
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.machine import Instant
-from gossip.core.tuning import Tuning
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.updates import MemberUpdates
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.members.member_list import MemberList
-from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberState, MemberTable
 from gossip.membership.model.messages import SLEEP_S_MAX, Left
 
@@ -36,24 +32,20 @@ class PlannedAbsence:
 
     def __init__(
         self,
-        local: LocalMember,
-        member_list: MemberList,
+        shared: SharedParts,
         updates: MemberUpdates,
-        outbound: Outbound,
-        tuning: Tuning,
-        rng: random.Random,
     ) -> None:
         self.leaving = False
         self.left = False
         """Whether we said goodbye often enough; the machine does nothing any more."""
         self.slept_since: Instant = 0.0
-        self._local = local
-        self._member_list = member_list
-        self._members: MemberTable = member_list.members
+        self._local = shared.local
+        self._member_list = shared.member_list
+        self._members: MemberTable = shared.members
         self._updates = updates
-        self._outbound = outbound
-        self._tuning = tuning
-        self._rng = rng
+        self._outbound = shared.outbound
+        self._tuning = shared.tuning
+        self._rng = shared.rng
         self._told = 0
         self._tell_at: Instant = math.inf
         self._looked_at: Instant = 0.0

@@ -2,10 +2,10 @@
 
 A probe is a small machine::
 
-    ASKED ──time──▶ ASKED_AGAIN ──time──▶ RELAYED ──time──▶ LOST
-      └──answer──┐      └──answer──┐         └──answer──┐
-                 ▼                 ▼                    ▼
-                            ANSWERED
+    DIRECT ──time──▶ RETRIED ──time──▶ INDIRECT ──time──▶ LOST
+      └──answer──┐      └──answer──┐       └──answer──┐
+                 ▼                 ▼                  ▼
+                           ANSWERED
 
 The direct ping is repeated once before others are asked to help: at 10 % loss that alone turns one
 failed round trip in five into one in twenty-eight, and it goes to another address of the target if
@@ -43,9 +43,9 @@ NACK_SHARE = 0.8
 class ProbeState(enum.StrEnum):
     """How far a probe has come."""
 
-    ASKED = "asked"
-    ASKED_AGAIN = "asked again"
-    RELAYED = "relayed"
+    DIRECT = "direct"
+    RETRIED = "retried"
+    INDIRECT = "indirect"
     ANSWERED = "answered"
     LOST = "lost"
 
@@ -58,12 +58,12 @@ class ProbeEvent(enum.StrEnum):
 
 
 TRANSITIONS: dict[tuple[ProbeState, ProbeEvent], ProbeState] = {
-    (ProbeState.ASKED, ProbeEvent.TIME): ProbeState.ASKED_AGAIN,
-    (ProbeState.ASKED_AGAIN, ProbeEvent.TIME): ProbeState.RELAYED,
-    (ProbeState.RELAYED, ProbeEvent.TIME): ProbeState.LOST,
-    (ProbeState.ASKED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
-    (ProbeState.ASKED_AGAIN, ProbeEvent.ANSWER): ProbeState.ANSWERED,
-    (ProbeState.RELAYED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.DIRECT, ProbeEvent.TIME): ProbeState.RETRIED,
+    (ProbeState.RETRIED, ProbeEvent.TIME): ProbeState.INDIRECT,
+    (ProbeState.INDIRECT, ProbeEvent.TIME): ProbeState.LOST,
+    (ProbeState.DIRECT, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.RETRIED, ProbeEvent.ANSWER): ProbeState.ANSWERED,
+    (ProbeState.INDIRECT, ProbeEvent.ANSWER): ProbeState.ANSWERED,
 }
 """What is not in the table does not move: ANSWERED and LOST are final."""
 
@@ -79,7 +79,7 @@ class Probe:
         self.boot = boot
         self.incarnation = incarnation
         self.started_at = now
-        self.state = ProbeState.ASKED
+        self.state = ProbeState.DIRECT
         self.pinged_at: dict[int, Instant] = {}
         """Our own pings, by the number that their answer carries."""
         self.nacks: dict[NodeId, bool] = {}
@@ -93,9 +93,9 @@ class Probe:
         assert timeout_s < period_s, "relays get the rest of the period"
         end = self.started_at + period_s
         self._schedule = {
-            ProbeState.ASKED: self.started_at + RETRY_SHARE * timeout_s,
-            ProbeState.ASKED_AGAIN: self.started_at + timeout_s,
-            ProbeState.RELAYED: end,
+            ProbeState.DIRECT: self.started_at + RETRY_SHARE * timeout_s,
+            ProbeState.RETRIED: self.started_at + timeout_s,
+            ProbeState.INDIRECT: end,
             ProbeState.ANSWERED: end,
             ProbeState.LOST: end,
         }

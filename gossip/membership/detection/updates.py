@@ -20,17 +20,13 @@ import msgspec
 
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
-from gossip.core.tuning import Tuning
-from gossip.membership.detection.awareness import REFUTED, Awareness
+from gossip.membership.detection.awareness import REFUTED
 from gossip.membership.detection.disputes import DISPUTABLE, HARMFUL
-from gossip.membership.detection.probe import ProbeOrder
+from gossip.membership.detection.shared_parts import SharedParts
 from gossip.membership.detection.sleepers import SleepingMembers
 from gossip.membership.detection.suspicion import Suspicion
-from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.members.id_conflicts import IdConflicts
-from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.addresses import only_gossiped
-from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import (
     RANK,
     REFUSED,
@@ -58,7 +54,6 @@ from gossip.membership.model.sanity import (
     is_plausible,
     is_plausible_from_itself,
 )
-from gossip.membership.network.reachability import Reachability
 
 TOLD_MAX = 1024
 
@@ -88,30 +83,24 @@ class MemberUpdates:
 
     def __init__(
         self,
-        local: LocalMember,
-        member_list: MemberList,
-        outbound: Outbound,
-        awareness: Awareness,
-        order: ProbeOrder,
-        reachability: Reachability,
-        tuning: Tuning,
+        shared: SharedParts,
     ) -> None:
         self.suspicions: dict[NodeId, Suspicion] = {}
         self.sleepers = SleepingMembers(
-            local.id, member_list.members, outbound.update_queue, tuning
+            shared.local.id, shared.members, shared.outbound.update_queue, shared.tuning
         )
-        self.id_conflicts = IdConflicts(outbound.emit, outbound.counts)
-        self._local = local
-        self._member_list = member_list
-        self._members = member_list.members
-        self._outbound = outbound
-        self._counts = outbound.counts
-        self._awareness = awareness
-        self._order = order
-        self._reachability = reachability
-        self._tuning = tuning
-        self._told = Throttle(tuning.gossip_interval_s, TOLD_MAX)
-        self._outrun_by: Boot = local.boot
+        self.id_conflicts = IdConflicts(shared.outbound.emit, shared.counts)
+        self._local = shared.local
+        self._member_list = shared.member_list
+        self._members = shared.members
+        self._outbound = shared.outbound
+        self._counts = shared.counts
+        self._awareness = shared.awareness
+        self._order = shared.order
+        self._reachability = shared.reachability
+        self._tuning = shared.tuning
+        self._told = Throttle(shared.tuning.gossip_interval_s, TOLD_MAX)
+        self._outrun_by: Boot = shared.local.boot
 
     # Evidence: headers, claims, and the passing of time.
 

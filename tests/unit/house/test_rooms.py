@@ -26,7 +26,7 @@ ROOMS = {
     "gossip/membership/dissemination": "core model",
     "gossip/membership/members": "core model network",
     "gossip/membership/detection": "core model network dissemination members",
-    "gossip/membership/anti_entropy": "core model dissemination members detection",
+    "gossip/membership/anti_entropy": "core model detection",
     "gossip/events": "core model dissemination",
     "gossip/membership": "core SWIM events",
     "gossip/registry": "core",

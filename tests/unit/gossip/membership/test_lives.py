@@ -87,7 +87,7 @@ def test_a_goodbye_beats_accusations_and_what_was_on_its_way() -> None:
 
 def test_after_a_pause_nobody_is_accused_and_we_announce_ourselves_first() -> None:
     solo = Solo(2, 3, 4)
-    solo.probe(ProbeState.RELAYED)
+    solo.probe(ProbeState.INDIRECT)
     solo.hear(2, Suspect(4, 1, 1, 2))
     solo.drain()
     solo.now += 3600

@@ -154,7 +154,7 @@ def test_a_silent_member_is_pinged_again_then_through_relays_then_suspected_then
 
 def test_an_ack_through_a_relay_counts_and_one_from_anybody_else_does_not() -> None:
     solo = Solo(2, 3, 4, 5)
-    probe = solo.probe(ProbeState.RELAYED)
+    probe = solo.probe(ProbeState.INDIRECT)
     strangers = [n for n in (2, 3, 4, 5, 6) if n != probe.target and n not in probe.nacks]
     for stranger in strangers:
         solo.hear(stranger, Ack(probe.number))
@@ -166,12 +166,12 @@ def test_an_ack_through_a_relay_counts_and_one_from_anybody_else_does_not() -> N
 
 def test_nacks_spare_our_health_and_silence_costs_it() -> None:
     quiet = Solo(2, 3, 4, 5)
-    quiet.probe(ProbeState.RELAYED)
+    quiet.probe(ProbeState.INDIRECT)
     quiet.run(0.6)
     assert quiet.swim.counts["probes/lost"] == 1
     assert quiet.swim.health == 3
     helped = Solo(2, 3, 4, 5)
-    probe = helped.probe(ProbeState.RELAYED)
+    probe = helped.probe(ProbeState.INDIRECT)
     for relay in probe.nacks:
         helped.hear(relay, Nack(probe.number))
     helped.run(0.6)
@@ -294,7 +294,7 @@ def test_words_that_arrive_after_the_header_are_still_believed() -> None:
 @pytest.mark.parametrize(("boot", "incarnation"), [(1, 2), (2, 1)])
 def test_whoever_rose_during_a_probe_is_not_accused_on_it(boot: int, incarnation: int) -> None:
     solo = Solo(2)
-    solo.probe(ProbeState.ASKED_AGAIN)
+    solo.probe(ProbeState.RETRIED)
     solo.hear(2, alive(2, boot, incarnation), boot=boot, incarnation=incarnation)
     solo.run(1.0)
     assert solo.swim.counts["probes/lost"] == 1

@@ -291,7 +291,7 @@ def test_alone_there_is_nobody_to_watch() -> None:
 def test_paths_are_told_by_the_age_of_the_last_success() -> None:
     solo = Solo(2)
     solo.now += 5
-    probe = solo.probe(ProbeState.ASKED)
+    probe = solo.probe(ProbeState.DIRECT)
     solo.hear(probe.target, Ack(probe.number))
     asked_at = solo.now
     solo.swim.receive_frame(FRAMES.encode(StreamPing(1)), 2, solo.now)
@@ -321,7 +321,7 @@ def test_a_ping_by_stream_is_answered_with_our_latest_words() -> None:
 
 def test_a_pong_counts_for_its_own_sender_and_number_alone() -> None:
     solo = Solo(2, 3)
-    probe = solo.probe(ProbeState.RELAYED)
+    probe = solo.probe(ProbeState.INDIRECT)
     other = 5 - probe.target
     for number, peer, subject in (
         (probe.number + 1, probe.target, probe.target),
@@ -330,7 +330,7 @@ def test_a_pong_counts_for_its_own_sender_and_number_alone() -> None:
     ):
         pong = StreamPong(number, alive(subject))
         solo.swim.receive_frame(FRAMES.encode(pong), peer, solo.now)
-    assert probe.state is ProbeState.RELAYED
+    assert probe.state is ProbeState.INDIRECT
     pong = StreamPong(probe.number, alive(probe.target))
     solo.swim.receive_frame(FRAMES.encode(pong), probe.target, solo.now)
     assert probe.state is ProbeState.ANSWERED

@@ -247,7 +247,7 @@ def test_an_ack_takes_our_place_along_when_it_is_news() -> None:
 def test_the_repeated_ping_gives_a_sample_too() -> None:
     """Its number is its own, so a slow answer to the first is not taken for a fast one to it."""
     solo = Solo(2)
-    probe = solo.probe(ProbeState.ASKED_AGAIN)
+    probe = solo.probe(ProbeState.RETRIED)
     first, second = probe.pinged_at
     solo.now = probe.pinged_at[first] + 0.3
     solo.hear(2, Ack(first))
