@@ -6,7 +6,7 @@ not lose, the network, the protocols on top of it, and at the end the services t
 apps use, so that nobody is answered before there is something to answer with.
 
 What keeps a node from taking part does not end its agent: it waits, at the stage that it has
-reached (``stages.py``), answers on its socket meanwhile, and goes on by itself.
+reached (``readiness.py``), answers on its socket meanwhile, and goes on by itself.
 """
 
 import asyncio

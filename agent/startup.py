@@ -2,7 +2,7 @@
 
 A place in a covey, room on the disk, a clock that can be right, a certificate that is good. What is
 missing may come while the agent runs, so it waits, says for what, and serves what it can meanwhile
-(``stages.py``). Each step returns when it is done, or when the agent is to stop.
+(``readiness.py``). Each step returns when it is done, or when the agent is to stop.
 """
 
 import asyncio

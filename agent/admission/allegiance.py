@@ -1,7 +1,7 @@
 """A running node's allegiance: whom it trusts, by whom it is certified, and how both change.
 
 What hears of another authority, and who has to know of it, meet here (``trust_keeper.py``,
-``renewing.py``, ``rollover.py``).
+``renewal.py``, ``ca_rollover.py``).
 """
 
 import logging

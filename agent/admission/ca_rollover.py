@@ -9,7 +9,7 @@ The next authority's key is on the disk before anybody hears of it. That it take
 transaction in ``control.db``: the registry with the succession, signed by the next one, and the end
 of all tokens, which name the former. Then the key's file is replaced, and what signed until now is
 gone from this device. Each step can be seen on the disk, so an issuer that was killed between any
-two instructions goes on at its next start. What members do meanwhile: ``renewing.py``.
+two instructions goes on at its next start. What members do meanwhile: ``renewal.py``.
 """
 
 import asyncio

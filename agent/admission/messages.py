@@ -132,7 +132,7 @@ class TokenIssued(msgspec.Struct, frozen=True, array_like=True, tag=86):
 class Renewal(msgspec.Struct, frozen=True, array_like=True, tag=108):
     """A node asks for a new certificate, as a guest or by way of its stream.
 
-    ``signature`` is of its own key over all else (``renewing.py``): whom the registry names with
+    ``signature`` is of its own key over all else (``renewal.py``): whom the registry names with
     this key is let in again also when the old certificate is over. ``serial`` is the one in use.
     """
 

@@ -5,8 +5,8 @@ asks the issuer over its stream for the next. The issuer puts the new serial int
 beside the one in use; when the registry that says so has come round to the node, it shows the new
 certificate, and not before: with the old one everybody lets it in until then.
 
-It is also renewed when the covey gets another authority (``rollover.py``): soon after the news is
-everywhere, and not by all at once.
+It is also renewed when the covey gets another authority (``ca_rollover.py``): soon after the news
+is everywhere, and not by all at once.
 
 A device that lay in a drawer for a winter has a certificate that opens no stream. It still has its
 key, and the registry its place. So it asks as a guest, at the desk at which devices join, and signs

@@ -221,7 +221,7 @@ def open_unix_socket(path: Path) -> socket.socket:
 def open_door(path: Path) -> socket.socket:
     """Return a listening socket for apps; those that are users of their own have to reach it.
 
-    Whoever reaches it shows a key (``app_door.py``). Raises AgentError.
+    Whoever reaches it shows a key (``app_socket.py``). Raises AgentError.
     """
     are_apart = may_be_apart()
     try:

@@ -3,8 +3,8 @@
 The keyring is one private file with a few 32-byte secrets, each under a random key id. New
 datagrams are sealed with the *primary*; any of the others still opens, so that a key can be
 replaced while the covey runs: add the new one everywhere, make it primary, drop the old one
-(``rotation.py`` says how, ``key_desk.py`` does it). A ring that was rotated carries its generation
-and the authority's signature, so that nobody but the issuer can give a node other keys.
+(``rotation.py`` says how, ``key_service.py`` does it). A ring that was rotated carries its
+generation and the authority's signature, so that nobody but the issuer can give a node other keys.
 
 No secret ever encrypts anything itself. For each sender and each of its lives (its *boot*) a key
 of its own is derived with HKDF-SHA256 (RFC 5869), so the senders' counters can be plain

@@ -1,10 +1,10 @@
 """Connections that others dial: members with a certificate, and guests without.
 
-Connections are accepted by hand, one ``sock_accept`` at a time, because asyncio's server would
-run the TLS handshake before anybody could count. Here a connection first takes a *place*
-(``places.py``): sixteen for each site, sixty-four in all. It gives the place back when its
-handshake has shown that it is a member; a guest keeps it, and has half a minute for all that it may
-do. So a thousand half-open or silent connections cost sixty-four small buffers.
+Connections are accepted by hand, one ``sock_accept`` at a time, because asyncio's server would run
+the TLS handshake before anybody could count. Here a connection first takes a *place*
+(``connection_slots.py``): sixteen for each site, sixty-four in all. It gives the place back when
+its handshake has shown that it is a member; a guest keeps it, and has half a minute for all that it
+may do. So a thousand half-open or silent connections cost sixty-four small buffers.
 
 Members do not wait behind guests. What comes from a host at which a member is known to be takes one
 of other places, in which strangers have no part unless they come from that very address (behind one

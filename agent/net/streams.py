@@ -1,9 +1,9 @@
 """Streams between members: frames go out on what we dial, and come in on what we accept.
 
-This is the half of the network that does not lose anything silently: what a node sends to
-another arrives in order, or the node is told that it did not. ``link.py`` is one direction to one
-node, ``listener.py`` all that comes in. Who cannot be dialled is reached through somebody who can
-dial it (``relayed.py``, ``relay.py``); above this file nobody notices.
+This is the half of the network that does not lose anything silently: what a node sends to another
+arrives in order, or the node is told that it did not. ``outgoing.py`` is one direction to one node,
+``listener.py`` all that comes in. Who cannot be dialled is reached through somebody who can dial it
+(``relay_client.py``, ``relay.py``); above this file nobody notices.
 """
 
 import asyncio

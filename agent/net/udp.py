@@ -7,7 +7,7 @@ with ``add_reader`` and *drained*: ``drain()`` returns all that waits, up to a b
 driver calls it before it lets any timer act.
 
 No error of a socket ends anything: a route that went away or a full send buffer costs the
-datagram, which may always be lost. It is counted. That a host refused a datagram (``refusals.py``)
+datagram, which may always be lost. It is counted. That a host refused a datagram (``icmp.py``)
 is news, and is told behind the datagrams that arrived before it.
 """
 

@@ -33,7 +33,8 @@ class Migrations:
 
     ``tables`` are those whose rows are checked and carried over when the file is damaged, and
     ``mend`` then sees to what is missing. ``numbers`` is a query for the two numbers that are
-    noted after each commit (``tail.py``). Where rows change (``is_rewritten``), a stale one is as
+    noted after each commit (``commit_note.py``). Where rows change (``is_rewritten``), a stale one
+    is as
     bad as a wrong one: such a file is looked through whenever it is opened.
     """
 

@@ -14,7 +14,7 @@ and declares healthy members dead under loss all the same: what saves them here 
 of theirs clears them, and that updates are told more often.) A member that is paused for less than
 4 s is never declared dead, because its first packet afterwards clears it. A process that is killed
 on a host that stays up is known to all after about a second, because the host says so:
-``evidence.py``.
+``crash_detector.py``.
 """
 
 import math

@@ -4,9 +4,10 @@ Which stages a partition goes through is in ``ownership.py``; here is what this 
 
 1. *Sealing.* Whoever follows a registry refuses questions about a partition that were asked before
    its entry last changed. So what was heard of others since then is all that there can be.
-2. *Taking over.* A new owner compares its copy (``comparison.py``) with the others', until it is
+2. *Taking over.* A new owner compares its copy (``sync_session.py``) with the others', until it is
    complete by the rule in ``takeover.py``. So does one whose disk lost something.
-3. *Saying so.* What the present stage asks of this node is told to the issuer (``progress.py``),
+3. *Saying so.* What the present stage asks of this node is told to the issuer
+(``ownership_progress.py``),
    again and again until the registry goes on.
 4. *Letting go.* A former owner makes passes of its own, and forgets its copy only when each owner
    is complete and holds all that it holds. Who is an owner, or pending, lets go of nothing.

@@ -2,8 +2,8 @@
 
 A device is admitted before it runs, and may never run. While it is *absent*, which stands in its
 entry of the registry from its admission on, it is no target of the placement, so nothing waits for
-it. It says that it is there as soon as it runs (``progress.py``); whatever comes of it over
-its own stream will do. Then the next registry has it present, and gives it its share.
+it. It says that it is there as soon as it runs (``ownership_progress.py``); whatever comes of it
+over its own stream will do. Then the next registry has it present, and gives it its share.
 
 Back to absent goes only who owns nothing (*idle*), most of all a newcomer whose partitions wait in
 copying for it. When the issuer has looked for it ten times in vain, a minute apart, they go to

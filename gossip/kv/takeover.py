@@ -2,7 +2,7 @@
 
 To be *complete* for a set of owners, as of the epoch since which writes need them, means to hold
 all that was acknowledged before that epoch. Whoever is complete may answer reads. With O the owners
-and P those pending, a node of P is complete as soon as it has compared (``comparison.py``), under
+and P those pending, a node of P is complete as soon as it has compared (``sync_session.py``), under
 the registry of now, with
 
 * one node that is; or

@@ -17,7 +17,7 @@ once, the last: whoever tells hints puts the best first.
 
 Dead and forgotten peers are greeted too, each of them once in ``reconnect_rounds`` rounds, without
 end: the other half of a split network looks exactly like a set of dead members, and after any
-length of time one greeting that gets through brings both halves together (``exchange.py``). The
+length of time one greeting that gets through brings both halves together (``sync.py``). The
 greeting carries our belief that the peer is dead, so that its first answer already refutes it.
 """
 

@@ -27,7 +27,7 @@ class WarmStart(msgspec.Struct, frozen=True):
     order: list[NodeId]
     """Of all members, shuffled: a pass of probes, which each member begins somewhere else."""
     table: bytes
-    """The hash over all versions; see ``table_digest.py``."""
+    """The hash over all versions; see ``digest.py``."""
 
 
 def company_of(members: Iterable[Member], tuning: Tuning, rng: random.Random) -> WarmStart:

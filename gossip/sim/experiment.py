@@ -6,7 +6,7 @@ all know all, or after a minute, the dust may settle for as long as states are e
 often than usual; then measuring begins. A quarter of the time is quiet, which shows what
 the covey costs when nothing happens; then the unlucky crash together, and the rest of the time is
 for noticing. Every change of every member list is judged against the truth, which only a simulator
-knows. It measures the membership alone, on a flock (``flock.py``).
+knows. It measures the membership alone, on a flock (``membership_world.py``).
 """
 
 import statistics

@@ -2,7 +2,7 @@
 
 Few keys and many clients make conflicts common. Half the writes name what was read before, as a
 careful client does; the others are blind. Every put writes a value of its own, so that a value
-found later tells where it came from (see ``history.py``).
+found later tells where it came from (see ``consistency.py``).
 """
 
 import random

@@ -15,7 +15,7 @@ to compare narrows down in steps, so that a large covey at rest pays no more tha
 
 No step needs a memory of the one before: each frame says what it takes to answer it, and a lost one
 is made good by the next exchange. A difference that does not fit a frame is cut, and the rest
-follows in another exchange, soon. How far the other side is believed is in ``remote_merge.py``.
+follows in another exchange, soon. How far the other side is believed is in ``merge.py``.
 
 Facts (``facts.py``) travel by exchanges alone. Whoever has learnt some exchanges again soon, with
 growing pauses, so that they spread as an epidemic does, and idle members stay idle.

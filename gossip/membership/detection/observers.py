@@ -4,7 +4,7 @@ When a process dies, its kernel closes its connections at once, whereas a probe 
 once in a while. So every node keeps idle streams to the members that follow it on a ring of ids,
 and each member is thus watched by as many. The ring is made of what a node believes about who is
 alive. Two nodes that believe differently watch somewhat differently, and nothing else follows from
-that: the end of a stream is only a reason to look (``evidence.py``).
+that: the end of a stream is only a reason to look (``crash_detector.py``).
 """
 
 import math

@@ -2,7 +2,7 @@
 
 Three kinds of evidence arrive. The *header* of any opened packet proves that its sender lived at
 that boot and incarnation. A *claim* is an update; the precedence of ``members.py`` decides whether
-it holds. *what others tell* from an exchange (``remote_merge.py``) brings lives and descriptions,
+it holds. *what others tell* from an exchange (``merge.py``) brings lives and descriptions,
 but neither accuses nor kills.
 
 Four rules keep false deaths away and heal what went wrong:

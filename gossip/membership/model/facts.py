@@ -5,7 +5,7 @@ facts of one node are published as one map with a number, by the node alone, and
 gets the next number. They belong to one life (a boot) and are dropped when another one begins.
 
 Facts never travel in datagrams, so they may be larger than tags; but they travel slower: with the
-exchanges, which find out by the number who is behind (``exchange.py``). Nobody probes, judges or
+exchanges, which find out by the number who is behind (``sync.py``). Nobody probes, judges or
 places anything by them. Like tags they are what others tell among members: whoever belongs to the
 covey could lie about another's facts, until that one notices a number that it did not give and
 publishes above it.

@@ -166,7 +166,8 @@ class MemberChanged(msgspec.Struct, frozen=True):
     """Told to the application for every change of state, life or description of a member.
 
     ``before`` is None when the member is new to us. When ``reason`` is FORGOTTEN, ``member`` is
-    the entry that was taken off the list. Of a member that flaps (``flapping.py``) most changes are
+    the entry that was taken off the list. Of a member that flaps (``flap_damping.py``) most changes
+    are
     ``muted``: true, but not worth telling a person. ``not_told`` is how many such went before.
     """
 

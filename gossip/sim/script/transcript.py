@@ -13,7 +13,7 @@ A transcript is a text file that tells a story in commands and is read by people
 
 Whole nodes play most of them. To show one rule by itself, ``solo a among b c`` starts one node
 among scripted peers (``scripted peer.py``), and then every word that it hears stands in the file
-(``cast.py``).
+(``actors.py``).
 
 A block is a few commands; what stands between ``----`` and the empty line that ends the block is
 what the simulator answered when the file was last rewritten. When a transcript fails, run pytest

@@ -17,6 +17,7 @@ PAGES = sorted(
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
 ATTACKS = (ROOT / "docs" / "attacks.md").read_text()
 HELD_BY = re.compile(r"`([a-z_/]+/test_\w+\.py)::(test_\w+)`")
+PACKAGES = ("agent", "gossip", "edge_apps")
 DECISION_LINES_MAX = 60
 SECTIONS = ["Context", "Decision", "Cost accepted", "Revisit when"]
 
@@ -93,6 +94,19 @@ def test_every_dependency_has_its_reason() -> None:
     reasons = " ".join(page.read_text() for page in DECISIONS)
     names = [re.split(r"[<>=\[ ]", text)[0] for text in project["dependencies"]]
     assert not [name for name in names if name not in reasons]
+
+
+def test_module_texts_name_files_that_are_there() -> None:
+    """Also those that a text calls by their bare names."""
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    known = {path.name for path in files}
+    gone = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        for name in re.findall(r"``(\w+\.py)``", path.read_text())
+        if name not in known
+    ]
+    assert not gone
 
 
 def test_glossary_gives_each_word_once() -> None:
