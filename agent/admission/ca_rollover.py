@@ -77,14 +77,14 @@ class Rollover:
             await asyncio.sleep(LOOK_S)
             if not self._covey.registry().overlaps:
                 self._forced_at = self._complete_since = None
-            elif self.awaited():
+            elif await self.awaited():
                 self._complete_since = None
             elif self._complete_since is None:
                 self._complete_since = _now()
             elif _now() - self._complete_since >= SETTLE_S:
                 await self.end()
 
-    def awaited(self) -> list[NodeId]:
+    async def awaited(self) -> list[NodeId]:
         """Return for whose certificates the end of the roll-over waits.
 
         Who was let in and never heard may never run; if it does, it asks as one that was away.
@@ -95,8 +95,8 @@ class Rollover:
             return behind
         if _now() - self._forced_at > FORCE_S:
             return []
-        live = self._covey.there()
-        return [node for node in behind if node in live]
+        there = await asyncio.gather(*map(self._covey.is_there, behind))
+        return [node for node, is_there in zip(behind, there, strict=True) if is_there]
 
     async def end(self) -> None:
         """Sign the registry in which the former authority's certificates open nothing."""

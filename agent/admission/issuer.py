@@ -15,7 +15,7 @@ the clock that counts goes on by itself meanwhile.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -156,16 +156,21 @@ class Issuer:
         admission: AdmissionRequest,
         peers: tuple[KnownPeer, ...],
         origin: str,
-        there: frozenset[NodeId] = frozenset(),
+        is_there: Callable[[NodeId], Awaitable[bool]],
     ) -> tuple[Granted, NewRegistry]:
         """Let a node in; return what it is given, and the registry that has it.
 
-        ``origin`` is where it asks from, for the log; nobody who is ``there`` is replaced.
-        Raises AgentError, with the status that tells the reasons apart; nothing was changed then.
+        ``origin`` is where it asks from, for the log; nobody of whom ``is_there`` holds is
+        replaced. Raises AgentError, with the status that tells the reasons apart; nothing was
+        changed then.
         """
-        self._check_token(admission)
+        token = self._check_token(admission)
         entry = self._check(admission)
-        with_it = partial(_instead, there=there) if admission.replaces else admit
+        with_it = admit
+        if admission.replaces:
+            of_name = self._holder(token.note.node_name or entry.name)
+            is_gone = of_name is not None and not await is_there(of_name)
+            with_it = partial(_instead, gone=of_name if is_gone else None)
         fresh = await self._store.redeem(
             admission.token_id,
             lambda token: is_proven(admission, token.public_key),
@@ -215,8 +220,11 @@ class Issuer:
         presence.tell(*news)
         return fresh.signed
 
-    def _check_token(self, admission: AdmissionRequest) -> None:
-        """Raise AgentError for a token that nobody has: before anything that costs more."""
+    def _check_token(self, admission: AdmissionRequest) -> TokenRecord:
+        """Return the token. Raises AgentError for one that nobody has.
+
+        Before anything that costs more.
+        """
         token = self._store.token(admission.token_id)
         if token is None:
             raise TokenRefusedError(TokenState.UNKNOWN)
@@ -231,6 +239,14 @@ class Issuer:
             )
         if not is_proven(admission, token.public_key):
             raise TokenRefusedError(TokenState.UNKNOWN)
+        return token
+
+    def _holder(self, name: str) -> NodeId | None:
+        """Return who has a name, in the newest registry here; None if nobody has."""
+        kept = self._store.registry()
+        signed = kept[1] if kept is not None else self._identity.first_registry()
+        nodes = Registry.decode(SignedRegistry.decode(signed).payload).nodes
+        return next((node.id for node in nodes if node.name == name), None)
 
     def _check(self, admission: AdmissionRequest) -> RegisteredNode:
         """Return the entry that is asked for. Raises AgentError."""
@@ -420,20 +436,20 @@ class Issuer:
         return certificates.issue(key, authority.certificate, subject, node.key, node.serials[0])
 
 
-def _instead(current: Registry, entry: RegisteredNode, *, there: frozenset[NodeId]) -> Registry:
-    """Put a node in the place of the one of its name. Raises AgentError."""
-    gone = next((node for node in current.nodes if node.name == entry.name), None)
-    if gone is None:
+def _instead(current: Registry, entry: RegisteredNode, *, gone: NodeId | None) -> Registry:
+    """Put a node in the place of the one of its name, if that is ``gone``. Raises AgentError."""
+    former = next((node for node in current.nodes if node.name == entry.name), None)
+    if former is None:
         raise _cannot_replace(
             entry.name,
             "nobody has that name",
             "Join with --node-name to have it, or see `covey members` on a member for another.",
             exits.NOT_FOUND,
         )
-    if gone.is_issuer:
+    if former.is_issuer:
         hint = "Its backup takes its place; or join under another name with --node-name."
         raise _cannot_replace(entry.name, "it lets others in", hint, exits.NAME_TAKEN)
-    if gone.id in there:
+    if former.id != gone:
         raise _cannot_replace(
             entry.name,
             "it is there",
@@ -442,7 +458,7 @@ def _instead(current: Registry, entry: RegisteredNode, *, there: frozenset[NodeI
             exits.NAME_TAKEN,
         )
     try:
-        return replace(current, gone.id, entry)
+        return replace(current, former.id, entry)
     except WouldLose as error:
         hint = "Start the owners that are off and let them finish, then join again."
         raise AgentError(f"{error}.", hint, exits.UNHEALTHY) from None

@@ -327,8 +327,7 @@ class AdmissionServer:
             case AdmissionRequest():
                 await self._catch_up()
                 peers = tuple(KnownPeer(*each) for each in self._covey.nearest())
-                there = self._covey.there()
-                granted, fresh = await issuer.admit(question, peers, origin, there)
+                granted, fresh = await issuer.admit(question, peers, origin, self._covey.is_there)
                 self._covey.adopt(fresh.signed)
                 self.counts[f"admissions/{'granted' if fresh.is_news else 'repeated'}"] += 1
                 return granted

@@ -72,7 +72,14 @@ class ClusterView:
             for node in best
         ]
 
-    def there(self) -> frozenset[NodeId]:
+    async def is_there(self, node: NodeId) -> bool:
+        """Tell whether a node is there, as far as this node can find out; takes seconds if not.
+
+        That it is dead or has left may be a lie of some member; so it is looked for in person.
+        """
+        return node in self._there() or await self._driver.meets(node)
+
+    def _there(self) -> frozenset[NodeId]:
         """Return the members that are alive, or asleep.
 
         After a start nobody has been heard, and nobody is held for gone on account of that.

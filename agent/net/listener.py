@@ -119,6 +119,12 @@ class Listener:
                 self.counts["streams/closed_as_strangers"] += 1
                 writer.transport.abort()
 
+    def host_of(self, node: NodeId) -> str | None:
+        """Return where the open stream of a member comes from; None without one."""
+        _, writer = self._members.get(node, (None, None))
+        remote = writer.get_extra_info("peername") if writer is not None else None
+        return None if remote is None else str(remote[0])
+
     def served(self) -> frozenset[asyncio.Task[None]]:
         """Return the connections that are open now, for ``end``."""
         return frozenset(self._serving)

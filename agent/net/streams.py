@@ -45,6 +45,7 @@ FEW_LINKS = 16
 PROVED_S = 60.0
 """Where a member was met by its certificate, it is taken to be for so long."""
 RELAYED_DIAL_S = 8.0
+MEET_S = 6.0
 RELAYED_S = 300.0
 """Whom only others reach is not dialled directly first for so long."""
 
@@ -66,6 +67,7 @@ class Streams:
             counts,
         )
         self._relayed_context = relayed_context(identity)
+        self._port = sockets.port
         self._proved: dict[NodeId, tuple[Address, float]] = {}
         self._relayed_until: dict[NodeId, float] = {}
         self._links: dict[NodeId, OutgoingStream] = {}
@@ -171,6 +173,43 @@ class Streams:
                 best = trial
         return best
 
+    async def meets(self, node: NodeId) -> bool:
+        """Tell whether a node shows its certificate now; takes ``MEET_S`` at most.
+
+        Where to look is a hint as ever, and a member that lies may have spoiled it. So it is looked
+        for also where it was met before, where a stream of its own comes from, and through others.
+        """
+        looks = [self._meets_at(node, address) for address in self._whereabouts(node)]
+        return any(await asyncio.gather(*looks, self._meets_through(node)))
+
+    def _whereabouts(self, node: NodeId) -> list[Address]:
+        """Return where a node may be, also if all that is said of it were false."""
+        known = list(self._addresses_of(node))
+        if node in self._proved:
+            known.append(self._proved[node][0])
+        if (host := self._listener.host_of(node)) is not None:
+            ports = dict.fromkeys((*(each.port for each in known), self._port))
+            known += [Address(host, port) for port in ports]
+        return [each for each in dict.fromkeys(known) if family_of(each.host) is not None]
+
+    async def _meets_at(self, node: NodeId, address: Address) -> bool:
+        try:
+            # As to a relay, for a node takes frames on one stream of each other at a time.
+            _, writer = await self._dial_address(node, address, self._relayed_context)
+        except (OSError, RemoteError):
+            return False
+        writer.close()
+        return True
+
+    async def _meets_through(self, node: NodeId) -> bool:
+        try:
+            async with asyncio.timeout(MEET_S):
+                _, writer = await self._dial_through_first(node, self._relayed_context)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
     def pin(self, peers: Iterable[NodeId]) -> None:
         """Hold a stream open to each of these members, also in silence, and to nobody else."""
         kept = frozenset(peers)
@@ -255,24 +294,23 @@ class Streams:
     async def _dial_through_others(self, to: NodeId) -> Connection:
         """Connect to a node through the first member that reaches it. Raises OSError."""
         async with asyncio.timeout(RELAYED_DIAL_S):
-            return await self._dial_through_first(to)
+            connection = await self._dial_through_first(to, self._context)
+        self.counts["streams/dialled_through_others"] += 1
+        self._remember_relayed(to)
+        return connection
 
-    async def _dial_through_first(self, to: NodeId) -> Connection:
+    async def _dial_through_first(self, to: NodeId, context: ssl.SSLContext) -> Connection:
         for relay in self._relays_to(to):
             for address in list(self._addresses_of(relay))[:ADDRESSES_TRIED_MAX]:
                 if family_of(address.host) is None:
                     continue
                 try:
-                    connection = await self._dial_through(to, relay, address)
+                    return await self._dial_through(to, relay, address, context)
                 except (OSError, EOFError, RemoteError) as error:
                     told = format_node_id(to), format_node_id(relay), error
                     log.debug("cannot reach %s through %s: %s", *told)
                     if isinstance(error, NotPutThrough):
                         break  # also from its other addresses it does not
-                    continue
-                self.counts["streams/dialled_through_others"] += 1
-                self._remember_relayed(to)
-                return connection
         raise OSError(f"nobody else reaches {format_node_id(to)}")
 
     def _remember_relayed(self, to: NodeId) -> None:
@@ -280,9 +318,11 @@ class Streams:
             self._relayed_until.clear()
         self._relayed_until[to] = asyncio.get_running_loop().time() + RELAYED_S
 
-    async def _dial_through(self, to: NodeId, relay: NodeId, address: Address) -> Connection:
+    async def _dial_through(
+        self, to: NodeId, relay: NodeId, address: Address, context: ssl.SSLContext
+    ) -> Connection:
         outer = await self._dial_address(relay, address, self._relayed_context)
-        connection = await through(outer, to, self._context)
+        connection = await through(outer, to, context)
         await self._check_peer(to, connection[1], f"what {format_node_id(relay)} reaches")
         return connection
 

@@ -170,6 +170,10 @@ class Driver:
         """Open a stream to a member on trial, and say how far it got; None without an address."""
         return await self._streams.try_out(to)
 
+    async def meets(self, node: NodeId) -> bool:
+        """Tell whether a node shows its certificate now, wherever it is; takes a few seconds."""
+        return await self._streams.meets(node)
+
     async def request(self, request: Request) -> Result:
         """Submit a request and return its result. Cancelling the call cancels the request.
 

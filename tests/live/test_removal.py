@@ -9,6 +9,7 @@ from agent import exits
 from edge_apps.client import ClientError
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
+from tests.live.harness.programs import PORT, run_on
 from tests.live.harness.waiting import eventually
 from tests.support.patience import GIVE_UP_S
 
@@ -144,6 +145,34 @@ def test_a_new_device_takes_the_place_of_a_dead_one(fleet: Fleet) -> None:
     assert "elm was removed from test: its certificate opens nothing" in said.stdout
     assert ash.states() == formed
     elm.close()
+
+
+def test_nobody_takes_the_place_of_a_living_member_by_lies(fleet: Fleet) -> None:
+    """Whoever has a token and a member's keys says that another is dead, to the issuer alone."""
+    fleet.form("ash", "birch", "cedar", "elm", toml=LOCAL_TOML)
+    ash, birch, cedar, elm = fleet.agents.values()
+    token = fleet.token(ash)
+    fresh = fleet.add("fresh", toml=LOCAL_TOML)
+    victim, life = birch.me(), f"{int(cedar.me()['boot'], 16) + 1:x}"
+    cedar.stop()
+    where = str(cedar.directory / "data" / "identity")
+    liar = run_on(
+        cedar.at, "liar", ash.at.ipv4, str(PORT), where, life, victim["id"], victim["boot"]
+    )
+    try:
+        refused = 0
+        while refused < 3:
+            eventually(ash.states, lambda seen: seen.get("birch") == "dead", 30.0, "ash is lied to")
+            outcome = fresh.covey("join", token, "--replace", "birch", "--seed", ash.at.ipv4)
+            assert outcome.status == exits.NAME_TAKEN, outcome.stderr
+            refused += 1
+    finally:
+        liar.kill()
+        liar.wait()
+    eventually(elm.states, lambda seen: seen.get("birch") == "alive", 30.0, "it is there still")
+    birch.must("kv", "put", "there", "yes")
+    del fleet.agents["fresh"]
+    fresh.close()
 
 
 def test_leaving_for_good_frees_the_place_and_the_name(fleet: Fleet) -> None:

@@ -50,8 +50,8 @@ class FakeCovey:
     def issuers(self) -> list[NodeId]:
         return list(self.others)
 
-    def there(self) -> frozenset[NodeId]:
-        return self.alive
+    async def is_there(self, node: NodeId) -> bool:
+        return node in self.alive
 
     def entry(self, node: NodeId) -> RegisteredNode | None:
         if not self.adopted:

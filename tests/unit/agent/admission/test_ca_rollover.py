@@ -64,14 +64,14 @@ def test_both_are_trusted_until_all_have_new_certificates(tmp_path: Path) -> Non
             await work.begin(force=False)
             registry = registry_of(made)
             assert (registry.authority_number, registry.overlaps) == (1, True)
-            assert sorted(work.awaited()) == sorted(registry.ids())
+            assert sorted(await work.awaited()) == sorted(registry.ids())
             assert len(made.identity.trust.authorities) == 2
             assert made.identity.authority_private_key().public_key() != old
             assert not made.identity.next_authority_file.exists()
             await work.begin(force=False)
             assert registry_of(made) == registry, "one roll-over at a time"
             await renew(made, who, made.identity)
-            assert work.awaited() == []
+            assert await work.awaited() == []
             await work.end()
             assert not registry_of(made).overlaps
             assert all(entry.serials for entry in registry_of(made).nodes)
@@ -96,7 +96,7 @@ def test_it_ends_by_itself_and_with_force_without_those_who_are_away(
             await work.begin(force=False)
             await renew(made, made.identity)
             await asyncio.sleep(0.2)
-            assert work.awaited() == [who.node_id]
+            assert await work.awaited() == [who.node_id]
             assert registry_of(made).overlaps
             made.covey.alive = frozenset({made.identity.node_id})
             await work.begin(force=True)
@@ -115,7 +115,7 @@ def test_it_waits_for_nobody_who_was_let_in_and_never_heard(tmp_path: Path) -> N
             who = await joined(made, tmp_path)
             await work.begin(force=False)
             await renew(made, made.identity)
-            assert work.awaited() == []
+            assert await work.awaited() == []
             await work.end()
             assert not entry_of(made, who).serials
             # It runs at last, trusts what is over, and asks as one that was away.

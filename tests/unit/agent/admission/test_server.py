@@ -429,8 +429,8 @@ def test_a_removed_node_does_not_come_back_with_its_old_token(tmp_path: Path) ->
             request = certificates.make_request(key, subject)
             clock_ms = int(time.time() * 1000)
             admission = proven(token, request, clock_ms, key)
-            _, first = await made.desk._issuer.admit(admission, (), "here")
-            _, again = await made.desk._issuer.admit(admission, (), "here")
+            _, first = await made.desk._issuer.admit(admission, (), "here", made.covey.is_there)
+            _, again = await made.desk._issuer.admit(admission, (), "here", made.covey.is_there)
             assert first.signed == again.signed, "asking again changes nothing"
             assert not again.is_news
             registry = remove(open_registry(first.signed, made.identity.verify), 77)
@@ -438,7 +438,7 @@ def test_a_removed_node_does_not_come_back_with_its_old_token(tmp_path: Path) ->
             signed = SignedRegistry(payload, made.identity.sign(payload)).encode()
             assert await made.store.save_registry(registry.epoch, signed)
             with pytest.raises(TokenRefusedError) as caught:
-                await made.desk._issuer.admit(admission, (), "here")
+                await made.desk._issuer.admit(admission, (), "here", made.covey.is_there)
             assert caught.value.status == exits.TOKEN_USED_UP
             assert made.store.registry() == (registry.epoch, signed)
 
@@ -457,7 +457,7 @@ def test_a_node_id_that_somebody_else_has_is_refused(tmp_path: Path) -> None:
             clock_ms = int(time.time() * 1000)
             admission = proven(token, request, clock_ms, key)
             with pytest.raises(AgentError, match="belongs to another node") as caught:
-                await made.desk._issuer.admit(admission, (), "here")
+                await made.desk._issuer.admit(admission, (), "here", made.covey.is_there)
             assert caught.value.status == exits.NAME_TAKEN
             assert made.store.registry() is None
 

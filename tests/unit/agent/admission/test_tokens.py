@@ -53,7 +53,7 @@ async def refused(made: Member, admission: AdmissionRequest) -> AgentError | Non
     """Return why the issuer does not take an admission; None if it does."""
     assert made.desk._issuer is not None
     try:
-        await made.desk._issuer.admit(admission, (), "here")
+        await made.desk._issuer.admit(admission, (), "here", made.covey.is_there)
     except AgentError as error:
         return error
     return None
@@ -287,9 +287,11 @@ def test_whose_request_is_shown_by_somebody_else_lets_nobody_in(tmp_path: Path) 
             seen, token = renewing.application(who).request, parse_token(text)
             thief, now_ms = Ed25519PrivateKey.generate(), int(time.time() * 1000)
             with pytest.raises(AgentError, match="not signed by the key"):
-                await made.desk._issuer.admit(proven(token, seen, now_ms, thief), (), "here")
+                await made.desk._issuer.admit(
+                    proven(token, seen, now_ms, thief), (), "here", made.covey.is_there
+                )
             own = proven(token, seen, now_ms, read_private_key(who.key_file))
-            await made.desk._issuer.admit(own, (), "here")
+            await made.desk._issuer.admit(own, (), "here", made.covey.is_there)
 
     asyncio.run(scenario())
 

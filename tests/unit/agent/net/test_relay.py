@@ -76,6 +76,21 @@ def test_frames_pass_both_ways_in_order_and_name_their_true_sender(tmp_path: Pat
     asyncio.run(scenario())
 
 
+def test_who_is_reached_by_way_of_others_alone_is_met(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with company(tmp_path) as here:
+            bob = here.bob.who.node_id
+            here.ada.streams.send(b"\x90", bob)
+            await eventually(lambda: here.bob.frames)
+            assert await here.ada.streams.meets(bob)
+            assert not here.ada.closed, "the stream that is open is left alone"
+            await here.bob.streams.stop()
+            here.bob.sockets.close()
+            assert not await here.ada.streams.meets(bob)
+
+    asyncio.run(scenario())
+
+
 def test_the_end_of_either_side_is_told_and_frees_the_place(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with company(tmp_path) as here:
@@ -162,7 +177,9 @@ def test_a_relay_that_puts_through_to_somebody_else_is_found_out(tmp_path: Path)
             ada, bob, cy = here.ends
             cy.streams._proved[bob.who.node_id] = cy.address, asyncio.get_running_loop().time()
             with pytest.raises(Forged):
-                await ada.streams._dial_through(bob.who.node_id, cy.who.node_id, cy.address)
+                await ada.streams._dial_through(
+                    bob.who.node_id, cy.who.node_id, cy.address, ada.streams._context
+                )
             assert ada.counts["streams/wrong_node"] == 1
 
     asyncio.run(scenario())
@@ -186,7 +203,7 @@ def test_places_are_bounded_and_given_back(tmp_path: Path, monkeypatch: pytest.M
     async def scenario() -> None:
         async with company(tmp_path) as here:
             ada, bob, cy = here.ends
-            there = bob.who.node_id, cy.who.node_id, cy.address
+            there = bob.who.node_id, cy.who.node_id, cy.address, ada.streams._context
             _, first = await ada.streams._dial_through(*there)
             with pytest.raises(NotPutThrough):
                 await ada.streams._dial_through(*there)

@@ -491,3 +491,26 @@ def test_segments_are_cut_for_a_narrow_path(
     monkeypatch.setattr(stream, "connected_to", noted)
     asyncio.run(scenario())
     assert asked == [576]
+
+
+def test_a_member_is_met_also_where_nobody_says_that_it_is(tmp_path: Path) -> None:
+    """Who spoils its addresses, and says that it is dead, does not get it taken for gone."""
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            node = two.who.node_id
+            two.streams.send(b"\x90", one.who.node_id)
+            await eventually(lambda: one.frames)
+            false = Address("127.0.0.1", 9)
+            one.where[node] = [Address("127.0.0.1", port) for port in range(1, 9)]
+            assert not await one.streams.meets(node), "on which port it listens nobody knows"
+            one.where[node].append(Address("192.0.2.9", two.address.port))
+            assert await one.streams.meets(node), "its own stream comes from there"
+            one.streams.send(b"\x90", node)  # in vain, as nothing is known
+            one.where[node] = [false]
+            assert await one.streams.meets(node), "it was met there just now"
+            assert not two.closed, "the stream that is open is left alone"
+            await two.stop()
+            assert not await one.streams.meets(node)
+
+    asyncio.run(scenario())
