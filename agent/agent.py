@@ -437,6 +437,7 @@ class Agent:
             self.apps,
             self.programs,
             self.uplink,
+            self.keys,
             self.probation,
             self.stalls,
             self.losses,

@@ -63,6 +63,30 @@ def authority(uncertified: Sequence[str], *, overlaps: bool) -> Finding:
     return ok("authority", "all have certificates of the present authority.")
 
 
+def keys(awaited: Sequence[str], *, is_turning: bool, is_known_outside: bool) -> Finding:
+    """Look whether a key still opens datagrams that somebody has who should not.
+
+    ``awaited`` are the members without whom the former key is not given up while the keys turn;
+    ``is_known_outside``: a device that was removed knows the newest.
+    """
+    if is_known_outside:
+        return warn(
+            "keys",
+            "a device that was removed has a key that opens datagrams still.",
+            "New keys are made by themselves where the covey was founded: start that one.",
+        )
+    if not is_turning:
+        return ok("keys", "one key seals and opens datagrams.")
+    if not awaited:
+        return ok("keys", "the keys of datagrams are being replaced, and nobody is waited for.")
+    return warn(
+        "keys",
+        "the keys of datagrams are being replaced; what the former one seals opens until these "
+        f"have the new one: {', '.join(awaited)}.",
+        "They get it when they are back. Not to wait for them: `covey keys rotate --force`.",
+    )
+
+
 def stores(losses: Sequence[str], kept: Sequence[str]) -> Finding:
     """Look what the disk lost; ``kept`` are the damaged files that were replaced."""
     files = f"Damaged files are kept for you to look at, and may be deleted: {', '.join(kept)}."

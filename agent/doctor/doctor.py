@@ -24,6 +24,7 @@ from agent.doctor.device_checks import examine_device
 from agent.doctor.findings import Finding
 from agent.doctor.survey import Survey, SurveyResult, names_of
 from agent.identity.identity import Identity
+from agent.keys.key_service import KeyService
 from agent.loop.slices import collect
 from agent.loop.stalls import StallWatch
 from agent.loop.watched import Watch
@@ -67,6 +68,7 @@ class MemberInputs(NamedTuple):
     apps: AppHost
     programs: Programs
     uplink: Uplink
+    keys: KeyService
     probation: Probation
     stalls: StallWatch
     losses: Callable[[], Sequence[str]]
@@ -210,6 +212,14 @@ class Doctor:
         uncertified = [entry.name for entry in registry.uncertified]
         return agent_checks.authority(uncertified, overlaps=registry.overlaps)
 
+    def _look_at_keys(self) -> Finding:
+        keys = self._parts.keys
+        named = {entry.id: entry.name for entry in self._registry.nodes}
+        awaited = [named[node] for node in keys.awaited() if node in named]
+        return agent_checks.keys(
+            awaited, is_turning=keys.is_turning, is_known_outside=keys.must_exclude
+        )
+
     def _clones(self) -> dict[str, Sequence[Address]]:
         """Return where several devices with one identity were heard, by the member's name."""
         node, now = self._driver.node, self._driver.now()
@@ -239,6 +249,7 @@ class Doctor:
             *self._look_at_registry(),
             self._look_at_owners(),
             self._look_at_authority(),
+            self._look_at_keys(),
             agent_checks.names(members),
             agent_checks.profiles(self._config.gossip.profile, self._profiles()),
             agent_checks.clones(self._clones()),

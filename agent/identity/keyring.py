@@ -48,7 +48,7 @@ CIPHERS: dict[str, type[ChaCha20Poly1305] | type[AESGCM]] = {
 DEFAULT_CIPHER = "chacha20-poly1305"
 
 
-class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What the file holds, as JSON; secrets are base64 (msgspec's form of bytes)."""
 
     cipher: str
@@ -62,6 +62,8 @@ class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The authority's, over all of this and the covey's id."""
     epoch: int = 0
     """Of the registry by which the newest secret was made: who was removed since knows it."""
+    forced: bool = False
+    """On the issuer: the rotation is to end without those who are away. Never leaves the device."""
 
     def __repr__(self) -> str:
         return f"KeyringFile({self.cipher}, {len(self.secrets)} keys)"

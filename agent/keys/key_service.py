@@ -130,7 +130,6 @@ class KeyService:
         self._set_aside: tuple[KeyringOffer, NodeId] | None = None
         """A ring of an authority that we do not trust, and perhaps soon will."""
         self._stepped_at = 0.0
-        self._forced = False
         self._quiet = RateLimitedLog(log)
 
     # ---- life -----------------------------------------------------------------------------------
@@ -156,6 +155,16 @@ class KeyService:
         """The ring in use."""
         return self._keyring.content
 
+    @property
+    def is_turning(self) -> bool:
+        """Whether a rotation is under way."""
+        return self.ring.phase != RotationPhase.STEADY
+
+    @property
+    def must_exclude(self) -> bool:
+        """Whether somebody was removed who may know our newest secret."""
+        return self._covey.removed_at() > self.ring.epoch
+
     def state(self, *, wants_reply: bool = False) -> KeyringState:
         """Return what this node holds, as others may see it."""
         ring = self.ring
@@ -178,8 +187,8 @@ class KeyService:
         admitted, live = self._covey.admitted(), self._covey.live()
         if self.ring.phase == RotationPhase.STEADY:
             return []
-        everybody = self.ring.phase == RotationPhase.USED and not self._forced
-        if self._forced and _now() - self._stepped_at > FORCE_S:
+        everybody = self.ring.phase == RotationPhase.USED and not self._is_forced
+        if self._is_forced and _now() - self._stepped_at > FORCE_S:
             return []
         awaited = self._covey.seen() if everybody else live
         return [node for node in admitted if node in awaited and not self._has_ring(node)]
@@ -302,11 +311,15 @@ class KeyService:
                 return
         self._send(self.state(), peer)
 
-    async def _adopt(self, ring: KeyringFile) -> None:
-        """Put a ring on the disk, use it, and tell a few. Raises OSError."""
+    async def _save(self, ring: KeyringFile) -> None:
+        """Put a ring on the disk, and use it. Raises OSError."""
         data = encode_keyring(ring)
         await asyncio.to_thread(replace_secret, self._identity.keyring_file, data)
         self._keyring.adopt(ring)
+
+    async def _adopt(self, ring: KeyringFile) -> None:
+        """Put a ring on the disk, use it, and tell a few. Raises OSError."""
+        await self._save(ring)
         self._offered_at.clear()
         self._stepped_at = _now()
         self.counts["keyrings/adopted"] += 1
@@ -342,12 +355,11 @@ class KeyService:
     async def _coordinate(self) -> None:
         """Take one step after the other, each when nobody is waited for any more."""
         while True:
-            if self.ring.phase == RotationPhase.STEADY and not self._must_exclude():
+            if self.ring.phase == RotationPhase.STEADY and not self.must_exclude:
                 self._begun.clear()
                 await self._begun.wait()
                 continue
             await asyncio.sleep(TICK_S)
-            self._forced = self._forced or self._must_exclude()
             waiting = self.awaited()
             for node in self._covey.live().intersection(waiting):
                 self._offer(node)
@@ -358,38 +370,52 @@ class KeyService:
                 with contextlib.suppress(AgentError):  # said in the log; tried again
                     await self._step()
 
-    def _must_exclude(self) -> bool:
-        """Tell whether somebody was removed who may know our newest secret."""
-        return self._covey.removed_at() > self.ring.epoch
+    @property
+    def _is_forced(self) -> bool:
+        """Whether a rotation waits for nobody who is away: it is ordered, or locks somebody out."""
+        return self.ring.forced or self.must_exclude
 
-    async def _step(self) -> None:
-        """Make the next ring and use it. Raises AgentError."""
+    async def _step(self, *, force: bool = False) -> None:
+        """Make the next ring and use it. Raises AgentError.
+
+        That it is forced is written with it: who was removed would else keep an old key for as long
+        as somebody is away, where this device starts anew in the middle.
+        """
         async with self._turning:
-            try:
-                ring = next_ring(
-                    self.ring,
-                    self._identity.cluster_id,
-                    self._identity.sign_keyring,
-                    self._covey.epoch(),
-                )
-                await self._adopt(ring)
-            except OSError as error:
-                log.exception("the next keyring was not saved")
-                raise AgentError(
-                    f"the keyring was not saved: {error.strerror}; the keys are as they were.",
-                    "Free some space, or mend the rights of the identity directory.",
-                    exits.UNHEALTHY,
-                ) from None
-        if self.ring.phase == RotationPhase.STEADY:
-            self._forced = False
+            forced = msgspec.structs.replace(self.ring, forced=force or self._is_forced)
+            identity = self._identity
+            fresh = next_ring(
+                forced, identity.cluster_id, identity.sign_keyring, self._covey.epoch()
+            )
+            await self._keep(self._adopt, fresh)
+
+    async def _force(self) -> None:
+        """Write down that a rotation under way waits for nobody away. Raises AgentError."""
+        async with self._turning:
+            if self.is_turning:
+                await self._keep(self._save, msgspec.structs.replace(self.ring, forced=True))
+
+    async def _keep(
+        self, keep: Callable[[KeyringFile], Coroutine[Any, Any, None]], ring: KeyringFile
+    ) -> None:
+        try:
+            await keep(ring)
+        except OSError as error:
+            log.exception("the next keyring was not saved")
+            raise AgentError(
+                f"the keyring was not saved: {error.strerror}; the keys are as they were.",
+                "Free some space, or mend the rights of the identity directory.",
+                exits.UNHEALTHY,
+            ) from None
 
     async def _begin(self, force: bool) -> RotateReply:  # noqa: FBT001 - as the message has it
         try:
             if self.ring.phase == RotationPhase.STEADY:
-                await self._step()
+                await self._step(force=force)
+            elif force:
+                await self._force()
         except AgentError as error:
             return RotateReply(0, error.status, error.message, error.hint)
-        self._forced = self._forced or force
         self._begun.set()
         return RotateReply(0, exits.YES)
 

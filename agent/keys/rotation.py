@@ -64,8 +64,10 @@ def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign, epoch: int) 
     else:
         held = {primary: held[primary]}
     made_at = epoch if phase is RotationPhase.INSTALLED else ring.epoch
-    generation = ring.generation + 1
-    fresh = KeyringFile(ring.cipher, primary, held, generation, phase.value, epoch=made_at)
+    generation, forced = ring.generation + 1, ring.forced and phase is not RotationPhase.STEADY
+    fresh = KeyringFile(
+        ring.cipher, primary, held, generation, phase.value, epoch=made_at, forced=forced
+    )
     signature = sign(signed_part(fresh, cluster_id))
     return msgspec.structs.replace(fresh, signature=signature)
 

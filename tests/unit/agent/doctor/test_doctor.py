@@ -240,6 +240,17 @@ def test_who_lacks_a_certificate_of_the_present_authority_is_named(
     assert hint in finding.hint
 
 
+def test_a_key_that_opens_and_should_not_is_told_of() -> None:
+    known = agent_checks.keys([], is_turning=True, is_known_outside=True)
+    assert (known.status, "removed" in known.message) == (Status.WARN, True)
+    waits = agent_checks.keys(["cy"], is_turning=True, is_known_outside=False)
+    assert (waits.status, waits.message[-4:]) == (Status.WARN, " cy.")
+    assert "`covey keys rotate --force`" in waits.hint
+    for is_turning in (False, True):
+        told = agent_checks.keys([], is_turning=is_turning, is_known_outside=False)
+        assert told.status is Status.OK
+
+
 def test_a_device_that_was_removed_knows_that_its_certificate_is_good_for_nothing(
     tmp_path: Path,
 ) -> None:

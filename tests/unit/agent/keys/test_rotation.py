@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
@@ -281,7 +280,7 @@ async def test_any_member_orders_and_all_follow(net: Net) -> None:
     net.desks[A].start()
     await net.desks[B].rotate(force=False)
     await until(net, [3, 3, 3])
-    held = [json.loads(file.read_text()) for file in net.files.values()]
+    held = [parse_keyring(file.read_bytes(), COVEY).content for file in net.files.values()]
     assert held[0] == held[1] == held[2]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in net.files.values())
     told = await net.desks[C].report()
@@ -309,7 +308,7 @@ async def test_a_removal_turns_the_keys_without_who_was_removed(net: Net) -> Non
         net.desks[node].on_event(UnknownKeyReported(C, PLACE))
     await asyncio.sleep(0.05)
     assert net.desks[C].ring.generation == 0
-    assert not net.desks[A]._must_exclude()
+    assert not net.desks[A].must_exclude
     await net.desks[A].stop()
 
 
@@ -397,6 +396,39 @@ async def test_an_issuer_that_was_killed_goes_on(net: Net) -> None:
     assert again.ring.phase == "used"
     again.start()
     await until(net, [3, 3, 3])
+    await again.stop()
+
+
+@runs
+async def test_an_issuer_that_is_killed_while_it_locks_somebody_out_waits_for_nobody(
+    net: Net,
+) -> None:
+    net.desks[A].start()
+    net.away = {B}
+    net.removed_at = net.epochs[A] = 7
+    net.desks[A].on_event(adopted(7))
+    await until_true(lambda: net.desks[A].ring.phase == "used")
+    await net.desks[A].stop()
+    again = net.boot(A)
+    assert again.ring.phase == "used", "the key of whoever was removed opens still"
+    again.start()
+    await until(net, [3, 0, 0])
+    assert not again.ring.forced
+    await again.stop()
+
+
+@runs
+async def test_an_issuer_that_is_killed_does_not_forget_an_order_with_force(net: Net) -> None:
+    net.desks[A].start()
+    net.away = {C}
+    await net.desks[A].rotate(force=False)
+    await until_true(lambda: net.desks[A].awaited() == [C])
+    await net.desks[A].rotate(force=True)
+    await net.desks[A].stop()
+    again = net.boot(A)
+    assert again.ring.phase == "used"
+    again.start()
+    await until(net, [3, 3, 0])
     await again.stop()
 
 
