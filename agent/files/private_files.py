@@ -78,12 +78,29 @@ def remove_wiping(path: Path) -> None:
 def wipe_remains(path: Path) -> None:
     """Overwrite and remove what was left beside a file by whoever was cut off.
 
-    Only where nobody else can be writing it: at the start. Raises OSError.
+    Only where nobody else can be writing it: at the start. Raises OSError for one that stays, when
+    all the others are gone.
     """
+    refused = None
     for left in remains(path):
-        wipe(left, path)
+        try:
+            _wipe_any(left, path)
+        except OSError as error:
+            refused = error
     if path.parent.exists():
         sync_directory(path.parent)
+    if refused is not None:
+        raise refused
+
+
+def _wipe_any(left: Path, in_use: Path) -> None:
+    """Wipe a file, and remove what is none: nothing of ours, but in the way of our names."""
+    if left.is_symlink():
+        left.unlink()
+    elif left.is_dir():
+        discard(left)
+    else:
+        wipe(left, in_use)
 
 
 def remains(path: Path) -> list[Path]:

@@ -12,11 +12,18 @@ file had: not what a file system that copies on write, or the card's own wear le
 elsewhere.
 
 A file that is sealed and cannot be opened ends the start. No new identity is made in its place.
+
+The seal also tells whose a file is, and only if nothing in clear is taken for it any more. Files
+are sealed in one order, of which the last is the one that nobody can make who has no key: the
+authority's, or the node's own. So one that lies in clear *before* a sealed one is not of our
+making, but of somebody who could write to the directory or to the copy that was restored, and
+counts as damaged (``repair.py``).
 """
 
 import logging
 import os
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent import exits
@@ -34,23 +41,31 @@ from agent.files.private_files import (
 from agent.identity import spares
 from agent.identity.seal import SealBroken, is_sealed, seal_here
 
-SECRETS = ("node.key", "authority.key", "authority.next", "keyring.json")
-"""The files of an identity that are for its node alone."""
+SECRETS = ("keyring.json", "authority.next", "node.key", "authority.key")
+"""The files of an identity that are for its node alone, in the order in which they are sealed."""
 
 log = logging.getLogger(__name__)
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Create a secret file, sealed if the key is here. Raises OSError and AgentError."""
+    """Create a secret file, sealed if the key is here.
+
+    Raises OSError, and AgentError where others beside it are sealed and the key is not here.
+    """
     write_private(path, _closed(path, data))
 
 
 def replace_secret(path: Path, data: bytes) -> None:
-    """Replace a secret file and its spare, sealed if the key is here.
+    """Replace a secret file and its spare, sealed if the key is here, and those before it, too.
 
-    Raises OSError when the file could not be replaced, and AgentError.
+    Raises OSError when the file could not be replaced, and AgentError where it or others beside it
+    are sealed and the key is not here; nothing was then changed.
     """
-    spares.replace_with_spare(path, _closed(path, data))
+    closed = _closed(path, data)
+    if is_sealed(closed):
+        for earlier in _files(path.parent, SECRETS[: SECRETS.index(path.name)]):
+            _seal(earlier)
+    spares.replace_with_spare(path, closed)
 
 
 def read_secret(path: Path) -> bytes:
@@ -102,6 +117,15 @@ def check_key(directory: Path) -> None:
             raise _no_key(path)
 
 
+def planted(directory: Path, name: str) -> list[str]:
+    """Return which files make one in clear of this name, if there is one, somebody else's.
+
+    Those are the sealed ones that are sealed after it. Raises OSError.
+    """
+    later = SECRETS[SECRETS.index(name) + 1 :]
+    return [path.name for path in _files(directory, later) if is_sealed(spares.read(path) or b"")]
+
+
 def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     """Have a context show a certificate. Raises OSError, SealBroken and AgentError.
 
@@ -119,25 +143,25 @@ def load_chain(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 def seal_identity(directory: Path) -> None:
     """Seal what of an identity lies in clear, if the key is here; for the start of an agent.
 
-    A disk that refuses leaves files as they are, and ``covey doctor`` tells. Raises AgentError for
-    what is sealed with a key that is not here.
+    A disk that refuses leaves files as they are, that one and all after it, and ``covey doctor``
+    tells. Raises AgentError for what is sealed with a key that is not here.
     """
-    files = [directory / name for name in SECRETS if (directory / name).exists()]
+    files = _files(directory, SECRETS)
     for path in files:
         if is_shut(path.read_bytes()):
             raise _no_key(path)
     if seal_here() is None:
         return
+    for path in (directory / name for name in SECRETS):
+        _wipe_remains(path)  # first: they have the names under which clear bytes are overwritten
+        _wipe_remains(spares.place_of(path))
     try:
         for path in files:
             _seal(path)
-        for path in (directory / name for name in SECRETS):
-            wipe_remains(path)
-            wipe_remains(spares.place_of(path))
-        for left in directory.parent.glob(f".{directory.name}.*"):
-            discard(left)  # of a join or a founding that was cut off; a key may be among it
     except OSError as error:
         log.warning("the keys in %s are not all sealed: %s", directory, error)
+    for left in directory.parent.glob(f".{directory.name}.*"):
+        discard(left)  # of a join or a founding that was cut off; a key may be among it
 
 
 def in_clear(directory: Path) -> list[str]:
@@ -163,6 +187,18 @@ def _seal(path: Path) -> None:
         replace_wiping(spares.place_of(path), spares.with_digest(data))
 
 
+def _wipe_remains(path: Path) -> None:
+    try:
+        wipe_remains(path)
+    except OSError as error:
+        log.warning("what is left beside %s was not overwritten: %s", path, error)
+
+
+def _files(directory: Path, names: Sequence[str]) -> list[Path]:
+    """Return those of these files that are there."""
+    return [path for path in (directory / name for name in names) if path.exists()]
+
+
 def _all_of(path: Path) -> list[Path]:
     return [*([path] if path.exists() else []), *remains(path)]
 
@@ -172,6 +208,10 @@ def _is_sealed_copy(data: bytes) -> bool:
 
 
 def _closed(path: Path, data: bytes) -> bytes:
+    """Return what a file is to hold. Raises AgentError where only a key that is away could seal."""
+    for each in _files(path.parent, SECRETS):
+        if is_shut(spares.read(each) or b""):
+            raise _no_key(each)  # a credential can be taken from a service that runs
     seal = seal_here()
     return data if seal is None else seal.close(path.name, data)
 

@@ -14,6 +14,9 @@ another, sound and newer  sound                       it was replaced: so is the
 missing, or damaged       missing, or damaged         an error says what to do
 ========================  ==========================  =====================================
 
+One that is sealed, and whose key this process was not given, is left alone, and so is its
+counterpart: the service's own start can tell which of them is sound.
+
 *Sound* is what can be read as what it should be. A flipped bit in a name can be read, too: that is
 what the spare is compared for. Damage does not change when a file was written; people do.
 """
@@ -23,6 +26,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 from agent import exits
 from agent.exits import AgentError
@@ -60,33 +64,56 @@ def read_spare(path: Path) -> bytes | None:
     return content if digest == _digest(content) else None
 
 
-def mend(directory: Path, files: Mapping[str, IsSound]) -> None:
+def unasked(_: bytes) -> bool:
+    """Take what is readable for proved."""
+    return True
+
+
+class FileCheck(NamedTuple):
+    """How to tell that what a file of one name holds, or its spare, is sound."""
+
+    is_readable: IsSound
+    is_proved: IsSound
+    """Asked of a file that is another than its spare: which of the two to believe."""
+    is_closed: IsSound
+    """Whether this process cannot tell, for want of a key."""
+
+    def is_sound(self, data: bytes | None) -> bool:
+        """Say whether it can be read, and proves right."""
+        return data is not None and self.is_readable(data) and self.is_proved(data)
+
+
+def mend(directory: Path, files: Mapping[str, FileCheck]) -> None:
     """Restore the files of a directory that are damaged, and make the spares that are missing.
 
-    ``files`` are those that may be there, with what tells that one can be read. One without a
+    ``files`` are those that may be there, in the order in which they are mended. One without a
     spare that is not there is not missed. Where most are sound and others than their spares,
     somebody put another set in place. Raises AgentError for one that is beyond repair.
     """
-    others = sum(_is_another(directory / name, is_sound) for name, is_sound in files.items())
-    for name, is_sound in files.items():
-        _mend_one(directory / name, is_sound, is_new=others > len(files) // 2)
+    others = sum(_is_another(directory / name, check) for name, check in files.items())
+    for name, check in files.items():
+        _mend_one(directory / name, check, is_new=others > len(files) // 2)
 
 
-def _is_another(path: Path, is_sound: IsSound) -> bool:
+def _is_another(path: Path, check: FileCheck) -> bool:
     found, spare = read(path), read_spare(path)
-    return found is not None and spare is not None and found != spare and is_sound(found)
+    return spare is not None and found != spare and check.is_sound(found)
 
 
-def _mend_one(path: Path, is_sound: IsSound, *, is_new: bool) -> None:
+def _mend_one(path: Path, check: FileCheck, *, is_new: bool) -> None:
     found, spare = read(path), read_spare(path)
-    if found == spare:
+    copies = [each for each in (found, spare) if each is not None]
+    if not copies or any(map(check.is_closed, copies)):
         return
-    is_kept = spare is None or is_new or _was_replaced(path)
-    if found is not None and is_sound(found) and is_kept:
+    if found is not None and found == spare and check.is_readable(found):
+        return
+    has_spare = check.is_sound(spare)
+    is_kept = not has_spare or is_new or _was_replaced(path)
+    if found is not None and check.is_sound(found) and is_kept:
         _keep(path, found)
-    elif spare is None:
+    elif spare is None or not has_spare:
         raise AgentError(
-            f"{path} cannot be read, and there is no spare of it; nothing was changed.",
+            f"{path} cannot be read, and there is no sound spare of it; it was not changed.",
             hint="Restore it from a backup, or move the data directory away and join again. A "
             "card that does this once does it again: replace it.",
             status=exits.BAD_CONFIG,

@@ -51,7 +51,7 @@ from agent.keys.messages import (
 from agent.keys.rotation import RotationPhase, check_offer, fingerprint, next_ring, signed_again
 from agent.loop.rpc import PendingReplies
 from agent.loop.watched import TaskSet
-from gossip.core.errors import Malformed, RemoteError
+from gossip.core.errors import Forged, Malformed, RemoteError
 from gossip.core.ids import ClusterId, NodeId, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.requests import RegistryAdopted
@@ -305,7 +305,7 @@ class KeyService:
                 told = format_node_id(peer), error
                 self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
                 return
-            except OSError:
+            except (AgentError, OSError):
                 self.counts["keyrings_refused/not_saved"] += 1
                 log.exception("the new keyring was not saved, and is not used")
                 return
@@ -344,9 +344,13 @@ class KeyService:
         async with self._turning:
             try:
                 identity = self._identity
-                fresh = signed_again(self.ring, identity.cluster_id, identity.sign_keyring)
+                fresh = signed_again(
+                    self.ring, identity.cluster_id, identity.sign_keyring, identity.verify_keyring
+                )
                 if fresh is not None:
                     await self._adopt(fresh)
+            except Forged as error:
+                log.warning("%s; it was not signed again: `covey keys rotate` makes another", error)
             except (AgentError, OSError):
                 log.exception("the ring was not signed by the new authority; a restart tries again")
 

@@ -72,13 +72,19 @@ def next_ring(ring: KeyringFile, cluster_id: ClusterId, sign: Sign, epoch: int) 
     return msgspec.structs.replace(fresh, signature=signature)
 
 
-def signed_again(ring: KeyringFile, cluster_id: ClusterId, sign: Sign) -> KeyringFile | None:
+def signed_again(
+    ring: KeyringFile, cluster_id: ClusterId, sign: Sign, verify: Verify
+) -> KeyringFile | None:
     """Return the same keys under another authority's signature, as the next ring.
 
     None when there is no need: the authority has signed it, or nobody has, as the first of a covey.
+    Raises Forged for one that nobody signed whom we trust: our signature would make it good.
     """
-    if not ring.generation or sign(signed_part(ring, cluster_id)) == ring.signature:
+    part = signed_part(ring, cluster_id)
+    if not ring.generation or sign(part) == ring.signature:
         return None
+    if not verify(part, ring.signature):
+        raise Forged("the keyring on this disk is not signed by this covey's authority")
     fresh = msgspec.structs.replace(ring, generation=ring.generation + 1)
     return msgspec.structs.replace(fresh, signature=sign(signed_part(fresh, cluster_id)))
 

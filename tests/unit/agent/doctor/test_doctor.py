@@ -380,7 +380,7 @@ def test_whether_keys_are_sealed_and_why_not(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     seen = device_checks.sealed_keys(paths)
     assert seen.status is Status.WARN
-    assert "could not seal node.key, authority.key, keyring.json" in seen.message
+    assert "could not seal keyring.json, node.key, authority.key" in seen.message
     seal_identity(paths.identity)
     assert device_checks.sealed_keys(paths).status is Status.OK
     assert device_checks.certificate(founded.directory).status is Status.OK

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.config.credentials import SEAL, VARIABLE
@@ -18,7 +19,8 @@ from agent.files.private_files import remains, replace_private
 from agent.identity import at_rest, certificates, spares
 from agent.identity.at_rest import SECRETS, in_clear, seal_identity
 from agent.identity.identity import Identity, found, load
-from agent.identity.private_keys import read_private_key
+from agent.identity.keyring import new_keyring
+from agent.identity.private_keys import private_pem, read_private_key
 from agent.identity.repair import load_mended
 from agent.identity.seal import (
     HEADER_BYTES,
@@ -31,7 +33,7 @@ from agent.identity.seal import (
 )
 from agent.identity.spares import DIRECTORY, read_spare
 
-FOUNDERS = ("node.key", "authority.key", "keyring.json")
+FOUNDERS = ("keyring.json", "node.key", "authority.key")
 Handing = Callable[[bytes | None], None]
 
 
@@ -219,7 +221,7 @@ def test_without_its_key_nothing_starts_and_nothing_is_changed(
     start(identity_dir)
     hand(key)
     before = everything_in(identity_dir)
-    with pytest.raises(AgentError, match=r"node\.key is sealed with") as caught:
+    with pytest.raises(AgentError, match=r"keyring\.json is sealed with") as caught:
         start(identity_dir)
     assert caught.value.status == exits.BAD_CONFIG
     for what_to_do in ("systemctl start covey", "service install", "--replace", "systemd-creds"):
@@ -332,6 +334,171 @@ def test_a_disk_that_refuses_leaves_it_in_clear_and_the_node_running(
     assert not [left for name in FOUNDERS for left in remains(identity_dir / name)]
     assert secrets_of(start(identity_dir)) == before
     assert in_clear(identity_dir) == []
+
+
+# --- what is not ours -----------------------------------------------------------------------------
+
+
+def authority_in_clear(who: Identity) -> bytes:
+    """Return the next authority's file as a thief writes it, whose key it is."""
+    key = Ed25519PrivateKey.generate()
+    certificate = certificates.make_authority(key, who.cluster_id, who.cluster_name)
+    return private_pem(key) + certificates.to_pem(certificate)
+
+
+@pytest.mark.parametrize("place", ["authority.next", f"{DIRECTORY}/authority.next", "both"])
+def test_a_next_authority_that_somebody_planted_is_refused(
+    hand: Handing, identity_dir: Path, place: str
+) -> None:
+    """The founder would sign it in, and seal it."""
+    hand(KEY)
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    planted = authority_in_clear(who)
+    if place != f"{DIRECTORY}/authority.next":
+        who.next_authority_file.write_bytes(planted)
+    if place != "authority.next":
+        spares.place_of(who.next_authority_file).write_bytes(spares.with_digest(planted))
+    before = everything_in(identity_dir)
+    with pytest.raises(AgentError, match=r"authority\.next lies in clear beside") as caught:
+        start(identity_dir)
+    assert caught.value.status == exits.BAD_CONFIG
+    assert everything_in(identity_dir) == before
+
+
+def test_nor_where_what_is_sealed_last_was_damaged_as_well(
+    hand: Handing, identity_dir: Path
+) -> None:
+    hand(KEY)
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    who.next_authority_file.write_bytes(authority_in_clear(who))
+    for path in (who.authority_key_file, who.key_file):
+        path.write_bytes(b"in clear")
+    with pytest.raises(AgentError, match=r"authority\.next"):
+        start(identity_dir)
+
+
+@pytest.mark.parametrize("spoilt", [(), ("node.key", "authority.key")], ids=["one", "many"])
+def test_a_ring_that_somebody_planted_is_not_used(
+    hand: Handing, identity_dir: Path, spoilt: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    hand(KEY)
+    who = found(identity_dir, "barn", "pi1")
+    keys = secrets_of(start(identity_dir))
+    for place in (who.keyring_file, spares.place_of(who.keyring_file)):
+        caplog.clear()
+        planted = new_keyring()
+        is_spare = place != who.keyring_file
+        place.write_bytes(spares.with_digest(planted) if is_spare else planted)
+        for name in spoilt:
+            (identity_dir / name).write_bytes(b"in clear")
+        assert secrets_of(start(identity_dir)) == keys
+        assert in_clear(identity_dir) == []
+        if not spoilt:
+            assert (
+                "keyring.json lies in clear beside sealed files (node.key, authority.key)"
+                in caplog.text
+            )
+
+
+def test_another_key_in_clear_is_not_the_node_s(hand: Handing, identity_dir: Path) -> None:
+    """Neither on the founder nor on a member, where no file is sealed after it."""
+    hand(KEY)
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    key = at_rest.read_secret(who.key_file)
+    for _ in range(2):
+        who.key_file.write_bytes(private_pem(Ed25519PrivateKey.generate()))
+        start(identity_dir)
+        assert at_rest.read_secret(who.key_file) == key
+        for each in (who.authority_key_file, spares.place_of(who.authority_key_file)):
+            each.unlink(missing_ok=True)
+
+
+def test_a_whole_set_in_clear_is_another_identity(hand: Handing, identity_dir: Path) -> None:
+    """A backup of before the seal, or what somebody moved in from her own agent."""
+    hand(KEY)
+    start(found(identity_dir, "barn", "pi1").directory)
+    hand(None)
+    other = found(identity_dir.with_name("other"), "barn", "pi2")
+    keys = secrets_of(other)
+    for path in other.directory.iterdir():
+        (identity_dir / path.name).write_bytes(path.read_bytes())
+    hand(KEY)
+    assert secrets_of(start(identity_dir)) == keys
+    assert in_clear(identity_dir) == []
+
+
+def test_the_same_garbage_twice_is_told_and_not_sealed(hand: Handing, identity_dir: Path) -> None:
+    hand(KEY)
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    who.authority_key_file.write_bytes(b"garbage")
+    spares.place_of(who.authority_key_file).write_bytes(spares.with_digest(b"garbage"))
+    with pytest.raises(AgentError, match=r"authority\.key cannot be read, and there is no sound"):
+        start(identity_dir)
+    assert who.authority_key_file.read_bytes() == b"garbage"
+
+
+# --- without the key ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FOUNDERS)
+def test_a_command_without_the_key_leaves_a_damaged_file_and_its_spare_alone(
+    hand: Handing, identity_dir: Path, name: str
+) -> None:
+    """It cannot tell which of the two is sound, also where the damaged one is newer."""
+    hand(KEY)
+    keys = secrets_of(start(found(identity_dir, "barn", "pi1").directory))
+    data = bytearray((identity_dir / name).read_bytes())
+    for at in (-5, 3):
+        data[at] ^= 1
+        (identity_dir / name).write_bytes(data)
+        hand(None)
+        before = everything_in(identity_dir)
+        load_mended(identity_dir)
+        assert everything_in(identity_dir) == before
+        hand(KEY)
+        assert secrets_of(start(identity_dir)) == keys
+
+
+@pytest.mark.parametrize("key", [None, OTHER], ids=["none", "another"])
+def test_a_credential_that_is_taken_from_a_running_agent_puts_nothing_in_clear(
+    hand: Handing, identity_dir: Path, key: bytes | None
+) -> None:
+    hand(KEY)
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    before = everything_in(identity_dir)
+    hand(key)
+    for file in (who.keyring_file, who.next_authority_file):
+        with pytest.raises(AgentError, match="is sealed with"):
+            at_rest.replace_secret(file, b"secret")
+    assert everything_in(identity_dir) == before
+
+
+def test_what_a_start_could_not_seal_is_sealed_before_what_comes_after_it(
+    hand: Handing, identity_dir: Path
+) -> None:
+    """Else the next start took it for somebody else's."""
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    hand(KEY)
+    at_rest.replace_secret(who.authority_key_file, at_rest.read_secret(who.authority_key_file))
+    assert in_clear(identity_dir) == []
+    assert start(identity_dir).keyring()
+
+
+def test_what_cannot_be_wiped_keeps_nothing_else_from_it(hand: Handing, identity_dir: Path) -> None:
+    """A symlink or a directory under the name by which clear bytes are overwritten."""
+    who = start(found(identity_dir, "barn", "pi1").directory)
+    elsewhere = identity_dir.with_name("elsewhere")
+    elsewhere.write_bytes(b"mine")
+    (identity_dir / ".keyring.json.clear").symlink_to(elsewhere)
+    (identity_dir / ".node.key.clear").mkdir()
+    (identity_dir / ".authority.key.0123abcd").write_bytes(who.authority_key_file.read_bytes())
+    block = os.open(who.key_file, os.O_RDONLY)
+    hand(KEY)
+    start(identity_dir)
+    assert not [left for name in SECRETS for left in remains(identity_dir / name)]
+    assert elsewhere.read_bytes() == b"mine"
+    assert not os.pread(block, 1024, 0).strip(b"\0"), "the clear bytes were overwritten"
+    os.close(block)
 
 
 # --- cut off in the middle ------------------------------------------------------------------------

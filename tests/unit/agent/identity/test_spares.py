@@ -103,7 +103,9 @@ def test_what_can_be_read_and_proves_wrong_is_damaged(
 def test_without_a_spare_it_is_named(tmp_path: Path, name: str) -> None:
     path = found(tmp_path / "identity", "barn", "pi1").directory / name
     path.write_bytes(other_bit(path))
-    with pytest.raises(AgentError, match=f"{name} cannot be read, and there is no spare") as caught:
+    with pytest.raises(
+        AgentError, match=f"{name} cannot be read, and there is no sound spare"
+    ) as caught:
         load_mended(tmp_path / "identity")
     assert caught.value.status == BAD_CONFIG
 
@@ -166,7 +168,7 @@ def test_a_disk_that_takes_no_spare_is_no_reason_not_to_start(
     monkeypatch.setattr("agent.identity.spares.replace_wiping", refuse)
     assert load_mended(tmp_path / "identity").node_name == "pi1"
     (tmp_path / "identity" / "node.key").write_bytes(b"")
-    with pytest.raises(AgentError, match="no spare"):
+    with pytest.raises(AgentError, match="no sound spare"):
         load_mended(tmp_path / "identity")
 
 

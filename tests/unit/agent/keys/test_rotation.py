@@ -20,7 +20,7 @@ from agent.identity.trust import is_signed
 from agent.keys import key_service
 from agent.keys.key_service import KeyService
 from agent.keys.messages import CODEC, KeyringState, KeyShown, offer_of
-from agent.keys.rotation import GENERATION_JUMP_MAX, check_offer, next_ring
+from agent.keys.rotation import GENERATION_JUMP_MAX, check_offer, next_ring, signed_again
 from gossip.core.envelope import Envelope
 from gossip.core.errors import Forged, Malformed
 from gossip.core.ids import NodeId
@@ -82,6 +82,21 @@ def test_only_the_authority_gives_rings() -> None:
     for bad in (stranger, elsewhere, changed):
         with pytest.raises(Forged):
             check_offer(bad, held, COVEY, verify)
+
+
+def test_only_what_the_authority_signed_is_signed_again() -> None:
+    """Else a ring that somebody put on the issuer's disk would be the covey's."""
+    newer, held = Ed25519PrivateKey.generate(), first().content
+    good = next_ring(held, COVEY, CA.sign, EPOCH)
+    again = signed_again(good, COVEY, newer.sign, verify)
+    assert again is not None
+    assert (again.secrets, again.generation) == (good.secrets, good.generation + 1)
+    planted = msgspec.structs.replace(held, generation=1000)
+    stranger = next_ring(held, COVEY, Ed25519PrivateKey.generate().sign, EPOCH)
+    for ring in (planted, stranger):
+        for signer in (CA, newer):
+            with pytest.raises(Forged):
+                signed_again(ring, COVEY, signer.sign, verify)
 
 
 def test_a_ring_that_cannot_be_used_is_refused() -> None:
