@@ -301,7 +301,7 @@ class KeyService:
                     await self._adopt(ring)
             except RemoteError as error:
                 self._set_aside = offer, peer
-                self.counts[f"keyrings_refused/{type(error).__name__.lower()}"] += 1
+                self.counts[f"keyrings_refused/{error.label}"] += 1
                 told = format_node_id(peer), error
                 self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
                 return

@@ -22,6 +22,8 @@ class ShownCertificate(NamedTuple):
 class NotAdmitted(Forged):
     """The other side is who it says, and is not in our registry with this certificate."""
 
+    label = "notadmitted"
+
 
 class Authorization(Protocol):
     """Says whose certificate opens a stream, by the registry: ``agent/runtime/driver.py``."""

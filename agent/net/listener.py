@@ -181,7 +181,7 @@ class Listener:
             else:
                 await self._serve_member(shown, place, reader, writer)
         except RemoteError as error:
-            self.counts[f"streams_refused/{type(error).__name__.lower()}"] += 1
+            self.counts[f"streams_refused/{error.label}"] += 1
             self._quiet.warning("peer", "closed a stream from %s: %s", host, error)
         except (OSError, EOFError) as error:  # TimeoutError and ssl.SSLError are OSErrors
             self._note_failure(error, host, shaken=writer is not None)

@@ -11,8 +11,10 @@
         ├── Replayed          a datagram that was seen before, or is too old to tell
         └── SetAside          something that ended this agent before
 
-A RemoteError never changes state: whoever catches it counts it and goes on.
+A RemoteError never changes state: whoever catches it counts it under its label and goes on.
 """
+
+from typing import ClassVar
 
 
 class CoveyError(Exception):
@@ -34,17 +36,26 @@ class InvalidRequest(LocalError):
 class RemoteError(CoveyError):
     """A peer, or somebody posing as one, broke a rule; no state was changed."""
 
+    label: ClassVar[str] = "refused"
+    """What it is called in ``/metrics``: this is never changed with a class name."""
+
 
 class Malformed(RemoteError):
     """Bytes that are not a message of any version that we know how to skip."""
+
+    label = "malformed"
 
 
 class Forged(RemoteError):
     """A seal or signature that does not verify under any key that we hold."""
 
+    label = "forged"
+
 
 class UnknownKey(Forged):
     """A seal under a key that we do not hold; who ``sender`` is was not proved."""
+
+    label = "unknownkey"
 
     def __init__(self, message: str, sender: int) -> None:
         super().__init__(message)
@@ -54,6 +65,10 @@ class UnknownKey(Forged):
 class Replayed(RemoteError):
     """A datagram whose counter was seen before, or fell out of the window."""
 
+    label = "replayed"
+
 
 class SetAside(RemoteError):
     """Something that ended this agent twice: it is not taken in again (``trials.py``)."""
+
+    label = "setaside"

@@ -37,6 +37,8 @@ from gossip.kv.replica import Replica
 class WrongPartition(RemoteError):
     """A frame about a partition that cannot be."""
 
+    label = "wrongpartition"
+
 
 class ReplicaServer:
     """Answers what other nodes ask of this node's copy."""
