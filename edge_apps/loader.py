@@ -72,7 +72,16 @@ def _from_module(reference: str) -> App:
 
 def _load(name: str, path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"covey_app_{name}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    try:
+        is_file = path.is_file()
+        if is_file:
+            path.open("rb").close()
+    except OSError as error:  # what its own code raises is another matter, with a stack
+        raise AppNotFound(
+            f"cannot read {path}: {error.strerror}; whoever runs the app has to be able to: "
+            f"correct path in [apps.{name}], or the rights of the file and its directories"
+        ) from None
+    if spec is None or spec.loader is None or not is_file:
         raise AppNotFound(f"{path} is no Python file; correct path in [apps.{name}]")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

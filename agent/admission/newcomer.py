@@ -6,8 +6,10 @@ data directory, and there is one at a time who writes.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 
 from agent import exits
 from agent.admission.former_membership import (
@@ -35,6 +37,8 @@ LATE_CODE = (
 )
 
 Say = Callable[[str], None]
+
+log = logging.getLogger(__name__)
 
 
 class Newcomer:
@@ -130,7 +134,8 @@ class Newcomer:
         from agent.admission.joining import join  # certificates and mDNS, needed once in a life
 
         async with self._writing:
-            self._check_free()
+            if aside := self._check_free():
+                say(f"what it had in the covey that removed it, unsent readings too: {aside}")
             network, node = self._config.network, self._config.node
             joined = await join(
                 token,
@@ -153,7 +158,7 @@ class Newcomer:
                 who = identity.load(self._paths.identity)
                 raise AgentError(
                     f"this node, {who.node_name}, is part of the covey {who.cluster_name} already",
-                    "nothing needs to be done",
+                    f"it {identity.TAKES_PART}",
                 )
             if noted_parting(self._paths) is FormerMembership.REMOVED:
                 raise AgentError(
@@ -171,18 +176,22 @@ class Newcomer:
             withdraw_parting(self._paths)
             return await self._arrive(identity.load(self._paths.identity))
 
-    def _check_free(self) -> None:
+    def _check_free(self) -> Path | None:
         """Raise AgentError when this node has an identity, whether it takes part or not.
 
-        One with which it was removed is good for nothing any more, and is set aside.
+        One with which it was removed is good for nothing any more, and is set aside: where it is
+        now is returned, and stands in the log.
         """
+        aside = None
         if noted_parting(self._paths) is FormerMembership.REMOVED:
-            set_aside(self._paths)
+            aside = set_aside(self._paths)
+            log.info("the identity and the databases of the former covey are now in %s", aside)
         lack = self.lack()
         if self._paths.identity.is_dir():
             if lack is not None:
                 raise AgentError(f"{lack.message}; nothing was changed", lack.hint)
             identity.check_absent(self._paths.identity)
+        return aside
 
     async def _arrive(self, who: Identity) -> Identity:
         """Make the databases, and say that this node belongs: also if whoever asked hangs up."""

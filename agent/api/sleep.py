@@ -19,7 +19,8 @@ async def sleep(request: Request) -> Response:
     is_number = isinstance(duration_s, int | float) and not isinstance(duration_s, bool)
     if not is_number or not SLEEP_S_MIN <= duration_s <= SLEEP_S_MAX:
         raise BadRequest(
-            f"`duration_s`: from {format_duration(SLEEP_S_MIN)} to {format_duration(SLEEP_S_MAX)}"
+            f"`duration_s`: from {format_duration(SLEEP_S_MIN)} to {format_duration(SLEEP_S_MAX)}",
+            "who is away for longer leaves, with `covey leave`, and comes back with `covey join`",
         )
     grace_s = await agent.sleep(float(duration_s))
     return JSONResponse({"asleep": True, "until_s": float(duration_s), "grace_s": grace_s})

@@ -3,6 +3,7 @@
 import os
 import pwd
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from agent.installation.service import SystemService
 
 GROUP = "covey"
+PEOPLE_UIDS = range(1000, 60_000)
+"""What Debian gives to people, and no service."""
 
 
 @click.group()
@@ -129,9 +132,16 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
 def _advice(answer: dict[str, Any]) -> str:
     if not answer["installed"] or not answer["current"]:
         return "`covey service install`, as root"
-    if answer["active"] != "active":
-        return "`systemctl enable --now covey`; `journalctl -u covey` says why it ended"
-    return ""
+    start = "`systemctl start covey`" if answer["enabled"] else "`systemctl enable --now covey`"
+    match answer["active"]:
+        case "active":
+            return ""
+        case "failed":
+            return f"`journalctl -u covey` says why it failed; mend that, then {start}"
+        case "inactive":
+            return f"{start}; `journalctl -u covey` says why it ended, if it ran"
+        case _:  # it starts, or waits to be started again
+            return "`journalctl -u covey` says what it waits for"
 
 
 def _service() -> "SystemService":
@@ -154,13 +164,17 @@ def _service_for_root() -> "SystemService":
 
 
 def _people_with_agents() -> Iterable[tuple[str, Path]]:
-    """Return who calls us by sudo, if that person has an identity, and where it is."""
+    """Return who has an agent of their own, and where: of who calls us by sudo, else of all."""
     from agent.config.paths import Paths
 
     try:
-        person = pwd.getpwnam(os.environ.get("SUDO_USER", ""))
+        people = [pwd.getpwnam(os.environ.get("SUDO_USER", ""))]
     except KeyError:
-        return
-    paths = Paths.find(None, {"HOME": person.pw_dir}, person.pw_uid)
-    if person.pw_uid != 0 and (paths.identity / "identity.json").is_file():
-        yield person.pw_name, paths.data
+        people = pwd.getpwall()
+    for person in people:
+        if person.pw_uid not in PEOPLE_UIDS:
+            continue
+        paths = Paths.find(None, {"HOME": person.pw_dir}, person.pw_uid)
+        with suppress(OSError):  # a home on the network, that root may not read
+            if (paths.identity / "identity.json").is_file():
+                yield person.pw_name, paths.data

@@ -92,13 +92,18 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         "broker": broker,
         "MQTT version": answer["version"] + fell_back,
         "client id": answer["client_id"],
-        "in flight": f"{answer['in_flight']} of at most {answer['window']}",
+        "in flight": _in_flight(answer["in_flight"], answer["window"]),
         "readings waiting": answer["waiting"],
         "delivered": answer["delivered"],
         "dead letters": answer["dead_letters"],
         "last error": answer["last_error"],
         "hint": here(answer["hint"]),
     }
+
+
+def _in_flight(count: int, window: int) -> str:
+    """Without a connection there is no window: the broker says how large it is."""
+    return f"{count} of at most {window}" if window else str(count)
 
 
 def _steps(session: Session, *, here: bool) -> Iterator[dict[str, Any]]:

@@ -264,6 +264,9 @@ def check_name(name: str, what: str) -> str:
     )
 
 
+TAKES_PART = "takes part while its agent runs; `covey status` tells whether it does"
+
+
 def check_absent(directory: Path) -> None:
     """Raise AgentError when there is an identity already: two would be one too many."""
     if not directory.exists():
@@ -274,8 +277,8 @@ def check_absent(directory: Path) -> None:
         owner = "an identity that cannot be read"
     raise AgentError(
         f"{directory} already holds {owner}; nothing was changed.",
-        hint="Start its agent with `covey run`, unless it runs. To give it up: `covey leave "
-        "--forget`; to run a second agent here, give it its own directory with --dir PATH.",
+        hint=f"It {TAKES_PART}. To give it up: `covey leave --forget`; to run a second agent "
+        "here, give it its own directory with --dir PATH.",
         status=exits.NO,
     )
 

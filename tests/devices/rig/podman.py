@@ -8,6 +8,7 @@ what needs packages or wheels runs with the host's network.
 
 import atexit
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -146,9 +147,21 @@ def _remove(name: str) -> None:
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for mount in reversed([each for each in mounts if each.startswith(f"{PLACE / name}/")]):
         _run(["umount", "--lazy", mount], check=False)
-    _run(["ip", "netns", "delete", name], check=False)
+    for namespace in (name, *_namespaces_of_containers(PLACE / name)):
+        _run(["ip", "netns", "delete", namespace], check=False)
     shutil.rmtree(GIVEN_AWAY / name, ignore_errors=True)
     shutil.rmtree(PLACE / name, ignore_errors=True)
+
+
+def _namespaces_of_containers(place: Path) -> set[str]:
+    """Return the network namespaces that a podman made for its containers, by what it wrote."""
+    found = set()
+    for written in place.glob("store/overlay-containers/*/userdata/config.json"):
+        for each in json.loads(written.read_bytes())["linux"]["namespaces"]:
+            path = Path(each.get("path", ""))
+            if each["type"] == "network" and path.parent == NAMESPACES:
+                found.add(path.name)
+    return found
 
 
 def _kill_all(place: Path) -> None:

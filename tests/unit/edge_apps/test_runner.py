@@ -194,6 +194,7 @@ def test_a_round_without_keys_is_skipped(tmp_path: Path) -> None:
     [
         ({}, "no app is called 'door'"),
         ({"path": "/nowhere/door.py"}, "is no Python file"),
+        ({"path": f"/{'d' * 300}.py"}, "File name too long; whoever runs the app has to be able"),
         ({"module": "json"}, "json has no App called app"),
         ({"module": "edge_apps.builtin.system", "every": "often"}, "no duration"),
     ],

@@ -1,5 +1,6 @@
 """The reference pages against the code: each command, option, setting, route and metric."""
 
+import ast
 import re
 import tomllib
 from collections.abc import Iterator
@@ -123,3 +124,26 @@ def test_each_metric_is_documented() -> None:
     counters = {f"{family}_total": text for family, text in FAMILIES.items()}
     assert {name: text for name, text in rows.items() if name.endswith("_total")} == counters
     assert {name for name in rows if not name.endswith("_total")} == gauges
+
+
+def _doctors_checks() -> set[str]:
+    """Return the ids that the doctor's code gives to its findings."""
+    calls = (
+        node
+        for path in (ROOT / "agent" / "doctor").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    )
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if call.func.id in ("ok", "warn", "fail", "Finding")  # type: ignore[attr-defined]
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_each_check_of_the_doctor_is_in_its_table() -> None:
+    ids = re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\| `[^|]*\|", CLI, re.MULTILINE)))
+    assert len(_doctors_checks()) > 30
+    assert _doctors_checks() <= set(ids)

@@ -313,3 +313,22 @@ def test_broker_keeps_what_it_acknowledges() -> None:
     assert settings["persistence"] == "true"
     assert settings["autosave_interval"] == "1"
     assert settings["max_queued_messages"] == "0"
+
+
+def test_what_the_readme_copies_can_be_checked(tmp_path: Path) -> None:
+    """The sums are of all files of a release, and the page copies one of them."""
+    [(wheel, check)] = re.findall(
+        r"`dist/(covey-\S+\.whl)`.*?`(sha256sum --check [^`]*)`", (ROOT / "README.md").read_text(),
+        re.DOTALL,
+    )  # fmt: skip
+    names = (wheel, "covey-0.1.0.cdx.json", "covey-0.1.0.requirements.txt")
+    for name in names:
+        (tmp_path / name).write_text(name)
+    sums = subprocess.run(
+        ["sha256sum", *names], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    (tmp_path / "SHA256SUMS").write_text(sums.stdout)
+    for name in names[1:]:
+        (tmp_path / name).unlink()
+    checked = subprocess.run(check.split(), cwd=tmp_path, check=False, capture_output=True)
+    assert checked.returncode == 0, checked.stderr

@@ -88,6 +88,30 @@ def test_two_at_once_make_one_covey(paths: Paths) -> None:
     assert identity.load(paths.identity).cluster_name == "barn"
 
 
+def test_who_belongs_already_is_told_what_is_left_to_do(paths: Paths) -> None:
+    """Which command starts its agent, the agent's own or the service's, `covey status` knows."""
+
+    async def story() -> None:
+        belonging = await founded(paths)
+        for again in (belonging.join("covey1-x", "pi2", [], print), belonging.come_back()):
+            with pytest.raises(AgentError) as caught:
+                await again
+            assert "takes part while its agent runs; `covey status`" in caught.value.hint
+
+    asyncio.run(story())
+
+
+def test_who_was_removed_and_joins_anew_is_told_where_its_readings_are(paths: Paths) -> None:
+    asyncio.run(founded(paths))
+    note_parting(paths, FormerMembership.REMOVED)
+    told: list[str] = []
+    with pytest.raises(AgentError):
+        asyncio.run(newcomer(paths).join("covey1-nonsense", "pi1", [], told.append))
+    [aside] = (paths.data / "former").iterdir()
+    assert (aside / "telemetry.db").is_file()
+    assert told == [f"what it had in the covey that removed it, unsent readings too: {aside}"]
+
+
 def test_a_token_that_is_none_changes_nothing(paths: Paths) -> None:
     before = sorted(paths.data.iterdir())
     with pytest.raises(AgentError) as caught:

@@ -388,6 +388,7 @@ def test_sleep_and_wake(served: Served, covey: Covey) -> None:
     assert covey("wake").stdout == "This node was not asleep.\n"
     assert covey("sleep", "30s", "-o", "json").json()["grace_s"] == 120.0
     assert covey("sleep", "soon").status == exits.USAGE
+    assert "hint: who is away for longer leaves" in covey("sleep", "40d").stderr
 
 
 def test_what_looks_wrong_with_a_member_is_shown_in_words(served: Served, covey: Covey) -> None:

@@ -1,12 +1,14 @@
 """``covey simulate``: its words, its picture, and that it needs no agent."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from click import unstyle
 
 from agent import exits
 from agent.cli.errors import run_to_status
@@ -14,6 +16,8 @@ from agent.cli.plot import bars, svg
 from agent.cli.progress import Progress
 from agent.cli.root import root
 
+CLI = Path(__file__).resolve().parents[4] / "docs" / "cli.md"
+EXAMPLE = re.compile(r"^```\n(\$ (covey simulate .*)\n(?:(?!```).*\n)+)^```$", re.MULTILINE)
 SMALL = ("simulate", "--nodes", "4", "--seconds", "60", "--seed", "5")
 CURVE = [(1.0, 0.5), (3.0, 1.0)]
 
@@ -106,3 +110,23 @@ def test_progress_shows_after_a_second_on_a_terminal_alone(
         now[0] = 9.0
         progress.show(0.5)
     assert "%" not in capsys.readouterr().err
+
+
+def test_the_example_of_the_reference_is_what_its_seed_shows(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """``--rewrite`` puts what it shows now into the page."""
+    page = CLI.read_text(encoding="utf-8")
+    [(block, command)] = EXAMPLE.findall(page)
+    for module in ("output", "simulate"):
+        monkeypatch.setattr(f"agent.cli.{module}.is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert covey(*command.split()[1:]) == exits.YES
+    shown = re.sub(r" +$", "", unstyle(capsys.readouterr().out), flags=re.MULTILINE)
+    today = f"$ {command}\n{shown}"
+    if request.config.getoption("--rewrite"):
+        CLI.write_text(page.replace(block, today), encoding="utf-8")
+        return
+    assert block == today

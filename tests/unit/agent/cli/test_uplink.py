@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from agent import exits
-from agent.cli.uplink import _write
+from agent.cli.uplink import _in_flight, _write
 from agent.readiness import Stage
 from tests.support.command_line import Covey
 from tests.support.fake_agent import Served
@@ -56,6 +56,13 @@ def test_a_hint_of_a_step_ends_its_lines_between_words(
     assert first.startswith("failed   TCP")
     assert all(line.startswith(" " * 9) and len(line) <= 60 for line in lines)
     assert " ".join(" ".join(lines).split()) == hint
+
+
+@pytest.mark.parametrize(
+    ("window", "told"), [(20, "3 of at most 20"), (0, "3"), (1, "3 of at most 1")]
+)
+def test_without_a_connection_nobody_says_how_many_may_be_in_flight(window: int, told: str) -> None:
+    assert _in_flight(3, window) == told
 
 
 def test_uplink_test_without_a_broker(covey: Covey) -> None:

@@ -4,6 +4,7 @@ systemd is played by a table of answers; a real one says the same in ``tests/dev
 """
 
 import os
+import pwd
 import stat
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import service as command
+from agent.config.paths import Paths
 from agent.exits import NO, NOT_FOUND, NOT_PERMITTED, AgentError
 from agent.identity.seal import KEY_BYTES
 from agent.installation import system as machine
@@ -301,6 +303,47 @@ def test_uninstall_leaves_what_others_put_there(tmp_path: Path) -> None:
 
 
 # --- who may, and where -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "advice"),
+    [
+        ("active", True, ""),
+        ("failed", True, "why it failed; mend that, then `systemctl start covey`"),
+        ("failed", False, "why it failed; mend that, then `systemctl enable --now covey`"),
+        ("inactive", True, "`systemctl start covey`; `journalctl -u covey` says why it ended"),
+        ("activating", True, "`journalctl -u covey` says what it waits for"),
+    ],
+)
+def test_the_status_says_what_to_do_in_each_state(
+    active: str, advice: str, *, enabled: bool
+) -> None:
+    answer = {"installed": True, "current": True, "active": active, "enabled": enabled}
+    told = command._advice(answer)
+    assert advice in told
+    assert bool(told) is bool(advice)
+
+
+@pytest.mark.parametrize(
+    ("caller", "named"), [("ann", ["ann"]), ("bo", []), ("", ["ann"]), ("root", [])]
+)
+def test_people_with_agents_of_their_own_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caller: str, named: list[str]
+) -> None:
+    """Of whoever typed sudo; else of all whose agents could be meant. A service is nobody's."""
+    people = {
+        name: pwd.struct_passwd((name, "x", uid, uid, "", str(tmp_path / home), "/bin/sh"))
+        for name, uid, home in (
+            ("root", 0, "ann"), ("daemon", 33, "ann"), ("ann", 1000, "ann"), ("bo", 1001, "bo"),
+        )
+    }  # fmt: skip
+    monkeypatch.setattr(pwd, "getpwnam", people.__getitem__)
+    monkeypatch.setattr(pwd, "getpwall", lambda: list(people.values()))
+    monkeypatch.setenv("SUDO_USER", caller)
+    where = Paths.find(None, {"HOME": str(tmp_path / "ann")}, 1000)
+    where.identity.mkdir(parents=True)
+    (where.identity / "identity.json").touch()
+    assert list(command._people_with_agents()) == [(name, where.data) for name in named]
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
