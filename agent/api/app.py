@@ -31,7 +31,7 @@ from agent.api import (
 from agent.api import keys as keyring
 from agent.api.errors import HANDLERS
 from agent.api.interfaces import AgentServices
-from agent.api.large_bodies import LargeBodies
+from agent.api.large_bodies import PLACES, VALUE_PLACES, LargeBodies
 from agent.api.ndjson import OpenStreams
 from agent.api.request_bodies import check_is_text
 from agent.readiness import Stage
@@ -76,7 +76,8 @@ def create(agent: AgentServices) -> Starlette:
     application.state.agent = agent
     application.state.streams = OpenStreams()
     application.state.counts = Counter()
-    application.state.large_bodies = LargeBodies()
+    application.state.large_bodies = LargeBodies(PLACES)
+    application.state.large_values = LargeBodies(VALUE_PLACES)
     agent.metrics.count(lambda: application.state.counts)
     return application
 

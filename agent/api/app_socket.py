@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent.api import events, facts, influx, kv, members, readings, rtt
 from agent.api import status as overview
-from agent.api.errors import error_body, respond
+from agent.api.errors import REFUSED, error_body, respond
 from agent.api.request_bodies import APP
 
 ROOMS = (readings.ROUTES, influx.ROUTES, kv.ROUTES, events.ROUTES, rtt.ROUTES, facts.ROUTES)
@@ -38,11 +38,13 @@ class AppSocket:
         given = dict(scope["headers"]).get(b"authorization", b"").decode(errors="replace")
         app = self._who_has(given.removeprefix("Bearer "))
         if not app:
+            scope[REFUSED] = True
             await self._refuse(401, "unauthorized", NO_KEY)(scope, receive, send)
         elif not self._is_for_apps(scope):
             await self._refuse(403, "not-permitted", NOT_FOR_APPS)(scope, receive, send)
         else:
-            await self._application({**scope, APP: app}, receive, send)
+            scope[APP] = app
+            await self._application(scope, receive, send)
 
     def _is_for_apps(self, scope: Scope) -> bool:
         """Say whether apps may ask this; what is no route is answered by whoever knows them all."""

@@ -50,6 +50,9 @@ ROUTING_CODES = {
 OVER_TCP = "covey.over_tcp"
 """In the scope of a request that came by TCP, and not over the Unix socket."""
 
+REFUSED = "covey.refused"
+"""In the scope of a request that showed nothing that opens this socket."""
+
 
 class BadRequest(AgentError):
     """A request that cannot be understood; the hint says how to write it."""
@@ -64,6 +67,14 @@ class TooLarge(AgentError):
     def __init__(self, limit: int, what: str = "bytes") -> None:
         message = f"the request has more than {limit} {what}; nothing of it was stored"
         super().__init__(message, "send less at once", exits.USAGE)
+
+
+class TooManyStreams(AgentError):
+    """One client with as many streams as it may have; 429."""
+
+    def __init__(self, limit: int) -> None:
+        message = f"{limit} streams are open for this client already; this one was not begun"
+        super().__init__(message, "close those that nobody reads", exits.UNHEALTHY)
 
 
 class NotEncodedSo(AgentError):
@@ -93,6 +104,8 @@ def status_of(error: AgentError) -> int:
     """Return the HTTP status for an error."""
     if isinstance(error, TooLarge):
         return 413
+    if isinstance(error, TooManyStreams):
+        return 429
     return 415 if isinstance(error, NotEncodedSo) else HTTP_STATUSES.get(error.status, 500)
 
 

@@ -19,7 +19,7 @@ from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import VALUE_BYTES_MAX, integer, number, read_body
+from agent.api.request_bodies import integer, number, value_of
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
@@ -78,14 +78,14 @@ async def get_key(request: Request) -> Response:
 async def put_key(request: Request) -> Response:
     """Write the body to the key."""
     agent: AgentServices = request.app.state.agent
-    value = await read_body(request, VALUE_BYTES_MAX)
-    result = await agent.kv.put(
-        request.path_params["key"],
-        value,
-        w=integer(request, "w", most=COPIES_MAX),
-        context=_context(request),
-        timeout_s=_timeout(request),
-    )
+    async with value_of(request, request.app.state.large_values) as value:
+        result = await agent.kv.put(
+            request.path_params["key"],
+            value,
+            w=integer(request, "w", most=COPIES_MAX),
+            context=_context(request),
+            timeout_s=_timeout(request),
+        )
     return _written(result)
 
 

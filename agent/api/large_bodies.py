@@ -1,8 +1,9 @@
 """Places for large bodies: few are in memory at a time, and a slow sender keeps nobody out.
 
 With what is made of it, a body of readings takes some 20 MiB, and a small device has little more.
-So there are few places, and who finds none waits, unread. Whoever has a place and sends slowly
-keeps it while nobody else wants it; when somebody does, it gives way, whichever client it is of.
+So there are few places, and some more for values, which are smaller; who finds none waits, unread.
+Whoever has a place and sends slowly keeps it while nobody else wants it; when somebody does, it
+gives way, whichever client it is of.
 Of those who wait, the next is one whose client has the fewest places: who opens hundreds of uploads
 waits for itself.
 """
@@ -13,6 +14,8 @@ from collections import Counter
 from agent.api.pace import Pace
 
 PLACES = 4
+VALUE_PLACES = 16
+"""Of values, which are smaller, and wait for other nodes once they are read."""
 BYTES_PER_S_WANTED, PATIENCE_S = 64 * 1024, 5.0
 """Who sends less, for so long, gives way to somebody who waits."""
 LOOK_S = 1.0
@@ -53,9 +56,10 @@ class Place:
 
 
 class LargeBodies:
-    """The places of one agent's API."""
+    """The places of one kind in one agent's API."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int) -> None:
+        self._places = places
         self.taken: set[Place] = set()
         self._waiting: dict[Place, asyncio.Future[None]] = {}  # who waits longest first
 
@@ -78,7 +82,7 @@ class LargeBodies:
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and len(self.taken) < PLACES:
+        while self._waiting and len(self.taken) < self._places:
             held = Counter(each.client for each in self.taken)
             place = min(self._waiting, key=lambda each: held[each.client])
             self._waiting.pop(place).set_result(None)

@@ -4,20 +4,25 @@ A stream ends in one of four ways: the source ends; the client goes away, which 
 notices; the agent stops, for which ``OpenStreams.close`` exists, because an HTTP server that waits
 for its open answers would otherwise never stop; or the source fails, and then the last line is
 the error in the usual form, because the status, 200, has long been sent. However it ends, the
-source is closed.
+source is closed. Each client has so many: a stream holds a connection for as long as it likes.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from agent.api.errors import error_of
+from agent.api.errors import TooManyStreams, error_of
+from agent.api.request_bodies import client_of
 
 MEDIA_TYPE = "application/x-ndjson"
+STREAMS_MAX = 32
+"""Of one app, or of one site of the network; who may open the agent's own socket may have more."""
 
 _END = object()
 
@@ -27,6 +32,19 @@ class OpenStreams:
 
     def __init__(self) -> None:
         self._closing = asyncio.Event()
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def place_for(self, client: str) -> Iterator[None]:
+        """Count one more stream of this client while it lasts. Raises TooManyStreams."""
+        if client and self._of[client] >= STREAMS_MAX:
+            raise TooManyStreams(STREAMS_MAX)
+        self._of[client] += 1
+        try:
+            yield
+        finally:
+            self._of[client] -= 1
+            self._of += Counter()  # forgets who has none
 
     def close(self) -> None:
         """End all streams, and each that is begun from now on."""
@@ -39,7 +57,7 @@ class OpenStreams:
 
         ``describe`` turns a value into what JSON can hold.
         """
-        return NdjsonResponse(source, describe, self._closing)
+        return NdjsonResponse(source, describe, self._closing, self.place_for)
 
 
 class NdjsonResponse(StreamingResponse):
@@ -50,17 +68,20 @@ class NdjsonResponse(StreamingResponse):
         source: AsyncIterator[Any],
         describe: Callable[[Any], Any],
         closing: asyncio.Event,
+        place_for: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         super().__init__(self._lines(), media_type=MEDIA_TYPE)
         self._source = source
         self._describe = describe
         self._closing = closing
+        self._place_for = place_for
         self._waiting: set[asyncio.Future[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream, and clean up after it."""
+        """Send the stream, and clean up after it. Raises TooManyStreams."""
         try:
-            await super().__call__(scope, receive, send)
+            with self._place_for(client_of(scope)):
+                await super().__call__(scope, receive, send)
         finally:
             for future in self._waiting:
                 future.cancel()

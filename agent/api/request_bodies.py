@@ -8,7 +8,7 @@ so that the command line can put its own spelling there (``agent/cli/api_words.p
 import asyncio
 import json
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -30,7 +30,7 @@ READINGS_BYTES_MAX = 8 * 1024 * 1024
 GZIP_CHUNK_BYTES = 64 * 1024
 
 SMALL_BYTES_MAX = 64 * 1024
-"""A body of readings with more than that waits for a place among the large ones."""
+"""A body of readings, or a value, with more than that waits for a place among the large ones."""
 BYTES_PER_S_MIN, PAUSE_S = 1024, 30.0
 """Who sends less, for so long, is not waited for: a body costs a connection, and memory."""
 
@@ -112,19 +112,32 @@ async def readings_of(request: Request, bodies: LargeBodies) -> AsyncIterator[by
 
     Raises TooLarge, NotEncodedSo, BadRequest, AgentError.
     """
-    place = Place(bodies, _client_of(request))
+    place = Place(bodies, client_of(request.scope))
     try:
         yield await _read_readings(request, place)
     finally:
         place.give_back()
 
 
-def _client_of(request: Request) -> str:
-    """Return who asks, as far as can be told: an app, a site of the network, or somebody here."""
-    app: str = request.scope.get(APP, "")
-    if app or request.client is None:
+@asynccontextmanager
+async def value_of(request: Request, bodies: LargeBodies) -> AsyncIterator[bytes]:
+    """Yield a body that is a value; a large one keeps its place until the end.
+
+    Raises TooLarge, BadRequest, AgentError.
+    """
+    place = Place(bodies, client_of(request.scope))
+    try:
+        yield await read_body(request, VALUE_BYTES_MAX, place)
+    finally:
+        place.give_back()
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Return who asks, as far as can be told: an app, a site of the network, "" for who is here."""
+    app: str = scope.get(APP, "")
+    if app or not scope.get("client"):
         return f"app {app}" if app else ""
-    return origin_of(request.client.host)
+    return origin_of(scope["client"][0])
 
 
 async def _read_readings(request: Request, place: Place) -> bytes:

@@ -4,8 +4,9 @@ uvicorn does the work. Three of its habits do not fit a guest in somebody else's
 ``EmbeddedServer`` drops them: it takes over the signals, it wakes up ten times a second, and it
 leaves accepting to asyncio, which despairs aloud when there are no file descriptors.
 
-It also lets anybody hold a connection for ever who never finishes a request, and takes more without
-end, each of which costs the agent a file descriptor. ``BoundedProtocol`` ends both.
+It also lets anybody hold a connection for ever who never finishes a request, or never takes an
+answer, and takes more without end, each of which costs the agent a file descriptor.
+``BoundedProtocol`` ends all three.
 """
 
 import asyncio
@@ -29,8 +30,10 @@ from uvicorn.server import ServerState
 
 from agent.api.app import create
 from agent.api.app_socket import AppSocket
-from agent.api.errors import OVER_TCP, error_body, respond
+from agent.api.errors import OVER_TCP, REFUSED, error_body, respond
 from agent.api.interfaces import AgentServices
+from agent.api.request_bodies import client_of
+from agent.api.unread_answer import UnreadAnswer
 from agent.config.logs import RateLimitedLog
 from agent.loop import watched
 from agent.net.accept import connections
@@ -39,7 +42,8 @@ from agent.system import descriptors
 CONNECTIONS_MAX = 256
 CONNECTIONS_SHARE = 8
 """On each socket so many, or one in so many of the descriptors that the agent may have. For one
-more, the oldest on which nothing is asked just now is closed."""
+more, another is closed: one that takes nothing of its answer, else the oldest on which nothing is
+asked just now, else the oldest of the client that has most."""
 REQUEST_S = 15.0
 """For the line and the headers of a request, from the connection or their first byte on."""
 KEEP_ALIVE_S = 15
@@ -172,36 +176,53 @@ class BoundedProtocol(H11Protocol):
         self._counts = counts
         self.began_s = self.loop.time()
         self._patience: asyncio.TimerHandle | None = None
+        self.unread: UnreadAnswer
+        self._refusals = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Close who is one too many: who has held on for longest without a question."""
+        """Close who is one too many: who is missed least."""
         super().connection_made(cast("asyncio.Transport", transport))
+        self.unread = UnreadAnswer(self.transport, self._counts)
         self._bound()
         if len(self.connections) > min(CONNECTIONS_MAX, descriptors.limit() // CONNECTIONS_SHARE):
             self._counts["api_connections/too_many"] += 1
             self._least_missed().transport.abort()
 
     def _least_missed(self) -> "BoundedProtocol":
-        others = [each for each in self.connections if isinstance(each, BoundedProtocol)]
-        silent = [each for each in others if each.awaits_request]  # we are one of them
+        everybody = [each for each in self.connections if isinstance(each, BoundedProtocol)]
+        others = [each for each in everybody if each is not self] or [self]
+        stuck = [each for each in others if each.unread.is_stuck]
+        silent = [each for each in others if each.awaits_request and not each.has_unread]
         return min(
-            silent,
-            key=lambda each: (
-                each.transport.is_closing(),
-                each.transport.get_write_buffer_size() > 0,  # its answer is still on the way
-                each.began_s,
-            ),
+            stuck or silent or _of_who_has_most(others),
+            key=lambda each: (each.transport.is_closing(), each.began_s),
         )
 
     def data_received(self, data: bytes) -> None:
         """Read on, and see whether that was a whole request."""
         super().data_received(data)
         self._bound()
+        self.unread.watch()
+
+    def pause_writing(self) -> None:
+        """See whether the answer that waits is taken."""
+        super().pause_writing()
+        self.unread.watch()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; whom nothing is open to has no next one."""
+        if REFUSED in self.cycle.scope:
+            self._refusals += 1
+            if self._refusals > 1 or not self.cycle.more_body:
+                self.transport.close()
+        super().on_response_complete()
+        self.unread.watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         super().connection_lost(exc)
         self._end_patience()
+        self.unread.end()
 
     def _bound(self) -> None:
         if not self.awaits_request:
@@ -214,6 +235,16 @@ class BoundedProtocol(H11Protocol):
         """Whether nothing is asked just now."""
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether an answer is still on its way."""
+        return self.transport.get_write_buffer_size() > 0
+
+    @property
+    def asked_by(self) -> str:
+        """Who asked last, as far as can be told; "" for who is here, or has asked nothing."""
+        return client_of(cast("dict[str, Any]", self.cycle.scope)) if self.cycle else ""
+
     def _give_up(self) -> None:
         self._patience = None
         if self.awaits_request:
@@ -224,6 +255,12 @@ class BoundedProtocol(H11Protocol):
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
+
+
+def _of_who_has_most(connections: list[BoundedProtocol]) -> list[BoundedProtocol]:
+    held = Counter(each.asked_by for each in connections)
+    ((client, _),) = held.most_common(1)
+    return [each for each in connections if each.asked_by == client]
 
 
 class BearerToken:
@@ -248,6 +285,8 @@ class BearerToken:
         if opens_all or (opens_metrics and scope["path"] == METRICS_PATH):
             await self._application({**scope, OVER_TCP: True}, receive, send)
             return
+        if not opens_metrics:
+            scope[REFUSED] = True
         answer = self._refuse(FOR_METRICS_ONLY if opens_metrics else UNAUTHORIZED)
         await answer(scope, receive, send)
 

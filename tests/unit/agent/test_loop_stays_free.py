@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from agent.api.large_bodies import LargeBodies
+from agent.api.large_bodies import PLACES, LargeBodies
 from agent.api.long_lists import listing
 from agent.api.request_bodies import GZIP_CHUNK_BYTES, readings_of
 from agent.doctor import reachability
@@ -67,7 +67,7 @@ def packed() -> Request:
 
 
 async def unpack() -> None:
-    async with readings_of(packed(), LargeBodies()) as body:
+    async with readings_of(packed(), LargeBodies(PLACES)) as body:
         assert len(body) == 50 * GZIP_CHUNK_BYTES
 
 

@@ -279,8 +279,8 @@ def test_who_says_nothing_holds_no_connection(
                 while each.recv(65536):
                     pass
         with socket.create_connection(("127.0.0.1", port), GIVE_UP_S) as second:
-            second.sendall(ASKED)
-            while b"unauthorized" not in second.recv(65536):
+            second.sendall(ASKED[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode())
+            while b"ready" not in second.recv(65536):
                 pass
             second.sendall(b"G")  # and its next request never ends
             assert second.recv(65536) == b""

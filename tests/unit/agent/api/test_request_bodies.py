@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent.api import large_bodies, request_bodies
-from agent.api.large_bodies import PLACES, LargeBodies, Place
+from agent.api.large_bodies import PLACES, VALUE_PLACES, LargeBodies, Place
 from agent.api.pace import Pace
-from agent.api.request_bodies import SMALL_BYTES_MAX
+from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX
 from tests.support.fake_agent import Served, serving
 
 LARGE = (b"#" + b"-" * 1000 + b"\n") * 100 + b"m v=1\n"
@@ -30,9 +30,9 @@ def counted(served: Served, why: str) -> int:
 class Upload:
     """A large body on a connection of its own, sent piece by piece."""
 
-    async def begin(self, path: Path, size_bytes: int) -> "Upload":
+    async def begin(self, path: Path, size_bytes: int, what: str = "POST /write") -> "Upload":
         self.reader, self.writer = await asyncio.open_unix_connection(str(path))
-        head = f"POST /write HTTP/1.1\r\nHost: x\r\nContent-Length: {size_bytes}\r\n\r\n"
+        head = f"{what} HTTP/1.1\r\nHost: x\r\nContent-Length: {size_bytes}\r\n\r\n"
         self.writer.write(head.encode())
         return self
 
@@ -54,25 +54,33 @@ class Upload:
         return int(line.split()[1])
 
 
-def test_slow_senders_keep_nobody_out(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "places", "good"),
+    [("POST /write", PLACES, 204), ("PUT /api/v1/kv/k", VALUE_PLACES, 200)],
+    ids=["readings", "values"],
+)
+def test_slow_senders_keep_nobody_out(
+    served: Served, monkeypatch: pytest.MonkeyPatch, what: str, places: int, good: int
+) -> None:
     """Four senders of a byte now and then held all the places for as long as they liked."""
     monkeypatch.setattr(large_bodies, "PATIENCE_S", 0.2)
     monkeypatch.setattr(large_bodies, "LOOK_S", 0.02)
 
     async def story() -> None:
-        slow = [await Upload().begin(served.paths.socket, 10**6) for _ in range(PLACES)]
+        size_bytes = VALUE_BYTES_MAX
+        slow = [await Upload().begin(served.paths.socket, size_bytes, what) for _ in range(places)]
         for each in slow:
             await each.send(b"#" + b"-" * (SMALL_BYTES_MAX + 1))
         trickles = [asyncio.create_task(each.trickle()) for each in slow]
         await asyncio.sleep(0.3)
-        honest = await Upload().begin(served.paths.socket, len(LARGE))
+        honest = await Upload().begin(served.paths.socket, len(LARGE), what)
         await honest.send(LARGE)
-        assert await honest.status() == 204
+        assert await honest.status() == good
         gone = [asyncio.create_task(each.status()) for each in slow]
         done, waiting = await asyncio.wait(gone, return_when=asyncio.FIRST_COMPLETED)
         assert {task.result() for task in done} == {504}, "what a collector sends again"
         assert waiting, "not all for the sake of one"
-        assert 1 <= counted(served, "gave_way") < PLACES
+        assert 1 <= counted(served, "gave_way") < places
         for task in (*trickles, *waiting):
             task.cancel()
         await asyncio.gather(*trickles, *waiting, return_exceptions=True)
@@ -101,7 +109,7 @@ def test_a_body_that_trickles_is_given_up(
 
 def test_who_has_many_waits_for_itself() -> None:
     async def story() -> None:
-        all_of_them = LargeBodies()
+        all_of_them = LargeBodies(PLACES)
         held = [Place(all_of_them, "many") for _ in range(PLACES)]
         for place in held:
             assert await place.take()
