@@ -18,6 +18,7 @@ then the conversations, each a small table of what is under way:
 
     outbound           where they all leave frames and events; timers: their deadlines
     registry_sync      keeps the newest registry, and fetches it from whoever has it
+    joint_quorum       of whom it takes how many, also while other owners are to follow
     writes             put and delete at the coordinating owner; forwarding: getting there
     reads              quorum reads with blocking repair; listing: many keys at once
     watch              subscriptions under leases

@@ -3,7 +3,8 @@
 Each node that is needed is asked once, for all the partitions that it shall answer for. A node
 answers as far as fits a frame, and says how far that is; the page ends at the smallest such
 horizon. Where R owners of a key disagree, that key is read as a key of its own, with repair
-(``reads.py``). A partition for which fewer than R owners answer makes the page "partial".
+(``reads.py``). A partition for which too few answer makes the page "partial": fewer than R owners,
+or most of those pending where their word counts.
 """
 
 from collections import defaultdict
@@ -12,13 +13,14 @@ from collections.abc import Callable
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Dot
+from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import HEDGE_S, RETRY_S
 from gossip.kv.messages import Scan, Scanned
 from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.reads import Reads
 from gossip.kv.records import Version
 from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, quorum, values_of
+from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, values_of
 from gossip.kv.timers import TimerQueue
 
 Finish = Callable[[ListResult, Instant], None]
@@ -29,9 +31,9 @@ OVER, MORE = "over", "more"
 class Listing:
     """A list request that is under way."""
 
-    def __init__(self, request: List, needed: dict[int, int], finish: Finish) -> None:
+    def __init__(self, request: List, quorums: dict[int, JointQuorum], finish: Finish) -> None:
         self.request = request
-        self.needed = needed
+        self.quorums = quorums
         self.finish = finish
         self.asked: dict[int, set[NodeId]] = defaultdict(set)
         self.answered: dict[int, set[NodeId]] = defaultdict(set)
@@ -44,7 +46,7 @@ class Listing:
 
     def open_partitions(self) -> list[int]:
         """Return the partitions that have too few answers yet."""
-        return [p for p, needed in self.needed.items() if len(self.answered[p]) < needed]
+        return [p for p, quorum in self.quorums.items() if not quorum.is_met(self.answered[p])]
 
 
 class Listings:
@@ -66,15 +68,17 @@ class Listings:
 
     def begin(self, request: List, finish: Finish, now: Instant) -> int:
         """Begin to list; return the number by which to cancel. Raises InvalidRequest."""
-        needed = {
-            p: quorum(request.r, len(ownership.readers), "r")
-            for p, ownership in enumerate(self._registry_sync.registry.table)
-        }
+        quorums = self._quorums(request.r)
         name = self._outbound.number()
-        listing = self._listings[name] = Listing(request, needed, finish)
+        listing = self._listings[name] = Listing(request, quorums, finish)
         self._timers.set((name, OVER), now + request.timeout_s)
         self._ask(name, listing, now)
         return name
+
+    def _quorums(self, r: int | None) -> dict[int, JointQuorum]:
+        """Return who must answer for which partition. Raises InvalidRequest."""
+        table = self._registry_sync.registry.table
+        return {p: JointQuorum.of_read(ownership, r) for p, ownership in enumerate(table)}
 
     def cancel(self, name: int) -> None:
         """Forget a list request; harmless if it is over."""
@@ -93,13 +97,13 @@ class Listings:
         rank = {node: at for at, node in enumerate(self._ranked())}
         questions: dict[NodeId, list[int]] = defaultdict(list)
         for partition in listing.open_partitions():
+            quorum, answered = listing.quorums[partition], listing.answered[partition]
             fresh = [
                 node
-                for node in registry.table[partition].readers
+                for node in quorum.nodes
                 if node in rank and node not in listing.asked[partition]
             ]
-            missing = listing.needed[partition] - len(listing.answered[partition])
-            for node in sorted(fresh, key=lambda n: rank[n])[:missing]:
+            for node in quorum.chosen(sorted(fresh, key=lambda n: rank[n]), answered):
                 listing.asked[partition].add(node)
                 questions[node].append(partition)
         for node, partitions in questions.items():
@@ -133,7 +137,7 @@ class Listings:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
         for partition in message.partitions:
-            if partition in listing.needed:
+            if partition in listing.quorums:
                 listing.answered[partition].add(peer)
         for key, live in message.entries:
             listing.entries[key][peer] = live
@@ -151,12 +155,11 @@ class Listings:
 
     def adopted(self, now: Instant) -> None:
         """Begin again under the new placement."""
-        readers = [ownership.readers for ownership in self._registry_sync.registry.table]
+        table = self._registry_sync.registry.table
+        fewest = min(len(ownership.readers) for ownership in table)
         for name, listing in list(self._listings.items()):
             request = listing.request
-            most = min(map(len, readers))
-            r = min(request.r, most) if request.r else None
-            fresh = {p: quorum(r, len(nodes), "r") for p, nodes in enumerate(readers)}
+            fresh = self._quorums(min(request.r, fewest) if request.r else None)
             for read in listing.reading.values():
                 self._reads.cancel(read)
             self._questions = {q: of for q, of in self._questions.items() if of[0] != name}

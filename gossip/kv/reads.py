@@ -3,8 +3,8 @@
 ::
 
     round       asked of               ends when
-    look        R owners               R have answered the same: done, one round trip
-                (more, if slow)        R have answered differently: weigh
+    look        R owners               all have answered the same: done, one round trip
+                (more, if slow)        they have answered differently: weigh
     weigh       the same R             each has said which of all these dots it has seen. There
                                        are new ones among the answers: weigh again, with these;
                                        else combine; nobody behind: done; else mend
@@ -12,22 +12,26 @@
 
 A version is dropped if somebody who lacks it has seen it: so "deleted here" beats a stale copy
 there, without tombstones. Because the losers are mended first, two reads that follow each other
-never go back in time. When time runs out, or too few owners can answer, the result is
-"unavailable" and holds no values: fewer than R answers prove nothing.
+never go back in time. So that this holds when other owners take over in between, most of those
+pending are asked as well once their word counts (``ownership.py``), and mended like owners. When
+time runs out, or too few can answer, the result is "unavailable" and holds no values: fewer than R
+answers prove nothing.
 """
 
 from collections.abc import Callable, Iterable
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import HEDGE_S, REFUSALS_MAX, RETRY_S
 from gossip.kv.messages import INCOMPLETE, Fetch, Fetched, Store
 from gossip.kv.outbound import Order, OutboundFrames
 from gossip.kv.records import KeyState, combine, encode_context
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
-from gossip.kv.requests import GetResult, get_result, quorum
+from gossip.kv.requests import GetResult, get_result
 from gossip.kv.timers import TimerQueue
+from gossip.registry.ownership import Ownership
 
 Finish = Callable[[GetResult, Instant], None]
 
@@ -42,7 +46,7 @@ class Read:
         self.key = key
         self.r = r
         self.finish = finish
-        self.needed = 0
+        self.quorum = JointQuorum()
         self.number = 0
         self.round = LOOK
         self.waiting: list[NodeId] = []
@@ -50,6 +54,7 @@ class Read:
         self.answers: dict[NodeId, KeyState] = {}
         self.weighed: frozenset[tuple[int, int]] = frozenset()
         self.combined = KeyState()
+        self.agreed: set[NodeId] = set()
         self.refusals = 0
 
 
@@ -78,15 +83,19 @@ class Reads:
     def begin(self, key: str, r: int | None, timeout_s: float, finish: Finish, now: Instant) -> int:
         """Read a key; return the number by which to cancel. Raises InvalidRequest."""
         read = Read(key, r, finish)
-        read.needed = quorum(r, len(self._readers(key)), "r")
+        read.quorum = JointQuorum.of_read(self._ownership(key), r)
         name = self._outbound.number()
         self._reads[name] = read
         self._timers.set((name, OVER), now + timeout_s)
         self._read(name, read, now)
         return name
 
-    def _readers(self, key: str) -> tuple[NodeId, ...]:
-        return self._registry_sync.registry.ownership_of(key).readers
+    def _ownership(self, key: str) -> Ownership:
+        return self._registry_sync.registry.ownership_of(key)
+
+    def _askable(self, read: Read) -> list[NodeId]:
+        """Return those whose answers count, but for who was removed."""
+        return [node for node in read.quorum.nodes if node in self._registry_sync.members]
 
     def cancel(self, name: int) -> None:
         """Forget a read; harmless if it is over."""
@@ -98,17 +107,18 @@ class Reads:
 
     def _read(self, name: int, read: Read, now: Instant) -> None:
         """Begin the first round, with the placement of now."""
-        owners = self._readers(read.key)
-        members = self._registry_sync.members
-        read.needed = quorum(min(read.r, len(owners)) if read.r else None, len(owners), "r")
-        me = self._outbound.me
-        others = self._order(node for node in owners if node != me and node in members)
-        read.waiting = [me, *others] if me in owners else others
+        ownership = self._ownership(read.key)
+        # An r that was valid for the owners of before may be too large for fewer new ones.
+        r = min(read.r, len(ownership.readers)) if read.r else None
+        read.quorum = JointQuorum.of_read(ownership, r)
+        me, nodes = self._outbound.me, self._askable(read)
+        others = self._order(node for node in nodes if node != me)
+        read.waiting = [me, *others] if me in nodes else others
         self._new_round(name, read, LOOK)
         read.weighed = frozenset()
         self._timers.set((name, HEDGE), now + HEDGE_S)
-        for _ in range(read.needed):
-            self._ask_one_more(read)
+        for node in read.quorum.chosen(read.waiting, ()):
+            self._ask_waiting(read, node)
 
     def _new_round(self, name: int, read: Read, round_: str) -> None:
         """Answers to the round before do not count any more."""
@@ -119,10 +129,15 @@ class Reads:
         read.asked, read.answers = set(), {}
 
     def _ask_one_more(self, read: Read) -> bool:
-        if read.waiting:
-            self._ask(read, read.waiting.pop(0), ())
+        """Ask the next one that may bring the quorum nearer; False if there is none."""
+        for node in read.quorum.chosen(read.waiting, read.answers)[:1]:
+            self._ask_waiting(read, node)
             return True
         return False
+
+    def _ask_waiting(self, read: Read, node: NodeId) -> None:
+        read.waiting.remove(node)
+        self._ask(read, node, ())
 
     def _ask(self, read: Read, node: NodeId, dots: Iterable[tuple[int, int]]) -> None:
         read.asked.add(node)
@@ -137,7 +152,7 @@ class Reads:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
         read.answers[peer] = message.state
-        if read.round == LOOK and len(read.answers) >= read.needed:
+        if read.round == LOOK and read.quorum.is_met(read.answers):
             self._judge(name, read, now)
         elif read.round == WEIGH and read.answers.keys() == read.asked:
             self._weighed(name, read, now)
@@ -180,6 +195,7 @@ class Reads:
         if not behind:
             self._succeed(name, read, now)
             return
+        read.agreed = read.answers.keys() - behind
         self._new_round(name, read, MEND)
         epoch = self._registry_sync.registry.epoch
         for node in sorted(behind):
@@ -193,16 +209,19 @@ class Reads:
         if name is None:
             return False
         read = self._reads[name]
-        read.asked.discard(peer)
-        if read.round == MEND and not read.asked:
-            self._succeed(name, read, now)
+        if read.round == MEND and peer in read.asked:
+            read.asked.discard(peer)
+            read.agreed.add(peer)
+            if not read.asked:
+                self._succeed(name, read, now)
         return True
 
     def _succeed(self, name: int, read: Read, now: Instant) -> None:
         self.cancel(name)
         context = encode_context(read.key, read.combined.dots())
         self._outbound.counts["reads/ok"] += 1
-        read.finish(get_result(read.combined, read.needed, read.needed, context), now)
+        _, needed = read.quorum.standing(())
+        read.finish(get_result(read.combined, needed, needed, context), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
         """An owner cannot answer: ask another. False if this is not about a read of ours."""
@@ -261,21 +280,20 @@ class Reads:
         self._timers.set((name, HEDGE), now + (HEDGE_S if asked else RETRY_S))
         if not asked:
             # All were asked; those that did not answer are asked again.
-            owners = self._registry_sync.members.intersection(self._readers(read.key))
-            read.waiting = self._order(owners - read.answers.keys())
+            nodes = self._askable(read)
+            read.waiting = self._order(node for node in nodes if node not in read.answers)
 
     def _is_hopeless(self, read: Read) -> bool:
         """Tell whether those that are not gone are too few, and have had time to prove us wrong."""
         assert read.round == LOOK, "later rounds are between those that answered"
-        owners = self._registry_sync.members.intersection(self._readers(read.key))
-        there = [n for n in owners if n in read.answers or not self._is_gone(n)]
-        return len(there) < read.needed
+        there = [n for n in self._askable(read) if n in read.answers or not self._is_gone(n)]
+        return not read.quorum.is_met(there)
 
     def _fail(self, name: int, read: Read, now: Instant) -> None:
-        answered = len(read.answers) if read.round != MEND else read.needed - len(read.asked)
+        answered, needed = read.quorum.standing(read.agreed if read.round == MEND else read.answers)
         self.cancel(name)
         self._outbound.counts["reads/unavailable"] += 1
-        read.finish(GetResult((), b"", answered, read.needed, "unavailable"), now)
+        read.finish(GetResult((), b"", answered, needed, "unavailable"), now)
 
     def deadline(self) -> Instant | None:
         """Return when the next read needs attention."""

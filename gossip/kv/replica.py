@@ -313,10 +313,22 @@ class Replica:
         return Copy(partition not in self.damaged, self.holdings.get(partition, NO_EPOCH))
 
     def is_complete(self, partition: int, registry: Registry) -> bool:
-        """Tell whether reads of a partition may be answered here."""
+        """Tell whether we are one of the readers of a partition, and have what they must have."""
         ownership = registry.table[partition]
         copy = self.copy(partition)
         return self.me in ownership.readers and copy.has_all_before(ownership.readers_since)
+
+    def may_answer(self, partition: int, registry: Registry) -> bool:
+        """Tell whether a read of a partition may be answered with what is here.
+
+        One of those pending need not be complete: it counts among them alone, and whatever it
+        lacks, the owners have.
+        """
+        ownership = registry.table[partition]
+        if self.me in ownership.readers:
+            return self.is_complete(partition, registry)
+        is_asked = any(self.me in nodes for nodes in ownership.read_sets)
+        return is_asked and self.copy(partition).is_sound
 
     def forget(self, partition: int) -> None:
         """Let go of a whole copy; see the module's text."""

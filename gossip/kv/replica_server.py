@@ -67,12 +67,12 @@ class ReplicaServer:
         self._outbound.send(Stored(message.number), peer, self._replica.token(partition))
 
     def fetch(self, message: Fetch, peer: NodeId, now: Instant) -> None:
-        """Answer with a key's state, if we are complete."""
+        """Answer with a key's state, if our copy is good enough for that."""
         registry = self._registry_sync.registry
         partition = registry.partition_of(message.key)
         if not self._registry_sync.agrees(message, partition, peer, now):
             return
-        if not self._replica.is_complete(partition, registry):
+        if not self._replica.may_answer(partition, registry):
             self._registry_sync.refuse(message, peer, INCOMPLETE)
             return
         state = self._replica.answer(partition, message.key, message.asked)

@@ -52,7 +52,7 @@ class ScanServer:
             for partition in dict.fromkeys(message.partitions)
             if partition < registry.partitions
             and message.epoch >= registry.table[partition].since
-            and self._replica.is_complete(partition, registry)
+            and self._replica.may_answer(partition, registry)
         )
         self._open.append(_OpenScan(message, peer, registry.epoch, answered, now))
         if len(self._open) == 1:

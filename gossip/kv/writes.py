@@ -17,6 +17,7 @@ from collections.abc import Callable
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Dot
+from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import REFUSALS_MAX, VALUE_BYTES_MAX
 from gossip.kv.messages import Store, Stored
 from gossip.kv.outbound import OutboundFrames
@@ -41,6 +42,7 @@ class Write:
         self.context = context
         self.w: int | None = None
         self.ownership = Ownership((), 0)
+        self.quorum = JointQuorum()
         self.acks: set[NodeId] = set()
         self.refusals = 0
         self.until: Instant = 0.0
@@ -48,23 +50,12 @@ class Write:
 
     def result(self, outcome: str) -> PutResult:
         """Return how it stands, in the set of owners that is furthest behind."""
-        acks, needed = min(self._counts(), key=lambda counted: counted[0] - counted[1])
+        acks, needed = self.quorum.standing(self.acks)
         return PutResult(outcome, acks, needed, self.context, len(self.state.live))
 
     def is_acknowledged(self) -> bool:
         """Tell whether enough have it on disk, of each set of owners whose word counts."""
-        return all(acks >= needed for acks, needed in self._counts())
-
-    def _counts(self) -> list[tuple[int, int]]:
-        """Return how many of each such set have it, and how many are needed."""
-        return [
-            (len(self.acks.intersection(nodes)), self._needed(nodes))
-            for nodes in self.ownership.writers
-        ]
-
-    def _needed(self, nodes: tuple[NodeId, ...]) -> int:
-        # A w that was valid for the owners of before may be too large for fewer new ones.
-        return quorum(min(self.w, len(nodes)) if self.w else None, len(nodes), "w")
+        return self.quorum.is_met(self.acks)
 
 
 class Writes:
@@ -127,11 +118,12 @@ class Writes:
         """Tell whether those that are not gone are too few: better said before it is written."""
         me, members = self._outbound.me, self._registry_sync.members
         assert ownership.writers, "each partition has owners"
-        for nodes in ownership.writers:
-            there = [n for n in nodes if n == me or (n in members and not self._is_gone(n))]
-            if len(there) < quorum(min(w, len(nodes)) if w else None, len(nodes), "w"):
-                return True
-        return False
+        there = [
+            node
+            for node in ownership.holders
+            if node == me or (node in members and not self._is_gone(node))
+        ]
+        return not JointQuorum.of_write(ownership, w).is_met(there)
 
     def _grows_too_large(
         self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None
@@ -151,6 +143,7 @@ class Writes:
         self._writes[number] = write
         self._timers.set(number, write.until)
         write.ownership = self._registry_sync.registry.table[write.partition]
+        write.quorum = JointQuorum.of_write(write.ownership, write.w)
         write.acks = set()
         for node in self._acknowledge(write):
             self._tell(number, write, node)

@@ -7,14 +7,17 @@ log::
     stage     a write needs        a read needs  it goes on when
     SETTLED   owners               owners        somebody came or went: there is a target
     COPYING   owners               owners        all new ones, and most of the target, hold a copy
-    JOINING   owners and pending   owners        all new ones, and most of the target, are complete
+    JOINING   owners and pending   both alike    all new ones, and most of the target, are complete
     LEAVING   owners and pending   pending       each majority of the owners has one that knows it
     SETTLED   owners (the target)  owners
 
-"Needs" means a majority of that set, whatever the other one says (Raft's joint consensus). Why no
-acknowledged write is missed in between: docs/adr/0025-pending-owners.md. While they copy, the new
-ones have no say, so a device that ends before it has anything stops nobody; and up to that point a
-target may change as often as nodes come and go, without a step back for those that stay in it.
+"Needs" means a majority of that set, whatever the other one says (Raft's joint consensus). A read
+that needs both takes what there is from the owners, who are complete, and answers when most of the
+pending have the same: what it has shown, no later one may miss (docs/adr/0031-joint-reads.md). Why
+no acknowledged write is missed in between: docs/adr/0025-pending-owners.md. While they copy, the
+new ones have no say, so a device that ends before it has anything stops nobody; and up to that
+point a target may change as often as nodes come and go, without a step back for those that stay in
+it.
 
 A node that was removed still counts in the size of its set: its silence is no consent. Only of
 an even number can one be left out at once, since the majority of the others is as strong. When so
@@ -88,8 +91,13 @@ class Ownership(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def readers(self) -> Owners:
-        """Those of whom a majority must answer a read, and who coordinate writes."""
+        """Those of whom a majority must answer a read, complete, and who coordinate writes."""
         return self.pending if self.stage is Stage.LEAVING else self.owners
+
+    @property
+    def read_sets(self) -> tuple[Owners, ...]:
+        """The sets of which each must have what a read answers, by majority; the readers first."""
+        return (self.owners, self.pending) if self.stage is Stage.JOINING else (self.readers,)
 
     @property
     def readers_since(self) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from gossip.core.envelope import Envelope, ReplayWindow
 from gossip.core.machine import Address, Instant
-from gossip.kv import forwarding, reads, records, writes
+from gossip.kv import forwarding, joint_quorum, records, writes
 from gossip.kv.messages import Message
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.repair import RepairScheduler
@@ -186,7 +186,7 @@ def deletes_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 def one_is_a_quorum(patch: pytest.MonkeyPatch) -> None:
     """Be content with a single answer."""
-    for module in (forwarding, reads, writes):
+    for module in (forwarding, joint_quorum, writes):
         patch.setattr(module, "quorum", lambda *_: 1)
 
 
