@@ -26,6 +26,7 @@ TIMEOUT_S = 30.0
 INDENT = " " * 6
 IN_DATA = ("certificate", "sealed-keys", "disk")
 """Checks of the data directory, which whoever may not look there cannot make."""
+LOCKED_OUT = "it does not start without the key of its sealed files: see sealed-keys, below"
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -54,8 +55,11 @@ def _examine(session: Session) -> dict[str, Any]:
     try:
         answer = session.client().request("GET", "/api/v1/doctor", timeout_s=TIMEOUT_S).json()
     except AgentUnreachable as error:
-        agent = _check("agent", "fail", f"{error.message}.", hint_of(error))
-        return {"checks": [agent, configuration, *_device(session, network)], "matrix": None}
+        checks = _device(session, network)
+        failed = {each["id"] for each in checks if each["status"] == "fail"}
+        hint = LOCKED_OUT if "sealed-keys" in failed else hint_of(error)
+        agent = _check("agent", "fail", f"{error.message}.", hint)
+        return {"checks": [agent, configuration, *checks], "matrix": None}
     agent = _check("agent", "ok", f"it answers on {session.agent_paths.socket}.")
     if configuration["status"] == "ok" and (pending := unapplied(session)):
         told = f"{session.agent_paths.config_file} was {pending}."

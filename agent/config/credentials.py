@@ -14,6 +14,8 @@ from agent.exits import BAD_CONFIG, AgentError
 VARIABLE = "CREDENTIALS_DIRECTORY"
 SEAL = "covey.seal"
 """The credential with which the agent seals its own keys (``agent/identity/seal.py``)."""
+SYSTEM_SEAL = Path("/etc/credstore.encrypted") / SEAL
+"""Where systemd looks for it, sealed itself."""
 PREFIX = f"${{{VARIABLE}}}/"
 
 

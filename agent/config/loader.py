@@ -23,7 +23,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from agent.config.accepted_values import choices, shown, takes
-from agent.config.paths import Paths
+from agent.config.paths import SYSTEM_CONFIG, Paths
 from agent.config.settings import (
     SECTIONS,
     ApiSettings,
@@ -113,7 +113,8 @@ def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
     could be read; nothing is ever half applied.
     """
     environ = os.environ if environ is None else environ
-    check_nobody_else_writes(paths.config_file, paths.data)
+    is_system = paths.config_file.parent == SYSTEM_CONFIG
+    check_nobody_else_writes(paths.config_file, paths.data, is_system=is_system)
     text = _read(paths.config_file)
     tables = _parse(text, paths.config_file)
     source = _SettingSource(paths.config_file, text)

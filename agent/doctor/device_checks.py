@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent.admission.former_membership import FormerMembership, noted_parting
-from agent.config.paths import SYSTEM_DATA, Paths, service_is_installed
+from agent.config.credentials import SYSTEM_SEAL
+from agent.config.paths import SYSTEM_DATA, Paths, may_be_there, service_is_installed
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.exits import AgentError
 from agent.identity import at_rest, identity, spares
@@ -107,10 +108,15 @@ def sealed_keys(paths: Paths) -> Finding:
         if not paths.identity.is_dir():
             return ok("sealed-keys", "there are no keys yet.")
         in_clear, has_seal = at_rest.in_clear(paths.identity), seal_here() is not None
+        at_rest.check_key(paths.identity)
+        sealed = at_rest.sealed(paths.identity)
     except OSError as error:
         return warn("sealed-keys", f"{paths.identity} cannot be read: {error}.", "Check its mode.")
     except AgentError as error:
         return fail("sealed-keys", error.message, error.hint or "")
+    if sealed and not has_seal and not _service_gets_seal(paths):
+        told = f"{sealed[0]} is sealed, and its key is not here: the agent does not start."
+        return fail("sealed-keys", told, at_rest.how_to_bring_the_key(paths.data))
     if not in_clear:
         return ok("sealed-keys", "this node's keys are sealed with a key that systemd keeps.")
     what = f"{counted(len(in_clear), 'file')} with keys of this node lie in clear: "
@@ -126,6 +132,11 @@ def sealed_keys(paths: Paths) -> Finding:
         "`sudo covey service install --now` makes one and starts the agent anew, or says why not."
     )
     return warn("sealed-keys", told, hint)
+
+
+def _service_gets_seal(paths: Paths) -> bool:
+    """Say whether a service has these data, and systemd a seal for it, as far as can be seen."""
+    return paths.data == SYSTEM_DATA and service_is_installed() and may_be_there(SYSTEM_SEAL)
 
 
 def disk(data: Path) -> Finding:

@@ -15,12 +15,12 @@ from agent.exits import BAD_CONFIG, AgentError
 ROOT = 0
 
 
-def check_nobody_else_writes(path: Path, data: Path) -> None:
+def check_nobody_else_writes(path: Path, data: Path, *, is_system: bool = False) -> None:
     """Raise AgentError when somebody else than root and the agent's user can change a file.
 
     The agent's user is that of this process; for root, which works as the owner of the ``data``
     directory, also that one. A file that is not there is sound, and so is what lies on a mount that
-    nobody writes to.
+    nobody writes to. ``is_system``: it is the machine's, and so root's, whoever looks at it.
     """
     places = dict.fromkeys((path.parent, path.resolve().parent, path))
     if not path.exists():
@@ -30,9 +30,11 @@ def check_nobody_else_writes(path: Path, data: Path) -> None:
         trusted.add(data.stat().st_uid)
     for place in places:
         if why := _who_else_writes(place, trusted):
+            mine = f"make it yours alone: `chown {os.geteuid()} {place} && chmod go-w {place}`"
+            roots = f"make it root's alone: `sudo chown root: {place} && sudo chmod go-w {place}`"
             raise AgentError(
                 f"{why} can write {place}: what the configuration names is run; it was not used",
-                f"make it yours alone: `chown {os.geteuid()} {place} && chmod go-w {place}`",
+                roots if is_system else mine,
                 BAD_CONFIG,
             )
 

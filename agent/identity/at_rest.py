@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent import exits
-from agent.config.credentials import SEAL
+from agent.config.credentials import SEAL, SYSTEM_SEAL
 from agent.exits import AgentError
 from agent.files.directories import make_directory
 from agent.files.private_files import (
@@ -164,6 +164,11 @@ def seal_identity(directory: Path) -> None:
         discard(left)  # of a join or a founding that was cut off; a key may be among it
 
 
+def sealed(directory: Path) -> list[str]:
+    """Return the names of the secret files that are sealed. Raises OSError."""
+    return [path.name for path in _files(directory, SECRETS) if is_sealed(path.read_bytes())]
+
+
 def in_clear(directory: Path) -> list[str]:
     """Return the names of the secret files that lie in clear, spares and remains among them.
 
@@ -225,11 +230,18 @@ def _no_key(path: Path) -> AgentError:
     return AgentError(
         f"{path} is sealed with {what} that {and_not} (the credential {SEAL} of systemd); "
         "nothing was changed.",
-        hint="On the machine that sealed it: start the agent as its service, `systemctl start "
-        f"covey`; if that says this, `sudo covey service install` puts {SEAL} back into the unit. "
-        "On another machine: seal the key there that you have kept, `sudo systemd-creds encrypt "
-        f"--name={SEAL} --tpm2-pcrs=23 KEPT /etc/credstore.encrypted/{SEAL}`, and install the "
-        f"service. Where it is gone: move {data} away, and `covey join --replace NAME TOKEN` makes "
-        "a new node.",
+        hint="Start the agent as its service, on the machine that sealed it: `systemctl start "
+        f"covey`. If that says this and {SYSTEM_SEAL} is there, `sudo covey service install --now` "
+        f"puts it back into the unit. {how_to_bring_the_key(data)}",
         status=exits.BAD_CONFIG,
+    )
+
+
+def how_to_bring_the_key(data: Path) -> str:
+    """Return what to do on a machine that has not the key with which ``data`` was sealed."""
+    return (
+        f"Where {SYSTEM_SEAL} is gone, or another machine's: seal the key that you have kept, "
+        f"`sudo mkdir -p -m 700 {SYSTEM_SEAL.parent}`, `sudo systemd-creds encrypt --name={SEAL} "
+        f"--tpm2-pcrs=23 KEPT {SYSTEM_SEAL}`, then `sudo covey service install --now`. Where no "
+        f"key was kept: move {data} away, and `covey join --replace NAME TOKEN` makes a new node."
     )

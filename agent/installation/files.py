@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.config.credentials import SEAL
+from agent.config.credentials import SEAL, SYSTEM_SEAL
+from agent.config.paths import SYSTEM_CONFIG, Paths
 from agent.exits import NO, AgentError
 from agent.programs import launched
 
@@ -44,8 +45,10 @@ EVERY_FILE = (
     *COMPLETION_FILES.values(),
 )
 # In none of our files: data that was sealed with it is worth nothing without.
-SEAL_FILE = Path("etc/credstore.encrypted") / SEAL
+SEAL_FILE = SYSTEM_SEAL.relative_to("/")
 LOAD_SEAL = f"LoadCredentialEncrypted={SEAL}"
+CONFIG_DIRECTORY = SYSTEM_CONFIG.relative_to("/")
+IDENTITY = Paths.of_service().identity.relative_to("/")
 FILE_MODE, PROGRAM_MODE = 0o644, 0o755
 
 NO_USER_NAMESPACES = """\

@@ -7,7 +7,10 @@ is measured. So the one is named that nothing measures into, 23: systemd 252 sea
 then does not open it.
 
 What systemd can do here is tried, not guessed from versions: containers may not mount, and old ones
-know no credentials. Where it cannot, the agent's keys stay in clear.
+know no credentials. Where it cannot, the agent's keys stay in clear. It is tried under another name
+than the one that counts, so an installation that is cut off leaves no seal that nobody has tried.
+
+Where keys are sealed already and their seal is not here, none is made: it would open nothing.
 """
 
 import secrets
@@ -17,9 +20,10 @@ from typing import NamedTuple
 
 from agent.config.credentials import SEAL
 from agent.exits import NO, AgentError
-from agent.files.private_files import make_private_directory, replace_private
+from agent.files.private_files import make_private_directory, replace_private, sync_directory
+from agent.identity import at_rest
 from agent.identity.seal import KEY_BYTES
-from agent.installation.files import LOAD_SEAL, SEAL_FILE
+from agent.installation.files import IDENTITY, LOAD_SEAL, SEAL_FILE
 from agent.installation.system import System
 
 SILENT = "StandardOutput=null"
@@ -39,18 +43,31 @@ def provide(system: System, root: Path, restrictions: list[str]) -> SealState:
     """Make the seal unless it is there, and see whether a service gets it.
 
     ``restrictions`` are those of the unit. Raises AgentError for a seal that is there and does not
-    open here: what is sealed with it would not either.
+    open here, or is not there: what is sealed with it would not open either.
     """
-    place = root / SEAL_FILE
+    place, identity = root / SEAL_FILE, root / IDENTITY
 
-    def opens() -> bool:
-        trial = [*restrictions, LOAD_SEAL, SILENT]
+    def opens(credential: str) -> bool:
+        trial = [*restrictions, credential, SILENT]
         return system.status_under(trial, "systemd-creds", "cat", SEAL) == 0
 
     if not place.exists():
+        if names := at_rest.sealed(identity):
+            raise AgentError(
+                f"{identity / names[0]} is sealed, and {place}, to open it, is not on this "
+                "machine; no other one was made, and the unit was not changed",
+                at_rest.how_to_bring_the_key(identity.parent),
+                NO,
+            )
         return _make(system, place, opens)
-    if opens():
+    if opens(LOAD_SEAL):
         return SealState(is_on=True, done="unchanged")
+    if not at_rest.sealed(identity):
+        raise AgentError(
+            f"systemd cannot open {place} on this machine; the unit was not changed",
+            f"nothing here is sealed with it: remove it, `rm {place}`, and install again",
+            NO,
+        )
     raise AgentError(
         f"systemd cannot open {place} on this machine: it was sealed on another one, or this "
         "machine's key or TPM has changed; the unit was not changed",
@@ -61,17 +78,20 @@ def provide(system: System, root: Path, restrictions: list[str]) -> SealState:
     )
 
 
-def _make(system: System, place: Path, opens: Callable[[], bool]) -> SealState:
+def _make(system: System, place: Path, opens: Callable[[str], bool]) -> SealState:
     """Make the seal in the best way in which it opens again; where none does, there is none."""
     why = "systemd-creds, of systemd 250 and newer, cannot seal here"
     for way in WAYS:
         sealed = system.output_of(*TO_SEAL, *way, "-", "-", stdin=secrets.token_bytes(KEY_BYTES))
         if sealed is None:
             continue
-        _write(place, sealed)
-        if opens():
+        trial = place.with_name(f"{place.name}.trial")
+        _write(trial, sealed)
+        if opens(f"{LOAD_SEAL}:{trial}"):
+            trial.replace(place)
+            sync_directory(place.parent)
             return SealState(is_on=True, done="written")
-        place.unlink()
+        trial.unlink()
         why = "systemd cannot hand credentials to a service here"
     return SealState(is_on=False, done=f"not made: {why}")
 

@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.exits import NOT_PERMITTED, AgentError
+from agent.files.directories import make_directory
 from agent.installation.files import (
     APP_SOCKET,
     APP_SOCKET_FILE,
+    CONFIG_DIRECTORY,
     DROP_INS,
     EVERY_FILE,
     LAUNCHER_FILE,
     NO_USER_NAMESPACES,
     NO_USER_NAMESPACES_FILE,
+    PROGRAM_MODE,
     SEAL_FILE,
     SEALED,
     SEALED_FILE,
@@ -64,6 +67,7 @@ class SystemService:
         ``completions`` has the script of each shell.
         """
         wanted = contents(self.program, completions)
+        yield self._own_configuration()
         yield self._write(USERS_FILE, wanted.pop(USERS_FILE))
         self._system.make_users(self._root / USERS_FILE)
         restrictions = restrictions_of(wanted[UNIT_FILE].text)
@@ -117,6 +121,24 @@ class SystemService:
         """Return what systemd says of the unit, under systemd's names. Raises AgentError."""
         return self._system.show(UNIT, *STATE)
 
+    def _own_configuration(self) -> Change:
+        """See to it that root has the directory of the configuration, which names what is run.
+
+        Else systemd makes it for the unit's user, who is the agent (``ConfigurationDirectory=``).
+        """
+        path = self._root / CONFIG_DIRECTORY
+        try:
+            if not path.exists():
+                make_directory(path, PROGRAM_MODE)
+                return Change("made", path)
+            if path.stat().st_uid == os.geteuid():
+                return Change("unchanged", path)
+            os.chown(path, os.geteuid(), os.getegid())
+            path.chmod(PROGRAM_MODE)
+        except OSError as error:
+            raise _cannot_write(path, error) from None
+        return Change("taken back: it was not root's", path)
+
     def _lacks_launcher(self) -> bool:
         """Say whether no shell would find a ``covey``, or only the one that we put there."""
         found = shutil.which("covey", path=":".join(str(self._root / p) for p in SHELLS_LOOK_IN))
@@ -141,11 +163,7 @@ class SystemService:
             fresh.chmod(content.mode)
             fresh.replace(path)
         except OSError as error:
-            raise AgentError(
-                f"cannot write {path}: {error.strerror}",
-                "what was put in place until then stays; mend this, and run the same command again",
-                NOT_PERMITTED,
-            ) from None
+            raise _cannot_write(path, error) from None
         finally:
             os.umask(mask)
         return Change(done, path)
@@ -158,3 +176,11 @@ class SystemService:
             with suppress(OSError):
                 path.parent.rmdir()
         return Change("removed", path)
+
+
+def _cannot_write(path: Path, error: OSError) -> AgentError:
+    return AgentError(
+        f"cannot write {path}: {error.strerror}",
+        "what was put in place until then stays; mend this, and run the same command again",
+        NOT_PERMITTED,
+    )

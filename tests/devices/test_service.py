@@ -87,11 +87,26 @@ def test_install(ash: Device) -> None:
     assert f"ExecStart={PROGRAM} run" in ash.run(f"cat {UNIT}")
     assert ash.run("id -gn covey").strip() == "covey"
     assert "nologin" in ash.run("getent passwd covey")
+    assert done["/etc/covey"] == "made"
     ash.run("systemd-analyze verify --man=no covey.service")
 
 
 def test_install_again_changes_nothing(ash: Device) -> None:
     assert set(install(ash).values()) == {"unchanged"}
+
+
+def test_the_configuration_is_root_s_also_once_systemd_has_started_the_service(ash: Device) -> None:
+    """Else the agent could replace what names the commands that it runs."""
+    owner = "stat -c '%U %G %a' /etc/covey"
+    install(ash, "--now")
+    ash.await_unit("ActiveState", "active")
+    assert ash.run(owner).split() == ["root", "root", "755"]
+    ash.run("chown covey:covey /etc/covey")  # as systemd makes one that is missing
+    assert install(ash)["/etc/covey"].startswith("taken back")
+    ash.run("systemctl restart covey")
+    ash.await_unit("ActiveState", "active")
+    assert ash.run(owner).split() == ["root", "root", "755"]
+    ash.run("systemctl disable --now covey")
 
 
 def test_everybody_finds_the_program_and_its_completion(ash: Device) -> None:

@@ -18,6 +18,7 @@ from agent.cli.errors import run_to_status
 from agent.cli.live_table import CLOSE, OPEN
 from agent.cli.root import root
 from agent.exits import AgentError
+from agent.identity.identity import found
 from gossip.membership.model.members import MemberState
 from tests.support.fake_agent import OTHER, Served
 from tests.support.patience import GIVE_UP_S
@@ -55,6 +56,20 @@ def test_without_an_agent_the_doctor_looks_at_the_device(
     assert "fail  configuration" in told
     assert "fail  certificate" in told
     assert "packages" in told
+
+
+def test_an_agent_whose_keys_are_locked_away_is_not_to_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "covey.seal").write_bytes(bytes(32))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    found(tmp_path / "data" / "identity", "barn", "pi1")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert covey(tmp_path, "doctor") == exits.UNHEALTHY
+    told = capsys.readouterr().out
+    assert "fail  sealed-keys" in told
+    assert "see sealed-keys, below" in told
+    assert "run`" not in told
 
 
 # ---- keys ---------------------------------------------------------------------------------------

@@ -399,6 +399,21 @@ def test_a_configuration_of_somebody_else_is_refused(
     load(paths, {})
 
 
+def test_the_machine_s_configuration_is_to_be_root_s(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever finds it otherwise: given to a person, the service would refuse it."""
+    written(paths, "")
+    paths.config_file.chmod(0o666)
+    with pytest.raises(AgentError) as mine:
+        load(paths, {})
+    assert f"`chown {os.geteuid()} {paths.config_file}" in mine.value.hint
+    monkeypatch.setattr("agent.config.loader.SYSTEM_CONFIG", paths.config_file.parent)
+    with pytest.raises(AgentError) as roots:
+        load(paths, {})
+    assert f"`sudo chown root: {paths.config_file}" in roots.value.hint
+
+
 def test_what_nobody_writes_to_is_sound(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     """A volume that is mounted read-only, as in a container, may belong to anybody."""
     written(paths, "")

@@ -385,7 +385,41 @@ def test_whether_keys_are_sealed_and_why_not(
     assert device_checks.sealed_keys(paths).status is Status.OK
     assert device_checks.certificate(founded.directory).status is Status.OK
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    monkeypatch.setattr(device_checks, "SYSTEM_SEAL", tmp_path / "covey.seal")
     assert device_checks.sealed_keys(paths).status is Status.OK
     assert device_checks.certificate(founded.directory).status is Status.OK, (
         "nobody can tell from here"
     )
+
+
+def test_sealed_keys_without_their_key_are_why_the_agent_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data of another machine, the seal moved away, the service uninstalled, another key."""
+    paths, seal = Paths.find(tmp_path / "agent"), tmp_path / "covey.seal"
+    seal.write_bytes(bytes(32))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    found(paths.identity, "barn", "pi1")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "covey.seal").write_bytes(bytes(range(32)))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "other"))
+    assert "another key" in device_checks.sealed_keys(paths).message
+    assert device_checks.sealed_keys(paths).status is Status.FAIL
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+
+    def seen(data: Path, place: Path, *, is_installed: bool) -> Finding:
+        monkeypatch.setattr(device_checks, "SYSTEM_DATA", data)
+        monkeypatch.setattr(device_checks, "SYSTEM_SEAL", place)
+        monkeypatch.setattr(device_checks, "service_is_installed", lambda: is_installed)
+        return device_checks.sealed_keys(paths)
+
+    assert seen(paths.data, seal, is_installed=True).status is Status.OK
+    for told in (
+        seen(paths.data, tmp_path / "gone", is_installed=True),
+        seen(paths.data, seal, is_installed=False),
+        seen(tmp_path, seal, is_installed=True),
+    ):
+        assert told.status is Status.FAIL
+        assert "the agent does not start" in told.message
+        assert "mkdir -p -m 700" in told.hint
+        assert "covey run" not in told.hint

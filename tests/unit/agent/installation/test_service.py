@@ -16,12 +16,14 @@ from click.testing import CliRunner
 from agent.cli import service as command
 from agent.config.paths import Paths
 from agent.exits import NO, NOT_FOUND, NOT_PERMITTED, AgentError
-from agent.identity.seal import KEY_BYTES
+from agent.identity.seal import KEY_BYTES, Seal
 from agent.installation import system as machine
 from agent.installation.files import (
     APP_SOCKET_FILE,
     APP_UNIT_FILE,
     COMPLETION_FILES,
+    CONFIG_DIRECTORY,
+    IDENTITY,
     LAUNCHER_FILE,
     LOAD_SEAL,
     MARK,
@@ -52,6 +54,8 @@ class PlayedSystem(System):
         self._statuses = list(statuses)
         self._can_seal, self._refused = can_seal, refused
         self.sealed: list[Sequence[str]] = []
+        self.loaded: list[str] = []
+        self.is_cut_off = False
 
     def systemctl(self, *words: str) -> None:
         self.asked.append(" ".join(words))
@@ -62,7 +66,11 @@ class PlayedSystem(System):
 
     def status_under(self, restrictions: Sequence[str], *command: str) -> int:
         if command == ("systemd-creds", "cat", "covey.seal"):
-            assert {LOAD_SEAL, "User=covey", "StandardOutput=null"} < set(restrictions)
+            assert {"User=covey", "StandardOutput=null"} < set(restrictions)
+            [credential] = [each for each in restrictions if each.startswith(LOAD_SEAL)]
+            self.loaded.append(credential)
+            if self.is_cut_off:
+                raise KeyboardInterrupt
             self._refused -= 1
             return 0 if self._refused < 0 else 1
         assert command == (str(PROGRAM), "--version")
@@ -82,6 +90,13 @@ def install(root: Path, system: System, program: Path = PROGRAM) -> dict[str, st
     return {str(change.place.relative_to(root)): change.done for change in changes}
 
 
+def sealed_identity(root: Path) -> None:
+    """Put data there whose key another machine has."""
+    (root / IDENTITY).mkdir(parents=True)
+    sealed = Seal(bytes(KEY_BYTES), bytes(8)).close("node.key", b"secret")
+    (root / IDENTITY / "node.key").write_bytes(sealed)
+
+
 def files_below(root: Path) -> set[Path]:
     return {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
 
@@ -95,6 +110,7 @@ def test_everything_is_put_in_place(tmp_path: Path) -> None:
     units = {UNIT_FILE, APP_UNIT_FILE, APP_SOCKET_FILE}
     sealing = {SEAL_FILE, SEALED_FILE}
     places = {USERS_FILE, *units, *sealing, LAUNCHER_FILE, *COMPLETION_FILES.values()}
+    assert done.pop(str(CONFIG_DIRECTORY)) == "made"
     assert {Path(place) for place in done} == files_below(tmp_path) == places
     assert set(done.values()) == {"written"}
     assert system.asked == ["users", "daemon-reload"]
@@ -178,6 +194,25 @@ def test_a_program_that_shells_find_is_left_alone(tmp_path: Path) -> None:
 def test_a_path_is_one_word_of_the_unit(word: str, written: str) -> None:
     assert quoted(word) == written
     assert f"\nExecStart={written} run\n" in unit(Path(word))
+
+
+def test_the_configuration_s_directory_is_root_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """systemd makes one that is missing the agent's, who could then replace what it is told."""
+    taken: list[tuple[Path, int, int]] = []
+    monkeypatch.setattr(os, "chown", lambda path, user, group: taken.append((path, user, group)))
+    place = tmp_path / CONFIG_DIRECTORY
+    install(tmp_path, PlayedSystem())
+    assert (taken, stat.S_IMODE(place.stat().st_mode)) == ([], 0o755)
+    place.chmod(0o770)
+    install(tmp_path, PlayedSystem())
+    assert (taken, stat.S_IMODE(place.stat().st_mode)) == ([], 0o770), "what root chose stays"
+    another = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    assert install(tmp_path, PlayedSystem())[str(CONFIG_DIRECTORY)].startswith("taken back")
+    assert taken == [(place, another, os.getegid())]
+    assert stat.S_IMODE(place.stat().st_mode) == 0o755
 
 
 # --- what is tried first ------------------------------------------------------------------------
@@ -271,10 +306,41 @@ def test_where_the_tpm_does_not_work_the_machine_s_key_does(tmp_path: Path) -> N
 
 def test_a_seal_that_does_not_open_here_is_kept_and_told(tmp_path: Path) -> None:
     install(tmp_path, PlayedSystem())
+    with pytest.raises(AgentError, match="systemd cannot open") as caught:
+        install(tmp_path, PlayedSystem(refused=9))
+    assert f"rm {tmp_path / SEAL_FILE}" in caught.value.hint, "nothing is sealed with it"
+    sealed_identity(tmp_path)
     with pytest.raises(AgentError, match="sealed on another one") as caught:
         install(tmp_path, PlayedSystem(refused=9))
     assert "--replace" in caught.value.hint
     assert (tmp_path / SEAL_FILE).exists()
+
+
+def test_where_keys_are_sealed_already_no_other_seal_is_made(tmp_path: Path) -> None:
+    """Data of another machine, or a seal that was moved away."""
+    sealed_identity(tmp_path)
+    with pytest.raises(AgentError, match=r"node\.key is sealed, and .* is not on this") as caught:
+        install(tmp_path, PlayedSystem())
+    assert not {SEAL_FILE, UNIT_FILE} & files_below(tmp_path)
+    for what_to_do in ("mkdir -p -m 700", "systemd-creds encrypt", "--replace NAME TOKEN"):
+        assert what_to_do in caught.value.hint
+    (tmp_path / SEAL_FILE).parent.mkdir(mode=0o700)
+    (tmp_path / SEAL_FILE).write_bytes(b"mine")
+    assert install(tmp_path, PlayedSystem())[str(SEAL_FILE)] == "unchanged"
+
+
+def test_a_seal_that_was_never_tried_is_none(tmp_path: Path) -> None:
+    """Cut off in the trial: it may not open, and nothing is sealed with it."""
+    system = PlayedSystem()
+    system.is_cut_off = True
+    with pytest.raises(KeyboardInterrupt):
+        install(tmp_path, system)
+    assert SEAL_FILE not in files_below(tmp_path)
+    [tried] = system.loaded
+    assert tried.startswith(f"{LOAD_SEAL}:"), "the one that was not yet in place"
+    done = install(tmp_path, PlayedSystem(refused=1))
+    assert done[str(SEAL_FILE)] == "written"
+    assert {path.name for path in (tmp_path / SEAL_FILE).parent.iterdir()} == {SEAL_FILE.name}
 
 
 # --- taking away --------------------------------------------------------------------------------
