@@ -259,9 +259,10 @@ def uplink(status: UplinkStatus) -> Finding:
     if status.state == "off":
         return ok("uplink", "no broker is configured.")
     where = f"{status.host}:{status.port}"
-    if status.connected and status.hint:
+    if status.connected and (status.hint or status.last_error):
         told = status.last_error or "connected, but not for long at a time"
-        return warn("uplink", f"{where}: {told}.", status.hint)
+        told += f"; {status.waiting} readings wait on disk"
+        return warn("uplink", f"{where}: {told}.", status.hint or "The broker's log may say why.")
     if status.connected:
         return ok("uplink", f"connected with {where}, {status.waiting} readings wait.")
     return warn(

@@ -93,6 +93,8 @@ class Delivery:
         self._session: ConnectResult | None = None
         self._lost_code: int | None = None  # why the connection ended
         self._refused: list[int] = []  # what the broker refused; filling stops until it drained
+        self._has_passed = False  # whether this connection has taken a reading
+        self._skips_large = False  # whether it has passed over some that are too large for it
         self._something = asyncio.Event()
         self._watch: asyncio.TimerHandle
         self._anew: asyncio.TimerHandle | None = None
@@ -192,8 +194,11 @@ class Delivery:
                 await self._dead_letter()
             if self._refused and not self._window:
                 await self._end_round()
+            if self._must_take_up_large and not self._window:
+                self._skips_large = False
+                self._rewind()
             self._fill(session)
-            if self._quarantine.is_calm:
+            if self._quarantine.is_calm and not self._skips_large:
                 self._troubles.over()
             await self._something.wait()
 
@@ -214,8 +219,14 @@ class Delivery:
         """Send until the window is full or nothing waits."""
         now = asyncio.get_running_loop().time()
         qos = min(self._settings.qos, session.qos_max)
+        skipped = 0
         while not self._refused and len(self._window) < self._size(session):
             if len(self._burials) >= READ_AHEAD:  # let the event loop breathe, and bury these first
+                return
+            if skipped >= READ_AHEAD:
+                asyncio.get_running_loop().call_soon(self._something.set)
+                return
+            if self._must_take_up_large:
                 return
             if self._quarantine.trial_is_due:
                 if not self._window:
@@ -226,7 +237,12 @@ class Delivery:
             if accepted is None:
                 return
             message = self._template.message(accepted)
-            flaw = self._flaw(message, qos, session)
+            size_bytes = publish_bytes(message, qos, session.version)
+            if size_bytes > session.packet_bytes_max and not self._has_passed:
+                self._skip_large(size_bytes, session.packet_bytes_max)
+                skipped += 1
+                continue
+            flaw = self._flaw(message, size_bytes, session)
             if flaw:
                 self._burials.append((accepted.position, flaw))
                 self._something.set()
@@ -235,9 +251,25 @@ class Delivery:
             self._quarantine.sent(accepted.position, accepted.reading.sensor)
             self._link.publish(accepted.position, message, qos)
 
-    def _flaw(self, message: Message, qos: int, session: ConnectResult) -> str:
+    @property
+    def _must_take_up_large(self) -> bool:
+        """Whether smaller readings pass by now, so that it is known what keeps the large ones."""
+        return self._skips_large and self._has_passed
+
+    def _skip_large(self, size_bytes: int, limit_bytes: int) -> None:
+        """Let smaller ones go first: if nothing passes under this limit, no reading is at fault."""
+        if not self._skips_large:
+            self._skips_large = True
+            told = (
+                f"it takes packets of {limit_bytes} bytes, and a reading makes one of {size_bytes}"
+            )
+            self._troubles.record(
+                "The broker has taken nothing yet", reason_codes.PACKET_TOO_LARGE, told
+            )
+
+    def _flaw(self, message: Message, size_bytes: int, session: ConnectResult) -> str:
         """Say why this message must not be sent, also if it was stored before that was a rule."""
-        if publish_bytes(message, qos, session.version) > session.packet_bytes_max:
+        if size_bytes > session.packet_bytes_max:
             return f"larger than the broker's limit of {session.packet_bytes_max} bytes"
         flaw = topic_flaw(message.topic)
         return flaw and f"MQTT cannot publish to its topic: {flaw}"
@@ -283,6 +315,7 @@ class Delivery:
 
     def _start_over(self) -> None:
         self._window.clear()
+        self._has_passed = self._skips_large = False
         self._refused = []
         self._lost_code = None
         self._rewind()
@@ -295,6 +328,7 @@ class Delivery:
             return
         self._something.set()
         if reason_codes.is_good(code):
+            self._has_passed = True
             self._acknowledged.append(token)
             self._quarantine.delivered(token)
             return

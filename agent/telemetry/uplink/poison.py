@@ -4,10 +4,9 @@ One message that a broker will not take must not hold up a million behind it; an
 takes nothing today must not turn a million good readings into dead letters. So giving up needs
 proof that it is the message:
 
-* The broker refuses it by a code that **blames the message** (topic invalid, packet too large),
-  ``BLAMED_MAX`` times in a row.
-* The broker refuses it by **another code** (not authorized, quota exceeded) ``REFUSED_MAX``
-  times in a row, and has accepted other readings between each two refusals.
+* The broker refuses it by one **code** again and again, and has accepted other readings between
+  each two refusals: ``BLAMED_MAX`` times if the code blames the message (topic invalid, packet too
+  large), ``REFUSED_MAX`` times for others (not authorized, quota exceeded).
 * The **connection ends** whenever it is sent, as brokers do with a name that is no MQTT text, or
   with what is too large for them. A reading is **accused** when it was alone in flight at such an
   end; it is guilty when that happens in a **trial**: alone once more, after others have passed.
@@ -201,7 +200,7 @@ class PoisonDetector:
         if last_code != code:
             times = 0
         blamed = code in reason_codes.BLAMES_MESSAGE
-        if blamed or self._deliveries > deliveries:
+        if self._deliveries > deliveries:
             times += 1
         self._refusals[position] = (code, times, self._deliveries)
         if times < (BLAMED_MAX if blamed else REFUSED_MAX):

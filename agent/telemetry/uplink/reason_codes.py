@@ -97,6 +97,8 @@ HINTS = {
     "Else it is no broker, or somebody is in between, whom TLS keeps out.",
     OVERSIZED: _IN_BETWEEN,
     UNSENT: _IN_BETWEEN,
+    PACKET_TOO_LARGE: "Raise the broker's limit, or shorten topic and payload in [uplink].",
+    PAYLOAD_INVALID: "Does the broker check payloads? See payload in [uplink], and its log.",
     QUOTA_EXCEEDED: "The broker limits this client; readings wait here until it takes them.",
 }
 # Where a code means something else for a CONNECT than for a PUBLISH: Mosquitto refuses a wrong

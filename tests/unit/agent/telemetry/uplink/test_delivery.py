@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from agent.doctor import agent_checks
 from agent.store.errors import StorageError
 from agent.telemetry.uplink import reason_codes
+from agent.telemetry.uplink.delivery import READ_AHEAD
 from edge_apps.reading import Reading
 from tests.support.strict_broker import StrictBroker, Verdict
 from tests.support.uplink_rig import rig, run, sent
@@ -195,6 +197,65 @@ def test_what_exceeds_the_announced_packet_size_is_never_sent(tmp_path: Path) ->
             assert sent(broker) == list(range(6))
             assert not broker.violations
             assert len(broker.sessions) == 1
+
+    run(scenario())
+
+
+def test_a_limit_in_which_nothing_fits_makes_no_dead_letters(tmp_path: Path) -> None:
+    """Also behind more of them than are looked at in one go, and with a small one that comes."""
+
+    async def scenario() -> None:
+        async with StrictBroker(packet_bytes_max=60) as broker, rig(tmp_path, broker.port) as r:
+            large = [Reading("t", "9" * 100)] * (3 * READ_AHEAD)
+            await r.outbox.accept(large)
+            await r.until(lambda: "packets of 60 bytes" in r.pump.status().last_error)
+            finding = agent_checks.uplink(r.pump.status())
+            assert "packets of 60 bytes" in finding.message
+            assert "Raise the broker's limit" in finding.hint
+            await r.until(lambda: r.pump._read_to == len(large))
+            assert r.outbox.waiting == len(large)
+            broker.packet_bytes_max = 200
+            broker.drop_all()
+            await r.until_empty()
+            assert len(set(broker.published)) == 1
+            assert r.outbox.stats().delivered == len(large)
+            assert r.outbox.stats().dead_letters == 0
+
+    run(scenario())
+
+
+def test_what_is_too_large_is_given_up_once_smaller_ones_pass(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with StrictBroker(packet_bytes_max=60) as broker, rig(tmp_path, broker.port) as r:
+            await r.outbox.accept([Reading("t", "9" * 100)] * (2 * READ_AHEAD))
+            await r.until(lambda: r.pump._read_to == 2 * READ_AHEAD)
+            assert r.outbox.waiting == 2 * READ_AHEAD
+            await r.accept(range(50))
+            await r.until_empty()
+            assert sent(broker) == list(range(50))
+            assert r.outbox.stats().dead_letters == 2 * READ_AHEAD
+            await r.until(lambda: not r.pump.status().last_error)
+            assert not broker.violations
+
+    run(scenario())
+
+
+def test_a_broker_that_blames_every_reading_makes_no_dead_letters(tmp_path: Path) -> None:
+    blames = [True]
+
+    def rule(_topic: str, _payload: bytes) -> Verdict:
+        return reason_codes.PAYLOAD_INVALID if blames[0] else 0
+
+    async def scenario() -> None:
+        async with StrictBroker(rule=rule) as broker, rig(tmp_path, broker.port) as r:
+            await r.accept(range(30))
+            await r.until(lambda: r.pump.counts["uplink_refusals/payload_format_invalid"] >= 200)
+            assert r.outbox.waiting == 30
+            assert "payload format invalid" in r.pump.status().last_error
+            blames[0] = False
+            await r.until_empty()
+            assert sent(broker) == list(range(30))
+            assert r.outbox.stats().dead_letters == 0
 
     run(scenario())
 

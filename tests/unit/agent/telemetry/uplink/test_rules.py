@@ -207,21 +207,33 @@ def test_other_ends_do_not(oldest: list[int | None], code: int, lived_s: float) 
 
 def test_a_reading_blamed_again_and_again_is_given_up() -> None:
     quarantine = PoisonDetector()
-    outcomes = [
-        quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID) for _ in range(rules.BLAMED_MAX)
-    ]
+    outcomes = []
+    for position in range(100, 100 + rules.BLAMED_MAX):
+        outcomes.append(quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID))
+        quarantine.delivered(position)
     assert outcomes[:-1] == [[]] * (rules.BLAMED_MAX - 1)
     assert outcomes[-1] == [(7, "refused 3 times: topic name invalid")]
 
 
 def test_failures_must_be_identical() -> None:
     quarantine = PoisonDetector()
-    for _ in range(5):
+    for position in range(100, 110, 2):
         assert quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID) == []
+        quarantine.delivered(position)
         assert quarantine.refused(7, reason_codes.PAYLOAD_INVALID) == []
+        quarantine.delivered(position + 1)
 
 
-@pytest.mark.parametrize("code", [reason_codes.NOT_AUTHORIZED, reason_codes.QUOTA_EXCEEDED, 0x80])
+@pytest.mark.parametrize(
+    "code",
+    [
+        reason_codes.NOT_AUTHORIZED,
+        reason_codes.QUOTA_EXCEEDED,
+        0x80,
+        reason_codes.PAYLOAD_INVALID,
+        reason_codes.PACKET_TOO_LARGE,
+    ],
+)
 def test_while_everything_is_refused_nothing_is_given_up(code: int) -> None:
     quarantine = PoisonDetector()
     assert not any(quarantine.refused(7, code) for _ in range(1000))
@@ -238,8 +250,9 @@ def test_a_reading_refused_while_others_pass_is_given_up_late() -> None:
 
 def test_a_delivery_forgives_refusals() -> None:
     quarantine = PoisonDetector()
-    quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID)
-    quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID)
+    for position in (100, 101):
+        quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID)
+        quarantine.delivered(position)
     quarantine.delivered(7)
     assert quarantine.refused(7, reason_codes.TOPIC_NAME_INVALID) == []
 
