@@ -45,8 +45,11 @@ FALSE_WORDS = frozenset({"", "0", "false", "no"})
 
 async def read_body(request: Request, limit_bytes: int, place: Place | None = None) -> bytes:
     """Return the body. Raises TooLarge as soon as it is, BadRequest, AgentError."""
-    if int(request.headers.get("content-length", "0")) > limit_bytes:
+    announced_bytes = int(request.headers.get("content-length", "0"))
+    if announced_bytes > limit_bytes:
         raise TooLarge(limit_bytes)
+    if place is not None and announced_bytes > SMALL_BYTES_MAX:
+        await place.take()
     parts: list[bytes] = []
     size_bytes = 0
     pace = Pace(BYTES_PER_S_MIN, PAUSE_S, _now_s())

@@ -6,11 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from agent.api import large_bodies, request_bodies
 from agent.api.large_bodies import PLACES, VALUE_PLACES, LargeBodies, Place
 from agent.api.pace import Pace
-from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX
+from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX, read_body
 from tests.support.fake_agent import Served, serving
 
 LARGE = (b"#" + b"-" * 1000 + b"\n") * 100 + b"m v=1\n"
@@ -103,6 +105,25 @@ def test_a_body_that_trickles_is_given_up(
         assert counted(served, "too_slow") == 1
         trickle.cancel()
         await asyncio.gather(trickle, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+def test_what_is_announced_large_is_not_read_before_it_has_a_place() -> None:
+    """250 that wait took 390 KiB each: what came at first, and what was read on top of it."""
+
+    async def receive() -> Message:
+        raise AssertionError("it was read")
+
+    async def story() -> None:
+        announced = (b"content-length", str(SMALL_BYTES_MAX + 1).encode())
+        request = Request({"type": "http", "headers": [announced]}, receive)
+        reading = asyncio.create_task(
+            read_body(request, VALUE_BYTES_MAX, Place(LargeBodies(places=0), ""))
+        )
+        done, _ = await asyncio.wait([reading], timeout=0.05)
+        assert not done
+        reading.cancel()
 
     asyncio.run(story())
 
