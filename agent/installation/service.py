@@ -67,7 +67,6 @@ class SystemService:
         ``completions`` has the script of each shell.
         """
         wanted = contents(self.program, completions)
-        yield self._own_configuration()
         yield self._write(USERS_FILE, wanted.pop(USERS_FILE))
         self._system.make_users(self._root / USERS_FILE)
         restrictions = restrictions_of(wanted[UNIT_FILE].text)
@@ -81,6 +80,7 @@ class SystemService:
             wanted[SEALED_FILE] = marked(SEALED)
         if self._lacks_launcher():
             wanted[LAUNCHER_FILE] = launcher(self.program)
+        yield self._own_configuration()
         for place, content in wanted.items():
             yield self._write(place, content)
         self._system.systemctl("daemon-reload")

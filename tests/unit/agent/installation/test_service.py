@@ -261,6 +261,7 @@ def test_what_could_not_start_is_not_installed(
         install(tmp_path, PlayedSystem(*statuses))
     assert caught.value.status == status
     assert not (tmp_path / UNIT_FILE).exists()
+    assert not (tmp_path / CONFIG_DIRECTORY).exists()
 
 
 # --- the key that seals the agent's own ---------------------------------------------------------
