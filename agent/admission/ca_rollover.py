@@ -14,7 +14,6 @@ two instructions goes on at its next start. What members do meanwhile: ``renewal
 
 import asyncio
 import logging
-import time
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -130,7 +129,7 @@ class Rollover:
         if not self._who.next_authority_file.exists():
             return
         await self._catch_up()
-        fresh = await self._store.hand_over(self._succeed, time.time())
+        fresh = await self._store.hand_over(self._succeed)
         self._covey.adopt(fresh.signed)
         registry = Registry.decode(SignedRegistry.decode(fresh.signed).payload)
         await asyncio.to_thread(self._replace_key, registry.authority)

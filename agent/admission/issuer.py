@@ -320,7 +320,10 @@ class Issuer:
         )
 
     async def mend(self, rival: bytes) -> NewRegistry:
-        """End a fork: sign the registry that follows both the newest here and this one."""
+        """End a fork: sign the registry that follows both the newest here and this one.
+
+        This disk was set back once, and its tokens with it: all end.
+        """
 
         def change(kept: bytes | None) -> NewRegistry:
             signed = kept if kept is not None else self._identity.first_registry()
@@ -328,7 +331,7 @@ class Issuer:
             both = Registry.decode(ours), mark_of(ours), Registry.decode(theirs), mark_of(theirs)
             return self._sign(merge(*both), self._identity.node_id)
 
-        return await self._store.change_registry(change)
+        return await self._store.hand_over(change)
 
     async def _change(self, node: NodeId, make: Callable[[Registry], Registry]) -> NewRegistry:
         """Sign what is made of the newest registry on account of this node."""
@@ -421,7 +424,10 @@ class Issuer:
         try:
             fresh_registry = follow(SignedRegistry.decode(signed).payload, admitted(current, entry))
         except NameTaken:
-            raise name_taken(f"the name {entry.name!r} belongs to another node.") from None
+            raise name_taken(
+                f"the name {entry.name!r} belongs to another node.",
+                f"Or, if that one is gone for good: `covey join --replace {entry.name} TOKEN`.",
+            ) from None
         return self._sign(fresh_registry, entry.id)
 
     def _certificate(self, fresh: NewRegistry) -> bytes:
@@ -509,11 +515,11 @@ def signed_by_authority(registry: Registry, identity: Identity, node: NodeId) ->
     return NewRegistry(registry.epoch, SignedRegistry(payload, signature).encode(), node)
 
 
-def name_taken(message: str) -> AgentError:
+def name_taken(message: str, more: str = "") -> AgentError:
     """Return the refusal of a name or id that somebody else has."""
     return AgentError(
         message + " Nothing was changed, and the token was not used.",
-        hint="Choose another name with --node-name.",
+        hint=f"Choose another name with --node-name. {more}".rstrip(),
         status=exits.NAME_TAKEN,
     )
 

@@ -25,6 +25,8 @@ from agent.identity import identity
 from agent.identity.identity import Identity
 from agent.identity.repair import load_mended
 from agent.readiness import Lack
+from gossip.core.errors import RemoteError
+from gossip.registry.registry import open_registry
 
 LATE_CODE = (
     "agent.admission.joining",
@@ -175,6 +177,15 @@ class Newcomer:
                 )
             withdraw_parting(self._paths)
             return await self._arrive(identity.load(self._paths.identity))
+
+    def former_place(self) -> tuple[str, list[str]]:
+        """Return the name of this node and those of who lets others in; empty if not known."""
+        try:
+            who = identity.load(self._paths.identity)
+            registry = open_registry(who.first_registry(), who.verify)
+        except (AgentError, RemoteError, OSError):  # nothing of it keeps a node from leaving
+            return "", []
+        return who.node_name, [entry.name for entry in registry.nodes if entry.is_issuer]
 
     def _check_free(self) -> Path | None:
         """Raise AgentError when this node has an identity, whether it takes part or not.

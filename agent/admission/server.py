@@ -401,14 +401,20 @@ class AdmissionServer:
         if isinstance(ask.question, RemovalOrder) or not entry.may_invite:
             self.counts["admissions/no_right"] += 1
             self._quiet.warning("right", "%s asked for what it may not do", entry.name)
-            return self._no_right(entry.name)
+            return self._no_right(entry.name, ask.question)
         return await self._decide(ask.question, entry.name)
 
-    def _no_right(self, name: str) -> Refused:
+    def _no_right(self, name: str, question: Question) -> Refused:
         me = self._identity.node_name
+        if isinstance(question, RemovalOrder):
+            return Refused(
+                exits.NOT_PERMITTED,
+                f"{name} may not remove others; nothing was changed.",
+                f"On {me}, where the covey was founded: the same command.",
+            )
         return Refused(
             exits.NOT_PERMITTED,
-            f"{name} may not let others in, nor remove them; nothing was changed.",
+            f"{name} may not let others in; nothing was changed.",
             f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`",
         )
 

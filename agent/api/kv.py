@@ -207,11 +207,12 @@ def _describe_event(event: WatchEvent) -> dict[str, Any]:
 def _node(agent: AgentServices, node: NodeId) -> dict[str, Any]:
     """Describe an owner: its name is the registry's, its state what this node believes."""
     entry, member = agent.registry.node(node), agent.members.get(node)
+    unheard = "absent" if entry is not None and entry.absent else "unknown"
     return {
         "id": format_node_id(node),
         "name": entry.name if entry else "",
         "zone": entry.zone if entry else "",
-        "state": member.state.value if member else "unknown",
+        "state": member.state.value if member else unheard,
     }
 
 

@@ -109,8 +109,13 @@ def describe(agent: AgentServices, member: Member) -> dict[str, Any]:
 
 
 def absentees(agent: AgentServices) -> list[dict[str, Any]]:
-    """Return who is let in and gets no partitions before it is heard."""
-    return [{"id": format_node_id(n.id), "name": n.name} for n in agent.registry.absent]
+    """Return who is let in, gets no partitions before the issuer hears it, and is not there.
+
+    Whoever is alive here was heard, and the issuer says so within moments.
+    """
+    live = {member.id for member in agent.members if member.is_live}
+    away = [one for one in agent.registry.absent if one.id not in live]
+    return [{"id": format_node_id(one.id), "name": one.name} for one in away]
 
 
 def roles_of(agent: AgentServices, member: Member) -> list[str]:

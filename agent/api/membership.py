@@ -61,10 +61,21 @@ async def leave(request: Request) -> Response:
     forget = asked.get("forget", False)
     if not isinstance(forget, bool):
         raise BadRequest("`forget`: true or false")
+    place = await asyncio.to_thread(_place, agent) if forget else {}
     await agent.part(FormerMembership.FORGETS if forget else FormerMembership.STAYS_AWAY)
     freed = forget and agent.stage is Stage.MEMBER and await agent.admission.give_up_place()
-    answer = {"leaving": True, "freed": freed}
+    answer = {"leaving": True, "freed": freed, **place}
     return JSONResponse(answer, 202, background=BackgroundTask(agent.leave))
+
+
+def _place(agent: AgentServices) -> dict[str, Any]:
+    """Return whose place it is to be freed, and by whom, also of a node that has left before."""
+    if agent.stage is Stage.MEMBER:
+        name, registry = agent.identity.node_name, agent.registry
+        issuers = [entry.name for entry in registry.nodes if entry.is_issuer]
+    else:
+        name, issuers = agent.newcomer.former_place()
+    return {"node": {"name": name}, "issuers": issuers}
 
 
 async def _outcome(work: Any) -> AsyncIterator[dict[str, Any]]:

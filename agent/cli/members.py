@@ -17,6 +17,7 @@ from agent.cli.output import (
 )
 from agent.cli.param_types import NAME
 from agent.cli.session import Session, pass_session
+from agent.exits import NOT_PERMITTED, AgentError
 from agent.text.units import format_duration
 
 REMOVAL_TIMEOUT_S = 30.0
@@ -91,6 +92,7 @@ def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None
     Its partitions go to others, its name is free, the keys are replaced without it, and nothing
     that it has opens anything any more. To be typed on the node that founded the covey.
     """
+    _check_may_remove(session, name)
     if not yes:
         confirm(
             f"this takes {name} out of the covey for good",
@@ -106,6 +108,21 @@ def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None
     session.say(
         f"{gone['name']} is out of the covey since registry epoch {gone['epoch']}. The keys are "
         "being replaced without it: `covey keys list` shows how far that is."
+    )
+
+
+def _check_may_remove(session: Session, name: str) -> None:
+    """Raise AgentError where it would be refused, before anybody is asked whether to go on."""
+    status = session.client().get("/api/v1/status")
+    me = status["node"]
+    if me is None or me["issuer"] or name in (me["name"], me["id"]):
+        return
+    issuers = " or ".join(one["name"] for one in status["issuers"] or ()) or "its founder"
+    raise AgentError(
+        f"{me['name']} may not remove others: who belongs is said where the covey was founded; "
+        "nothing was changed",
+        f"on {issuers}, type `covey members remove {name}` there",
+        NOT_PERMITTED,
     )
 
 

@@ -152,10 +152,12 @@ def leave(session: Session, *, forget: bool, yes: bool) -> None:
     if bound:
         until = "its identity is back from former/" if forget else "it is back"
         session.say(f"It is the one that lets others in: until {until}, no device joins {bound}.")
-    if forget and not answer["freed"] and not bound and not was_outside:
+    if forget and not answer["freed"] and answer["node"]["name"] not in answer["issuers"]:
+        name = answer["node"]["name"] or "NAME"
+        issuers = " or ".join(answer["issuers"]) or "the node that founded the covey"
         session.say(
-            "The one that lets others in was not reached: to free the place and the name, type "
-            "`covey members remove` there."
+            f"{name} keeps its name and its share of the keys: {issuers}, which lets others in, "
+            f"was not reached. On {issuers}: type `covey members remove {name}` there."
         )
     if forget:
         session.say("Next: `covey join TOKEN` or `covey init`; what is set aside is in former/.")

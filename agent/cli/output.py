@@ -115,9 +115,14 @@ def write_row(row: Sequence[object], widths: Sequence[int], *, wide: bool = Fals
 
 def write_facts(facts: Mapping[str, object]) -> None:
     """Write names and values, one pair a line."""
-    names = {name: one_line(name) for name in facts}
+    write_pairs(list(facts.items()))
+
+
+def write_pairs(pairs: Sequence[tuple[str, object]]) -> None:
+    """Write names and values, one pair a line; a name may come several times."""
+    names = {name: one_line(name) for name, _ in pairs}
     width = max(map(columns, names.values()), default=0)
-    for name, value in facts.items():
+    for name, value in pairs:
         text = printable(value)
         if is_terminal():
             label = click.style(padded(names[name], width), bold=True)

@@ -2,7 +2,7 @@
 
 import click
 
-from agent.cli.output import output_option, wide_option, write_facts, write_json, write_table
+from agent.cli.output import output_option, wide_option, write_json, write_pairs, write_table
 from agent.cli.param_types import ValueCommand
 from agent.cli.session import Session, pass_session
 
@@ -40,18 +40,27 @@ def ring(session: Session, key: str | None, output: str, *, wide: bool) -> None:
             wide=wide,
             spare=("ID",),
         )
-        owners = min(answer["replicas"], len(rows))  # a small covey has fewer nodes than replicas
+        # A small covey has fewer nodes than replicas, and whoever is absent owns nothing.
+        owning = sum(node["partitions"] + node["pending"] > 0 for node in answer["nodes"])
+        owners = min(answer["replicas"], owning)
         session.say(
             f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
         )
         if on_their_way := in_words(answer["moving"]):
             session.say(f"On their way to other owners: {on_their_way}.")
     else:
-        write_facts({"key": answer["key"], "partition": answer["partition"]})
-        for owner in answer["owners"]:
-            write_facts({"owner": f"{owner['name']} ({owner['state']})"})
-        for owner in answer["pending"]:
-            write_facts({"pending": f"{owner['name']} ({owner['state']}, {answer['stage']})"})
+        stage = answer["stage"]
+        write_pairs(
+            [
+                ("key", answer["key"]),
+                ("partition", answer["partition"]),
+                *(("owner", f"{one['name']} ({one['state']})") for one in answer["owners"]),
+                *(
+                    ("pending", f"{one['name']} ({one['state']}, {stage})")
+                    for one in answer["pending"]
+                ),
+            ]
+        )
 
 
 def in_words(moving: dict[str, int]) -> str:

@@ -4,7 +4,7 @@ import logging
 
 from gossip.core.ids import format_node_id
 from gossip.membership.members.id_conflicts import IdConflictDetected
-from gossip.membership.model.members import MemberChanged
+from gossip.membership.model.members import FORGOTTEN, MemberChanged
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +17,8 @@ def log_member(event: object) -> None:
     match event:
         case MemberChanged(member, _, reason, muted=True):
             log.debug("%s is %s (%s)", member.name, member.state.value, reason)
+        case MemberChanged(member, _, reason) if reason == FORGOTTEN:
+            log.info("%s is no longer listed; it was %s", member.name, member.state.value)
         case MemberChanged(member, _, reason, not_told=0):
             log.info("%s is %s (%s)", member.name, member.state.value, reason)
         case MemberChanged(member, _, reason, not_told=not_told):

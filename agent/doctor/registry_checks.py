@@ -18,7 +18,13 @@ def examine(
     """Return all that there is to say; ``knocking`` are strangers of the last hour."""
     removed = {gone.id: gone.name for gone in registry.removed}
     absent = [entry.name for entry in registry.absent]
-    return [fork(rival), issuers(registry, live), absentees(absent), strangers(knocking, removed)]
+    signing = [entry.name for entry in registry.nodes if entry.is_issuer]
+    return [
+        fork(rival),
+        issuers(registry, live),
+        absentees(absent, signing),
+        strangers(knocking, removed),
+    ]
 
 
 def fork(rival: Registry | None) -> Finding:
@@ -46,7 +52,7 @@ def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
     )
 
 
-def absentees(names: Sequence[str]) -> Finding:
+def absentees(names: Sequence[str], issuers: Sequence[str]) -> Finding:
     """Name those who were let in and are not there."""
     if not names:
         return ok("absent", "everybody who was let in has been heard.")
@@ -54,7 +60,8 @@ def absentees(names: Sequence[str]) -> Finding:
         "absent",
         f"let in and not heard: {', '.join(names)}. They own no partitions, and nothing waits for "
         "them.",
-        "Start their agents; who never comes is taken out with `covey members remove`.",
+        "Start their agents. Who never comes is taken out on "
+        f"{' or '.join(issuers)}: {' '.join(f'`covey members remove {name}`' for name in names)}",
     )
 
 

@@ -445,7 +445,9 @@ class KeyService:
             return
         if not self._covey.may_order(peer):
             self.counts["keyrings/no_right"] += 1
-            self._send(_no_right(order.number), peer)
+            names = self._covey.admitted()
+            refusal = _no_right(order.number, names[peer], names[self._identity.node_id])
+            self._send(refusal, peer)
             return
         name = peer, order.number
         if name not in self._orders:
@@ -473,12 +475,12 @@ class KeyService:
         self._tasks.start("key-work", work)
 
 
-def _no_right(number: int) -> RotateReply:
+def _no_right(number: int, name: str, issuer: str) -> RotateReply:
     return RotateReply(
         number,
         exits.NOT_PERMITTED,
-        "this member may not order a rotation; nothing was changed.",
-        "Order it where the covey was founded, or there: `covey members allow NAME`",
+        f"{name} may not order a rotation; nothing was changed.",
+        f"Do it on {issuer}, or give {name} the right, on {issuer}: `covey members allow {name}`",
     )
 
 

@@ -32,6 +32,7 @@ from agent.store.control_copy import ControlCopy, copy_of, restore
 from agent.store.database import Database
 from agent.store.migrations import Migrations
 from agent.store.tokens import ADMISSIONS, HASHED_TOKENS, TOKENS, TokenRecord, TokenState
+from agent.text.units import counted
 from gossip.core.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.core.machine import Address
 
@@ -196,11 +197,27 @@ class ControlStore:
         """Keep a signed registry unless a newer one is there; tell whether it was kept.
 
         Strangers can make an issuer call this: where there is nothing to keep, nothing is written.
+        To an issuer others show no newer one than its own, unless its disk was set back to an
+        earlier state. Its tokens are of then, too: ended and used ones let in again. So all end.
         """
         kept = self.registry()
         if kept is not None and kept[0] >= epoch:
             return False
-        return await self._write(lambda rows: _save_registry(rows, epoch, signed))
+
+        def save(rows: sqlite3.Connection) -> tuple[bool, int, int]:
+            of_then = _registry(rows)
+            is_news = _save_registry(rows, epoch, signed)
+            ended = token_rows.end_all(rows) if of_then is not None and is_news else 0
+            return is_news, of_then[0] if of_then else 0, ended
+
+        is_news, former, ended = await self._write(save)
+        if ended:
+            log.warning(
+                "the members have a newer registry (epoch %d) than this disk (epoch %d), which was "
+                "set back: %s ended here, which may have been revoked or used since; make new ones",
+                epoch, former, counted(ended, "token"),
+            )  # fmt: skip
+        return is_news
 
     def rival(self) -> bytes | None:
         """Return the registry that showed last that ours had forked; it may have ended since."""
@@ -283,17 +300,14 @@ class ControlStore:
 
         return await self._write(replace)
 
-    async def hand_over(
-        self, change: Callable[[bytes | None], "NewRegistry"], now_s: float
-    ) -> "NewRegistry":
-        """Keep the registry of another authority, and end all tokens, in one transaction."""
+    async def hand_over(self, change: Callable[[bytes | None], "NewRegistry"]) -> "NewRegistry":
+        """Keep a registry after which no token of before counts, in one transaction."""
 
         def replace(rows: sqlite3.Connection) -> NewRegistry:
             kept = _registry(rows)
             fresh = change(kept[1] if kept else None)
             if _save_registry(rows, fresh.epoch, fresh.signed):
-                for token in token_rows.find_all(rows):
-                    token_rows.end(rows, token.id, now_s)
+                token_rows.end_all(rows)
             return fresh
 
         return await self._write(replace)

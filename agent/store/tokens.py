@@ -182,6 +182,17 @@ def end(rows: sqlite3.Connection, token_id: bytes, now_s: float) -> TokenState:
     return state
 
 
+def end_all(rows: sqlite3.Connection) -> int:
+    """Revoke all tokens that let somebody in, or will by a clock that is put right; say how many.
+
+    Who was let in stays noted.
+    """
+    good = [each for each in find_all(rows) if not each.note.ended and each.uses_left > 0]
+    for token in good:
+        _end_as(rows, token, TokenState.REVOKED)
+    return len(good)
+
+
 def end_expired(rows: sqlite3.Connection, over: Callable[[TokenRecord], bool]) -> int:
     """Write down of all tokens that are ``over`` that they have expired; return how many."""
     expired = [each for each in find_all(rows) if not each.note.ended and over(each)]

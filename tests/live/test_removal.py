@@ -188,4 +188,5 @@ def test_leaving_for_good_frees_the_place_and_the_name(fleet: Fleet) -> None:
     fleet.wait_formed(20.0, "the name is free, too")
     ash.kill()
     alone = cedar.must("leave", "--forget")
-    assert "`covey members remove` there" in alone.stderr, "the issuer was away, and it says so"
+    how = "On ash: type `covey members remove cedar` there."
+    assert how in alone.stderr, "the issuer was away, and it says so"

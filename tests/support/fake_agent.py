@@ -305,6 +305,9 @@ class FakeNewcomer:
         say("asking \x1b[1m192.168.1.8:7747")
         return self._arrive("replace" if replaces else "join", token, node_name, tuple(seeds))
 
+    def former_place(self) -> tuple[str, list[str]]:
+        return "ada", ["bob"]
+
     async def come_back(self) -> Identity:
         return self._arrive("come back")
 

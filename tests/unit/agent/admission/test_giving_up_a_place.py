@@ -33,6 +33,8 @@ def test_a_member_gives_up_its_own_place_and_no_other(tmp_path: Path) -> None:
                 verdict = await first.desk._verdict_on(forged, two.node_id)
                 assert isinstance(verdict, Refused)
                 assert verdict.status == exits.NOT_PERMITTED
+                assert "pi2 may not remove others" in verdict.message
+                assert "allow" not in verdict.hint, "that right would not help"
                 assert await second.desk.give_up_place()
                 registry = open_registry(first.covey.adopted[-1], first.identity.verify)
                 assert [node.name for node in registry.nodes] == ["pi1", "pi3"]

@@ -18,7 +18,7 @@ from agent.identity import certificates
 from agent.identity.identity import load
 from agent.net import framing
 from agent.store.control import ControlStore
-from agent.store.tokens import TokenRefusedError
+from agent.store.tokens import TokenRefusedError, TokenState
 from gossip.core.machine import Address
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import SignedRegistry, admit, open_registry, remove
@@ -183,7 +183,9 @@ def test_a_taken_name_costs_no_use(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             token = await made.desk.create_token(TokenTerms(3600, 1))
-            assert (await refusal(made, token, tmp_path / "b", "pi1")).status == exits.NAME_TAKEN
+            taken = await refusal(made, token, tmp_path / "b", "pi1")
+            assert taken.status == exits.NAME_TAKEN
+            assert "`covey join --replace pi1 TOKEN`" in str(taken.hint)
             await made.join(token, tmp_path / "b" / "identity", "pi2")
 
     asyncio.run(scenario())
@@ -359,6 +361,8 @@ def test_a_fork_is_mended_where_the_key_is(tmp_path: Path) -> None:
             rival = SignedRegistry(payload, first.identity.sign(payload)).encode()
             first.covey.forked = ours, rival
             epoch = await first.desk.mend()
+            [ended] = await first.desk.tokens()
+            assert ended.state == TokenState.REVOKED.value, "that disk was set back once"
             merged = open_registry(first.covey.adopted[-1], first.identity.verify)
             assert merged.epoch == epoch == 3
             assert {node.id for node in merged.nodes} == {
@@ -399,6 +403,28 @@ def test_nobody_found_says_where_was_looked(tmp_path: Path) -> None:
         )
     assert caught.value.status == exits.UNREACHABLE
     assert leftovers(tmp_path) == []
+
+
+def test_a_disk_that_was_set_back_revives_no_token(tmp_path: Path) -> None:
+    """What members follow is newer than what it has: its tokens may have ended since."""
+
+    async def scenario() -> None:
+        async with issuer(tmp_path) as made:
+            await made.store.save_registry(1, made.identity.first_registry())
+            token = await made.desk.create_token(TokenTerms(3600, 2))
+            used = await made.join(token, tmp_path / "b" / "identity", "pi2")
+            assert made.store.tokens()[-1].uses_left == 1, "its own registries end nothing"
+            registry = remove(made.covey.registry(), used.node_id)
+            payload = registry.encode()
+            since = SignedRegistry(payload, made.identity.sign(payload)).encode()
+            made.covey.adopt(since)  # as somebody shows it who was there after the backup
+            refused = await refusal(made, token, tmp_path / "c", "pi3")
+            assert refused.status == exits.TOKEN_UNKNOWN
+            [ended] = await made.desk.tokens()
+            assert ended.state == TokenState.REVOKED.value
+            assert await made.desk.create_token(TokenTerms(3600, 1)), "new ones are good"
+
+    asyncio.run(scenario())
 
 
 def test_a_data_directory_of_another_identity_is_refused(tmp_path: Path) -> None:

@@ -8,10 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
+import msgspec
 import pytest
 
 from agent import exits
 from agent.admission.token_terms import TokenTerms
+from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
 from gossip.core.ids import format_node_id
 from gossip.kv.requests import Value, WatchEvent
@@ -96,6 +99,12 @@ def test_who_was_let_in_and_not_heard_is_shown(served: Served, covey: Covey) -> 
     assert "eve was let in, and was not heard here" in refused.stderr
 
 
+def test_who_is_alive_here_is_not_shown_as_unheard(served: Served, covey: Covey) -> None:
+    nodes = [msgspec.structs.replace(one, absent=True) for one in served.agent.registry.nodes]
+    served.agent.registry = msgspec.structs.replace(served.agent.registry, nodes=tuple(nodes))
+    assert "not heard" not in covey("status").stdout
+
+
 def test_one_member(served: Served, covey: Covey) -> None:
     shown = covey("members", "show", "bob").stdout
     assert "since\t1m\n" in shown
@@ -131,8 +140,26 @@ def test_ring(served: Served, covey: Covey) -> None:
     assert "256 partitions" in outcome.stderr
     assert "256 partitions" not in covey("-q", "ring").stderr
     assert "On their way to other owners: 256 copying." in outcome.stderr
+    assert "owners of each: 2" in outcome.stderr
     assert "owner\tada (alive)\n" in covey("ring", "k").stdout
     assert "pending\tbob (suspect, copying)\n" in covey("ring", "k").stdout
+
+
+def test_who_is_absent_owns_nothing_of_the_ring(served: Served, covey: Covey) -> None:
+    served.agent.registry = admit(served.agent.registry, RegisteredNode(0xE, "eve", absent=True))
+    outcome = covey("ring")
+    assert [line.split("\t")[4] for line in outcome.stdout.splitlines()][-1] == "absent"
+    assert "owners of each: 2" in outcome.stderr
+
+
+def test_pairs_of_one_name_stand_in_one_column(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.cli.output.is_terminal", lambda: True)
+    output.write_pairs([("partition", 7), ("owner", "ada"), ("owner", "bob")])
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert [line.split() for line in lines[1:]] == [["owner", "ada"], ["owner", "bob"]]
+    assert len({len(line.rstrip()) - len(line.split()[-1]) for line in lines}) == 1
 
 
 def test_outbox(served: Served, covey: Covey) -> None:
@@ -368,6 +395,15 @@ def test_a_device_is_removed_for_good(served: Served, covey: Covey) -> None:
     assert "bob is out of the covey since registry epoch 7" in done.stderr
     assert served.agent.admission.removed == [OTHER]
     assert covey("members", "remove", "nobody", "--yes").status == exits.NOT_FOUND
+
+
+def test_who_may_remove_nobody_is_told_so_before_it_is_asked(served: Served, covey: Covey) -> None:
+    served.agent.identity.is_issuer = False
+    refused = covey("members", "remove", "bob")
+    assert refused.status == exits.NOT_PERMITTED
+    assert "ada may not remove others" in refused.stderr
+    assert "--yes" not in refused.stderr
+    assert covey("members", "remove", "ada").status == exits.USAGE, "its own place it may give up"
 
 
 def test_apps(served: Served, covey: Covey) -> None:

@@ -26,9 +26,12 @@ FOR_ELSEWHERE = {
     "`covey join{} TOKEN`, and `covey run` where no agent runs yet",
     "`covey keys rotate --authority`: restore a newer backup",
     "`covey init` ran",
-    "`covey members allow NAME`",
     "`covey members allow {}`",
-    "`covey members remove` there",
+    "on {}, type `covey members remove {}` there",
+    (
+        "{} keeps its name and its share of the keys: {}, which lets others in, was not reached. "
+        "On {}: type `covey members remove {}` there."
+    ),
     "where the covey was founded: `covey members remove {}`",
     "`covey members` on a member",
     "`covey registry mend` there",

@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent import exits
@@ -11,6 +12,7 @@ from agent.cli.errors import run_to_status
 from agent.cli.root import root
 from agent.exits import AgentError
 from agent.readiness import Stage
+from gossip.registry.node import ISSUER
 from tests.support.command_line import Covey
 from tests.support.fake_agent import Served
 
@@ -70,6 +72,16 @@ def test_who_alone_lets_others_in_is_not_forgotten_by_a_slip(
     assert served.agent.partings == [FormerMembership.FORGETS]
 
 
+def test_who_lets_others_in_alone_asks_nobody_for_its_place(served: Served, covey: Covey) -> None:
+    registry = served.agent.registry
+    founder = msgspec.structs.replace(registry.nodes[0], roles=(ISSUER,))
+    served.agent.registry = msgspec.structs.replace(registry, nodes=(founder,), epoch=1)
+    served.agent.identity.is_issuer, served.agent.admission.issuer_answers = True, False
+    told = covey("leave", "--forget", "--yes").stderr
+    assert "former/" in told
+    assert "members remove" not in told
+
+
 def test_leave_claims_nothing_that_is_not_so_yet(
     served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +99,7 @@ def test_who_waits_already_says_no_goodbye(
     served.agent.stage = Stage.WAITING
     outcome = covey("leave", "--forget")
     assert outcome.stdout == "The agent has set its identity and its data aside.\n"
+    assert "On bob: type `covey members remove ada` there." in outcome.stderr, "it has its place"
     monkeypatch.setattr("agent.cli.membership.STAGE_WITHIN_S", 0.3)
     served.agent.leaves_at_once = False
     served.agent.started_at -= 5.0

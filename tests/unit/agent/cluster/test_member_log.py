@@ -7,7 +7,7 @@ import pytest
 from agent.cluster.member_log import log_member
 from gossip.core.machine import Address
 from gossip.membership.members.id_conflicts import IdConflictDetected
-from gossip.membership.model.members import Member, MemberChanged, MemberState
+from gossip.membership.model.members import FORGOTTEN, Member, MemberChanged, MemberState
 
 BOB = Member(0xB, "bob", (), {}, MemberState.DEAD, 1, 1, 0.0)
 
@@ -32,3 +32,9 @@ def test_a_clone_is_named_with_both_addresses(caplog: pytest.LogCaptureFixture) 
     )
     [message] = caplog.messages
     assert "bob (000000000000000b), from 10.0.0.1:7747 and 10.0.0.2:7747" in message
+
+
+def test_who_is_no_longer_listed_is_not_told_of_as_alive(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        log_member(MemberChanged(BOB, MemberState.ALIVE, FORGOTTEN))
+    assert caplog.messages == [f"bob is no longer listed; it was {BOB.state.value}"]

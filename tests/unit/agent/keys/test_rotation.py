@@ -283,8 +283,9 @@ async def until(net: Net, generations: list[int]) -> None:
 async def test_who_has_no_right_orders_nothing(net: Net) -> None:
     net.desks[A].start()
     net.without_right = {B}
-    with pytest.raises(AgentError, match="may not order a rotation"):
+    with pytest.raises(AgentError, match="bob may not order a rotation") as caught:
         await net.desks[B].rotate(force=False)
+    assert "on ada: `covey members allow bob`" in str(caught.value.hint)
     assert net.generations() == [0, 0, 0]
     assert net.desks[A].counts["keyrings/no_right"] == 1
     await net.desks[A].stop()

@@ -41,13 +41,14 @@ def test_the_doctor_says_of_a_fork_what_to_do() -> None:
 
 
 def test_the_doctor_names_who_was_let_in_and_never_came() -> None:
-    assert registry_checks.absentees([]).status is Status.OK
+    assert registry_checks.absentees([], []).status is Status.OK
     registry = admit(REGISTRY, RegisteredNode(3, "cy", absent=True))
     [told] = [
         each for each in registry_checks.examine(registry, None, {1}, ()) if each.id == "absent"
     ]
     assert (told.status, "not heard: cy." in told.message) == (Status.WARN, True)
-    assert "covey members remove" in told.hint
+    assert "`covey members remove cy`" in told.hint
+    assert "on ada" in told.hint
 
 
 def test_the_doctor_names_who_knocks() -> None:
