@@ -87,6 +87,8 @@ from gossip.registry.registry import Registry
 
 ACTOR_BITS = 64
 
+SUPERSEDED = "another device has this node's identity, and nobody listens to this one any more"
+
 log = logging.getLogger(__name__)
 
 
@@ -122,6 +124,8 @@ class Agent:
         self.has_left = False
         """Whether it ends because the node has left its covey, and is to wait from now on."""
         self.is_resumed, self._may_be_outrun = False, may_be_outrun
+        self._is_superseded = False
+        """Whether nobody listens to this life any more, and no other is to follow by itself."""
         """Whether it ends because this process is a copy, and is to take a life of its own."""
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
@@ -269,6 +273,8 @@ class Agent:
             reasons.append(lack.message)
         if self.stage is Stage.MEMBER and self.rival is not None:
             reasons.append(FORKED)
+        if self._is_superseded:
+            reasons.append(SUPERSEDED)
         return [*reasons, "leaving the covey"] if self._waiting.stopping.is_set() else reasons
 
     def clock_lack(self) -> Lack | None:
@@ -441,6 +447,8 @@ class Agent:
             self.probation,
             self.stalls,
             self.losses,
+            lambda: self._is_superseded,
+            has_begun_anew=not self._may_be_outrun,
         )
         return Doctor(survey, self._inputs(), parts)
 
@@ -532,6 +540,8 @@ class Agent:
         if self._may_be_outrun:
             self.is_resumed = True
             self._waiting.stopping.set()
+        else:
+            self._is_superseded = True
         return self._may_be_outrun
 
     def _end_removed(self) -> None:

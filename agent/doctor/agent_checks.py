@@ -188,14 +188,37 @@ def profiles(mine: str, others: Mapping[str, str]) -> Finding:
     return ok("profiles", f"no member has another gossip profile than {mine}.")
 
 
-def clones(suspected: Mapping[str, Sequence[Address]]) -> Finding:
-    """Look whether two devices were heard with one identity; where, by the member's name."""
+def clones(
+    suspected: Mapping[str, Sequence[Address]],
+    *,
+    is_superseded: bool = False,
+    has_begun_anew: bool = False,
+) -> Finding:
+    """Look whether two devices were heard with one identity; where, by the member's name.
+
+    Of two such devices neither hears the other. The one to which nobody listens ``is_superseded``;
+    either ``has_begun_anew`` a moment ago, as one does, once, whose data was set back.
+    """
+    if is_superseded:
+        return fail(
+            "clones",
+            "another device has this node's identity too, and nobody listens to this one any more.",
+            "Move the data directory of one of the two away, and join it anew with a token.",
+        )
     told = [f"{name} ({', '.join(map(str, at))})" for name, at in sorted(suspected.items())]
     if told:
         return fail(
             "clones",
             f"two devices have the identity of {'; '.join(told)}.",
             "Stop one of the two, move its data directory away, and join it anew with a token.",
+        )
+    if has_begun_anew:
+        return warn(
+            "clones",
+            "the others knew a later start of this node than its own: its data was set back, or "
+            "another device has its identity too.",
+            "If its card or disk was copied, stop one of the two, move its data directory away, "
+            "and join it anew with a token.",
         )
     return ok("clones", "every identity was heard from one device.")
 

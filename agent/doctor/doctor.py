@@ -73,6 +73,10 @@ class MemberInputs(NamedTuple):
     stalls: StallWatch
     losses: Callable[[], Sequence[str]]
     """Returns what was found to be lost on the disk since the start."""
+    is_superseded: Callable[[], bool]
+    """Tells whether another device with this identity is believed in place of this one."""
+    has_begun_anew: bool
+    """Whether this process began another life of its node within the last hour."""
 
 
 class EarlyDoctor:
@@ -252,7 +256,11 @@ class Doctor:
             self._look_at_keys(),
             agent_checks.names(members),
             agent_checks.profiles(self._config.gossip.profile, self._profiles()),
-            agent_checks.clones(self._clones()),
+            agent_checks.clones(
+                self._clones(),
+                is_superseded=parts.is_superseded(),
+                has_begun_anew=parts.has_begun_anew,
+            ),
             agent_checks.seals(counts),
             agent_checks.other_coveys(
                 foreign - {format_cluster_id(me.cluster_id)}, counts["discovery/other_covey"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent import exits
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
@@ -77,5 +78,17 @@ def test_two_devices_cloned_from_one_card_are_named_by_the_others(three: Fleet) 
         )
         logs = birch.log + clone.log
         assert "its identity was copied to another device" in logs
+        both = (birch, clone)
+        eventually(
+            lambda: [agent.covey("status") for agent in both],
+            lambda told: any(
+                "nobody listens to this one" in each.stdout and each.status == exits.UNHEALTHY
+                for each in told
+            ),
+            90,
+            "the device that lost knows it",
+        )
+        said = [agent.covey("doctor").stdout for agent in both]
+        assert not any("every identity was heard from one device" in each for each in said)
     finally:
         clone.kill()

@@ -354,6 +354,9 @@ def test_other_profiles_and_copied_identities_are_named() -> None:
     assert mixed.status is Status.WARN
     assert "bob (wan)" in mixed.message
     assert agent_checks.clones({}).status is Status.OK
+    unheard = agent_checks.clones({}, is_superseded=True, has_begun_anew=True)
+    assert (unheard.status, "nobody listens to this one" in unheard.message) == (Status.FAIL, True)
+    assert agent_checks.clones({}, has_begun_anew=True).status is Status.WARN
     copied = agent_checks.clones({"bob": (Address("10.0.0.1", 7747), Address("10.0.0.2", 7747))})
     assert copied.status is Status.FAIL
     assert "bob (10.0.0.1:7747, 10.0.0.2:7747)" in copied.message
