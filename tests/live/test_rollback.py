@@ -47,6 +47,18 @@ def test_a_member_that_is_set_back_at_each_boot_is_never_a_zombie(fleet: Fleet) 
         fleet.wait_formed(20.0, "it is taken for what it is")
 
 
+def check_fork_is_remembered(fleet: Fleet, agent: AgentProcess) -> None:
+    """Who starts anew and hears nobody knows of the fork all the same; then the others start."""
+    running = fleet.running()
+    for each in running:
+        each.kill()
+    agent.start()
+    assert forked(agent)
+    for each in running:
+        if each is not agent:
+            each.start()
+
+
 def test_a_founder_set_back_follows_the_others_and_a_fork_is_mended(fleet: Fleet) -> None:
     fleet.form("ash", "birch", toml=LOCAL_TOML)
     ash, birch = fleet.agents["ash"], fleet.agents["birch"]
@@ -92,6 +104,7 @@ def test_a_founder_set_back_follows_the_others_and_a_fork_is_mended(fleet: Fleet
     assert cedar.covey("status").status == exits.UNHEALTHY
     assert "forked" in cedar.covey("doctor").stdout
 
+    check_fork_is_remembered(fleet, cedar)
     ash.must("registry", "mend", "--yes")
     eventually(
         lambda: [forked(agent) for agent in fleet.running()],
