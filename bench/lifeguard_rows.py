@@ -16,6 +16,7 @@ import msgspec
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import LAN, Tuning
+from gossip.events.plane import EventPlane
 from gossip.membership.detection import probe
 from gossip.membership.detection.failure_detector import FailureDetector
 from gossip.membership.detection.probe import Probe
@@ -159,7 +160,7 @@ def senders_wait(
             probe.catch_up(until)
         probe.due_at = until
 
-    def waiting_gossip(self: Swim, now: Instant) -> None:
+    def waiting_gossip(self: Swim[EventPlane], now: Instant) -> None:
         until = release_at(self._local.id, now)
         if until is not None:
             self._gossip_at = until

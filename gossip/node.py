@@ -16,6 +16,7 @@ the member list: a wrong view of who is alive may cost a request some time, and 
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -100,7 +101,8 @@ class Node:
         me, boot, tuning = settings.me, settings.boot, settings.tuning
         self.settings = settings
         told = settings.name, settings.addresses, settings.tags
-        self.swim = Swim(me, boot, *told, tuning, rng, now, settings.event_time)
+        events = partial(EventPlane, time=settings.event_time)
+        self.swim = Swim(me, boot, *told, tuning, rng, now, events)
         hints = self.swim.reachable_first, self.swim.is_gone
         self.state = KvPlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, *hints, now
@@ -243,7 +245,7 @@ class Node:
 
     def with_events(self, action: Callable[[EventPlane], T], now: Instant) -> T:
         """Send an event, ask, or answer, for an application. Raises LocalError."""
-        result = self.swim.with_events(action, now)
+        result = self.swim.with_delegate(action, now)
         self._settle(now)
         return result
 

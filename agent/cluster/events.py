@@ -79,7 +79,7 @@ class EventService:
         self._listeners: dict[LossyQueue[IncomingQuery], Patterns] = {}
         self._mine: dict[int, LossyQueue[ResponseReceived | QueryEnded]] = {}
         self._tasks = TaskSet()
-        self._lamport = driver.node.swim.event_plane.time
+        self._lamport = driver.node.swim.delegate.time
         self._unsaved = asyncio.Event()
         self._tasks.start("event-time", self._save_times)
         driver.listen(self.record)
@@ -113,7 +113,7 @@ class EventService:
         An event is held back for a moment, because an earlier one may be under way. Waits for
         twice that at most.
         """
-        event_service = self._driver.node.swim.event_plane
+        event_service = self._driver.node.swim.delegate
         tuning = self._driver.node.settings.tuning
         give_up = time.monotonic() + 2 * tuning.event_hold_rounds * tuning.gossip_interval_s
         heard = event_service.held()
@@ -179,7 +179,7 @@ class EventService:
                     yield QueryResponse(one.responder, name_of, one.kind, one.payload, after_s)
         finally:
             if self._mine.pop(number, None) is not None:
-                self._driver.node.swim.event_plane.cancel(number)
+                self._driver.node.swim.delegate.cancel(number)
 
     # ---- queries of others ----------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Events and queries, wired: the part of the membership machine that applications talk through.
+"""Events and queries, wired: the layer on the membership that applications talk through.
 
 ::
 
@@ -45,8 +45,8 @@ class EventPlane:
         members: MemberTable,
         outbound: Outbound,
         tuning: Tuning,
-        time: int,
         now: Instant,
+        time: int = 0,
     ) -> None:
         # A source of its own: what applications say does not change what the detector draws.
         rng = random.Random(local.id ^ local.boot)
@@ -111,7 +111,7 @@ class EventPlane:
         else:
             self._queries.hear_long(frame, peer)
 
-    def on_message(self, change: MemberChanged) -> None:
+    def on_member_changed(self, change: MemberChanged) -> None:
         """Take note of who is there."""
         member, before = change.member, change.before
         if member.state is MemberState.ALIVE and before is not MemberState.ALIVE:

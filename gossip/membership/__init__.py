@@ -10,6 +10,7 @@ Read in this order, which is also the order of who may import whom:
     anti_entropy/    what gossip missed, compared and merged over streams
     bootstrap        how strangers meet, and how those who lost each other meet again
     rtt              round trips between two members, for whoever asks
+    delegate         what stands on the membership and travels with it
     dispatch, swim   packets taken apart; and all of it wired
     warm_start       a covey that formed long ago, for simulations of many
 """

@@ -9,10 +9,10 @@ from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.wire import unpack
-from gossip.events.plane import EventPlane
 from gossip.membership.anti_entropy.merge import title_of
 from gossip.membership.anti_entropy.sync import StateSync
 from gossip.membership.bootstrap import Bootstrap
+from gossip.membership.delegate import Delegate
 from gossip.membership.detection.crash_detector import CrashDetector
 from gossip.membership.detection.failure_detector import FailureDetector
 from gossip.membership.detection.path_checks import PathChecks
@@ -75,7 +75,7 @@ class Dispatcher:
         path_checks: PathChecks,
         bootstrap: Bootstrap,
         state_sync: StateSync,
-        event_plane: EventPlane,
+        delegate: Delegate,
         rtt_service: RttService,
         absence: PlannedAbsence,
     ) -> None:
@@ -90,7 +90,7 @@ class Dispatcher:
         self._path_checks = path_checks
         self._bootstrap = bootstrap
         self._state_sync = state_sync
-        self._event_plane = event_plane
+        self._delegate = delegate
         self._rtt_service = rtt_service
         self._absence = absence
         self._moved = False
@@ -143,7 +143,7 @@ class Dispatcher:
             case Hello():
                 self._greeted(message, sender, source, now)
             case Event() | Query() | QueryResponse():
-                self._event_plane.receive(message, sender, now)
+                self._delegate.receive(message, sender, now)
 
     def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> None:
         """Hand an answer to whoever asked."""
@@ -182,7 +182,7 @@ class Dispatcher:
             case StreamPong():
                 self._ponged(frame, peer, now)
             case EventSyncMessage() | LongQueryResponse():
-                self._event_plane.receive_frame(frame, peer, now)
+                self._delegate.receive_frame(frame, peer, now)
             case RttRequest() | RttReply():
                 self._rtt_service.receive(frame, peer)
             case _:

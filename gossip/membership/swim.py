@@ -21,16 +21,16 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Effect, Instant
 from gossip.core.trials import OnTrial
 from gossip.core.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
-from gossip.events.plane import EventPlane
 from gossip.membership.anti_entropy.sync import StateSync
 from gossip.membership.bootstrap import Bootstrap
+from gossip.membership.delegate import Delegate, MakeDelegate
 from gossip.membership.detection.awareness import Awareness
 from gossip.membership.detection.crash_detector import CrashDetector
 from gossip.membership.detection.failure_detector import FailureDetector
@@ -55,6 +55,7 @@ from gossip.membership.warm_start import WarmStart
 NEVER = math.inf
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Delegate)
 
 
 class Timed(Protocol):
@@ -64,7 +65,7 @@ class Timed(Protocol):
         """Return when ``wake`` is next due; infinity while nothing waits."""
 
 
-class Swim:
+class Swim(Generic[D]):
     """The membership of one node, as a machine (see ``machine.py`` for the contract).
 
     ``receive`` gets opened datagrams and ``effects`` yields bodies to be sealed with
@@ -81,7 +82,7 @@ class Swim:
         tuning: Tuning,
         rng: random.Random,
         now: Instant,
-        event_time: int = 0,
+        make_delegate: MakeDelegate[D],
     ) -> None:
         self.members = MemberTable()
         self._tuning = tuning
@@ -95,7 +96,7 @@ class Swim:
         member_list = self._member_list = MemberList(
             local, self.members, reachability, tuning, self._changed, outbound.counts
         )
-        self.event_plane = EventPlane(local, self.members, outbound, tuning, event_time, now)
+        self.delegate = make_delegate(local, self.members, outbound, tuning, now)
         self.rtt_service = RttService(me, reachability, outbound)
         self._reach = ContactOrder(me, self.members, member_list.book, reachability)
         order = self._order = ProbeOrder(tuning, rng)
@@ -115,7 +116,7 @@ class Swim:
         self._state_sync = StateSync(shared, updates, now)
         # Nearly all packets are ``QUIET``: after others alone are these asked when they are due.
         self._timed: tuple[Timed, ...] = (
-            self._state_sync, self._bootstrap, self.event_plane, self._crash_detector,
+            self._state_sync, self._bootstrap, self.delegate, self._crash_detector,
             self._observers, self._path_checks,
         )  # fmt: skip
         self._timers_moved, self._changes_seen = True, 0
@@ -125,7 +126,7 @@ class Swim:
         self.absence = PlannedAbsence(shared, updates)
         self._dispatcher = Dispatcher(
             shared, updates, self._failure_detector, self._crash_detector, self._path_checks,
-            self._bootstrap, self._state_sync, self.event_plane, self.rtt_service, self.absence,
+            self._bootstrap, self._state_sync, self.delegate, self.rtt_service, self.absence,
         )  # fmt: skip
         self._last_input_at = now
         updates.announce(now)
@@ -280,7 +281,7 @@ class Swim:
         if is_time:
             self._state_sync.wake(now)
             self._bootstrap.wake(now)
-            self.event_plane.wake(now)
+            self.delegate.wake(now)
         if self._reap_at <= now:
             self._reap_at = now + REAP_INTERVAL_S
             self._member_list.reap(now)
@@ -375,17 +376,17 @@ class Swim:
 
     # Applications.
 
-    def with_events(self, action: Callable[[EventPlane], T], now: Instant) -> T:
-        """Send an event, ask, or answer, for an application. Raises LocalError."""
+    def with_delegate(self, action: Callable[[D], T], now: Instant) -> T:
+        """Let the layer on top send something, for an application. Raises LocalError."""
         if not self._enter(now) or self.absence.is_away:
             raise InvalidRequest("this node is leaving, or asleep; nothing was sent")
-        result = action(self.event_plane)
+        result = action(self.delegate)
         self._settle(now)
         return result
 
     def _changed(self, change: MemberChanged) -> None:
         self._outbound.emit(change)
-        self.event_plane.on_message(change)
+        self.delegate.on_member_changed(change)
 
     # What others ask.
 

@@ -25,6 +25,7 @@ from typing import Literal
 from gossip.core.ids import Boot, NodeId, new_node_id, next_boot
 from gossip.core.machine import Address, Emit, Instant, SendDatagram, SendFrame
 from gossip.core.tuning import ENVELOPE_BYTES, LAN, Tuning
+from gossip.events.plane import EventPlane
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.membership.model.local_member import FIRST_INCARNATION
 from gossip.membership.model.members import Member, MemberChanged, MemberState
@@ -49,7 +50,7 @@ class SimMember:
     is_full = False
     """Nobody in a flock pauses, so nothing waits in a socket buffer."""
 
-    def __init__(self, number: int, node: NodeId, swim: Swim) -> None:
+    def __init__(self, number: int, node: NodeId, swim: Swim[EventPlane]) -> None:
         self.name = f"n{number}"
         self.id = node
         self.address = address_of(number)
@@ -159,11 +160,11 @@ class MembershipWorld:
         self.birds[bird.name] = self.by_id[bird.id] = self._by_address[bird.address] = bird
         return bird
 
-    def _new_swim(self, number: int, node: NodeId, starts: int) -> Swim:
+    def _new_swim(self, number: int, node: NodeId, starts: int) -> Swim[EventPlane]:
         rng = stream(self.seed, "node", number)
         boot: Boot = next_boot(starts, rng)
         told = f"n{number}", (address_of(number),), dict[str, str]()
-        return Swim(node, boot, *told, self.tuning, rng, self.now)
+        return Swim(node, boot, *told, self.tuning, rng, self.now, EventPlane)
 
     # ------------------------------------------------------------------ views
 

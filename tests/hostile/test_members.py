@@ -90,6 +90,6 @@ def test_goodbyes_in_the_name_of_all_dissolve_no_covey(scene: Scene) -> None:
 
 def test_half_a_character_in_an_event_is_refused_here(solo: Solo) -> None:
     with pytest.raises(LimitExceeded, match="nothing was sent"):
-        solo.swim.with_events(
+        solo.swim.with_delegate(
             lambda event_plane: event_plane.send_event("\ud800", b"", solo.now), solo.now
         )

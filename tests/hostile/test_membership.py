@@ -14,6 +14,7 @@ from gossip.core.machine import Address, SendDatagram, SendFrame
 from gossip.core.tuning import BODY_BYTES_MAX, LAN
 from gossip.core.wire import pack
 from gossip.events.events import check
+from gossip.events.plane import EventPlane
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
     DATAGRAMS,
@@ -38,13 +39,15 @@ THEM = Address("192.0.2.2", 7747)
 MAX = 2**64 - 1
 
 
-def machine() -> Swim:
-    swim = Swim(ME, BOOT, "me", (Address("192.0.2.1", 7747),), {}, LAN, random.Random(1), 0.0)
+def machine() -> Swim[EventPlane]:
+    swim = Swim(
+        ME, BOOT, "me", (Address("192.0.2.1", 7747),), {}, LAN, random.Random(1), 0.0, EventPlane
+    )
     feed(swim, Alive(2, 1, 1, "two", (THEM,), {}))
     return swim
 
 
-def feed(swim: Swim, *messages: Datagram, now: float = 0.0, sender: int = 2) -> None:
+def feed(swim: Swim[EventPlane], *messages: Datagram, now: float = 0.0, sender: int = 2) -> None:
     body = pack(DATAGRAMS.encode(message) for message in messages)
     swim.receive(body, sender, 1, 1, THEM, now)
 
@@ -190,7 +193,7 @@ def test_an_oversized_description_is_refused() -> None:
 
 def test_a_flood_of_strangers_fills_the_list_and_no_more() -> None:
     tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, rumours_max=80)
-    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
+    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0, EventPlane)
     for node in range(2, 2000):
         feed(swim, Alive(node, 1, 1, "x", (THEM,), {}))
     assert len(swim.members) == 100
@@ -221,7 +224,7 @@ def test_every_packet_fits_whatever_is_known() -> None:
 
 def test_however_much_is_asked_for_a_frame_at_a_time_is_sent() -> None:
     tuning = msgspec.structs.replace(LAN, members_max=4000)
-    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0)
+    swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0, EventPlane)
     tags = {f"key-{n}": "v" * 100 for n in range(8)}
     entries = tuple(
         SyncEntry(n, 1, 1, MemberState.DEAD, 1, 5, f"n{n}", (THEM,), tags) for n in range(2, 2000)

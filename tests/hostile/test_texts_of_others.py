@@ -99,6 +99,7 @@ SINKS: dict[str, Written] = {
     "table": printed(lambda: output.write_table(("A",), [(EVIL,), ([EVIL],), ({EVIL: EVIL},)])),
     "row": printed(lambda: output.write_row((EVIL, EVIL), (3, 0))),
     "facts": printed(lambda: output.write_facts({EVIL: EVIL})),
+    "pairs": printed(lambda: output.write_pairs([(EVIL, EVIL)])),
     "line": printed(lambda: output.write_line(EVIL, output.Styled(EVIL, "red"))),
     "paragraph": printed(lambda: output.write_paragraph(output.Styled(EVIL), EVIL, "")),
     "JSON": printed(lambda: output.write_json({EVIL: [EVIL]})),

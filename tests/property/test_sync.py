@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from gossip.core.machine import SendFrame
 from gossip.core.wire import tag_of
+from gossip.events.plane import EventPlane
 from gossip.membership.model.facts import Facts
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import FRAMES, SyncDelta, SyncEntry
@@ -38,7 +39,7 @@ def tables(states: st.SearchStrategy[MemberState]) -> st.SearchStrategy[Table]:
     return st.lists(entries(states), max_size=20)
 
 
-def machine(known: Table) -> Swim:
+def machine(known: Table) -> Swim[EventPlane]:
     solo = Solo()
     frame = SyncDelta(tuple(known), (), is_partial=False)
     solo.swim.receive_frame(FRAMES.encode(frame), 4, solo.now)
@@ -46,7 +47,7 @@ def machine(known: Table) -> Swim:
     return solo.swim
 
 
-def exchange(one: Swim, other: Swim, now: float) -> int:
+def exchange(one: Swim[EventPlane], other: Swim[EventPlane], now: float) -> int:
     """Let one begin an exchange with the other; return how many frames it took."""
     one._state_sync._begin(OTHER, now)
     frames = 0
@@ -60,12 +61,12 @@ def exchange(one: Swim, other: Swim, now: float) -> int:
     return frames
 
 
-def frames_of(swim: Swim) -> list[bytes]:
+def frames_of(swim: Swim[EventPlane]) -> list[bytes]:
     sent = [effect.data for effect in swim.effects() if isinstance(effect, SendFrame)]
     return [data for data in sent if tag_of(data) in FRAMES.tags]
 
 
-def knowledge(swim: Swim) -> dict[int, object]:
+def knowledge(swim: Swim[EventPlane]) -> dict[int, object]:
     return {
         m.id: (m.boot, m.incarnation, m.state, m.described, swim.facts_of(m.id))
         for m in swim.members

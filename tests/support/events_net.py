@@ -21,7 +21,7 @@ def formed(count: int, seed: int = 1, loss: float = 0.0) -> Net:
 
 
 def send(net: Net, index: int, name: str, payload: bytes = b"") -> None:
-    net.swims[index].with_events(
+    net.swims[index].with_delegate(
         lambda event_plane: event_plane.send_event(name, payload, net.now), net.now
     )
     net.settle(index)
@@ -31,7 +31,7 @@ def ask(
     net: Net, index: int, name: str, timeout_s: float = 5.0, tags: dict[str, str] | None = None
 ) -> int:
     swim = net.swims[index]
-    number = swim.with_events(
+    number = swim.with_delegate(
         lambda event_plane: event_plane.ask(name, b"", tags or {}, timeout_s, net.now), net.now
     )
     net.settle(index)
@@ -68,6 +68,6 @@ def answering(net: Net, *but: int, payload: bytes = b"here") -> None:
 
     def answer(index: int, asked: QueryReceived) -> None:
         words = asked.key, ResponseKind.ANSWERED, payload, net.now
-        net.swims[index].with_events(lambda event_plane: event_plane.answer(*words), net.now)
+        net.swims[index].with_delegate(lambda event_plane: event_plane.answer(*words), net.now)
 
     net.settle = settle_and_answer  # type: ignore[method-assign]

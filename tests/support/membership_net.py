@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gossip.core.ids import NodeId, next_boot
 from gossip.core.machine import Address, Emit, SendDatagram, SendFrame
 from gossip.core.tuning import BODY_BYTES_MAX, LAN, Tuning
+from gossip.events.plane import EventPlane
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.membership.swim import Swim
 
@@ -40,7 +41,7 @@ class Net:
         self.tuning = tuning
         self.loss = loss
         self.now = 0.0
-        self.swims: dict[int, Swim] = {}
+        self.swims: dict[int, Swim[EventPlane]] = {}
         self.ids = [self.rng.randrange(1, 2**64) for _ in range(count)]
         self.starts: dict[int, int] = defaultdict(int)
         self.addresses = [address_of(index) for index in range(count)]
@@ -59,7 +60,7 @@ class Net:
 
     # Members.
 
-    def start(self, index: int) -> Swim:
+    def start(self, index: int) -> Swim[EventPlane]:
         self.starts[index] += 1
         boot = next_boot(self.starts[index], self.rng)
         swim = Swim(
@@ -71,6 +72,7 @@ class Net:
             self.tuning,
             random.Random(self.rng.getrandbits(64)),
             self.now,
+            EventPlane,
         )
         self.swims[index] = swim
         self.settle(index)
@@ -194,12 +196,12 @@ class Net:
             self._due[index] = due
             self.later(max(0.0, due - self.now), lambda: self._timer(index, swim, due))
 
-    def _timer(self, index: int, swim: Swim, due: float) -> None:
+    def _timer(self, index: int, swim: Swim[EventPlane], due: float) -> None:
         if self.swims.get(index) is swim and swim.deadline() == due and index not in self.stopped:
             self._due.pop(index, None)
             self.wake(index)
 
-    def _datagram(self, index: int, swim: Swim, effect: SendDatagram) -> None:
+    def _datagram(self, index: int, swim: Swim[EventPlane], effect: SendDatagram) -> None:
         assert 0 < len(effect.data) <= BODY_BYTES_MAX
         self.sent += 1
         self.largest_bytes = max(self.largest_bytes, len(effect.data))

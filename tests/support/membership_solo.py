@@ -1,6 +1,7 @@
 """One Swim machine with hands to feed it, for the membership's unit tests."""
 
 import random
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ import msgspec
 from gossip.core.machine import Address, Emit, SendDatagram, SendFrame
 from gossip.core.tuning import LAN, Tuning
 from gossip.core.wire import pack, unpack
+from gossip.events.plane import EventPlane
 from gossip.membership.detection.probe import Probe, ProbeState
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
@@ -44,7 +46,10 @@ class Solo:
         self.now = 100.0
         self.tuning = tuning
         rng = random.Random(1)
-        self.swim = Swim(ME, MY_BOOT, "me", (MINE,), {}, tuning, rng, self.now, event_time)
+        self.swim = Swim(
+            ME, MY_BOOT, "me", (MINE,), {}, tuning, rng, self.now,
+            partial(EventPlane, time=event_time),
+        )  # fmt: skip
         for node in others:
             self.hear(node, alive(node))
         self.drain()

@@ -28,7 +28,7 @@ ROOMS = {
     "gossip/membership/detection": "core model network dissemination members",
     "gossip/membership/anti_entropy": "core model detection",
     "gossip/events": "core model dissemination",
-    "gossip/membership": "core SWIM events",
+    "gossip/membership": "core SWIM",
     "gossip/registry": "core",
     "gossip/kv": "core registry",
     "gossip node": "core SWIM events membership registry kv",

@@ -33,7 +33,9 @@ class FakeDriver:
         self.solo = Solo()
         swim = self.solo.swim
         settings = SimpleNamespace(me=ME, boot=MY_BOOT, tuning=LAN)
-        self.node: Any = SimpleNamespace(swim=swim, with_events=swim.with_events, settings=settings)
+        self.node: Any = SimpleNamespace(
+            swim=swim, with_events=swim.with_delegate, settings=settings
+        )
         self.listeners: list[Callable[[object], None]] = []
 
     def now(self) -> float:

@@ -151,22 +151,24 @@ def test_a_node_alone_hears_itself() -> None:
 def test_a_node_sends_only_so_many() -> None:
     solo = Solo()
     for _ in range(LAN.event_burst_max):
-        solo.swim.with_events(
+        solo.swim.with_delegate(
             lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
         )
     with pytest.raises(TooManyEvents):
-        solo.swim.with_events(
+        solo.swim.with_delegate(
             lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
         )
     solo.now += 1.0
-    solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
+    solo.swim.with_delegate(
+        lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
+    )
 
 
 @pytest.mark.parametrize(("name", "payload"), [("", b""), ("n" * 65, b""), ("x", b"p" * 513)])
 def test_what_does_not_fit_is_refused(name: str, payload: bytes) -> None:
     solo = Solo()
     with pytest.raises(LimitExceeded):
-        solo.swim.with_events(
+        solo.swim.with_delegate(
             lambda event_plane: event_plane.send_event(name, payload, solo.now), solo.now
         )
 
@@ -208,7 +210,7 @@ def test_what_cannot_be_is_counted_and_changes_nothing(bad: Event, reason: str) 
     solo.hear(2, bad)
     assert heard(solo) == []
     assert solo.swim.counts["events_ignored/" + reason] == 1
-    assert solo.swim.event_plane.time == 100
+    assert solo.swim.delegate.time == 100
     solo.hear(2, event(2, 2, 101))
     assert heard(solo) == [2]
 
@@ -239,7 +241,7 @@ def test_memory_is_bounded_and_what_is_pushed_out_is_delivered_first() -> None:
     for number in range(1, 101):
         for sender in range(2, 12):
             solo.hear(sender, event(sender, number, 100 + 10 * number))
-    events = solo.swim.event_plane._events
+    events = solo.swim.delegate._events
     assert len(events._kept) == LAN.events_kept_max
     assert len(solo.swim._outbound.broadcast_queue) <= LAN.events_kept_max
     solo.run(1.0 + HOLD_S)
@@ -264,12 +266,14 @@ def test_of_two_times_far_apart_a_newcomer_believes_the_lower() -> None:
             time = LEARNT_MAX if node == liar else 50
             sync_message = EventSyncMessage(time, True, False, (), (), ())
             solo.swim.receive_frame(FRAMES.encode(sync_message), node, solo.now)
-        assert solo.swim.event_plane.time == 50
+        assert solo.swim.delegate.time == 50
 
 
 def test_a_newcomer_does_not_wait_for_ever() -> None:
     solo = Solo(2)
-    solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
+    solo.swim.with_delegate(
+        lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
+    )
     solo.hear(2, event(2, 1, 7))
     sync_message = EventSyncMessage(LEARNT_MAX + 1, True, False, (), (), ())
     solo.swim.receive_frame(FRAMES.encode(sync_message), 2, solo.now)
@@ -300,7 +304,9 @@ def test_who_was_there_before_takes_no_rumour_for_new_until_it_knows_the_time(
 
 def test_bulletins_are_answered_in_moderation() -> None:
     solo = sure(2)
-    solo.swim.with_events(lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now)
+    solo.swim.with_delegate(
+        lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
+    )
     solo.drain()
     wanted = tuple(EventId(7, 7, number) for number in range(500))
     sync_message = FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
@@ -319,7 +325,7 @@ def test_damaged_frames_change_nothing() -> None:
         cut = bytearray(whole[: rng.randrange(3, len(whole))])
         cut[rng.randrange(2, len(cut))] ^= 1 << rng.randrange(8)
         solo.swim.receive_frame(bytes(cut), 2, solo.now)
-    assert solo.swim.event_plane.time <= 100 + JUMP_MAX
+    assert solo.swim.delegate.time <= 100 + JUMP_MAX
 
 
 # ---- the parts
@@ -328,7 +334,7 @@ def test_damaged_frames_change_nothing() -> None:
 def test_news_of_members_come_before_events() -> None:
     solo = sure(2)
     for _ in range(40):
-        solo.swim.with_events(lambda f: f.send_event("x", b"p" * 512, solo.now), solo.now)
+        solo.swim.with_delegate(lambda f: f.send_event("x", b"p" * 512, solo.now), solo.now)
     many = [alive(node, name="n" * 60) for node in range(3, 20)]
     for one in many:
         solo.hear(2, one)

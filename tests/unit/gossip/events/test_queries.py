@@ -107,10 +107,10 @@ def test_a_query_is_handled_once_however_often_it_is_told() -> None:
         solo.hear(2, query)
     solo.drain()
     [asked] = [one for one in solo.events if isinstance(one, QueryReceived)]
-    solo.swim.with_events(
+    solo.swim.with_delegate(
         lambda f: f.answer(asked.key, ResponseKind.ANSWERED, b"", solo.now), solo.now
     )
-    assert not solo.swim.with_events(
+    assert not solo.swim.with_delegate(
         lambda f: f.answer(asked.key, ResponseKind.ANSWERED, b"", solo.now), solo.now
     )
     sent = solo.run(10.0)
@@ -126,7 +126,7 @@ def test_a_late_answer_is_not_given() -> None:
     solo.run(2.5)
     assert solo.swim.counts["queries_ended/not handled in time"] == 1
     key = (2, 1, 1)
-    late = solo.swim.with_events(
+    late = solo.swim.with_delegate(
         lambda f: f.answer(key, ResponseKind.ANSWERED, b"", solo.now), solo.now
     )
     assert late is False
@@ -136,7 +136,7 @@ def test_strangers_and_forgers_get_nowhere() -> None:
     solo = Solo(2, 3)
     solo.hear(2, Query(9, 1, 1, "where", b"", {}, 2000))
     assert solo.swim.counts["queries_ignored/unknown asker"] == 1
-    number = solo.swim.with_events(lambda f: f.ask("where", b"", {}, 5.0, solo.now), solo.now)
+    number = solo.swim.with_delegate(lambda f: f.ask("where", b"", {}, 5.0, solo.now), solo.now)
     solo.drain()
     answer = QueryResponse(1, MY_BOOT, number, 9, ResponseKind.ANSWERED, b"")
     solo.hear(2, answer)  # of somebody who is no member
@@ -155,7 +155,7 @@ def test_a_flood_of_queries_is_bounded() -> None:
     solo = Solo(2)
     for number in range(3000):
         solo.hear(2, Query(2, 1, number, "where", b"", {}, 60_000))
-    queries = solo.swim.event_plane._queries
+    queries = solo.swim.delegate._queries
     assert len(queries._answering) == LAN.queries_max
     assert len(queries._remembered) <= 1024
 
@@ -164,14 +164,14 @@ def test_a_flood_of_queries_is_bounded() -> None:
 def test_senseless_waits_are_refused(timeout_s: float) -> None:
     solo = Solo(2)
     with pytest.raises(InvalidRequest):
-        solo.swim.with_events(lambda f: f.ask("where", b"", {}, timeout_s, solo.now), solo.now)
+        solo.swim.with_delegate(lambda f: f.ask("where", b"", {}, timeout_s, solo.now), solo.now)
 
 
 def test_nobody_speaks_while_leaving() -> None:
     solo = Solo(2)
     solo.swim.leave(solo.now)
     with pytest.raises(InvalidRequest):
-        solo.swim.with_events(lambda f: f.send_event("x", b"", solo.now), solo.now)
+        solo.swim.with_delegate(lambda f: f.send_event("x", b"", solo.now), solo.now)
 
 
 def test_a_long_answer_is_repeated_until_the_receipt() -> None:
@@ -179,12 +179,12 @@ def test_a_long_answer_is_repeated_until_the_receipt() -> None:
     solo.hear(2, Query(2, 1, 1, "log", b"", {}, 10_000))
     payload = b"x" * (SHORT_ANSWER_BYTES_MAX + 1)
     key = (2, 1, 1)
-    solo.swim.with_events(
+    solo.swim.with_delegate(
         lambda f: f.answer(key, ResponseKind.ANSWERED, payload, solo.now), solo.now
     )
-    assert solo.swim.event_plane._queries._answering[key].given is not None
+    assert solo.swim.delegate._queries._answering[key].given is not None
     solo.hear(2, QueryResponse(2, 1, 1, 1, ResponseKind.RECEIPT, b""))
-    assert key not in solo.swim.event_plane._queries._answering
+    assert key not in solo.swim.delegate._queries._answering
     assert LongQueryResponse(*key, payload) == FRAMES.decode(
         FRAMES.encode(LongQueryResponse(*key, payload))
     )

@@ -330,6 +330,6 @@ def test_who_is_asleep_sends_no_events() -> None:
     solo = Solo(2)
     solo.swim.sleep(600, solo.now)
     with pytest.raises(InvalidRequest, match="asleep"):
-        solo.swim.with_events(
+        solo.swim.with_delegate(
             lambda event_plane: event_plane.send_event("x", b"", solo.now), solo.now
         )
