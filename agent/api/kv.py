@@ -149,12 +149,14 @@ async def show_ring(request: Request) -> Response:
     copies = sum(map(len, registry.owners))
     owned = Counter(chain.from_iterable(registry.owners))
     coming = Counter(chain.from_iterable(each.newcomers for each in registry.table))
+    absent = {entry.id for entry in registry.absent}
     nodes = (
         {
             **_node(agent, node),
             "partitions": owned[node],
             "share": owned[node] / copies,
             "pending": coming[node],
+            "absent": node in absent,
         }
         for node in registry.ids()
     )

@@ -53,6 +53,7 @@ def pair(networks: None) -> Iterator[Fleet]:
 def test_container_networks_are_not_told_and_nobody_is_sought_there(pair: Fleet) -> None:
     for agent in pair.agents.values():
         assert _told(agent) == [f"{agent.at.ipv4}:7747", f"[{agent.at.ipv6}]:7747"]
+    pair.wait_settled(60.0, "both were heard, and own keys")
     for agent in pair.agents.values():
         counters = agent.counters()
         assert counters.get('covey_streams_total{kind="wrong_node"}', 0) == 0

@@ -44,6 +44,7 @@ def test_members_dial_in_and_commands_work_while_strangers_hold_every_door(fleet
     ash, birch = fleet.agents["ash"], fleet.agents["birch"]
     few_descriptors(ash)
     start_all(fleet)
+    fleet.wait_settled(60.0, "both own keys")
     stranger = fleet.network.add_host()
     doors = [(ash.at.ipv4, PORT), (ash.at.ipv6, PORT), (ash.at.ipv4, API_PORT)]
     words = [str(word) for door in doors for word in door]

@@ -97,10 +97,10 @@ class Fleet:
 
         def moving() -> list[int]:
             names = {agent.name for agent in self.running()}
-            answers = [agent.api.get("/api/v1/status") for agent in self.running()]
+            answers = [agent.api.get("/api/v1/ring") for agent in self.running()]
             return [
                 sum(answer["moving"].values())
-                + sum(one["name"] in names for one in answer["absent"])
+                + sum(node["absent"] and node["name"] in names for node in answer["nodes"])
                 for answer in answers
             ]
 
