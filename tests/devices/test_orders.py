@@ -16,7 +16,7 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
 
-UNREACHABLE, UNHEALTHY, NOT_PERMITTED = 5, 6, 7
+UNREACHABLE, UNHEALTHY, NOT_PERMITTED, BAD_CONFIG = 5, 6, 7, 78
 INSTALL = f"{PROGRAM} service install"
 
 
@@ -187,15 +187,17 @@ def test_rebooted(ash: Device, beech: Device) -> None:
 
 
 def test_run_by_hand_while_the_service_is_stopped(ash: Device) -> None:
-    """By root, as the service's user; who may use the service may use it as well."""
+    """Its keys are sealed for the service, so a run by hand says so and changes nothing."""
     ash.run("systemctl stop covey")
     for command in ("covey members", "covey init"):
         done = ash.attempt(command, "ada")
         assert done.returncode == UNREACHABLE, done
         assert "`sudo systemctl start covey`" in done.stderr
-    ash.run("systemd-run --quiet --unit=by-hand covey run")
-    ash.await_output("covey status || true", "ready", "ada")
-    ash.run("systemctl stop by-hand; systemctl start covey")
+    done = ash.attempt("covey run")
+    assert done.returncode == BAD_CONFIG, done
+    assert "is sealed with a key that this process was not given" in done.stderr
+    assert "`systemctl start covey`" in done.stderr
+    ash.run("systemctl start covey")
     ash.await_output("covey status || true", "ready", "ada")
     is_whole(ash)
 
