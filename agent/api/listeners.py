@@ -75,7 +75,6 @@ class Listeners:
         self._files: dict[Path, os.stat_result] = {}
         self._is_wanted = False
         self._turn = asyncio.Lock()
-        self.tcp_address: tuple[str, int] | None = None
 
     async def open(self) -> None:
         """Listen. Raises AgentError when a socket or the token file cannot be had."""
@@ -179,9 +178,7 @@ class Listeners:
         if not self._settings.listen:
             return None
         host, port = parse_endpoint(self._settings.listen)
-        listener = open_tcp_socket(host, port)
-        self.tcp_address = listener.getsockname()[:2]
-        return listener
+        return open_tcp_socket(host, port)
 
     def _token_files(self) -> tuple[Path, Path]:
         """Return where the token for all is, and the one for the metrics."""

@@ -57,7 +57,7 @@ class KeyringFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     generation: int = 0
     """Grows by one with each step of a rotation; the founder's ring has 0, and no signature."""
     phase: str = "steady"
-    """Which step of a rotation made it: a word of ``rotation.Phase``."""
+    """Which step of a rotation made it: a word of ``RotationPhase``."""
     signature: bytes = b""
     """The authority's, over all of this and the covey's id."""
     epoch: int = 0

@@ -134,7 +134,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Each update is told at least this often: with fewer, small coveys miss one in ten."""
     tellings_per_doubling: int = 4
     """... and this often for each doubling of the covey."""
-    rumours_max: int = 8192
+    updates_max: int = 8192
     """Updates kept at a time; beyond, the most-told is given up."""
 
     # Meeting, meeting again, exchanging everything.
@@ -255,10 +255,10 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         """
         return min(self.confirmations_max, (members - 1) // 2)
 
-    def tellings(self, members: int) -> int:
+    def transmit_limit(self, members: int) -> int:
         """Return how often each update is told.
 
-        >>> [LAN.tellings(n) for n in (1, 5, 10, 100)]
+        >>> [LAN.transmit_limit(n) for n in (1, 5, 10, 100)]
         [8, 12, 16, 28]
         """
         return max(

@@ -170,7 +170,7 @@ class EventSync:
         elif sync_message.is_sure:
             self._events.witness(sync_message.time)
         for event in sync_message.events:
-            self._events.receive(event, now, is_rumour=False)
+            self._events.receive(event, now, is_broadcast=False)
         if not sync_message.asks and not sync_message.wanted:
             return
         if not self._answered.allows((peer, sync_message.asks), now):

@@ -148,9 +148,9 @@ class EventBuffer:
         if not self._clock.witness(time):
             self._counts["events_ignored/implausible time"] += 1
 
-    def receive(self, event: Event, now: Instant, *, is_rumour: bool) -> None:
+    def receive(self, event: Event, now: Instant, *, is_broadcast: bool) -> None:
         """Take in an event that was told; one that we do not want is counted."""
-        is_fresh = is_rumour and now < self._is_new_until
+        is_fresh = is_broadcast and now < self._is_new_until
         old = self._old if is_fresh else max(self._old, self._learnt)
         reason = self._objection(event, now, old)
         if reason is not None:

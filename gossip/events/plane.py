@@ -96,7 +96,7 @@ class EventPlane:
         """Take in one message of a datagram."""
         match message:
             case Event():
-                self._events.receive(message, now, is_rumour=True)
+                self._events.receive(message, now, is_broadcast=True)
                 self._event_sync.on_message(now)
             case Query():
                 self._queries.receive(message, now)

@@ -74,7 +74,7 @@ class Bootstrap:
         self._tuning = shared.tuning
         self._rng = shared.rng
         self._hints: dict[Address, Candidate] = {}
-        self._tellings = 0
+        self._sequence = 0
         self._answered_at: dict[Address, NodeId] = {}
         self._asked = Throttle(shared.tuning.gossip_interval_s, ASKED_MAX)
         self._answered = Throttle(shared.tuning.gossip_interval_s / 2, ASKED_MAX)
@@ -91,10 +91,10 @@ class Bootstrap:
         inhabited = self._inhabited() if self._answered_at else frozenset()
         usable = [each for each in addresses if is_usable(each) and each not in self._local.own]
         wanted = [each for each in usable if each not in self._answered_at or each not in inhabited]
-        self._tellings += 1
+        self._sequence += 1
         for behind, address in enumerate(wanted[: self._tuning.hints_max]):
             hint = self._hints.setdefault(address, Candidate(now))
-            hint.told, hint.told_behind = self._tellings, behind
+            hint.told, hint.told_behind = self._sequence, behind
             if not hint.is_postponed:
                 hint.due_at = min(hint.due_at, now)
         self._outbound.counts["candidates_dropped/too many"] += max(

@@ -30,7 +30,6 @@ class Stranger(msgspec.Struct, frozen=True):
     id: NodeId
     source: Address | None
     """Where its last datagram came from; None when it only opened streams."""
-    first_at: Instant
     last_at: Instant
     knocks: int
     told_at: Instant = -math.inf
@@ -64,7 +63,7 @@ class Strangers:
     def record(self, node: NodeId, source: Address | None, now: Instant) -> None:
         """Take down that somebody knocked."""
         assert node, "nobody has the id 0"
-        known = self._known.pop(node, None) or Stranger(node, None, now, now, 0)
+        known = self._known.pop(node, None) or Stranger(node, None, now, 0)
         self._known[node] = msgspec.structs.replace(
             known, source=source or known.source, last_at=now, knocks=known.knocks + 1
         )

@@ -151,7 +151,6 @@ class SleepersAreSpared(Checker):
     """
 
     def __init__(self) -> None:
-        self.sleeps = 0
         self._until: dict[tuple[str, int, NodeId], tuple[Claim, float]] = {}
 
     def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
@@ -159,7 +158,6 @@ class SleepersAreSpared(Checker):
         member = change.member
         claim, key = (member.boot, member.incarnation), (host.name, host.life, member.id)
         if member.state is MemberState.ASLEEP and member.asleep_until is not None:
-            self.sleeps += 1
             self._until[key] = claim, host.world_time(member.asleep_until)
         elif member.state is MemberState.DEAD and key in self._until:
             asleep, until = self._until[key]

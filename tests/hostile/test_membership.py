@@ -192,7 +192,7 @@ def test_an_oversized_description_is_refused() -> None:
 
 
 def test_a_flood_of_strangers_fills_the_list_and_no_more() -> None:
-    tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, rumours_max=80)
+    tuning = msgspec.structs.replace(LAN, members_max=100, strangers_max=50, updates_max=80)
     swim = Swim(ME, BOOT, "me", (), {}, tuning, random.Random(1), 0.0, EventPlane)
     for node in range(2, 2000):
         feed(swim, Alive(node, 1, 1, "x", (THEM,), {}))

@@ -199,7 +199,7 @@ def a_merge_accuses(patch: Patch) -> None:
 
 
 def rumours_are_told_four_times(patch: Patch) -> None:
-    patch.setattr(Tuning, "tellings", lambda *_: 4)
+    patch.setattr(Tuning, "transmit_limit", lambda *_: 4)
 
 
 def pauses_go_unnoticed(patch: Patch) -> None:

@@ -362,7 +362,7 @@ class CrashDetector:
         )
         # A certain death is told at once: updates of it ride on these packets.
         others = [other for other in self._members.live_ids if other != me]
-        count = self._tuning.tellings(len(others) + 1) // 2
+        count = self._tuning.transmit_limit(len(others) + 1) // 2
         self._send_report(self._rng.sample(others, min(count, len(others))))
 
     def _send_report(self, nodes: Iterable[NodeId], *messages: Datagram) -> None:

@@ -21,7 +21,7 @@ HARMFUL: frozenset[tuple[MemberState, MemberState]] = frozenset(
 )
 """(what we believe, what somebody still says): outdated claims that are worth an answer.
 
-Somebody alive to others and dead to us is not among them: see ``Beliefs._correct``.
+Somebody alive to others and dead to us is not among them: see ``MemberUpdates._answer_stale``.
 """
 
 

@@ -1,7 +1,7 @@
 """What is on its way to everybody: told with every packet, a bounded number of times.
 
 This is memberlist's TransmitLimitedQueue. What was told least goes first, and among that the
-newest, so that fresh news spread even while much is waiting. After ``Tuning.tellings`` packets
+newest, so that fresh news spread even while much is waiting. After ``transmit_limit`` packets
 something has reached everybody with near certainty and is dropped; a sync (``sync.py``, and
 ``event_sync.py``) finds whomever it missed.
 
@@ -95,7 +95,7 @@ class TransmitLimitedQueue:
         waiting = self._by_subject.get(subject)
         return min(one.transmits for one in waiting.values()) if waiting else None
 
-    def select(self, room_bytes: int, tellings: int) -> list[bytes]:
+    def select(self, room_bytes: int, transmit_limit: int) -> list[bytes]:
         """Return messages that fit into the room, and count each as told once more."""
         taken: list[QueuedBroadcast] = []
         shortest_bytes = LENGTH_BYTES + min(self._lengths, default=0)
@@ -109,7 +109,7 @@ class TransmitLimitedQueue:
         for one in taken:
             self._dequeue(one)
             one.transmits += 1
-            if one.transmits < tellings:
+            if one.transmits < transmit_limit:
                 self._enqueue(one)
             else:
                 self._unlist(one)

@@ -65,7 +65,7 @@ class Outbound:
     """Puts messages into packets, with updates and broadcasts in the room that is left over."""
 
     def __init__(self, members: MemberTable, tuning: Tuning) -> None:
-        self.update_queue = TransmitLimitedQueue(tuning.rumours_max)
+        self.update_queue = TransmitLimitedQueue(tuning.updates_max)
         self.broadcast_queue = TransmitLimitedQueue(tuning.events_kept_max)
         self.counts: Counter[str] = Counter()
         self.first_message: Datagram | None = None
@@ -136,10 +136,10 @@ class Outbound:
 
     def _news(self, room_bytes: int) -> list[bytes]:
         """Return updates, then broadcasts, that fit into the room."""
-        tellings = self._tuning.tellings(len(self._members.live_ids))
-        told = self.update_queue.select(room_bytes, tellings)
+        transmit_limit = self._tuning.transmit_limit(len(self._members.live_ids))
+        told = self.update_queue.select(room_bytes, transmit_limit)
         self.counts["updates/told"] += len(told)
-        said = self.broadcast_queue.select(room_bytes - _packed_bytes(told), tellings)
+        said = self.broadcast_queue.select(room_bytes - _packed_bytes(told), transmit_limit)
         self.counts["updates/events and queries told"] += len(said)
         return told + said
 

@@ -484,9 +484,9 @@ def test_profiles_keep_their_own_inequalities() -> None:
 
 
 def test_small_coveys_do_not_stand_on_a_cliff() -> None:
-    tellings = [LAN.tellings(n) for n in range(1, 2000)]
-    assert min(tellings) >= 8
-    assert max(b - a for a, b in itertools.pairwise(tellings)) <= 4
+    limits = [LAN.transmit_limit(n) for n in range(1, 2000)]
+    assert min(limits) >= 8
+    assert max(b - a for a, b in itertools.pairwise(limits)) <= 4
     assert LAN.suspicion_min_s(2) == LAN.suspicion_min_s(32) == 3.5
     assert LAN.exchange_s(1024) == 60.0
     assert [LAN.confirmations(n) for n in (1, 2, 3, 5, 7, 100)] == [0, 0, 1, 2, 3, 3]
