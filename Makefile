@@ -93,7 +93,7 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict over code and tests
 # at work meanwhile.
 WORKERS = $$(($$(nproc) + 1))
 
-check: lint  ## lint and the fast tests, under two minutes on two cores
+check: lint  ## lint and the fast tests, two minutes on two cores
 	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices and not slow'
 
 # Pure tests share the cores. Those with real processes mostly wait, so two files of them go at
