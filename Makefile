@@ -19,12 +19,12 @@ PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto faketime:faketime \
             systemd-analyze:systemd bash:bash zsh:zsh fish:fish
 DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
                    /usr/lib/cni/bridge:containernetworking-plugins nsenter:util-linux
-BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf
+BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf etcd:etcd-server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format map soak soak-nodes soak-owners fuzz clean debian devices bare fresh release lock base bench \
+.PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
-        bench-lifeguard bench-simulator bench-doors
+        bench-lifeguard bench-simulator bench-doors bench-consensus-log bench-control
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -90,16 +90,16 @@ lint: $(STAMPS)/test  ## ruff, the formatter, mypy --strict over code and tests
 	@$(BIN)/mypy --no-error-summary
 
 # Some tests wait for what takes its time: one worker more than there are cores keeps the cores
-# at work meanwhile.
-WORKERS = $$(($$(nproc) + 1))
+# at work meanwhile. Neighbours stay together, so what a file reads once is read once.
+SHARED = -n $$(($$(nproc) + 1)) --dist worksteal
 
-check: lint  ## lint and the fast tests, two minutes on two cores
-	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices and not slow'
+check: lint  ## lint and the fast tests, some two minutes on two cores
+	@$(BIN)/pytest -q $(SHARED) -m 'not live and not devices and not slow'
 
 # Pure tests share the cores. Those with real processes mostly wait, so two files of them go at
 # once, each on networks of its own; a few need the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
-	@$(BIN)/pytest -q -n $(WORKERS) -m 'not live and not devices'
+	@$(BIN)/pytest -q $(SHARED) -m 'not live and not devices'
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'live and not alone' tests/live
 	@$(BIN)/pytest -q -m 'live and alone' tests/live
 
@@ -138,13 +138,25 @@ format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 map: $(STAMPS)/test  ## every file, by folder, with its first line; ROOM=gossip/kv for one folder
 	@$(BIN)/python -m tests.support.house_map $(ROOM)
 
-soak: soak-nodes soak-owners  ## many simulator seeds; SEEDS=0:1000 says which
+soak: soak-nodes soak-owners soak-consensus soak-voters soak-recoveries soak-registry  ## many simulator seeds; SEEDS=0:1000 says which
 
 soak-nodes: $(STAMPS)/test  ## of it, whole nodes under all kinds of faults
 	@$(BIN)/python -m tests.sim.campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
 
 soak-owners: $(STAMPS)/test  ## of it, 20,000 schedules in which the owners of keys change
 	@$(BIN)/python -m tests.sim.owners_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-consensus: $(STAMPS)/test  ## of it, 2,000 schedules of a Raft group, with voters that change
+	@$(BIN)/python -m tests.sim.consensus_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-voters: $(STAMPS)/test  ## of it, 500 schedules in which a covey's voters grow, and are replaced
+	@$(BIN)/python -m tests.sim.voters $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-recoveries: $(STAMPS)/test  ## of it, 500 schedules in which a covey's voters are lost, and it goes on without
+	@$(BIN)/python -m tests.sim.recoveries $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-registry: $(STAMPS)/test  ## of it, 100,000 schedules in which who belongs changes through the log
+	@$(BIN)/python -m tests.sim.registry_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
 
 fuzz: $(STAMPS)/test  ## hostile input for ten minutes; SECONDS=60 SEED=7 say how long and from where
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),600) --seed $(or $(SEED),0)
@@ -168,6 +180,13 @@ bench-seal: $(STAMPS)/test  ## packets sealed and opened a second
 
 bench-doors: $(STAMPS)/test  ## what a stranger's knock costs; OPTIONS="--tree DIR" for other code
 	@$(BIN)/python -m bench.doors $(OPTIONS)
+
+bench-consensus-log: $(STAMPS)/test  ## bytes and commits of the log that voters agree on
+	@$(BIN)/python -m bench.consensus_log
+
+bench-control: PROGRAMS := $(BENCH_PROGRAMS)
+bench-control: $(STAMPS)/test debian  ## writes, reads, a leader's death beside etcd; OPTIONS="--quick", "--joining 100", "--followers 100"
+	@$(BIN)/python -m bench.control $(OPTIONS)
 
 bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
 	@$(BIN)/python -m bench.telemetry

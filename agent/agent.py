@@ -20,36 +20,52 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+from agent.access.access import AccessService
+from agent.access.audit import AuditLog
+from agent.access.caller import Caller, app_caller
 from agent.admission.allegiance import Allegiance, keep_newest
-from agent.admission.former_membership import FormerMembership, note_parting
-from agent.admission.messages import TAGS as ADMISSION_TAGS
+from agent.admission.former_membership import FormerMembership, record_parting
+from agent.admission.messages import RELAY_CODEC
 from agent.admission.newcomer import Newcomer
+from agent.admission.refused_strangers import RefusedStrangers
+from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.removal import Removal
 from agent.admission.server import AdmissionServer
 from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
+from agent.cluster.agreed_registry import AgreedRegistry
+from agent.cluster.agreement import Agreement
 from agent.cluster.cluster_view import ClusterView
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
 from agent.cluster.member_log import log_member
+from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.rtt import RttClient
 from agent.cluster.state_reasons import ChangeReasons
 from agent.cluster.traffic_budget import TrafficBudget
+from agent.cluster.voters import Voters
 from agent.config.fact_rules import built_in
-from agent.config.loader import Config, unapplied
+from agent.config.loader import Config, load, taken_over, unapplied
 from agent.config.paths import Paths
-from agent.doctor.doctor import AgentInputs, Doctor, EarlyDoctor, MemberInputs
-from agent.doctor.messages import TAGS as DOCTOR_TAGS
+from agent.config.service_address import service_of_api
+from agent.config.settings import AppSettings
+from agent.doctor.inputs import AgentInputs, MemberInputs
+from agent.doctor.messages import CODEC as DOCTOR_CODEC
+from agent.doctor.on_call import OnCallDoctor
 from agent.doctor.survey import Survey
+from agent.exits import AgentError
+from agent.gauges import show_kept, show_membership
 from agent.identity import identity
 from agent.identity.keyring import Keyring
+from agent.identity.trust import is_signed
 from agent.keys.key_service import KeyService
-from agent.keys.messages import TAGS as KEY_TAGS
+from agent.keys.messages import CODEC as KEY_CODEC
 from agent.loop import watched
 from agent.loop.stalls import StallWatch
 from agent.metrics import Metrics
-from agent.net.discovery import Discovery, Here, Plan, look_around
+from agent.net.discovery import Discovery, Here, Plan, find_addresses
 from agent.net.sockets import open_sockets
 from agent.net.streams import Streams
 from agent.net.udp import UdpEndpoint
@@ -58,16 +74,19 @@ from agent.readiness import Lack, Stage
 from agent.runtime.driver import Driver
 from agent.runtime.keeper import Keeper
 from agent.runtime.probation import Probation
+from agent.runtime.save_queue import ChangeStore
 from agent.runtime.waiting import Waiting
 from agent.startup import Approach
 from agent.store.clean_shutdown import CleanShutdownMark
+from agent.store.consensus_store import ConsensusStore
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.known_peers import KnownPeers
 from agent.store.kv_store import RecordStore, doubt_if_gone
+from agent.store.synced_changes import SyncedChanges
 from agent.system.resumption import Resumption
 from agent.system.systemd import Notifier, ask_for_time, keep_alive
-from agent.system.wall_clock import ClockStep, WallClock, date
+from agent.system.wall_clock import ClockStep, WallClock, boot_time, date
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.service import Telemetry
@@ -76,15 +95,23 @@ from agent.telemetry.uplink.broker_memory import BrokerMemory
 from agent.telemetry.uplink.service import Uplink
 from agent.telemetry.uplink.template import TemplateContext
 from agent.text.units import counted
-from gossip.core.ids import Boot, NodeId, format_node_id, next_boot
-from gossip.core.machine import Address, Instant
+from gossip.consensus.configuration import Voter
+from gossip.consensus.storage import StoredState, founded, founded_again
+from gossip.control.commands import NEWEST_TAG
+from gossip.control.messages import CHUNK_BYTES
+from gossip.control.plane import ControlPlane, StoredLog
+from gossip.control.state_machine import ControlState
+from gossip.core.ids import Boot, NodeId, format_cluster_id, format_node_id, next_boot
+from gossip.core.machine import Address, Durability, Instant
 from gossip.core.tuning import PROFILES
 from gossip.kv.requests import FORKED
 from gossip.membership.model.members import MemberTable
+from gossip.membership.model.signatures import SigningKeys
 from gossip.membership.network.reachability import PathStatus as Ways
 from gossip.node import Node, NodeConfig
-from gossip.registry.registry import Registry
+from gossip.registry.registry import Registry, SignedRegistry
 
+LOG_BOOT_BITS = 63
 ACTOR_BITS = 64
 
 SUPERSEDED = "another device has this node's identity, and nobody listens to this one any more"
@@ -102,6 +129,10 @@ class Agent:
     boot: Boot
     driver: Driver
     kv: Kv
+    agreement: Agreement
+    voters: Voters
+    recovery: Recovery
+    fleet_settings: FleetSettings
     timekeeper: Timekeeper
     telemetry: Telemetry
     uplink: Uplink
@@ -113,24 +144,27 @@ class Agent:
     keys: KeyService
     allegiance: Allegiance
     probation: Probation
-    doctor: Doctor | EarlyDoctor
+    doctor: OnCallDoctor
     discovery: Discovery
 
     def __init__(self, config: Config, paths: Paths, *, may_be_outrun: bool = True) -> None:
         """``may_be_outrun``: a life that others know the end of is followed by another one."""
         self.config, self.paths = config, paths
-        self.started_at = time.time()
+        self.started_at, self._began_at = time.time(), boot_time()
         self.stage = Stage.WAITING
         self.has_left = False
         """Whether it ends because the node has left its covey, and is to wait from now on."""
-        self.is_resumed, self._may_be_outrun = False, may_be_outrun
-        self._is_superseded = False
-        """Whether nobody listens to this life any more, and no other is to follow by itself."""
+        self.is_resumed = False
         """Whether it ends because this process is a copy, and is to take a life of its own."""
+        self.has_another_log = False
+        """Whether it ends because it goes on with another log of what is agreed on."""
+        self._next_log: StoredState | None = None
+        self._is_superseded, self._may_be_outrun = False, may_be_outrun
+        """Whether nobody listens to this life any more, and no other is to follow by itself."""
         self.newcomer = Newcomer(config, paths)
         self.clock = WallClock()
         self.programs = Programs(partial(apartness_here, paths))
-        self.app_with = self.programs.keys.who_has
+        self.access, self.audit = AccessService(), AuditLog()
         self._listeners = Listeners(self, paths, config.api)
         self.metrics = Metrics()
         self.counts: Counter[str] = Counter()
@@ -151,7 +185,7 @@ class Agent:
     async def run(self) -> None:
         """Serve until ``leave`` or ``part``. Raises AgentError for what stopped it otherwise."""
         async with AsyncExitStack() as opened:
-            self.doctor = EarlyDoctor(self._inputs())
+            self.doctor = OnCallDoctor(self._inputs())
             watched.use(self.watch)
             self.watch.on_trouble(asyncio.get_running_loop())
             opened.push_async_callback(self._end_background)
@@ -185,7 +219,7 @@ class Agent:
                 await self._waiting.until_stopped()
             # A node that has left goes on in the same process: systemd would kill what it was told
             # is stopping.
-            if not (self.has_left or self.is_resumed):
+            if not (self.has_left or self.is_resumed or self.has_another_log):
                 self._notifier.stopping()
 
     async def leave(self) -> None:
@@ -200,7 +234,7 @@ class Agent:
     async def part(self, parting: FormerMembership) -> None:
         """Write down that this node leaves its covey, for good or for now. Raises AgentError."""
         self.newcomer.check_may_part(parting)
-        await asyncio.to_thread(note_parting, self.paths, parting)
+        await asyncio.to_thread(record_parting, self.paths, parting)
         self.has_left = True
         log.info("leaving the covey; `covey join` ends the time away")
 
@@ -223,6 +257,12 @@ class Agent:
     def members(self) -> MemberTable:
         """Who is there, as this node sees it."""
         return self._node.swim.members
+
+    def app_with(self, key: str) -> Caller | None:
+        """Return the app that has this key; None if it is nobody's."""
+        name = self.programs.keys.who_has(key)
+        settings = self.config.apps.get(name, AppSettings())
+        return app_caller(name, settings.rights, settings.keys) if name else None
 
     def facts_of(self, node: NodeId) -> dict[str, str]:
         """Return what a member published about itself."""
@@ -262,6 +302,16 @@ class Agent:
         """Return the settings that were changed since the start, or what is wrong with them now."""
         return unapplied(self.config, self.paths)
 
+    @property
+    def shared_bytes(self) -> int:
+        """How much of the disk the shared keys take that lie here."""
+        return self._records.size_bytes()
+
+    @property
+    def uptime_s(self) -> float:
+        """For how long this agent has been there, whatever became of the clock."""
+        return boot_time() - self._began_at
+
     def not_ready(self) -> Sequence[str]:
         """Return why the agent cannot do its work now; empty when it can."""
         if self.stage is Stage.WAITING:
@@ -275,6 +325,8 @@ class Agent:
             reasons.append(FORKED)
         if self._is_superseded:
             reasons.append(SUPERSEDED)
+        if self.stage is Stage.MEMBER and (hangs_s := self.agreement.status().save_hangs_s):
+            reasons.append(f"the disk hangs: it has not ended a save for {hangs_s:.0f} s")
         return [*reasons, "leaving the covey"] if self._waiting.stopping.is_set() else reasons
 
     def clock_lack(self) -> Lack | None:
@@ -315,20 +367,27 @@ class Agent:
         me, cluster = self.identity.node_id, self.identity.cluster_id
         self._control = await ControlStore.open(self.paths.control_db, cluster, me)
         opened.push_async_callback(self._control.close)
-        self._keeper = Keeper(
-            self._control, mark := CleanShutdownMark(self.paths.run_mark), self._outrun
-        )
+        mark = CleanShutdownMark(self.paths.run_mark)
+        self._keeper = Keeper(self._control, mark, self._outrun, self._begin_another_log)
         opened.push_async_callback(self._keeper.finish)
         self.timekeeper = Timekeeper(valid=self.identity.plausible)
         self.boot = next_boot(starts := await self._control.count_start(), self._rng)
         await doubt_if_gone(self.paths.data_db, mark, starts)
+        self._agreed = await ConsensusStore.open(self.paths.consensus_db, mark, self._control)
+        opened.push_async_callback(self._agreed.close)
+        opened.push_async_callback(self._replace_log)
+        self._log = await self._open_log()
         self._records = await RecordStore.open(self.paths.data_db)
         opened.push_async_callback(self._records.close)
         await self._records.believe(mark)
         opened.push_async_callback(self._records.finish, mark)
         telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)
         opened.push_async_callback(telemetry_db.close)
-        self._databases = self._control.database, self._records.database, telemetry_db
+        agreed = self._agreed.database
+        audit_db = await self.audit.open(self.paths.audit_db)
+        opened.push_async_callback(self.audit.close)
+        own = self._control.database, agreed, self._records.database
+        self._databases = *own, telemetry_db, audit_db
         limits = self.config.telemetry
         self._outbox = await Outbox.open(
             telemetry_db,
@@ -340,6 +399,7 @@ class Agent:
         )
         opened.push_async_callback(self._outbox.close)
         self.metrics.count(self._store_counts)
+        self.metrics.count(lambda: self.audit.counts)
         self.telemetry = Telemetry(self._outbox)
         self.metrics.count(lambda: self.telemetry.counts)
         logs, wishes = self.paths.app_logs, self.paths.app_wishes
@@ -349,22 +409,44 @@ class Agent:
         place = TemplateContext(who.cluster_name, who.node_name, format_node_id(who.node_id))
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         self.metrics.count(lambda: self.uplink.counts)
-        self._show_kept()
+        show_kept(self.metrics, self.telemetry, self.uplink)
         self.stage = Stage.KEEPING
         return self._databases[1:]
+
+    async def _open_log(self) -> StoredLog:
+        """Return the log of the control plane; the founder of a covey founds it, once.
+
+        A covey that was founded by an earlier version gets its log when its issuer starts. So does
+        a covey of one that has lost it. Raises StorageError.
+        """
+        agreed, state = self._agreed, self._agreed.take()
+        me = Voter(agreed.store, self.identity.node_id)
+        if self.identity.is_only_issuer() and agreed.is_first:
+            state = await agreed.replace(founded(me))
+        elif agreed.damage is not None and self._is_alone():
+            index = int(1000 * max(time.time(), self.identity.valid_from))
+            first = ControlState().snapshot()
+            state = await agreed.replace(founded_again(me, first, index, CHUNK_BYTES))
+            log.error("nobody else has a copy of what was agreed on: a new log begins")
+        return StoredLog(agreed.store, self._rng.getrandbits(LOG_BOOT_BITS), state)
+
+    def _is_alone(self) -> bool:
+        """Tell whether nobody but this node belongs to the covey, and it lets others in."""
+        kept = self._control.registry()
+        signed = kept[1] if kept else self.identity.first_registry()
+        registry = Registry.decode(SignedRegistry.decode(signed).payload)
+        return self.identity.is_issuer and registry.ids() == (self.identity.node_id,)
+
+    async def _replace_log(self) -> None:
+        """Put the log in place with which the next life goes on, if there is one."""
+        if self._next_log is not None:
+            await self._agreed.replace(self._next_log)
 
     def _store_counts(self) -> Counter[str]:
         total: Counter[str] = Counter()
         for store in (*self._databases, self._outbox):
             total.update(store.counts)
         return total
-
-    def _show_kept(self) -> None:
-        """Show how what is kept stands, from now on, to who scrapes the metrics."""
-        gauge, outbox, uplink = self.metrics.gauge, self.telemetry.stats, self.uplink.status
-        gauge("outbox_waiting", "Readings not yet delivered.", lambda: outbox().waiting)
-        gauge("uplink_connected", "1 with a broker.", lambda: float(uplink().connected))
-        gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: uplink().in_flight)
 
     async def _open_network(self, opened: AsyncExitStack) -> None:
         network = self.config.network
@@ -379,34 +461,40 @@ class Agent:
         self._node = self._make_node(plan)
         streams = self._streams = Streams(self.identity, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
-        self.driver = Driver(self._node, udp, streams, self._records, self.counts)
+        stores: dict[Durability, ChangeStore] = {
+            Durability.FLUSH: self._records,
+            Durability.FSYNC: SyncedChanges(self._control, self._agreed),
+        }
+        self.driver = Driver(self._node, udp, streams, stores, self.counts)
         self._keeper.remind(self._node, self.driver.now())
         self.metrics.count(lambda: self._node.counts)
         who, control = self.identity, self._control
         book = KnownPeers(control, who.node_id, self._node.addresses_of)
         covey = ClusterView(self.driver, who, book)
-        self.allegiance = Allegiance(who, control, network, self.driver, covey)
+        registries = RegistryIssuer(who, control, covey, AgreedRegistry(self.driver))
+        self.allegiance = Allegiance(who, control, network, self.driver, covey, registries)
         opened.push_async_callback(self.allegiance.finish)
-        self.admission = AdmissionServer(who, control, covey, self.counts)
-        self.admission.start()
+        self.admission = AdmissionServer(who, registries, covey, self.counts)
         opened.push_async_callback(self.admission.stop)
         await book.start(self.identity.first_peers())
         opened.push_async_callback(book.stop)
         self.round_trips = RttClient(self.driver)
         self.keys = KeyService(who, self._keyring, covey, self.counts)
-        self._listen(book)
+        strangers = RefusedStrangers(self.audit.attempts, lambda: self.registry, self.driver.admits)
+        opened.callback(strangers.close)
+        self._listen(book, strangers)
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)
         await self.driver.start(
             on_guest=self.admission.serve,
             routes=[
-                (KEY_TAGS, self.keys.receive_frame),
-                (DOCTOR_TAGS, survey.receive_frame),
-                (ADMISSION_TAGS, self.admission.receive_frame),
+                (KEY_CODEC.tags, self.keys.receive_frame),
+                (DOCTOR_CODEC.tags, survey.receive_frame),
+                (RELAY_CODEC.tags, self.admission.receive_frame),
             ],
             greeting=self.keys.greeting,
-            hints=self.keys.hints,
-            on_strange_authority=self.allegiance.note_strange_authority,
+            candidates_of=self.keys.candidates_of,
+            on_strange_authority=self.allegiance.on_strange_authority,
         )
         opened.push_async_callback(self.driver.stop)
         self.facts = self._make_facts()
@@ -416,9 +504,9 @@ class Agent:
         self.discovery = self._make_discovery(plan, book)
         await self.discovery.start()
         opened.push_async_callback(self.discovery.stop)
-        self.doctor = self._make_doctor(survey)
+        self.doctor.take_in(survey, self._member_inputs())
 
-    def _listen(self, book: KnownPeers) -> None:
+    def _listen(self, book: KnownPeers, strangers: RefusedStrangers) -> None:
         """Tell each of what the node says, in this order."""
         for heed in (
             book.record,
@@ -428,6 +516,7 @@ class Agent:
             self._reasons.record,
             Removal(self.identity, self.paths, self._end_removed).on_event,
             self.keys.on_event,
+            strangers.on_event,
         ):
             self.driver.listen(heed)
 
@@ -435,8 +524,8 @@ class Agent:
         config, paths, watch = self.config, self.paths, self.watch
         return AgentInputs(config, paths, self.clock, watch, self.not_ready, lambda: self.advice)
 
-    def _make_doctor(self, survey: Survey) -> Doctor:
-        parts = MemberInputs(
+    def _member_inputs(self) -> MemberInputs:
+        return MemberInputs(
             self.identity,
             self.driver,
             self.discovery,
@@ -448,21 +537,22 @@ class Agent:
             self.stalls,
             self.losses,
             lambda: self._is_superseded,
+            lambda: self.uptime_s,
             has_begun_anew=not self._may_be_outrun,
         )
-        return Doctor(survey, self._inputs(), parts)
 
     def _make_node(self, plan: Plan) -> Node:
         settings = NodeConfig(
             me=self.identity.node_id,
             boot=self.boot,
             name=self.identity.node_name,
-            addresses=look_around(plan).told,
+            addresses=find_addresses(plan).told,
             tags=self.config.node.tags,
             tuning=self._tuning,
             cluster_id=self.identity.cluster_id,
             actor=self._rng.getrandbits(ACTOR_BITS),
             event_time=self._control.event_time(),
+            settle_s=self.config.voters.settle_s,
         )
         saved = self._control.registry()
         self._keyring: Keyring = self.identity.keyring()
@@ -476,12 +566,16 @@ class Agent:
             lambda _now: time.time_ns() // 1_000_000,
             time.clock_gettime(time.CLOCK_BOOTTIME),
             self.probation.take,
+            self._log,
+            signing=SigningKeys(
+                self.identity.cluster_id, self.identity.private_key().sign, is_signed
+            ),
         )
 
     def _make_facts(self) -> FactPublisher:
-        own = built_in(
-            self.paths.data, self.started_at, self.config.gossip.profile, self.config.api.listen
-        )
+        profile, api = self.config.gossip.profile, self.config.api
+        served = service_of_api(api.listen, tls=api.tls)
+        own = built_in(self.paths.data, self.started_at, profile, served, NEWEST_TAG)
 
         def publish(facts: dict[str, str]) -> None:
             self.driver.call(lambda now: self._node.set_facts(facts, now))
@@ -499,12 +593,26 @@ class Agent:
             on_found=lambda found: self.driver.call(lambda now: self._node.discovered(found, now)),
             on_moved=self._moved,
             counts=self.counts,
-            book=book.addresses(),
+            known=book.addresses(),
         )
 
     async def _open_services(self, opened: AsyncExitStack) -> None:
         opened.push_async_callback(self._end_background)  # before what it works on is closed
         self.kv = Kv(self.driver)
+        self.agreement = Agreement(self.driver)
+        self.voters = Voters(self.driver)
+        covey = format_cluster_id(self.identity.cluster_id), self.identity.cluster_name
+        self.recovery = Recovery(
+            self.driver, self.agreement, lambda: self.registry, self._go_on_from, covey,
+            self.paths.consensus_db,
+        )  # fmt: skip
+        me, tags = self.identity.node_name, self.config.node.tags
+        self.fleet_settings = FleetSettings(
+            self.agreement, self.paths.fleet_settings, me, tags, self._apply_settings
+        )
+        self.keep("fleet-settings", self.fleet_settings.follow)
+        self.access.take_in(self.agreement, format_node_id(self.identity.node_id), me)
+        self.keep("access-tokens", self.access.follow)
         settings = self.config.events, self.config.queries
         self.event_service = EventService(
             self.driver, *settings, self._control.save_event_time, self.programs
@@ -517,21 +625,7 @@ class Agent:
             lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
         )
         self.keep("byte-budget", self.budget.run)
-        self._show_membership()
-
-    def _show_membership(self) -> None:
-        """Show how this node takes part, from now on, to who scrapes the metrics."""
-        gauge, budget = self.metrics.gauge, self.budget
-        gauge("members", "Members in each state.", lambda: self.members.count_by_state(), "state")
-        gauge("registry_epoch", "Epoch of the registry in force.", lambda: self.registry.epoch)
-        gauge("registry_forked", "1 after a fork.", lambda: float(self.rival is not None))
-        gauge("registry_nodes", "Nodes that belong.", lambda: len(self.registry.nodes))
-        gauge("registry_absent", "Let in and not heard.", lambda: len(self.registry.absent))
-        moving = "Partitions on their way to other owners, by stage."
-        gauge("partitions_moving", moving, lambda: self.registry.count_moving(), "stage")
-        gauge("gossip_bytes_per_day", "Gossip a day at this rate.", budget.projected)
-        gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
-        gauge("loop_stall_worst_seconds", "Longest stall.", lambda: self.stalls.worst_s)
+        show_membership(self.metrics, self._node, self.budget, self.stalls)
 
     # ---- while it runs --------------------------------------------------------------------------
 
@@ -543,6 +637,21 @@ class Agent:
         else:
             self._is_superseded = True
         return self._may_be_outrun
+
+    async def _go_on_from(self, make: MakeLog) -> None:
+        """End this life, and go on with a log that is made of the present one. Raises LocalError.
+
+        Nothing is agreed on between the look at the log and the end: the node takes no inputs any
+        more by then. What is acknowledged is in the log that is looked at.
+        """
+        self.driver.call(lambda now: self._node.with_control(partial(_made, make), now))
+        await self.driver.stop()
+        self._next_log = self._node.with_control(partial(_made, make), self.driver.now())
+        self._begin_another_log()
+
+    def _begin_another_log(self) -> None:
+        self.has_another_log = True
+        self._waiting.stopping.set()
 
     def _end_removed(self) -> None:
         self.has_left = True
@@ -559,6 +668,15 @@ class Agent:
         self._waiting.stopping.set()
         await self.driver.stop()  # first: not a word more of a life that may go on elsewhere
 
+    def _apply_settings(self) -> None:
+        """Take over what the covey has set, as far as a running agent can; the rest shows up."""
+        try:
+            now = load(self.paths)
+        except AgentError:
+            return  # `unapplied` says what is wrong
+        self.config = taken_over(self.config, now)
+        logging.getLogger().setLevel(self.config.log.level.upper())
+
     def keep(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something in the background, watched, until the agent ends."""
         self._background.append(self.watch.start(name, work))
@@ -567,3 +685,7 @@ class Agent:
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+
+def _made(make: MakeLog, plane: ControlPlane) -> StoredState:
+    return make(plane.part.survivor(), plane.me)

@@ -7,9 +7,9 @@ to stderr, for an agent that hangs.
 
 A node that leaves its covey (``covey leave``) does not end the process: whoever watches over it
 would start it again. A new agent takes the place of the one that left, and waits. Nor does one that
-finds itself restored from a snapshot, or that the others know a later life of it: another takes its
-place, with a life of its own. The latter happens once in an hour at most, for two devices with one
-identity would outrun each other for ever.
+finds itself restored from a snapshot, that the others know a later life of it, or that goes on with
+another log of what is agreed on: another takes its place, with a life of its own. A later life is
+outrun once in an hour at most, for two devices with one identity would outrun each other for ever.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import gc
 import importlib.util
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -25,9 +26,12 @@ from typing import TYPE_CHECKING, Protocol
 from agent.config import logs
 from agent.config.loader import load, replaced
 from agent.config.paths import Paths
+from agent.exits import AgentError
 from agent.files.ownership import check_code_is_readable, work_as_owner
+from agent.net import tls_buffers
+from agent.store import page_caches
 from agent.store.lock import locked
-from agent.system import descriptors
+from agent.system import descriptors, heap
 
 if TYPE_CHECKING:
     from agent.config.loader import Config
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OUTRUN_AGAIN_S = 3600.0
+SWITCH_S = 1e-4
+"""How long one thread keeps Python's lock from another that wants it, and not five milliseconds: a
+commit takes it some twenty times, and each time the event loop would be in its way for so long."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -53,19 +60,41 @@ def run_agent(paths: Paths, log_level: str | None = None) -> None:
 
     ``log_level`` replaces the configured one. Raises AgentError when it cannot start.
     """
-    config = load(paths)
-    if log_level is not None:
-        config = replaced(config, "log.level", log_level)
+    config = _read(paths, log_level)
     logs.configure(config.log)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     descriptors.raise_limit()
+    heap.keep_small()
+    sys.setswitchinterval(SWITCH_S)
+    page_caches.keep_small()
+    tls_buffers.keep_small()
     work_as_owner(paths.data, paths.runtime)
     check_code_is_readable()
     paths.create()
     with locked(paths), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         lives = Lives()
         while runner.run(_serve(config, paths, lives)):
+            config = _read_again(config, paths, log_level)
             logger.info("the agent goes on in the same process")
+
+
+def _read(paths: Paths, log_level: str | None) -> "Config":
+    config = load(paths)
+    return config if log_level is None else replaced(config, "log.level", log_level)
+
+
+def _read_again(before: "Config", paths: Paths, log_level: str | None) -> "Config":
+    """Return the configuration as it is now, which another life begins with as a start does.
+
+    Where it cannot be read any more, the one of before: nobody is there to mend it.
+    """
+    try:
+        config = _read(paths, log_level)
+    except AgentError as error:
+        logger.warning("the agent goes on with the configuration of before: %s", error.message)
+        return before
+    logs.configure(config.log)
+    return config
 
 
 class Lives:
@@ -97,7 +126,8 @@ async def _serve(config: "Config", paths: Paths, lives: Lives) -> bool:
     told_to_stop = await serve_until_stopped(agent)
     if agent.is_resumed:
         lives.begin()
-    return (agent.has_left or agent.is_resumed) and not told_to_stop
+    goes_on = agent.has_left or agent.is_resumed or agent.has_another_log
+    return goes_on and not told_to_stop
 
 
 async def serve_until_stopped(agent: Runnable) -> bool:

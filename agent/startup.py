@@ -6,6 +6,7 @@ missing may come while the agent runs, so it waits, says for what, and serves wh
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
@@ -17,6 +18,7 @@ from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
 from agent.config.loader import Config
 from agent.config.paths import Paths
+from agent.exits import AgentError
 from agent.identity.at_rest import seal_identity
 from agent.identity.identity import Identity
 from agent.readiness import Lack
@@ -27,6 +29,8 @@ from agent.store.database import Database
 from agent.store.errors import until_room
 from agent.system.wall_clock import EARLIEST_S, LOOK_S, WallClock, date
 from agent.telemetry.timekeeping import kernel_keeps_clock
+
+log = logging.getLogger(__name__)
 
 OpenStores = Callable[[AsyncExitStack], Awaitable[Iterable[Database]]]
 
@@ -102,9 +106,7 @@ class Approach:
 
         while not may_be_right():  # noqa: ASYNC110 - nobody tells us
             await asyncio.sleep(LOOK_S)
-        if who.is_issuer:
-            await renewal.renew_own(who, store)
-        else:
+        if not await _has_renewed_own(who, store):
             at = renewal.places(who, self._network, store.peers)
             await renewal.renew_as_guest(who, at, partial(renewal.adopt_early, who, store))
 
@@ -116,14 +118,13 @@ class Approach:
         It is good again, too, when the clock was what was wrong and is set.
         """
         while not self.is_over and self._clock.now_s() > who.valid_until:
-            if who.is_issuer:
-                await renewal.renew_own(who, store)
+            if await _has_renewed_own(who, store):
                 continue
             await self.serve(apps)
             lack = Lack(
                 f"this node's certificate was good until {date(who.valid_until)}",
-                "members that it can reach renew it, with the one that founded the covey; if "
-                "the clock is wrong, set it (NTP: `timedatectl set-ntp true`)",
+                "members that it can reach renew it, with one that lets others in; if the clock is "
+                "wrong, set it (NTP: `timedatectl set-ntp true`)",
             )
             at = renewal.places(who, self._network, store.peers)
             right = self._clock.until_plausible(who.valid_from, who.valid_until)
@@ -139,3 +140,15 @@ class Approach:
         self._opened.push_async_callback(self._listeners.close)
         await apps.open()
         self._opened.push_async_callback(apps.close)
+
+
+async def _has_renewed_own(who: Identity, store: ControlStore) -> bool:
+    """Have an issuer certify itself; False if it is none, or another authority has followed."""
+    if not who.is_issuer:
+        return False
+    try:
+        await renewal.renew_own(who, store)
+    except AgentError as error:
+        log.warning("this node did not certify itself: %s", error.message)
+        return False
+    return True

@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-QUICK = {"membership": "--quick", "lifeguard": "--quick", "simulator": "--small"}
+QUICK = {
+    "membership": "--quick",
+    "control": "--quick",
+    "lifeguard": "--quick",
+    "simulator": "--small",
+}
 """How the long ones are told to be short."""
-NAMES = ("cli", "start", "seal", "doors", "telemetry", "ingest", "idle", *QUICK)
+NAMES = ("cli", "start", "seal", "doors", "consensus_log", "telemetry", "ingest", "idle", *QUICK)
 FOLDER = Path(__file__).parent
 
 

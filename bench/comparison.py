@@ -30,19 +30,19 @@ class Comparison:
         """What could not be measured, and why."""
         self._failed: set[str] = set()
 
-    def note_crashes(self, members: int, system: str, kind: str, found: Detection) -> None:
+    def record_crashes(self, members: int, system: str, kind: str, found: Detection) -> None:
         """File how fast crashes of a kind were known."""
         self.detections.setdefault(members, {}).setdefault(kind, {})[system] = found
 
-    def note_loss(self, members: int, system: str, percent: int, found: Losing) -> None:
+    def record_loss(self, members: int, system: str, percent: int, found: Losing) -> None:
         """File what a share of lost packets did."""
         self.losses.setdefault(members, {}).setdefault(percent, {})[system] = found
 
-    def note_idle(self, members: int, system: str, found: Idle) -> None:
+    def record_idle(self, members: int, system: str, found: Idle) -> None:
         """File what an idle agent costs."""
         self.idle.setdefault(members, {})[system] = found
 
-    def note_failure(self, system: str, what: str, why: Exception) -> None:
+    def record_failure(self, system: str, what: str, why: Exception) -> None:
         """File that a system could not be measured, which is a finding too."""
         self.failures.append(f"{system}, {what}: {why}")
         self._failed.add(f"{system}, {what}")

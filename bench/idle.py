@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.bytecode import compile_packages
 from bench.report import finish, table
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import Host, Network, can_make_networks
@@ -52,7 +53,8 @@ def _rss_mib(process: int) -> float:
     return int(found.group(1)) / 1024
 
 
-def _sample(process: int) -> Sample:
+def sample(process: int) -> Sample:
+    """Return the counters of a process as they are now."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     # The process sees the network of its own host.
     card = re.search(r"eth0:\s*(.+)", Path(f"/proc/{process}/net/dev").read_text())
@@ -65,9 +67,9 @@ def _sample(process: int) -> Sample:
 def measure(processes: Sequence[int], seconds: float, settle_s: float = SETTLE_S) -> Idle:
     """Let the agents rest, then watch them for so many seconds."""
     time.sleep(settle_s)
-    before = [_sample(process) for process in processes]
+    before = [sample(process) for process in processes]
     time.sleep(seconds)
-    after = [_sample(process) for process in processes]
+    after = [sample(process) for process in processes]
     pairs = list(zip(before, after, strict=True))
     return Idle(
         statistics.median(_rss_mib(process) for process in processes),
@@ -120,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=MEASURE_S)
     seconds = parser.parse_args().seconds
+    compile_packages()  # who compiles at its start keeps 2 MiB of what that took
     if not can_make_networks:
         sys.exit("needs root and iproute2, to give each agent a host of its own")
     contenders: dict[str, Callable[[float], Idle]] = {"covey": _covey, "serf": _serf}

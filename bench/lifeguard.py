@@ -294,11 +294,11 @@ def _false_deaths(results: Results, row: str) -> list[object]:
         results.total(row, "false_deaths"),
         results.total(row, "at_healthy"),
         false,
-        _cell(paper and paper.false_percent),
+        _cell(paper.false_percent if paper else None),
         healthy,
-        _cell(paper and paper.at_healthy_percent),
+        _cell(paper.at_healthy_percent if paper else None),
         messages,
-        _cell(paper and paper.messages_percent),
+        _cell(paper.messages_percent if paper else None),
     ]
 
 

@@ -37,12 +37,12 @@ def paper_tuning(members: int) -> Tuning:
         suspicion_stretch=BETA,
         confirmations_max=3,
         awareness_max=8,
-        tellings_min=LAMBDA * math.ceil(math.log10(members + 1)),
-        tellings_per_doubling=0,
+        transmits_min=LAMBDA * math.ceil(math.log10(members + 1)),
+        transmits_per_doubling=0,
         exchange_interval_s=exchange_s / crowd,
         sleep_grace_s=2 * exchange_s,
         probe_checkers=0,
-        sentinels=0,
+        observers_per_member=0,
         flapping_patience=1.0,
     )
 
@@ -104,7 +104,7 @@ def hear_no_header(
     return _hear(self, sender, boot, incarnation, source, now)
 
 
-def refute_by_rumour(
+def refute_by_update(
     self: MemberUpdates, claim: Update, source: Address | None, now: Instant
 ) -> None:
     """Refute what is new, by an update alone."""
@@ -127,7 +127,7 @@ def nothing(*_: object, **__: object) -> None:
 
 NOT_IN_THE_PAPER: tuple[tuple[type, str, Callable[..., Any]], ...] = (
     (MemberUpdates, "saw_packet", hear_no_header),
-    (MemberUpdates, "_about_us", refute_by_rumour),
+    (MemberUpdates, "_about_us", refute_by_update),
     (MemberUpdates, "_send_state", nothing),
     (FailureDetector, "_ask_again", nothing),
     (FailureDetector, "_ask_by_stream", nothing),

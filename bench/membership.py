@@ -68,7 +68,7 @@ class Wave:
             try:
                 yield place, done.result()
             except FAILURES as error:
-                self._found.note_failure(place.system, f"{place.members} members", error)
+                self._found.record_failure(place.system, f"{place.members} members", error)
                 self._clusters.pop(place).close()
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Run:
             try:
                 to[system] = trial(CONTENDERS[system])
             except FAILURES as error:
-                self.found.note_failure(system, what, error)
+                self.found.record_failure(system, what, error)
 
     def _measure_wave(self, places: Sequence[Place]) -> None:
         wave = Wave(places, self.found)
@@ -126,7 +126,7 @@ class Run:
             if "idle" in self._options.parts:
                 self._tell("idle")
                 for place, cost in wave.each(partial(trials.idle, seconds=self._lengths.idle_s)):
-                    self.found.note_idle(*place, cost)
+                    self.found.record_idle(*place, cost)
             if "crash" in self._options.parts:
                 self._measure_crashes(wave)
             if "loss" in self._options.parts:
@@ -139,7 +139,7 @@ class Run:
             self._tell(f"crashes of a {kind}")
             crash = partial(trials.crash, kind=kind, times=self._lengths.crashes)
             for place, seen in wave.each(crash):
-                self.found.note_crashes(*place, kind, seen)
+                self.found.record_crashes(*place, kind, seen)
 
     def _measure_losses(self, wave: Wave) -> None:
         for percent in self._options.loss:
@@ -147,7 +147,7 @@ class Run:
             list(wave.each(Cluster.form_anew))
             lose = partial(trials.lose, percent=percent, lengths=self._lengths)
             for place, lost in wave.each(lose):
-                self.found.note_loss(*place, percent, lost)
+                self.found.record_loss(*place, percent, lost)
 
     def _tell(self, what: str) -> None:
         """Say on stderr what comes now, and note how busy the machine is."""

@@ -1,7 +1,7 @@
 """The simulator itself: how much of a covey's life fits into a second of one core, and how many.
 
 First how many seconds of one node are simulated in a second, for a hundred idle members: with
-membership alone (a flock), and with whole nodes (a world). Then what that makes possible: a
+membership alone (a world), and with whole nodes (a world). Then what that makes possible: a
 thousand members for ten minutes on a network that loses a tenth, with five hosts that vanish; and
 ten thousand for one minute with two. These two begin settled, as if they had met long ago: what a
 covey does while it forms is measured elsewhere. Each runs in a process of its own, so that its
@@ -48,9 +48,9 @@ TEN_THOUSAND = Large(10_000, 60.0, 0.0, 2, 10.0)
 
 def node_seconds_per_s() -> float:
     """Return how many seconds of one node are simulated in a second: idle, membership alone."""
-    flock = MembershipWorld(1, known_max=SEEDS)
-    flock.add(IDLE_MEMBERS)
-    return _idle(flock)
+    world = MembershipWorld(1, known_max=SEEDS)
+    world.add(IDLE_MEMBERS)
+    return _idle(world)
 
 
 def whole_node_seconds_per_s() -> float:
@@ -78,21 +78,21 @@ def run_large(large: Large) -> dict[str, Any]:
     gc.disable()
     begun = time.process_time()
     judge = DetectionScorer()
-    flock = MembershipWorld(
+    world = MembershipWorld(
         1,
         conditions=Conditions(loss=large.loss),
         tuning=msgspec.structs.replace(LAN, members_max=2 * large.members),
         changed=judge.changed,
     )
-    judge.truth = flock.by_id
-    flock.settle(large.members)
-    flock.run(large.crash_at_s)
-    quiet_bytes = flock.bytes_sent / (large.members * large.crash_at_s)
+    judge.truth = world.by_id
+    world.settle(large.members)
+    world.run(large.crash_at_s)
+    quiet_bytes = world.bytes_sent / (large.members * large.crash_at_s)
     for number in range(large.crashes):
-        bird = flock.birds[f"n{number * large.members // large.crashes}"]
-        judge.crashed_at[bird.id] = flock.now
-        flock.crash(bird.name, kind="host")
-    flock.run(large.seconds - large.crash_at_s)
+        sim_member = world.sim_members[f"n{number * large.members // large.crashes}"]
+        judge.crashed_at[sim_member.id] = world.now
+        world.crash(sim_member.name, kind="host")
+    world.run(large.seconds - large.crash_at_s)
     cpu_s = time.process_time() - begun
     node_s = large.members * large.seconds
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -100,8 +100,8 @@ def run_large(large: Large) -> dict[str, Any]:
         **msgspec.structs.asdict(large),
         **_verdicts(judge, large),
         "bytes_per_node_s_before_crash": quiet_bytes,
-        "bytes_per_node_s": flock.bytes_sent / node_s,
-        "datagrams": flock.datagrams_sent,
+        "bytes_per_node_s": world.bytes_sent / node_s,
+        "datagrams": world.datagrams_sent,
         "cpu_s": cpu_s,
         "node_seconds_per_s": node_s / cpu_s,
         "peak_gib": peak / KIBIBYTES_PER_GIBIBYTE,
@@ -137,11 +137,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="without the ten thousand")
     options = parser.parse_args()
-    flock, whole = _apart(node_seconds_per_s), _apart(whole_node_seconds_per_s)
+    world, whole = _apart(node_seconds_per_s), _apart(whole_node_seconds_per_s)
     table(
         f"Seconds of one node, simulated a second; {IDLE_MEMBERS} idle members",
         ["what", "figure"],
-        [["membership alone", flock], ["whole nodes", whole]],
+        [["membership alone", world], ["whole nodes", whole]],
     )
     larges = [THOUSAND] if options.small else [THOUSAND, TEN_THOUSAND]
     found = [_apart(run_large, large) for large in larges]
@@ -150,7 +150,7 @@ def main() -> None:
         ["what", *(f"{each.members:,}" for each in larges)],
         [[name, *(run[name] for run in found)] for name in found[0]],
     )
-    figures = {"sim_node_seconds_per_s": flock, "sim_whole_node_seconds_per_s": whole}
+    figures = {"sim_node_seconds_per_s": world, "sim_whole_node_seconds_per_s": whole}
     finish("simulator", {**figures, "large": found})
 
 

@@ -26,7 +26,7 @@ from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.uplink.service import Uplink
 from agent.telemetry.uplink.template import TemplateContext
 from bench.report import finish, table
-from edge_apps.reading import Reading
+from edge_apps.reading import Checked, Reading, check
 
 ACCEPTED = 100_000
 BATCH = 100
@@ -50,10 +50,10 @@ async def opened(folder: Path, name: str) -> AsyncIterator[tuple[Database, Outbo
         await database.close()
 
 
-def drafts(first: int, count: int) -> list[Reading]:
+def drafts(first: int, count: int) -> list[Checked]:
     """Return readings of ten sensors."""
     return [
-        Reading(f"room/{n % 10}/temperature", n * 0.1, "C", tags={"floor": "2"})
+        check(Reading(f"room/{n % 10}/temperature", n * 0.1, "C", tags={"floor": "2"}))
         for n in range(first, first + count)
     ]
 

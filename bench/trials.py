@@ -125,6 +125,20 @@ def join(contender: Contender, members: int) -> float | None:
         return cluster.form()
 
 
+def join_when_ready(contender: Contender, members: int) -> float | None:
+    """Start so many agents at once; return how long after the last was ready all saw all.
+
+    What it takes to load so many programs on two cores is left out.
+    """
+    with Cluster(contender, members) as cluster:
+        if cluster.form() is None:
+            return None
+        whole, ready = time.monotonic(), cluster.witness.ready
+        if len(ready) < members:
+            raise RuntimeError(f"{len(ready)} of {members} agents said that they are ready")
+        return max(0.0, whole - max(ready.values()))
+
+
 def heal(contender: Contender, seconds: float) -> float | None:
     """Cut a cluster of nine in two for so long; return how long after mending all saw all."""
     members, east = SPLIT

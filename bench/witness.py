@@ -34,6 +34,8 @@ class Witness:
     def __init__(self, coming: "re.Pattern[str]", dying: "re.Pattern[str]") -> None:
         """Each pattern has the member's name as its first group."""
         self.changes: list[Change] = []
+        self.ready: dict[str, float] = {}
+        """When each agent first said of itself that it is there, where its system says so."""
         self._coming, self._dying = coming, dying
         self._views: dict[str, dict[str, bool]] = {}
         self._rests: dict[int, bytes] = {}
@@ -128,6 +130,8 @@ class Witness:
     def _note(self, at: float, observer: str, line: str) -> None:
         for pattern, is_dead in ((self._coming, False), (self._dying, True)):
             found = pattern.search(line)
-            if found and found.group(1) != observer:
+            if found and found.group(1) == observer and not is_dead:
+                self.ready.setdefault(observer, at)
+            elif found and found.group(1) != observer:
                 self.changes.append(Change(at, observer, found.group(1), is_dead))
                 self._views[observer][found.group(1)] = not is_dead

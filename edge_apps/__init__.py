@@ -17,8 +17,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge_apps.agreement import Compare, Delete, Get, Put
     from edge_apps.app import App, Context, Event, Kv, Query
+    from edge_apps.barriers import Barrier
     from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client, ClientError
+    from edge_apps.locks import Lock, NotHeld
     from edge_apps.reading import Reading
     from edge_apps.runner import run
 
@@ -27,11 +30,18 @@ __all__ = [
     "AgentUnreachable",
     "ApiError",
     "App",
+    "Barrier",
     "Client",
     "ClientError",
+    "Compare",
     "Context",
+    "Delete",
     "Event",
+    "Get",
     "Kv",
+    "Lock",
+    "NotHeld",
+    "Put",
     "Query",
     "Reading",
     "run",
@@ -39,6 +49,9 @@ __all__ = [
 
 _HOMES = {
     "edge_apps.client": {"AgentTimedOut", "AgentUnreachable", "ApiError", "Client", "ClientError"},
+    "edge_apps.agreement": {"Compare", "Delete", "Get", "Put"},
+    "edge_apps.barriers": {"Barrier"},
+    "edge_apps.locks": {"Lock", "NotHeld"},
     "edge_apps.reading": {"Reading"},
     "edge_apps.app": {"App", "Context", "Event", "Kv", "Query"},
     "edge_apps.runner": {"run"},

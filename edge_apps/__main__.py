@@ -20,7 +20,7 @@ from edge_apps import runner
 from edge_apps.app import App, Context
 from edge_apps.loader import AppNotFound, find
 from edge_apps.reading import Reading
-from edge_apps.testing import MemoryKv
+from edge_apps.testing import MemoryAgreement, MemoryKv
 
 USAGE = 2
 OURS = Path(__file__).parent
@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(app: App, options: dict[str, object], *, prints: bool, once: bool) -> int:
     try:
-        context = Context(app.name, options, _print, MemoryKv(), time.time, _drop)
+        context = Context(
+            app.name, options, _print, MemoryKv(), time.time, _drop, control=MemoryAgreement()
+        )
         if once:
             for function, _ in app.periods(options):
                 function(context)

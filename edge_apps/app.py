@@ -11,10 +11,12 @@ wait for two slow devices at once is two apps.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
+from edge_apps.agreement import Compare, Operation, Outcome
+from edge_apps.locks import TTL_S
 from edge_apps.reading import BadReading, Reading, Value, draft
 from edge_apps.units import parse_duration
 
@@ -40,12 +42,66 @@ class Kv(Protocol):
         """Delete the key; it is no error when it does not exist."""
 
 
+class HeldLock(Protocol):
+    """A lock, for a ``with`` statement: ``edge_apps/locks.py``."""
+
+    token: int
+    """The fencing token while it is held; it grows with each holder."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is not held, or may not be: stop what it protects."""
+
+    def __enter__(self) -> Self:
+        """Take the lock. Raises NotHeld, AgentUnreachable or ApiError."""
+
+    def __exit__(self, *_error: object) -> None:
+        """Let go of it."""
+
+
+class OpenBarrier(Protocol):
+    """A barrier, for a ``with`` statement: ``edge_apps/barriers.py``."""
+
+    @property
+    def lost(self) -> bool:
+        """Whether this program is not inside any more, or may not be."""
+
+    def __enter__(self) -> Self:
+        """Enter, and wait for the others. Raises NotHeld, AgentUnreachable or ApiError."""
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave, and wait until all have left."""
+
+
+class Agreement(Protocol):
+    """The covey's control plane: ``edge_apps/agreement.py``."""
+
+    def lock(
+        self, name: str, *, ttl_s: float = TTL_S, wait_s: float | None = None, permits: int = 1
+    ) -> HeldLock:
+        """Return a lock that the same app on all devices means by this name."""
+
+    def barrier(
+        self, name: str, count: int, *, ttl_s: float = TTL_S, wait_s: float | None = None
+    ) -> OpenBarrier:
+        """Return a barrier that the same app on all devices means by this name."""
+
+    def transact(
+        self,
+        compare: Sequence[Compare] = (),
+        then: Sequence[Operation] = (),
+        otherwise: Sequence[Operation] = (),
+    ) -> Outcome:
+        """Do ``then`` if all comparisons hold, else ``otherwise``: all of it or nothing."""
+
+
 class Context:
     """What a function of an app gets.
 
     ``options`` is the app's table of the configuration (``[apps.NAME.options]``), ``log`` goes to
-    ``covey app log NAME``, ``kv`` are the shared keys, and ``scratch`` holds whatever the app
-    wants to find again at its next call; it is gone when the app ends.
+    ``covey app log NAME``, ``kv`` are the shared keys, ``lock``, ``barrier`` and ``txn`` those of
+    the control plane, and ``scratch`` holds whatever the app wants to find again at its next call;
+    it is gone when the app ends.
     """
 
     def __init__(
@@ -57,6 +113,8 @@ class Context:
         clock: Callable[[], float],
         drop: Callable[[str, str], None],
         taken_ns: Callable[[], int] = lambda: 0,
+        *,
+        control: Agreement,
     ) -> None:
         self.name = name
         self.options = options
@@ -67,6 +125,7 @@ class Context:
         self._clock = clock
         self._drop = drop
         self._taken_ns = taken_ns
+        self.lock, self.barrier, self.txn = control.lock, control.barrier, control.transact
 
     def time(self) -> float:
         """Return Unix time in seconds; a test's harness decides what it is."""

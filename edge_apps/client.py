@@ -2,7 +2,8 @@
 
 Apps and the command line speak to the agent through this file. Both start often and live on
 small devices, so it must cost little to import: ``http.client`` alone takes longer than the
-rest of ``covey --help``, and is imported when the first request is made. One connection per
+rest of ``covey --help``, and is imported when the first request is made, as are ``json`` and
+``socket``. One connection per
 request: on a Unix socket that costs less than keeping a pool correct.
 
 Two things can go wrong, and they are different types because callers act differently:
@@ -14,9 +15,7 @@ Two things can go wrong, and they are different types because callers act differ
     └── ApiError              the agent answered that it will not, or cannot; says why
 """
 
-import json as json_format
 import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +25,11 @@ from urllib.parse import quote, urlencode
 from gossip.core.errors import CoveyError
 
 if TYPE_CHECKING:
+    import socket
     from http.client import HTTPResponse
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
+"""Longer than the agent waits for the voters unless told otherwise: the answer is the agent's."""
 TOKEN_VARIABLE = "COVEY_API_TOKEN"  # noqa: S105 - the name of one
 TIMEOUT_S_MAX = 1e9
 """The kernel's timers have no room for much more; it stands for ever."""
@@ -90,6 +91,8 @@ class Response(NamedTuple):
 
     def json(self) -> Any:
         """Return the body as JSON; None for an empty body."""
+        import json as json_format
+
         return json_format.loads(self.body) if self.body else None
 
 
@@ -155,6 +158,8 @@ class Client:
         the wait for the next line; None waits for ever. Raises like ``request``, also in the
         middle of the stream.
         """
+        import json as json_format
+
         method = "GET" if json is None else "POST"
         body, kind = _encoded(json, None)
         with self._exchange(method, _target(path, query), body, kind, self.timeout_s) as opened:
@@ -198,7 +203,9 @@ class Client:
         finally:
             connection.close()
 
-    def _connect(self, timeout_s: float | None) -> socket.socket:
+    def _connect(self, timeout_s: float | None) -> "socket.socket":
+        import socket
+
         path = str(self.socket_path)
         if len(os.fsencode(path)) > SOCKET_PATH_BYTES_MAX:
             raise AgentUnreachable(
@@ -231,6 +238,8 @@ class Client:
 
 
 def _encoded(json: Any, body: bytes | None) -> tuple[bytes | None, dict[str, str]]:
+    import json as json_format
+
     assert json is None or body is None, "a request has one body"
     if json is not None:
         return json_format.dumps(json).encode(), {"Content-Type": "application/json"}
@@ -264,6 +273,8 @@ def _lines(answer: "HTTPResponse") -> Iterator[bytes]:
 
 
 def _api_error(status: int, body: bytes) -> ApiError:
+    import json as json_format
+
     try:
         told = json_format.loads(body)["error"]
         return ApiError(status, told["code"], told["message"], told.get("hint", ""))

@@ -30,6 +30,7 @@ from typing import Any
 
 import msgspec
 
+from edge_apps.agreement import AgentAgreement
 from edge_apps.app import App, Context, Function
 from edge_apps.client import AgentUnreachable, ApiError, Client
 from edge_apps.listener import listen
@@ -142,6 +143,7 @@ def run(app: App, options: Mapping[str, Any] | None = None) -> None:
         time.time,
         publisher.drop,
         boot_time_ns,
+        control=AgentAgreement(client, f"apps/{app.name}/"),
     )
     stop = stopped_by_signals()
     if os.environ.get(GUARD_VARIABLE):

@@ -9,11 +9,13 @@ The harness uses the schedule of the real runner. Ten minutes of an app's life t
 its calls do, and the same seed gives the same readings.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+from edge_apps.agreement import Compare, Delete, Entry, Get, Operation, Outcome, Put
 from edge_apps.app import App, Context, Event, Function, Query
 from edge_apps.listener import as_bytes
+from edge_apps.locks import NotHeld
 from edge_apps.reading import Reading, Value
 from edge_apps.schedule import Schedule
 
@@ -41,23 +43,171 @@ class MemoryKv:
         self.contents.pop(key, None)
 
 
+class MemoryLock:
+    """A lock of a test; free unless its name is in ``MemoryAgreement.taken``."""
+
+    def __init__(self, control: "MemoryAgreement", name: str) -> None:
+        self._control, self._name = control, name
+        self.token = 0
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is not held; a test adds the name to ``taken`` to have it lost."""
+        return not self.token or self._name in self._control.taken
+
+    def __enter__(self) -> Self:
+        """Take it. Raises NotHeld."""
+        if self._name in self._control.taken:
+            raise NotHeld(f"lock {self._name!r} is held by somebody else", is_taken=True)
+        self.token = self._control.next_revision()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Let go of it."""
+        self.token = 0
+
+
+class MemoryBarrier:
+    """A barrier of a test: the others are there already, unless its name is in ``taken``."""
+
+    def __init__(self, control: "MemoryAgreement", name: str) -> None:
+        self._control, self._name = control, name
+        self._is_inside = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether this app is not inside; a test adds the name to ``taken`` to have it lost."""
+        return not self._is_inside or self._name in self._control.taken
+
+    def __enter__(self) -> Self:
+        """Enter. Raises NotHeld."""
+        if self._name in self._control.taken:
+            raise NotHeld(f"too few have entered barrier {self._name!r} in time", is_taken=True)
+        self._is_inside = True
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Leave."""
+        self._is_inside = False
+
+
+class MemoryAgreement:
+    """The control plane of a test: ``entries`` by their keys, and who else holds which lock."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.created: dict[str, int] = {}
+        self.taken: set[str] = set()
+        self.revision = 0
+
+    def next_revision(self) -> int:
+        """Return the revision of something that happens now."""
+        self.revision += 1
+        return self.revision
+
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl_s: float = 0.0,  # noqa: ARG002
+        wait_s: float | None = None,  # noqa: ARG002
+        permits: int = 1,  # noqa: ARG002
+    ) -> MemoryLock:
+        """Return a lock."""
+        return MemoryLock(self, name)
+
+    def barrier(
+        self,
+        name: str,
+        count: int,  # noqa: ARG002
+        *,
+        ttl_s: float = 0.0,  # noqa: ARG002
+        wait_s: float | None = None,  # noqa: ARG002
+    ) -> MemoryBarrier:
+        """Return a barrier."""
+        return MemoryBarrier(self, name)
+
+    def transact(
+        self,
+        compare: Sequence[Compare] = (),
+        then: Sequence[Operation] = (),
+        otherwise: Sequence[Operation] = (),
+    ) -> Outcome:
+        """Do ``then`` if all comparisons hold, else ``otherwise``."""
+        succeeded = all(map(self._holds, compare))
+        revision = self.next_revision()
+        read: list[Entry] = []
+        for operation in then if succeeded else otherwise:
+            key = operation.key
+            match operation:
+                case Put(value=value):
+                    before = self.entries.get(key)
+                    version = before.version + 1 if before else 1
+                    self.created.setdefault(key, revision)
+                    self.entries[key] = Entry(key, as_bytes(value), version, revision)
+                case Get(is_prefix=is_prefix):
+                    read += [self.entries[each] for each in self._named(key, is_prefix)]
+                case Delete(is_prefix=is_prefix):
+                    for each in self._named(key, is_prefix):
+                        del self.entries[each], self.created[each]
+        return Outcome(succeeded, revision, read)
+
+    def _named(self, key: str, is_prefix: bool) -> list[str]:  # noqa: FBT001
+        if is_prefix:
+            return sorted(each for each in self.entries if each.startswith(key))
+        return [key] if key in self.entries else []
+
+    def _holds(self, compare: Compare) -> bool:
+        entry = self.entries.get(compare.key)
+        there: int | bytes | None
+        match compare.field:
+            case "value":
+                there = entry.value if entry else None
+            case "version":
+                there = entry.version if entry else 0
+            case "created":
+                there = self.created.get(compare.key, 0)
+            case "modified":
+                there = entry.modified if entry else 0
+            case "count":
+                there = len(self._named(compare.key, is_prefix=True))
+            case "token":
+                there = compare.operand if compare.key not in self.taken else -1  # type: ignore[assignment]
+        operand = compare.operand
+        wanted = as_bytes(operand) if isinstance(operand, str) else operand
+        if compare.relation in ("=", "!="):
+            return (there == wanted) is (compare.relation == "=")
+        if there is None:
+            return False
+        less = there < wanted  # type: ignore[operator]
+        return less if compare.relation == "<" else there > wanted  # type: ignore[operator]
+
+
 class AppHarness:
     """Runs an app in virtual time; ``published`` holds its readings in order.
 
     ``dropped`` holds what was published and no agent would accept: the sensor, and why. What a
-    function raises, the test gets. ``kv.contents`` are the shared keys, ``now`` is the
-    virtual Unix time; a test may set both between two runs.
+    function raises, the test gets. ``kv.contents`` are the shared keys, ``control`` has those of
+    the control plane as ``entries``, and the locks that others hold as ``taken``; ``now`` is the
+    virtual Unix time. A test may set all of it between two runs.
     """
 
     def __init__(self, app: App, options: Mapping[str, Any] | None = None) -> None:
         self.published: list[Reading] = []
         self.dropped: list[tuple[str, str]] = []
         self.kv = MemoryKv()
+        self.control = MemoryAgreement()
         self.now = START_UNIX_S
         options = dict(options or {})
         self._app = app
         self._context = Context(
-            app.name, options, self.published.append, self.kv, self._time, self._drop
+            app.name,
+            options,
+            self.published.append,
+            self.kv,
+            self._time,
+            self._drop,
+            control=self.control,
         )
         self._schedule: Schedule[Function] = Schedule(app.periods(options), self.now)
 

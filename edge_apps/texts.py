@@ -8,7 +8,7 @@ a text is ordinary mojibake: bytes of some other encoding that were read as Lati
 import re
 from functools import lru_cache
 
-_FORBIDDEN = re.compile(
+_FORBIDDEN = (
     "[\x00-\x1f\x7f-\x9f"  # controls: C0, DEL and C1
     "\ud800-\udfff"  # surrogates: halves of a character, which UTF-8 cannot write
     "\ufdd0-\ufdef"  # non-characters, and the last two of each of the 17 planes
@@ -31,7 +31,7 @@ def flaw(text: str) -> str:
     """
     if text.isprintable():  # as nearly all are; what MQTT forbids never is
         return ""
-    found = _FORBIDDEN.search(text)
+    found = re.search(_FORBIDDEN, text)  # compiled for the first text that asks for it
     if found is None:
         return ""
     # Here, not above: only who has met a flaw needs the table of all characters.

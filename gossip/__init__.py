@@ -7,6 +7,7 @@ Read in this order:
     events/       events and queries, a layer on the membership
     registry/     who belongs, and who owns which partition, signed
     kv/           what is kept: records, replicas, reads, writes, repair
+    consensus/    agreement: one Raft group, whose voters stand in its log
     node          all of it wired, on one screen
     sim/          whole nodes in virtual time, with a hand that breaks things
 

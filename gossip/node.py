@@ -4,10 +4,14 @@
 
     datagram ── Envelope.open ──▶ Swim ──▶ Envelope.seal ──▶ datagram
     frame ───── by its tag ──┬──▶ Swim ──▶ frame
-                             └──▶ KvPlane ──▶ frame, Persist, Emit
+                             ├──▶ KvPlane ──▶ frame, Persist, Emit
+                             ├──▶ ControlPlane ──▶ frame, Persist, Emit
+                             └──▶ whoever asked for it (``route_frames``)
     who is not in the registry ──▶ Strangers: counted, and shown which registry we follow
+    registry committed ──▶ KvPlane: saved, then followed; the leader offers it to all
     registry adopted ──▶ Swim: who belongs, which epoch to tell in state syncs
     epoch heard in a state sync, member alive ──▶ KvPlane: who may know more, who is back
+    member alive, member dead ──▶ ControlPlane: whom to ask, whether to look for another leader
 
 The arrows between the planes carry hints alone. No replica list, quorum or epoch is computed from
 the member list: a wrong view of who is alive may cost a request some time, and never its data.
@@ -21,27 +25,44 @@ from typing import TypeVar
 
 import msgspec
 
+from gossip.control.participation import TOKENS_FROM
+from gossip.control.plane import FRAME_TAGS, ControlPlane, StoredLog
+from gossip.control.requests import RegistryCommitted
+from gossip.control.voters import SETTLE_S, settling, settling_learners
 from gossip.core.envelope import CipherSuite, Envelope
-from gossip.core.errors import Forged, Malformed, RemoteError, Replayed, UnknownKey
+from gossip.core.errors import Forged, InvalidRequest, Malformed, RemoteError, Replayed, UnknownKey
 from gossip.core.ids import Boot, ClusterId, NodeId
-from gossip.core.machine import Address, Effect, Emit, Instant, SendDatagram, SendFrame
+from gossip.core.machine import (
+    Address,
+    Durability,
+    Effect,
+    Emit,
+    FrameHandler,
+    Instant,
+    SendDatagram,
+)
 from gossip.core.trials import OnTrial, trusted
 from gossip.core.tuning import Tuning
 from gossip.core.wire import tag_of
 from gossip.events.plane import EventPlane
+from gossip.kv.messages import CODEC
+from gossip.kv.parts import MembershipView
 from gossip.kv.plane import KvPlane
 from gossip.kv.requests import RegistryAdopted, Request
 from gossip.kv.storage import Storage
 from gossip.membership.anti_entropy.sync import EpochReported
 from gossip.membership.model.members import RESTARTED, MemberChanged, MemberState
+from gossip.membership.model.signatures import SigningKeys
 from gossip.membership.swim import Swim
 from gossip.registry.registry import Registry
-from gossip.registry.strangers import Strangers
+from gossip.registry.strangers import DatagramRefused, Strangers
 
-MEMBERSHIP_FRAMES = range(32, 48)
-STATE_FRAMES = range(48, 80)
 REGISTRY_FRAMES = range(48, 50)
 """What a stranger may say: which registry it follows."""
+
+POWER_TAG = "power"
+POWERS = {"mains": True, "battery": False}
+"""What the tag of a node says of its power; anything else says nothing."""
 
 T = TypeVar("T")
 
@@ -53,7 +74,7 @@ DROPPED: dict[type[RemoteError], str] = {
 }
 
 
-UNKNOWN_KEYS_HEARD_S = 1.0
+UNKNOWN_KEYS_REPORTED_S = 1.0
 """How often at most somebody hears of datagrams under keys that we lack: anybody can send them."""
 
 
@@ -81,6 +102,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     """Random per process start: writes coordinated by this life are counted under it."""
     event_time: int = 0
     """The Lamport time of the last event that an earlier life delivered; older ones are over."""
+    settle_s: float = SETTLE_S
+    """Who has run for so long may vote."""
 
 
 class Node:
@@ -97,32 +120,64 @@ class Node:
         wall_ms: Callable[[Instant], int],
         now: Instant,
         on_trial: OnTrial = trusted,
+        log: StoredLog | None = None,
+        *,
+        signing: SigningKeys | None,
     ) -> None:
+        """``signing``: with what our words are signed; None: as in versions that signed none."""
         me, boot, tuning = settings.me, settings.boot, settings.tuning
         self.settings = settings
         told = settings.name, settings.addresses, settings.tags
         events = partial(EventPlane, time=settings.event_time)
-        self.swim = Swim(me, boot, *told, tuning, rng, now, events)
-        hints = self.swim.reachable_first, self.swim.is_gone
+        self.swim = Swim(me, boot, *told, tuning, rng, now, events, signing)
+        view = MembershipView(self.swim.reachable_first, self.swim.is_gone)
         self.state = KvPlane(
-            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, *hints, now
+            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, view, now
         )
+        self.control = self._open_control(log, rng, now) if log is not None else None
         self.on_trial = on_trial
         self.swim.put_on_trial(on_trial)
         self.state.replica.on_trial = on_trial
-        self._frame_handlers: dict[int, Callable[[bytes, NodeId, Instant], None]] = {
-            **dict.fromkeys(MEMBERSHIP_FRAMES, self._receive_membership_frame),
-            **dict.fromkeys(STATE_FRAMES, self.state.receive_frame),
+        self._frame_handlers: dict[int, FrameHandler] = {
+            **self.swim.frame_handlers,
+            **dict.fromkeys(CODEC.tags, self.state.receive_frame),
         }
+        if self.control is not None:
+            self.route_frames(FRAME_TAGS, self.control.receive_frame)
+            self.state.progress.voting = self.control.voting
         self._envelope = Envelope(settings.cluster_id, me, boot, suite)
         self._counts: Counter[str] = Counter()
         self._effects: deque[Effect] = deque()
         self._due: Instant | None = None
-        self._unknown_key_at = now - UNKNOWN_KEYS_HEARD_S
+        self._unsettled: Instant | None = None
+        """When something came that is not settled yet."""
+        self._unknown_key_at = now - UNKNOWN_KEYS_REPORTED_S
         self.strangers = Strangers()
         self._admitted: frozenset[NodeId] = frozenset()
         self._on_event(self.state.registry, now)
         self._settle(now)
+
+    def _open_control(self, log: StoredLog, rng: random.Random, now: Instant) -> ControlPlane:
+        """Go on with the log; who knows no voter asks the nodes of the registry for one."""
+
+        def contacts() -> Iterable[NodeId]:
+            return self.swim.reachable_first(self.state.registry.ids())
+
+        def zones() -> dict[NodeId, str]:
+            return {node.id: node.zone for node in self.state.registry.nodes}
+
+        def draining() -> set[NodeId]:
+            return {node.id for node in self.state.registry.draining}
+
+        rng = random.Random(rng.getrandbits(64))
+        is_on_mains = POWERS.get(self.settings.tags.get(POWER_TAG, ""))
+        return ControlPlane(
+            self.settings.me, log, contacts, zones, rng, now,
+            settling_learners(self.settings.settle_s),
+            voter_tuning=settling(self.settings.settle_s), is_on_mains=is_on_mains,
+            members_of=self.state.registry_sync.members_of, draining=draining,
+            entry_of=lambda node: self.state.registry.node(node),
+        )  # fmt: skip
 
     # ------------------------------------------------------------------ inputs
 
@@ -133,10 +188,10 @@ class Node:
         except RemoteError as error:
             self._counts[DROPPED[type(error)]] += 1
             if isinstance(error, UnknownKey):
-                self._hear_unknown_key(error.sender, source, now)
+                self._report_unknown_key(error.sender, source, now)
             return
         self._counts["gossip_bytes/datagrams received"] += len(data)
-        self.state.heard_registry(opened.sender, opened.epoch, opened.mark, now)
+        self.state.on_registry_named(opened.sender, opened.epoch, opened.mark, now)
         if not self.belong(opened.sender):
             self._counts["datagrams_dropped/stranger"] += 1
             self.knocked(opened.sender, source, now)
@@ -145,26 +200,44 @@ class Node:
         self.swim.receive(opened.body, sender, boot, incarnation, source, now)
         self._settle(now)
 
+    def route_frames(self, tags: Iterable[int], handler: FrameHandler) -> None:
+        """Have frames with these tags taken in by somebody else, if their peers belong."""
+        routes = dict.fromkeys(tags, handler)
+        assert self._frame_handlers.keys().isdisjoint(routes), "one tag, one reader"
+        self._frame_handlers.update(routes)
+
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
         """Take in one frame from an authenticated peer."""
+        if self._take_frame(data, peer, now, is_stranger=not self.belong(peer)):
+            self.knocked(peer, None, now)
+
+    def overhear(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in one frame of somebody who was not let in: which registry it follows, no more."""
+        self._take_frame(data, peer, now, is_stranger=True)
+
+    def _take_frame(self, data: bytes, peer: NodeId, now: Instant, *, is_stranger: bool) -> bool:
+        """Hand a frame to whom it is for; say whether it was refused as a stranger's.
+
+        No other place reads tags, or looks who may say what; and here is counted what nobody knows.
+        """
         try:
             tag = tag_of(data)
         except Malformed:
             self._counts["frames_dropped/malformed"] += 1
-            return
-        if tag not in REGISTRY_FRAMES and not self.belong(peer):
+            return False
+        if is_stranger and tag not in REGISTRY_FRAMES:
             self._counts["frames_dropped/stranger"] += 1
-            self.knocked(peer, None, now)
-            return
-        self._frame_handlers.get(tag, self._skip_frame)(data, peer, now)
-        self._settle(now)
-
-    def _receive_membership_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        self._counts["gossip_bytes/streams received"] += len(data)
-        self.swim.receive_frame(data, peer, now)
-
-    def _skip_frame(self, _data: bytes, _peer: NodeId, _now: Instant) -> None:
-        self._counts["frames_skipped/unknown"] += 1
+            return True
+        handler = self._frame_handlers.get(tag)
+        if handler is None:
+            self._counts["frames_skipped/unknown"] += 1
+            return False
+        handler(data, peer, now)
+        if tag in FRAME_TAGS:
+            self._settle_later(now)
+        else:
+            self._settle(now)
+        return False
 
     def knocked(self, stranger: NodeId, source: Address | None, now: Instant) -> None:
         """Take note that somebody who is not in the registry wants something of us.
@@ -172,6 +245,8 @@ class Node:
         ``source``: where it is reached, if anybody knows. Once in a while it is told.
         """
         self.strangers.record(stranger, source, now)
+        if source is not None:
+            self._effects.append(Emit(DatagramRefused(stranger, source)))
         if self.strangers.source_of(stranger) and self.strangers.is_due(stranger, now):
             self.state.show_registry(stranger)
         self._settle(now)
@@ -180,6 +255,8 @@ class Node:
         """Take note that frames to a peer could not be sent, or were lost."""
         self.swim.peer_unreachable(peer, now)
         self.state.peer_unreachable(peer, now)
+        if self.control is not None:
+            self.control.peer_unreachable(peer, now)
         self._settle(now)
 
     def stream_closed(self, peer: NodeId, now: Instant) -> None:
@@ -197,14 +274,21 @@ class Node:
         self.swim.discovered(addresses, now)
         self._settle(now)
 
-    def hold_back(self, *, held: bool) -> None:
-        """Begin nothing that has to be saved, while the disk takes nothing; or again."""
-        self.state.hold_back(held=held)
+    def hold_back(self, durability: Durability, now: Instant, *, held: bool) -> None:
+        """Begin nothing that has to be saved so, while the disk takes nothing; or again."""
+        if durability is Durability.FLUSH:
+            self.state.hold_back(held=held)
+        elif self.control is not None:
+            self.control.hold_back(now, held=held)
 
     def persisted(self, token: int, now: Instant) -> None:
         """Take note that the changes of this Persist are durable."""
-        self.state.persisted(token, now)
-        self._settle(now)
+        if token > TOKENS_FROM and self.control is not None:
+            self.control.persisted(token, now)
+            self._settle_later(now)
+        else:
+            self.state.persisted(token, now)
+            self._settle(now)
 
     def submit(self, request: Request, now: Instant) -> int:
         """Begin a request; return its number, under which ``Completed`` will come."""
@@ -218,7 +302,7 @@ class Node:
         self._settle(now)
 
     def adopt_registry(self, signed: bytes, now: Instant, *, announce: bool = False) -> bool:
-        """Follow a signed registry if it is newer; tell whether it was.
+        """Follow a signed registry, which is on our disk, if it is newer; tell whether it was.
 
         ``announce``: offer it to all its nodes, as the issuer does. Raises Malformed or Forged.
         """
@@ -249,6 +333,18 @@ class Node:
         self._settle(now)
         return result
 
+    def with_control(self, action: Callable[[ControlPlane], T], now: Instant) -> T:
+        """Ask something of the control plane, for an application. Raises LocalError."""
+        result = self.see_control(action)
+        self._settle_later(now)
+        return result
+
+    def see_control(self, look: Callable[[ControlPlane], T]) -> T:
+        """Return what a look that changes nothing finds. Raises LocalError."""
+        if self.control is None:
+            raise InvalidRequest("this node keeps no log of the control plane")
+        return look(self.control)
+
     def ask_round_trip(self, peer: NodeId, target: NodeId, now: Instant) -> int:
         """Ask a member how far another is from it; RttReported brings the answer, if any."""
         number = self.swim.rtt_service.ask(peer, target)
@@ -258,6 +354,8 @@ class Node:
     def sleep(self, duration_s: float, now: Instant) -> None:
         """Announce to all others that this node is silent for so long. Raises InvalidRequest."""
         self.swim.sleep(duration_s, now)
+        if self.control is not None:
+            self.control.hand_over(now)
         self._settle(now)
 
     def awaken(self, now: Instant) -> None:
@@ -268,29 +366,36 @@ class Node:
     def leave(self, now: Instant) -> None:
         """Say goodbye; ``swim.left`` becomes true when it was said often enough."""
         self.swim.leave(now)
+        if self.control is not None:
+            self.control.hand_over(now)
         self._settle(now)
 
     def wake(self, now: Instant) -> None:
         """Let due timers act; harmless when called early."""
         self.swim.wake(now)
         self.state.wake(now)
+        if self.control is not None:
+            self.control.wake(now)
         self._settle(now)
 
     # ------------------------------------------------------------------ outputs
 
     def deadline(self) -> Instant | None:
         """Return when ``wake`` is next due."""
+        self._settle_now()
         return self._due
 
     def effects(self) -> Iterator[Effect]:
         """Drain what is to be done, in order."""
+        self._settle_now()
         while self._effects:
             yield self._effects.popleft()
 
     @property
     def counts(self) -> Counter[str]:
         """What was counted in all planes together."""
-        return self._counts + self.swim.counts + self.state.counts
+        counts = self._counts + self.swim.counts + self.state.counts
+        return counts + self.control.counts if self.control is not None else counts
 
     def addresses_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be reached, best first."""
@@ -306,42 +411,68 @@ class Node:
 
     # ------------------------------------------------------------------ between the planes
 
+    def _settle_later(self, now: Instant) -> None:
+        """Settle when the effects are asked for: many commands may come to share one batch."""
+        self._unsettled = now
+
+    def _settle_now(self) -> None:
+        if self._unsettled is not None:
+            self._settle(self._unsettled)
+
     def _settle(self, now: Instant) -> None:
-        """Gather the effects of both planes until neither has moved the other any more."""
+        """Gather the effects of all planes until none has moved another any more."""
+        self._unsettled = None
         swim, state = self.swim, self.state
-        while fresh := [*swim.effects(), *state.effects()]:
+        planes = (swim, state) if self.control is None else (swim, state, self.control)
+        while fresh := [effect for plane in planes for effect in plane.effects()]:
             epoch, mark = state.registry.epoch, state.registry_sync.short_mark
             for effect in fresh:
+                if isinstance(effect, Emit) and isinstance(effect.event, RegistryCommitted):
+                    self._follow_log(effect.event, now)
+                    continue
                 if isinstance(effect, SendDatagram):
                     sealed = self._envelope.seal(effect.data, swim.incarnation, epoch, mark)
                     self._counts["gossip_bytes/datagrams sent"] += len(sealed)
                     self._effects.append(SendDatagram(sealed, effect.to))
                     continue
-                if isinstance(effect, SendFrame) and tag_of(effect.data) in MEMBERSHIP_FRAMES:
-                    self._counts["gossip_bytes/streams sent"] += len(effect.data)
                 self._effects.append(effect)
                 if isinstance(effect, Emit):
                     self._pass_on(effect.event, now)
-        due = [at for at in (swim.deadline(), state.deadline()) if at is not None]
+        due = [at for at in (plane.deadline() for plane in planes) if at is not None]
         self._due = min(due, default=None)
+
+    def _follow_log(self, event: RegistryCommitted, now: Instant) -> None:
+        """Have a committed registry saved and followed; the leader shows it to all others."""
+        control = self.control
+        leads = control is not None and control.leadership.leads
+        self.state.on_committed(event.signed, now, announce=leads)
 
     def _pass_on(self, event: object, now: Instant) -> None:
         """Tell one plane what the other has learnt."""
         if isinstance(event, RegistryAdopted):
             self._on_event(event.registry, now)
         elif isinstance(event, EpochReported):
-            self.state.note_epoch(event.peer, event.epoch, now)
-        elif isinstance(event, MemberChanged) and _is_return(event):
-            self.state.peer_alive(event.member.id, now)
+            self.state.on_epoch(event.peer, event.epoch, now)
+        elif isinstance(event, MemberChanged):
+            self._member_changed(event, now)
 
-    def _hear_unknown_key(self, sender: NodeId, source: Address, now: Instant) -> None:
+    def _member_changed(self, event: MemberChanged, now: Instant) -> None:
+        member = event.member
+        if _is_return(event):
+            self.state.peer_alive(member.id, now)
+            if self.control is not None:
+                self.control.peer_alive(member.id, now)
+        elif member.state is MemberState.DEAD and self.control is not None:
+            self.control.peer_gone(member.id, now)
+
+    def _report_unknown_key(self, sender: NodeId, source: Address, now: Instant) -> None:
         if sender == self.settings.me:
             return
         if not self.belong(sender):
             if self._was_removed(sender):
                 self.knocked(sender, source, now)
             return
-        if now - self._unknown_key_at >= UNKNOWN_KEYS_HEARD_S:
+        if now - self._unknown_key_at >= UNKNOWN_KEYS_REPORTED_S:
             self._unknown_key_at = now
             self._effects.append(Emit(UnknownKeyReported(sender, source)))
 
@@ -353,7 +484,8 @@ class Node:
         before, self._admitted = self._admitted, frozenset(registry.ids())
         self.strangers.part(before - self._admitted, now)
         self.strangers.admit(self._admitted)
-        self.swim.admit({node.id: node.name for node in registry.nodes}, now)
+        names = {node.id: node.name for node in registry.nodes}
+        self.swim.admit(names, now, {node.id: node.key for node in registry.nodes if node.key})
 
 
 def _is_return(change: MemberChanged) -> bool:

@@ -33,7 +33,7 @@ Judge = Callable[[Welcome], Sequence[bytes]]
 async def visit(
     address: Address, cluster_id: ClusterId, judge: Judge
 ) -> AsyncIterator[tuple[Connection, Welcome]]:
-    """Give a stream to the desk of the member at this address, and its welcome.
+    """Give a stream to the admission server of the member at this address, and its welcome.
 
     Raises RemoteError when no member of this covey is there, OSError, EOFError.
     """

@@ -4,8 +4,10 @@
 reboot, may bring a device back into a covey that its owner took it out of. So the wish is on disk
 before anybody is told, and each start reads it.
 
-Nothing is deleted. With ``--forget`` the identity and the databases move to ``former/``, where
-whoever wants them back finds them whole, readings that had not been delivered included.
+With ``--forget`` the identity and the databases move to ``former/``, where whoever wants them back
+finds them whole, readings that had not been delivered included. A node that was removed deletes
+what it held for others, unless some of that may be on it alone (``RemovedNode.spared``); its
+identity, and its own readings, stay.
 """
 
 import time
@@ -30,7 +32,7 @@ class FormerMembership(StrEnum):
     """For good, and not by its own wish. All is kept until it joins a covey as a new node."""
 
 
-def note_parting(paths: Paths, parting: FormerMembership) -> None:
+def record_parting(paths: Paths, parting: FormerMembership) -> None:
     """Write down that this node has left; it is on disk when this returns. Raises AgentError."""
     try:
         replace_private(paths.parting, f"{parting}\n".encode())
@@ -38,7 +40,39 @@ def note_parting(paths: Paths, parting: FormerMembership) -> None:
         raise _not_done(paths, error) from None
 
 
-def noted_parting(paths: Paths) -> FormerMembership | None:
+def record_removal(paths: Paths, *, wipes: bool) -> None:
+    """Write down that this node was removed, and whether it is to delete what it held.
+
+    Raises AgentError.
+    """
+    if wipes:
+        try:
+            replace_private(paths.wipe_mark, b"")
+        except OSError as error:
+            raise _not_done(paths, error) from None
+    record_parting(paths, FormerMembership.REMOVED)
+
+
+def wipe(paths: Paths) -> bool:
+    """Delete what this node held for others, if it is to; tell whether. Raises AgentError.
+
+    Nobody may have the files open. Cut off in the middle, the next start goes on with it.
+    """
+    if recorded_parting(paths) is not FormerMembership.REMOVED or not paths.wipe_mark.exists():
+        return False
+    held = (paths.data_db, paths.consensus_db, paths.fleet_settings)
+    try:
+        for file in [file for each in held for file in paths.data.glob(f"{each.name}*")]:
+            file.unlink(missing_ok=True)
+        sync_directory(paths.data)
+        paths.wipe_mark.unlink()
+        sync_directory(paths.data)
+    except OSError as error:
+        raise _not_done(paths, error) from None
+    return True
+
+
+def recorded_parting(paths: Paths) -> FormerMembership | None:
     """Return how this node left, None when it did not. Raises AgentError."""
     try:
         text = paths.parting.read_text(errors="replace").strip()
@@ -61,14 +95,15 @@ def withdraw_parting(paths: Paths) -> None:
 
 
 def set_aside(paths: Paths, now_s: float | None = None) -> Path:
-    """Move the identity and the databases away; return where they are now. Raises AgentError.
+    """Move identity, databases and what the covey has set away; return where. Raises AgentError.
 
     The identity goes last: cut off in the middle, the next start goes on with it.
     """
     target = _free_place(paths.data / "former", now_s)
-    databases = (paths.control_db, paths.data_db, paths.telemetry_db)
+    databases = (paths.control_db, paths.consensus_db, paths.data_db, paths.telemetry_db)
     # With their logs, notes and copies, which would be taken for those of the next ones.
-    files = [file for each in databases for file in sorted(paths.data.glob(f"{each.name}*"))]
+    kept = (*databases, paths.audit_db, paths.fleet_settings)
+    files = [file for each in kept for file in sorted(paths.data.glob(f"{each.name}*"))]
     try:
         make_directory(target.parent, DIRECTORY_MODE)
         make_directory(target, DIRECTORY_MODE)

@@ -163,18 +163,18 @@ class JoinAttempt:
                     return await self._ask(address)
             except AnswerLost as error:
                 self.answer_lost = True
-                self._note_failure(address, str(error))
+                self._record_failure(address, str(error))
             except AgentError as error:
                 if error.status != exits.UNREACHABLE:
                     self.may_be_in = False  # the issuer has decided, whatever went before
                     raise
                 self._refused = error
             except RemoteError as error:
-                self._note_failure(address, str(error))
+                self._record_failure(address, str(error))
             except (OSError, EOFError) as error:
-                self._note_failure(address, why_not(error, address))
+                self._record_failure(address, why_not(error, address))
 
-    def _note_failure(self, address: Address, why: str) -> None:
+    def _record_failure(self, address: Address, why: str) -> None:
         """Remember why an address did not help, and say so once: it is tried again and again."""
         if self._failures.get(address) != why:
             self._say(f"{address}: {why}")

@@ -52,7 +52,7 @@ class MemberSearch:
     async def __aenter__(self) -> Self:
         interfaces = scan()
         self._own = all_addresses(interfaces, WILDCARDS, self._port)
-        self._tasks.start("search-seeds", self._look_up_seeds)
+        self._tasks.start("search-seeds", self._resolve_seeds)
         if self._uses_mdns:
             chosen = choose(interfaces, self._wanted)
             self._looked_on = [each.name for each in chosen]
@@ -98,18 +98,18 @@ class MemberSearch:
                 self._known.add(address)
                 self._found.put_nowait(address)
 
-    async def _look_up_seeds(self) -> None:
+    async def _resolve_seeds(self) -> None:
         while True:
             for seed in self._seeds:
                 try:
                     self._add(await resolve(seed))
                 except OSError as error:
-                    self._note_unresolved(seed[0], error.strerror or "no answer in time")
+                    self._report_unresolved(seed[0], error.strerror or "no answer in time")
                 else:
                     self._unresolved.pop(seed[0], None)
             await asyncio.sleep(AGAIN_S)
 
-    def _note_unresolved(self, host: str, why: str) -> None:
+    def _report_unresolved(self, host: str, why: str) -> None:
         told = f"The seed {host} cannot be looked up: {why}."
         if self._unresolved.get(host) != told:
             self._say(told)

@@ -8,11 +8,12 @@
       │◀──────────────────── Welcome ───│  the authority's certificate   │
       │  checks: fingerprint as in the token, member's certificate signed by it, same covey;
       │  only now does it say who it is, and prove that it has the token
-      │── Admission ───────────────────▶│── Ask(Admission) ─────────────▶│  one transaction:
+      │── Admission ───────────────────▶│── Ask(Admission) ─────────────▶│  one entry of the log:
       │                                 │                                │  token, name, registry
       │◀──────────── Granted, Refused ──│◀────────────── Answer(…) ──────│
 
-A member that holds the authority's key answers by itself; any other passes the question on. The
+A member that holds the authority's key answers by itself; any other passes the question on. By the
+same way nodes that vote get that key (``authority_keeper.py``). The
 frames between members go over their mutual streams, with the number of the question. Tags: see
 ``gossip/core/wire.py``; the field order is the format, new fields go to the end with a default.
 """
@@ -27,11 +28,9 @@ from gossip.core.machine import Address
 from gossip.core.names import Name
 from gossip.core.wire import Codec
 from gossip.registry.node import Serial
+from gossip.registry.node_change import NodeChange
 from gossip.registry.succession import Successions
 
-TAGS = range(80, 90)
-INNER_TAGS = range(104, 112)
-"""Of what a guest says, or stands in a ``RelayedRequest`` or ``RelayedReply``: not a member's."""
 GUEST_FRAME_BYTES_MAX = 256 * 1024
 """Between strangers. A registry of 300 nodes with its placement has some 40 KiB."""
 GREETING_BYTES_MAX = 16 * 1024
@@ -48,6 +47,8 @@ Status = Annotated[int, msgspec.Meta(ge=1, le=125)]
 Words = Annotated[str, msgspec.Meta(max_length=WORDS_CHARACTERS_MAX)]
 TokenId = Annotated[bytes, msgspec.Meta(min_length=TOKEN_ID_BYTES, max_length=TOKEN_ID_BYTES)]
 Signature = Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES)]
+Secret = Annotated[bytes, msgspec.Meta(max_length=4096)]
+"""A private key in PEM, with the authority's certificate behind it where it is the next one's."""
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag=80):
@@ -201,15 +202,61 @@ class NodeRemoved(msgspec.Struct, frozen=True, array_like=True, tag=111):
     epoch: int
 
 
+class AuthorityRequest(msgspec.Struct, frozen=True, array_like=True, tag=87):
+    """A node that votes, and may so let others in, asks for the authority's key."""
+
+
+class AuthorityAnswer(msgspec.Struct, frozen=True, array_like=True, tag=94):
+    """An issuer's answer: the key's file (PEM), and the next one's while that takes over."""
+
+    key: Secret
+    next_key: Secret = b""
+
+    def __repr__(self) -> str:
+        return "AuthorityAnswer()"
+
+
+class NextAuthority(msgspec.Struct, frozen=True, array_like=True, tag=95):
+    """An issuer hands on the key that is to take over (``authority.next``), before it does."""
+
+    key: Secret
+
+    def __repr__(self) -> str:
+        return "NextAuthority()"
+
+
+class NextAuthorityAnswer(msgspec.Struct, frozen=True, array_like=True, tag=127):
+    """The other issuer's answer: it is on the disk."""
+
+
+class PlacementOrder(msgspec.Struct, frozen=True, array_like=True, tag=128):
+    """A member asks for another zone or weight of a node, or that it drain, or not any more."""
+
+    node: NodeId
+    change: NodeChange
+
+
+class NodePlaced(msgspec.Struct, frozen=True, array_like=True, tag=129):
+    """The issuer's answer: the epoch of a registry that has it so."""
+
+    epoch: int
+
+
 TokenQuestion = TokenRequest | TokenList | TokenRevocation
 TokenAnswer = TokenIssued | TokensShown | TokenRevoked
+AuthorityQuestion = AuthorityRequest | NextAuthority
+Question = (
+    AdmissionRequest | Renewal | TokenQuestion | RemovalOrder | PlacementOrder | AuthorityQuestion
+)
+Verdict = Granted | Renewed | Refused | TokenAnswer | NodeRemoved | NodePlaced
+Answer = Verdict | AuthorityAnswer | NextAuthorityAnswer
 
 
 class RelayedRequest(msgspec.Struct, frozen=True, array_like=True, tag=88):
     """A member passes a question on to an issuer; ``origin``: the address that a guest has."""
 
     number: int
-    question: AdmissionRequest | TokenRequest | TokenList | TokenRevocation | Renewal | RemovalOrder
+    question: Question
     origin: Annotated[str, msgspec.Meta(max_length=64)] = ""
 
 
@@ -217,7 +264,7 @@ class RelayedReply(msgspec.Struct, frozen=True, array_like=True, tag=89):
     """The issuer's answer to the question with that number."""
 
     number: int
-    answer: Granted | Refused | TokenIssued | TokensShown | TokenRevoked | Renewed | NodeRemoved
+    answer: Answer
 
 
 GUEST_CODEC: Codec[Greeting | AdmissionRequest | Renewal] = Codec(

@@ -14,8 +14,9 @@ from pathlib import Path
 from agent import exits
 from agent.admission.former_membership import (
     FormerMembership,
-    noted_parting,
+    recorded_parting,
     set_aside,
+    wipe,
     withdraw_parting,
 )
 from agent.config.loader import Config
@@ -53,20 +54,22 @@ class Newcomer:
         self._writing = asyncio.Lock()
 
     def forget(self) -> None:
-        """Set the covey aside that this node was to forget, if it was. Raises AgentError.
+        """Set aside, or delete, what this node was to forget, if it was. Raises AgentError.
 
         For the start of an agent, and for who does its work while none runs: an agent that is
         still saying goodbye has these files open, and would go on writing beside the next ones.
         """
-        if noted_parting(self._paths) is FormerMembership.FORGETS:
+        if recorded_parting(self._paths) is FormerMembership.FORGETS:
             set_aside(self._paths)
+        if wipe(self._paths):
+            log.info("what this node held for the covey that removed it is deleted")
 
     def lack(self) -> Lack | None:
         """Return why this node takes no part, with what to do; None when it does.
 
         Raises AgentError for an identity that is there and cannot be read.
         """
-        parting = noted_parting(self._paths)
+        parting = recorded_parting(self._paths)
         if not self._paths.identity.is_dir():
             return Lack(
                 "this node belongs to no covey yet",
@@ -97,7 +100,7 @@ class Newcomer:
         lack = self.lack()
         if lack is None:
             return
-        stays_away = noted_parting(self._paths) is FormerMembership.STAYS_AWAY
+        stays_away = recorded_parting(self._paths) is FormerMembership.STAYS_AWAY
         if not (stays_away and self._paths.identity.is_dir()):
             raise lack.error()
         if parting is FormerMembership.STAYS_AWAY:
@@ -156,13 +159,13 @@ class Newcomer:
     async def come_back(self) -> Identity:
         """Go back to the covey that this node has left. Raises AgentError when there is none."""
         async with self._writing:
-            if self._paths.identity.is_dir() and noted_parting(self._paths) is None:
+            if self._paths.identity.is_dir() and recorded_parting(self._paths) is None:
                 who = identity.load(self._paths.identity)
                 raise AgentError(
                     f"this node, {who.node_name}, is part of the covey {who.cluster_name} already",
                     f"it {identity.TAKES_PART}",
                 )
-            if noted_parting(self._paths) is FormerMembership.REMOVED:
+            if recorded_parting(self._paths) is FormerMembership.REMOVED:
                 raise AgentError(
                     "this node was removed from its covey and cannot come back as it was; nothing "
                     "was changed",
@@ -194,7 +197,7 @@ class Newcomer:
         now is returned, and stands in the log.
         """
         aside = None
-        if noted_parting(self._paths) is FormerMembership.REMOVED:
+        if recorded_parting(self._paths) is FormerMembership.REMOVED:
             aside = set_aside(self._paths)
             log.info("the identity and the databases of the former covey are now in %s", aside)
         lack = self.lack()

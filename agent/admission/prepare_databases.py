@@ -5,8 +5,10 @@ of a hundred that are switched on together. So the tables are made here, and the
 made and need not load what makes them (``migrations.py``). It makes what it does not find.
 """
 
+from agent.access.audit_schema import AUDIT_MIGRATIONS
 from agent.config.paths import Paths
 from agent.exits import AgentError
+from agent.store.consensus_store import CONSENSUS_MIGRATIONS
 from agent.store.control import CONTROL_MIGRATIONS
 from agent.store.database import Database
 from agent.store.kv_store import RECORDS_MIGRATIONS
@@ -20,8 +22,10 @@ async def prepare(paths: Paths) -> bool:
     """
     files = {
         paths.control_db: CONTROL_MIGRATIONS,
+        paths.consensus_db: CONSENSUS_MIGRATIONS,
         paths.data_db: RECORDS_MIGRATIONS,
         paths.telemetry_db: OUTBOX_MIGRATIONS,
+        paths.audit_db: AUDIT_MIGRATIONS,
     }
     try:
         for path, migrations in files.items():

@@ -1,19 +1,24 @@
 """Being removed: what a node does that reads in a registry that it has no place any more.
 
 The registry is signed by the covey's authority, so nobody else can say so. The node takes part no
-more, and stops knocking: whatever it says, nobody listens. All that it has stays where it is, until
-its owner lets it join as a new node or throws it away.
+more, and stops knocking: whatever it says, nobody listens. What it held for others it deletes at
+the start that follows, unless it was removed though some of that may be on it alone; the
+authority's key at once. Its own stays where it is, until its owner lets it join as a new node or
+throws it away.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
-from agent.admission.former_membership import FormerMembership, note_parting, noted_parting
+from agent.admission.former_membership import record_removal, recorded_parting
 from agent.config.paths import Paths
 from agent.identity.identity import Identity
 from agent.loop import watched
 from gossip.kv.requests import RegistryAdopted
+
+KEPT = "some of what it has may be nowhere else, so all of it is kept"
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +32,25 @@ class Removal:
 
     def on_event(self, event: object) -> None:
         """Take in an event of the driver."""
-        gone = isinstance(event, RegistryAdopted) and not event.registry.node(
-            self._identity.node_id
-        )
-        if gone and self._noting is None:
-            self._noting = watched.start("removal", self._record)
+        me = self._identity.node_id
+        if not isinstance(event, RegistryAdopted) or event.registry.node(me):
+            return
+        if self._noting is None:
+            others = any(each.is_issuer for each in event.registry.nodes)
+            wipes = any(gone.id == me and gone.spared for gone in event.registry.removed)
+            record = partial(self._record, others_sign=others, wipes=wipes)
+            self._noting = watched.start("removal", record)
 
-    async def _record(self) -> None:
-        if noted_parting(self._paths) is None:  # otherwise it leaves by its own wish
+    async def _record(self, *, others_sign: bool, wipes: bool) -> None:
+        if others_sign and await asyncio.to_thread(self._identity.forget_authority):
+            log.warning("the authority's key was wiped here; others have it")
+        if recorded_parting(self._paths) is None:  # otherwise it leaves by its own wish
             log.error(
-                "this node, %s, was removed from the covey %s: it takes part no more; what it has "
-                "is kept, and `covey join TOKEN` makes it a member again, as a new node",
+                "this node, %s, was removed from the covey %s: it takes part no more; %s, and "
+                "`covey join TOKEN` makes it a member again, as a new node",
                 self._identity.node_name,
                 self._identity.cluster_name,
+                "its copies of shared keys are deleted, its readings kept" if wipes else KEPT,
             )
-            await asyncio.to_thread(note_parting, self._paths, FormerMembership.REMOVED)
+            await asyncio.to_thread(record_removal, self._paths, wipes=wipes)
             self._end()

@@ -9,12 +9,11 @@ It is also renewed when the covey gets another authority (``ca_rollover.py``): s
 is everywhere, and not by all at once.
 
 A device that lay in a drawer for a winter has a certificate that opens no stream. It still has its
-key, and the registry its place. So it asks as a guest, at the desk at which devices join, and signs
-with its key. A device that was removed meanwhile is refused there. Nothing of this needs a token.
-One that trusts only an authority that was given up since can speak with nobody; it learns there,
-too, which one followed.
-So does one that runs on past the end, while the issuer is away for a month: no stream that it dials
-or accepts is good any more, and nobody will come to start it anew.
+key, and the registry its place. So it asks as a guest, at the server at which devices join, and
+signs with its key. A device that was removed meanwhile is refused there. Nothing of this needs a
+token. One that trusts only an authority that was given up since can speak with nobody; it learns
+there, too, which one followed. So does one that runs on past the end, while the issuer is away for
+a month: no stream that it dials or accepts is good any more, and nobody will come to start it anew.
 
 A certificate that begins later than now was made while a clock was ahead. It opens no stream
 either, and is replaced in the same ways, as soon as the issuer and this device agree on the time.
@@ -29,7 +28,6 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from agent import exits
 from agent.admission.client import visit
-from agent.admission.issuer import Issuer
 from agent.admission.member_search import MemberSearch
 from agent.admission.messages import (
     GUEST_CODEC,
@@ -187,7 +185,7 @@ async def renew(who: Identity, ask: Ask, registry: Callable[[], Registry]) -> No
     async with asyncio.timeout(SHOWN_WITHIN_S):
         while not _shows(registry().node(who.node_id), serial):  # noqa: ASYNC110 - seldom, short
             await asyncio.sleep(SHOWN_LOOK_S)
-    await _take(who, certificate)
+    await _install(who, certificate)
 
 
 async def renew_as_guest(who: Identity, search: MemberSearch, adopt: Adopt) -> bool:
@@ -208,7 +206,7 @@ async def renew_as_guest(who: Identity, search: MemberSearch, adopt: Adopt) -> b
                 if renewed is None:
                     return False
                 await adopt(renewed.registry)
-                await _take(who, renewed.certificate)
+                await _install(who, renewed.certificate)
             except (OSError, EOFError, RemoteError, AgentError) as error:
                 if isinstance(error, AgentError) and error.status not in UNDECIDED:
                     raise
@@ -222,10 +220,24 @@ async def renew_as_guest(who: Identity, search: MemberSearch, adopt: Adopt) -> b
 
 
 async def renew_own(who: Identity, store: ControlStore) -> None:
-    """Have the issuer renew its own certificate, before it takes part. Raises AgentError."""
-    certificate, fresh = await Issuer(who, store).renew(await asyncio.to_thread(application, who))
-    who.trust.adopt(open_registry(fresh.signed, who.verify))
-    await _take(who, certificate)
+    """Have an issuer certify itself again, before it takes part. Raises AgentError.
+
+    Under the serial that it uses: nothing can be agreed on yet, and where all voters were off for a
+    season, nothing could be before one of them is certified.
+    """
+    from agent.admission.issuer import certify  # most members never sign anything
+    from agent.identity import certificates
+
+    kept = store.registry()
+    registry = open_registry(kept[1] if kept else who.first_registry(), who.verify)
+    serial = certificates.serial_of(ssl.PEM_cert_to_DER_cert(who.certificate_file.read_text()))
+    if not _shows(registry.node(who.node_id), serial):
+        raise AgentError(
+            "this node's certificate is not in the registry any more; nothing was changed.",
+            "Members that it can reach renew it.",
+            exits.NOT_PERMITTED,
+        )
+    await _install(who, await asyncio.to_thread(certify, who, registry, who.node_id, serial))
 
 
 async def adopt_early(who: Identity, store: ControlStore, signed: bytes) -> None:
@@ -272,7 +284,7 @@ async def _ask_at(address: Address, who: Identity) -> RenewedMessage | None:
     return verdict
 
 
-async def _take(who: Identity, certificate: bytes) -> None:
+async def _install(who: Identity, certificate: bytes) -> None:
     await asyncio.to_thread(who.renew, certificate)
     log.info("the certificate was renewed")
 

@@ -4,39 +4,44 @@ Any member may be asked. One that holds the authority's key decides by itself
 (``issuer.py``); any other passes the question to one that does, over their mutual stream, and the
 answer back. The conversation is drawn in ``messages.py``.
 
-Who stands at this desk is a stranger: each message has a small limit, all of them together have
+Who asks this server is a stranger: each message has a small limit, all of them together have
 half a minute (``agent/net/listener.py``), and nothing that a stranger says reaches the protocols.
 """
 
 import asyncio
-import itertools
 import logging
 from collections import Counter
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from agent import exits
-from agent.admission.issuer import Issuer
+from agent.admission import placement
+from agent.admission.authority_keeper import AuthorityKeeper
+from agent.admission.issuer_relay import IssuerRelay
 from agent.admission.messages import (
     GREETING_BYTES_MAX,
     GUEST_CODEC,
     MEMBER_CODEC,
     RELAY_CODEC,
     AdmissionRequest,
+    Answer,
+    AuthorityRequest,
     Granted,
     Greeting,
     KnownPeer,
+    NextAuthority,
+    NodePlaced,
     NodeRemoved,
+    PlacementOrder,
+    Question,
     Refused,
     RelayedReply,
     RelayedRequest,
     RemovalOrder,
     Renewal,
     Renewed,
-    TokenAnswer,
     TokenIssued,
     TokenList,
-    TokenQuestion,
     TokenRequest,
     TokenRevocation,
     TokenRevoked,
@@ -44,32 +49,33 @@ from agent.admission.messages import (
     TokensShown,
     Welcome,
 )
+from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.token_terms import TokenTerms
 from agent.admission.token_throttle import TokenThrottle
+from agent.cluster.agreed_registry import NoMajorityError
 from agent.cluster.cluster_view import ClusterView
+from agent.cluster.elections import once_elected
 from agent.config.logs import RateLimitedLog
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.loop import watched
-from agent.loop.rpc import PendingReplies
 from agent.net.framing import framed, read_frame
-from agent.store.control import ControlStore
 from gossip.core.errors import Malformed, RemoteError
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.requests import OwnersReady, RegistryAdopted
-from gossip.registry.node import INVITER
-from gossip.registry.registry import Registry, SignedRegistry, UnknownNode, WouldLose
+from gossip.registry.node import INVITER, RegisteredNode
+from gossip.registry.node_change import NobodyLeft, NodeChange
+from gossip.registry.registry import UnknownNode, WouldLose
 
-RELAY_S = 10.0
-ASK_AGAIN_S = 1.0
-ISSUERS_ASKED_MAX = 3
+if TYPE_CHECKING:
+    from agent.admission.issuer import Issuer
+
 ASKING_MAX, ASKING_EACH_MAX = 64, 8
 """Questions that are answered at a time, in all and of one member: none takes the others' room."""
+CARRY_OVER_S = 5.0
 WRONG = frozenset({exits.TOKEN_UNKNOWN, exits.TOKEN_EXPIRED, exits.TOKEN_USED_UP})
 
-Question = AdmissionRequest | Renewal | TokenQuestion | RemovalOrder
-Verdict = Granted | Renewed | Refused | TokenAnswer | NodeRemoved
-A = TypeVar("A", TokenIssued, TokensShown, TokenRevoked, Renewed, NodeRemoved)
+A = TypeVar("A", TokenIssued, TokensShown, TokenRevoked, Renewed, NodeRemoved, NodePlaced)
 
 log = logging.getLogger(__name__)
 
@@ -78,24 +84,43 @@ class AdmissionServer:
     """Serves guests and, for members that cannot issue themselves, their questions."""
 
     def __init__(
-        self, identity: Identity, store: ControlStore, covey: ClusterView, counts: Counter[str]
+        self,
+        identity: Identity,
+        registries: RegistryIssuer,
+        covey: ClusterView,
+        counts: Counter[str],
     ) -> None:
         self.counts = counts
-        self._identity, self._store, self._covey = identity, store, covey
-        self._issuer = Issuer(identity, store) if identity.is_issuer else None
-        self._numbers = itertools.count(1)
-        self._replies: PendingReplies[Verdict] = PendingReplies()
-        self._removals_asked: set[tuple[NodeId, int]] = set()
+        self._identity, self._registries, self._covey = identity, registries, covey
+        self._relay = IssuerRelay(covey, counts)
+        self.keeper = AuthorityKeeper(identity, registries, covey, self._relay)
+        self._made_issuer: Issuer | None = None
         self._advancing: asyncio.Task[None] | None = None
         self._answering: dict[tuple[NodeId, int], asyncio.Task[None]] = {}
         self._wrong = TokenThrottle()
         self._quiet = RateLimitedLog(log)
         self._expiry: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """On an issuer: watch which tokens expire."""
-        if self._issuer is not None:
-            self._expiry = watched.start("token-expiry", self._issuer.watch_expiry)
+    @property
+    def _issuer(self) -> "Issuer | None":
+        """What this node lets others in with; None while it lacks the authority's key."""
+        if not self._identity.is_issuer:
+            return None
+        if self._made_issuer is None:
+            self._made_issuer = _issuer(self._identity, self._registries)
+            self._expiry = watched.start("token-expiry", self._made_issuer.tokens.watch_expiry)
+        return self._made_issuer
+
+    async def carry_over(self) -> None:
+        """On an issuer: see to it that the log has the registry. Returns when it has."""
+        while self._issuer is not None:
+            try:
+                await self._registries.read()
+            except AgentError as error:
+                self._quiet.warning("log", "the registry is not in the log yet: %s", error.message)
+                await asyncio.sleep(CARRY_OVER_S)
+            else:
+                return
 
     # ---- what the operator asks -----------------------------------------------------------------
 
@@ -122,7 +147,7 @@ class AdmissionServer:
             raise AgentError("this node is not in the registry of this covey.", "", exits.NOT_FOUND)
         if self._issuer is None:
             raise AgentError(
-                "what a member may do is said where the covey was founded; nothing was changed.",
+                "what a member may do is said on one that lets others in; nothing was changed.",
                 f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
@@ -133,25 +158,23 @@ class AdmissionServer:
                 "Tokens end with `covey token revoke`.",
                 exits.NOT_PERMITTED,
             )
-        await self._catch_up()
         roles = tuple(role for role in entry.roles if role != INVITER)
-        fresh = await self._issuer.set_roles(node, (*roles, INVITER) if allowed else roles)
+        then = (*roles, INVITER) if allowed else roles
+        await once_elected(lambda: self._registries.set_roles(node, then))
         log.info("%s may %s", entry.name, "make tokens" if allowed else "make no tokens any more")
-        self._covey.adopt(fresh.signed)
 
     async def remove(self, node: NodeId, *, accept_loss: bool = False) -> int:
         """Take a node out of the covey; return the epoch since when. Raises AgentError.
 
-        Only where the authority's key is; another node may give up its own place.
+        Also by way of another node that holds the authority's key, which looks whether this one may
+        order it.
         """
-        if self._issuer is None and node != self._identity.node_id:
-            raise AgentError(
-                "who belongs is said where the covey was founded; nothing was changed.",
-                f"On {self.issuer_names()}: the same command.",
-                exits.NOT_PERMITTED,
-            )
         order = RemovalOrder(node, accept_loss)
         return (await self._order(order, NodeRemoved)).epoch
+
+    async def place(self, node: NodeId, change: NodeChange) -> int:
+        """Have a node's share changed; return the epoch since when. Raises AgentError."""
+        return (await self._order(PlacementOrder(node, change), NodePlaced)).epoch
 
     async def mend(self) -> int:
         """End a fork of the registry; return the epoch of the one that does. Raises AgentError."""
@@ -160,16 +183,12 @@ class AdmissionServer:
             raise AgentError("the registry has not forked; nothing was changed.")
         if self._issuer is None:
             raise AgentError(
-                "a fork is mended where the covey was founded; nothing was changed.",
+                "a fork is mended on a node that lets others in; nothing was changed.",
                 f"On {self.issuer_names()}: the same command.",
                 exits.NOT_PERMITTED,
             )
-        ours, rival = fork
-        registry = Registry.decode(SignedRegistry.decode(ours).payload)
-        await self._store.save_registry(registry.epoch, ours)
-        fresh = await self._issuer.mend(rival)
+        fresh = await once_elected(lambda: self._registries.mend(*fork))
         log.warning("the fork of the registry is mended (registry epoch %d)", fresh.epoch)
-        self._covey.adopt(fresh.signed)
         return fresh.epoch
 
     async def give_up_place(self) -> bool:
@@ -183,21 +202,12 @@ class AdmissionServer:
 
     def issuer_names(self) -> str:
         """Return where it is to be done what only an issuer can do, as a sentence names it."""
-        return " or ".join(self._covey.issuer_names()) or "the node that founded the covey"
+        return self._relay.names()
 
-    async def _catch_up(self) -> None:
-        """See to it that the next registry follows the newest that anybody has.
-
-        One that was restored from a backup would otherwise sign an epoch for the second time.
-        Raises AgentError.
-        """
-        await self._store.save_registry(*await self._covey.catch_up())
-
-    async def _remove(self, issuer: Issuer, order: RemovalOrder, origin: str) -> NodeRemoved:
-        await self._catch_up()
+    async def _remove(self, issuer: "Issuer", order: RemovalOrder, origin: str) -> NodeRemoved:
         entry = self._covey.entry(order.node)
         try:
-            fresh = await issuer.remove(order.node, accept_loss=order.accept_loss)
+            fresh = await issuer.registries.remove(order.node, accept_loss=order.accept_loss)
         except UnknownNode as error:
             raise AgentError(f"{error}; nothing was changed.", "", exits.NOT_FOUND) from None
         except WouldLose as error:
@@ -206,11 +216,30 @@ class AdmissionServer:
         name = entry.name if entry else format_node_id(order.node)
         log.info("%s was removed by %s (registry epoch %d)", name, origin, fresh.epoch)
         self.counts["admissions/removed"] += 1
-        self._covey.adopt(fresh.signed)
         return NodeRemoved(fresh.epoch)
 
+    async def _place(self, issuer: "Issuer", order: PlacementOrder, origin: str) -> NodePlaced:
+        placement.check_change(order.change)
+        before = self._covey.entry(order.node)
+        try:
+            fresh = await issuer.registries.arrange(order.node, order.change)
+        except UnknownNode as error:
+            raise AgentError(f"{error}; nothing was changed.", "", exits.NOT_FOUND) from None
+        except NobodyLeft as error:
+            hint = "Let another device in first, or start those that are off."
+            raise AgentError(f"{error}.", hint, exits.UNHEALTHY) from None
+        if fresh.is_news and before is not None:
+            told = placement.in_words(before, order.change.of(before))
+            log.info("%s: %s, by %s (epoch %d)", before.name, told, origin, fresh.epoch)
+        return NodePlaced(fresh.epoch)
+
     async def _order(self, question: Question, expected: type[A]) -> A:
-        verdict = await self._decide(question, self._identity.node_name)
+        """Have what this node's operator wants decided; an election is waited for."""
+        origin = self._identity.node_name
+        try:
+            verdict = await once_elected(lambda: self._attempt(question, origin))
+        except NoMajorityError as error:
+            verdict = self._undecided(error)
         if isinstance(verdict, Refused):
             raise AgentError(verdict.message, verdict.hint, verdict.status)
         if not isinstance(verdict, expected):
@@ -246,9 +275,9 @@ class AdmissionServer:
         return Welcome(who.cluster_id, who.authority, self._covey.successions())
 
     def receive_frame(self, data: bytes, peer: NodeId) -> None:
-        """Take in a member's frame (tags 80 to 111)."""
+        """Take in a member's frame, whose tag is one of ours."""
         try:
-            message = RELAY_CODEC.decode(data)
+            message = RELAY_CODEC.decode_known(data)
         except Malformed:
             self.counts["frames_dropped/malformed"] += 1
             return
@@ -256,33 +285,24 @@ class AdmissionServer:
             case RelayedRequest():
                 self._answer_later(message, peer)
             case RelayedReply(number, verdict):
-                self._replies.receive(peer, number, verdict)
-            case None:
-                self.counts["frames_skipped/unknown"] += 1
+                self._relay.receive(peer, number, verdict)
 
     def on_event(self, event: object) -> None:
         """Take in what the driver publishes: an issuer carries partitions on to their owners."""
         if isinstance(event, RegistryAdopted) and not event.registry.node(self._identity.node_id):
-            self._is_out(event.registry.epoch)
+            self._relay.is_out(event.registry.epoch)
         is_idle = self._advancing is None or self._advancing.done()
         if isinstance(event, OwnersReady) and self._issuer is not None and is_idle:
-            work = partial(self._advance, self._issuer, event)
-            self._advancing = watched.start("owners-advance", work)
+            self._advancing = watched.start("owners-advance", partial(self._advance, event))
 
-    def _is_out(self, epoch: int) -> None:
-        """Answer ourselves who waits to be out: the issuer shuts its door before it answers."""
-        for issuer, number in self._removals_asked:
-            self._replies.receive(issuer, number, NodeRemoved(epoch))
-
-    async def _advance(self, issuer: Issuer, ready: OwnersReady) -> None:
+    async def _advance(self, ready: OwnersReady) -> None:
         try:
-            await self._catch_up()
-        except AgentError:  # it has forked, and that is told elsewhere
-            return
-        signed = await issuer.advance(ready)
-        if signed is not None:
-            self.counts["registries_signed/owners"] += 1
-            self._covey.adopt(signed)
+            if await self._registries.advance(ready):
+                self.counts["registries_signed/owners"] += 1
+        except AgentError as error:  # it is said again while it is so
+            self._quiet.warning(
+                "advance", "no partition goes on to other owners: %s", error.message
+            )
 
     async def stop(self) -> None:
         """Give up what is being answered for others."""
@@ -293,16 +313,33 @@ class AdmissionServer:
             task.cancel()
         if answering:
             await asyncio.wait(answering)
+        await self._registries.stop()
 
-    async def _decide(self, question: Question, origin: str) -> Verdict:
-        """Answer a question here or by way of an issuer. Never raises AgentError.
+    async def _decide(self, question: Question, origin: str) -> Answer:
+        """Answer somebody else, who goes on to the next node if it is undecided here.
+
+        Never raises AgentError.
+        """
+        try:
+            return await self._attempt(question, origin)
+        except NoMajorityError as error:
+            return self._undecided(error)
+
+    def _undecided(self, error: NoMajorityError) -> Refused:
+        self.counts["admissions/no_majority"] += 1
+        return Refused(exits.UNREACHABLE, error.message, error.hint)
+
+    async def _attempt(self, question: Question, origin: str) -> Answer:
+        """Answer a question here or by way of an issuer. Raises no AgentError but NoMajorityError.
 
         ``origin`` is who asks: a member's name, or a guest's address.
         """
-        if self._issuer is None:
-            return await self._relay(question, origin)
+        if self._issuer is None or self._gives_itself_up(question):
+            return await self._relay.ask_any(question, origin)
         try:
             verdict = await self._issue(self._issuer, question, origin)
+        except NoMajorityError:
+            raise
         except AgentError as error:
             self.counts[f"admissions/{error.code}"] += 1
             self._quiet.warning(error.code, "refused %s: %s", origin, error.message)
@@ -313,61 +350,35 @@ class AdmissionServer:
             return Refused(exits.NOT_PERMITTED, f"{error}; nothing was changed.", "")
         return verdict
 
-    async def _issue(self, issuer: Issuer, question: Question, origin: str) -> Verdict:
+    def _gives_itself_up(self, question: Question) -> bool:
+        """Tell whether an issuer wants to be out, and there is another one to sign that."""
+        is_own = isinstance(question, RemovalOrder) and question.node == self._identity.node_id
+        return is_own and bool(self._covey.issuers())
+
+    async def _issue(self, issuer: "Issuer", question: Question, origin: str) -> Answer:
         match question:
             case TokenRequest(terms):
-                return TokenIssued(await issuer.create_token(terms, f"the operator of {origin}"))
+                return TokenIssued(await issuer.tokens.create(terms, f"the operator of {origin}"))
             case TokenList():
-                return TokensShown(tuple(issuer.tokens()))
+                return TokensShown(tuple(await issuer.tokens.shown()))
             case TokenRevocation(token_id):
-                state = await issuer.revoke_token(token_id, f"the operator of {origin}")
+                state = await issuer.tokens.revoke(token_id, f"the operator of {origin}")
                 return TokenRevoked(state.value)
             case RemovalOrder():
                 return await self._remove(issuer, question, f"the operator of {origin}")
+            case PlacementOrder():
+                return await self._place(issuer, question, f"the operator of {origin}")
             case AdmissionRequest():
-                await self._catch_up()
                 peers = tuple(KnownPeer(*each) for each in self._covey.nearest())
                 granted, fresh = await issuer.admit(question, peers, origin, self._covey.is_there)
-                self._covey.adopt(fresh.signed)
                 self.counts[f"admissions/{'granted' if fresh.is_news else 'repeated'}"] += 1
                 return granted
             case Renewal():
-                await self._catch_up()
                 certificate, fresh = await issuer.renew(question)
-                self._covey.adopt(fresh.signed)
                 self.counts[f"admissions/{'renewed' if fresh.is_news else 'repeated'}"] += 1
                 return Renewed(certificate, fresh.signed)
-
-    async def _relay(self, question: Question, origin: str) -> Verdict:
-        """Ask one issuer after the other until one answers."""
-        for issuer in self._covey.issuers()[:ISSUERS_ASKED_MAX]:
-            try:
-                return await self._ask(
-                    issuer, RelayedRequest(next(self._numbers), question, origin)
-                )
-            except TimeoutError:
-                self.counts["admissions/issuer_unreachable"] += 1
-        return Refused(
-            exits.UNREACHABLE,
-            f"{self.issuer_names()}, which lets others in, cannot be reached now.",
-            f"Start {self.issuer_names()} or mend the network, then run the same command again: "
-            "that is safe.",
-        )
-
-    async def _ask(self, issuer: NodeId, ask: RelayedRequest) -> Verdict:
-        """Ask one issuer, again every second: a frame may be lost with its stream.
-
-        Raises TimeoutError.
-        """
-        name, data = (issuer, ask.number), RELAY_CODEC.encode(ask)
-        if isinstance(ask.question, RemovalOrder):
-            self._removals_asked.add(name)
-        try:
-            return await self._replies.request(
-                *name, lambda: self._covey.send_frame(data, issuer), RELAY_S, ASK_AGAIN_S
-            )
-        finally:
-            self._removals_asked.discard(name)
+            case AuthorityRequest() | NextAuthority():
+                raise AgentError("a member asks that over its own stream", "", exits.NOT_PERMITTED)
 
     def _answer_later(self, ask: RelayedRequest, peer: NodeId) -> None:
         name = peer, ask.number
@@ -386,7 +397,7 @@ class AdmissionServer:
             RELAY_CODEC.encode(RelayedReply(ask.number, await self._verdict_on(ask, peer))), peer
         )
 
-    async def _verdict_on(self, ask: RelayedRequest, peer: NodeId) -> Verdict:
+    async def _verdict_on(self, ask: RelayedRequest, peer: NodeId) -> Answer:
         """Answer what a member passes on, or asks for its own operator."""
         if self._issuer is None:  # the asker's registry is older than ours: do not pass it round
             return Refused(exits.UNREACHABLE, "this node cannot issue.", "Try again.")
@@ -396,27 +407,46 @@ class AdmissionServer:
             return Refused(exits.NOT_PERMITTED, "you do not belong to this covey.", "")
         if isinstance(ask.question, AdmissionRequest | Renewal):
             return await self._decide(ask.question, f"{ask.origin} by way of {entry.name}")
+        if isinstance(ask.question, AuthorityRequest | NextAuthority):
+            return await self._on_authority(ask.question, peer)
         if isinstance(ask.question, RemovalOrder) and ask.question.node == peer:
             return await self._decide(ask.question, entry.name)
-        if isinstance(ask.question, RemovalOrder) or not entry.may_invite:
+        if isinstance(ask.question, PlacementOrder) and placement.may_order(entry, ask.question):
+            return await self._decide(ask.question, entry.name)
+        if not entry.may_invite or self._is_above(entry, ask.question):
             self.counts["admissions/no_right"] += 1
             self._quiet.warning("right", "%s asked for what it may not do", entry.name)
-            return self._no_right(entry.name, ask.question)
+            return self._no_right(entry, ask.question)
         return await self._decide(ask.question, entry.name)
 
-    def _no_right(self, name: str, question: Question) -> Refused:
-        me = self._identity.node_name
+    async def _on_authority(
+        self, question: AuthorityRequest | NextAuthority, peer: NodeId
+    ) -> Answer:
+        try:
+            return await self.keeper.answer(question, peer)
+        except AgentError as error:
+            self.counts["admissions/key_refused"] += 1
+            return Refused(error.status, error.message, error.hint)
+        except OSError as error:
+            return Refused(exits.UNREACHABLE, f"the key was not saved: {error.strerror}", "")
+
+    def _is_above(self, entry: RegisteredNode, question: Question) -> bool:
+        """Tell whether a member wants to remove one that may do more than it may itself."""
+        if not isinstance(question, RemovalOrder) or entry.is_issuer:
+            return False
+        other = self._covey.entry(question.node)
+        return other is not None and other.may_invite
+
+    def _no_right(self, asker: RegisteredNode, question: Question) -> Refused:
+        me, name = self._identity.node_name, asker.name
+        if isinstance(question, PlacementOrder):
+            told = placement.no_right(name, question, asker.id, me)
+            return Refused(exits.NOT_PERMITTED, *told)
+        what = "remove others" if isinstance(question, RemovalOrder) else "let others in"
+        hint = f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`"
         if isinstance(question, RemovalOrder):
-            return Refused(
-                exits.NOT_PERMITTED,
-                f"{name} may not remove others; nothing was changed.",
-                f"On {me}, where the covey was founded: the same command.",
-            )
-        return Refused(
-            exits.NOT_PERMITTED,
-            f"{name} may not let others in; nothing was changed.",
-            f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`",
-        )
+            hint += "; who has it removes those who have not."
+        return Refused(exits.NOT_PERMITTED, f"{name} may not {what}; nothing was changed.", hint)
 
 
 async def _read(reader: asyncio.StreamReader) -> Greeting | AdmissionRequest | Renewal:
@@ -425,3 +455,9 @@ async def _read(reader: asyncio.StreamReader) -> Greeting | AdmissionRequest | R
     if message is None:
         raise Malformed("a guest says something that we do not know")
     return message
+
+
+def _issuer(identity: Identity, registries: RegistryIssuer) -> "Issuer":
+    from agent.admission.issuer import Issuer  # most members never sign anything
+
+    return Issuer(identity, registries)

@@ -2,7 +2,7 @@
 
 A secret of 160 bits cannot be guessed, but each try costs the issuer a handshake, and all of them
 together its CPU. A person who mistyped waits for half a second; whoever goes on from the same
-address holds the few places that a stranger has (``agent/net/limits.py``) while it waits.
+address holds the few places that a stranger has (``agent/net/origin.py``) while it waits.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from agent.net.limits import origin_of
+from agent.net.origin import origin_of
 
 FIRST_S, LONGEST_S = 0.5, 8.0
 FORGOTTEN_S = 60.0

@@ -1,94 +1,69 @@
-"""All routes of the HTTP API, and the application that they make.
-
-``docs/api.md`` is the reference; a test compares it with the routes below.
-"""
+"""The application that the routes of the HTTP API make: who may ask, and what is written down."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from agent.api import (
-    apps,
-    doctor,
-    events,
-    facts,
-    influx,
-    kv,
-    members,
-    membership,
-    readings,
-    registry,
-    rtt,
-    sleep,
-    status,
-    tokens,
-    uplink,
-)
-from agent.api import keys as keyring
+import agent.api.status  # noqa: F401 - out of file descriptors, an agent still says how it is
+from agent.access.caller import NotItsRight
+from agent.api.audited import written_down
+from agent.api.callers import caller_of
 from agent.api.errors import HANDLERS
 from agent.api.interfaces import AgentServices
 from agent.api.large_bodies import PLACES, VALUE_PLACES, LargeBodies
+from agent.api.name_scope import NotItsName
 from agent.api.ndjson import OpenStreams
+from agent.api.refusals import Refusals, attempt_of
 from agent.api.request_bodies import check_is_text
+from agent.api.route_rights import AUDITED, RIGHTS
+from agent.api.routes import ROOMS, late
+from agent.http.application import Application, Handler, Route
+from agent.http.request import Request
+from agent.http.response import Response
 from agent.readiness import Stage
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-ROOMS = (
-    (Stage.WAITING, status.ROUTES),
-    (Stage.WAITING, membership.ROUTES),
-    (Stage.WAITING, doctor.ROUTES),
-    (Stage.KEEPING, readings.ROUTES),
-    (Stage.KEEPING, influx.ROUTES),
-    (Stage.KEEPING, uplink.ROUTES),
-    (Stage.KEEPING, apps.ROUTES),
-    (Stage.MEMBER, members.ROUTES),
-    (Stage.MEMBER, tokens.ROUTES),
-    (Stage.MEMBER, registry.ROUTES),
-    (Stage.MEMBER, facts.ROUTES),
-    (Stage.MEMBER, sleep.ROUTES),
-    (Stage.MEMBER, rtt.ROUTES),
-    (Stage.MEMBER, kv.ROUTES),
-    (Stage.MEMBER, events.ROUTES),
-    (Stage.MEMBER, keyring.ROUTES),
-)
-"""All routes, by the stage from which on an agent can serve them."""
-
-ROUTES = tuple(route for _, routes in ROOMS for route in routes)
-
-
-def create(agent: AgentServices) -> Starlette:
+def create(agent: AgentServices) -> Application:
     """Return the application. Its counters are added to the agent's metrics."""
-    application = Starlette(
-        routes=[
-            Route(path, _from_on(stage, handler), methods=[method])
-            for stage, routes in ROOMS
-            for method, path, handler in routes
-        ],
-        exception_handlers=HANDLERS,
-    )
-    # A key may end in a slash: it must not be redirected to one that does not.
-    application.router.redirect_slashes = False
+    routes = [
+        Route(*route, _guarded(room.stage, route, late(room.module, route)))
+        for room in ROOMS
+        for route in room.routes
+    ]
+    application = Application(routes, HANDLERS)
     application.state.agent = agent
     application.state.streams = OpenStreams()
     application.state.counts = Counter()
+    application.state.refusals = Refusals(application.state.counts, agent.audit)
     application.state.large_bodies = LargeBodies(PLACES)
     application.state.large_values = LargeBodies(VALUE_PLACES)
     agent.metrics.count(lambda: application.state.counts)
     return application
 
 
-def _from_on(stage: Stage, handler: Handler) -> Handler:
-    """Return a handler that refuses, with what to do, while the agent has not come so far."""
+def _guarded(stage: Stage, route: tuple[str, str], handler: Handler) -> Handler:
+    """Return a handler for who has the right to it, which says what to do before that stage.
+
+    What it changes is written down, and what is refused.
+    """
+    right, is_change = RIGHTS[route], route in AUDITED
 
     async def answer(request: Request) -> Response:
         check_is_text(request)
-        agent: AgentServices = request.app.state.agent
-        agent.require(stage)
-        return await handler(request)
+        caller, agent = caller_of(request), _agent(request)
+        try:
+            caller.check(right)
+            agent.require(stage)
+            with written_down(request, caller) if is_change else nullcontext():
+                return await handler(request)
+        except (NotItsRight, NotItsName) as error:
+            refusals: Refusals = request.app.state.refusals
+            label = "right" if isinstance(error, NotItsRight) else "name"
+            refusals.record(label, attempt_of(caller.who, request.scope), error.message)
+            raise
 
     return answer
+
+
+def _agent(request: Request) -> AgentServices:
+    agent: AgentServices = request.app.state.agent
+    return agent

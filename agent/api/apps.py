@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.ndjson import OpenStreams
 from agent.api.request_bodies import flag, integer
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 
 LOG_LINES_DEFAULT = 100
 LOG_LINES_MAX = 10_000

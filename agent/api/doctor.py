@@ -1,7 +1,7 @@
 """Route of the doctor."""
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 
 
 async def examine(request: Request) -> Response:

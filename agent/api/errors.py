@@ -7,22 +7,21 @@ log, where whoever may read it can.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from agent import exits
 from agent.exits import AgentError
+from agent.http.application import ErrorHandler, NoRoute
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from edge_apps.reading import BadReading
 from gossip.core.errors import InvalidRequest, LimitExceeded
 
 logger = logging.getLogger(__name__)
 
 HTTP_STATUSES: dict[int, int] = {
+    exits.NO: 409,
     exits.USAGE: 400,
     exits.NOT_FOUND: 404,
     exits.TIMED_OUT: 504,
@@ -36,19 +35,17 @@ HTTP_STATUSES: dict[int, int] = {
     exits.CLOCK_OFF: 403,
     exits.NAME_TAKEN: 409,
 }
-"""The HTTP status for an exit status; 500 for those that are not here."""
+"""The HTTP status for an exit status; 500 for those that are not here.
+
+Who asked rightly and is told no can do something about it: 500 is for faults of the agent alone.
+"""
 
 ROUTING_CODES = {
-    401: "unauthorized",
     404: "no-such-route",
     405: "wrong-method",
-    413: "too-large",
 }
 """The code for an HTTP status that no exit status stands behind."""
 
-
-OVER_TCP = "covey.over_tcp"
-"""In the scope of a request that came by TCP, and not over the Unix socket."""
 
 REFUSED = "covey.refused"
 """In the scope of a request that showed nothing that opens this socket."""
@@ -128,21 +125,21 @@ async def _on_bad_value(request: Request, error: Exception) -> Response:
 
 
 async def _on_routing(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = ROUTING_CODES.get(error.status_code, "usage")
+    assert isinstance(error, NoRoute)
+    code = ROUTING_CODES[error.status]
     count(request, code)
-    message = f"{request.method} {request.url.path[:200]}: {error.detail.lower()}"
-    return respond(error.status_code, error_body(code, message, _way(request)), error.headers)
+    taken = " and ".join(sorted(error.methods - {"HEAD"}))
+    why = "method not allowed" if taken else "not found"
+    message = f"{request.method} {request.path[:200]}: {why}"
+    hint = f"it takes {taken}" if taken else _ways(request)
+    headers = {"Allow": ", ".join(sorted(error.methods))} if taken else None
+    return respond(error.status, error_body(code, message, hint), headers)
 
 
-def _way(request: Request) -> str:
-    """Return a hint for who missed every route: what this one takes, or which ones there are."""
-    routes = [each for each in request.app.routes if isinstance(each, Route)]
-    hit = [each for each in routes if each.path_regex.match(request.url.path)]
-    if hit:
-        methods = {method for each in hit for method in each.methods or ()}
-        return f"it takes {' and '.join(sorted(methods - {'HEAD'}))}"
-    nouns = {each.path.split("/")[3] for each in routes if each.path.startswith("/api/v1/")}
+def _ways(request: Request) -> str:
+    """Return a hint for who missed every route."""
+    paths = [route.path for route in request.app.routes]
+    nouns = {path.split("/")[3] for path in paths if path.startswith("/api/v1/")}
     return f"below /api/v1/ there are {', '.join(sorted(nouns))}"
 
 
@@ -156,11 +153,11 @@ def count(request: Request, code: str) -> None:
     request.app.state.counts[f"api_errors/{code}"] += 1
 
 
-HANDLERS: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+HANDLERS: dict[type[Exception], ErrorHandler] = {
     AgentError: _on_agent_error,
     InvalidRequest: _on_bad_value,
     LimitExceeded: _on_bad_value,
     BadReading: _on_bad_value,
-    HTTPException: _on_routing,
+    NoRoute: _on_routing,
     Exception: _on_unforeseen,
 }

@@ -4,16 +4,15 @@ import base64
 import binascii
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import flag, integer, read_body, read_object
+from agent.api.request_bodies import flag, globs, integer, read_body, read_object
 from agent.cluster.event_json import describe
-from gossip.membership.model.messages import LONG_ANSWER_BYTES_MAX
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
+from gossip.events.messages import LONG_ANSWER_BYTES_MAX
 
 RECENT_DEFAULT = 100
 RECENT_MAX = 256
@@ -21,7 +20,6 @@ TIMEOUT_S = 5.0
 TIMEOUT_S_MAX = 3600.0
 """Of any profile; how long this one waits is for the event service to say."""
 WORDS = frozenset({"name", "payload", "payload_base64"})
-LISTENED_MAX = 64
 
 
 async def send_event(request: Request) -> Response:
@@ -34,7 +32,7 @@ async def send_event(request: Request) -> Response:
 async def get_events(request: Request) -> Response:
     """Answer with the last events; with ``follow=1`` stream those that come."""
     agent: AgentServices = request.app.state.agent
-    patterns = tuple(request.query_params.getlist("name")) or ("*",)
+    patterns = globs(request, "name") or ("*",)
     if flag(request, "follow"):
         streams: OpenStreams = request.app.state.streams
         return streams.respond(agent.event_service.follow(patterns), describe)
@@ -63,11 +61,9 @@ async def ask(request: Request) -> Response:
 async def listen(request: Request) -> Response:
     """Stream the queries of these names, for whoever answers them."""
     agent: AgentServices = request.app.state.agent
-    patterns = tuple(request.query_params.getlist("name"))
-    if not 0 < len(patterns) <= LISTENED_MAX:
-        raise BadRequest(
-            f"`name`: from 1 to {LISTENED_MAX} names are needed", "write ?name=weigh&name=tare"
-        )
+    patterns = globs(request, "name")
+    if not patterns:
+        raise BadRequest("`name`: one is needed at least", "write ?name=weigh&name=tare")
     streams: OpenStreams = request.app.state.streams
     return streams.respond(agent.event_service.listen(patterns), describe)
 

@@ -3,14 +3,13 @@
 from fnmatch import fnmatchcase
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.members import find_member
-from agent.api.request_bodies import read_object
+from agent.api.request_bodies import globs, read_object
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from gossip.core.ids import format_node_id
 from gossip.membership.model.facts import FACTS_BYTES_MAX
 from gossip.membership.model.members import Member
@@ -22,7 +21,7 @@ BODY_BYTES_MAX = 8 * FACTS_BYTES_MAX
 async def list_facts(request: Request) -> Response:
     """Answer with the facts of one member, or of all that are there."""
     agent: AgentServices = request.app.state.agent
-    patterns = tuple(request.query_params.getlist("name")) or ("*",)
+    patterns = globs(request, "name") or ("*",)
     wanted = request.query_params.get("node", "")
     asked = [find_member(agent, wanted)] if wanted else _present(agent)
     return await listing("members", (_describe(agent, member, patterns) for member in asked))

@@ -16,19 +16,20 @@ retention policy mean nothing here, and are not looked at.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
-
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent._version import __version__
 from agent.api.errors import BadRequest, count, status_of
 from agent.api.interfaces import AgentServices
 from agent.api.request_bodies import JSON_BYTES_MAX, read_body, readings_of
 from agent.exits import AgentError
-from agent.telemetry.intake import Taken, take_lines
-from agent.telemetry.line_protocol import NS_PER_UNIT
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
+from agent.loop.late import load
+
+if TYPE_CHECKING:
+    from agent.telemetry.intake import Taken
 
 RETRY_AFTER_S = 10
 VERSION_HEADERS = {"X-Influxdb-Version": f"covey-{__version__}", "X-Influxdb-Build": "Covey"}
@@ -38,7 +39,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 async def post_lines(request: Request) -> Response:
     """Accept the good lines of a body, in the agent's own words."""
-    taken = await _take(request)
+    taken = await _accept(request)
     if not taken.accepted:
         raise BadRequest(
             f"none of {taken.bad} lines was accepted: {taken.problems}"
@@ -52,7 +53,7 @@ async def post_lines(request: Request) -> Response:
             "first": taken.first,
             "last": taken.last,
             "bad": taken.bad,
-            "problems": [str(line) for line in taken.bad_told],
+            "problems": [str(line) for line in taken.bad_shown],
         }
     )
 
@@ -60,7 +61,7 @@ async def post_lines(request: Request) -> Response:
 async def write_v1(request: Request) -> Response:
     """Do what ``/write`` of InfluxDB 1 does."""
     try:
-        taken = await _take(request)
+        taken = await _accept(request)
     except AgentError as error:
         return _refusal(request, error, {"error": _sentence(error)})
     if not taken.bad:
@@ -74,7 +75,7 @@ async def write_v1(request: Request) -> Response:
 async def write_v2(request: Request) -> Response:
     """Do what ``/api/v2/write`` of InfluxDB 2 does."""
     try:
-        taken = await _take(request)
+        taken = await _accept(request)
     except AgentError as error:
         status = status_of(error)
         code = V2_CODES.get(status, "invalid" if status < 500 else "internal error")
@@ -85,7 +86,7 @@ async def write_v2(request: Request) -> Response:
     told = f"unable to parse: {taken.problems}"
     if taken.accepted:
         told = f"partial write: {told} dropped={taken.bad}"
-    body = {"code": V2_CODES[status], "message": told, "line": taken.bad_told[0].number}
+    body = {"code": V2_CODES[status], "message": told, "line": taken.bad_shown[0].number}
     return JSONResponse(body, status, VERSION_HEADERS)
 
 
@@ -129,8 +130,11 @@ async def query(request: Request) -> Response:
     return JSONResponse({"error": told}, 400, VERSION_HEADERS)
 
 
-async def _take(request: Request) -> Taken:
+async def _accept(request: Request) -> "Taken":
     """Accept what is good of the body. Raises AgentError."""
+    await load("agent.telemetry.intake")
+    from agent.telemetry.intake import take_lines
+
     agent: AgentServices = request.app.state.agent
     unit_ns = _unit_ns(request)
     async with readings_of(request, request.app.state.large_bodies) as body:
@@ -140,6 +144,8 @@ async def _take(request: Request) -> Taken:
 
 
 def _unit_ns(request: Request) -> int:
+    from agent.telemetry.line_protocol import NS_PER_UNIT
+
     text = request.query_params.get("precision", "") or "ns"
     if text not in NS_PER_UNIT:
         raise BadRequest(f"`precision={text[:20]}`: one of {', '.join(NS_PER_UNIT)}")

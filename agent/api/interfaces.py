@@ -7,17 +7,24 @@ the tests.
 from collections.abc import Sequence
 from typing import Protocol
 
+from agent.access.access import AccessService
+from agent.access.audit import AuditLog
+from agent.access.caller import Caller
 from agent.admission.allegiance import Allegiance
 from agent.admission.former_membership import FormerMembership
 from agent.admission.newcomer import Newcomer
 from agent.admission.server import AdmissionServer
 from agent.apps.host import AppHost
+from agent.cluster.agreement import Agreement
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
+from agent.cluster.recovery import Recovery
 from agent.cluster.rtt import RttClient
+from agent.cluster.voters import Voters
 from agent.config.loader import Config
-from agent.doctor.doctor import Doctor, EarlyDoctor
+from agent.doctor.on_call import OnCallDoctor
 from agent.identity.identity import Identity
 from agent.keys.key_service import KeyService
 from agent.metrics import Metrics
@@ -36,11 +43,9 @@ class AgentServices(Protocol):
 
     config: Config
     newcomer: Newcomer
-    doctor: Doctor | EarlyDoctor
+    doctor: OnCallDoctor
     metrics: Metrics
     stage: Stage
-    started_at: float
-    """Unix time."""
 
     identity: Identity
     boot: Boot
@@ -49,6 +54,12 @@ class AgentServices(Protocol):
     apps: AppHost
 
     kv: Kv
+    access: AccessService
+    audit: AuditLog
+    agreement: Agreement
+    voters: Voters
+    recovery: Recovery
+    fleet_settings: FleetSettings
     event_service: EventService
     facts: FactPublisher
     admission: AdmissionServer
@@ -69,14 +80,22 @@ class AgentServices(Protocol):
         """The registry that shows that the one in force has forked; None while all is well."""
 
     @property
+    def shared_bytes(self) -> int:
+        """How much of the disk the shared keys take that lie here."""
+
+    @property
+    def uptime_s(self) -> float:
+        """For how long this agent has been there, whatever became of the clock."""
+
+    @property
     def advice(self) -> str:
         """What to do for the agent to come further; empty when it takes part."""
 
     def require(self, stage: Stage) -> None:
         """Raise AgentError when the agent has not come so far."""
 
-    def app_with(self, key: str) -> str:
-        """Return the app that has this key to the apps' socket; empty if it is nobody's."""
+    def app_with(self, key: str) -> Caller | None:
+        """Return the app that has this key to the apps' socket; None if it is nobody's."""
 
     def facts_of(self, node: NodeId) -> dict[str, str]:
         """Return what a member published about itself, as far as it has arrived here."""

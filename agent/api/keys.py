@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
-from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
-from agent.api.request_bodies import read_object
+from agent.api.request_bodies import read_object, truth_of
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from agent.keys.key_service import KeyHolding
 from agent.keys.messages import KeyringState
 from agent.keys.rotation import RotationPhase
@@ -37,10 +35,7 @@ async def roll_over(request: Request) -> Response:
 
 async def _read_force(request: Request) -> bool:
     """Return what the body says. Raises BadRequest."""
-    force = (await read_object(request, frozenset({"force"}))).get("force", False)
-    if not isinstance(force, bool):
-        raise BadRequest("`force`: true or false")
-    return force
+    return truth_of(await read_object(request, frozenset({"force"})), "force", default=False)
 
 
 async def describe_keys(agent: AgentServices, holdings: list[KeyHolding]) -> dict[str, Any]:

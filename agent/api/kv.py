@@ -7,21 +7,17 @@ quorum is no error and no success: 202, with the outcome ``indeterminate``.
 
 import base64
 import binascii
-from collections import Counter
-from itertools import chain
 from typing import Any
-
-from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
+from agent.api.name_scope import check_shared_key
 from agent.api.ndjson import OpenStreams
 from agent.api.request_bodies import integer, number, value_of
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
-from gossip.core.ids import NodeId, format_node_id
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from gossip.kv.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
 from gossip.kv.requests import (
     GetResult,
@@ -29,18 +25,8 @@ from gossip.kv.requests import (
     Value,
     Watch,
     WatchEvent,
-    check_key,
     check_request,
 )
-
-
-class KeyConvertor(PathConvertor):
-    """A key in a path: any text that is left, also one with slashes and line breaks."""
-
-    regex = "(?s:.*)"
-
-
-register_url_convertor("key", KeyConvertor())
 
 CONTEXT_HEADER = "Covey-Context"
 OUTCOME_HEADER = "Covey-Outcome"
@@ -53,7 +39,7 @@ BINARY = "application/octet-stream"
 async def get_key(request: Request) -> Response:
     """Answer with the newest value's bytes; with all versions if JSON was asked for."""
     agent: AgentServices = request.app.state.agent
-    key = request.path_params["key"]
+    key = _key(request)
     result = await agent.kv.get(
         key, r=integer(request, "r", most=COPIES_MAX), timeout_s=_timeout(request)
     )
@@ -78,9 +64,10 @@ async def get_key(request: Request) -> Response:
 async def put_key(request: Request) -> Response:
     """Write the body to the key."""
     agent: AgentServices = request.app.state.agent
+    key = _key(request)
     async with value_of(request, request.app.state.large_values) as value:
         result = await agent.kv.put(
-            request.path_params["key"],
+            key,
             value,
             w=integer(request, "w", most=COPIES_MAX),
             context=_context(request),
@@ -93,7 +80,7 @@ async def delete_key(request: Request) -> Response:
     """Delete the key; it is no error if there is none."""
     agent: AgentServices = request.app.state.agent
     result = await agent.kv.delete(
-        request.path_params["key"],
+        _key(request),
         w=integer(request, "w", most=COPIES_MAX),
         context=_context(request),
         timeout_s=_timeout(request),
@@ -106,8 +93,10 @@ async def list_keys(request: Request) -> Response:
     agent: AgentServices = request.app.state.agent
     limit = integer(request, "limit", most=LIST_ENTRIES_MAX, default=LIST_ENTRIES_DEFAULT)
     assert limit is not None, "it has a default"
+    prefix = request.query_params.get("prefix", "")
+    check_shared_key(request, prefix)
     result = await agent.kv.list(
-        request.query_params.get("prefix", ""),
+        prefix,
         after=request.query_params.get("after", ""),
         limit=limit,
         r=integer(request, "r", most=COPIES_MAX),
@@ -126,46 +115,11 @@ async def watch_keys(request: Request) -> Response:
     prefix, key = request.query_params.get("prefix"), request.query_params.get("key")
     if (prefix is None) == (key is None):
         raise BadRequest("watch either a key or a prefix", "?key=NAME or ?prefix=BEGINNING")
+    check_shared_key(request, key if key is not None else prefix or "")
     check_request(Watch(prefix, key))  # a stream has no status to refuse with
     events = agent.kv.watch(prefix=prefix, key=key)
     streams: OpenStreams = request.app.state.streams
     return streams.respond(events, _describe_event)
-
-
-async def show_ring(request: Request) -> Response:
-    """Answer with the share of each node, or with the owners of ``?key=``."""
-    agent: AgentServices = request.app.state.agent
-    registry = agent.registry
-    key = request.query_params.get("key")
-    answer: dict[str, Any] = {"epoch": registry.epoch}
-    if key is not None:
-        check_key(key)
-        partition = registry.partition_of(key)
-        ownership = registry.table[partition]
-        owners = [_node(agent, owner) for owner in ownership.owners]
-        pending = [_node(agent, owner) for owner in ownership.pending]
-        told = {"owners": owners, "stage": ownership.stage.value, "pending": pending}
-        return JSONResponse({**answer, "key": key, "partition": partition, **told})
-    copies = sum(map(len, registry.owners))
-    owned = Counter(chain.from_iterable(registry.owners))
-    coming = Counter(chain.from_iterable(each.newcomers for each in registry.table))
-    absent = {entry.id for entry in registry.absent}
-    nodes = (
-        {
-            **_node(agent, node),
-            "partitions": owned[node],
-            "share": owned[node] / copies,
-            "pending": coming[node],
-            "absent": node in absent,
-        }
-        for node in registry.ids()
-    )
-    shape = {
-        "partitions": registry.partitions,
-        "replicas": registry.replicas,
-        "moving": registry.count_moving(),
-    }
-    return await listing("nodes", nodes, **answer, **shape)
 
 
 def describe_value(value: Value) -> dict[str, Any]:
@@ -206,16 +160,11 @@ def _describe_event(event: WatchEvent) -> dict[str, Any]:
     return {"key": event.key, "kind": event.kind, "values": values}
 
 
-def _node(agent: AgentServices, node: NodeId) -> dict[str, Any]:
-    """Describe an owner: its name is the registry's, its state what this node believes."""
-    entry, member = agent.registry.node(node), agent.members.get(node)
-    unheard = "absent" if entry is not None and entry.absent else "unknown"
-    return {
-        "id": format_node_id(node),
-        "name": entry.name if entry else "",
-        "zone": entry.zone if entry else "",
-        "state": member.state.value if member else unheard,
-    }
+def _key(request: Request) -> str:
+    """Return the key that is asked for. Raises AgentError if it is not for this caller."""
+    key: str = request.path_params["key"]
+    check_shared_key(request, key)
+    return key
 
 
 def _timeout(request: Request) -> float:
@@ -243,5 +192,4 @@ ROUTES = (
     ("PUT", "/api/v1/kv/{key:key}", put_key),
     ("DELETE", "/api/v1/kv/{key:key}", delete_key),
     ("GET", "/api/v1/watch", watch_keys),
-    ("GET", "/api/v1/ring", show_ring),
 )

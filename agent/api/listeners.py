@@ -7,10 +7,10 @@ behind is removed, but only after nobody answered on it. One whose file is remov
 is made again: logind takes a user's runtime directory away with the last session, and whoever
 cleans up in /run or /tmp knows no better.
 
-TCP carries the same API in the clear and asks each request for a bearer token (RFC 6750). The
-token lies in a file with mode 0600, made at the first start; beside it lies another, which opens
-the metrics alone. There is no TLS: listen on the
-loopback interface, in a private network, or behind a proxy that has it.
+TCP carries the same API and asks each request for a bearer token (RFC 6750). One lies in a file
+with mode 0600, made at the first start; beside it lies another, which opens the metrics alone; the
+covey agrees on more (``agent/access/``). With ``tls`` it shows the node's certificate; without,
+listen on the loopback interface, in a private network, or behind a proxy that has it.
 
 Both accept from the start, and whoever connects first waits a moment longer: only then is what
 serves them loaded (``server.py``). An agent that starts, perhaps among a hundred others, has
@@ -19,14 +19,12 @@ better use for that time and memory.
 
 import asyncio
 import errno
-import gc
 import ipaddress
 import logging
 import os
 import secrets
 import socket
 import stat
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +36,7 @@ from agent.config.settings import ApiSettings
 from agent.exits import BAD_CONFIG, NO, NOT_PERMITTED, AgentError
 from agent.files.directories import make_directory
 from agent.loop import watched
+from agent.loop.late import load
 from agent.loop.periodic import until_next
 from agent.programs.isolation import may_be_apart
 from agent.text.units import parse_endpoint
@@ -163,22 +162,22 @@ class Listeners:
             asyncio.get_running_loop().remove_reader(listener)
 
     async def _start(self) -> None:
-        # In a thread: a small device takes a second for it, and the gossip must not stand still.
-        await asyncio.to_thread(import_module, "agent.api.server")
-        from agent.api.server import ApiServer, Tokens
+        await load("agent.api.server")  # a small device takes a second for it
+        from agent.api.gates import Tokens
+        from agent.api.server import ApiServer
 
-        gc.freeze()  # what is loaded stays: looking through it for garbage would hold up the loop
         tokens = Tokens(*self._tokens)
         sockets = [each for each in self._sockets if each is not self._door]
-        serving = ApiServer(self._agent, *sockets, tokens=tokens, door=self._door)
-        await serving.start()
+        tls = self._settings.tls
+        serving = ApiServer(self._agent, *sockets, tokens=tokens, door=self._door, tls=tls)
+        serving.start()
         self._serving = serving
 
     def _open_tcp(self) -> socket.socket | None:
         if not self._settings.listen:
             return None
         host, port = parse_endpoint(self._settings.listen)
-        return open_tcp_socket(host, port)
+        return open_tcp_socket(host, port, tls=self._settings.tls)
 
     def _token_files(self) -> tuple[Path, Path]:
         """Return where the token for all is, and the one for the metrics."""
@@ -218,7 +217,7 @@ def open_unix_socket(path: Path) -> socket.socket:
 def open_door(path: Path) -> socket.socket:
     """Return a listening socket for apps; those that are users of their own have to reach it.
 
-    Whoever reaches it shows a key (``app_socket.py``). Raises AgentError.
+    Whoever reaches it shows a key (``gates.py``). Raises AgentError.
     """
     are_apart = may_be_apart()
     try:
@@ -266,7 +265,7 @@ def _socket_mode(directory: Path) -> int:
     return 0o660 if for_group_alone else 0o600
 
 
-def open_tcp_socket(host: str, port: int) -> socket.socket:
+def open_tcp_socket(host: str, port: int, *, tls: bool = False) -> socket.socket:
     """Return a listening socket. Raises AgentError, saying which setting asked for it."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -274,7 +273,7 @@ def open_tcp_socket(host: str, port: int) -> socket.socket:
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise _cannot_listen(f"{host}:{port} ([api] listen)", error) from None
-    if not ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+    if not (tls or ipaddress.ip_address(listener.getsockname()[0]).is_loopback):
         logger.warning("the HTTP API listens on %s without TLS: its token can be overheard", host)
     return listener
 

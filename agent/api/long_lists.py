@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from starlette.responses import Response
 
+from agent.http.response import Response
 from agent.loop.slices import collect
 
 JSON = "application/json"

@@ -6,13 +6,13 @@ from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.exits import NOT_FOUND, AgentError
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from agent.text.suggestions import did_you_mean
 from gossip.core.ids import format_node_id
 from gossip.membership.model.members import Member, MemberState
@@ -101,6 +101,7 @@ def describe(agent: AgentServices, member: Member) -> dict[str, Any]:
         "tags": member.tags,
         "self": member.id == agent.identity.node_id,
         "roles": roles_of(agent, member),
+        "drains": (entry := agent.registry.node(member.id)) is not None and entry.drains,
         "until_s": None if until is None else max(0, math.ceil(until - agent.now())),
         "flapping": agent.is_flapping(member.id),
         "clone": [str(address) for address in agent.clones_of(member.id)],
@@ -116,6 +117,20 @@ def absentees(agent: AgentServices) -> list[dict[str, Any]]:
     live = {member.id for member in agent.members if member.is_live}
     away = [one for one in agent.registry.absent if one.id not in live]
     return [{"id": format_node_id(one.id), "name": one.name} for one in away]
+
+
+def draining(agent: AgentServices) -> list[dict[str, Any]]:
+    """Return who is to own nothing, how many partitions still lie there, and whether it votes."""
+    registry, voters = agent.registry, agent.agreement.status().voters
+    return [
+        {
+            "id": format_node_id(one.id),
+            "name": one.name,
+            "held": registry.left_at(one.id),
+            "votes": one.id in voters,
+        }
+        for one in registry.draining
+    ]
 
 
 def roles_of(agent: AgentServices, member: Member) -> list[str]:

@@ -1,23 +1,20 @@
 """Routes by which a node becomes part of a covey and leaves it: found, join, come back, leave.
 
-They are for whoever may use the Unix socket, its owner and its group: by TCP they are refused,
-where a token for reading metrics would otherwise be enough to move a device to another covey.
+They are for administrators alone: whoever may use the Unix socket, its owner and its group, and who
+has a token with that role.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.admission.former_membership import FormerMembership
-from agent.api.errors import OVER_TCP, BadRequest
+from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import read_object
-from agent.exits import NOT_PERMITTED, AgentError
+from agent.api.request_bodies import read_object, truth_of
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from agent.identity.identity import Identity
 from agent.readiness import Stage
 from gossip.core.ids import format_cluster_id, format_node_id
@@ -27,7 +24,7 @@ SEEDS_MAX = 64
 
 async def init(request: Request) -> Response:
     """Found a covey with this node as its first."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, frozenset({"name", "node_name"}))
     founded = await agent.newcomer.found(_text(asked, "name"), _text(asked, "node_name"))
     return JSONResponse(_describe(founded), 201)
@@ -35,7 +32,7 @@ async def init(request: Request) -> Response:
 
 async def join(request: Request) -> Response:
     """Join a covey, or go back to the one that was left; stream what is done, and the outcome."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, frozenset({"token", "node_name", "seeds", "replaces"}))
     streams: OpenStreams = request.app.state.streams
     if "token" not in asked:
@@ -45,9 +42,7 @@ async def join(request: Request) -> Response:
         raise BadRequest("`seeds`: a list of texts, HOST or HOST:PORT")
     if len(seeds) > SEEDS_MAX:
         raise BadRequest(f"`seeds`: at most {SEEDS_MAX}")
-    replaces = asked.get("replaces", False)
-    if not isinstance(replaces, bool):
-        raise BadRequest("`replaces`: true or false")
+    replaces = truth_of(asked, "replaces", default=False)
     said: asyncio.Queue[str] = asyncio.Queue()
     token, name = _text(asked, "token"), _text(asked, "node_name")
     joining = agent.newcomer.join(token, name, seeds, said.put_nowait, replaces=replaces)
@@ -56,16 +51,13 @@ async def join(request: Request) -> Response:
 
 async def leave(request: Request) -> Response:
     """Write down that this node leaves, answer, and then say goodbye to the others."""
-    agent = agent_of_local(request)
-    asked = await read_object(request, frozenset({"forget"}))
-    forget = asked.get("forget", False)
-    if not isinstance(forget, bool):
-        raise BadRequest("`forget`: true or false")
+    agent: AgentServices = request.app.state.agent
+    forget = truth_of(await read_object(request, frozenset({"forget"})), "forget", default=False)
     place = await asyncio.to_thread(_place, agent) if forget else {}
     await agent.part(FormerMembership.FORGETS if forget else FormerMembership.STAYS_AWAY)
     freed = forget and agent.stage is Stage.MEMBER and await agent.admission.give_up_place()
     answer = {"leaving": True, "freed": freed, **place}
-    return JSONResponse(answer, 202, background=BackgroundTask(agent.leave))
+    return JSONResponse(answer, 202, background=agent.leave)
 
 
 def _place(agent: AgentServices) -> dict[str, Any]:
@@ -96,18 +88,6 @@ async def _progress(work: Any, said: "asyncio.Queue[str]") -> AsyncIterator[dict
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def agent_of_local(request: Request) -> AgentServices:
-    """Return the agent. Raises AgentError when the request came by TCP."""
-    if request.scope.get(OVER_TCP):
-        raise AgentError(
-            "this is asked over the agent's Unix socket alone; nothing was done",
-            "ask on the device itself, as the owner of the socket or as one of its group",
-            NOT_PERMITTED,
-        )
-    agent: AgentServices = request.app.state.agent
-    return agent
 
 
 def _text(asked: dict[str, Any], name: str) -> str:

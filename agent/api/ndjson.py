@@ -14,11 +14,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
-
 from agent.api.errors import TooManyStreams, error_of
 from agent.api.request_bodies import client_of
+from agent.http.asgi import Receive, Scope, Send
+from agent.http.response import StreamingResponse
 
 MEDIA_TYPE = "application/x-ndjson"
 STREAMS_MAX = 32

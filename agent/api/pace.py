@@ -10,7 +10,7 @@ class Pace:
         self.slow_at = now + patience_s
         """When it will have been too slow, if nothing more comes."""
 
-    def note(self, size_bytes: int, now: float) -> None:
+    def record(self, size_bytes: int, now: float) -> None:
         """Take in that so much came: each byte earns the time that it may take, none earns more."""
         earned_s = size_bytes / self._bytes_per_s
         self.slow_at = min(now + self._patience_s, max(now, self.slow_at) + earned_s)

@@ -12,15 +12,15 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent.api.errors import BadRequest, TooLarge
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import flag, integer, readings_of
-from agent.telemetry.intake import LISTED_READINGS_MAX, read_listed
+from agent.api.request_bodies import flag, globs, integer, readings_of
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
+from agent.loop.late import load
 from agent.telemetry.outbox import Accepted, DeadLetter, Receipt
 from agent.telemetry.service import Overrun
 from edge_apps.reading import BadReading
@@ -39,6 +39,9 @@ async def post_readings(request: Request) -> Response:
 
 async def _accept_all(request: Request, body: bytes) -> Response:
     agent: AgentServices = request.app.state.agent
+    await load("agent.telemetry.intake")
+    from agent.telemetry.intake import LISTED_READINGS_MAX, read_listed
+
     try:
         readings, taken = await read_listed(body)
     except BadReading as error:
@@ -62,7 +65,7 @@ async def _accept_all(request: Request, body: bytes) -> Response:
 async def get_readings(request: Request) -> Response:
     """Answer with the newest readings; with ``follow=1`` stream those that come as well."""
     agent: AgentServices = request.app.state.agent
-    pattern = request.query_params.get("sensor", "*")
+    pattern = (globs(request, "sensor") or ("*",))[0]
     following = flag(request, "follow")
     default = 0 if following else RECENT_DEFAULT
     limit = integer(request, "limit", least=0, most=RECENT_MAX, default=default) or 0

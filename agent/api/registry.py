@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.api.interfaces import AgentServices
-from agent.api.membership import agent_of_local
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from gossip.core.ids import format_node_id
 
 
@@ -30,7 +28,8 @@ async def show(request: Request) -> Response:
 
 async def mend(request: Request) -> Response:
     """End a fork: have a registry signed that follows both."""
-    return JSONResponse({"epoch": await agent_of_local(request).admission.mend()})
+    agent: AgentServices = request.app.state.agent
+    return JSONResponse({"epoch": await agent.admission.mend()})
 
 
 def issuers(agent: AgentServices) -> list[dict[str, Any]]:

@@ -13,14 +13,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from starlette.requests import ClientDisconnect, Request
-
+from agent.access.caller import Caller
+from agent.api.callers import CALLER, NOBODY
 from agent.api.errors import BadRequest, NotEncodedSo, TooLarge
 from agent.api.large_bodies import BYTES_PER_S_WANTED, LargeBodies, Place
 from agent.api.pace import Pace
 from agent.exits import TIMED_OUT, AgentError
+from agent.http.request import ClientDisconnect, Request
 from agent.loop.slices import slices
-from agent.net.limits import origin_of
+from agent.net.origin import origin_of
 
 JSON_BYTES_MAX = 64 * 1024
 # What a value may have (gossip's limit on values is checked by the state plane, which names it),
@@ -35,9 +36,7 @@ BYTES_PER_S_MIN, PAUSE_S = 1024, 30.0
 """Who sends less, for so long, is not waited for: a body costs a connection, and memory."""
 
 DIGITS_MAX = 20
-
-APP = "covey.app"
-"""In the scope of a request: the name of the app that asks."""
+GLOBS_MAX, GLOBS_CHARACTERS_MAX = 64, 4096
 
 TRUE_WORDS = frozenset({"1", "true", "yes"})
 FALSE_WORDS = frozenset({"", "0", "false", "no"})
@@ -48,6 +47,8 @@ async def read_body(request: Request, limit_bytes: int, place: Place | None = No
     announced_bytes = int(request.headers.get("content-length", "0"))
     if announced_bytes > limit_bytes:
         raise TooLarge(limit_bytes)
+    if request.known_body is not None and announced_bytes <= SMALL_BYTES_MAX:
+        return request.known_body
     if place is not None and announced_bytes > SMALL_BYTES_MAX:
         await place.take()
     parts: list[bytes] = []
@@ -93,9 +94,9 @@ async def _next_part(stream: AsyncIterator[bytes], pace: Pace, place: Place | No
             if place is not None:
                 place.reading = None
     size_bytes, now = len(part or b""), _now_s()
-    pace.note(size_bytes, now)
+    pace.record(size_bytes, now)
     if place is not None:
-        place.pace.note(size_bytes, now)
+        place.pace.record(size_bytes, now)
     return part
 
 
@@ -137,7 +138,8 @@ async def value_of(request: Request, bodies: LargeBodies) -> AsyncIterator[bytes
 
 def client_of(scope: Mapping[str, Any]) -> str:
     """Return who asks, as far as can be told: an app, a site of the network, "" for who is here."""
-    app: str = scope.get(APP, "")
+    caller: Caller = scope.get(CALLER, NOBODY)
+    app = caller.app
     if app or not scope.get("client"):
         return f"app {app}" if app else ""
     return origin_of(scope["client"][0])
@@ -196,8 +198,9 @@ async def read_object(
     body = await read_body(request, limit_bytes)
     try:
         value = json.loads(body.decode() or "{}")
-        # "\\ud800" is JSON, and half a character: nothing could send, store or answer it.
-        json.dumps(value, ensure_ascii=False).encode()
+        if b"\\u" in body:
+            # "\\ud800" is JSON, and half a character: nothing could send, store or answer it.
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {error}", "send an object in UTF-8") from None
     if not isinstance(value, dict):
@@ -205,6 +208,28 @@ async def read_object(
     if unknown := set(value) - known:
         raise BadRequest(f"unknown: {_listed(unknown)}", f"the keys are {_listed(known)}")
     return value
+
+
+def truth_of(asked: Mapping[str, Any], name: str, *, default: bool | None = None) -> bool:
+    """Return a truth value of a JSON object. Raises BadRequest; also without one and a default."""
+    value = asked.get(name, default)
+    if not isinstance(value, bool):
+        raise BadRequest(f"`{name}`: true or false")
+    return value
+
+
+def globs(request: Request, name: str) -> tuple[str, ...]:
+    """Return the globs of a query parameter, none where it is not given. Raises BadRequest.
+
+    They are bounded: each is compiled, and tried on everything.
+    """
+    found = tuple(request.query_params.getlist(name))
+    if len(found) > GLOBS_MAX or sum(map(len, found)) > GLOBS_CHARACTERS_MAX:
+        raise BadRequest(
+            f"`{name}`: at most {GLOBS_MAX} globs of {GLOBS_CHARACTERS_MAX} characters together",
+            "ask for all of them (*), or in several requests",
+        )
+    return found
 
 
 def check_is_text(request: Request) -> None:

@@ -1,12 +1,11 @@
 """Route of the round trips between members."""
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.members import find_member
 from agent.exits import NOT_FOUND, AgentError
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from gossip.core.ids import format_node_id
 
 MS_PER_S = 1000.0

@@ -1,40 +1,30 @@
 """Serves the API on its sockets, from the first connection on.
 
-uvicorn does the work. Three of its habits do not fit a guest in somebody else's event loop, and
-``EmbeddedServer`` drops them: it takes over the signals, it wakes up ten times a second, and it
-leaves accepting to asyncio, which despairs aloud when there are no file descriptors.
-
-It also lets anybody hold a connection for ever who never finishes a request, or never takes an
-answer, and takes more without end, each of which costs the agent a file descriptor.
-``BoundedProtocol`` ends all three.
+``agent/http/`` speaks HTTP. Here is who may hold a connection, and for how long: not for ever who
+never finishes a request, or never takes an answer, and not any number of them, each of which
+costs the agent a file descriptor.
 """
 
 import asyncio
-import base64
-import binascii
-import contextlib
-import hmac
 import logging
 import socket
+import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, cast
-
-import uvicorn
-from starlette.applications import Starlette
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.server import ServerState
+from typing import Any
 
 from agent.api.app import create
-from agent.api.app_socket import AppSocket
-from agent.api.errors import OVER_TCP, REFUSED, error_body, respond
+from agent.api.errors import REFUSED
+from agent.api.gates import PEER_UID, AppGate, LocalGate, TokenGate, Tokens
 from agent.api.interfaces import AgentServices
 from agent.api.request_bodies import client_of
+from agent.api.shown_context import ShownContext
 from agent.api.unread_answer import UnreadAnswer
 from agent.config.logs import RateLimitedLog
+from agent.exits import AgentError
+from agent.http.asgi import ASGIApp
+from agent.http.connection import Connection
 from agent.loop import watched
 from agent.net.accept import connections
 from agent.system import descriptors
@@ -45,20 +35,14 @@ CONNECTIONS_SHARE = 8
 more, another is closed: one that takes nothing of its answer, else the oldest on which nothing is
 asked just now, else the oldest of the client that has most."""
 REQUEST_S = 15.0
-"""For the line and the headers of a request, from the connection or their first byte on."""
-KEEP_ALIVE_S = 15
-METRICS_PATH = "/metrics"
+"""For the line and the headers of a request, from the connection or their first byte on; and for
+that first byte, from the end of the answer before on."""
+HANDSHAKES_MAX = 64
 SHUTDOWN_S = 2
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred of <sys/socket.h>: process, user, group."""
 
 log = logging.getLogger(__name__)
-
-
-class Tokens(NamedTuple):
-    """What opens the API on TCP."""
-
-    all: str
-    metrics: str
-    """Opens ``/metrics`` alone: whoever scrapes need not be able to do anything."""
 
 
 class ApiServer:
@@ -72,124 +56,140 @@ class ApiServer:
         *,
         tokens: Tokens | None = None,
         door: socket.socket | None = None,
+        tls: bool = False,
     ) -> None:
         self._application = create(agent)
         counts: Counter[str] = self._application.state.counts
-        self._servers = [(EmbeddedServer(self._application, counts), unix)]
+        self._servers = [SocketServer(LocalGate(self._application), counts, unix)]
         if tcp is not None:
             assert tokens is not None, "nobody is let in by TCP without one"
-            guarded = BearerToken(self._application, tokens)
-            self._servers.append((EmbeddedServer(guarded, counts), tcp))
+            guarded = TokenGate(self._application, tokens, agent.access)
+            shown = ShownContext(agent) if tls else None
+            self._servers.append(SocketServer(guarded, counts, tcp, shown))
         if door is not None:
-            guarded_door = AppSocket(self._application, agent.app_with)
-            self._servers.append((EmbeddedServer(guarded_door, counts), door))
-        self._tasks: list[asyncio.Task[None]] = []
+            guarded_door = AppGate(self._application, agent.app_with)
+            self._servers.append(SocketServer(guarded_door, counts, door))
 
-    async def start(self) -> None:
-        """Return when all that connect are answered."""
-        for server, listener in self._servers:
-            self._tasks.append(watched.start("http-api", partial(server.serve, [listener])))
-        for server, _ in self._servers:
-            await server.listening.wait()
+    def start(self) -> None:
+        """Answer all that connect."""
+        for server in self._servers:
+            server.start()
 
     async def close(self) -> None:
         """Stop accepting, end the open streams, wait a moment for answers on their way."""
         self._application.state.streams.close()
-        for server, _ in self._servers:
-            server.stop()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*(server.stop() for server in self._servers))
 
 
-class EmbeddedServer(uvicorn.Server):
-    """uvicorn inside an event loop that belongs to somebody else."""
-
-    def __init__(self, application: ASGIApp, counts: Counter[str]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                application,
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=SHUTDOWN_S,
-            )
-        )
-        self.listening = asyncio.Event()
-        self._stopped = asyncio.Event()
-        self._counts = counts
-        self._quiet = RateLimitedLog(log)
-        self._accepting: list[asyncio.Task[None]] = []
-
-    def stop(self) -> None:
-        """Begin to shut down."""
-        self.should_exit = True
-        for task in self._accepting:
-            task.cancel()
-        self._stopped.set()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
-        await self.lifespan.startup()
-        self.servers = []  # of asyncio; what uvicorn ends with them ends in ``stop``
-        for listening in sockets or []:
-            listening.settimeout(0)
-            accepting = partial(self._accept, listening)
-            self._accepting.append(watched.start("http-api-accept", accepting))
-        self.started = True
-
-    async def _accept(self, listening: socket.socket) -> None:
-        taken = connections(listening, self._counts, "api_connections", self._quiet)
-        async for accepted, _ in taken:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
-
-    def _connection(self) -> "BoundedProtocol":
-        return BoundedProtocol(self.config, self.server_state, self.lifespan.state, self._counts)
-
-    async def main_loop(self) -> None:
-        """Wait for ``stop``, asleep."""
-        await self.on_tick(0)  # fills in the headers that all answers have
-        self.listening.set()
-        await self._stopped.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the agent."""
-        yield
-
-
-class BoundedProtocol(H11Protocol):
-    """One connection: among so many, and with so much time to say what it wants."""
+class SocketServer:
+    """An application on one listening socket."""
 
     def __init__(
         self,
-        config: uvicorn.Config,
-        state: ServerState,
-        app_state: dict[str, Any],
+        application: ASGIApp,
         counts: Counter[str],
+        listening: socket.socket,
+        tls: ShownContext | None = None,
     ) -> None:
-        super().__init__(config, state, app_state)
+        self._application = application
+        self._counts = counts
+        self._listening = listening
+        self._quiet = RateLimitedLog(log)
+        self._connections: set[Connection] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._tls = tls
+        self._handshakes: dict[asyncio.Task[None], None] = {}
+        """Those that go on, the oldest first."""
+
+    def start(self) -> None:
+        """Answer all that connect from now on."""
+        self._listening.settimeout(0)
+        self._accepting = watched.start("http-api-accept", self._accept)
+
+    async def stop(self) -> None:
+        """Stop accepting, wait a moment for answers on their way, and close what is open."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        for task in list(self._handshakes):
+            task.cancel()
+        for connection in list(self._connections):
+            connection.shut_down()
+        answering = {each.answering for each in self._connections if each.answering is not None}
+        if answering:
+            _, late = await asyncio.wait(answering, timeout=SHUTDOWN_S)
+            for task in late:
+                task.cancel()
+        for connection in list(self._connections):
+            connection.transport.close()
+
+    async def _accept(self) -> None:
+        taken = connections(self._listening, self._counts, "api_connections", self._quiet)
+        async for accepted, _ in taken:
+            if self._tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
+            else:
+                self._begin_handshake(partial(self._shake_hands, accepted, self._tls))
+
+    def _begin_handshake(self, shaking: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Shake hands beside others; of too many, the oldest gives way."""
+        if len(self._handshakes) >= HANDSHAKES_MAX:
+            self._counts["api_connections/too_many"] += 1
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            # Later: a task that has not begun yet would not close its connection.
+            asyncio.get_running_loop().call_soon(oldest.cancel)
+        task = watched.start("http-api-handshake", shaking)
+        self._handshakes[task] = None
+        task.add_done_callback(lambda done: self._handshakes.pop(done, None))
+
+    async def _shake_hands(self, accepted: socket.socket, tls: ShownContext) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._connection,
+                accepted,
+                ssl=tls.context(),
+                ssl_handshake_timeout=REQUEST_S,
+                ssl_shutdown_timeout=SHUTDOWN_S,
+            )
+        except (OSError, AgentError) as error:  # ssl.SSLError is an OSError
+            self._counts["api_connections/handshake_failed"] += 1
+            accepted.close()
+            self._quiet.warning("handshake", "no TLS with a client of the API: %s", error)
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+
+    def _connection(self) -> "BoundedConnection":
+        return BoundedConnection(self._application, self._connections, self._counts)
+
+
+class BoundedConnection(Connection):
+    """One connection: among so many, and with so much time to say what it wants."""
+
+    def __init__(
+        self, application: ASGIApp, connections: set[Connection], counts: Counter[str]
+    ) -> None:
+        super().__init__(application, connections)
         self._counts = counts
         self.began_s = self.loop.time()
         self._patience: asyncio.TimerHandle | None = None
+        self._is_kept_alive = False
         self.unread: UnreadAnswer
         self._refusals = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Close who is one too many: who is missed least."""
-        super().connection_made(cast("asyncio.Transport", transport))
+        super().connection_made(transport)
+        if (uid := _peer_uid(transport)) is not None:
+            self.known[PEER_UID] = uid
         self.unread = UnreadAnswer(self.transport, self._counts)
-        self._bound()
+        self._have_patience()
         if len(self.connections) > min(CONNECTIONS_MAX, descriptors.limit() // CONNECTIONS_SHARE):
             self._counts["api_connections/too_many"] += 1
             self._least_missed().transport.abort()
 
-    def _least_missed(self) -> "BoundedProtocol":
-        everybody = [each for each in self.connections if isinstance(each, BoundedProtocol)]
+    def _least_missed(self) -> "BoundedConnection":
+        everybody = [each for each in self.connections if isinstance(each, BoundedConnection)]
         others = [each for each in everybody if each is not self] or [self]
         stuck = [each for each in others if each.unread.is_stuck]
         silent = [each for each in others if each.awaits_request and not each.has_unread]
@@ -200,8 +200,13 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on, and see whether that was a whole request."""
+        if self._is_kept_alive:
+            self._end_patience()
         super().data_received(data)
-        self._bound()
+        if not self.awaits_request:
+            self._end_patience()
+        elif self._patience is None:
+            self._have_patience()
         self.unread.watch()
 
     def pause_writing(self) -> None:
@@ -209,31 +214,29 @@ class BoundedProtocol(H11Protocol):
         super().pause_writing()
         self.unread.watch()
 
-    def on_response_complete(self) -> None:
+    def answer_complete(self) -> None:
         """Go on with the next request; whom nothing is open to has no next one."""
-        if REFUSED in self.cycle.scope:
+        assert self.exchange is not None, "somebody was answered"
+        if REFUSED in self.exchange.scope:
             self._refusals += 1
-            if self._refusals > 1 or not self.cycle.more_body:
+            if self._refusals > 1 or not self.exchange.has_more:
                 self.transport.close()
-        super().on_response_complete()
+        self._have_patience(is_kept_alive=True)
+        super().answer_complete()
+        if not self.awaits_request:
+            self._end_patience()
         self.unread.watch()
+
+    def malformed(self, status: int) -> None:
+        """Count it, say so, and end."""
+        self._counts["api_connections/malformed"] += 1
+        super().malformed(status)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         super().connection_lost(exc)
         self._end_patience()
         self.unread.end()
-
-    def _bound(self) -> None:
-        if not self.awaits_request:
-            self._end_patience()
-        elif self._patience is None:
-            self._patience = self.loop.call_later(REQUEST_S, self._give_up)
-
-    @property
-    def awaits_request(self) -> bool:
-        """Whether nothing is asked just now."""
-        return self.cycle is None or self.cycle.response_complete
 
     @property
     def has_unread(self) -> bool:
@@ -243,94 +246,37 @@ class BoundedProtocol(H11Protocol):
     @property
     def asked_by(self) -> str:
         """Who asked last, as far as can be told; "" for who is here, or has asked nothing."""
-        return client_of(cast("dict[str, Any]", self.cycle.scope)) if self.cycle else ""
+        return client_of(self.exchange.scope) if self.exchange else ""
+
+    def _have_patience(self, *, is_kept_alive: bool = False) -> None:
+        """Wait so long for a request, or for a first byte of the next one."""
+        self._end_patience()
+        self._is_kept_alive = is_kept_alive
+        self._patience = self.loop.call_later(REQUEST_S, self._give_up)
 
     def _give_up(self) -> None:
         self._patience = None
-        if self.awaits_request:
+        if not self._is_kept_alive:
             self._counts["api_connections/too_slow"] += 1
-            self.transport.close()
+        self.transport.close()
 
     def _end_patience(self) -> None:
+        self._is_kept_alive = False
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
 
-def _of_who_has_most(connections: list[BoundedProtocol]) -> list[BoundedProtocol]:
+def _of_who_has_most(connections: list[BoundedConnection]) -> list[BoundedConnection]:
     held = Counter(each.asked_by for each in connections)
     ((client, _),) = held.most_common(1)
     return [each for each in connections if each.asked_by == client]
 
 
-class BearerToken:
-    """ASGI middleware that lets nobody through without a token that opens what is asked.
-
-    Its own form is ``Authorization: Bearer TOKEN``; clients of InfluxDB say ``Token TOKEN``
-    (version 2), or give a user's name, any, and the token as the password (version 1).
-    """
-
-    def __init__(self, application: Starlette, tokens: Tokens) -> None:
-        self._application = application
-        self._all, self._metrics = (token.encode() for token in tokens)
-        assert self._all, "an empty token would open all"
-        assert self._metrics, "an empty token would open the metrics"
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 or 403, or pass the request on."""
-        given = _token_of(dict(scope["headers"]).get(b"authorization", b""))
-        # Both are compared, in a time that does not depend on where they differ.
-        opens_all = hmac.compare_digest(given, self._all)
-        opens_metrics = hmac.compare_digest(given, self._metrics)
-        if opens_all or (opens_metrics and scope["path"] == METRICS_PATH):
-            await self._application({**scope, OVER_TCP: True}, receive, send)
-            return
-        if not opens_metrics:
-            scope[REFUSED] = True
-        answer = self._refuse(FOR_METRICS_ONLY if opens_metrics else UNAUTHORIZED)
-        await answer(scope, receive, send)
-
-    def _refuse(self, refusal: "Refusal") -> Response:
-        self._application.state.counts[f"api_errors/{refusal.code}"] += 1
-        body = error_body(refusal.code, refusal.message, refusal.hint)
-        return respond(refusal.status, body, refusal.headers)
-
-
-class Refusal(NamedTuple):
-    """What somebody is told whom the token does not let through."""
-
-    status: int
-    code: str
-    message: str
-    hint: str
-    headers: dict[str, str]
-
-
-UNAUTHORIZED = Refusal(
-    401,
-    "unauthorized",
-    "the token is missing or wrong",
-    "send the header `Authorization: Bearer TOKEN`; the agent's token file has the token",
-    {"WWW-Authenticate": "Bearer"},
-)
-FOR_METRICS_ONLY = Refusal(
-    403,
-    "not-permitted",
-    f"this token opens {METRICS_PATH} alone; nothing was done",
-    "the token for all is in the file api-token, or where token_file in [api] says",
-    {},
-)
-
-
-def _token_of(header: bytes) -> bytes:
-    """Return the token that a header gives in one of the three forms; empty in none."""
-    scheme, _, value = header.partition(b" ")
-    match scheme.lower():
-        case b"bearer" | b"token":
-            return value.strip()
-        case b"basic":
-            try:
-                return base64.b64decode(value, validate=True).partition(b":")[2]
-            except binascii.Error:
-                return b""
-    return b""
+def _peer_uid(transport: asyncio.BaseTransport) -> int | None:
+    """Return the user at the other end of a Unix socket (unix(7), SO_PEERCRED); else None."""
+    connected = transport.get_extra_info("socket")
+    if connected is None or connected.family != socket.AF_UNIX:
+        return None
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    return int(CREDENTIALS.unpack(found)[1])

@@ -1,11 +1,10 @@
 """Routes of announced sleep: being silent for a while without being taken for dead."""
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.request_bodies import read_object
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from agent.text.units import format_duration
 from gossip.membership.detection.planned_absence import SLEEP_S_MIN
 from gossip.membership.model.messages import SLEEP_S_MAX

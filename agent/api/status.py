@@ -2,26 +2,27 @@
 
 import asyncio
 import platform
-import time
 from collections import Counter
 from importlib import import_module
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent._version import __version__
 from agent.api.interfaces import AgentServices
-from agent.api.members import absentees
+from agent.api.members import absentees, draining
 from agent.api.registry import issuers
 from agent.config.loader import Config
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.readiness import Stage
 from gossip.core.ids import format_cluster_id, format_node_id
 
 NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
-NOTHING_SEEN = dict.fromkeys(("members", "absent", "epoch", "issuers", "moving"))
+NOTHING_SEEN = dict.fromkeys(
+    ("members", "absent", "draining", "epoch", "issuers", "moving", "agreement")
+)
 
 
 async def healthz(request: Request) -> Response:
@@ -57,7 +58,7 @@ async def status(request: Request) -> Response:
             "stage": agent.stage.word,
             "version": __version__,
             "python": platform.python_version(),
-            "uptime_s": round(max(0.0, time.time() - agent.started_at), 3),
+            "uptime_s": round(agent.uptime_s, 3),
             **(await _kept(agent) if agent.stage >= Stage.KEEPING else NOTHING_KEPT),
             **(_seen(agent) if agent.stage >= Stage.MEMBER else NOTHING_SEEN),
         }
@@ -86,9 +87,28 @@ def _seen(agent: AgentServices) -> dict[str, Any]:
     return {
         "members": agent.members.count_by_state(),
         "absent": absentees(agent),
+        "draining": draining(agent),
         "epoch": agent.registry.epoch,
         "issuers": issuers(agent),
         "moving": agent.registry.count_moving(),
+        "agreement": _agreement(agent),
+    }
+
+
+def _agreement(agent: AgentServices) -> dict[str, Any]:
+    """Return this node's part in what the covey agrees on; nobody is asked for it.
+
+    A node that does not vote hears of a lost majority only when it wants something: null there.
+    """
+    status = agent.agreement.status()
+    is_copy = status.role == "copy"
+    return {
+        "role": status.role,
+        "applied": status.applied_index,
+        "voters": len(status.voters),
+        "has_majority": None if is_copy and not status.has_majority else status.has_majority,
+        "generation": status.generation,
+        "forks": len(status.forks),
     }
 
 

@@ -1,13 +1,11 @@
 """Routes of join tokens: make, list, revoke; and which members may do so.
 
-They are for whoever may use the Unix socket, as all by which a covey is entered and left.
+They are for administrators alone, as all by which a covey is entered and left.
 """
 
 from collections.abc import Mapping
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 
 from agent.admission.messages import TOKEN_ID_BYTES, TokenShown
 from agent.admission.token_terms import TokenTerms
@@ -15,9 +13,10 @@ from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.members import find_entry, find_member
-from agent.api.membership import agent_of_local
-from agent.api.request_bodies import read_object
+from agent.api.request_bodies import read_object, truth_of
 from agent.exits import NOT_FOUND, AgentError
+from agent.http.request import Request
+from agent.http.response import JSONResponse, Response
 from gossip.core.ids import format_node_id
 from gossip.registry.registry import Registry
 
@@ -27,7 +26,7 @@ FIELDS = frozenset(TokenTerms.__struct_fields__)
 
 async def create_token(request: Request) -> Response:
     """Make a join token."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, FIELDS)
     try:
         told = TokenTerms(**{"ttl_s": TTL_S, **asked})
@@ -51,7 +50,7 @@ def _name_of(agent: AgentServices, name: str) -> dict[str, str | None] | None:
 
 async def list_tokens(request: Request) -> Response:
     """Answer with the tokens that the issuer remembers, the newest last."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     tokens = await agent.admission.tokens()
     nodes = _who_belongs_or_did(agent.registry)
     return await listing("tokens", (_describe(token, nodes) for token in tokens))
@@ -59,7 +58,7 @@ async def list_tokens(request: Request) -> Response:
 
 async def revoke_token(request: Request) -> Response:
     """Make a token good for nobody any more; ``was`` says what it was worth before."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     text = request.path_params["id"]
     state = await agent.admission.revoke_token(_token_id(text))
     if state == "unknown":
@@ -69,11 +68,9 @@ async def revoke_token(request: Request) -> Response:
 
 async def allow(request: Request) -> Response:
     """Say whether a member may make tokens: ``{"invite": true}``."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     asked = await read_object(request, frozenset({"invite"}))
-    allowed = asked.get("invite")
-    if not isinstance(allowed, bool):
-        raise BadRequest("`invite`: true or false")
+    allowed = truth_of(asked, "invite")
     member = find_member(agent, request.path_params["name"])
     await agent.admission.allow_inviting(member.id, allowed=allowed)
     return JSONResponse({"name": member.name, "invite": allowed})
@@ -81,11 +78,12 @@ async def allow(request: Request) -> Response:
 
 async def remove(request: Request) -> Response:
     """Take a node out of the covey for good; ``?accept_loss=true`` also when writes may be lost."""
-    agent = agent_of_local(request)
+    agent: AgentServices = request.app.state.agent
     entry = find_entry(agent, request.path_params["name"])
     accept_loss = request.query_params.get("accept_loss", "") == "true"
     epoch = await agent.admission.remove(entry.id, accept_loss=accept_loss)
-    return JSONResponse({"id": format_node_id(entry.id), "name": entry.name, "epoch": epoch})
+    gone = {"id": format_node_id(entry.id), "name": entry.name, "epoch": epoch}
+    return JSONResponse({**gone, "held_authority": entry.is_issuer})
 
 
 def _token_id(text: str) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-LOOK_S = 5.0
+CHECK_S = 5.0
 UNREAD_S = 20.0
 """Who takes nothing of an answer for so long has its connection closed."""
 
@@ -23,13 +23,15 @@ class UnreadAnswer:
     def is_stuck(self) -> bool:
         """Whether nothing of it was taken from one look to the next, and up to now."""
         waited_s = self._loop.time() - self._since_s
-        return self._next is not None and waited_s >= LOOK_S and self._waiting() >= self._left_bytes
+        return (
+            self._next is not None and waited_s >= CHECK_S and self._waiting() >= self._left_bytes
+        )
 
     def watch(self) -> None:
         """Look again and again for as long as something waits. To be called after a write."""
         if self._next is None and self._waiting():
             self._left_bytes, self._since_s = self._waiting(), self._loop.time()
-            self._next = self._loop.call_later(LOOK_S, self._look)
+            self._next = self._loop.call_later(CHECK_S, self._check)
 
     def end(self) -> None:
         """Look no more."""
@@ -40,7 +42,7 @@ class UnreadAnswer:
     def _waiting(self) -> int:
         return self._transport.get_write_buffer_size()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._next = None
         left_bytes, now = self._waiting(), self._loop.time()
         if not left_bytes:
@@ -49,7 +51,7 @@ class UnreadAnswer:
             self._since_s = now
         self._left_bytes = left_bytes
         if now - self._since_s < UNREAD_S:
-            self._next = self._loop.call_later(LOOK_S, self._look)
+            self._next = self._loop.call_later(CHECK_S, self._check)
             return
         self._counts["api_connections/unread"] += 1
         self._transport.abort()

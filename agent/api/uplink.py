@@ -1,11 +1,11 @@
 """Routes of the uplink: trying the broker. How the uplink is, is part of the agent's status."""
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
 
 from agent.api.interfaces import AgentServices
 from agent.api.ndjson import OpenStreams
+from agent.http.request import Request
+from agent.http.response import Response
 
 
 async def test(request: Request) -> Response:

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,20 +23,25 @@ from agent._version import __version__
 from agent.apps.desired import DesiredApps
 from agent.apps.log import AppLog
 from agent.apps.states import AppState
-from agent.apps.supervisor import RestartTuning, Supervisor
 from agent.config.settings import AppSettings
 from agent.exits import BAD_CONFIG, NOT_FOUND, AgentError
 from agent.files.directories import make_directory
+from agent.loop.late import load
 from agent.programs.child import Launch, Starter
 from agent.programs.environment import passed_on
 from agent.text.suggestions import did_you_mean
 from edge_apps import builtin
 from gossip.core.names import NAME_RULE, is_name
 
+if TYPE_CHECKING:
+    from agent.apps.supervisor import RestartTuning, Supervisor
+
 log = logging.getLogger(__name__)
 
 # One that crashed runs again soon, unless it does so all the time.
 LOGS_MODE = 0o750
+SUPERVISOR = "agent.apps.supervisor"
+"""Loaded for who runs apps."""
 RUNNING = frozenset({AppState.RUNNING, AppState.WAITING})
 
 
@@ -69,7 +75,7 @@ class AppHost:
         starter: Starter,
         logs: Path,
         wishes: Path,
-        tuning: RestartTuning | None = None,
+        tuning: "RestartTuning | None" = None,
     ) -> None:
         for name in settings:
             _check_name(name)
@@ -83,7 +89,7 @@ class AppHost:
         self._tuning = tuning
         self._known: set[str] = {*settings, *self._desired.names()}
         self._versions = dict.fromkeys(builtin.NAMES, __version__)
-        self._has_looked = False
+        self._has_loaded = False
         self._is_open = False
         self._supervisors: dict[str, Supervisor] = {}
         self._app_logs: dict[str, AppLog] = {}
@@ -99,10 +105,12 @@ class AppHost:
         make_directory(self._logs, LOGS_MODE)
         due = [name for name in sorted(self._known) if self._is_wanted(name)]
         if any(name not in self._versions and not self._is_own_file(name) for name in due):
-            await self._look_around()
+            await self._load_installed()
         for name in [name for name in due if not self._is_there(name)]:
             due.remove(name)
             self._forget(name)
+        if due:
+            await load(SUPERVISOR)
         await asyncio.gather(*(self._supervisor(name).start() for name in due))
 
     async def close(self) -> None:
@@ -111,7 +119,7 @@ class AppHost:
 
     async def list(self) -> list[AppStatus]:
         """Return all known apps, by name."""
-        await self._look_around()
+        await self._load_installed()
         return [self._status(name) for name in sorted(self._known)]
 
     def running(self) -> dict[str, str]:
@@ -124,15 +132,16 @@ class AppHost:
 
     async def start(self, name: str) -> AppStatus:
         """Run the app, now and after each start of the agent. Raises AgentError."""
-        await self._look_around()
+        await self._load_installed()
         self._check_known(name)
+        await load(SUPERVISOR)
         self._desired.wish(name, runs=True)
         await self._supervisor(name).start()
         return self._status(name)
 
     async def stop(self, name: str) -> AppStatus:
         """End the app, and do not start it again with the agent. Raises AgentError."""
-        await self._look_around()
+        await self._load_installed()
         self._check_known(name)
         self._desired.wish(name, runs=False)
         if name in self._supervisors:
@@ -145,19 +154,19 @@ class AppHost:
         Raises AgentError, at once and not with the first line.
         """
         if name not in self._known:
-            self._note(_installed())
+            self._record_installed(_installed())
         self._check_known(name)
         app_log = self._app_log(name)
         return app_log.follow(lines) if follow else _each(app_log.tail(lines))
 
-    async def _look_around(self) -> None:
+    async def _load_installed(self) -> None:
         """Learn, once, which apps are installed: nobody needs to know until somebody asks."""
-        if not self._has_looked:
+        if not self._has_loaded:
             # Looks at every installed package: too slow for the loop's thread on a small device.
-            self._note(await asyncio.to_thread(_installed))
-            self._has_looked = True
+            self._record_installed(await asyncio.to_thread(_installed))
+            self._has_loaded = True
 
-    def _note(self, versions: Mapping[str, str]) -> None:
+    def _record_installed(self, versions: Mapping[str, str]) -> None:
         self._versions = {**versions, **self._versions}
         self._known |= self._versions.keys()
 
@@ -206,7 +215,9 @@ class AppHost:
     def _is_own_file(self, name: str) -> bool:
         return name in self._settings and self._settings[name].is_own
 
-    def _supervisor(self, name: str) -> Supervisor:
+    def _supervisor(self, name: str) -> "Supervisor":
+        from agent.apps.supervisor import Supervisor
+
         if name not in self._supervisors:
             self._supervisors[name] = Supervisor(
                 self._launch(name),

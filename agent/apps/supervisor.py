@@ -19,11 +19,10 @@ from typing import NamedTuple
 from agent.apps.log import AppLog
 from agent.apps.states import TRANSITIONS, AppEvent, AppState
 from agent.loop import watched
-from agent.programs.child import AsThisUser, ChildProcess, Launch, Starter, start
+from agent.programs.child import OUTPUT_END_S, AsThisUser, ChildProcess, Launch, Starter, start
 
 OUTPUT_BYTES = 64 * 1024
 OUTPUT_BYTES_PER_S_MAX = 1024 * 1024
-OUTPUT_END_S = 1.0  # for the last output of an app whose children still hold the pipe
 
 
 class RestartTuning(NamedTuple):

@@ -35,6 +35,23 @@ def app_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> li
     return _names(ctx, "apps", begun)
 
 
+def lock_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the names of locks in use that begin like this."""
+    return _names(ctx, "locks", begun)
+
+
+def barrier_names(ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the names of barriers in use that begin like this."""
+    return _names(ctx, "barriers", begun)
+
+
+def fleet_setting_names(_ctx: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+    """Return the settings that can be set for a fleet and begin like this."""
+    from agent.config.fleet_layer import FOR_FLEETS
+
+    return [name for name in FOR_FLEETS if name.startswith(begun)]
+
+
 def _names(ctx: click.Context, collection: str, begun: str) -> list[str]:
     session = ctx.find_object(Session) or Session(ctx.find_root().params.get("directory"))
     try:

@@ -65,6 +65,16 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
     try:
         result = command.main(arguments, prog_name="covey", standalone_mode=False)
         sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again
+        return status_of(error)
+    # Without standalone mode, click returns the code that ctx.exit() was given.
+    return result if isinstance(result, int) else exits.YES
+
+
+def status_of(error: BaseException) -> int:
+    """Say what went wrong and return the exit status for it. Raises what nobody foresaw."""
+    try:
+        raise error
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -76,23 +86,21 @@ def run_to_status(command: click.Command, arguments: list[str] | None = None) ->
         click.echo(error.format_message(), err=True)
         return exits.USAGE
     except click.exceptions.NoSuchCommand as error:
-        return _tell(_small(error.message), _command_hint(error), exits.USAGE)
+        return _report(_small(error.message), _command_hint(error), exits.USAGE)
     except click.exceptions.NoSuchOption as error:
-        return _tell(_small(error.message), _option_hint(error), exits.USAGE)
+        return _report(_small(error.message), _option_hint(error), exits.USAGE)
     except click.UsageError as error:
         from agent.cli.api_words import plain
 
-        return _tell(plain(error.format_message()), _usage_hint(error), exits.USAGE)
+        return _report(plain(error.format_message()), _usage_hint(error), exits.USAGE)
     except click.ClickException as error:
-        return _tell(error.format_message(), "", error.exit_code)
+        return _report(error.format_message(), "", error.exit_code)
     except CoveyError as error:
         from agent.cli.api_words import spelled
 
-        return _tell(spelled(str(error)), spelled(hint_of(error)), _status(error))
+        return _report(spelled(str(error)), spelled(hint_of(error)), _status(error))
     except OSError as error:
-        return _tell(_said(error), _advice(error), _status_of_system(error))
-    # Without standalone mode, click returns the code that ctx.exit() was given.
-    return result if isinstance(result, int) else exits.YES
+        return _report(_said(error), _advice(error), _status_of_system(error))
 
 
 def _status(error: CoveyError) -> int:
@@ -189,7 +197,7 @@ def _status_of_system(error: OSError) -> int:
     return exits.NOT_PERMITTED if isinstance(error, PermissionError) else exits.NO
 
 
-def _tell(message: str, hint: str, status: int) -> int:
+def _report(message: str, hint: str, status: int) -> int:
     told = click.style("error: ", fg="red") + one_line(message)
     click.echo(told, err=True, color=colour_wish())
     if hint:

@@ -18,7 +18,7 @@ STEPS = {
     "used": "2/3 used: everybody seals with the new key, the old one still opens",
     "steady": "3/3 removed: the old key opens nothing any more",
 }
-ORDER_TIMEOUT_S = 30.0
+ORDER_TIMEOUT_S = 60.0
 
 
 @click.group()
@@ -51,7 +51,7 @@ def rotate(ctx: click.Context, *, force: bool, authority: bool, output: str, wid
     not waited for: they get the new key over a stream when they come back. Exit status 6 if
     the old key still has to stay.
 
-    With --authority, where the covey was founded, it is the key that signs certificates, and who
+    With --authority, on a node that lets others in, it is the key that signs certificates, and who
     belongs. All nodes get new certificates; tokens made before end.
     """
     session = ctx.ensure_object(Session)

@@ -7,11 +7,11 @@ script wants.
 
 import contextlib
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from agent.cli.interrupts import interrupted_by_signals
 from agent.cli.member_table import HEADER, SPARE, everybody, row
 from agent.cli.output import is_terminal, steer, write_json_line, write_line, write_row, write_table
 from agent.cli.session import Session
@@ -106,14 +106,9 @@ def _write_line(member: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _screen() -> Iterator[None]:
     """Lend the alternate screen; give the terminal back also when we are told to end."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        steer(OPEN)
-        yield
-    finally:
-        steer(CLOSE)
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    with interrupted_by_signals():
+        try:
+            steer(OPEN)
+            yield
+        finally:
+            steer(CLOSE)

@@ -9,6 +9,7 @@ HEADER = ("NAME", "STATE", "ADDRESSES", "TAGS", "ID")
 SPARE = ("ID",)
 NOTHING_KNOWN: dict[str, Any] = {
     "state": "absent", "addresses": [], "tags": {}, "self": False, "roles": [], "impaired": [],
+    "drains": False,
 }  # fmt: skip
 
 
@@ -23,7 +24,7 @@ def row(member: dict[str, Any]) -> tuple[object, ...]:
     """Return a line of the table; a person gets remarks, a pipe the bare words."""
     name, state = member["name"], member["state"]
     if is_terminal():
-        remarks = ["this node"] * member["self"] + member["roles"]
+        remarks = ["this node"] * member["self"] + member["roles"] + ["drains"] * member["drains"]
         name = f"{name} ({', '.join(remarks)})" if remarks else name
         state = state_of({**member})
     return name, state, member["addresses"], member["tags"], member["id"]

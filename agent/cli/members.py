@@ -20,7 +20,7 @@ from agent.cli.session import Session, pass_session
 from agent.exits import NOT_PERMITTED, AgentError
 from agent.text.units import format_duration
 
-REMOVAL_TIMEOUT_S = 30.0
+REMOVAL_TIMEOUT_S = 60.0
 STATES = ("alive", "suspect", "asleep", "dead", "left", "absent")
 
 PATHS = {
@@ -90,7 +90,8 @@ def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None
     """Take a device out of the covey for good: one that is lost, stolen or dead.
 
     Its partitions go to others, its name is free, the keys are replaced without it, and nothing
-    that it has opens anything any more. To be typed on the node that founded the covey.
+    that it has opens anything any more. To be typed on a node that lets others in, or on a member
+    that may make tokens (`covey members allow`), which removes whoever may not.
     """
     _check_may_remove(session, name)
     if not yes:
@@ -109,6 +110,11 @@ def remove(session: Session, name: str, *, yes: bool, accept_loss: bool) -> None
         f"{gone['name']} is out of the covey since registry epoch {gone['epoch']}. The keys are "
         "being replaced without it: `covey keys list` shows how far that is."
     )
+    if gone["held_authority"]:
+        session.say(
+            "It held the authority's key as well, which signs who belongs, and that is not replaced"
+            " by this: if somebody may have the device, `covey keys rotate --authority`."
+        )
 
 
 def _check_may_remove(session: Session, name: str) -> None:
@@ -117,10 +123,11 @@ def _check_may_remove(session: Session, name: str) -> None:
     me = status["node"]
     if me is None or me["issuer"] or name in (me["name"], me["id"]):
         return
+    if "inviter" in session.client().get(f"/api/v1/members/{me['id']}").get("roles", ()):
+        return
     issuers = " or ".join(one["name"] for one in status["issuers"] or ()) or "its founder"
     raise AgentError(
-        f"{me['name']} may not remove others: who belongs is said where the covey was founded; "
-        "nothing was changed",
+        f"{me['name']} may not remove others; nothing was changed",
         f"on {issuers}, type `covey members remove {name}` there",
         NOT_PERMITTED,
     )
@@ -168,6 +175,8 @@ def _signs(member: dict[str, Any]) -> dict[str, object]:
     signs: dict[str, object] = {}
     if member.pop("absent"):
         signs["partitions"] = "none before the issuer hears it"
+    if member.pop("drains"):
+        signs["drains"] = f"yes: `covey node show {member['name']}`"
     if member.pop("flapping"):
         signs["flapping"] = "comes and goes; most changes are not told"
     if (says := member.pop("calls_itself")) != member["name"]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CLUSTER_NAME = "covey"
 JOINING = "to be let in"
-ISSUER_TIMEOUT_S = 30.0
+ISSUER_TIMEOUT_S = 60.0
 ALONE_EPOCH = 1
 """Of the registry in which nobody was let in yet."""
 STAGE_WITHIN_S, STAGE_LOOK_S = 10.0, 0.1
@@ -171,6 +171,8 @@ def _who_waits_for_it(status: dict[str, Any]) -> str:
     A covey of one has nobody who could miss it.
     """
     if status["stage"] == "waiting" or not status["node"]["issuer"]:
+        return ""
+    if any(one["id"] != status["node"]["id"] for one in status["issuers"] or ()):
         return ""
     return str(status["cluster"]["name"]) if (status["epoch"] or 0) > ALONE_EPOCH else ""
 

@@ -1,6 +1,8 @@
 """Types of arguments that several commands take, and arguments that begin with a dash."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -65,11 +67,56 @@ class Name(click.ParamType[str]):
         return str(value)
 
 
+class Share(click.ParamType[tuple[str, str]]):
+    """``zone=ZONE`` or ``capacity=NUMBER``: becomes a pair."""
+
+    name = "name=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return the pair. Ends the command with a usage error for anything else."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or name not in ("zone", "capacity"):
+            self.fail(f"{value!r}: write zone=ZONE or capacity=NUMBER", param, ctx)
+        if name == "capacity" and not _is_number(text):
+            self.fail(f"{value!r}: a capacity is a number, such as 1 or 0.5", param, ctx)
+        return name, text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def shares_of(given: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return what was asked for by name, as the API takes it."""
+    return {name: float(text) if name == "capacity" else text for name, text in given}
+
+
+class FilePath(click.ParamType[Path]):
+    """Where a file is, or is to be."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path."""
+        if "\0" in str(value):
+            self.fail("a path has no null bytes", param, ctx)
+        return Path(value)
+
+
 DURATION = Duration()
+FILE = FilePath()
 NAME = Name()
 TAG = Pair("tag")
 FACT = Pair("fact")
 OPTION = Pair("option")
+SHARE = Share()
 
 
 class ValueCommand(click.Command):

@@ -27,15 +27,24 @@ LOOK_S = 0.05
 
 WAITED_FOR = {
     "/api/v1/apps": "for the app",
+    "/api/v1/barriers": "for the voters",
+    "/api/v1/control": "for the voters",
+    "/api/v1/copies": "for the other nodes",
     "/api/v1/doctor": "for what the members see",
     "/api/v1/init": "for the agent to found the covey",
     "/api/v1/keys": "for the members",
     "/api/v1/kv": "for the owners of the key",
+    "/api/v1/locks": "for the voters",
     "/api/v1/queries": "for answers",
     "/api/v1/readings": "for the readings to be on disk",
     "/api/v1/rtt": "for what the members measured",
+    "/api/v1/sessions": "for the voters",
+    "/api/v1/settings": "for the voters",
     "/api/v1/sleep": "for the others to be told",
+    "/api/v1/snapshot": "for the voters",
     "/api/v1/tokens": "for the issuer",
+    "/api/v1/txn": "for the voters",
+    "/api/v1/voters": "for the leader",
 }
 THE_AGENT = "for the agent"
 

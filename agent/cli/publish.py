@@ -33,7 +33,7 @@ LINGER_S = 0.2
 READ_BYTES = 64 * 1024
 LINE_BYTES_MAX = 1024 * 1024
 """What is kept of one line; the agent's limit is lower, and says so."""
-RETRY_S, RETRY_TOLD_S = 0.5, 10.0
+RETRY_S, RETRY_SAID_S = 0.5, 10.0
 STDIN = "-"
 
 
@@ -170,7 +170,7 @@ class LinePublisher:
                     raise
                 uncertain |= error.was_asked
                 now = time.monotonic()
-                if told == began or now - told >= RETRY_TOLD_S:
+                if told == began or now - told >= RETRY_SAID_S:
                     told = now
                     self._session.say(
                         f"{error.message}; waiting for it, {now - began:.0f} s so far, "

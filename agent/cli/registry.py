@@ -8,7 +8,7 @@ from agent.cli.confirm import confirm
 from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.session import Session, pass_session
 
-MEND_TIMEOUT_S = 30.0
+MEND_TIMEOUT_S = 60.0
 
 
 @click.group(invoke_without_command=True)

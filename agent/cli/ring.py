@@ -1,66 +1,200 @@
-"""``covey ring``: which nodes own which keys."""
+"""``covey ring``: which nodes own which keys, and what would move."""
+
+from typing import Any
 
 import click
 
-from agent.cli.output import output_option, wide_option, write_json, write_pairs, write_table
-from agent.cli.param_types import ValueCommand
+from agent.cli.completion import member_names
+from agent.cli.output import (
+    is_terminal,
+    output_option,
+    wide_option,
+    write_json,
+    write_pairs,
+    write_table,
+)
+from agent.cli.param_types import NAME, SHARE, ValueCommand, ValueGroup, shares_of
 from agent.cli.session import Session, pass_session
+from agent.exits import USAGE, AgentError
+
+CHANGES = ("set", "drain", "undrain", "remove", "add")
+ORDERS = {
+    "drain": "covey node drain {name}",
+    "undrain": "covey node undrain {name}",
+    "remove": "covey members remove {name}",
+}
+"""What makes the change that a plan was about; a join has no such command here."""
+CAUSES = {
+    "leaves": "for {count} an owner is to own nothing",
+    "zones": "for {count} the copies come to lie in other zones",
+    "share": "for {count} a node gets more or less",
+    "copies": "for {count} there is a copy more or less",
+}
+MIB = 1 << 20
 
 
-@click.command(cls=ValueCommand)
-@click.argument("key", required=False)
+class KeyGroup(ValueGroup):
+    """A group that takes what is none of its commands for a key: ``covey ring KEY``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments as those of ``key``, where they begin with no command."""
+        if self._has_key(args):
+            args = ["key", *args]
+        return super().parse_args(ctx, args)
+
+    def _has_key(self, args: list[str]) -> bool:
+        rest = iter(args)
+        for arg in rest:
+            if arg in ("-o", "--output"):
+                next(rest, None)
+            elif arg not in ("--wide", "--help", "-h") and not arg.startswith(("-o", "--output=")):
+                return arg not in self.commands
+        return False
+
+
+@click.group(cls=KeyGroup, invoke_without_command=True)
 @output_option
 @wide_option
-@pass_session
-def ring(session: Session, key: str | None, output: str, *, wide: bool) -> None:
+@click.pass_context
+def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
     """Show which nodes own which keys, or who owns KEY.
 
     Keys hash to partitions, and each partition has owners. The owners follow from who belongs to
     the covey, not from who is up. Who is pending copies a partition, and will own it once it has
     all; until then the owners of before answer.
     """
+    if ctx.invoked_subcommand is not None:
+        return
+    session: Session = ctx.obj
+    answer = session.client().get("/api/v1/ring")
+    if output == "json":
+        write_json(answer)
+        return
+    rows = [
+        (
+            node["name"],
+            node["partitions"],
+            f"{node['share']:.1%}",
+            _movement(node),
+            f"{node['state']}, drains" if node["drains"] and is_terminal() else node["state"],
+            node["id"],
+            node["zone"],
+            f"{node['capacity']:g}",
+        )
+        for node in answer["nodes"]
+    ]
+    header = ("NODE", "PARTITIONS", "SHARE", "PENDING", "STATE", "ID", "ZONE", "CAPACITY")
+    write_table(header, rows, wide=wide, spare=("ID",))
+    # A small covey has fewer nodes than replicas, and whoever is absent owns nothing.
+    owning = sum(
+        node["partitions"] - node["leaving"] + node["pending"] > 0 for node in answer["nodes"]
+    )
+    owners = min(answer["replicas"], owning)
+    session.say(
+        f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
+    )
+    if on_their_way := in_words(answer["moving"]):
+        session.say(f"On their way to other owners: {on_their_way}.")
+
+
+def _movement(node: dict[str, Any]) -> str:
+    """Return how many partitions come to a node, and how many go from it."""
+    moves = {"+": node["pending"], "-": node["leaving"]}
+    return " ".join(f"{sign}{count}" for sign, count in moves.items() if count)
+
+
+@ring.command(cls=ValueCommand)
+@click.argument("key")
+@output_option
+@wide_option
+@pass_session
+def key(session: Session, key: str, output: str, *, wide: bool) -> None:
+    """Show who owns KEY, also one that is called as a command is."""
+    del wide
     answer = session.client().get("/api/v1/ring", key=key)
     if output == "json":
         write_json(answer)
-    elif key is None:
-        rows = [
-            (
-                node["name"],
-                node["partitions"],
-                f"{node['share']:.1%}",
-                f"+{node['pending']}" if node["pending"] else "",
-                node["state"],
-                node["id"],
-            )
-            for node in answer["nodes"]
+        return
+    stage = answer["stage"]
+    write_pairs(
+        [
+            ("key", answer["key"]),
+            ("partition", answer["partition"]),
+            *(("owner", f"{one['name']} ({one['state']})") for one in answer["owners"]),
+            *(("pending", f"{one['name']} ({one['state']}, {stage})") for one in answer["pending"]),
         ]
-        write_table(
-            ("NODE", "PARTITIONS", "SHARE", "PENDING", "STATE", "ID"),
-            rows,
-            wide=wide,
-            spare=("ID",),
+    )
+
+
+@ring.command()
+@click.argument("change", type=click.Choice(CHANGES))
+@click.argument("name", type=NAME, shell_complete=member_names)
+@click.argument("given", metavar="[zone=ZONE] [capacity=NUMBER]", type=SHARE, nargs=-1)
+@output_option
+@wide_option
+@pass_session
+def plan(
+    session: Session,
+    change: str,
+    name: str,
+    given: tuple[tuple[str, str], ...],
+    output: str,
+    *,
+    wide: bool,
+) -> None:
+    """Show what would move, and why, if a node were set, drained, removed or added.
+
+    Nothing is changed.
+    """
+    shares = shares_of(given)
+    if given and change not in ("set", "add"):
+        raise AgentError(f"`{change}` takes a name alone", "`covey ring plan --help`", USAGE)
+    if change == "set" and not given:
+        raise AgentError("nothing to set", "give zone=ZONE, capacity=NUMBER, or both", USAGE)
+    answer = session.client().get("/api/v1/ring/plan", change=change, name=name, **shares)
+    if output == "json":
+        write_json(answer)
+        return
+    rows = [
+        (
+            node["name"], node["before"], node["after"], node["gets"], node["gives"],
+            node["zone"], f"{node['capacity']:g}", node["state"], node["id"],
         )
-        # A small covey has fewer nodes than replicas, and whoever is absent owns nothing.
-        owning = sum(node["partitions"] + node["pending"] > 0 for node in answer["nodes"])
-        owners = min(answer["replicas"], owning)
-        session.say(
-            f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
-        )
-        if on_their_way := in_words(answer["moving"]):
-            session.say(f"On their way to other owners: {on_their_way}.")
-    else:
-        stage = answer["stage"]
-        write_pairs(
-            [
-                ("key", answer["key"]),
-                ("partition", answer["partition"]),
-                *(("owner", f"{one['name']} ({one['state']})") for one in answer["owners"]),
-                *(
-                    ("pending", f"{one['name']} ({one['state']}, {stage})")
-                    for one in answer["pending"]
-                ),
-            ]
-        )
+        for node in answer["nodes"]
+    ]  # fmt: skip
+    header = ("NODE", "NOW", "THEN", "GETS", "GIVES", "ZONE", "CAPACITY", "STATE", "ID")
+    write_table(header, rows, wide=wide, spare=("ID",))
+    session.say(_in_sum(answer))
+    for risk in answer["risks"]:
+        session.say(f"Risk: {risk}.")
+    session.say(_how(change, name, given))
+
+
+def _in_sum(answer: dict[str, Any]) -> str:
+    if not answer["causes"]:
+        return "Nothing would move."
+    size = "" if not answer["bytes"] else f" ({megabytes(answer['bytes'])})"
+    why = "; ".join(CAUSES[name].format(count=count) for name, count in answer["causes"].items())
+    return f"Partitions to be copied: {answer['copied']}{size}. Why: {why}."
+
+
+def megabytes(size: int) -> str:
+    """Return a size as people read it.
+
+    >>> megabytes(300), megabytes(3 << 19), megabytes(300 << 20)
+    ('less than 0.1 MiB', 'about 1.5 MiB', 'about 300 MiB')
+    """
+    if size < MIB / 10:
+        return "less than 0.1 MiB"
+    return f"about {size / MIB:.{int(size < 10 * MIB)}f} MiB"
+
+
+def _how(change: str, name: str, given: tuple[tuple[str, str], ...]) -> str:
+    if change == "add":
+        return "Nothing was changed."
+    shares = " ".join(f"{one}={value}" for one, value in given)
+    command = ORDERS.get(change, "covey node set {name} " + shares).format(name=name)
+    return f"Nothing was changed: `{command}` does it."
 
 
 def in_words(moving: dict[str, int]) -> str:

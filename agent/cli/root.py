@@ -36,6 +36,10 @@ COMMANDS: dict[str, CommandEntry] = {
         "agent.cli.tokens", "token", "Let other nodes in: make, list and revoke join tokens."
     ),
     "join": CommandEntry("agent.cli.membership", "join", "Make this node part of a covey."),
+    "access": CommandEntry(
+        "agent.cli.access", "access", "Give people and programs access to the HTTP API."
+    ),
+    "audit": CommandEntry("agent.cli.audit", "audit", "Show what was changed, and by whom."),
     "run": CommandEntry("agent.cli.run", "run", "Run the agent in the foreground."),
     "sleep": CommandEntry(
         "agent.cli.sleep", "sleep", "Tell the others that this node will be silent."
@@ -56,6 +60,30 @@ COMMANDS: dict[str, CommandEntry] = {
         "agent.cli.keys", "keys", "Show and replace the keys that seal datagrams."
     ),
     "kv": CommandEntry("agent.cli.kv", "kv", "Read and write the covey's shared keys."),
+    "txn": CommandEntry(
+        "agent.cli.txn", "txn", "Compare keys of the control plane, and change them together."
+    ),
+    "lock": CommandEntry("agent.cli.lock", "lock", "Run a command while this device holds a lock."),
+    "barrier": CommandEntry(
+        "agent.cli.barrier", "barrier", "Begin something together with other devices."
+    ),
+    "session": CommandEntry(
+        "agent.cli.sessions", "sessions", "Show and end the sessions of locks and barriers."
+    ),
+    "watch": CommandEntry(
+        "agent.cli.watch", "watch", "Show changes of keys, locks and barriers as they come."
+    ),
+    "elect": CommandEntry("agent.cli.lock", "elect", "Stand for election, or show who leads."),
+    "voters": CommandEntry(
+        "agent.cli.voters", "voters", "Show who decides for the covey, and who leads."
+    ),
+    "node": CommandEntry("agent.cli.node", "node", "Set a node's zone and capacity, or drain it."),
+    "recover": CommandEntry(
+        "agent.cli.recovery", "recover", "Show which copies there are; go on with one of them."
+    ),
+    "snapshot": CommandEntry(
+        "agent.cli.snapshot", "snapshot", "Save what is agreed on to a file, and go on from it."
+    ),
     "ring": CommandEntry("agent.cli.ring", "ring", "Show which nodes own which keys."),
     "publish": CommandEntry(
         "agent.cli.publish", "publish", "Hand readings to the agent for delivery."
@@ -76,7 +104,9 @@ COMMANDS: dict[str, CommandEntry] = {
     "service": CommandEntry(
         "agent.cli.service", "service", "Run the agent as a service of this machine."
     ),
-    "config": CommandEntry("agent.cli.config", "config", "Show and check the configuration."),
+    "config": CommandEntry(
+        "agent.cli.config", "config", "Show and check the configuration; set it for the fleet."
+    ),
     "completion": CommandEntry(
         "agent.cli.completion", "completion", "Print a shell's completion script."
     ),

@@ -10,7 +10,7 @@ from agent.cli.output import output_option, write_facts, write_json
 from agent.cli.restart import in_words
 from agent.cli.ring import in_words as partitions_in_words
 from agent.cli.session import Session
-from agent.text.units import format_duration
+from agent.text.units import counted, format_duration
 
 
 @click.command()
@@ -47,11 +47,14 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
         if answer["absent"]:
             told["let in, not heard"] = ", ".join(one["name"] for one in answer["absent"])
+        if answer["draining"]:
+            told["draining"] = ", ".join(_draining(one) for one in answer["draining"])
         told["epoch"] = answer["epoch"]
         told["let in by"] = ", ".join(
             f"{one['name']} ({one['state'] or 'never heard'})" for one in answer["issuers"]
         )
         told["partitions moving"] = partitions_in_words(answer["moving"])
+        told["agreement"] = _agreement(answer["agreement"])
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]
     if answer["uplink"]:
@@ -61,6 +64,26 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     if pending := in_words(answer["configuration"]):
         told["configuration"] = here(pending)
     return told
+
+
+def _draining(one: dict[str, Any]) -> str:
+    left = [f"{counted(one['held'], 'partition')} left"] * bool(one["held"])
+    left += ["votes still"] * one["votes"]
+    return f"{one['name']} ({', '.join(left) or 'done'})"
+
+
+def _agreement(part: dict[str, Any]) -> str:
+    """Return this node's part in what the covey agrees on, and what fails without a majority."""
+    told = f"{part['role']}, revision {part['applied']}"
+    if part["forks"]:
+        return here(f"{told}; recovered at two places that differ now: `covey recover`")
+    voters = counted(part["voters"], "voter")
+    if part["has_majority"] is not False:
+        return told
+    return here(
+        f"{told}; no majority of {voters}: locks, transactions, barriers and settings wait, shared"
+        " keys, events and readings go on. If most voters are gone for good: `covey recover`"
+    )
 
 
 def _unready(stage: str) -> str:

@@ -10,7 +10,7 @@ from agent.cli.param_types import DURATION, NAME
 from agent.cli.session import Session, pass_session
 from agent.text.units import format_duration
 
-ISSUER_TIMEOUT_S = 30.0
+ISSUER_TIMEOUT_S = 60.0
 TTL_S = "1h"
 HEADER = ("ID", "STATE", "USES LEFT", "EXPIRES", "FIXES", "MADE BY", "ADMITTED")
 SPARE = ("MADE BY",)
@@ -24,8 +24,8 @@ WHY_OUTDATED = (
 def token() -> None:
     """Let other nodes in: make, list and revoke join tokens.
 
-    They are made by the node that founded the covey, and by members that it allowed to
-    (`covey members allow`).
+    They are made on nodes that let others in (`covey registry` names them), and on members that
+    were allowed to (`covey members allow`).
     """
 
 

@@ -3,28 +3,34 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from agent import exits
+from agent.config.fact_rules import COMMANDS
 from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.runtime.driver import Driver
+from agent.store.control import ControlStore
 from agent.store.known_peers import KnownPeers
 from agent.system.wall_clock import BACKDATED_S
+from gossip.control.plane import ControlPlane
 from gossip.core.ids import NodeId
 from gossip.core.machine import Address
 from gossip.kv.requests import FORK_REASON
 from gossip.membership.model.addresses import only_gossiped
 from gossip.registry.node import RegisteredNode
-from gossip.registry.registry import Registry
+from gossip.registry.registry import Registry, SignedRegistry
 from gossip.registry.succession import Succession
 
 PEERS_MAX = 32
 HEARD_WITHIN_S = 30.0
 """So long after a start who was not heard yet is taken to be there."""
 LOOK_S = 0.05
+FOLLOW_S, FOLLOW_LOOK_S = 2.0, 0.01
 FRESH_S = 120.0
 """Nobody founds a covey, backs it up, lets somebody in and restores it in two minutes."""
+
+T = TypeVar("T")
 
 
 class ReachablePeer(NamedTuple):
@@ -42,19 +48,43 @@ class ClusterView:
         self,
         driver: Driver,
         identity: Identity,
-        book: KnownPeers,
+        known_peers: KnownPeers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._identity, self._book = identity, book
+        self._identity, self._known_peers = identity, known_peers
         self._clock, self._began = clock, clock()
         self._driver, self._node = driver, driver.node
 
     def issuers(self) -> list[NodeId]:
-        """Return the other nodes that hold the authority's key, best to reach first."""
+        """Return the other nodes that hold the authority's key, whom to ask first first."""
         me = self._node.settings.me
         registry = self._node.state.registry
         issuers = [entry.id for entry in registry.nodes if entry.is_issuer and entry.id != me]
-        return self._node.swim.reachable_first(issuers)
+        leader = self.leader()
+        return sorted(self._node.swim.reachable_first(issuers), key=lambda each: each != leader)
+
+    def leader(self) -> NodeId | None:
+        """Return who leads the control plane, as far as this node knows."""
+        return self._control(lambda plane: plane.directory.leader)
+
+    def voters(self) -> tuple[NodeId, ...]:
+        """Return who votes by what is committed, as far as this node's copy has come."""
+        return self._control(lambda plane: tuple(v.node for v in plane.part.configuration.voters))
+
+    def acts(self) -> bool:
+        """Tell whether it is for this issuer to do what one of several has to.
+
+        Two that think so, or none for a while, cost time alone: the log lets one of them win.
+        """
+        voters, registry = self.voters(), self._node.state.registry
+        issuers = [each.id for each in registry.nodes if each.is_issuer and each.id in voters]
+        issuers = issuers or [each.id for each in registry.nodes if each.is_issuer]
+        if (leader := self.leader()) in issuers:
+            return leader == self._node.settings.me
+        return self._node.swim.reachable_first(issuers)[:1] == [self._node.settings.me]
+
+    def _control(self, look: Callable[[ControlPlane], T]) -> T:
+        return self._node.see_control(look)
 
     def issuer_names(self) -> list[str]:
         """Return the names of all nodes that hold the authority's key."""
@@ -98,7 +128,7 @@ class ClusterView:
 
     def seen(self) -> frozenset[NodeId]:
         """Return the nodes that were ever heard here, in this life of ours or an earlier one."""
-        return frozenset(self._book.seen).union(self._node.swim.members.ids)
+        return frozenset(self._known_peers.seen).union(self._node.swim.members.ids)
 
     def entry(self, node: NodeId) -> RegisteredNode | None:
         """Return a node's place in the registry; None when it has none."""
@@ -150,14 +180,48 @@ class ClusterView:
         """Return how the present authority came after those before it."""
         return self._node.state.registry.successions
 
-    def adopt(self, signed: bytes) -> None:
-        """Follow this registry from now on, and offer it to all whom it names."""
-        self._driver.call(lambda now: self._node.adopt_registry(signed, now, announce=True))
+    def signed(self) -> bytes:
+        """Return the registry that this node follows, as it was signed."""
+        return self._node.state.signed
+
+    async def follow(self, signed: bytes, store: ControlStore) -> None:
+        """Return when this node follows a registry that is agreed on, or a later one.
+
+        Its copy of the log brings it, and has it saved first; where that is held up, this does.
+        """
+        epoch = Registry.decode(SignedRegistry.decode(signed).payload).epoch
+        until = self._clock() + FOLLOW_S
+        while self.epoch() < epoch and self._clock() < until:  # noqa: ASYNC110 - milliseconds
+            await asyncio.sleep(FOLLOW_LOOK_S)
+        if self.epoch() < epoch:
+            await store.save_registry(epoch, signed)
+            self._driver.call(lambda now: self._node.adopt_registry(signed, now, announce=True))
+
+    def check_understood(self, tag: int) -> None:
+        """Return if all voters that are there carry out commands up to this one.
+
+        A log in which one stands that they do not know is one that they cannot go on with. That is
+        said of themselves, as facts. Raises AgentError.
+        """
+        live, facts_of = self.live(), self._node.swim.facts_of
+        behind = [
+            entry.name
+            for voter in self.voters()
+            if voter in live and (entry := self.entry(voter)) is not None
+            if int(facts_of(voter).get(COMMANDS, "0")) < tag
+        ]
+        if behind:
+            raise AgentError(
+                f"{', '.join(behind)} votes, and runs a version that has no registry in its log; "
+                "nothing was changed.",
+                "Update it; the rest goes on by itself.",
+                exits.UNHEALTHY,
+            )
 
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame to a member."""
         self._driver.send_frame(data, to)
 
-    def greet(self, at: Address) -> None:
+    def send_hello(self, at: Address) -> None:
         """Greet whoever is at this address."""
         self._driver.call(lambda now: self._node.discovered([at], now))

@@ -12,11 +12,13 @@ import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import NamedTuple
 
 from agent.config.logs import OUR_INTERVAL_S, RateLimitedLog
 from agent.config.settings import HandlerSettings
-from agent.programs.child import AsThisUser, Launch, Starter, start
+from agent.loop import watched
+from agent.programs.child import OUTPUT_END_S, AsThisUser, Launch, Starter, start
 from agent.programs.environment import passed_on
 
 WAITING_MAX = 64
@@ -97,16 +99,25 @@ class EventHandlers:
             process = await start(self._starter, launch, payload, merged=False)
         except OSError as error:
             return HandlerOutcome(is_ok=False, output=f"could not be started: {error}".encode())
-        try:
-            output, complaint = await asyncio.gather(
-                _read(process.stdout, self._output_bytes_max + 1),
-                _read(process.stderr, COMPLAINT_BYTES_MAX),
+        output, complaint = bytearray(), bytearray()
+        reading = [
+            watched.start("handler-output", partial(_read, *each))
+            for each in (
+                (process.stdout, output, self._output_bytes_max + 1),
+                (process.stderr, complaint, COMPLAINT_BYTES_MAX),
             )
+        ]
+        try:
             status = await process.wait()
+            # What it left behind is over with it, and nobody waits for who got away with the pipe.
+            process.signal_group(signal.SIGKILL)
+            await asyncio.wait(reading, timeout=OUTPUT_END_S)
         finally:
             process.signal_group(signal.SIGKILL)
+            for each in reading:
+                each.cancel()
             process.close()
-        return self._judge(status, output, complaint)
+        return self._judge(status, bytes(output), bytes(complaint))
 
     def _judge(self, status: int, output: bytes, complaint: bytes) -> HandlerOutcome:
         if len(output) > self._output_bytes_max:
@@ -119,9 +130,7 @@ class EventHandlers:
         return HandlerOutcome(is_ok=True, output=output)
 
 
-async def _read(pipe: asyncio.StreamReader, kept_bytes: int) -> bytes:
-    """Read a pipe to its end and return the beginning: a full pipe would stop the process."""
-    kept = b""
+async def _read(pipe: asyncio.StreamReader, kept: bytearray, kept_bytes: int) -> None:
+    """Read a pipe to its end and keep the beginning: a full pipe would stop the process."""
     while data := await pipe.read(64 * 1024):
         kept += data[: kept_bytes - len(kept)]
-    return kept

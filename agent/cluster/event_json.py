@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from gossip.core.ids import Boot, NodeId, format_node_id
-from gossip.membership.model.messages import ResponseKind
+from gossip.events.messages import ResponseKind
 
 KINDS = {
     ResponseKind.ANSWERED: "answered",

@@ -42,8 +42,8 @@ from agent.text.units import format_duration
 from gossip.core.errors import LocalError
 from gossip.core.ids import NodeId, format_node_id
 from gossip.events.events import EventDelivered, TooManyEvents
+from gossip.events.messages import LONG_ANSWER_BYTES_MAX, ResponseKind
 from gossip.events.queries import QueryEnded, QueryKey, QueryReceived, ResponseReceived
-from gossip.membership.model.messages import LONG_ANSWER_BYTES_MAX, ResponseKind
 
 RECENT_MAX = 256
 SAVE_DELAY_S = 1.0
@@ -71,7 +71,7 @@ class EventService:
         self._driver = driver
         self._save_time = save_time
         self._wall_clock = wall_clock
-        self._started_at = wall_clock()
+        self._began_at = driver.now()
         self._event_handlers = EventHandlers(events, EVENT_OUTPUT_BYTES_MAX, self.counts, starter)
         self._query_handlers = EventHandlers(queries, LONG_ANSWER_BYTES_MAX, self.counts, starter)
         self._recent: deque[EventRecord] = deque(maxlen=RECENT_MAX)
@@ -224,7 +224,7 @@ class EventService:
         """Take in what the driver publishes; what is not for us is ignored."""
         match event:
             case EventDelivered():
-                self._tell(event)
+                self._publish(event)
             case QueryReceived():
                 self._start(partial(self._handle_query, event))
             case ResponseReceived() | QueryEnded():
@@ -234,7 +234,7 @@ class EventService:
                 if isinstance(event, QueryEnded):
                     self._mine.pop(event.number, None)
 
-    def _tell(self, delivered: EventDelivered) -> None:
+    def _publish(self, delivered: EventDelivered) -> None:
         event = delivered.event
         self._lamport = max(self._lamport, event.time)
         self._unsaved.set()
@@ -272,7 +272,7 @@ class EventService:
         built_in = BUILT_IN.get(query.name)
         commands = self._query_handlers.find(query.name)
         if built_in is not None:
-            kind, payload = ResponseKind.ANSWERED, built_in(self._wall_clock() - self._started_at)
+            kind, payload = ResponseKind.ANSWERED, built_in(self._driver.now() - self._began_at)
         elif commands:
             kind, payload = await self._run_handler(commands[0], query)
         elif (listener := self._listener_of(query.name)) is not None:

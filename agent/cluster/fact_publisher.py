@@ -62,7 +62,7 @@ class FactPublisher:
         self._publish = publish
         self._given = store.facts()
         self._apps: dict[str, str] = {}
-        self._told: dict[str, str] = {}
+        self._published: dict[str, str] = {}
         self._problems: list[str] = []
         self._changing = asyncio.Lock()  # two changes at once must not undo each other
         for name in sorted(self._given):
@@ -93,9 +93,9 @@ class FactPublisher:
             if problem not in self._problems:
                 log.error("%s", problem)
         self._problems = problems
-        if facts != self._told:
+        if facts != self._published:
             self._publish(facts)
-            self._told = facts
+            self._published = facts
 
     async def change(self, give: Mapping[str, str], drop: Collection[str]) -> None:
         """Set some facts and drop others, all or none; return when it is on disk and told.

@@ -5,6 +5,7 @@ import logging
 from gossip.core.ids import format_node_id
 from gossip.membership.members.id_conflicts import IdConflictDetected
 from gossip.membership.model.members import FORGOTTEN, MemberChanged
+from gossip.membership.model.signatures import UNSIGNED, WordsRefused
 
 log = logging.getLogger(__name__)
 
@@ -19,15 +20,15 @@ def log_member(event: object) -> None:
             log.debug("%s is %s (%s)", member.name, member.state.value, reason)
         case MemberChanged(member, _, reason) if reason == FORGOTTEN:
             log.info("%s is no longer listed; it was %s", member.name, member.state.value)
-        case MemberChanged(member, _, reason, not_told=0):
+        case MemberChanged(member, _, reason, suppressed=0):
             log.info("%s is %s (%s)", member.name, member.state.value, reason)
-        case MemberChanged(member, _, reason, not_told=not_told):
+        case MemberChanged(member, _, reason, suppressed=suppressed):
             log.warning(
                 "%s is %s (%s); it changed %d times more since it was last told here",
                 member.name,
                 member.state.value,
                 reason,
-                not_told,
+                suppressed,
             )
         case IdConflictDetected(member, name, addresses):
             log.warning(
@@ -37,3 +38,25 @@ def log_member(event: object) -> None:
                 format_node_id(member),
                 " and ".join(map(str, addresses)),
             )
+        case WordsRefused(member, reason=reason) if reason == UNSIGNED:
+            log.info(
+                "%s passes on without a signature what %s is said to say of itself; it was not "
+                "believed. An earlier version does so while the covey is updated.",
+                _told_by(event),
+                event.name or format_node_id(member),
+            )
+        case WordsRefused(member):
+            log.warning(
+                "%s tells in the name of %s what it has not signed; it was not believed. "
+                "If this goes on, find the device, and take it out with `covey members remove`.",
+                _told_by(event),
+                event.name or format_node_id(member),
+            )
+
+
+def _told_by(refused: WordsRefused) -> str:
+    """Name who passed words on: by its certificate, or as far as a datagram shows it."""
+    sender = refused.sender_name or format_node_id(refused.sender)
+    if refused.source is None:
+        return f"member {sender}, by its certificate,"
+    return f"somebody at {refused.source}, as {sender},"

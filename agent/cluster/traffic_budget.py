@@ -12,9 +12,9 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable
 
-LOOK_EVERY_S = 60.0
-WINDOW_LOOKS = 60
-SETTLED_LOOKS = 5
+SAMPLE_EVERY_S = 60.0
+WINDOW_SAMPLES = 60
+SETTLED_SAMPLES = 5
 """A start costs more than what follows: nothing is said before so many looks."""
 DAY_S = 86_400.0
 FAMILY = "gossip_bytes/"
@@ -31,7 +31,7 @@ class TrafficBudget:
         self._counts = counts
         self._clock = clock
         self._bytes_per_day = bytes_per_day
-        self._looks: deque[tuple[float, int]] = deque(maxlen=WINDOW_LOOKS + 1)
+        self._samples: deque[tuple[float, int]] = deque(maxlen=WINDOW_SAMPLES + 1)
         self.exceeded = False
         """Whether the last look found more than is allowed; never without a budget."""
         self.sample()
@@ -39,13 +39,13 @@ class TrafficBudget:
     async def run(self) -> None:
         """Look every minute, for ever."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(SAMPLE_EVERY_S)
             self.sample()
 
     def sample(self) -> None:
         """Read the counters, and say in the log when the budget is exceeded, or no longer."""
-        self._looks.append((self._clock(), self._total()))
-        if not self._bytes_per_day or len(self._looks) <= SETTLED_LOOKS:
+        self._samples.append((self._clock(), self._total()))
+        if not self._bytes_per_day or len(self._samples) <= SETTLED_SAMPLES:
             return
         projected = self.projected()
         exceeded = projected > self._bytes_per_day
@@ -62,7 +62,7 @@ class TrafficBudget:
 
     def projected(self) -> float:
         """Return the bytes a day, sent and received, at the rate of the last hour."""
-        began, before = self._looks[0]
+        began, before = self._samples[0]
         elapsed_s = self._clock() - began
         return (self._total() - before) * DAY_S / elapsed_s if elapsed_s > 0 else 0.0
 

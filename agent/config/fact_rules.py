@@ -19,32 +19,38 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from agent._version import __version__
-from agent.config.service_address import parse_service, service_of_api
+from agent.config.service_address import parse_service
 from gossip.core.envelope import MAGIC_AND_VERSION
 from gossip.membership.model.facts import FACT_NAME_CHARACTERS_MAX, FACT_VALUE_BYTES_MAX, flaw
 
 WIRE_VERSION_MASK = 0x0F
+COMMANDS = "commands"
+"""The newest command of the control plane that this version carries out."""
 SERVICE, APP = "service/", "app/"
 API_SERVICE = f"{SERVICE}covey-api"
 BUILT_IN = (
-    *("covey", "wire", "profile", "python", "system", "machine"),
+    *("covey", "wire", COMMANDS, "profile", "python", "system", "machine"),
     *("cores", "memory_bytes", "disk_bytes", "started_at", API_SERVICE),
 )
 
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_./-]{{0,{FACT_NAME_CHARACTERS_MAX - 1}}}")
 
 
-def built_in(data: Path, started_at: float, profile: str, api_listen: str = "") -> dict[str, str]:
+def built_in(
+    data: Path, started_at: float, profile: str, api: str = "", commands: int = 0
+) -> dict[str, str]:
     """Return the facts of this agent; ``data`` is where it keeps its files.
 
-    ``profile`` is that of the gossip, which has to be the same everywhere; ``api_listen`` is where
-    the HTTP API is.
+    ``profile`` is that of the gossip, which has to be the same everywhere; ``api`` is the HTTP API
+    as a service, empty where no other device reaches it; ``commands`` the newest command of the
+    control plane that this version knows.
 
     What a machine does not tell is left out.
     """
     facts = {
         "covey": __version__,
         "wire": str(MAGIC_AND_VERSION & WIRE_VERSION_MASK),
+        COMMANDS: str(commands or ""),
         "profile": profile,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
@@ -53,7 +59,7 @@ def built_in(data: Path, started_at: float, profile: str, api_listen: str = "") 
         "memory_bytes": _memory_bytes(),
         "disk_bytes": _disk_bytes(data),
         "started_at": datetime.fromtimestamp(started_at, UTC).isoformat(timespec="seconds"),
-        API_SERVICE: service_of_api(api_listen),
+        API_SERVICE: api,
     }
     return {name: value for name, value in facts.items() if value}
 

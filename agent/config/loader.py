@@ -1,7 +1,8 @@
 """Reads the configuration: one TOML file, overridden by environment variables.
 
-Three layers, the later wins: the defaults in ``agent/config/settings.py``, the file, and variables
-named ``COVEY_SECTION__KEY`` (``COVEY_NETWORK__PORT=7800``). For each value, the layer it came
+Four layers, the later wins: the defaults in ``agent/config/settings.py``, what the covey has set
+for its devices (``fleet_layer.py``), the file, and variables named ``COVEY_SECTION__KEY``
+(``COVEY_NETWORK__PORT=7800``). For each value, the layer it came
 from is kept, so that ``covey config show --origin`` can answer "why is this 7800?".
 
 A typing mistake must not become a default: unknown tables and keys are errors that name the
@@ -10,6 +11,7 @@ in the file or in a variable; settings that end in ``_file`` say where they are,
 ``read_secret`` insists that only the owner may read them.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -23,6 +25,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from agent.config.accepted_values import choices, shown, takes
+from agent.config.fleet_layer import APPLIED_AT_ONCE, SetForFleet, known, read_layer
 from agent.config.paths import SYSTEM_CONFIG, Paths
 from agent.config.settings import (
     SECTIONS,
@@ -36,6 +39,7 @@ from agent.config.settings import (
     Section,
     TelemetrySettings,
     UplinkSettings,
+    VoterSettings,
 )
 from agent.exits import BAD_CONFIG, AgentError
 from agent.files.permissions import check_nobody_else_writes
@@ -48,6 +52,7 @@ ENVIRONMENT_SEPARATOR = "__"
 APPS, OPTIONS = "apps", "options"
 OF_EVERY_APP = ("enabled", "every")
 DEFAULT_ORIGIN = "default"
+FLEET = "fleet"
 CONFIG_BYTES_MAX = 1024 * 1024
 SECRET_BYTES_MAX = 64 * 1024
 CORRECT_IT = "correct it, or leave it out for its default"
@@ -62,6 +67,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     node: NodeSettings = NodeSettings()
     network: NetworkSettings = NetworkSettings()
     gossip: GossipSettings = GossipSettings()
+    voters: VoterSettings = VoterSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()
@@ -78,10 +84,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             for section in SECTIONS
             for key, value in msgspec.to_builtins(getattr(self, section)).items()
         }
+        usual = msgspec.to_builtins(AppSettings())
         for name, app in sorted(self.apps.items()):
             own = msgspec.to_builtins(app)
             options = own.pop(OPTIONS)
-            said = {key: value for key, value in own.items() if value or key in OF_EVERY_APP}
+            said = {k: own[k] for k in own if own[k] != usual[k] or k in OF_EVERY_APP}
             flat |= {f"{APPS}.{name}.{key}": value for key, value in said.items()}
             flat |= {f"{APPS}.{name}.{OPTIONS}.{key}": value for key, value in options.items()}
         return flat
@@ -119,6 +126,7 @@ def load(paths: Paths, environ: Mapping[str, str] | None = None) -> Config:
     tables = _parse(text, paths.config_file)
     source = _SettingSource(paths.config_file, text)
     _check_names(tables, source)
+    _lay_under(tables, known(read_layer(paths.fleet_settings).settings), source)
     _override(tables, environ, source)
     sections = {
         name: _convert(tables.get(name, {}), kind, name, source) for name, kind in SECTIONS.items()
@@ -135,6 +143,22 @@ def replaced(config: Config, setting: str, value: Any) -> Config:
     changed = msgspec.structs.replace(getattr(config, section), **{key: value})
     origins = {**config.origins, setting: COMMAND_LINE}
     return msgspec.structs.replace(config, **{section: changed}, origins=origins)
+
+
+def taken_over(running: Config, now: Config) -> Config:
+    """Return the configuration of a running agent with what can be applied at once as it is now.
+
+    What the command line gave stays.
+    """
+    for setting in APPLIED_AT_ONCE:
+        section, key = setting.split(".")
+        if running.origin(setting) == COMMAND_LINE:
+            continue
+        value = getattr(getattr(now, section), key)
+        changed = msgspec.structs.replace(getattr(running, section), **{key: value})
+        origins = {**running.origins, setting: now.origin(setting)}
+        running = msgspec.structs.replace(running, **{section: changed}, origins=origins)
+    return running
 
 
 def unapplied(running: Config, paths: Paths) -> tuple[list[str], str]:
@@ -164,7 +188,7 @@ def read_secret(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         data = path.read_bytes()[:SECRET_BYTES_MAX]
-        text = data.decode().rstrip("\r\n")
+        text = data.decode("utf-8-sig").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise AgentError(
             f"cannot read the secret in {path}: {_because(error)}",
@@ -206,7 +230,7 @@ class _SettingSource:
                 return f"{self.path}:{line}"
         return str(self.path)
 
-    def note(self, setting: str, value: Any) -> None:
+    def record_origin(self, setting: str, value: Any) -> None:
         """Remember where a setting stands, and each key of one that is a table."""
         self.origins[setting] = self.place(setting)
         for key in value if isinstance(value, dict) else ():
@@ -248,7 +272,7 @@ def _read(path: Path) -> str:
         data = path.read_bytes()
         if len(data) > CONFIG_BYTES_MAX:
             raise AgentError(f"{path} is larger than a configuration can be", "", BAD_CONFIG)
-        return data.decode()
+        return data.decode("utf-8-sig")  # some editors begin with a mark of the order of bytes
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
@@ -304,7 +328,7 @@ def _check_key(name: str, key: str, value: Any, source: _SettingSource) -> None:
         _check_app(key, value, source)
     else:
         raise _bad(place, f"{setting} is a table", "write [apps.NAME]")
-    source.note(setting, value)
+    source.record_origin(setting, value)
 
 
 def _check_app(app: str, table: Tables, source: _SettingSource) -> None:
@@ -317,7 +341,7 @@ def _check_app(app: str, table: Tables, source: _SettingSource) -> None:
             except AgentError:
                 del table[key]
                 raise
-        source.note(setting, value)
+        source.record_origin(setting, value)
 
 
 def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -> None:
@@ -334,6 +358,32 @@ def _check_known(name: str, known: Iterable[str], place: str, table: str = "") -
 
 def _keys(kind: type[Section]) -> tuple[str, ...]:
     return kind.__struct_fields__
+
+
+def typed_setting(setting: str, text: str) -> Any:
+    """Return what a text means as the value of this setting. Raises AgentError."""
+    section, key = setting.split(".")
+    kind, source = SECTIONS[section], _SettingSource(Path(FLEET), "")
+    value = _typed(text, get_type_hints(kind, include_extras=True)[key])
+    _convert({key: value}, kind, section, source)
+    if source.faults:
+        raise source.faults[0]
+    return value
+
+
+def _lay_under(tables: Tables, fleet: Mapping[str, SetForFleet], source: _SettingSource) -> None:
+    """Fill in what the covey has set and the file has not.
+
+    What this version does not take is left out: it must not keep a device from starting.
+    """
+    for setting, given in fleet.items():
+        section, key = setting.split(".")
+        if key in tables.get(section, {}):
+            continue
+        with contextlib.suppress(AgentError):
+            value = typed_setting(setting, given.text)
+            tables.setdefault(section, {})[key] = value
+            source.overrule(setting, f"{FLEET}, {given.scope}")
 
 
 def _override(tables: Tables, environ: Mapping[str, str], source: _SettingSource) -> None:

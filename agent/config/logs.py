@@ -35,11 +35,10 @@ PRIORITIES = {
 COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[31m"}
 DIM, RESET = "\x1b[2m", "\x1b[0m"
 # From which level on the libraries may speak. Their "info" is chatter to somebody who runs an
-# agent; uvicorn's errors are told by agent/api, and its warnings anybody on TCP could cause.
+# agent.
 LIBRARY_LEVELS = {
     "zeroconf": logging.WARNING,
     "asyncio": logging.WARNING,
-    "uvicorn.error": logging.CRITICAL,
 }
 LIMITED_INTERVAL_S = 60.0
 OUR_INTERVAL_S = 10.0

@@ -121,9 +121,19 @@ class Paths(NamedTuple):
         return self.data / "parting"
 
     @property
+    def wipe_mark(self) -> Path:
+        """The note that what lies here for the covey is to be deleted at the next start."""
+        return self.data / "wipe"
+
+    @property
     def control_db(self) -> Path:
-        """What must never be lost: registry, tokens, starts, peer book."""
+        """What must never be lost: registry, tokens, starts, known peers."""
         return self.data / "control.db"
+
+    @property
+    def consensus_db(self) -> Path:
+        """What the voters agree on, and what this node has promised them."""
+        return self.data / "consensus.db"
 
     @property
     def data_db(self) -> Path:
@@ -134,6 +144,16 @@ class Paths(NamedTuple):
     def telemetry_db(self) -> Path:
         """The outbox of readings."""
         return self.data / "telemetry.db"
+
+    @property
+    def audit_db(self) -> Path:
+        """What was changed by way of this agent's API, and who did it."""
+        return self.data / "audit.db"
+
+    @property
+    def fleet_settings(self) -> Path:
+        """What the covey has set for this device."""
+        return self.data / "fleet.json"
 
     @property
     def ballast(self) -> Path:

@@ -48,7 +48,7 @@ def parse_service(text: str) -> ServiceAddress:
     return ServiceAddress("" if is_here else host, port, protocol)
 
 
-def service_of_api(listen: str) -> str:
+def service_of_api(listen: str, *, tls: bool = False) -> str:
     """Return the HTTP API that listens there, as a service; empty when no other device reaches it.
 
     An API on every address is on those that the others have of the device anyway.
@@ -56,10 +56,11 @@ def service_of_api(listen: str) -> str:
     if not listen:
         return ""
     host, port = parse_endpoint(listen)
+    kind = "https" if tls else "http"
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "" if host == "localhost" else str(ServiceAddress(host, port, "http"))
+        return "" if host == "localhost" else str(ServiceAddress(host, port, kind))
     if address.is_loopback:
         return ""
-    return str(ServiceAddress("" if address.is_unspecified else host, port, "http"))
+    return str(ServiceAddress("" if address.is_unspecified else host, port, kind))

@@ -10,7 +10,7 @@ property with the unit in its name gives the number.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -24,6 +24,7 @@ DEFAULT_PORT = 7747
 # Open to everybody is fine here: every packet is authenticated before it means anything.
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 HANDLER_TIMEOUT_S_MAX = 60
+SETTLE_S_MAX = 86_400
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -88,12 +89,30 @@ class GossipSettings(Section, frozen=True, kw_only=True):
     bytes_per_day: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
+class VoterSettings(Section, frozen=True, kw_only=True):
+    """``[voters]``: who may vote on what devices agree on."""
+
+    settle: str = "10m"
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none. Raises ValueError."""
+        with naming("settle"):
+            if not 1 <= self.settle_s <= SETTLE_S_MAX:
+                raise ValueError("must lie between 1s and 1d")
+
+    @property
+    def settle_s(self) -> float:
+        """Seconds that a node has to run before it may vote."""
+        return read_duration(self.settle)
+
+
 class ApiSettings(Section, frozen=True, kw_only=True):
     """``[api]``: the HTTP API on TCP; the Unix socket is always there."""
 
     listen: str = ""
     token_file: str = ""
     metrics_token_file: str = ""
+    tls: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an endpoint without a port. Raises ValueError."""
@@ -180,10 +199,15 @@ class HandlerSettings(Section, frozen=True, kw_only=True):
         return read_duration(self.timeout)
 
 
+AppRight = Literal["read", "publish", "write", "speak"]
+
+
 class AppSettings(Section, frozen=True, kw_only=True):
     """``[apps.NAME]``: what the agent does with an app; ``options`` are the app's own."""
 
     enabled: bool = True
+    rights: list[AppRight] = msgspec.field(default_factory=lambda: list(get_args(AppRight)))
+    keys: list[Annotated[str, msgspec.Meta(min_length=1)]] = []
     every: str = ""
     path: str = ""
     module: str = ""
@@ -216,6 +240,7 @@ SECTIONS: dict[str, type[Section]] = {
     "node": NodeSettings,
     "network": NetworkSettings,
     "gossip": GossipSettings,
+    "voters": VoterSettings,
     "api": ApiSettings,
     "log": LogSettings,
     "uplink": UplinkSettings,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.apps.host import AppStatus
 from agent.apps.states import AppState
+from agent.config.service_address import service_of_api
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.loop.stalls import MACHINE, Stall, describe
 from agent.system.wall_clock import ClockStep
@@ -12,7 +13,10 @@ from agent.telemetry.uplink.status import UplinkStatus
 from agent.text.units import format_duration
 from gossip.core.machine import Address, Instant
 from gossip.membership.model.members import Member
+from gossip.registry.node import RegisteredNode
 
+MISSED_AFTER_S = 60.0
+"""Who belongs and was not heard so long after a start is said to be missing."""
 OTHER_COVEYS_NAMED = 5
 UNOPENED = ("forged", "unknown_key")
 FLOOD_SHARE = 0.01
@@ -50,13 +54,13 @@ def authority(uncertified: Sequence[str], *, overlaps: bool) -> Finding:
             "authority",
             f"the authority is being replaced; without a certificate of the new one: {names}.",
             "They get one by themselves within minutes of being there. Not to wait for them: "
-            "`covey keys rotate --authority --force` where the covey was founded.",
+            "`covey keys rotate --authority --force` on a node that lets others in.",
         )
     if uncertified:
         return warn(
             "authority",
             f"certificates of an authority that was given up, which open nothing: {names}.",
-            "Start them where they reach a member, and that one the founder: they get new ones.",
+            "Start them where they reach a member: they get new ones.",
         )
     if overlaps:
         return ok("authority", "the authority is being replaced, and all have new certificates.")
@@ -73,7 +77,7 @@ def keys(awaited: Sequence[str], *, is_turning: bool, is_known_outside: bool) ->
         return warn(
             "keys",
             "a device that was removed has a key that opens datagrams still.",
-            "New keys are made by themselves where the covey was founded: start that one.",
+            "New keys are made by themselves on nodes that let others in: start one.",
         )
     if not is_turning:
         return ok("keys", "one key seals and opens datagrams.")
@@ -128,14 +132,27 @@ def probation(set_aside: Sequence[str]) -> Finding:
     return ok("set-aside", "nothing that others told has ended the agent twice.")
 
 
-def membership(members: Iterable[Member]) -> Finding:
-    """Look who is not there."""
-    away = sorted(each.name for each in members if each.state.value in ("suspect", "dead"))
-    if away:
+def membership(
+    members: Iterable[Member], belonging: Iterable[RegisteredNode], uptime_s: float
+) -> Finding:
+    """Look who is not there: known to be away, or not heard at all since this agent started.
+
+    Of the second nothing is on any list of members: this agent knows of them from the registry
+    alone. ``uptime_s`` is how long it has had time to hear them.
+    """
+    known = list(members)
+    away = sorted(each.name for each in known if each.state.value in ("suspect", "dead"))
+    listed = {each.id for each in known}
+    unheard = sorted(each.name for each in belonging if each.id not in listed and not each.absent)
+    told = [f"suspect or dead: {', '.join(away)}"] if away else []
+    if unheard and uptime_s >= MISSED_AFTER_S:
+        told.append(f"not heard since this agent started: {', '.join(unheard)}")
+    if told:
         return warn(
             "members",
-            f"suspect or dead: {', '.join(away)}.",
-            "`covey members show NAME` says why and since when.",
+            f"{'; '.join(told)}.",
+            "`covey members show NAME` says why and since when. What is gone for good: `covey "
+            "members remove NAME`.",
         )
     return ok("members", "nobody is suspect or dead.")
 
@@ -310,6 +327,18 @@ def program_users(programs: Sequence[str], lacking: str, *, is_issuer: bool) -> 
         f"{', '.join(programs)} could read {keys} and the agent's memory: {lacking}.",
         "As a service the agent gives each a user of its own: `covey service install`. Else run "
         "only what you trust with all that.",
+    )
+
+
+def api_tls(listen: str, *, tls: bool) -> Finding:
+    """Look whether tokens of the HTTP API can be read on the network."""
+    if tls or not service_of_api(listen):
+        told = "shows a certificate" if listen and tls else "is reached from this device alone"
+        return ok("api-tls", f"the HTTP API {told}.")
+    return warn(
+        "api-tls",
+        f"the HTTP API listens on {listen} without TLS: its tokens can be overheard.",
+        "Set tls = true in [api]. `covey access authority` shows what clients verify it with.",
     )
 
 

@@ -1,7 +1,7 @@
 """Whose clock is off: everybody's wall clock against the median of all.
 
-Clocks are compared over streams, and half of the round trip is taken for the way back, so a
-difference below a second means nothing.
+Clocks are compared over streams. Whatever the time between question and answer may explain is no
+difference, so an answer that comes late accuses nobody.
 """
 
 from collections.abc import Mapping

@@ -12,12 +12,14 @@ import shutil
 import socket
 import sqlite3
 import struct
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.admission.former_membership import FormerMembership, noted_parting
+from agent.admission.former_membership import FormerMembership, recorded_parting
 from agent.config.credentials import SYSTEM_SEAL
 from agent.config.paths import SYSTEM_DATA, Paths, may_be_there, service_is_installed
 from agent.doctor.findings import Finding, fail, ok, warn
@@ -32,6 +34,7 @@ MIB = 1024 * 1024
 FREE_FAIL_BYTES, FREE_WARN_BYTES = 16 * MIB, 128 * MIB
 SYNCS, SYNC_BYTES = 3, 4096
 SYNC_WARN_S, SYNC_FAIL_S = 0.1, 2.0
+SYNC_PATIENCE_S = 10.0
 EXPIRY_WARN_S = 21 * 86400.0
 MDNS_GROUP, MDNS_GROUP6, MDNS_PORT = "224.0.0.251", "ff02::fb", 5353
 MULTICAST_WAIT_S = 0.5
@@ -43,7 +46,7 @@ OUR_DISTRIBUTION = "covey"
 
 
 def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> list[Finding]:
-    """Look at all of it. Takes up to a second: not for an event loop's own thread."""
+    """Look at all of it. Takes a second, ten where the disk hangs: not for an event loop."""
     from importlib.metadata import packages_distributions  # for the doctor's visits alone
 
     return [
@@ -59,7 +62,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
 def _is_removed(paths: Paths) -> bool:
     """Say whether this node was told that it has no place any more."""
     try:
-        return noted_parting(paths) is FormerMembership.REMOVED
+        return recorded_parting(paths) is FormerMembership.REMOVED
     except AgentError:  # who may not look there is told so of the disk
         return False
 
@@ -97,7 +100,7 @@ def certificate(
         return warn(
             "certificate",
             f"the certificate of {me.node_name} is valid until {until} only, and was not renewed.",
-            "The node that founded the covey renews it: see in `covey members` whether it is away.",
+            "Nodes that let others in renew it: see in `covey members` whether all are away.",
         )
     return ok("certificate", f"{me.node_name} of {me.cluster_name}, valid until {until}.")
 
@@ -147,9 +150,12 @@ def disk(data: Path) -> Finding:
         )
     try:
         free = shutil.disk_usage(data).free
-        took_s = _sync_time_s(data)
+        took_s = _sync_time_within(data, SYNC_PATIENCE_S)
     except OSError as error:
         return _unwritable(data, error)
+    if took_s is None:
+        told = f"{data}: a small write has not ended after {SYNC_PATIENCE_S:.0f} s: the disk hangs."
+        return fail("disk", told, "Look at the kernel's log; a card that does this is worn out.")
     told = f"{data}: {free // MIB} MiB free, {took_s * 1000:.1f} ms to write and sync."
     if free < FREE_FAIL_BYTES:
         return fail("disk", told, "Free some space: soon nothing can be saved any more.")
@@ -186,6 +192,26 @@ def _unwritable(data: Path, error: OSError) -> Finding:
     why = error.strerror or str(error)
     hint = hints.get(error.errno or 0, "Look at the kernel's log.")
     return fail("disk", f"{data} cannot be written: {why}.", hint)
+
+
+def _sync_time_within(data: Path, within_s: float) -> float | None:
+    """Return how long a small write takes; None if it does not end in time. Raises OSError.
+
+    Nothing ends a sync that hangs: the thread in it is left behind, and ends with the process.
+    """
+    ended: Future[float] = Future()
+
+    def measure() -> None:
+        try:
+            ended.set_result(_sync_time_s(data))
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+            ended.set_exception(error)
+
+    threading.Thread(target=measure, name="doctor-sync", daemon=True).start()
+    try:
+        return ended.result(within_s)
+    except TimeoutError:
+        return None
 
 
 def _sync_time_s(data: Path) -> float:

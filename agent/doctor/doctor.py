@@ -3,17 +3,16 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
-from agent.apps.host import AppHost
-from agent.config.loader import Config
-from agent.config.paths import Paths
+from agent.cluster.agreement import Agreement
 from agent.doctor import (
     address_family_checks,
     agent_checks,
+    agreement_checks,
     clock_checks,
     network_checks,
     reachability,
@@ -22,61 +21,22 @@ from agent.doctor import (
 )
 from agent.doctor.device_checks import examine_device
 from agent.doctor.findings import Finding
+from agent.doctor.inputs import AgentInputs, MemberInputs
 from agent.doctor.survey import Survey, SurveyResult, names_of
-from agent.identity.identity import Identity
-from agent.keys.key_service import KeyService
 from agent.loop.slices import collect
-from agent.loop.stalls import StallWatch
-from agent.loop.watched import Watch
 from agent.net.dial_test import DialTest
-from agent.net.discovery import Discovery
-from agent.programs.isolation import Programs
-from agent.runtime.driver import Driver
-from agent.runtime.probation import Probation
 from agent.store.salvage import damaged_files
-from agent.system.wall_clock import WallClock, boot_time
-from agent.telemetry.uplink.service import Uplink
+from agent.system.wall_clock import boot_time
 from edge_apps import builtin
-from gossip.core.ids import NodeId, format_cluster_id
+from gossip.core.ids import NodeId, format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.membership.model.members import MemberTable
 from gossip.registry.registry import Registry
 
-TRIALS_MAX = 32
+STREAM_TESTS_MAX = 32
 """So many streams are opened on trial at once; where more fail, they fail alike."""
-
-
-class AgentInputs(NamedTuple):
-    """What there is to look at of an agent from its start on."""
-
-    config: Config
-    paths: Paths
-    clock: WallClock
-    watch: Watch
-    not_ready: Callable[[], Sequence[str]]
-    """Returns why the agent cannot do its work now; empty when it can."""
-    advice: Callable[[], str]
-    """Returns what to do for it to come further."""
-
-
-class MemberInputs(NamedTuple):
-    """What there is to look at besides when the agent takes part in its covey."""
-
-    identity: Identity
-    driver: Driver
-    discovery: Discovery
-    apps: AppHost
-    programs: Programs
-    uplink: Uplink
-    keys: KeyService
-    probation: Probation
-    stalls: StallWatch
-    losses: Callable[[], Sequence[str]]
-    """Returns what was found to be lost on the disk since the start."""
-    is_superseded: Callable[[], bool]
-    """Tells whether another device with this identity is believed in place of this one."""
-    has_begun_anew: bool
-    """Whether this process began another life of its node within the last hour."""
+ELECTED_S = 10.0
+"""As long as an election may take, it is no fault that nobody leads."""
 
 
 class EarlyDoctor:
@@ -89,19 +49,19 @@ class EarlyDoctor:
         """Return the findings, as ``GET /api/v1/doctor`` shows them; there is no matrix."""
         inputs = self._inputs
         findings = [
-            *await asyncio.to_thread(_look_at_device, inputs),
+            *await asyncio.to_thread(_check_device, inputs),
             agent_checks.health(inputs.not_ready(), inputs.advice()),
-            *_look_at_process(inputs),
+            *_check_process(inputs),
         ]
         return {"checks": msgspec.to_builtins(findings), "matrix": None}
 
 
-def _look_at_device(inputs: AgentInputs) -> list[Finding]:
+def _check_device(inputs: AgentInputs) -> list[Finding]:
     network = inputs.config.network
     return examine_device(inputs.paths, network.interfaces, mdns=network.mdns)
 
 
-def _look_at_process(inputs: AgentInputs) -> tuple[Finding, Finding]:
+def _check_process(inputs: AgentInputs) -> tuple[Finding, Finding]:
     watch = inputs.watch
     return (
         agent_checks.clock(inputs.clock.last_step, boot_time()),
@@ -113,7 +73,7 @@ class Doctor:
     """Examines an agent that takes part in its covey, and asks the other members what they see."""
 
     def __init__(self, survey: Survey, inputs: AgentInputs, parts: MemberInputs) -> None:
-        self._desk, self._inputs, self._parts = survey, inputs, parts
+        self._survey, self._inputs, self._parts = survey, inputs, parts
         self._driver, self._me = parts.driver, parts.identity.node_id
         self._config = inputs.config
 
@@ -128,26 +88,30 @@ class Doctor:
     async def examine(self) -> dict[str, Any]:
         """Return the findings and the matrix, as ``GET /api/v1/doctor`` shows them."""
         me, parts = self._me, self._parts
-        device, told = await asyncio.gather(
-            asyncio.to_thread(_look_at_device, self._inputs), self._desk.run()
+        device, (told, trials), is_agreed = await asyncio.gather(
+            asyncio.to_thread(_check_device, self._inputs),
+            self._ask_members(),
+            Agreement(self._driver).is_agreed(ELECTED_S),
         )
         names = {**names_of(self._driver), me: parts.identity.node_name}
-        trials = await self._try_streams(told)
-        streamless = {(me, node) for node in stream_checks.blocked(trials)}
+        silent = {node: trial for node, trial in trials.items() if node not in told.views}
+        streamless = {(me, node) for node in stream_checks.blocked(silent)}
         ways = await reachability.build(told.asked, told.views, told.fresh_s, streamless)
         heard = [node for node in told.asked if ways.ways[node, me] in reachability.DATAGRAMS_PASS]
         ports = self._ports()
         findings = [
             *device,
-            *self._look_inside(),
+            *self._check_inside(),
             agent_checks.apps(await parts.apps.list()),
             await self._program_users(),
+            agent_checks.api_tls(self._config.api.listen, tls=self._config.api.tls),
+            self._agreement(names, is_agreed=is_agreed),
             *clock_checks.examine(told.clocks_s, me, names),
             *await reachability.examine(ways, names, ports, self._are_apart()),
             address_family_checks.examine(
                 {each.name: each.addresses for each in self._members if each.is_live}
             ),
-            *stream_checks.examine(trials, heard, names, ports[me]),
+            *stream_checks.examine(silent, heard, names, ports[me]),
         ]
         return {
             "checks": msgspec.to_builtins(findings),
@@ -159,9 +123,17 @@ class Doctor:
             },
         }
 
-    async def _try_streams(self, told: SurveyResult) -> dict[NodeId, DialTest]:
+    async def _ask_members(self) -> tuple[SurveyResult, dict[NodeId, DialTest]]:
+        """Ask all; dial those who do not answer, and ask those once more who can be reached."""
+        told = await self._survey.run()
+        trials = await self._test_streams(told)
+        return await self._survey.ask_again(
+            told, trials.keys() - stream_checks.blocked(trials)
+        ), trials
+
+    async def _test_streams(self, told: SurveyResult) -> dict[NodeId, DialTest]:
         """Dial those who did not answer, to say why."""
-        silent = [node for node in told.asked if node not in told.views][:TRIALS_MAX]
+        silent = [node for node in told.asked if node not in told.views][:STREAM_TESTS_MAX]
         tried = await asyncio.gather(*map(self._driver.try_stream, silent))
         return {node: trial for node, trial in zip(silent, tried, strict=True) if trial}
 
@@ -172,6 +144,12 @@ class Doctor:
             programs.append("handlers")
         lacking = (await parts.programs.apartness()).lacking if programs else ""
         return agent_checks.program_users(programs, lacking, is_issuer=parts.identity.is_issuer)
+
+    def _agreement(self, names: Mapping[NodeId, str], *, is_agreed: bool) -> Finding:
+        status = Agreement(self._driver).status()
+        others = [names.get(node, format_node_id(node)) for _, node in status.forks]
+        doubted = [names.get(node, format_node_id(node)) for node, _ in status.doubted]
+        return agreement_checks.agreement(status, others, doubted, is_agreed=is_agreed)
 
     def _are_apart(self) -> Callable[[NodeId, NodeId], bool]:
         return address_family_checks.apart({each.id: each.addresses for each in self._members})
@@ -192,14 +170,15 @@ class Doctor:
         }
         return {name: profile for name, profile in told.items() if profile}
 
-    def _look_at_registry(self) -> list[Finding]:
+    def _check_registry(self) -> list[Finding]:
         node = self._driver.node
         live = {each.id for each in self._members if each.is_live}
         knocking = node.strangers.since(self._driver.now())
         rival = node.state.registry_sync.rival
-        return registry_checks.examine(self._registry, rival, live, knocking)
+        voters = Agreement(self._driver).status().voters
+        return registry_checks.examine(self._registry, rival, live, voters, knocking)
 
-    def _look_at_owners(self) -> Finding:
+    def _check_owners(self) -> Finding:
         """Look which partitions are on their way, and who keeps them there."""
         registry = self._registry
         live = {each.id for each in self._members if each.is_live}
@@ -211,12 +190,12 @@ class Doctor:
         away = ", ".join(entry.name for entry in issuers) if is_away else ""
         return agent_checks.owners(registry.count_moving(), waits_for, away)
 
-    def _look_at_authority(self) -> Finding:
+    def _check_authority(self) -> Finding:
         registry = self._registry
         uncertified = [entry.name for entry in registry.uncertified]
         return agent_checks.authority(uncertified, overlaps=registry.overlaps)
 
-    def _look_at_keys(self) -> Finding:
+    def _check_keys(self) -> Finding:
         keys = self._parts.keys
         named = {entry.id: entry.name for entry in self._registry.nodes}
         awaited = [named[node] for node in keys.awaited() if node in named]
@@ -231,7 +210,7 @@ class Doctor:
             each.name: at for each in self._members if (at := node.swim.clones_of(each.id, now))
         }
 
-    def _look_inside(self) -> list[Finding]:
+    def _check_inside(self) -> list[Finding]:
         inputs, parts, members = self._inputs, self._parts, self._members
         driver, discovery, network = self._driver, parts.discovery, self._config.network
         counts = Counter(driver.counts) + driver.node.counts
@@ -246,14 +225,14 @@ class Doctor:
         others = sum(each.is_live and each.id != me.node_id for each in members)
         return [
             agent_checks.health(inputs.not_ready()),
-            *_look_at_process(inputs),
+            *_check_process(inputs),
             agent_checks.stores(parts.losses(), damaged_files(inputs.paths.data)),
             agent_checks.probation(parts.probation.set_aside),
-            agent_checks.membership(members),
-            *self._look_at_registry(),
-            self._look_at_owners(),
-            self._look_at_authority(),
-            self._look_at_keys(),
+            agent_checks.membership(members, self._registry.nodes, parts.uptime_s()),
+            *self._check_registry(),
+            self._check_owners(),
+            self._check_authority(),
+            self._check_keys(),
             agent_checks.names(members),
             agent_checks.profiles(self._config.gossip.profile, self._profiles()),
             agent_checks.clones(

@@ -10,7 +10,6 @@ import msgspec
 from gossip.core.ids import NodeId
 from gossip.core.wire import Codec
 
-TAGS = range(96, 100)
 SEEN_MAX = 1024
 
 Number = Annotated[int, msgspec.Meta(ge=0)]

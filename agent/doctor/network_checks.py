@@ -116,7 +116,7 @@ def mdns(failure: str, here: Here, *, enabled: bool) -> list[Finding]:
                 "mdns-sockets",
                 f"mDNS does not work: {failure}.",
                 "It is tried again each minute; until then members are found by seeds and by "
-                "the book of known peers.",
+                "the known peers.",
             )
         ]
     if here.without_multicast:

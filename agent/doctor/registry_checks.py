@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from agent.doctor.findings import Finding, fail, ok, warn
+from agent.text.units import counted
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.requests import FORK_REASON
 from gossip.registry.registry import Registry
@@ -13,6 +14,7 @@ def examine(
     registry: Registry,
     rival: Registry | None,
     live: Collection[NodeId],
+    voters: Collection[NodeId],
     knocking: Sequence[Stranger],
 ) -> list[Finding]:
     """Return all that there is to say; ``knocking`` are strangers of the last hour."""
@@ -23,6 +25,8 @@ def examine(
         fork(rival),
         issuers(registry, live),
         absentees(absent, signing),
+        draining(registry, voters),
+        former_issuers(registry),
         strangers(knocking, removed),
     ]
 
@@ -42,13 +46,14 @@ def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
     if not signing:
         return fail("issuer", "the registry names nobody who lets others in.", "restore a backup.")
     if any(entry.id in live for entry in signing):
-        return ok("issuer", f"{names} lets others in, and is there.")
+        there = ", ".join(entry.name for entry in signing if entry.id in live)
+        return ok("issuer", f"{there} lets others in, and is there.")
     return warn(
         "issuer",
-        f"{names}, which lets others in, is away: until it is back no device joins, none can be "
-        "removed, and no partition goes to other owners. Everything else goes on.",
-        f"start {names}; if it has left, type `covey join` there; if it is lost, restore its "
-        "backup.",
+        f"nobody who lets others in ({names}) is there: until one is back no device joins, none "
+        "can be removed, and no partition goes to other owners. Everything else goes on.",
+        f"start {names}; if it has left, type `covey join` there; if all are lost, restore the "
+        "backup of one.",
     )
 
 
@@ -62,6 +67,52 @@ def absentees(names: Sequence[str], issuers: Sequence[str]) -> Finding:
         "them.",
         "Start their agents. Who never comes is taken out on "
         f"{' or '.join(issuers)}: {' '.join(f'`covey members remove {name}`' for name in names)}",
+    )
+
+
+def draining(registry: Registry, voters: Collection[NodeId]) -> Finding:
+    """Name those who are to own nothing: it is meant, and easily forgotten."""
+    drains = {each.id: each.name for each in registry.draining}
+    if not drains:
+        return ok("draining", "no node drains.")
+    names = drains.values()
+    told = (
+        f"{name} ({counted(registry.left_at(node), 'partition')} left"
+        f"{', votes still' * (node in voters)})"
+        for node, name in drains.items()
+    )
+    return warn(
+        "draining",
+        f"by an operator's word these are to own nothing: {', '.join(told)}."
+        f"{_too_few(len(voters), len(set(voters) - drains.keys()))}",
+        f"{' '.join(f'`covey node undrain {name}`' for name in names)} gives the share back; with "
+        "nothing left, a node that does not vote can be switched off or removed. A vote goes to a "
+        "node that stands by; `covey voters` says why none does.",
+    )
+
+
+def _too_few(voters: int, staying: int) -> str:
+    """Say what comes of it if all that drain are switched off while they vote."""
+    if not voters or staying > voters // 2:
+        return ""
+    return (
+        f" Without them {staying} of {counted(voters, 'voter')} would be left, and nothing could be"
+        " agreed on any more: leave them on."
+    )
+
+
+def former_issuers(registry: Registry) -> Finding:
+    """Name who took the authority's key along, while that is the key that signs."""
+    number = registry.authority_number
+    names = [gone.name for gone in registry.removed if gone.held_authority == number]
+    if not names:
+        return ok("removed", "nobody who was removed held the authority's key as it is now.")
+    return warn(
+        "removed",
+        f"{', '.join(names)} held the authority's key when removed, and that key signs still: who"
+        " has such a device can let others in.",
+        "`covey keys rotate --authority` replaces it, while everybody is there; where a device was"
+        " wiped or destroyed, nothing is to do.",
     )
 
 

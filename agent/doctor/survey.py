@@ -1,14 +1,15 @@
 """Asks every member what it sees, and answers when others ask.
 
 One question to each member that is alive, over its stream, and two seconds for all answers. Who
-does not answer is a row of question marks, never a reason to wait longer.
+does not answer is a row of question marks, unless a stream to it opens on trial: then it is asked
+once more, for a frame may be lost, and a machine that is busy be late.
 """
 
 import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -19,6 +20,8 @@ from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
 
 ANSWERS_S = 2.0
+SECOND_ANSWERS_S, AGAIN_S = 5.0, 1.0
+"""How long it is waited for those who are asked once more, and how often each of them is."""
 MS_PER_S = 1000.0
 FRESH_S_MIN = 10.0
 FRESH_ROUNDS = 5
@@ -45,18 +48,33 @@ class Survey:
 
     async def run(self) -> SurveyResult:
         """Ask everybody who is there; wait for two seconds at most."""
-        number = next(self._numbers)
         others = [each.id for each in self._node.swim.members.live if each.id != self._me]
-        began_s = time.time()
-        asked = others[:SEEN_MAX]
-        replies = await asyncio.gather(*(self._ask(node, number) for node in asked))
-        views, clocks_s = {self._me: self.view(number)}, {self._me: 0.0}
+        views, clocks_s = await self._views_of(others[:SEEN_MAX], ANSWERS_S)
+        views[self._me], clocks_s[self._me] = self.view(next(self._numbers)), 0.0
+        return SurveyResult(views, clocks_s, (self._me, *others), self._fresh_s(len(others)))
+
+    async def ask_again(self, told: SurveyResult, silent: Collection[NodeId]) -> SurveyResult:
+        """Return what was told, with the answers of those who were silent before."""
+        if not silent:
+            return told
+        views, clocks_s = await self._views_of(silent, SECOND_ANSWERS_S)
+        return msgspec.structs.replace(
+            told, views=told.views | views, clocks_s=told.clocks_s | clocks_s
+        )
+
+    async def _views_of(
+        self, asked: Collection[NodeId], within_s: float
+    ) -> tuple[dict[NodeId, NodeView], dict[NodeId, float]]:
+        """Return the views of those who answer, and their clocks minus ours."""
+        number, began_s = next(self._numbers), time.time()
+        replies = await asyncio.gather(*(self._ask(node, number, within_s) for node in asked))
+        views, clocks_s = {}, {}
         for node, reply in zip(asked, replies, strict=True):
             if reply is not None:
                 view, ended_s = reply
                 views[node] = view
-                clocks_s[node] = view.clock_ms / MS_PER_S - (began_s + ended_s) / 2
-        return SurveyResult(views, clocks_s, (self._me, *others), self._fresh_s(len(others)))
+                clocks_s[node] = _off_for_sure(view.clock_ms / MS_PER_S, began_s, ended_s)
+        return views, clocks_s
 
     def view(self, number: int) -> NodeView:
         """Return what this node sees."""
@@ -81,7 +99,7 @@ class Survey:
     def receive_frame(self, data: bytes, peer: NodeId) -> None:
         """Take in a member's frame."""
         try:
-            message = CODEC.decode(data)
+            message = CODEC.decode_known(data)
         except Malformed:
             self._driver.counts["frames_dropped/malformed"] += 1
             return
@@ -90,14 +108,14 @@ class Survey:
                 self._send(self.view(number), peer)
             case NodeView(number):
                 self._replies.receive(peer, number, (message, time.time()))
-            case None:
-                self._driver.counts["frames_skipped/unknown"] += 1
 
-    async def _ask(self, node: NodeId, number: int) -> tuple[NodeView, float] | None:
+    async def _ask(
+        self, node: NodeId, number: int, within_s: float
+    ) -> tuple[NodeView, float] | None:
         """Return what a member sees, and when it told; None when it does not answer in time."""
         try:
             return await self._replies.request(
-                node, number, lambda: self._send(ViewRequest(number), node), ANSWERS_S
+                node, number, lambda: self._send(ViewRequest(number), node), within_s, AGAIN_S
             )
         except TimeoutError:
             return None
@@ -109,6 +127,11 @@ class Survey:
         """Return how old a sign of a working way may be; grows with the members to be probed."""
         round_s = self._node.settings.tuning.probe_interval_s * max(1, others)
         return max(FRESH_S_MIN, FRESH_ROUNDS * round_s)
+
+
+def _off_for_sure(clock_s: float, began_s: float, ended_s: float) -> float:
+    """Return by how much a clock is off at least: it was read between question and answer."""
+    return min(max(0.0, clock_s - ended_s), clock_s - began_s)
 
 
 def _age(seconds: float | None) -> float | None:

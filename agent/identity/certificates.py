@@ -6,13 +6,16 @@ X.509 certificate (RFC 5280) whose subject alternative name says all that matter
 
     covey://<cluster id, 32 hexadecimal digits>/<node id, 16 hexadecimal digits>
 
-There are no host names in it: addresses change, an identity does not. Both ends of a stream
-have OpenSSL check the chain, and read the node id from that name.
+There are no addresses in it: they change, an identity does not. Both ends of a stream have OpenSSL
+check the chain, and read the node id from that name. Beside it stands the node's name in the
+registry as a host name, for clients of the HTTP API, which know an agent by nothing else.
 
-Clocks. Small devices start in 1970 or wherever the last shutdown left them. Certificates begin a
-day before they were made. A node's lasts ninety days and is renewed long before its end
-(``agent/admission/renewal.py``), the authority's lasts ten years: between the beginning of the one
-and the end of the other the clock can be right.
+Clocks. Small devices start in 1970 or wherever the last shutdown left them. A node's certificate
+begins a day before it was made, lasts ninety days and is renewed long before its end
+(``agent/admission/renewal.py``). The authority's lasts ten years: between the beginning of the one
+and the end of the other the clock can be right. Nothing replaces an authority that begins later
+than now, because a clock was ahead when it was made, and OpenSSL asks for its dates in each
+handshake; so all of them begin when Covey did.
 
 Importing this costs 3 MiB of X.509 code, so only what signs or checks certificates does: the
 founding of a covey, admission and joining. Streams leave it to OpenSSL.
@@ -31,13 +34,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.identity.node_uri import node_uri, parse_node_uri
-from agent.system.wall_clock import BACKDATED_S
+from agent.system.wall_clock import BACKDATED_S, EARLIEST_S
 from gossip.core.errors import Forged, Malformed
 from gossip.core.ids import ClusterId, NodeId, format_cluster_id
 from gossip.core.names import is_name
 from gossip.registry.node import SERIAL_BYTES
 from gossip.registry.succession import Authority
 
+AUTHORITY_FROM = dt.datetime.fromtimestamp(EARLIEST_S, dt.UTC)
 BACKDATED = dt.timedelta(seconds=BACKDATED_S)
 AUTHORITY_VALIDITY = dt.timedelta(days=3653)
 NODE_VALIDITY = dt.timedelta(days=90)
@@ -74,7 +78,9 @@ def make_authority(key: Ed25519PrivateKey, cluster_id: ClusterId, cluster_name: 
     public = key.public_key()
     usage = _key_usage(signs_certificates=True)
     return (
-        _dated(x509.CertificateBuilder(), AUTHORITY_VALIDITY)
+        x509.CertificateBuilder()
+        .not_valid_before(AUTHORITY_FROM)
+        .not_valid_after(_now() + AUTHORITY_VALIDITY)
         .subject_name(name)
         .issuer_name(name)
         .public_key(public)
@@ -133,17 +139,20 @@ def issue(
     issuer = x509.load_der_x509_certificate(authority)
     public = Ed25519PublicKey.from_public_bytes(key)
     uri = x509.UniformResourceIdentifier(node_uri(subject.cluster_id, subject.node_id))
+    host = x509.DNSName(subject.name)
     peers = x509.ExtendedKeyUsage(
         [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     )
     issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     return (
-        _dated(x509.CertificateBuilder(), NODE_VALIDITY)
+        x509.CertificateBuilder()
+        .not_valid_before(_now() - BACKDATED)
+        .not_valid_after(_now() + NODE_VALIDITY)
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject.name)]))
         .issuer_name(issuer.subject)
         .public_key(public)
         .serial_number(int.from_bytes(serial))
-        .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([uri, host]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(peers, critical=False)
@@ -226,9 +235,8 @@ def fingerprint(certificate: bytes) -> bytes:
     return digest.finalize()
 
 
-def _dated(builder: x509.CertificateBuilder, validity: dt.timedelta) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
-    return builder.not_valid_before(now - BACKDATED).not_valid_after(now + validity)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:

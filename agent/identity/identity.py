@@ -6,10 +6,11 @@
       identity.json     ids and names, the authorities that are trusted, the certificate's dates
       node.key          this node's private key (Ed25519, PKCS #8): never leaves the device
       node.pem          its certificate
-      authority.key     the authority's private key: on issuers only
+      authority.key     the authority's private key: on issuers only, which are the nodes that vote
       authority.next    the next one's, while it takes over (``agent/admission/ca_rollover.py``)
       keyring.json      the shared secrets of the datagrams; it and the keys may be sealed
-      registry          the signed registry of when the node joined, or trusted somebody else last
+      registry          the signed registry of when the node joined, or of the last time at which
+                        the authority or its holders were others
       peers.json        members to try first
       spare/            a second copy of each (``spares.py``), made by the first start
 
@@ -19,7 +20,8 @@ certificate, a rotated keyring and another authority. What else changes while th
 newer registry and a longer list of peers, lives in ``control.db``.
 
 Two rules for secrets: they are read when they are used and not kept, and no ``repr``, message or
-log line shows one.
+log line shows one. The node's own key alone is kept while the agent runs, as its streams keep it:
+what it says of itself is signed with it, also when the disk does not answer.
 """
 
 import secrets
@@ -75,7 +77,7 @@ class IdentityFile(msgspec.Struct, frozen=True):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """A node and where it was reached: an entry of the peer book."""
+    """A node and where it was reached: an entry of the known peers."""
 
     id: NodeId
     name: str
@@ -195,6 +197,26 @@ class Identity:
     def is_issuer(self) -> bool:
         """Whether this node can admit others by itself."""
         return self.authority_key_file.exists()
+
+    def private_key(self) -> Ed25519PrivateKey:
+        """Load the node's own key. Raises AgentError."""
+        return read_private_key(self.key_file)
+
+    def forget_authority(self) -> bool:
+        """Wipe the authority's key, and the next one's; tell whether any was here. Raises OSError.
+
+        Only where others have it: nobody could make it again.
+        """
+        was_here = self.is_issuer
+        for file in (self.next_authority_file, self.authority_key_file):
+            spares.remove_with_spare(file)
+        return was_here
+
+    def is_only_issuer(self) -> bool:
+        """Tell whether this node lets others in, and nobody else ever did, as far as we know."""
+        registry = Registry.decode(SignedRegistry.decode(self.first_registry()).payload)
+        issuers = [each.id for each in registry.nodes if each.is_issuer]
+        return self.is_issuer and issuers == [self.node_id]
 
     def keyring(self) -> Keyring:
         """Load the keys of the datagrams. Raises AgentError."""

@@ -57,7 +57,7 @@ from gossip.core.machine import Address
 from gossip.kv.requests import RegistryAdopted
 from gossip.node import UnknownKeyReported
 
-TICK_S = 0.25
+TICK_S, STAND_BY_S = 0.25, 1.0
 OFFER_AGAIN_S = 2.0
 LATE_PACKETS_S = 5.0
 """How long the old key still opens after the last member stopped sealing with it."""
@@ -66,7 +66,7 @@ FORCE_S = 10.0
 REPORT_S = 2.0
 ORDER_S, ORDER_AGAIN_S = 8.0, 1.0
 RELAYS = 3
-HINTS_MAX = 64
+CANDIDATES_MAX = 64
 ORDERS_REMEMBERED = 64
 
 log = logging.getLogger(__name__)
@@ -111,23 +111,23 @@ class KeyService:
         self,
         identity: KeyCredentials,
         keyring: Keyring,
-        covey: ClusterView,
+        cluster_view: ClusterView,
         counts: Counter[str],
     ) -> None:
         self.counts = counts
-        self._identity, self._keyring, self._covey = identity, keyring, covey
+        self._identity, self._keyring, self._cluster_view = identity, keyring, cluster_view
         self._seen: dict[NodeId, KeyringState] = {}
         self._offered_at: dict[NodeId, float] = {}
-        self._hints: OrderedDict[NodeId, Address] = OrderedDict()
+        self._candidates: OrderedDict[NodeId, Address] = OrderedDict()
         self._asked: set[NodeId] = set()
-        self._all_told = asyncio.Event()
+        self._all_reported = asyncio.Event()
         self._numbers = itertools.count(secrets.randbits(32))
         self._replies: PendingReplies[RotateReply] = PendingReplies()
         self._orders: OrderedDict[tuple[NodeId, int], asyncio.Task[RotateReply]] = OrderedDict()
         self._tasks = TaskSet()
         self._turning = asyncio.Lock()
         self._begun = asyncio.Event()
-        self._set_aside: tuple[KeyringOffer, NodeId] | None = None
+        self._refused_offer: tuple[KeyringOffer, NodeId] | None = None
         """A ring of an authority that we do not trust, and perhaps soon will."""
         self._stepped_at = 0.0
         self._quiet = RateLimitedLog(log)
@@ -136,9 +136,9 @@ class KeyService:
 
     def start(self) -> None:
         """Go on with a rotation that was under way when the agent last ended."""
+        self._stepped_at = _now()
+        self._tasks.start("key-rotation", self._coordinate)
         if self._identity.is_issuer:
-            self._stepped_at = _now()
-            self._tasks.start("key-rotation", self._coordinate)
             self._spawn(self._sign_again)
 
     async def stop(self) -> None:
@@ -163,7 +163,7 @@ class KeyService:
     @property
     def must_exclude(self) -> bool:
         """Whether somebody was removed who may know our newest secret."""
-        return self._covey.removed_at() > self.ring.epoch
+        return self._cluster_view.removed_at() > self.ring.epoch
 
     def state(self, *, wants_reply: bool = False) -> KeyringState:
         """Return what this node holds, as others may see it."""
@@ -178,32 +178,36 @@ class KeyService:
         """Return what to say first on a stream that this node has dialled."""
         return CODEC.encode(self.state())
 
-    def hints(self, node: NodeId) -> list[Address]:
+    def candidates_of(self, node: NodeId) -> list[Address]:
         """Return where a node may be whose datagrams do not open."""
-        return [self._hints[node]] if node in self._hints else []
+        return [self._candidates[node]] if node in self._candidates else []
 
     def awaited(self) -> list[NodeId]:
         """Return whom the next step waits for; empty when it waits for nobody."""
-        admitted, live = self._covey.admitted(), self._covey.live()
+        admitted, live = self._cluster_view.admitted(), self._cluster_view.live()
         if self.ring.phase == RotationPhase.STEADY:
             return []
         everybody = self.ring.phase == RotationPhase.USED and not self._is_forced
         if self._is_forced and _now() - self._stepped_at > FORCE_S:
             return []
-        awaited = self._covey.seen() if everybody else live
+        awaited = self._cluster_view.seen() if everybody else live
         return [node for node in admitted if node in awaited and not self._has_ring(node)]
 
     async def report(self) -> list[KeyHolding]:
         """Ask everybody who is there what they hold; wait for two seconds at most."""
-        me, admitted, live = self._identity.node_id, self._covey.admitted(), self._covey.live()
+        me, admitted, live = (
+            self._identity.node_id,
+            self._cluster_view.admitted(),
+            self._cluster_view.live(),
+        )
         self._asked = {node for node in admitted if node in live and node != me}
         asked = frozenset(self._asked)
         for node in asked:
             self._send(self.state(wants_reply=True), node)
         if asked:
-            self._all_told.clear()
+            self._all_reported.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all_told.wait(), REPORT_S)
+                await asyncio.wait_for(self._all_reported.wait(), REPORT_S)
         self._seen[me] = self.state()
         return [
             KeyHolding(
@@ -221,7 +225,10 @@ class KeyService:
 
         Returns when the issuer has begun. Raises AgentError.
         """
-        answer = await (self._begin(force) if self._identity.is_issuer else self._order(force))
+        acts = self._identity.is_issuer and self._cluster_view.acts()
+        answer = await (self._begin(force) if acts else self._order(force))
+        if answer.status == exits.UNREACHABLE and self._identity.is_issuer:
+            answer = await self._begin(force)
         if answer.status != exits.YES:
             raise AgentError(answer.message, answer.hint, answer.status)
 
@@ -232,22 +239,19 @@ class KeyService:
         if isinstance(event, RegistryAdopted):
             self._begun.set()  # whoever coordinates looks whether somebody is to be locked out
         if isinstance(event, UnknownKeyReported):
-            self._hints[event.sender] = event.source
-            self._hints.move_to_end(event.sender)
-            if len(self._hints) > HINTS_MAX:
-                self._hints.popitem(last=False)
+            self._candidates[event.sender] = event.source
+            self._candidates.move_to_end(event.sender)
+            if len(self._candidates) > CANDIDATES_MAX:
+                self._candidates.popitem(last=False)
             # Not now: the event comes while the driver performs effects.
             asyncio.get_running_loop().call_soon(self._help, event.sender)
 
     def receive_frame(self, data: bytes, peer: NodeId) -> None:
-        """Take in a member's frame (tags 90 to 95)."""
+        """Take in a member's frame, whose tag is one of ours."""
         try:
-            message = CODEC.decode(data)
+            message = CODEC.decode_known(data)
         except Malformed:
             self.counts["frames_dropped/malformed"] += 1
-            return
-        if peer not in self._covey.admitted():
-            self.counts["frames_dropped/not_admitted"] += 1
             return
         match message:
             case KeyringState():
@@ -258,21 +262,19 @@ class KeyService:
                 self._serve(message, peer)
             case RotateReply(number):
                 self._replies.receive(peer, number, message)
-            case None:
-                self.counts["frames_skipped/unknown"] += 1
 
     def _on_epoch(self, told: KeyringState, peer: NodeId) -> None:
         self._seen[peer] = told
         self._asked.discard(peer)
         if not self._asked:
-            self._all_told.set()
+            self._all_reported.set()
         ours = self.state()
         if told.wants_reply or told.generation > ours.generation:
             self._send(ours, peer)
         if told.generation < ours.generation or _differ(told, ours):
             self._offer(peer)
-        elif peer in self._hints and told.generation == ours.generation:
-            self._covey.greet(self._hints.pop(peer))
+        elif peer in self._candidates and told.generation == ours.generation:
+            self._cluster_view.send_hello(self._candidates.pop(peer))
 
     def _help(self, node: NodeId) -> None:
         if self.ring.generation:
@@ -282,9 +284,9 @@ class KeyService:
 
     def _offer(self, node: NodeId) -> None:
         """Offer our ring, but not again and again while an answer is on its way."""
-        if node not in self._covey.admitted():
+        if node not in self._cluster_view.admitted():
             return
-        if self._covey.epoch() < self.ring.epoch:
+        if self._cluster_view.epoch() < self.ring.epoch:
             self.counts["keyrings/held_back"] += 1
             return
         if self.ring.generation and _now() - self._offered_at.get(node, 0.0) >= OFFER_AGAIN_S:
@@ -294,13 +296,15 @@ class KeyService:
 
     async def _consider(self, offer: KeyringOffer, peer: NodeId) -> None:
         ring = ring_of(offer)
+        if peer not in self._cluster_view.issuers():
+            ring = msgspec.structs.replace(ring, forced=False)
         verify = self._identity.verify_keyring
         async with self._turning:
             try:
                 if check_offer(ring, self.ring, self._identity.cluster_id, verify):
                     await self._adopt(ring)
             except RemoteError as error:
-                self._set_aside = offer, peer
+                self._refused_offer = offer, peer
                 self.counts[f"keyrings_refused/{error.label}"] += 1
                 told = format_node_id(peer), error
                 self._quiet.warning("refused", "refused a keyring of %s: %s", *told)
@@ -326,17 +330,18 @@ class KeyService:
         log.info("keyring generation %d: %s", ring.generation, ring.phase)
         if ring.phase != RotationPhase.STEADY:
             self._begun.set()
-        behind = [node for node in self._covey.live() if not self._has_ring(node)]
-        for node in random.sample(behind, min(RELAYS, len(behind))):
+        behind = [node for node in self._cluster_view.live() if not self._has_ring(node)]
+        some = random.sample(behind, min(RELAYS, len(behind)))
+        for node in {*some, *self._cluster_view.issuers()}:
             self._send(self.state(), node)
 
     def trust_changed(self) -> None:
         """Another authority is trusted: have it sign our ring; look again at what was refused."""
         if self._identity.is_issuer:
             self._spawn(self._sign_again)
-        if self._set_aside is not None:
-            offer, peer = self._set_aside
-            self._set_aside = None
+        if self._refused_offer is not None:
+            offer, peer = self._refused_offer
+            self._refused_offer = None
             self._spawn(partial(self._consider, offer, peer))
 
     async def _sign_again(self) -> None:
@@ -357,15 +362,21 @@ class KeyService:
     # ---- turning it -----------------------------------------------------------------------------
 
     async def _coordinate(self) -> None:
-        """Take one step after the other, each when nobody is waited for any more."""
+        """Take one step after the other, each when nobody is waited for any more.
+
+        On the issuer whose turn it is; the others stand by, should it be no more.
+        """
         while True:
             if self.ring.phase == RotationPhase.STEADY and not self.must_exclude:
                 self._begun.clear()
                 await self._begun.wait()
                 continue
             await asyncio.sleep(TICK_S)
+            if not (self._identity.is_issuer and self._cluster_view.acts()):
+                await asyncio.sleep(STAND_BY_S)
+                continue
             waiting = self.awaited()
-            for node in self._covey.live().intersection(waiting):
+            for node in self._cluster_view.live().intersection(waiting):
                 self._offer(node)
             late = (
                 self.ring.phase == RotationPhase.USED and _now() - self._stepped_at < LATE_PACKETS_S
@@ -389,7 +400,7 @@ class KeyService:
             forced = msgspec.structs.replace(self.ring, forced=force or self._is_forced)
             identity = self._identity
             fresh = next_ring(
-                forced, identity.cluster_id, identity.sign_keyring, self._covey.epoch()
+                forced, identity.cluster_id, identity.sign_keyring, self._cluster_view.epoch()
             )
             await self._keep(self._adopt, fresh)
 
@@ -425,7 +436,7 @@ class KeyService:
 
     async def _order(self, force: bool) -> RotateReply:  # noqa: FBT001
         """Ask one issuer after the other, each several times: a frame may be lost."""
-        for issuer in self._covey.issuers():
+        for issuer in self._cluster_view.issuers():
             order = RotateRequest(next(self._numbers), force)
             send = partial(self._send, order, issuer)
             with contextlib.suppress(TimeoutError):
@@ -435,17 +446,18 @@ class KeyService:
         return RotateReply(
             0,
             exits.UNREACHABLE,
-            "no issuer (the node on which `covey init` ran) can be reached; nothing was changed.",
-            "Start it or mend the network, then run the same command again.",
+            "nobody who holds the authority's key can be reached; nothing was changed.",
+            "Start one of them or mend the network (`covey registry` names them), then run "
+            "the same command again.",
         )
 
     def _serve(self, order: RotateRequest, peer: NodeId) -> None:
         """Carry an order out once, however often it comes, and answer each time."""
         if not self._identity.is_issuer:
             return
-        if not self._covey.may_order(peer):
+        if not self._cluster_view.may_order(peer):
             self.counts["keyrings/no_right"] += 1
-            names = self._covey.admitted()
+            names = self._cluster_view.admitted()
             refusal = _no_right(order.number, names[peer], names[self._identity.node_id])
             self._send(refusal, peer)
             return
@@ -469,7 +481,7 @@ class KeyService:
 
     def _send(self, message: KeyMessage, to: NodeId) -> None:
         if to != self._identity.node_id:
-            self._covey.send_frame(CODEC.encode(message), to)
+            self._cluster_view.send_frame(CODEC.encode(message), to)
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._tasks.start("key-work", work)

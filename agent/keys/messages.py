@@ -19,8 +19,6 @@ import msgspec
 from agent.identity.keyring import KEYS_MAX, SECRET_BYTES, KeyringFile
 from gossip.core.wire import Codec
 
-TAGS = range(90, 96)
-
 Number = Annotated[int, msgspec.Meta(ge=0)]
 Word = Annotated[str, msgspec.Meta(max_length=32)]
 Secret = Annotated[bytes, msgspec.Meta(min_length=SECRET_BYTES, max_length=SECRET_BYTES)]
@@ -54,6 +52,8 @@ class KeyringOffer(msgspec.Struct, frozen=True, array_like=True, tag=91):
     secrets: Annotated[tuple[tuple[Number, Secret], ...], msgspec.Meta(max_length=KEYS_MAX)]
     signature: Annotated[bytes, msgspec.Meta(max_length=64)]
     epoch: Number = 0
+    forced: bool = False
+    """It waits for nobody who is away: believed of an issuer, which may be the next to go on."""
 
     def __repr__(self) -> str:
         return f"KeyringOffer(generation {self.generation}, {len(self.secrets)} keys)"
@@ -89,6 +89,7 @@ def offer_of(ring: KeyringFile) -> KeyringOffer:
         tuple(sorted(ring.secrets.items())),
         ring.signature,
         ring.epoch,
+        ring.forced,
     )
 
 
@@ -102,4 +103,5 @@ def ring_of(offer: KeyringOffer) -> KeyringFile:
         offer.phase,
         offer.signature,
         offer.epoch,
+        offer.forced,
     )

@@ -17,6 +17,7 @@ from agent import exits
 from agent.exits import AgentError
 
 WAITING_MAX = 1024
+WAITING_BYTES_MAX = 8 * 2**20
 
 T = TypeVar("T")
 
@@ -24,31 +25,49 @@ T = TypeVar("T")
 class BoundedQueue(Generic[T]):
     """A queue that ends when its reader is too slow: ``async for`` it, end it with ``close``.
 
-    ``on_close`` is called once, when no more events are wanted.
+    ``on_close`` is called once, when no more events are wanted. So many events may wait, and so
+    many bytes of them, of those whose size ``put`` is told.
     """
 
-    def __init__(self, on_close: Callable[[], None], waiting_max: int = WAITING_MAX) -> None:
-        self._queue: asyncio.Queue[T | None] = asyncio.Queue()
+    def __init__(
+        self,
+        on_close: Callable[[], None],
+        waiting_max: int = WAITING_MAX,
+        bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
+        self._queue: asyncio.Queue[tuple[T, int] | None] = asyncio.Queue()
         self._on_close = on_close
-        self._waiting_max = waiting_max
+        self._waiting_max, self._bytes_max = waiting_max, bytes_max
+        self._waiting_bytes = 0
         self._failure: Exception | None = None
         self._is_closed = False
 
-    def put(self, event: T) -> bool:
-        """Queue an event; False when the reader has fallen too far behind, and is cut off."""
+    def put(self, event: T, size_bytes: int = 0) -> bool:
+        """Queue an event; False when the reader has fallen too far behind, and is cut off.
+
+        An event that is larger than all that may wait is taken by a reader for whom nothing waits.
+        """
         if self._is_closed:
             return True
+        waiting_bytes = self._waiting_bytes + size_bytes
         if self._queue.qsize() >= self._waiting_max:
-            self.fail(
-                AgentError(
-                    f"more than {self._waiting_max} events waited to be read; later ones are lost.",
-                    hint="Read faster, or watch fewer keys; then start again from a fresh list.",
-                    status=exits.UNHEALTHY,
-                )
-            )
+            self._cut_off(f"{self._waiting_max} events")
             return False
-        self._queue.put_nowait(event)
+        if waiting_bytes > self._bytes_max and self._queue.qsize():
+            self._cut_off(f"{self._bytes_max} bytes of events")
+            return False
+        self._waiting_bytes = waiting_bytes
+        self._queue.put_nowait((event, size_bytes))
         return True
+
+    def _cut_off(self, what: str) -> None:
+        self.fail(
+            AgentError(
+                f"more than {what} waited to be read; later ones are lost.",
+                hint="Read faster, or watch fewer keys; then start again from a fresh list.",
+                status=exits.UNHEALTHY,
+            )
+        )
 
     def fail(self, error: Exception) -> None:
         """Let the reader have what waits, and then this error."""
@@ -66,8 +85,10 @@ class BoundedQueue(Generic[T]):
         return self
 
     async def __anext__(self) -> T:
-        event = await self._queue.get()
-        if event is not None:
+        waited = await self._queue.get()
+        if waited is not None:
+            event, size_bytes = waited
+            self._waiting_bytes -= size_bytes
             return event
         self._queue.put_nowait(None)  # for whoever asks again
         if self._failure is not None:
@@ -76,12 +97,23 @@ class BoundedQueue(Generic[T]):
 
 
 class LossyQueue(Generic[T]):
-    """A queue in which the oldest make room, and which counts what it lost."""
+    """A queue in which the oldest make room, and which counts what it lost.
 
-    def __init__(self, waiting_max: int = WAITING_MAX) -> None:
+    So many may wait, and so many bytes of them, where ``size_of`` says how many one has; but always
+    the newest.
+    """
+
+    def __init__(
+        self,
+        waiting_max: int = WAITING_MAX,
+        size_of: Callable[[T], int] = lambda _one: 0,
+        bytes_max: int = WAITING_BYTES_MAX,
+    ) -> None:
         assert waiting_max > 0, "a queue without room loses everything"
-        self._queue: deque[T] = deque(maxlen=waiting_max)
-        self._waiting_max = waiting_max
+        self._queue: deque[T] = deque()
+        self._size_of = size_of
+        self._waiting_max, self._bytes_max = waiting_max, bytes_max
+        self._waiting_bytes = 0
         self._missed = 0
         self._something = asyncio.Event()
 
@@ -91,12 +123,23 @@ class LossyQueue(Generic[T]):
 
     def extend(self, more: Collection[T]) -> int:
         """Queue all of these; return how many of the oldest were lost for them."""
-        lost = max(0, len(self._queue) + len(more) - self._waiting_max)
-        self._missed += lost
         self._queue.extend(more)
+        self._waiting_bytes += sum(map(self._size_of, more))
+        lost = 0
+        while len(self._queue) > self._waiting_max or (
+            self._waiting_bytes > self._bytes_max and len(self._queue) > 1
+        ):
+            self._take()
+            lost += 1
+        self._missed += lost
         if more:
             self._something.set()
         return lost
+
+    def _take(self) -> T:
+        one = self._queue.popleft()
+        self._waiting_bytes -= self._size_of(one)
+        return one
 
     async def wait(self) -> int:
         """Wait for something; return how many were lost before it, which are then forgotten."""
@@ -106,7 +149,7 @@ class LossyQueue(Generic[T]):
 
     def pop(self) -> T:
         """Return the oldest; there is one after ``wait``."""
-        one = self._queue.popleft()
+        one = self._take()
         if not self._queue:
             self._something.clear()
         return one
@@ -116,5 +159,6 @@ class LossyQueue(Generic[T]):
         missed = await self.wait()
         taken = list(self._queue)
         self._queue.clear()
+        self._waiting_bytes = 0
         self._something.clear()
         return missed, taken

@@ -2,7 +2,7 @@
 
 While one callback runs, no ping is answered and no timer fires. A loop that stands still for a
 second has its device declared dead by the others, and nothing in the loop itself can say why. So a
-thread looks at it from outside, four times a second, and fifty times while it has work:
+thread looks at it from outside, twice a second, and fifty times while it has work:
 
     idle ──(the loop waits in the kernel)──► idle
       │ it runs something: ask for a sign of life
@@ -23,7 +23,7 @@ thread did not run either does not count, so that neither a pause nor a busy mac
 A call that holds Python's lock keeps this thread from ending anything. It uses up processor time,
 which the kernel measures: half a minute of it without a look from here raises SIGPROF.
 
-Each stall of 270 ms or more is noticed, and while the loop is busy each of 40; of shorter ones,
+Each stall of 520 ms or more is noticed, and while the loop is busy each of 40; of shorter ones,
 down to 20 ms, some. Told is how long it was at least. To look more often at an idle loop would cost
 as much as the idle agent does: waking a thread is what is dear, not the look.
 """
@@ -48,7 +48,7 @@ from typing import NamedTuple
 from agent.exits import UNHEALTHY
 
 STALL_S = 0.02
-IDLE_INTERVAL_S, BUSY_INTERVAL_S = 0.25, 0.02
+IDLE_INTERVAL_S, BUSY_INTERVAL_S = 0.5, 0.02
 BUSY_FOR_S = 0.5
 """How long a loop that was seen at work is looked at more often."""
 SAMPLE_S = 0.01
@@ -174,7 +174,7 @@ class StallWatch:
                 starved = lasted_s - (self._queued_s() - queued_s) < STALL_S
             if lasted_s >= STALL_S:
                 cause = MACHINE if starved else causes.most_common(1)[0][0]
-                self._tell(Stall(lasted_s, cause, ended))
+                self._report(Stall(lasted_s, cause, ended))
 
     def _wait_for_life(self, causes: Counter[str]) -> bool:
         """Wait until the loop turns again, noting where it is; false when this is the end."""
@@ -212,13 +212,13 @@ class StallWatch:
     def _frame(self) -> FrameType | None:
         return sys._current_frames().get(self._watched)  # noqa: SLF001 - there is no other way
 
-    def _tell(self, stall: Stall) -> None:
+    def _report(self, stall: Stall) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody is left to be told
-            self._loop.call_soon_threadsafe(self._note, stall)
+            self._loop.call_soon_threadsafe(self._record, stall)
 
     # ---- on the loop ----------------------------------------------------------------------------
 
-    def _note(self, stall: Stall) -> None:
+    def _record(self, stall: Stall) -> None:
         """Count a stall, and say so once in a while for each place."""
         known = f"loop_stalls/{stall.cause}" in self.counts or len(self.counts) < 2 * CAUSES_MAX
         cause = stall.cause if known else OTHER

@@ -19,6 +19,13 @@ class ShownCertificate(NamedTuple):
     serial: bytes
 
 
+class StreamRefused(NamedTuple):
+    """Told when somebody dialled from this host and was not let in."""
+
+    shown: ShownCertificate
+    host: str
+
+
 class NotAdmitted(Forged):
     """The other side is who it says, and is not in our registry with this certificate."""
 
@@ -40,5 +47,5 @@ class Authorization(Protocol):
         Its id may be that of a node that belongs: a certificate that was replaced names it, too.
         """
 
-    def knocked(self, shown: ShownCertificate) -> None:
+    def knocked(self, shown: ShownCertificate, host: str) -> None:
         """Take note of somebody who was not let in. Never from within a call of the node."""

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from agent.net.limits import origin_of
+from agent.net.origin import origin_of
 
 YOUNG_S = 0.25
 """For so long, which is enough for a handshake, a host does not lose a place to itself."""
@@ -61,7 +61,7 @@ class ConnectionSlots:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, host: str) -> Slot | None:
+    def acquire(self, host: str) -> Slot | None:
         """Take a place, if need be somebody else's; None for who has just taken them itself."""
         place = Slot(self, host, self._site_of(host), self._clock())
         loser = self._in_the_way_of(place)

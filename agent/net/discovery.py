@@ -1,4 +1,4 @@
-"""Finding the others, for ever: mDNS, seeds and the book of known peers.
+"""Finding the others, for ever: mDNS, seeds and the known peers.
 
 All three only ever say "somebody may be there": the addresses go to the node, which knocks with a
 sealed Hello and lets the answer decide. They are told again every minute, because a hint that came
@@ -70,7 +70,7 @@ class Here(NamedTuple):
     """Interfaces for which there was no room among the plugs."""
 
 
-def look_around(plan: Plan) -> Here:
+def find_addresses(plan: Plan) -> Here:
     """Return where this node is now. Raises OSError, when the kernel has no room to answer."""
     interfaces = scan()
     chosen = choose(interfaces, plan.interfaces)
@@ -103,18 +103,18 @@ class Discovery:
         on_found: Callable[[Iterable[Address]], None],
         on_moved: Callable[[Here], None],
         counts: Counter[str],
-        book: Iterable[Address] = (),
+        known: Iterable[Address] = (),
     ) -> None:
         """Prepare; ``start`` begins.
 
         ``on_found`` gets addresses where a member may be; ``on_moved`` gets where this node is,
-        at the start and whenever that has changed; ``book`` is where members were in earlier
+        at the start and whenever that has changed; ``known`` is where members were in earlier
         lives.
         """
         self.counts = counts
         self._cluster_id, self._node_id, self._plan = cluster_id, node_id, plan
         self._on_found, self._on_moved = on_found, on_moved
-        self._book = list(book)
+        self._known = list(known)
         self._seeds: list[Seed] = parse_seeds(plan.seeds, plan.port)
         self.here = Here()
         self.failure = ""
@@ -125,10 +125,10 @@ class Discovery:
         self._tasks = TaskSet()
 
     async def start(self) -> None:
-        """Knock at all doors of the book and begin to look for more."""
-        self._note(self._look())
-        if self._book:
-            self._on_found(self._book)
+        """Say Hello to all known peers, and begin to look for more."""
+        self._on_addresses(self._find_addresses())
+        if self._known:
+            self._on_found(self._known)
         self._tasks.start("discovery-rescan", self._rescan)
         if self._seeds:
             self._tasks.start("discovery-seeds", self._resolve)
@@ -150,8 +150,8 @@ class Discovery:
 
     async def _rescan(self) -> None:
         while True:
-            here = self._look()
-            self._note(here)
+            here = self._find_addresses()
+            self._on_addresses(here)
             if self._plan.mdns:
                 where = here.told or here.neighbourly or self.here.told
                 await self._mdns.update(
@@ -161,10 +161,10 @@ class Discovery:
             for sighting in tuple(self._mdns.sightings.values()):
                 self._on_sighting(sighting)
 
-    def _look(self) -> Here:
+    def _find_addresses(self) -> Here:
         """Return where we are; as before, while the kernel has no room to answer."""
         try:
-            here = look_around(self._plan)
+            here = find_addresses(self._plan)
         except OSError as error:
             self.failure = error.strerror or str(error)
             self.counts["discovery/look_failed"] += 1
@@ -176,7 +176,9 @@ class Discovery:
     async def _until_moved(self, here: Here) -> None:
         """Wait until this node is elsewhere, or plugged in anew; a minute at most."""
         waited_s = 0.0
-        while waited_s < RESCAN_S and not (self._may_have_moved() and self._look() != here):
+        while waited_s < RESCAN_S and not (
+            self._may_have_moved() and self._find_addresses() != here
+        ):
             await until_next(ADDRESSES_S)
             waited_s += ADDRESSES_S
 
@@ -184,7 +186,7 @@ class Discovery:
         """Say whether a look is worth it: the kernel told of a change, or had no room to answer."""
         return self._notices.any() or bool(self.failure)
 
-    def _note(self, here: Here) -> None:
+    def _on_addresses(self, here: Here) -> None:
         """Tell where we are now. Without any address the last ones stay: they may come back."""
         before, self.here = self.here, here if here.told else here._replace(told=self.here.told)
         if self.here.told != before.told:

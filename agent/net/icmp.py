@@ -37,7 +37,7 @@ QUOTE_BYTES_MAX, ANCILLARY_BYTES_MAX = 128, 512
 DRAIN_MAX = 256
 
 
-def hear_refusals(of: socket.socket) -> None:
+def enable_refusals(of: socket.socket) -> None:
     """Ask the kernel to keep refusals of what this socket sends.
 
     Where it cannot, deaths are noticed by silence alone, which takes longer.
@@ -56,7 +56,7 @@ class IcmpRefusals:
         self._counts = counts
         self._sent: OrderedDict[bytes, Address] = OrderedDict()
 
-    def note_sent(self, data: bytes, to: Address) -> None:
+    def record_sent(self, data: bytes, to: Address) -> None:
         """Remember a datagram for as long as its refusal may take."""
         self._sent[data[:QUOTED_BYTES]] = to
         if len(self._sent) > SENT_KEPT:

@@ -1,6 +1,6 @@
 """The hosts at which members are known to be: who connects from there may well be one.
 
-It is a hint, as an address is no proof; whoever connects proves by its certificate who it is.
+An address is no proof; whoever connects proves by its certificate who it is.
 """
 
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from gossip.core.machine import Instant
 from gossip.node import Node
 
-LOOK_AGAIN_S = 1.0
+COLLECT_AGAIN_S = 1.0
 """How old the answer may be: under a flood it is asked thousands of times a second."""
 
 
@@ -18,15 +18,15 @@ class KnownHosts:
     def __init__(self, node: Node, clock: Callable[[], Instant]) -> None:
         self._node, self._clock = node, clock
         self._hosts: frozenset[str] = frozenset()
-        self._looked_at: Instant | None = None
+        self._collected_at: Instant | None = None
 
     def __contains__(self, host: str) -> bool:
         now = self._clock()
-        if self._looked_at is None or now - self._looked_at >= LOOK_AGAIN_S:
-            self._looked_at, self._hosts = now, self._look()
+        if self._collected_at is None or now - self._collected_at >= COLLECT_AGAIN_S:
+            self._collected_at, self._hosts = now, self._collect()
         return host.partition("%")[0] in self._hosts
 
-    def _look(self) -> frozenset[str]:
+    def _collect(self) -> frozenset[str]:
         node = self._node
         return frozenset(
             address.host.partition("%")[0]

@@ -27,8 +27,9 @@ from agent.loop.watched import TaskSet
 from agent.net.accept import connections
 from agent.net.authorization import Authorization, ShownCertificate
 from agent.net.connection_slots import ConnectionSlots, Slot
-from agent.net.framing import framed, read_frame
+from agent.net.framing import ArrivingFrames, framed, read_frame
 from agent.net.outgoing import keep_alive
+from agent.net.stream_protocol import StreamProtocol
 from agent.net.tls import HANDSHAKE_TIMEOUT_S, RELAY_PROTOCOL, is_strange_authority, shown_by
 from gossip.core.errors import RemoteError
 from gossip.core.ids import ClusterId, NodeId, format_node_id
@@ -112,7 +113,7 @@ class Listener:
         """Accept no more and close all connections."""
         await self._tasks.stop()
 
-    def look_again(self) -> None:
+    def close_strangers(self) -> None:
         """Close the streams of those whom the door admits no longer."""
         for shown, writer in tuple(self._members.values()):
             if not self._door.admits(shown):
@@ -140,10 +141,10 @@ class Listener:
         async for accepted, address in taken:
             host = address[0]
             places = self.known_places if self._is_known(host) else self.places
-            place = places.take(host)
+            place = places.acquire(host)
             if place is None:
                 accepted.close()
-                self._note_no_place(host)
+                self._count_no_slot(host)
                 continue
             task = self._tasks.start("stream-serve", partial(self._serve, accepted, place))
             self._serving.add(task)
@@ -152,11 +153,11 @@ class Listener:
 
     def _turn_out(self, host: str, serving: asyncio.Task[None]) -> None:
         """Close a connection whose place somebody else needs."""
-        self._note_no_place(host)
+        self._count_no_slot(host)
         # Later: a task that has not begun yet would not close its connection.
         asyncio.get_running_loop().call_soon(serving.cancel)
 
-    def _note_no_place(self, host: str) -> None:
+    def _count_no_slot(self, host: str) -> None:
         self.counts["streams_refused/no_place"] += 1
         self._quiet.warning("place", "too many unproven connections, closed one of %s", host)
 
@@ -184,7 +185,7 @@ class Listener:
             self.counts[f"streams_refused/{error.label}"] += 1
             self._quiet.warning("peer", "closed a stream from %s: %s", host, error)
         except (OSError, EOFError) as error:  # TimeoutError and ssl.SSLError are OSErrors
-            self._note_failure(error, host, shaken=writer is not None)
+            self._count_failure(error, host, shaken=writer is not None)
         finally:
             place.give_back()
             if writer is None:
@@ -192,7 +193,7 @@ class Listener:
             else:
                 writer.close()
 
-    def _note_failure(self, error: OSError | EOFError, host: str, *, shaken: bool) -> None:
+    def _count_failure(self, error: OSError | EOFError, host: str, *, shaken: bool) -> None:
         """Tell a stream that simply ended from one that went wrong."""
         if shaken and not isinstance(error, ssl.SSLError | TimeoutError):
             self.counts["streams/ended"] += 1
@@ -211,7 +212,7 @@ class Listener:
         protocol = asyncio.StreamReaderProtocol(reader)
         keep_alive(accepted)
         transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
+            lambda: StreamProtocol(protocol),
             accepted,
             ssl=self.context,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
@@ -228,9 +229,7 @@ class Listener:
     ) -> None:
         """Show our registry, and hear which one the other side follows; then it may dial again."""
         self.counts["streams_refused/stranger"] += 1
-        who = format_node_id(shown.node)
-        self._quiet.warning("stranger", "%s, from %s, is not in the registry", who, host)
-        self._door.knocked(shown)
+        self._door.knocked(shown, host)
         writer.write(framed(self._door.registry_frame()))
         await writer.drain()
         for _ in range(STRANGER_FRAMES_MAX):
@@ -258,12 +257,14 @@ class Listener:
         self._members[peer] = shown, writer
         if former is not None:  # a node dials once; the older connection is a dead one
             former[1].transport.abort()
+        arriving = ArrivingFrames(reader)
         try:
             while True:
                 async with asyncio.timeout(MEMBER_SILENCE_S):
-                    frame = await read_frame(reader)
-                self.counts["frames/received"] += 1
-                self._on_frame(frame, peer)
+                    frames = await arriving.read()
+                self.counts["frames/received"] += len(frames)
+                for frame in frames:
+                    self._on_frame(frame, peer)
         finally:
             if self._members.get(peer) == (shown, writer):
                 del self._members[peer]

@@ -5,9 +5,11 @@ covey's id, its own id and the version of this format. What is heard is a *hint*
 believed until a sealed datagram or a certificate has proved it, and no silence means that anybody
 is gone. Wi-Fi sends multicast at the lowest rate and without acknowledgement: misses are normal.
 
-zeroconf queries ever more rarely but for ever, and answers at once. What it does not do by itself
-is to notice interfaces that come later: ``update`` hands it the present list. Nor does it notice
-that an interface is another one under an old address: a USB stick was pulled and put back, or
+zeroconf asks who is there when it starts and when it forgets somebody, and answers at once. So two
+devices whose networks are joined later would never meet: each repeats its announcement with each
+``update``, once a minute, in one packet a family. What zeroconf does not do by itself, either, is
+to notice interfaces that come later: ``update`` hands it the present list. Nor does it notice that
+an interface is another one under an old address: a USB stick was pulled and put back, or
 ``netplan apply`` made it anew. The kernel's group memberships went with the old one, so whoever
 goes on with them is deaf and mute there. What each handle is plugged into is compared, too, and the
 groups are joined anew when that has changed (RFC 6762 section 8.3 wants a new announcement then).
@@ -67,7 +69,7 @@ class Mdns:
         self._quiet = RateLimitedLog(log)
         self._zeroconf: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
-        self._announced: AsyncServiceInfo | None = None
+        self._announced: tuple[Announcement, AsyncServiceInfo] | None = None
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._unresolved: dict[str, None] = {}
         self._plugs: dict[str | int, object] = {}
@@ -133,13 +135,17 @@ class Mdns:
         )
 
     async def _announce(self, zeroconf: AsyncZeroconf, what: Announcement) -> None:
+        if self._announced is not None and self._announced[0] == what:
+            again = zeroconf.zeroconf.generate_service_broadcast(self._announced[1], None)
+            zeroconf.zeroconf.async_send(again)
+            return
         info = service_info(what)
         if self._announced is None:
             # Node ids are unique, so there is no name to defend by probing first.
             await zeroconf.async_register_service(info, cooperating_responders=True)
-        elif info != self._announced or info.text != self._announced.text:
+        else:
             await zeroconf.async_update_service(info)
-        self._announced = info
+        self._announced = what, info
 
     def _on_change(
         self,
@@ -176,7 +182,7 @@ class Mdns:
         if not task.cancelled():
             self._resolve_more(zeroconf)
 
-    def _note(self, name: str, sighting: DiscoveredNode) -> None:
+    def _record(self, name: str, sighting: DiscoveredNode) -> None:
         """Keep the latest; what was told longest ago makes room: it has been a hint already."""
         self.sightings.pop(name, None)
         self.sightings[name] = sighting
@@ -194,7 +200,7 @@ class Mdns:
                 self.counts["discovery/unreadable"] += 1
                 return
             self.counts["discovery/sightings"] += 1
-            self._note(name, sighting)
+            self._record(name, sighting)
         except Exception as error:  # noqa: BLE001 - the library meets arbitrary packets here
             self.counts["discovery/unreadable"] += 1
             self._quiet.warning("resolve", "cannot use the mDNS service %s: %s", name, error)

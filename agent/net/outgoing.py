@@ -40,6 +40,8 @@ IDLE_S, IDLE_AMONG_MANY_S = 300.0, 60.0
 COOLING_S = 0.3
 """Short: right after a start, the address of a node may be learnt a moment after it was needed."""
 WAITING_BYTES_MAX = 8 * 1024 * 1024
+WRITTEN_BYTES = 64 * 1024
+"""At a time, or one frame: the loop encrypts it in one go."""
 USER_TIMEOUT_MS = 10_000
 KEEP_ALIVE_IDLE_S, KEEP_ALIVE_INTERVAL_S, KEEP_ALIVE_COUNT = 300, 30, 4
 """A silent connection shows the peer's kernel, and every NAT in between, that it is still used."""
@@ -193,7 +195,7 @@ class OutgoingStream:
         self._redial_s = REDIAL_FIRST_S
         _bound_patience(writer)
         # Of what we dialled, only its end matters, and a word to somebody who is not let in.
-        ending = asyncio.create_task(self._hear(reader), name="link-end")
+        ending = asyncio.create_task(self._read_frames(reader), name="link-end")
         try:
             await self._pump(writer, ending)
         except OSError:
@@ -210,7 +212,7 @@ class OutgoingStream:
             self._begin()
         return None
 
-    async def _hear(self, reader: asyncio.StreamReader) -> None:
+    async def _read_frames(self, reader: asyncio.StreamReader) -> None:
         """Hand on what is said to us here. Raises EOFError, OSError, RemoteError at its end."""
         while True:
             self._on_frame(await read_frame(reader), self._to)
@@ -220,29 +222,33 @@ class OutgoingStream:
 
         For a kept connection nothing is long enough.
         """
-        while True:
-            while self._waiting:
-                frame = self._waiting.popleft()
-                self._waiting_bytes -= len(frame)
-                writer.write(frame)
-                self.counts["frames/sent"] += 1
+        ending.add_done_callback(lambda _ending: self._more.set())
+        while not ending.done():
+            if self._waiting:
+                writer.write(self._take_waiting())
                 await writer.drain()
+                continue
             if self._is_stale:
                 return
             self._more.clear()
-            more = asyncio.create_task(self._more.wait(), name="link-more")
             try:
-                done, _ = await asyncio.wait(
-                    (more, ending),
-                    timeout=self._patience_s(),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            finally:
-                more.cancel()
-            if ending.done():
-                raise ConnectionResetError("the other side closed the stream")
-            if not done and not self._waiting and not self._is_kept:
-                return
+                async with asyncio.timeout(self._patience_s()):
+                    await self._more.wait()
+            except TimeoutError:
+                if not self._waiting and not self._is_kept:
+                    return
+        raise ConnectionResetError("the other side closed the stream")
+
+    def _take_waiting(self) -> bytes:
+        """Take out what waits, so many bytes: frames that go together cost one record of TLS."""
+        taken: list[bytes] = []
+        size_bytes = 0
+        while self._waiting and size_bytes < WRITTEN_BYTES:
+            taken.append(self._waiting.popleft())
+            size_bytes += len(taken[-1])
+        self._waiting_bytes -= size_bytes
+        self.counts["frames/sent"] += len(taken)
+        return b"".join(taken)
 
     def _patience_s(self) -> float | None:
         if self._is_kept:

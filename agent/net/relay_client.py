@@ -14,6 +14,7 @@ ANSWER_S = 10.0
 """The relay dials in its turn, and several addresses if need be."""
 HANDSHAKE_S = 5.0
 READ_BUFFER_BYTES = 32 * 1024
+SHUTDOWN_S = 2.0
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -57,7 +58,13 @@ async def _wrapped(outer: asyncio.StreamWriter, context: ssl.SSLContext) -> Conn
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=READ_BUFFER_BYTES)
     protocol = InnerProtocol(reader, outer)
-    transport = await loop.start_tls(outer.transport, protocol, context, server_hostname="")
+    transport = await loop.start_tls(
+        outer.transport,
+        protocol,
+        context,
+        server_hostname="",
+        ssl_shutdown_timeout=SHUTDOWN_S,
+    )
     assert transport is not None, "it returns what it made, or raises"
     protocol.connection_made(transport)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

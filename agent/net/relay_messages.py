@@ -10,7 +10,6 @@ import msgspec
 from gossip.core.ids import NodeId
 from gossip.core.wire import Codec
 
-TAGS = range(100, 104)
 BYTES_MAX = 64
 
 

@@ -20,7 +20,7 @@ from agent.net.framing import framed
 from agent.net.listener import Listener, OnFrame, OnGuest
 from agent.net.outgoing import Connection, LinkState, OutgoingStream, keep_alive
 from agent.net.relay import Relay
-from agent.net.relay_client import NotPutThrough, through
+from agent.net.relay_client import SHUTDOWN_S, NotPutThrough, through
 from agent.net.sockets import Sockets, connected_to, family_of
 from agent.net.tls import (
     dialling_context,
@@ -119,7 +119,7 @@ class Streams:
         self._door = door
         relay = Relay(self._connect_bare, may_join, self.counts)
         self._listener.start(
-            self._heard, on_guest, relay.serve, is_known, door, on_strange_authority
+            self._receive, on_guest, relay.serve, is_known, door, on_strange_authority
         )
 
     async def stop(self) -> None:
@@ -147,9 +147,9 @@ class Streams:
         served = self._listener.served()
         asyncio.get_running_loop().call_later(FORMER_S, self._listener.end, served)
 
-    def look_again(self) -> None:
+    def close_strangers(self) -> None:
         """Close all streams with those whom the door admits no longer."""
-        self._listener.look_again()
+        self._listener.close_strangers()
         for node in [n for n, shown in self._shown.items() if not self._door.admits(shown)]:
             del self._shown[node]
             link = self._links.pop(node, None)
@@ -219,7 +219,7 @@ class Streams:
             if to not in kept:
                 link.unpin()
 
-    def _heard(self, frame: bytes, peer: NodeId) -> None:
+    def _receive(self, frame: bytes, peer: NodeId) -> None:
         """Hand a frame on; whoever sends one is there, and may be waiting for the answer."""
         if peer in self._links:
             self._links[peer].end_cooldown()
@@ -235,7 +235,7 @@ class Streams:
                 self._dial,
                 self._on_unreachable,
                 self._on_closed,
-                self._heard,
+                self._receive,
                 self.counts,
                 self._are_few,
             )
@@ -341,7 +341,10 @@ class Streams:
             connected = await connected_to(address.host, address.port, self._path_bytes(to))
             # The empty name keeps asyncio from sending and checking a host name.
             reader, writer = await asyncio.open_connection(
-                sock=connected, ssl=context, server_hostname=""
+                sock=connected,
+                ssl=context,
+                server_hostname="",
+                ssl_shutdown_timeout=SHUTDOWN_S,
             )
         await self._check_peer(to, writer, str(address))
         if len(self._proved) >= LINKS_MAX:

@@ -41,6 +41,13 @@ def listening_context(identity: Identity) -> ssl.SSLContext:
     return context
 
 
+def api_context(identity: Identity) -> ssl.SSLContext:
+    """Return the context of the HTTP API, whose clients show a token and no certificate."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, identity)
+    context.num_tickets = 0
+    return context
+
+
 def dialling_context(identity: Identity) -> ssl.SSLContext:
     """Return the context for connections to members."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, identity)

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from agent.net.icmp import IcmpRefusals, hear_refusals
+from agent.net.icmp import IcmpRefusals, enable_refusals
 from agent.net.sockets import family_of, host_of
 from gossip.core.machine import Address
 
@@ -41,7 +41,7 @@ class UdpEndpoint:
         self._refusals = IcmpRefusals(counts)
         self._refused: list[Address] = []
         for each in self._sockets:
-            hear_refusals(each)
+            enable_refusals(each)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, on_readable: Callable[[], None]) -> None:
@@ -106,7 +106,7 @@ class UdpEndpoint:
                     continue
                 break
             self.counts["datagrams/sent"] += 1
-            self._refusals.note_sent(data, to)
+            self._refusals.record_sent(data, to)
             return
         self.counts[f"datagrams_dropped/{reason}"] += 1
 

@@ -12,12 +12,15 @@ import contextlib
 import errno
 import os
 import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 PIPE_BYTES = 64 * 1024
 """What a pipe holds without a reader (pipe(7)); a program is told no more than that."""
+OUTPUT_END_S = 1.0
+"""How long to wait for the last output of a program that ended, while others hold the pipe."""
 
 
 class Launch(NamedTuple):
@@ -136,12 +139,14 @@ class AsThisUser:
 
     async def start(self, launch: Launch, ends: Ends) -> Process:
         """Start a program with these files. Raises OSError, and ValueError for a NUL in a text."""
-        process = await asyncio.create_subprocess_exec(
-            *launch.command,
+        # Not by the loop: uvloop leaves open what we inherited, and copies of the pipes' ends, so
+        # that they end only with the last of all that the program has started.
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - returns once it runs; the words are the owner's
+            launch.command,
             stdin=ends.stdin,
             stdout=ends.stdout,
             stderr=ends.stderr,
-            env=dict(launch.environment),
+            env=launch.environment,
             cwd=launch.directory,
             start_new_session=True,
         )
@@ -151,13 +156,22 @@ class AsThisUser:
 class OwnProcess:
     """A process whose parent we are."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self._process = process
         self.pid = process.pid
+        self._loop = asyncio.get_running_loop()
+        self._status: asyncio.Future[int] = self._loop.create_future()
+        self._handle = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._handle, self._ended)
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._handle)
+        os.close(self._handle)
+        self._status.set_result(self._process.wait())
 
     async def wait(self) -> int:
         """Return its exit status, negative for a signal, once it has ended."""
-        return await self._process.wait()
+        return await asyncio.shield(self._status)
 
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal; the group outlives its leader, so its number still means it."""

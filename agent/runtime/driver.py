@@ -4,14 +4,18 @@ All that happens to a node is an input call (``gossip/core/machine.py``), and ev
 through ``_turn``: call, perform the effects in order, re-arm the one timer. Nothing here decides
 anything about the protocols.
 
+* **Frames, commitments and what is asked of the control plane are gathered**: the effects of all
+  that comes in one turn of the loop are performed at its end, together. So commands of many clients
+  share one batch, one sync and one frame to each voter.
+
 * **Time** is CLOCK_BOOTTIME, which goes on while the device sleeps.
 * **Sockets before timers.** When the timer fires, what the kernel has already received is read
   first (``agent/net/udp.py`` says why).
-* **Disk.** Batches to persist are collected while the last ones are being committed, so the
-  slower the disk, the larger the groups. While a disk is full or takes nothing, they wait, and
-  so does all that would reveal them; probes go on being answered, and the node begins nothing that
-  has to be saved. If a commit fails for good, the driver stops: nobody knows what a disk holds
-  after a failed sync, so going on would be lying to the others.
+* **Disk.** Batches to persist go to the queue of their durability (``save_queue.py``). While a disk
+  is full or takes nothing, they wait, and so does all that would reveal them; probes go on being
+  answered, and the node begins nothing that has to be saved so. If a commit fails for good, the
+  driver stops: nobody knows what a disk holds after a failed sync, so going on would be lying to
+  the others.
 * **A bug stops it too.** An exception out of the node means that its state is no longer what its
   authors thought. The process ends, says so, and is started again from what is on disk.
 """
@@ -21,25 +25,40 @@ import contextlib
 import functools
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from agent import exits
 from agent.exits import AgentError
-from agent.loop import watched
 from agent.loop.bounded_queue import BoundedQueue
-from agent.net.authorization import ShownCertificate
+from agent.net.authorization import ShownCertificate, StreamRefused
 from agent.net.dial_test import DialTest
 from agent.net.known_hosts import KnownHosts
 from agent.net.listener import OnFrame, OnGuest
 from agent.net.streams import Streams
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
-from agent.store.errors import StorageError
-from gossip.core.errors import LocalError, Malformed
+from agent.runtime.control_requests import ControlRequests
+from agent.runtime.save_queue import ChangeStore, SaveQueue
+from gossip.control.plane import ControlPlane
+from gossip.control.requests import (
+    ControlCompleted,
+    CopyHalted,
+    SessionConfirmed,
+    SessionLost,
+)
+from gossip.control.watchers import ControlEvent, WatchEnded
+from gossip.core.errors import LocalError
 from gossip.core.ids import NodeId
-from gossip.core.machine import Address, Emit, Instant, Persist, SendDatagram, SendFrame
-from gossip.core.wire import tag_of
+from gossip.core.machine import (
+    Address,
+    Durability,
+    Emit,
+    Instant,
+    Persist,
+    SendDatagram,
+    SendFrame,
+)
 from gossip.events import events, queries
 from gossip.events.events import EventDelivered
 from gossip.events.queries import QueryReceived
@@ -48,24 +67,15 @@ from gossip.kv.requests import Completed, RegistryAdopted, Request, Result, Watc
 from gossip.membership.anti_entropy import merge
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.membership.model.members import MemberChanged
-from gossip.node import REGISTRY_FRAMES, Node
+from gossip.node import Node
+from gossip.registry.strangers import DatagramRefused
 
 DRAINS_BEFORE_WAKE_MAX = 4
-SAVE_RETRY_S = 1.0
-# Some ten thousand small values: a disk that takes nothing for longer ends the agent.
-UNSAVED_CHANGES_MAX = 20_000
-KNOWN_BEFORE_HINTS = 2
+KNOWN_BEFORE_CANDIDATES = 2
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class ChangeStore(Protocol):
-    """Where changes become durable: ``agent/store/kv_store.py``."""
-
-    async def save(self, changes: Sequence[object]) -> None:
-        """Commit the changes in this order, in one transaction."""
 
 
 class Driver:
@@ -76,20 +86,20 @@ class Driver:
         node: Node,
         udp: UdpEndpoint,
         streams: Streams,
-        records: ChangeStore,
+        stores: Mapping[Durability, ChangeStore],
         counts: Counter[str],
         clock: Callable[[], Instant] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self.node, self.counts, self.now = node, counts, clock
-        self._udp, self._streams, self._records = udp, streams, records
-        self._routes: list[tuple[range, OnFrame]] = []
+        self._udp, self._streams = udp, streams
+        self._saves = {kind: self._queue(kind, store) for kind, store in stores.items()}
+        self._routed: deque[Callable[[], None]] = deque()
         self._listeners: list[Callable[[object], None]] = []
         self._subscribers: set[BoundedQueue[object]] = set()
         self._requests: dict[int, asyncio.Future[Result]] = {}
         self._watches: dict[int, BoundedQueue[WatchEvent]] = {}
-        self._unsaved: list[Persist] = []
-        self._save_wanted = asyncio.Event()
-        self._saver: asyncio.Task[None] | None = None
+        self.control = ControlRequests(self._on_control, clock, counts)
+        self._is_gathering = False
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: Instant | None = None
         self._ended = asyncio.Event()
@@ -101,28 +111,32 @@ class Driver:
     async def start(
         self,
         on_guest: OnGuest,
-        routes: Iterable[tuple[range, OnFrame]] = (),
+        routes: Iterable[tuple[Iterable[int], OnFrame]] = (),
         greeting: Callable[[], bytes] | None = None,
-        hints: Callable[[NodeId], list[Address]] = lambda _node: [],
+        candidates_of: Callable[[NodeId], list[Address]] = lambda _node: [],
         on_strange_authority: Callable[[], None] = lambda: None,
     ) -> None:
         """Let the node run.
 
-        ``on_guest`` serves streams without certificate. Frames whose tag lies in one of the
-        ``routes`` go to that handler instead of the node. ``greeting`` is said first on each
-        stream; ``hints`` tells where else a node may be than where the node itself thinks;
+        ``on_guest`` serves streams without certificate. Frames of members whose tag is in one of
+        the ``routes`` go to that handler instead of the node. ``greeting`` is said first on each
+        stream; ``candidates_of`` tells where else a node may be than where the node itself thinks;
         ``on_strange_authority`` hears of somebody who trusts another authority than we do.
         """
-        self._routes = list(routes)
+        for tags, handler in routes:
+            self.node.route_frames(tags, functools.partial(self._put_by, handler))
         self._is_running = True
-        self._saver = watched.start("driver-save", self._save)
+        for kind, queue in self._saves.items():
+            queue.start(kind.value)
         self._streams.start(
             on_frame=self._receive_frame,
             on_unreachable=lambda peer: self._input(
                 lambda now: self.node.peer_unreachable(peer, now)
             ),
             on_closed=lambda peer: self._input(lambda now: self.node.stream_closed(peer, now)),
-            addresses_of=lambda node: with_hints(self.node.addresses_of(node), hints(node)),
+            addresses_of=lambda node: with_candidates(
+                self.node.addresses_of(node), candidates_of(node)
+            ),
             on_guest=on_guest,
             door=self,
             path_bytes=lambda node: self.node.path_bytes(node),
@@ -138,10 +152,8 @@ class Driver:
     async def stop(self) -> None:
         """Stop the node and close its streams. Harmless when called twice."""
         self._halt(AgentError("the agent is stopping.", status=exits.UNREACHABLE))
-        if self._saver is not None:
-            self._saver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._saver
+        for queue in self._saves.values():
+            await queue.stop()
         await self._streams.stop()
         self._ended.set()
 
@@ -158,9 +170,19 @@ class Driver:
 
         Raises what the action raises; anything but a LocalError also stops the driver.
         """
+        self._check_running()
+        return self._turn(action, self._perform)
+
+    def _check_running(self) -> None:
         if not self._is_running:
             raise AgentError("the agent is stopping; nothing was done.", status=exits.UNREACHABLE)
-        return self._turn(action)
+
+    def _on_control(self, action: Callable[[ControlPlane, Instant], T]) -> T:
+        self._check_running()
+        return self._turn(
+            lambda now: self.node.with_control(lambda plane: action(plane, now), now),
+            self._perform_soon,
+        )
 
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame of the agents' own (tags 80 to 111) to a member."""
@@ -232,25 +254,22 @@ class Driver:
 
     def overheard(self, frame: bytes, shown: ShownCertificate) -> None:
         """Take in of somebody who was not let in which registry it follows, and nothing else."""
-        with contextlib.suppress(Malformed):
-            if tag_of(frame) in REGISTRY_FRAMES:
-                self._receive_frame(frame, shown.node)
-                return
-        self.counts["frames_dropped/stranger"] += 1
+        self._input(lambda now: self.node.overhear(frame, shown.node, now))
 
-    def knocked(self, shown: ShownCertificate) -> None:
+    def knocked(self, shown: ShownCertificate, host: str) -> None:
         """Take note of somebody who was not let in."""
         self._input(lambda now: self.node.knocked(shown.node, None, now))
+        self._call_back(StreamRefused(shown, host))
 
     # ---- inputs ---------------------------------------------------------------------------------
 
-    def _turn(self, action: Callable[[Instant], T]) -> T:
-        """Make one input call, perform its effects, re-arm the timer."""
+    def _turn(self, action: Callable[[Instant], T], follow_up: Callable[[], None]) -> T:
+        """Make one input call; then perform its effects and re-arm the timer, or see to that."""
         try:
             result = action(self.now())
-            self._perform()
+            follow_up()
         except LocalError:
-            self._perform()
+            follow_up()
             raise
         except Exception as error:
             self._fail(error)
@@ -261,7 +280,13 @@ class Driver:
         """Make an input call for which nobody waits. A failure has stopped the driver already."""
         if self._is_running:
             with contextlib.suppress(Exception):
-                self._turn(action)
+                self._turn(action, self._perform)
+
+    def _gather(self, action: Callable[[Instant], None]) -> None:
+        """Make such an input call, and perform its effects with those of others."""
+        if self._is_running:
+            with contextlib.suppress(Exception):
+                self._turn(action, self._perform_soon)
 
     def _deliver(self, now: Instant) -> None:
         for data, source in self._udp.drain():
@@ -285,21 +310,23 @@ class Driver:
         self.node.wake(now)
 
     def _receive_frame(self, data: bytes, peer: NodeId) -> None:
-        try:
-            tag = tag_of(data)
-        except Malformed:
-            self.counts["frames_dropped/malformed"] += 1
-            return
-        for tags, handler in self._routes:
-            if tag in tags:
-                if self.node.belong(peer):
-                    handler(data, peer)
-                else:
-                    self.counts["frames_dropped/stranger"] += 1
-                return
-        self._input(lambda now: self.node.receive_frame(data, peer, now))
+        self._gather(lambda now: self.node.receive_frame(data, peer, now))
+        # After the turn: whoever takes them in may want to make an input call itself.
+        while self._routed:
+            self._routed.popleft()()
+
+    def _put_by(self, handler: OnFrame, data: bytes, peer: NodeId, _now: Instant) -> None:
+        self._routed.append(functools.partial(handler, data, peer))
 
     # ---- effects --------------------------------------------------------------------------------
+
+    def _perform_soon(self) -> None:
+        if not self._is_gathering:
+            self._is_gathering = True
+            asyncio.get_running_loop().call_soon(self._input, self._end_gathering)
+
+    def _end_gathering(self, _now: Instant) -> None:
+        self._is_gathering = False
 
     def _perform(self) -> None:
         for effect in self.node.effects():
@@ -309,8 +336,7 @@ class Driver:
                 case SendFrame(data, node):
                     self._streams.send(data, node)
                 case Persist():
-                    self._unsaved.append(effect)
-                    self._save_wanted.set()
+                    self._saves[effect.durability].put(effect)
                 case Emit(event):
                     self._publish(event)
         self._rearm()
@@ -338,26 +364,37 @@ class Driver:
                     future.set_result(result)
             case WatchEvent():
                 watch = self._watches.get(event.request)
-                if watch is not None and not watch.put(event):
+                size_bytes = sum(len(each.data) for each in event.values)
+                if watch is not None and not watch.put(event, size_bytes):
                     self.counts["events_dropped/watch_overrun"] += 1
+            case (
+                ControlCompleted() | ControlEvent() | WatchEnded()
+                | SessionLost() | SessionConfirmed() | CopyHalted()
+            ):  # fmt: skip
+                self.control.heard(event)
             case RegistryAdopted():
-                self._streams.look_again()
-                self._tell(event)
+                self._streams.close_strangers()
+                self._notify(event)
+            case DatagramRefused():
+                self._call_back(event)  # and no queue: anybody may send these without end
             case SubjectsChanged(watched):
                 self._streams.pin(watched)
             case EventDelivered():
-                self.node.on_trial(events.title_of(event.event), lambda: self._tell(event))
+                self.node.on_trial(events.title_of(event.event), lambda: self._notify(event))
             case QueryReceived():
-                self.node.on_trial(queries.title_of(event.key), lambda: self._tell(event))
+                self.node.on_trial(queries.title_of(event.key), lambda: self._notify(event))
             case MemberChanged(member):
                 words = merge.title_of(member.id, member.boot, member.described)
-                self.node.on_trial(words, lambda: self._tell(event))
+                self.node.on_trial(words, lambda: self._notify(event))
             case _:
-                self._tell(event)
+                self._notify(event)
 
-    def _tell(self, event: object) -> None:
+    def _call_back(self, event: object) -> None:
         for callback in self._listeners:
             callback(event)
+
+    def _notify(self, event: object) -> None:
+        self._call_back(event)
         for subscriber in tuple(self._subscribers):
             if not subscriber.put(event):
                 self.counts["events_dropped/subscriber_overrun"] += 1
@@ -367,41 +404,19 @@ class Driver:
         # A watch may be cut off while its events are being performed: cancel it afterwards.
         asyncio.get_running_loop().call_soon(self._input, lambda now: self.node.cancel(number, now))
 
-    async def _save(self) -> None:
-        """Commit what is to be persisted, in order, all that waits at once."""
-        while True:
-            await self._save_wanted.wait()
-            self._save_wanted.clear()
-            batch, self._unsaved = self._unsaved, []
-            try:
-                await self._commit([change for each in batch for change in each.changes])
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing more may be said
-                self._fail(error)
-                return
-            self.counts["persists/committed"] += len(batch)
-            self._input(functools.partial(self._confirm, batch))
+    def _queue(self, kind: Durability, store: ChangeStore) -> SaveQueue:
+        return SaveQueue(
+            store,
+            self.counts,
+            on_saved=lambda batches: self._gather(functools.partial(self._confirm, batches)),
+            on_refused=lambda error: self._input(
+                lambda now: self.node.hold_back(kind, now, held=error is not None)
+            ),
+            on_failed=self._fail,
+        )
 
-    async def _commit(self, changes: list[object]) -> None:
-        """Commit; again and again while the disk refuses it for a reason that may pass.
-
-        Raises what does not pass, and what does not pass in time.
-        """
-        while True:
-            try:
-                await self._records.save(changes)
-            except StorageError as error:
-                self.node.hold_back(held=True)
-                waiting = sum(len(each.changes) for each in self._unsaved)
-                if not error.may_pass or waiting > UNSAVED_CHANGES_MAX:
-                    raise
-            else:
-                self.node.hold_back(held=False)
-                return
-            self.counts["persists/refused"] += 1
-            await asyncio.sleep(SAVE_RETRY_S)
-
-    def _confirm(self, batch: list[Persist], now: Instant) -> None:
-        for each in batch:
+    def _confirm(self, batches: list[Persist], now: Instant) -> None:
+        for each in batches:
             self.node.persisted(each.token, now)
 
     # ---- the end --------------------------------------------------------------------------------
@@ -432,10 +447,11 @@ class Driver:
         self._requests.clear()
         for watch in tuple(self._watches.values()):
             watch.fail(reason)
+        self.control.fail(reason)
         for subscriber in tuple(self._subscribers):
             subscriber.fail(reason)
 
 
-def with_hints(known: list[Address], hints: list[Address]) -> list[Address]:
-    """Return where to dial: what is known best first, then hints, then the rest."""
-    return list(dict.fromkeys([*known[:KNOWN_BEFORE_HINTS], *hints, *known]))
+def with_candidates(known: list[Address], candidates: list[Address]) -> list[Address]:
+    """Return where to dial: what is known best first, then candidates, then the rest."""
+    return list(dict.fromkeys([*known[:KNOWN_BEFORE_CANDIDATES], *candidates, *known]))

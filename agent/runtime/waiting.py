@@ -23,11 +23,14 @@ class Waiting:
         self.stopping = asyncio.Event()
         """Set when the agent is to stop."""
         self._notifier, self._watch = notifier, watch
+        self._said: Lack | None = None
 
     async def without(self, lack: Lack, *ends: Coroutine[Any, Any, object]) -> None:
         """Say what this node lacks, and wait for one of the ``ends`` of that, or to stop."""
         self.lack = lack
-        log.warning("%s; %s", lack.message, lack.hint)
+        if lack != self._said:  # what is tried in vain again and again is no news
+            log.warning("%s; %s", lack.message, lack.hint)
+        self._said = lack
         self._notifier.ready(f"waiting: {lack.message}; {lack.hint}")
         waiting = [asyncio.create_task(end, name="agent: until it can go on") for end in ends]
         try:

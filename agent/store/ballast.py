@@ -21,7 +21,7 @@ from agent.store.errors import StorageError
 
 BALLAST_BYTES = 2 * 1024 * 1024
 PORTION_BYTES = 512 * 1024
-"""What a start may need: three write-ahead logs with their indices, and some pages."""
+"""What a start may need: four write-ahead logs with their indices, and some pages."""
 PLENTY_BYTES = 8 * BALLAST_BYTES
 """A disk with less free space is not made fuller."""
 FILL_AGAIN_S = 60.0

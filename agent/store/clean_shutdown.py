@@ -3,9 +3,11 @@
 A process that is killed loses nothing: what it wrote is with the kernel. A power cut takes the last
 second of what is synced later (``database.py``), and other owners may have gone on with what this
 node had acknowledged. So the mark names the run of the kernel that it was made under. Where it is
-found under another one, or where it was *doubted* because the others know more of this node than
-it does itself, because a file is gone, or because the disk failed to sync it, its copies are to be
-compared with theirs before they are believed.
+found under another one, or where it was *doubted* because a file is gone, or because the disk
+failed to sync it, its copies are to be compared with theirs before they are believed. So they are
+where the others know more of this node than it does itself: its whole disk is of an earlier moment,
+or a copy of another's. Then nothing counts any more that it has promised, either
+(``consensus_store.py``): no comparison tells what that was.
 """
 
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from agent.files.private_files import replace_private, sync_directory
 from agent.store.commit_note import running_kernel
 from agent.store.errors import translate
 
-DOUBTED = b"doubted"
+DOUBTED, VOID = b"doubted", b"void"
 
 
 class CleanShutdownMark:
@@ -23,7 +25,7 @@ class CleanShutdownMark:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._is_doubted = False
+        self._doubt = b""
 
     @property
     def is_bad(self) -> bool:
@@ -42,21 +44,35 @@ class CleanShutdownMark:
         except OSError as error:
             raise translate(error, self._path) from error
 
+    @property
+    def is_void(self) -> bool:
+        """Whether it is known that promises are missing here: the others said so, or the disk.
+
+        Ask before ``begin``. Raises StorageError.
+        """
+        try:
+            return self._path.read_bytes() == VOID
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translate(error, self._path) from error
+
     def begin(self) -> None:
         """Note that an agent runs. Raises StorageError."""
         self._replace(running_kernel)
 
-    def doubt(self) -> None:
+    def doubt(self, *, is_void: bool = False) -> None:
         """Have the next start compare what is here, however this run ends. Raises StorageError.
 
-        Where the disk does not even take that, the end of this run notes nothing, at least.
+        ``is_void``: and count no promise of this disk any more. Where the disk does not even take
+        that, the end of this run notes nothing, at least.
         """
-        self._is_doubted = True
-        self._replace(lambda: DOUBTED)
+        self._doubt = VOID if is_void or self._doubt == VOID else DOUBTED
+        self._replace(lambda: self._doubt)
 
     def end(self) -> None:
         """Note that all is on the disk, unless it is in doubt. Raises StorageError."""
-        if self._is_doubted or self.is_bad:
+        if self._doubt or self.is_bad:
             return
         try:
             self._path.unlink(missing_ok=True)

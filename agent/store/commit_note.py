@@ -146,10 +146,10 @@ class CommitTail:
             if log is not None:
                 self._write(log)
 
-    def synced(self, log: Log | None) -> None:
+    def synced(self, log: Log | None, numbers: tuple[int, int] | None = None) -> None:
         """Note that the log was synced when it looked like this."""
         self._synced = log or NO_LOG
-        self.record()
+        self.record(numbers)
 
     def latest(self) -> CommitNote:
         """Return what was noted last, or would be."""

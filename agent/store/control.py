@@ -1,9 +1,10 @@
 """``control.db``: what a node must never lose, and never get half of.
 
 The count of starts (a boot must grow, or the others take this life for the last one), the newest
-signed registry, the tokens and admissions of an issuer, and the book of all peers ever known, so
-that a device that reboots alone finds the others again. Every commit is synced: these are
-few and each of them matters.
+signed registry and the one that forked from it, the facts that the owner set, the time of the last
+event, and all peers ever known, so that a device that reboots alone finds the others again. Every
+commit is synced: these are few and each of them matters. An issuer of an earlier version kept its
+tokens here, too; they are carried over into the control plane's log.
 
 The database carries the ids of the covey and the node that it was made for. A data directory in
 which somebody put another identity is refused: its registry and its starts belong to a node that
@@ -18,7 +19,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -31,10 +32,10 @@ from agent.store.commit_note import CommitNote
 from agent.store.control_copy import ControlCopy, copy_of, restore
 from agent.store.database import Database
 from agent.store.migrations import Migrations
-from agent.store.tokens import ADMISSIONS, HASHED_TOKENS, TOKENS, TokenRecord, TokenState
-from agent.text.units import counted
+from agent.store.tokens import ADMISSIONS, HASHED_TOKENS, TOKENS, TokenRecord
 from gossip.core.ids import ClusterId, NodeId, format_cluster_id, format_node_id, parse_node_id
 from gossip.core.machine import Address
+from gossip.kv.storage import RegistryChange
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
@@ -48,6 +49,7 @@ STARTS_LEAP = 1000
 """How many starts may have been counted since the newest count that is left of a damaged file."""
 
 RIVAL = "rival registry"
+LOG_MARK = "log"
 FACTS = Table("facts", ("name", "value", "checksum"))
 PEERS = Table(
     "peers", ("id", "name", "addresses", "seen_at", "checksum"), floats=frozenset({"seen_at"})
@@ -121,6 +123,16 @@ def token_keys(schema: "Schema") -> None:
     token_rows.end_hashed(schema.conn)
 
 
+class LogMark(NamedTuple):
+    """Whose log is in ``consensus.db``, and which run wrote there last; they only grow.
+
+    A ``store`` of 0 says that the log was given up, and is to be set aside.
+    """
+
+    store: int
+    run: int
+
+
 class ControlStore:
     """The tables of ``control.db``. Times are Unix seconds."""
 
@@ -172,6 +184,21 @@ class ControlStore:
         """Let the next start have a number above this one, whatever was counted so far."""
         await self._write(lambda rows: _raise_starts(rows, starts))
 
+    def log_mark(self) -> LogMark | None:
+        """Return which log was opened last beside this file; None before the first."""
+        found = self.database.read(lambda rows: _fact(rows, LOG_MARK))
+        return LogMark(*msgspec.msgpack.decode(found, type=tuple[int, int])) if found else None
+
+    async def save_log_mark(self, opened: LogMark) -> None:
+        """Keep which log was opened: another, or one of an earlier run, is not that one."""
+        kept = msgspec.msgpack.encode(tuple(opened))
+        await self._write(lambda rows: _set_fact(rows, LOG_MARK, kept))
+
+    async def give_up_log(self) -> None:
+        """Have the next start set the log aside, and begin as another store."""
+        known = self.log_mark()
+        await self.save_log_mark(LogMark(0, known.run if known else 0))
+
     def event_time(self) -> int:
         """Return the Lamport time of the last event that was delivered here; 0 before any."""
         return self.database.read(_event_time)
@@ -197,133 +224,43 @@ class ControlStore:
         """Keep a signed registry unless a newer one is there; tell whether it was kept.
 
         Strangers can make an issuer call this: where there is nothing to keep, nothing is written.
-        To an issuer others show no newer one than its own, unless its disk was set back to an
-        earlier state. Its tokens are of then, too: ended and used ones let in again. So all end.
         """
         kept = self.registry()
         if kept is not None and kept[0] >= epoch:
             return False
+        return await self._write(lambda rows: _save_registry(rows, epoch, signed))
 
-        def save(rows: sqlite3.Connection) -> tuple[bool, int, int]:
-            of_then = _registry(rows)
-            is_news = _save_registry(rows, epoch, signed)
-            ended = token_rows.end_all(rows) if of_then is not None and is_news else 0
-            return is_news, of_then[0] if of_then else 0, ended
-
-        is_news, former, ended = await self._write(save)
-        if ended:
-            log.warning(
-                "the members have a newer registry (epoch %d) than this disk (epoch %d), which was "
-                "set back: %s ended here, which may have been revoked or used since; make new ones",
-                epoch, former, counted(ended, "token"),
-            )  # fmt: skip
-        return is_news
+    async def save(self, changes: Sequence[object]) -> None:
+        """Sync what a node wants synced (``Durability.FSYNC``). Raises StorageError."""
+        for change in changes:
+            assert isinstance(change, RegistryChange), "nothing else is kept here"
+            await self.save_registry(change.epoch, change.signed)
 
     def rival(self) -> bytes | None:
         """Return the registry that showed last that ours had forked; it may have ended since."""
-        query = "SELECT value FROM facts WHERE name = ?"
-        found = self.database.read(lambda rows: rows.execute(query, (RIVAL,)).fetchone())
-        return bytes(found[0]) if found else None
+        return self.database.read(lambda rows: _fact(rows, RIVAL))
 
     async def save_rival(self, signed: bytes) -> None:
         """Keep the registry that shows a fork: who starts anew serves as little as the others."""
         await self._write(lambda rows: _set_fact(rows, RIVAL, signed))
 
     def peers(self) -> list[Peer]:
-        """Return the peer book, last seen first."""
+        """Return the known peers, last seen first."""
         query = "SELECT id, name, addresses, seen_at FROM peers ORDER BY seen_at DESC"
         return [_peer(*row) for row in self.database.read(lambda r: r.execute(query).fetchall())]
 
     async def save_peers(self, peers: Iterable[Peer]) -> None:
-        """Add or update entries of the peer book, which keeps the 4,096 seen last."""
+        """Add or update entries of the known peers, which keep the 4,096 seen last."""
         entries = tuple(peers)
         await self.database.write(lambda rows: _save_peers(rows, entries))
 
-    async def add_token(self, token: TokenRecord) -> None:
-        """Let a token in; forget those that were over long ago."""
-        await self._write(lambda rows: token_rows.insert(rows, token))
-
-    def token(self, token_id: bytes) -> TokenRecord | None:
-        """Return a token; None if it is not known, or not any more."""
-        return self.database.read(lambda rows: token_rows.find(rows, token_id))
-
     def tokens(self) -> list[TokenRecord]:
-        """Return all tokens that are remembered, the newest last."""
+        """Return the tokens that an earlier version kept here, the newest last."""
         return self.database.read(token_rows.find_all)
 
-    async def revoke_token(self, token_id: bytes, now_s: float) -> TokenState:
-        """End a token; return what it was worth before."""
-        return await self._write(lambda rows: token_rows.end(rows, token_id, now_s))
-
-    async def end_tokens(self, over: Callable[[TokenRecord], bool]) -> int:
-        """Write down of all tokens that are ``over`` that they have expired; return how many."""
-        return await self._write(lambda rows: token_rows.end_expired(rows, over))
-
-    async def redeem(
-        self,
-        token_id: bytes,
-        shown: Callable[[TokenRecord], bool],
-        key: bytes,
-        now_s: float,
-        admit: "Admit",
-    ) -> "NewRegistry":
-        """Use a token once for the node with this public key, in one transaction.
-
-        ``shown`` tells whether the node has its secret. ``admit`` gets the newest signed registry,
-        the token, and whether this very key was admitted with it before; it returns the registry
-        that has the node. When it raises, the token is as good as before. A node that asks again,
-        because the answer was lost, is not counted again, even if the token has expired or run
-        out meanwhile. Raises TokenRefusedError.
-        """
-
-        def use(rows: sqlite3.Connection) -> NewRegistry:
-            token, again = token_rows.use(rows, token_id, shown, key, now_s)
-            kept = _registry(rows)
-            fresh = admit(kept[1] if kept else None, token, again)
-            if not again:
-                token_rows.note_use(rows, token, key, format_node_id(fresh.node_id), now_s)
-            _save_registry(rows, fresh.epoch, fresh.signed)
-            return fresh
-
-        return await self._write(use)
-
-    async def change_registry(
-        self, change: Callable[[bytes | None], "NewRegistry"]
-    ) -> "NewRegistry":
-        """Keep the registry that ``change`` makes of the newest one, in one transaction."""
-
-        def replace(rows: sqlite3.Connection) -> NewRegistry:
-            kept = _registry(rows)
-            fresh = change(kept[1] if kept else None)
-            _save_registry(rows, fresh.epoch, fresh.signed)
-            return fresh
-
-        return await self._write(replace)
-
-    async def hand_over(self, change: Callable[[bytes | None], "NewRegistry"]) -> "NewRegistry":
-        """Keep a registry after which no token of before counts, in one transaction."""
-
-        def replace(rows: sqlite3.Connection) -> NewRegistry:
-            kept = _registry(rows)
-            fresh = change(kept[1] if kept else None)
-            if _save_registry(rows, fresh.epoch, fresh.signed):
-                token_rows.end_all(rows)
-            return fresh
-
-        return await self._write(replace)
-
-
-class NewRegistry(msgspec.Struct, frozen=True):
-    """A registry that an issuer has just signed, and the node on whose account."""
-
-    epoch: int
-    signed: bytes
-    node_id: NodeId
-    is_news: bool = True
-    """False where somebody asked again for what it was given before."""
-
-
-Admit = Callable[[bytes | None, TokenRecord, bool], NewRegistry]
+    async def forget_tokens(self) -> None:
+        """Keep no tokens here any more: they are kept elsewhere."""
+        await self._write(token_rows.forget_all)
 
 
 def _fact_or(rows: sqlite3.Connection, name: str, default: bytes) -> bytes:
@@ -331,6 +268,11 @@ def _fact_or(rows: sqlite3.Connection, name: str, default: bytes) -> bytes:
     rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?, ?)", FACTS.sealed(name, default))
     found = rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
     return bytes(found[0])
+
+
+def _fact(rows: sqlite3.Connection, name: str) -> bytes | None:
+    found = rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+    return bytes(found[0]) if found else None
 
 
 def _set_fact(rows: sqlite3.Connection, name: str, value: bytes) -> None:

@@ -54,6 +54,7 @@ from agent.store.errors import (
     closed,
     has_room,
     is_damage,
+    is_failed_sync,
     is_shortage,
     rebuilding,
     translate,
@@ -130,7 +131,7 @@ class Database:
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        database._take(opened)
+        database._use(opened)
         return database
 
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -266,12 +267,12 @@ class Database:
             failure.may_pass = False
         return failure
 
-    def _take(self, opened: Opened) -> None:
+    def _use(self, opened: Opened) -> None:
         self._reader, self._writer = opened.connections
         self._tail = opened.tail
-        self._note_loss(opened.loss)
+        self._record_loss(opened.loss)
 
-    def _note_loss(self, loss: str) -> None:
+    def _record_loss(self, loss: str) -> None:
         if loss:
             self.losses.append(loss)
             self.counts["database_rebuilds/done"] += 1
@@ -305,9 +306,9 @@ class Database:
                 _settle(future, outcome)
         self._queue.extendleft(reversed(again))  # on the new file
         if len(again) < len(group):
-            self._note_commit(outcomes)
+            self._record_commit(outcomes)
 
-    def _note_commit(self, outcomes: list["Outcome"]) -> None:
+    def _record_commit(self, outcomes: list["Outcome"]) -> None:
         failed = [o.error for o in outcomes if isinstance(o, Raised)]
         self.counts["database_transactions/committed"] += 1
         self.counts["database_writes/done"] += len(outcomes) - len(failed)
@@ -376,7 +377,7 @@ class Database:
             return
         finally:
             self._damage = ""
-        self._note_loss(loss)
+        self._record_loss(loss)
         self._unreadable = None
         self.on_rebuilt()
 
@@ -419,16 +420,28 @@ class Database:
         """Run all writes in one transaction; an error of the disk fails all of them."""
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            outcomes = [self._run(fn) for fn in writes]
+            outcomes = self._run_all(writes)
             noted = numbers(self._writer, self._migrations)
             self._writer.execute("COMMIT")
-            self._tail.record(noted)
+            if self.synchronous == "FULL":
+                self._tail.synced(self._tail.log(), noted)
+            else:
+                self._tail.record(noted)
         except Exception as error:  # noqa: BLE001 - it is handed to the callers of write()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
             raised = self._raised(error)
+            if is_failed_sync(error):
+                self._failure = error
+                self.on_unsynced()
             return [raised for _ in writes]
         return outcomes
+
+    def _run_all(self, writes: list[Write]) -> list["Outcome"]:
+        """Run all writes, each in a savepoint of its own where one could undo another."""
+        if len(writes) == 1:
+            return [writes[0](self._writer)]
+        return [self._run(fn) for fn in writes]
 
     def _run(self, fn: Write) -> "Outcome":
         """Run one write in its savepoint. Raises when the error took the whole group along."""

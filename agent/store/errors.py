@@ -19,18 +19,19 @@ from agent.system import descriptors
 
 PRIMARY_CODE_MASK = 0xFF  # SQLite's extended codes keep the kind in the lowest byte
 ROOM_BYTES = 1024 * 1024  # what a disk has room for that is no longer full
-LOOK_AGAIN_S = 5.0
+TRY_AGAIN_S = 5.0
 WAL_INDEX_BYTES = 32768  # the smallest file beside a write-ahead log (sqlite.org/walformat.html)
 
 FULL = "the disk is full"
 READ_ONLY = "it cannot be written"
+WRITE_PROTECTED = "the disk is read-only"
 ABSENT = "it cannot be opened"
 BROKEN = "its content is damaged"
 FAILING = "the disk reports an error"
 BUSY = "another process holds it"
 SHORT = "no file can be opened just now"
 
-OF_THE_DISK = frozenset({FULL, READ_ONLY, ABSENT, FAILING, BUSY, SHORT})
+OF_THE_DISK = frozenset({FULL, READ_ONLY, WRITE_PROTECTED, ABSENT, FAILING, BUSY, SHORT})
 """Kinds that say nothing about what is in the file."""
 
 KIND_OF_CODE = {
@@ -57,10 +58,13 @@ UNREADABLE_CODES = frozenset(
 )
 """Errors of the disk that are damage, too: what lies in that place is gone, the rest is not."""
 
+FAILED_SYNC_CODES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
+"""After these nobody knows which pages the kernel dropped: trying again would only look well."""
+
 KIND_OF_ERRNO = {
     errno.ENOSPC: FULL,
     errno.EDQUOT: FULL,
-    errno.EROFS: READ_ONLY,
+    errno.EROFS: WRITE_PROTECTED,
     errno.EACCES: READ_ONLY,
     errno.EPERM: READ_ONLY,
     errno.ENOENT: ABSENT,
@@ -83,9 +87,13 @@ ADVICE = {
         exits.UNHEALTHY,
     ),
     READ_ONLY: Advice(
-        "Nothing of this write was kept. Check who owns the directory and that it is not mounted "
-        "read-only: a worn SD card turns read-only to protect what it still has.",
+        "Nothing of this write was kept. Check who owns the directory.",
         exits.NOT_PERMITTED,
+    ),
+    WRITE_PROTECTED: Advice(
+        "Nothing of this write was kept. Mount it for writing; the kernel turns a disk read-only "
+        "that reports errors (see `dmesg`), and a worn SD card itself, to protect what it has.",
+        exits.UNHEALTHY,
     ),
     ABSENT: Advice(
         "Check that its directory exists and that this user may enter and write it.",
@@ -124,6 +132,18 @@ class StorageError(AgentError):
     is_full = False
 
 
+class LogDamaged(StorageError):
+    """The log of the control plane is not the one that this node wrote; nothing of it counts."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: {what}",
+            hint="This node goes on as a new store with an empty log, and votes again once the "
+            "other voters have let it in. See `dmesg` for the disk's own words.",
+            status=exits.UNHEALTHY,
+        )
+
+
 class NewerSchemaError(StorageError):
     """A later version of Covey has changed this database in ways that we do not know."""
 
@@ -143,6 +163,8 @@ def translate(error: Exception, path: Path) -> Exception:
         return error
     if kind == FAILING and _has_no_room(path):
         kind = FULL
+    if kind == READ_ONLY and _is_mounted_read_only(path):
+        kind = WRITE_PROTECTED
     if kind in SAID_OF_SHORTAGES and not descriptors.are_left():
         kind = SHORT
     advice = ADVICE[kind]
@@ -151,7 +173,7 @@ def translate(error: Exception, path: Path) -> Exception:
         hint=advice.hint,
         status=advice.status,
     )
-    failure.may_pass = kind in OF_THE_DISK
+    failure.may_pass = kind in OF_THE_DISK and not is_failed_sync(error)
     failure.is_full = kind == FULL
     return failure
 
@@ -166,12 +188,17 @@ def is_shortage(error: Exception) -> bool:
     return _kind_of(error) == SHORT
 
 
+def is_failed_sync(error: Exception) -> bool:
+    """Tell whether the disk failed to confirm what was written."""
+    return getattr(error, "sqlite_errorcode", 0) in FAILED_SYNC_CODES
+
+
 def is_damage(error: Exception) -> bool:
     """Tell whether an error says that a file is not as it was written."""
     return _kind_of(error) == BROKEN
 
 
-def rebuilding(path: Path) -> "StorageError":
+def rebuilding(path: Path) -> StorageError:
     """Return the error of a read while a damaged file is being replaced."""
     return StorageError(
         f"{path} was damaged, and what can be read is being carried over into a new file.",
@@ -180,7 +207,7 @@ def rebuilding(path: Path) -> "StorageError":
     )
 
 
-def damaged(path: Path, what: str) -> "StorageError":
+def damaged(path: Path, what: str) -> StorageError:
     """Return the error of a read that found what was not written."""
     advice = ADVICE[BROKEN]
     return StorageError(f"{path}: {BROKEN} ({what}).", hint=advice.hint, status=advice.status)
@@ -211,9 +238,23 @@ def has_room(path: Path) -> bool:
 
 
 async def until_room(path: Path) -> None:
-    """Return when a file beside this one has room again."""
-    while not await asyncio.to_thread(has_room, path):  # noqa: ASYNC110 - a disk sends no word
-        await asyncio.sleep(LOOK_AGAIN_S)
+    """Return when a file beside this one has room again, at the earliest after a moment.
+
+    Room for one file is not all that somebody may have lacked, who tries again at once: a disk
+    that has no inodes left has bytes.
+    """
+    while True:
+        await asyncio.sleep(TRY_AGAIN_S)
+        if await asyncio.to_thread(has_room, path):
+            return
+
+
+def _is_mounted_read_only(path: Path) -> bool:
+    """Tell whether nobody can write there: SQLite calls that as it calls a file of others."""
+    try:
+        return bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _has_no_room(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The book of all peers ever known, so that a device that reboots alone finds the others again.
+"""All peers ever known, so that a device that reboots alone finds the others again.
 
 Nobody is taken out for being dead: a site may have been without power for a year, and the first
 device that wakes up has to know where the others were. Entries are written a few seconds after they
@@ -94,7 +94,7 @@ class KnownPeers:
             self._changed.set()
 
     def _later(self) -> float:
-        """Return the time, as something later than all that is in the book.
+        """Return the time, as something later than all that is in the table.
 
         A device without a clock begins in 1970, and whom it sees now it sees after all others.
         """
@@ -121,10 +121,10 @@ class KnownPeers:
             await self._store.save_peers([self._with_ways(peer) for peer in entries.values()])
         except AgentError as error:
             self._unwritten = entries | self._unwritten  # with the next change
-            # The book is a convenience; a full disk must not end the agent on its account.
-            log.warning("the peer book was not written: %s", error)
+            # The table is a convenience; a full disk must not end the agent on its account.
+            log.warning("the known peers were not written: %s", error)
             self._unwritten = {**entries, **self._unwritten}
         except BaseException:
             self._unwritten = {**entries, **self._unwritten}
-            self._changed.set()  # whoever goes on with the book writes these first
+            self._changed.set()  # whoever goes on with the table writes these first
             raise

@@ -197,6 +197,14 @@ class RecordStore:
         """Return the partitions that have records."""
         return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
 
+    def size_bytes(self) -> int:
+        """Return how much of the file is in use."""
+        [[pages, free, page_bytes]] = self._rows(
+            "SELECT page_count, freelist_count, page_size"
+            " FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+        )
+        return int((pages - free) * page_bytes)
+
     def _sound(self, table: Table, where: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
         """Return rows with all columns. Raises StorageError if one is not as it was written."""
         query = f"SELECT {table.names} FROM {table.name} WHERE {where}"  # noqa: S608 - our names

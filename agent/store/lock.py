@@ -15,6 +15,16 @@ from pathlib import Path
 from agent.config.paths import Paths
 from agent.exits import NO, NOT_PERMITTED, AgentError
 
+FULL = "the disk of {} is full", "make room there"
+OF_THE_DISK = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EROFS: (
+        "the disk of {} is read-only",
+        "mount it for writing (see `dmesg` for why it is not: a card may be worn out)",
+    ),
+    errno.EIO: ("the disk of {} reports an error", "see `dmesg` for its own words"),
+}
 KIND, PLACE = 1, 5
 """Where a line of /proc/locks has the kind of the lock, and device and inode of its file."""
 
@@ -67,10 +77,12 @@ def _lock(handle: int, paths: Paths) -> None:
 
 
 def _cannot_write(paths: Paths, error: OSError) -> AgentError:
-    if error.errno == errno.ENOSPC:
+    """Say what is wrong; a disk may be better later, and a service tries again then."""
+    if error.errno in OF_THE_DISK:
+        what, hint = OF_THE_DISK[error.errno]
         return AgentError(
-            f"the disk of {paths.data} is full; nothing was changed",
-            "make room there, or choose another directory with --dir PATH",
+            f"{what.format(paths.data)}; nothing was changed",
+            f"{hint}, or choose another directory with --dir PATH",
             NO,
         )
     return AgentError(

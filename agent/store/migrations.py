@@ -34,8 +34,8 @@ class Migrations:
     ``tables`` are those whose rows are checked and carried over when the file is damaged, and
     ``mend`` then sees to what is missing. ``numbers`` is a query for the two numbers that are
     noted after each commit (``commit_note.py``). Where rows change (``is_rewritten``), a stale one
-    is as
-    bad as a wrong one: such a file is looked through whenever it is opened.
+    is as bad as a wrong one: such a file is looked through whenever it is opened. Where a part is
+    worse than nothing (``is_carried_over`` is false), a new file begins empty.
     """
 
     def __init__(
@@ -46,12 +46,14 @@ class Migrations:
         mend: Mend = lambda _connection, _path, _note: [],
         numbers: str = "SELECT 0, 0",
         is_rewritten: bool = False,
+        is_carried_over: bool = True,
     ) -> None:
         self.name = name
         self.tables = tuple(tables)
         self.mend = mend
         self.numbers = numbers
         self.is_rewritten = is_rewritten
+        self.is_carried_over = is_carried_over
         self._steps: dict[str, Step] = {}
 
     def __call__(self, step: Step) -> Step:

@@ -98,11 +98,10 @@ def reopen(
     ``note`` was made after its last commit. Returns the connections and what became of the old
     file. Raises OSError and sqlite3.Error.
     """
-    log.warning(
-        "%s is damaged (%s); carrying over what can be read of it, for minutes if it is large",
-        path,
-        damage,
-    )
+    goes_on = "carrying over what can be read of it, for minutes if it is large"
+    if not migrations.is_carried_over:
+        goes_on = "nothing of it is used any more"
+    log.warning("%s is damaged (%s); %s", path, damage, goes_on)
     tail.release()
     loss = rebuild(path, migrations, damage, note)
     log.error("%s", loss)
@@ -176,22 +175,22 @@ def _connect(path: Path) -> Connections:
     connections = Connections(_reader(path), sqlite3.connect(path))
     reader, writer = connections
     try:
-        _look(reader)
+        _open_log(reader)
         writer.text_factory = lenient_text
         writer.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         if is_new:
             prepare(writer)
         writer.execute("PRAGMA journal_mode = WAL")
         # The log file exists from the first read on; its name must survive a power cut too.
-        _look(writer)
-        _look(reader)
+        _open_log(writer)
+        _open_log(reader)
     except BaseException:
         connections.close()
         raise
     return connections
 
 
-def _look(connection: sqlite3.Connection) -> None:
+def _open_log(connection: sqlite3.Connection) -> None:
     """Read something: only then does SQLite open the log."""
     connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
@@ -204,6 +203,7 @@ def _set_up(
         raise NewerSchemaError(path, unknown)
     migrations.apply(writer)
     writer.isolation_level = None
+    leaves_no_trace = migrations.is_rewritten and migrations.is_carried_over
     for pragma in (
         f"synchronous = {synchronous}",
         f"journal_size_limit = {WAL_BYTES_KEPT}",
@@ -211,8 +211,8 @@ def _set_up(
         "foreign_keys = ON",
         "mmap_size = 0",
         # Of rows that change, no old form may be left for a salvage to find. Of the others one
-        # may, and the card is spared the zeros.
-        f"secure_delete = {'ON' if migrations.is_rewritten else 'OFF'}",
+        # may, and where nothing is salvaged, too; then the card is spared the zeros.
+        f"secure_delete = {'ON' if leaves_no_trace else 'OFF'}",
     ):
         writer.execute(f"PRAGMA {pragma}")
     make_able_to_shrink(writer)

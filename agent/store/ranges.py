@@ -42,7 +42,7 @@ def size(ranges: Iterable[Range]) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
-def described(ranges: Iterable[Range]) -> str:
+def format_ranges(ranges: Iterable[Range]) -> str:
     """Return the ranges for people.
 
     >>> described([(1, 1), (4, 6)])

@@ -14,11 +14,14 @@ import re
 import sqlite3
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.store.checksums import Table, Value
 from agent.store.commit_note import CommitNote
 from agent.store.migrations import Migrations
-from agent.store.pages import Pages
+
+if TYPE_CHECKING:
+    from agent.store.pages import Pages
 
 DAMAGED_KEPT = 2
 BATCH_ROWS = 1000
@@ -38,7 +41,8 @@ def rebuild(path: Path, migrations: Migrations, reason: str, note: CommitNote | 
     fresh.replace(_beside(path, ".rebuilt"))
     _sync(path.parent)
     kept = finish(path)
-    told = ", ".join(f"{count} {table}" for table, count in carried.items()) or "nothing"
+    found = carried if migrations.is_carried_over else {}
+    told = ", ".join(f"{count} {table}" for table, count in found.items()) or "nothing"
     lost = f" Gone: {'; '.join(gone)}." if gone else " Nothing is known to be gone."
     where = f" The damaged file is kept as {kept.name}." if kept else ""
     return f"{path.name} was damaged ({reason}); carried over: {told}.{lost}{where}"
@@ -86,6 +90,8 @@ def _carry_over(
     path: Path, fresh: Path, migrations: Migrations, note: CommitNote | None
 ) -> tuple[Counter[str], list[str]]:
     """Make the new file; return how many rows of each table it has, and what is gone."""
+    from agent.store.pages import Pages  # only for who has damage
+
     connection = sqlite3.connect(fresh, isolation_level=None)
     pages = Pages(path, _beside(path, "-wal"), note.log.salts if note else b"")
     try:
@@ -94,7 +100,8 @@ def _carry_over(
         # Nobody reads this file before it is synced as a whole.
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("BEGIN")
-        _copy_rows(pages, connection, migrations)
+        if migrations.is_carried_over:
+            _copy_rows(pages, connection, migrations)
         carried = Counter({t.name: _count(connection, t) for t in migrations.tables})
         gone = migrations.mend(connection, path, note)
         connection.execute("COMMIT")
@@ -109,7 +116,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
-def _copy_rows(pages: Pages, connection: sqlite3.Connection, migrations: Migrations) -> None:
+def _copy_rows(pages: "Pages", connection: sqlite3.Connection, migrations: Migrations) -> None:
     waiting: dict[str, list[tuple[Value, ...]]] = {t.name: [] for t in migrations.tables}
     # What a migration put there stands for a row that may be found.
     for table in migrations.tables:

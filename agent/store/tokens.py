@@ -1,12 +1,15 @@
-"""The tokens of an issuer in ``control.db``: made, used, ended, and what of them is remembered.
+"""The tokens of an issuer as records, and those that an earlier version kept in ``control.db``.
 
 A token ends once, and for good: used up, expired or revoked. That it has expired is written down
 when it is noticed, for a clock may be set back, and a token must not come back with it.
+
+Tokens stand in the control plane's log by now (``agent/admission/registry_issuer.py``). What is in
+the tables here is carried over there by the first start that finds it, and forgotten.
 """
 
 import enum
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +17,7 @@ import msgspec
 from agent import exits
 from agent.exits import AgentError
 from agent.store.checksums import Table
-
-TOKENS_REMEMBERED_S = 30 * 86400.0
-"""How long a token that ended is still told apart from one that never was."""
+from gossip.core.ids import NodeId, parse_node_id
 
 CLOCKS_APART_MAX_S = 300.0
 """So far the clocks of two devices may differ when one is let in, or a token was made by one."""
@@ -84,16 +85,28 @@ class TokenNote(msgspec.Struct, frozen=True, array_like=True):
     """The value of the ``TokenState`` in which it ended before its uses did."""
 
 
-class TokenRecord(msgspec.Struct, frozen=True):
-    """A token as the issuer keeps it. Times are Unix seconds."""
+class TokenRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A token as the issuers keep it. Times are Unix seconds; the order of the fields is its form.
+
+    New fields go to the end and have a default: it is read by every later version.
+    """
 
     id: bytes
     public_key: bytes
     expires_at: float
     uses_left: int
     note: TokenNote
-    admitted: tuple[str, ...] = ()
-    """The ids of the nodes that were let in with it, first come first."""
+    admitted: tuple[NodeId, ...] = ()
+    """The nodes that were let in with it, first come first."""
+
+    def encode(self) -> bytes:
+        """Return it as it stands in the log."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "TokenRecord":
+        """Read what ``encode`` wrote. Raises msgspec.DecodeError."""
+        return _DECODER.decode(data)
 
     def state(self, now_s: float) -> TokenState:
         """Tell what it is worth now."""
@@ -111,94 +124,42 @@ class TokenRecord(msgspec.Struct, frozen=True):
         """Whether it was made by a version that kept its hash, which was not carried over."""
         return not self.public_key
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended for good, by whatever clock."""
+        return bool(self.note.ended) or self.uses_left < 1
+
+    def used(self, node: NodeId) -> "TokenRecord":
+        """Return it with one use less, for this node."""
+        admitted = (*self.admitted, node)
+        return msgspec.structs.replace(self, uses_left=self.uses_left - 1, admitted=admitted)
+
+    def ended_as(self, state: TokenState) -> "TokenRecord":
+        """Return it as one that has ended so."""
+        return msgspec.structs.replace(
+            self, note=msgspec.structs.replace(self.note, ended=state.value)
+        )
+
     def row(self) -> tuple[Any, ...]:
-        """Return it as it is stored."""
+        """Return it as an earlier version stored it."""
         note = msgspec.msgpack.encode(self.note)
         return TOKENS.sealed(self.id, self.public_key, self.expires_at, self.uses_left, note)
 
 
-def insert(rows: sqlite3.Connection, token: TokenRecord) -> None:
-    """Add a token; forget those that are over for long."""
-    long_ago = token.note.made_at - TOKENS_REMEMBERED_S
-    rows.execute("DELETE FROM tokens WHERE expires_at < ?", (long_ago,))
-    rows.execute("DELETE FROM admissions WHERE token_id NOT IN (SELECT id FROM tokens)")
-    _replace(rows, token)
-
-
-def find(rows: sqlite3.Connection, token_id: bytes) -> TokenRecord | None:
-    """Return a token; None if it is not known, or not any more."""
-    query = f"SELECT {TOKENS.names} FROM tokens WHERE id = ?"  # noqa: S608 - our names
-    found = rows.execute(query, (token_id,)).fetchone()
-    return _record(rows, found) if found else None
+_DECODER = msgspec.msgpack.Decoder(TokenRecord)
 
 
 def find_all(rows: sqlite3.Connection) -> list[TokenRecord]:
-    """Return all tokens that are remembered, the newest last."""
+    """Return all tokens that are kept here, the newest last."""
     query = f"SELECT {TOKENS.names} FROM tokens ORDER BY expires_at"  # noqa: S608 - our names
     tokens = [_record(rows, row) for row in rows.execute(query).fetchall()]
     return sorted(tokens, key=lambda token: token.note.made_at)
 
 
-def use(
-    rows: sqlite3.Connection,
-    token_id: bytes,
-    shown: Callable[[TokenRecord], bool],
-    key: bytes,
-    now_s: float,
-) -> tuple[TokenRecord, bool]:
-    """Return the token that somebody with this public key has ``shown``, to be used once more.
-
-    True: this very key was let in with it before, which counts no second time and needs no token
-    that is still good. Raises TokenRefusedError.
-    """
-    token = find(rows, token_id)
-    if token is None or not shown(token):
-        raise TokenRefusedError(TokenState.UNKNOWN)
-    query = "SELECT 1 FROM admissions WHERE token_id = ? AND key = ?"
-    again = rows.execute(query, (token_id, key)).fetchone() is not None
-    state = token.state(now_s)
-    if state is not TokenState.VALID and not again:
-        raise TokenRefusedError(state)
-    return token, again
-
-
-def note_use(
-    rows: sqlite3.Connection, token: TokenRecord, key: bytes, node_id: str, now_s: float
-) -> None:
-    """Take one use from a token, for the node with this key and id."""
-    _replace(rows, msgspec.structs.replace(token, uses_left=token.uses_left - 1))
-    admission = ADMISSIONS.sealed(token.id, key, node_id, float(now_s))
-    rows.execute("INSERT INTO admissions VALUES (?, ?, ?, ?, ?)", admission)
-
-
-def end(rows: sqlite3.Connection, token_id: bytes, now_s: float) -> TokenState:
-    """Revoke a token; return what it was worth before."""
-    token = find(rows, token_id)
-    if token is None:
-        return TokenState.UNKNOWN
-    state = token.state(now_s)
-    if state is TokenState.VALID:
-        _end_as(rows, token, TokenState.REVOKED)
-    return state
-
-
-def end_all(rows: sqlite3.Connection) -> int:
-    """Revoke all tokens that let somebody in, or will by a clock that is put right; say how many.
-
-    Who was let in stays noted.
-    """
-    good = [each for each in find_all(rows) if not each.note.ended and each.uses_left > 0]
-    for token in good:
-        _end_as(rows, token, TokenState.REVOKED)
-    return len(good)
-
-
-def end_expired(rows: sqlite3.Connection, over: Callable[[TokenRecord], bool]) -> int:
-    """Write down of all tokens that are ``over`` that they have expired; return how many."""
-    expired = [each for each in find_all(rows) if not each.note.ended and over(each)]
-    for token in expired:
-        _end_as(rows, token, TokenState.EXPIRED)
-    return len(expired)
+def forget_all(rows: sqlite3.Connection) -> None:
+    """Keep none here any more."""
+    rows.execute("DELETE FROM tokens")
+    rows.execute("DELETE FROM admissions")
 
 
 def end_hashed(rows: sqlite3.Connection) -> None:
@@ -219,11 +180,6 @@ def _note(packed: bytes | None) -> TokenNote:
     return msgspec.msgpack.decode(packed, type=TokenNote) if packed else TokenNote()
 
 
-def _end_as(rows: sqlite3.Connection, token: TokenRecord, state: TokenState) -> None:
-    note = msgspec.structs.replace(token.note, ended=state.value)
-    _replace(rows, msgspec.structs.replace(token, note=note))
-
-
 def _replace(rows: sqlite3.Connection, token: TokenRecord) -> None:
     query = f"INSERT OR REPLACE INTO tokens ({TOKENS.names}) VALUES (?, ?, ?, ?, ?, ?)"  # noqa: S608
     rows.execute(query, token.row())
@@ -232,5 +188,5 @@ def _replace(rows: sqlite3.Connection, token: TokenRecord) -> None:
 def _record(rows: sqlite3.Connection, row: tuple[Any, ...]) -> TokenRecord:
     token_id, public_key, expires_at, uses_left, _, note = row
     query = "SELECT node_id FROM admissions WHERE token_id = ? ORDER BY admitted_at"
-    admitted = tuple(node for (node,) in rows.execute(query, (token_id,)))
+    admitted = tuple(parse_node_id(node) for (node,) in rows.execute(query, (token_id,)))
     return TokenRecord(token_id, public_key, expires_at, uses_left, _note(note), admitted)

@@ -57,7 +57,7 @@ class GroupCommit:
             except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it
                 _fail(arrivals, error)
             else:
-                _tell(arrivals, position)
+                _succeed(arrivals, position)
 
 
 def _together(arrivals: list[Arrival]) -> tuple[list[Row], list[Reading]]:
@@ -69,7 +69,7 @@ def _together(arrivals: list[Arrival]) -> tuple[list[Row], list[Reading]]:
     )
 
 
-def _tell(arrivals: list[Arrival], position: int) -> None:
+def _succeed(arrivals: list[Arrival], position: int) -> None:
     for _, readings, first in arrivals:
         if not first.done():  # whoever waited was cancelled
             first.set_result(position)

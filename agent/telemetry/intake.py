@@ -19,12 +19,12 @@ from agent.loop.slices import slices
 from agent.telemetry.outbox import Receipt
 from agent.telemetry.readings_json import ITEM_BYTES_MAX, is_list, items_of, parse_json
 from agent.telemetry.readings_text import BadLine, GoodLine, Parsed, parse, split_lines
-from edge_apps.reading import BadReading, Reading, check
+from edge_apps.reading import BadReading, Checked, check
 
 LISTED_READINGS_MAX = 10_000
-BAD_TOLD = 5
+BAD_SHOWN_MAX = 5
 
-Accept = Callable[[Sequence[Reading]], Awaitable[Receipt]]
+Accept = Callable[[Sequence[Checked]], Awaitable[Receipt]]
 
 
 class Taken:
@@ -34,7 +34,7 @@ class Taken:
         self.accepted = 0
         self.first = self.last = ""
         self.bad = 0
-        self.bad_told: list[BadLine] = []
+        self.bad_shown: list[BadLine] = []
         """The first few of the bad ones."""
         self.line = 0
         """The last line whose readings are accepted, or that had none."""
@@ -48,14 +48,14 @@ class Taken:
     def complain(self, line: BadLine) -> None:
         """Add a bad line."""
         self.bad += 1
-        if len(self.bad_told) < BAD_TOLD:
-            self.bad_told.append(line)
+        if len(self.bad_shown) < BAD_SHOWN_MAX:
+            self.bad_shown.append(line)
 
     @property
     def problems(self) -> str:
         """The first few bad lines in one sentence."""
-        more = self.bad - len(self.bad_told)
-        told = "; ".join(map(str, self.bad_told))
+        more = self.bad - len(self.bad_shown)
+        told = "; ".join(map(str, self.bad_shown))
         return f"{told}; and {more} more" if more else told
 
 
@@ -83,14 +83,14 @@ async def take_lines(accept: Accept, body: bytes, unit_ns: int) -> Taken:
     return taken
 
 
-async def read_listed(body: bytes) -> tuple[list[Reading], Taken]:
+async def read_listed(body: bytes) -> tuple[list[Checked], Taken]:
     """Return the readings of a JSON body, and which are bad: a list, an object, one a line.
 
     Raises BadReading for what is none of these. Reading ends a little behind
     ``LISTED_READINGS_MAX``; more are not accepted as a whole.
     """
     taken = Taken()
-    readings: list[Reading] = []
+    readings: list[Checked] = []
     async for group in slices(_parse_body(body)):
         readings += _good(group, taken)
         if len(readings) > LISTED_READINGS_MAX:
@@ -98,8 +98,8 @@ async def read_listed(body: bytes) -> tuple[list[Reading], Taken]:
     return readings, taken
 
 
-def _good(group: list[Parsed], taken: Taken) -> list[Reading]:
-    readings: list[Reading] = []
+def _good(group: list[Parsed], taken: Taken) -> list[Checked]:
+    readings: list[Checked] = []
     for parsed in group:
         if isinstance(parsed, GoodLine):
             readings += parsed.readings

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from agent.store.commit_note import CommitNote
-from agent.store.ranges import Range, described, joined, size, without
+from agent.store.ranges import Range, format_ranges, joined, size, without
 from agent.telemetry.delivery_progress import DeliveryProgress
 from agent.telemetry.outbox_tables import LOSSES, PROGRESS, READINGS
 
@@ -32,7 +32,7 @@ def mend(connection: Connection, path: Path, note: CommitNote | None) -> list[st
         for part in without(gap, _settled_beyond(progress))
     ]
     record(connection, gone, time.time_ns())
-    return [f"the readings at positions {described(gone)} ({size(gone)})"] if gone else []
+    return [f"the readings at positions {format_ranges(gone)} ({size(gone)})"] if gone else []
 
 
 def mend_end(connection: Connection, note: CommitNote | None) -> list[Range]:

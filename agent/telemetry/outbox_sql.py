@@ -122,7 +122,7 @@ def stored(connection: Connection) -> Stored:
         next_position(connection) - 1,
         boots(connection),
         progress(connection),
-        buried(connection),
+        dead_letters_count(connection),
         mending.losses(connection),
         mending.lost_readings(connection),
         is_mostly_free(connection),
@@ -238,7 +238,7 @@ def _insert_letter(connection: Connection, letter: DeadLetterRow, row: Row) -> N
     connection.execute("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", sealed)
 
 
-def buried(connection: Connection) -> int:
+def dead_letters_count(connection: Connection) -> int:
     """Return how many dead letters there ever were."""
     (number,) = connection.execute("SELECT max(number) FROM dead_letters").fetchone()
     return number or 0

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 from agent.telemetry import line_protocol
 from agent.telemetry.plain_lines import parse_plain
 from agent.telemetry.readings_json import parse_json
-from edge_apps.reading import TEXT_VALUE_CHARACTERS_MAX, BadReading, Reading, check
+from edge_apps.reading import TEXT_VALUE_CHARACTERS_MAX, BadReading, Checked, Reading, check_line
 
 Format = Literal["plain", "json", "influx"]
 FORMATS: tuple[Format, ...] = ("plain", "json", "influx")
@@ -41,7 +41,7 @@ class GoodLine(NamedTuple):
     """A line with the readings that it holds, and its number, counted from 1."""
 
     number: int
-    readings: list[Reading]
+    readings: list[Checked]
 
 
 class BadLine(NamedTuple):
@@ -82,7 +82,7 @@ def parse(lines: Iterable[bytes], form: Format | None = None, unit_ns: int = 1) 
                 yield GoodLine(number, [])
                 continue
             form = form or detect(line)
-            yield GoodLine(number, _checked(_READERS[form](line, source, unit_ns)))
+            yield GoodLine(number, check_line(_READERS[form](line, source, unit_ns)))
         except BadReading as error:
             yield BadLine(number, str(error))
 
@@ -120,15 +120,6 @@ class _LineSource:
     def give_back(self, lines: list[bytes]) -> None:
         self._back.extendleft(reversed(lines))
         self.number -= len(lines)
-
-
-def _checked(readings: list[Reading]) -> list[Reading]:
-    """Check the readings of one line, and the tags that all of them share once."""
-    first, *others = readings
-    check(first)
-    for other in others:
-        check(Reading(other.sensor, other.value, time_ns=other.time_ns))
-    return readings
 
 
 def _read_json(line: str, _source: _LineSource, _unit_ns: int) -> list[Reading]:

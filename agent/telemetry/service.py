@@ -10,14 +10,22 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from fnmatch import translate
+from itertools import chain
 
 import msgspec
 
 from agent.loop.bounded_queue import LossyQueue
 from agent.telemetry.outbox import Accepted, DeadLetter, Outbox, OutboxStats, Receipt
-from edge_apps.reading import Reading
+from edge_apps.reading import Checked, Reading
 
 FOLLOWER_READINGS_MAX = 10_000
+
+
+def _texts_size(numbered: tuple[int, Reading]) -> int:
+    """Return about how many bytes the texts of a reading take; all else is small."""
+    reading = numbered[1]
+    value = len(reading.value) if isinstance(reading.value, str) else 0
+    return len(reading.sensor) + value + sum(map(len, chain.from_iterable(reading.tags.items())))
 
 
 class Overrun(msgspec.Struct, frozen=True):
@@ -33,8 +41,8 @@ class Telemetry:
         self.counts: Counter[str] = Counter()
         self._outbox = outbox
 
-    async def accept(self, readings: Sequence[Reading]) -> Receipt:
-        """Put readings on disk, all or none. Raises BadReading, OutboxFullError, StorageError."""
+    async def accept(self, readings: Sequence[Checked]) -> Receipt:
+        """Put readings on disk, all or none. Raises as ``Outbox.accept`` does."""
         return await self._outbox.accept(readings)
 
     async def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
@@ -59,17 +67,19 @@ class Following:
 
     def __init__(self, pattern: str, outbox: Outbox, counts: Counter[str]) -> None:
         self._matches = re.compile(translate(pattern)).match
-        self._takes_all = not pattern.strip("*") and bool(pattern)
+        self._matches_all = not pattern.strip("*") and bool(pattern)
         self._as_accepted = outbox.as_accepted
         self._counts = counts
-        self._queue: LossyQueue[tuple[int, Reading]] = LossyQueue(FOLLOWER_READINGS_MAX)
-        self._stop = outbox.subscribe(self._take)
+        self._queue: LossyQueue[tuple[int, Reading]] = LossyQueue(
+            FOLLOWER_READINGS_MAX, _texts_size
+        )
+        self._stop = outbox.subscribe(self._on_accepted)
 
-    def _take(self, first: int, readings: Sequence[Reading]) -> None:
+    def _on_accepted(self, first: int, readings: Sequence[Reading]) -> None:
         """Queue what matches; called by the outbox after a commit."""
         numbered = enumerate(readings, first)
         self._queue.extend(
-            [each for each in numbered if self._takes_all or self._matches(each[1].sensor)]
+            [each for each in numbered if self._matches_all or self._matches(each[1].sensor)]
         )
 
     def __aiter__(self) -> "Following":

@@ -8,7 +8,6 @@ C1 controls, bidi overrides, line and paragraph separators, lone surrogates) bec
 Python and JSON readers know: ``\x1b``, ``\u202e``.
 """
 
-import json
 import re
 from typing import Any
 
@@ -61,6 +60,8 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
     >>> print(json_text({"name": "a\x9b\n", "town": "Zürich"}))
     {"name": "a\u009b\n", "town": "Zürich"}
     """
+    import json  # late: most commands show no JSON
+
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     if text.isprintable():
         return text
@@ -129,6 +130,8 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def _escape_for_json(found: re.Match[str]) -> str:
+    import json
+
     character = found[0]
     if character.isprintable() or character == "\n":  # within strings it is `\n` already
         return character

@@ -22,12 +22,15 @@ Disk. A machine that must not speak before something is durable emits ``Persist`
 silent; the driver writes the changes, many batches in one transaction, and calls
 ``persisted(token, now)``; only then does the machine emit the sends that reveal them. A slow
 disk thus delays the writes that wait for it, and never a probe's answer. (The rule is that of
-etcd/raft's ``Ready``; the tokens are its asynchronous storage writes.)
+etcd/raft's ``Ready``; the tokens are its asynchronous storage writes.) Each batch says what has to
+be survived before it counts as written (``Durability``), and each durability has a queue and a
+file of its own: a vote does not wait for a thousand records.
 
 The reading order of this package is in its ``__init__``.
 """
 
-from collections.abc import Iterator
+import enum
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -36,6 +39,10 @@ from gossip.core.ids import NodeId
 
 Instant = float
 """Seconds on a clock that never goes back and goes on during suspend (CLOCK_BOOTTIME)."""
+
+
+FrameHandler = Callable[[bytes, NodeId, Instant], None]
+"""Takes in one frame from an authenticated peer, at this time."""
 
 
 class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -71,15 +78,26 @@ class SendFrame(msgspec.Struct, frozen=True, gc=False):
     to: NodeId
 
 
+class Durability(enum.Enum):
+    """What a batch must survive from the moment on at which ``persisted`` is called."""
+
+    FLUSH = "flush"
+    """The end of the process, ``kill -9`` included. A power cut may take the last seconds."""
+    FSYNC = "fsync"
+    """A power cut, too: it is on the disk."""
+
+
 class Persist(msgspec.Struct, frozen=True):
     """Write these changes in one transaction, then call ``persisted(token, now)``.
 
     ``changes`` are structs of the plane that emitted them (see ``gossip/kv/storage.py``).
-    Batches are committed in the order of their emission.
+    Batches of one durability are committed, and reported, in the order of their emission; between
+    those of two there is no order, neither on the disk nor in the reports. A token is used once.
     """
 
     token: int
     changes: tuple[object, ...]
+    durability: Durability
 
 
 class Emit(msgspec.Struct, frozen=True):

@@ -71,22 +71,23 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     pause_s: float
     """Woken later than asked by this much: we were stopped, and judge nobody by that time."""
 
-    # Evidence; see evidence.py. All of it is counted in probe timeouts, which know the network.
+    # Evidence; see crash_detector.py. All of it is counted in probe timeouts, which know the
+    # network.
     refusals_needed: int = 3
     """Refused pings, with no packet in between, that make an accusation."""
     refused_ping_share: float = 0.1
     """A refused ping is repeated after this share of the timeout."""
     accuse_timeouts: float = 0.4
     """Refusals go on for this long before they are an accusation ..."""
-    convict_timeouts: float = 1.0
+    confirm_timeouts: float = 1.0
     """... and for this much longer before they are a death, if somebody else found the same."""
-    disbelief_first_s: float = 10.0
+    refusal_backoff_first_s: float = 10.0
     """Refusals about a member that was there are ignored this long, then twice as long ..."""
-    disbelief_longest_s: float = 3600.0
+    refusal_backoff_longest_s: float = 3600.0
     """... up to this."""
-    sentinels: int = 3
+    observers_per_member: int = 3
     """Members whose end we watch over an open stream."""
-    sentinels_settle_s: float = 3.0
+    observers_settle_s: float = 3.0
     """Joins and deaths come in bursts; whom we watch is looked up this long after the first."""
     stream_alone_s: float = 600.0
     """A member that only a stream still reaches counts as alive this long."""
@@ -96,7 +97,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Members are looked at for blocked streams and narrow paths this far apart, up to 32 ..."""
     path_fresh_s: float
     """... each of them once in this time, up to five; of more, less often."""
-    path_rounds: int = 3
+    path_rounds: int = 6
     """... and one that gives no reason for a look in one round of so many."""
 
     # Suspicion.
@@ -107,7 +108,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     confirmations_max: int = 3
     """Further independent accusers that shorten a suspicion to its minimum (K in Lifeguard)."""
 
-    # Members that come and go; see flapping.py.
+    # Members that come and go; see flap_damping.py.
     flapping_from: float = 2.5
     """Returns from the dead, counted with decay, that make a member flap: 3 in five minutes."""
     flapping_until: float = 1.0
@@ -130,9 +131,9 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Updates that wait are sent this often; without updates nothing is sent."""
     gossip_fanout: int = 3
     """To how many members each time."""
-    tellings_min: int = 8
+    transmits_min: int = 8
     """Each update is told at least this often: with fewer, small coveys miss one in ten."""
-    tellings_per_doubling: int = 4
+    transmits_per_doubling: int = 4
     """... and this often for each doubling of the covey."""
     updates_max: int = 8192
     """Updates kept at a time; beyond, the most-told is given up."""
@@ -142,7 +143,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """The first repetition of an unanswered Hello; doubled each time."""
     hello_slowest_s: float
     """... up to this, and then for ever."""
-    hints_max: int = 1024
+    candidates_max: int = 1024
     """Addresses at which somebody might be."""
     exchange_interval_s: float
     """States are exchanged with a random member this often, up to 32 members."""
@@ -166,13 +167,13 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Events that a node sends at once ..."""
     events_per_s: float = 10.0
     """... and how many more each second; others believe twice that."""
-    event_told_s: float = 5.0
+    event_transmit_s: float = 5.0
     """An event is no update any more after this time ..."""
     event_recent_s: float = 30.0
     """... but whoever missed it still finds it for this long."""
     event_patience_s: float = 5.0
     """How long a newcomer tries to learn the covey's Lamport time."""
-    bulletin_rounds: int = 10
+    event_sync_rounds: int = 10
     """Recent events are compared with a random member this often."""
     queries_max: int = 64
     """Queries of our own at a time, and those of others that we are answering."""
@@ -207,11 +208,11 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         # A checker needs a period to begin its probe and one to fail it, before the time is up.
         assert self.suspicion_periods >= 3, "confirmations arrive before the minimum has passed"
         assert self.suspicion_stretch >= 1, "the longest suspicion is not below the shortest"
-        refusals_take = self.refused_ping_share * (self.refusals_needed - 1)
-        assert refusals_take < self.accuse_timeouts, "enough refusals come in time"
+        refusals_timeouts = self.refused_ping_share * (self.refusals_needed - 1)
+        assert refusals_timeouts < self.accuse_timeouts, "enough refusals come in time"
         # Whoever lives has answered by then: a healthy round trip is below one timeout.
-        assert self.accuse_timeouts + self.convict_timeouts > 1, "answers outrun convictions"
-        assert self.disbelief_first_s <= self.disbelief_longest_s, "disbelief grows"
+        assert self.accuse_timeouts + self.confirm_timeouts > 1, "answers outrun declared deaths"
+        assert self.refusal_backoff_first_s <= self.refusal_backoff_longest_s, "the backoff grows"
         assert self.pause_s < self.suspicion_periods * self.probe_interval_s, "see Swim.wake"
         assert self.hello_first_s <= self.hello_slowest_s, "back-off goes up"
         assert self.exchange_gap_s <= self.exchange_interval_s, "a gap, not a second interval"
@@ -223,8 +224,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         # One lost exchange must not kill a member that woke up while updates were lost.
         assert self.sleep_grace_s >= 2 * self.exchange_interval_s, "whoever wakes is found in time"
         assert self.event_burst_max < self.events_kept_max, "one node does not push out the others"
-        assert self.event_told_s < self.event_recent_s, "what is told is remembered"
-        assert self.bulletin_rounds > self.event_hold_rounds, "rumours come first"
+        assert self.event_transmit_s < self.event_recent_s, "what is transmitted is remembered"
+        assert self.event_sync_rounds > self.event_hold_rounds, "broadcasts come first"
 
     def timeout_s(self, rtt_s: float | None) -> float:
         """Return how long a direct ping may take to a member at this round trip.
@@ -262,7 +263,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
         [8, 12, 16, 28]
         """
         return max(
-            self.tellings_min, self.tellings_per_doubling * math.ceil(math.log2(members + 1))
+            self.transmits_min, self.transmits_per_doubling * math.ceil(math.log2(members + 1))
         )
 
     def exchange_s(self, members: int) -> float:
@@ -293,6 +294,7 @@ LOCAL = Tuning(
     pause_s=0.6,
     path_check_s=1.0,
     path_fresh_s=60.0,
+    path_rounds=3,
     suspicion_periods=6,
     gossip_interval_s=0.05,
     hello_first_s=0.1,
@@ -328,7 +330,7 @@ METERED = Tuning(
     probe_relays=2,
     probe_checkers=4,
     pause_s=10.0,
-    sentinels=0,
+    observers_per_member=0,
     path_check_s=600.0,
     path_fresh_s=86400.0,
     suspicion_periods=4,
@@ -341,7 +343,7 @@ METERED = Tuning(
     reconnect_interval_s=60.0,
     healed_s=360.0,
     stream_alone_s=1800.0,
-    event_told_s=60.0,
+    event_transmit_s=60.0,
     event_recent_s=120.0,
     event_patience_s=30.0,
     sleep_grace_s=1200.0,

@@ -6,14 +6,26 @@ default, and ``tests/vectors`` holds the bytes of every message so that nobody m
 
 Tags are shared by all planes, so that a reader of a packet can name anything in it:
 
-    1..31    datagrams of the membership      gossip/membership/model/messages.py
+    1..31    messages in datagrams            gossip/membership/model/messages.py
+             of them 13..15                   gossip/events/messages.py
     32..47   frames of the membership         gossip/membership/model/messages.py
+             of them 38 and 39                gossip/events/messages.py
     48..79   frames of the state plane        gossip/kv/messages.py
-    80..111  frames between agents            agent/admission/server.py and friends
+    80..89   frames between agents: joining   agent/admission/messages.py
+    90..93   keyrings                         agent/keys/messages.py
+    94, 95   the authority's key              agent/admission/messages.py
+    96..99   the doctor's questions           agent/doctor/messages.py
+    100..103 relayed streams                  agent/net/relay_messages.py
+    104..111 to guests, or inside of 80..89   agent/admission/messages.py
+    112..124 frames of agreement              gossip/consensus/messages.py
+    125..126 frames of the control plane      gossip/control/messages.py
+    127      the next authority's key, kept   agent/admission/messages.py
+    128..143 inside of 80..89 alone           agent/admission/messages.py
 
 A datagram carries several messages, each behind a two-byte length. A message with a tag that
 we do not know was sent by a newer version and is skipped by its length; a message with a known
-tag that does not decode is malformed, and the packet is dropped from there on.
+tag that does not decode is malformed, and the packet is dropped from there on. A frame is one
+message; its tag is read once, by ``gossip/node.py``, which knows who takes in what.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,6 +43,7 @@ FIXARRAY, FIXARRAY_MASK, ARRAY16 = 0x90, 0xF0, 0xDC
 POSITIVE_FIXINT_MAX = 0x7F
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def tag_of(data: bytes) -> int:
@@ -58,11 +71,16 @@ class Codec(Generic[T]):
     """
 
     def __init__(self, union: Any) -> None:
+        self._union = union
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(union)
         members = getattr(union, "__args__", (union,))
         self.tags: frozenset[int] = frozenset(m.__struct_config__.tag for m in members)
         assert len(self.tags) == len(members), "two messages share a tag"
+
+    def __or__(self, other: "Codec[U]") -> "Codec[T | U]":
+        """Return a codec of the messages of both."""
+        return Codec(self._union | other._union)
 
     def encode(self, message: T) -> bytes:
         """Return the message as bytes."""
@@ -73,8 +91,10 @@ class Codec(Generic[T]):
 
         Raises Malformed.
         """
-        if tag_of(data) not in self.tags:
-            return None
+        return self.decode_known(data) if tag_of(data) in self.tags else None
+
+    def decode_known(self, data: bytes) -> T:
+        """Return the message of somebody who has looked at its tag. Raises Malformed."""
         try:
             return self._decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

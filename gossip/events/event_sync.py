@@ -20,16 +20,16 @@ from gossip.core.machine import Instant
 from gossip.core.tuning import FRAME_BYTES_MAX, Tuning
 from gossip.events.events import EventBuffer
 from gossip.events.lamport import JUMP_MAX, LEARNT_MAX
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import MemberTable
-from gossip.membership.model.messages import (
+from gossip.events.messages import (
     BULLETIN_EVENTS_MAX,
-    FRAMES,
+    EVENT_FRAMES,
     Event,
     EventId,
     EventSyncMessage,
 )
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import MemberTable
 from gossip.membership.model.rate_limit import Throttle
 
 NEVER = math.inf
@@ -39,7 +39,7 @@ UNSURE_ANSWERS = 3
 """So many newcomers may be wrong together; then the covey is new, too."""
 ASK_ROUNDS = 3
 PEERS_MAX = 1024
-RETURN_BULLETINS = 3
+RETURN_ROUNDS = 3
 """A member that returns gets about so many event syncs, from all others together."""
 
 
@@ -68,7 +68,7 @@ class EventSync:
         # Learning the time.
         self._met_at: Instant | None = None
         self._ask_at: Instant = NEVER
-        self._told: dict[NodeId, tuple[bool, int]] = {}
+        self._peer_times: dict[NodeId, tuple[bool, int]] = {}
 
     # When.
 
@@ -79,7 +79,7 @@ class EventSync:
         if self._met_at is None:
             self._met_at = self._ask_at = now
             self._events.is_sure = False
-        elif back and self._rng.random() * len(self._members.live_ids) < RETURN_BULLETINS:
+        elif back and self._rng.random() * len(self._members.live_ids) < RETURN_ROUNDS:
             self._returned = peer
             self._compare_at = min(self._compare_at, now + self._pause_s())
 
@@ -105,12 +105,12 @@ class EventSync:
             self._ask(self._somebody() if peer is None else peer, now)
 
     def _pause_s(self) -> float:
-        interval_s = self._tuning.bulletin_rounds * self._tuning.gossip_interval_s
+        interval_s = self._tuning.event_sync_rounds * self._tuning.gossip_interval_s
         return interval_s * self._rng.uniform(0.5, 1.5)
 
     def _somebody(self) -> NodeId | None:
         others = [one for one in self._members.live_ids if one != self._local.id]
-        fresh = [one for one in others if one not in self._told] or others
+        fresh = [one for one in others if one not in self._peer_times] or others
         return self._rng.choice(fresh) if fresh else None
 
     # Learning the time.
@@ -119,16 +119,16 @@ class EventSync:
         if self._met_at is None or self._ask_at > now:
             return
         others = max(1, len(self._members.live_ids) - 1)
-        sure = [time for is_sure, time in self._told.values() if is_sure]
+        sure = [time for is_sure, time in self._peer_times.values() if is_sure]
         if (
             len(sure) >= min(SURE_ANSWERS, others)
-            or len(self._told) >= min(UNSURE_ANSWERS, others)
+            or len(self._peer_times) >= min(UNSURE_ANSWERS, others)
             or now >= self._met_at + self._tuning.event_patience_s
         ):
-            times = sure or [self._events.time, *(time for _, time in self._told.values())]
+            times = sure or [self._events.time, *(time for _, time in self._peer_times.values())]
             honest = [time for time in times if time - min(times) <= JUMP_MAX]
             self._events.learn(max(honest), now)
-            self._told.clear()
+            self._peer_times.clear()
             return
         self._ask_at = now + ASK_ROUNDS * self._tuning.gossip_interval_s
         self._ask(self._somebody(), now)
@@ -157,7 +157,7 @@ class EventSync:
             tuple(wanted)[-BULLETIN_EVENTS_MAX:],
             tuple(given)[-BULLETIN_EVENTS_MAX:],
         )
-        data = FRAMES.encode(sync_message)
+        data = EVENT_FRAMES.encode(sync_message)
         assert len(data) <= FRAME_BYTES_MAX, "512 events of the largest size fit a frame"
         self._outbound.send_frame(peer, data)
 
@@ -166,7 +166,7 @@ class EventSync:
     def receive(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
         """Take in an event sync: the time, the events, and what it asks for."""
         if not self._events.is_sure:
-            self._hear_time(sync_message, peer, now)
+            self._record_time(sync_message, peer, now)
         elif sync_message.is_sure:
             self._events.witness(sync_message.time)
         for event in sync_message.events:
@@ -181,13 +181,13 @@ class EventSync:
             recent = self._events.recent(now)
             self._send(peer, given=[recent[key] for key in sync_message.wanted if key in recent])
 
-    def _hear_time(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
+    def _record_time(self, sync_message: EventSyncMessage, peer: NodeId, now: Instant) -> None:
         if sync_message.asks or self._met_at is None:
             return
         if sync_message.time > LEARNT_MAX:
             self._counts["events_ignored/implausible time"] += 1
             return
-        self._told[peer] = (sync_message.is_sure, sync_message.time)
+        self._peer_times[peer] = (sync_message.is_sure, sync_message.time)
         self._ask_at = now
         self._learn(now)
 

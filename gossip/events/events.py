@@ -28,17 +28,17 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
 from gossip.events.lamport import LEARNT_MAX, LamportClock, TokenBucket
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember, flaw_of_tags
-from gossip.membership.model.members import MemberTable
-from gossip.membership.model.messages import (
-    DATAGRAMS,
+from gossip.events.messages import (
+    BROADCASTS,
     EVENT_NAME_CHARACTERS_MAX,
     EVENT_PAYLOAD_BYTES_MAX,
     Event,
     EventId,
     Query,
 )
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.model.local_member import LocalMember, flaw_of_tags
+from gossip.membership.model.members import MemberTable
 
 NEVER = math.inf
 LINE_BREAKERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -93,8 +93,8 @@ class EventBuffer:
         self._held: dict[EventId, Instant] = {}
         self._unsent: deque[tuple[int, str, bytes]] = deque()
         self._sequence = 0
-        self._allowance = TokenBucket(tuning.event_burst_max, tuning.events_per_s, now)
-        self._allowances: dict[NodeId, TokenBucket] = {}
+        self._bucket = TokenBucket(tuning.event_burst_max, tuning.events_per_s, now)
+        self._buckets: dict[NodeId, TokenBucket] = {}
 
     @property
     def time(self) -> int:
@@ -114,7 +114,7 @@ class EventBuffer:
         """
         event = Event(self._local.id, self._local.boot, self._sequence + 1, 0, name, payload)
         check(event)
-        if not self._allowance.take(now):
+        if not self._bucket.take(now):
             raise TooManyEvents(
                 f"more than {self._tuning.event_burst_max} events at once, or "
                 f"{self._tuning.events_per_s:g} a second; this one was not sent: wait a moment"
@@ -137,7 +137,7 @@ class EventBuffer:
         assert time <= LEARNT_MAX or time <= self.time, "whoever calls has looked"
         self._clock.time = max(self._clock.time, time)
         self._learnt = max(self._learnt, time)
-        self._is_new_until = min(self._is_new_until, now + self._tuning.event_told_s)
+        self._is_new_until = min(self._is_new_until, now + self._tuning.event_transmit_s)
         self.is_sure = True
         self._release(now)
 
@@ -173,21 +173,21 @@ class EventBuffer:
             return "time not learnt yet"
         if event.time <= old:
             return "old"
-        if not self._allowance_of(event.sender, now).take(now):
+        if not self._bucket_of(event.sender, now).take(now):
             return "too many"
         return None
 
-    def _allowance_of(self, sender: NodeId, now: Instant) -> TokenBucket:
+    def _bucket_of(self, sender: NodeId, now: Instant) -> TokenBucket:
         """Return what we believe of one sender: twice what an honest one sends."""
-        allowance = self._allowances.pop(sender, None)
-        if allowance is None:
+        bucket = self._buckets.pop(sender, None)
+        if bucket is None:
             burst, per_s = 2 * self._tuning.event_burst_max, 2 * self._tuning.events_per_s
-            allowance = TokenBucket(burst, per_s, now)
+            bucket = TokenBucket(burst, per_s, now)
         # Who was silent longest goes first: its allowance has grown back, so nothing is forgiven.
-        self._allowances[sender] = allowance
-        if len(self._allowances) > self._tuning.events_kept_max:
-            del self._allowances[next(iter(self._allowances))]
-        return allowance
+        self._buckets[sender] = bucket
+        if len(self._buckets) > self._tuning.events_kept_max:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket
 
     def _buffer(self, event: Event, now: Instant) -> None:
         """Remember an event, pass it on, and hold it for delivery."""
@@ -196,8 +196,8 @@ class EventBuffer:
         self._clock.witness(event.time)
         self._kept[key] = BufferedEvent(event, now)
         self._held[key] = now + self._tuning.event_hold_rounds * self._tuning.gossip_interval_s
-        until = now + self._tuning.event_told_s
-        if not self._outbound.broadcast_queue.put(key, DATAGRAMS.encode(event), until):
+        until = now + self._tuning.event_transmit_s
+        if not self._outbound.broadcast_queue.put(key, BROADCASTS.encode(event), until):
             self._counts["events_ignored/too many to tell"] += 1
         if len(self._kept) > self._tuning.events_kept_max:
             self._forget(next(iter(self._kept)))

@@ -16,19 +16,20 @@ from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
 from gossip.events.event_sync import EventSync
 from gossip.events.events import EventBuffer
-from gossip.events.queries import Queries, QueryKey
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import MemberChanged, MemberState, MemberTable
-from gossip.membership.model.messages import (
+from gossip.events.messages import (
+    BROADCASTS,
+    EVENT_FRAMES,
     Event,
-    EventFrame,
     EventId,
     EventSyncMessage,
     Query,
     QueryResponse,
     ResponseKind,
 )
+from gossip.events.queries import Queries, QueryKey
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import MemberChanged, MemberState, MemberTable
 
 AWAY = frozenset({MemberState.ASLEEP, MemberState.DEAD, MemberState.LEFT})
 
@@ -92,8 +93,14 @@ class EventPlane:
 
     # What comes in.
 
-    def receive(self, message: Event | Query | QueryResponse, sender: NodeId, now: Instant) -> None:
-        """Take in one message of a datagram."""
+    @property
+    def frame_tags(self) -> frozenset[int]:
+        """The tags of our frames."""
+        return EVENT_FRAMES.tags
+
+    def receive(self, item: bytes, sender: NodeId, now: Instant) -> bool:
+        """Take in a message of a datagram if it is one of ours; say whether. Raises Malformed."""
+        message = BROADCASTS.decode(item)
         match message:
             case Event():
                 self._events.receive(message, now, is_broadcast=True)
@@ -101,15 +108,17 @@ class EventPlane:
             case Query():
                 self._queries.receive(message, now)
             case QueryResponse():
-                self._queries.hear_answer(message, sender)
+                self._queries.receive_response(message, sender)
+        return message is not None
 
-    def receive_frame(self, frame: EventFrame, peer: NodeId, now: Instant) -> None:
-        """Take in what a stream brought: events to catch up with, or a long response."""
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in events to catch up with, or a long response. Raises Malformed."""
+        frame = EVENT_FRAMES.decode_known(data)
         if isinstance(frame, EventSyncMessage):
             self._event_sync.receive(frame, peer, now)
             self._event_sync.on_message(now)
         else:
-            self._queries.hear_long(frame, peer)
+            self._queries.receive_long_response(frame, peer)
 
     def on_member_changed(self, change: MemberChanged) -> None:
         """Take note of who is there."""

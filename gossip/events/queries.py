@@ -23,20 +23,21 @@ from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Instant
 from gossip.core.tuning import Tuning
 from gossip.events.events import check
-from gossip.membership.dissemination.outbound import Outbound
-from gossip.membership.model.local_member import LocalMember
-from gossip.membership.model.members import Member, MemberState, MemberTable
-from gossip.membership.model.messages import (
-    ALIVE_BYTES_MAX,
-    DATAGRAMS,
-    FRAMES,
+from gossip.events.messages import (
+    BROADCASTS,
+    EVENT_FRAMES,
     LONG_ANSWER_BYTES_MAX,
+    SENT,
     SHORT_ANSWER_BYTES_MAX,
     LongQueryResponse,
     Query,
     QueryResponse,
     ResponseKind,
 )
+from gossip.membership.dissemination.outbound import Outbound
+from gossip.membership.model.local_member import LocalMember
+from gossip.membership.model.members import Member, MemberState, MemberTable
+from gossip.membership.model.messages import ALIVE_BYTES_MAX
 
 NEVER = math.inf
 REMEMBERED_S = 60.0
@@ -85,12 +86,12 @@ class OutgoingQuery(msgspec.Struct):
     expected: set[NodeId]
     until: Instant
     remind_at: Instant
-    heard: dict[NodeId, ResponseKind] = {}
+    responses: dict[NodeId, ResponseKind] = {}
 
     @property
     def missing(self) -> tuple[NodeId, ...]:
         """Return who has said nothing yet."""
-        return tuple(sorted(self.expected - self.heard.keys()))
+        return tuple(sorted(self.expected - self.responses.keys()))
 
 
 class IncomingQuery(msgspec.Struct):
@@ -138,7 +139,7 @@ class Queries:
         me, boot, number = self._local.id, self._local.boot, self._number + 1
         query = Query(me, boot, number, name, payload, {**filters}, int(1000 * timeout_s))
         check(query)
-        data = DATAGRAMS.encode(query)
+        data = BROADCASTS.encode(query)
         if len(data) > ALIVE_BYTES_MAX:
             raise LimitExceeded("the query does not fit a packet; nobody was asked: filter by less")
         self._number = number
@@ -159,7 +160,7 @@ class Queries:
         if asked is not None:
             self._outbound.broadcast_queue.drop((self._local.id, self._local.boot, number))
 
-    def hear_answer(self, answer: QueryResponse, sender: NodeId) -> None:
+    def receive_response(self, answer: QueryResponse, sender: NodeId) -> None:
         """Take in an answer, or its receipt, or pass it on to the one it is for."""
         if answer.kind is ResponseKind.RECEIPT:
             if answer.responder == self._local.id:
@@ -171,7 +172,7 @@ class Queries:
             self._counts["query_responses/passed on"] += 1
             self._send(asker, answer)
 
-    def hear_long(self, answer: LongQueryResponse, peer: NodeId) -> None:
+    def receive_long_response(self, answer: LongQueryResponse, peer: NodeId) -> None:
         """Take in an answer that came over a stream."""
         if (answer.asker, answer.boot) == (self._local.id, self._local.boot):
             self._collect(answer.number, peer, ResponseKind.ANSWERED, answer.payload)
@@ -187,11 +188,11 @@ class Queries:
             self._counts[
                 "query_responses_ignored/" + ("too late" if member else "unknown member")
             ] += 1
-        elif responder in asked.heard:
+        elif responder in asked.responses:
             self._counts["query_responses_ignored/heard before"] += 1
         else:
             self._counts["query_responses/heard"] += 1
-            asked.heard[responder] = kind
+            asked.responses[responder] = kind
             asked.expected.add(responder)
             self._outbound.emit(ResponseReceived(number, responder, kind, payload))
             self._end_if_complete(number)
@@ -203,7 +204,7 @@ class Queries:
 
     def _end(self, number: int) -> None:
         asked = self._asked[number]
-        answered = sum(kind is ResponseKind.ANSWERED for kind in asked.heard.values())
+        answered = sum(kind is ResponseKind.ANSWERED for kind in asked.responses.values())
         assert answered <= len(asked.expected), "whoever answers is expected from then on"
         self.cancel(number)
         self._outbound.emit(QueryEnded(number, answered, len(asked.expected), asked.missing))
@@ -239,7 +240,7 @@ class Queries:
         self._remembered[key] = now + timeout_s
         if len(self._remembered) > REMEMBERED_MAX:
             del self._remembered[next(iter(self._remembered))]
-        self._outbound.broadcast_queue.put(key, DATAGRAMS.encode(query), now + timeout_s)
+        self._outbound.broadcast_queue.put(key, BROADCASTS.encode(query), now + timeout_s)
         self._consider(query, now)
 
     def _consider(self, query: Query, now: Instant) -> None:
@@ -282,7 +283,7 @@ class Queries:
         """Send an answer to the asker; return it if it is one that others can pass on."""
         asker = self._members.get(key[0])
         if len(payload) > SHORT_ANSWER_BYTES_MAX:
-            self._outbound.send_frame(key[0], FRAMES.encode(LongQueryResponse(*key, payload)))
+            self._outbound.send_frame(key[0], EVENT_FRAMES.encode(LongQueryResponse(*key, payload)))
             return None
         answer = QueryResponse(*key, self._local.id, kind, payload)
         if asker is not None:
@@ -305,7 +306,8 @@ class Queries:
 
     def _send(self, member: Member, message: Query | QueryResponse) -> None:
         for address in member.addresses_by_preference[:1]:
-            self._outbound.send(address, message)
+            self._counts[SENT[type(message)]] += 1
+            self._outbound.send_item(address, BROADCASTS.encode(message))
 
     # Time.
 

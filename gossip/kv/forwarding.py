@@ -12,15 +12,12 @@ The transitions, by stage and event::
     sent       done       next       indeterminate    indeterminate
 """
 
-from collections.abc import Callable
-
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.dots import Dot
 from gossip.kv.limits import (
     COORDINATOR_SHARE,
-    HEARD_FRESH_S,
+    FRAME_FRESH_S,
     READY_TIMEOUT_S,
     REFUSALS_MAX,
     REQUESTS_MAX,
@@ -38,9 +35,7 @@ from gossip.kv.messages import (
     Ready,
     ReadyReply,
 )
-from gossip.kv.outbound import Order, OutboundFrames
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
+from gossip.kv.parts import KvParts
 from gossip.kv.requests import (
     ALL_GONE,
     DISKS_FULL,
@@ -52,10 +47,7 @@ from gossip.kv.requests import (
     quorum,
 )
 from gossip.kv.timers import TimerQueue
-from gossip.kv.writes import Finish, Writes
-
-IsGone = Callable[[NodeId], bool]
-"""Whether a node is believed to be dead, or has left. It ends no wait but one that is in vain."""
+from gossip.kv.writes import AskedWrite, Writes
 
 REASONS = {
     INVALID: "the owner of this key found the request invalid",
@@ -71,68 +63,36 @@ UNREACHABLE = {ABSENT: TOO_FEW, FULL: DISKS_FULL}
 class ForwardedWrite:
     """A write on its way to a coordinator."""
 
-    def __init__(
-        self,
-        key: str,
-        value: bytes | None,
-        w: int | None,
-        replaced: tuple[Dot, ...] | None,
-        until: Instant,
-        finish: Finish,
-    ) -> None:
-        self.key = key
-        self.value = value
-        self.w = w
-        self.replaced = replaced
-        self.until = until
-        self.finish = finish
+    def __init__(self, asked: AskedWrite, needed: int) -> None:
+        self.asked = asked
+        self.needed = needed
         self.tried: set[NodeId] = set()
         self.current: NodeId | None = None
         self.sent = False
         self.refusals = 0
-        self.needed = 0
         self.reason = SILENT
 
 
 class WriteForwarder:
     """Manages writes that were asked of this node, until a coordinator has answered for them."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        writes: Writes,
-        outbound: OutboundFrames,
-        order: Order,
-        is_gone: IsGone,
-    ) -> None:
-        self.heard: dict[NodeId, Instant] = {}
-        self._replica = replica
-        self._registry_sync = registry_sync
+    def __init__(self, parts: KvParts, writes: Writes) -> None:
+        self.last_frame_at: dict[NodeId, Instant] = {}
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
         self._writes = writes
-        self._outbound = outbound
-        self._order, self._is_gone = order, is_gone
+        self._outbound = parts.outbound
+        self._order, self._is_gone = parts.view
         self._forwarded_writes: dict[int, ForwardedWrite] = {}
         self._timers: TimerQueue[int] = TimerQueue()
 
     def __len__(self) -> int:
         return len(self._forwarded_writes)
 
-    def begin(
-        self,
-        key: str,
-        value: bytes | None,
-        w: int | None,
-        replaced: tuple[Dot, ...] | None,
-        timeout_s: float,
-        finish: Finish,
-        now: Instant,
-    ) -> None:
-        """Bring a put, or a delete if ``value`` is None, to an owner. Raises InvalidRequest."""
-        owners = self._registry_sync.registry.ownership_of(key).readers
-        forwarded_write = ForwardedWrite(key, value, w, replaced, now + timeout_s, finish)
-        forwarded_write.needed = quorum(w, len(owners), "w")
-        self._try_next(forwarded_write, now)
+    def begin(self, asked: AskedWrite, now: Instant) -> None:
+        """Bring what is asked to an owner. Raises InvalidRequest."""
+        owners = self._registry_sync.registry.ownership_of(asked.key).readers
+        self._try_next(ForwardedWrite(asked, quorum(asked.w, len(owners), "w")), now)
 
     def check(self, key: str, w: int | None) -> None:
         """Raise InvalidRequest if no owners of this key could satisfy ``w``."""
@@ -141,7 +101,7 @@ class WriteForwarder:
     def _candidates(self, forwarded_write: ForwardedWrite) -> list[NodeId]:
         """Return the owners to try: ourselves first if we are complete, then by reachability."""
         registry, me = self._registry_sync.registry, self._outbound.me
-        partition = registry.partition_of(forwarded_write.key)
+        partition = registry.partition_of(forwarded_write.asked.key)
         readers = registry.table[partition].readers
         others = [node for node in readers if node != me and node in self._registry_sync.members]
         owners = self._order(others)
@@ -165,7 +125,7 @@ class WriteForwarder:
         forwarded_write.tried.add(forwarded_write.current)
         if forwarded_write.current == self._outbound.me:
             self._coordinate(forwarded_write, now)
-        elif now - self.heard.get(forwarded_write.current, -HEARD_FRESH_S) < HEARD_FRESH_S:
+        elif now - self.last_frame_at.get(forwarded_write.current, -FRAME_FRESH_S) < FRAME_FRESH_S:
             self._send(forwarded_write, now)
         else:
             number = self._enter(forwarded_write, now, READY_TIMEOUT_S)
@@ -174,7 +134,7 @@ class WriteForwarder:
     def _is_in_vain(self, forwarded_write: ForwardedWrite) -> bool:
         """Tell whether there is nobody who could do it, so that there is nothing to wait for."""
         assert not forwarded_write.sent, "what was sent may have been carried out"
-        readers = self._registry_sync.registry.ownership_of(forwarded_write.key).readers
+        readers = self._registry_sync.registry.ownership_of(forwarded_write.asked.key).readers
         others = [n for n in readers if n != self._outbound.me and n in self._registry_sync.members]
         if not all(map(self._is_gone, others)):
             return False
@@ -183,38 +143,23 @@ class WriteForwarder:
 
     def _coordinate(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Do it ourselves."""
-        self._writes.begin(
-            forwarded_write.key,
-            forwarded_write.value,
-            forwarded_write.w,
-            forwarded_write.replaced,
-            max(0.0, forwarded_write.until - now),
-            forwarded_write.finish,
-            now,
-        )
+        self._writes.begin(forwarded_write.asked, now)
 
     def _enter(self, forwarded_write: ForwardedWrite, now: Instant, wait_s: float) -> int:
         number = self._outbound.number()
         self._forwarded_writes[number] = forwarded_write
-        self._timers.set(number, min(now + wait_s, forwarded_write.until))
+        self._timers.set(number, min(now + wait_s, forwarded_write.asked.until))
         return number
 
     def _send(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Send the write itself. From here on, it may have been carried out."""
         assert forwarded_write.current is not None, "a write is sent to somebody"
         forwarded_write.sent = True
-        left_s = max(0.0, forwarded_write.until - now)
+        left_s = max(0.0, forwarded_write.asked.until - now)
         number = self._enter(forwarded_write, now, left_s)
         epoch = self._registry_sync.registry.epoch
-        question = Forward(
-            number,
-            epoch,
-            forwarded_write.key,
-            forwarded_write.value,
-            forwarded_write.w,
-            forwarded_write.replaced,
-            left_s * COORDINATOR_SHARE,
-        )
+        asked, share_s = forwarded_write.asked, left_s * COORDINATOR_SHARE
+        question = Forward(number, epoch, asked.key, asked.value, asked.w, asked.replaced, share_s)
         self._outbound.send(question, forwarded_write.current)
         self._outbound.counts["requests/forwarded"] += 1
 
@@ -240,7 +185,7 @@ class WriteForwarder:
             return
         outcome = "ok" if message.ok else "indeterminate"
         result = PutResult(outcome, message.acks, message.needed, message.context, message.versions)
-        forwarded_write.finish(result, now)
+        forwarded_write.asked.finish(result, now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
         """The owner has certainly not done it. False if this was no write of ours."""
@@ -251,7 +196,7 @@ class WriteForwarder:
         forwarded_write.refusals += 1
         forwarded_write.reason = UNREACHABLE.get(reason, forwarded_write.reason)
         if reason in REASONS:
-            forwarded_write.finish(Rejected(REASONS[reason]), now)
+            forwarded_write.asked.finish(Rejected(REASONS[reason]), now)
         elif reason == ABSENT or forwarded_write.refusals > REFUSALS_MAX:
             self._give_up(forwarded_write, now)
         else:
@@ -263,20 +208,20 @@ class WriteForwarder:
             self._try_next(forwarded_write, now)
         except InvalidRequest as error:
             # The owners have become fewer than the w that was asked for.
-            forwarded_write.finish(Rejected(str(error)), now)
+            forwarded_write.asked.finish(Rejected(str(error)), now)
 
     def _give_up(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """End what is still open."""
         if forwarded_write.sent:
             result = PutResult("indeterminate", 0, forwarded_write.needed, b"")
             self._outbound.counts["writes/indeterminate"] += 1
-            forwarded_write.finish(result, now)
+            forwarded_write.asked.finish(result, now)
             return
-        forwarded_write.finish(Rejected(forwarded_write.reason, unreachable=True), now)
+        forwarded_write.asked.finish(Rejected(forwarded_write.reason, unreachable=True), now)
 
     def unreachable(self, peer: NodeId, now: Instant) -> None:
         """Frames to a peer may be lost: go on elsewhere, or admit that we cannot tell."""
-        self.heard.pop(peer, None)
+        self.last_frame_at.pop(peer, None)
         for number in [
             n
             for n, forwarded_write in self._forwarded_writes.items()
@@ -294,7 +239,7 @@ class WriteForwarder:
         """Try the next owner where there was no sign of life, while there is time."""
         for number in self._timers.pop_due(now):
             forwarded_write = self._forwarded_writes.pop(number)
-            if forwarded_write.sent or now >= forwarded_write.until:
+            if forwarded_write.sent or now >= forwarded_write.asked.until:
                 self._give_up(forwarded_write, now)
             else:
                 self._again(forwarded_write, now)
@@ -329,15 +274,9 @@ class WriteForwarder:
             )
             self._outbound.send(answer, peer)
 
+        until = now + message.timeout_s
+        asked = AskedWrite(message.key, message.value, message.w, message.context, until, finish)
         try:
-            self._writes.begin(
-                message.key,
-                message.value,
-                message.w,
-                message.context,
-                message.timeout_s,
-                finish,
-                now,
-            )
+            self._writes.begin(asked, now)
         except InvalidRequest:
             self._registry_sync.refuse(message, peer, INVALID)

@@ -24,10 +24,8 @@ from collections.abc import Iterable
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.limits import RETRY_S, SESSIONS_MAX
-from gossip.kv.outbound import Order, OutboundFrames
-from gossip.kv.registry_sync import RegistrySync
+from gossip.kv.parts import KvParts
 from gossip.kv.repair import RepairScheduler
-from gossip.kv.replica import Replica
 from gossip.kv.takeover import (
     FIRST_EPOCH,
     NO_EPOCH,
@@ -43,19 +41,12 @@ from gossip.registry.ownership import Ownership, Stage
 class Handoff:
     """Manages the partitions that this node takes over, and those that it lets go."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        repair: RepairScheduler,
-        outbound: OutboundFrames,
-        order: Order,
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
+    def __init__(self, parts: KvParts, repair: RepairScheduler) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
         self._repair = repair
-        self._outbound = outbound
-        self._order = order
+        self._outbound = parts.outbound
+        self._order = parts.view.order
         self._takeovers: dict[int, PartitionTakeover] = {}
         self._letting_go: dict[int, set[NodeId]] = {}
         self._due: Instant | None = None
@@ -99,8 +90,8 @@ class Handoff:
         takeover = self._takeovers.get(partition)
         if takeover is not None:
             # Go on at once after news; whoever had none is asked again after a pause.
-            self._due = now if takeover.heard.get(peer) != copy else self._due
-            takeover.heard[peer] = copy
+            self._due = now if takeover.compared.get(peer) != copy else self._due
+            takeover.compared[peer] = copy
             self._settle(partition, takeover)
         held_by = self._letting_go.get(partition)
         ownership = self._ownership(partition)
@@ -123,11 +114,11 @@ class Handoff:
             self._replica.hold(partition, FIRST_EPOCH)
         elif wanted is not None and not mine.has_all_before(wanted):
             members = self._registry_sync.members
-            reached = completed(ownership, me, mine, takeover.heard, members)
+            reached = completed(ownership, me, mine, takeover.compared, members)
             if reached is not None and not mine.has_all_before(reached):
                 self._replica.hold(partition, max(reached, FIRST_EPOCH))
                 self._outbound.counts["handoffs/taken"] += reached == wanted
-        if has_done(ownership, me, self._replica.copy(partition), takeover.heard):
+        if has_done(ownership, me, self._replica.copy(partition), takeover.compared):
             del self._takeovers[partition]
             self.done.add(partition)
 
@@ -150,7 +141,7 @@ class Handoff:
         for partition, held_by in list(self._letting_go.items()):
             if room and not self._repair.is_wanted(partition):
                 room -= 1
-                self._tell_next(partition, held_by)
+                self._notify_next(partition, held_by)
         self._repair.work(now)
         self._due = now + RETRY_S if self._takeovers or self._letting_go else None
 
@@ -167,7 +158,7 @@ class Handoff:
             takeover.attempts[chosen] += 1
             self._repair.want(partition, chosen)
 
-    def _tell_next(self, partition: int, held_by: set[NodeId]) -> None:
+    def _notify_next(self, partition: int, held_by: set[NodeId]) -> None:
         """Make a pass with an owner that is not known to hold all that we hold."""
         missing = self._askable(self._ownership(partition).readers) - held_by
         for node in self._order(missing)[:1]:

@@ -55,7 +55,7 @@ class JointQuorum:
     def _lacking(self, nodes: Collection[NodeId]) -> list[Collection[NodeId]]:
         return [part for part, needed in self._parts if _count(part, nodes) < needed]
 
-    def standing(self, nodes: Collection[NodeId]) -> tuple[int, int]:
+    def progress(self, nodes: Collection[NodeId]) -> tuple[int, int]:
         """Return how many of these count, and how many it takes, in the set furthest behind."""
         counted = [(_count(part, nodes), needed) for part, needed in self._parts]
         return min(counted, key=lambda pair: pair[0] - pair[1])

@@ -22,7 +22,7 @@ COORDINATOR_SHARE = 0.8
 
 READY_TIMEOUT_S = 0.5
 """How long a forwarder waits for a sign of life before it tries the next owner."""
-HEARD_FRESH_S = 1.0
+FRAME_FRESH_S = 1.0
 """A peer that spoke this recently needs no such sign."""
 HEDGE_S = 0.25
 """A read asks further owners when the first have not answered in this time."""
@@ -63,10 +63,13 @@ WATCH_MEMORY_DOTS = 8_192
 SURVEY_INTERVAL_S = 30.0
 """One other owner is compared with in this time; jittered by a quarter."""
 SURVEY_PARTITIONS_MAX = 64
+SUMMARY_BYTES = 16
+SUMMARY_GAP_S = 0.5
+"""One other node is answered so often at most; it asks half as often."""
 SESSIONS_MAX = 8
 SESSION_TIMEOUT_S = 10.0
 RETRY_S = 1.0
-"""How often unfinished hand-overs look for a partner."""
+"""How often unfinished hand-offs look for a partner, and writes tell again what a stream lost."""
 
 REPORT_DELAY_S = 0.1
 """How long a node gathers what it tells the issuer, and the issuer what it makes a registry of."""
@@ -75,14 +78,14 @@ REPORT_INTERVAL_S = 2.0
 ADVANCE_INTERVAL_S = 1.0
 """Between two registries that only carry partitions on to their next stage."""
 
-PRESENCE_LOOK_S = 60.0
-PRESENCE_LOOKS_MAX = 10
+PRESENCE_CHECK_S = 60.0
+PRESENCE_CHECKS_MAX = 10
 """So often the issuer looks in vain for one that owns nothing: ten minutes."""
 PRESENCE_INTERVAL_S = 20.0
 """How often such a one says that it is there."""
 
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S
-assert PRESENCE_INTERVAL_S * 2 < PRESENCE_LOOK_S, "a look is not in vain for one lost frame"
+assert PRESENCE_INTERVAL_S * 2 < PRESENCE_CHECK_S, "a look is not in vain for one lost frame"
 assert LEASE_RENEWAL_S * 2 < LEASE_S, "a lease survives one lost renewal"
 assert SCAN_PARTITION_ENTRIES <= PAGE_ENTRIES_MAX

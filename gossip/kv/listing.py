@@ -16,10 +16,9 @@ from gossip.kv.dots import Dot
 from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import HEDGE_S, RETRY_S
 from gossip.kv.messages import Scan, Scanned
-from gossip.kv.outbound import Order, OutboundFrames
-from gossip.kv.reads import Reads
+from gossip.kv.parts import KvParts
+from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import Version
-from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, values_of
 from gossip.kv.timers import TimerQueue
 
@@ -52,13 +51,11 @@ class Listing:
 class Listings:
     """All list requests of this node."""
 
-    def __init__(
-        self, reads: Reads, registry_sync: RegistrySync, outbound: OutboundFrames, order: Order
-    ) -> None:
+    def __init__(self, parts: KvParts, reads: Reads) -> None:
         self._reads = reads
-        self._registry_sync = registry_sync
-        self._outbound = outbound
-        self._order = order
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
+        self._order = parts.view.order
         self._listings: dict[int, Listing] = {}
         self._questions: dict[int, tuple[int, NodeId]] = {}
         self._timers: TimerQueue[tuple[int, str]] = TimerQueue()
@@ -204,7 +201,8 @@ class Listings:
             self._finish_if_done(name, listing, now)
 
         request = listing.request
-        read = self._reads.begin(key, request.r, request.timeout_s, done, now)
+        asked = AskedRead(key, request.r, now + request.timeout_s, done)
+        read = self._reads.begin(asked, now)
         if key in listing.reading:
             listing.reading[key] = read
 

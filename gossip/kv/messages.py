@@ -19,6 +19,7 @@ from gossip.kv.dots import Coverage, Dot
 from gossip.kv.limits import (
     KEY_BYTES_MAX,
     REQUEST_TIMEOUT_S_MAX,
+    SUMMARY_BYTES,
     SURVEY_PARTITIONS_MAX,
     VALUE_BYTES_MAX,
 )
@@ -249,7 +250,32 @@ class Reached(msgspec.Struct, frozen=True, array_like=True, tag=72):
     partitions: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=PARTITIONS_MAX)]
 
 
-Question = Forward | Store | Fetch | Scan | DigestRequest | SyncStart | KeyPageRequest | SyncStates
+class DigestSummary(msgspec.Struct, frozen=True, array_like=True, tag=73):
+    """One hash over digests and clock marks of all partitions that I share with you."""
+
+    number: Number
+    epoch: Epoch
+    summary: Annotated[bytes, msgspec.Meta(max_length=SUMMARY_BYTES)]
+
+
+class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
+    """Whether it is the same here. Where it is not, ask by partition."""
+
+    number: Number
+    same: bool
+
+
+Question = (
+    Forward
+    | Store
+    | Fetch
+    | Scan
+    | DigestRequest
+    | DigestSummary
+    | SyncStart
+    | KeyPageRequest
+    | SyncStates
+)
 Answer = (
     ReadyReply
     | Forwarded
@@ -258,6 +284,7 @@ Answer = (
     | Scanned
     | Refused
     | DigestReply
+    | SummaryReply
     | SyncStarted
     | KeyPage
     | StatesSynced

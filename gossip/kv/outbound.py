@@ -8,7 +8,7 @@ key is asked like any other owner.
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Effect, Emit, SendFrame
@@ -16,9 +16,6 @@ from gossip.core.tuning import FRAME_BYTES_MAX
 from gossip.kv.messages import CODEC, Message
 
 NUMBER_RANDOM_BITS, NUMBER_COUNT_BITS = 31, 32
-
-Order = Callable[[Iterable[NodeId]], list[NodeId]]
-"""Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
 
 
 class OutboundFrames:
@@ -56,6 +53,10 @@ class OutboundFrames:
             self.counts["frames_dropped/too_large"] += 1
             return
         self._effects.append(SendFrame(data, to))
+
+    def perform(self, effect: Effect) -> None:
+        """Have this done behind all that is to be done so far."""
+        self._effects.append(effect)
 
     def emit(self, event: object) -> None:
         """Tell the application."""

@@ -1,4 +1,4 @@
-"""Tells the issuer what stages are done here; and, at an issuer, gathers what all nodes tell.
+"""Tells the issuers what stages are done here; and, at an issuer, gathers what all nodes tell.
 
 A report names partitions of which this node has done what their stage asks (``handoff.py``), under
 the registry of its epoch. It is told again every few seconds until that registry is followed by
@@ -8,12 +8,17 @@ a disk: an issuer that starts anew is told again.
 Who is absent, or owns nothing, reports also when it has done nothing: by that it is heard
 (``presence.py``).
 
-An issuer that has heard enough of a partition says ``OwnersReady``, once a second at most, with all
-that is ready then, and who came or stays away; the runtime signs the next registry
+All issuers are told alike, and one of them acts: who leads the control plane, or else the first
+that votes (``acting_issuer``). Two that both believe to be the one cost a proposal that is refused,
+and nothing more; while nobody does, time is lost.
+
+The one that has heard enough of a partition says ``OwnersReady``, once a second at most, with all
+that is ready then, and who came or stays away; the runtime has the next registry agreed on
 (``registry.advance``). So a hundred devices that start at once make one registry, not a hundred.
 """
 
 from collections import defaultdict
+from collections.abc import Callable, Collection
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
@@ -25,32 +30,44 @@ from gossip.kv.limits import (
     REPORT_INTERVAL_S,
 )
 from gossip.kv.messages import Reached
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.presence import Presence
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
 from gossip.kv.requests import OwnersReady
 from gossip.registry.ownership import Stage
+from gossip.registry.registry import Registry
+
+Voting = Callable[[], tuple[NodeId | None, Collection[NodeId]]]
+"""Returns who leads the control plane (None: nobody that we know), and who votes there."""
+
+
+def _nobody_votes() -> tuple[NodeId | None, Collection[NodeId]]:
+    return None, ()
+
+
+def acting_issuer(
+    registry: Registry, leader: NodeId | None, voters: Collection[NodeId]
+) -> NodeId | None:
+    """Return which issuer carries partitions on; None if there is no issuer."""
+    issuers = [each.id for each in registry.nodes if each.is_issuer]
+    if leader in issuers:
+        return leader
+    return next((each for each in issuers if each in voters), next(iter(issuers), None))
 
 
 class OwnershipProgress:
     """Manages who has done what a partition's stage asks: told by nodes, gathered by the issuer."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        handoff: Handoff,
-        outbound: OutboundFrames,
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
+    def __init__(self, parts: KvParts, handoff: Handoff) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
         self._handoff = handoff
-        self._outbound = outbound
+        self._outbound = parts.outbound
+        self.voting: Voting = _nobody_votes
+        """Returns who leads the control plane and who votes; where there is none, it is unset."""
         self._presence = Presence()
-        self._is_absent = self._has_to_be_heard = False
-        self._told: set[int] = set()
-        self._tell_at: Instant | None = None
+        self._is_absent = self._must_show_presence = False
+        self._reported: set[int] = set()
+        self._report_at: Instant | None = None
         self._reached: defaultdict[int, set[NodeId]] = defaultdict(set)
         self._advance_at: Instant | None = None
         self._advanced_at: Instant = float("-inf")
@@ -61,44 +78,44 @@ class OwnershipProgress:
         """The registry has changed, and the entries of these partitions with it."""
         for partition in changed:
             self._reached.pop(partition, None)
-        self._told.clear()
-        self._heed_presence(now)
+        self._reported.clear()
+        self._update_presence(now)
         self._advance_at = None
         self._advanced_at = now
         self._check(now)
         self._consider(now)
 
-    def _heed_presence(self, now: Instant) -> None:
+    def _update_presence(self, now: Instant) -> None:
         registry, me = self._registry_sync.registry, self._outbound.me
         if self._is_issuer():
             self._presence.adopted(registry, now)
         entry = registry.node(me)
         self._is_absent = entry is not None and entry.absent
-        self._has_to_be_heard = self._is_absent or me in registry.idle
+        self._must_show_presence = self._is_absent or me in registry.idle
 
     def advance(self, now: Instant) -> None:
         """See whether there is something new to tell."""
-        if not self._told.issuperset(self._handoff.done):
+        if not self._reported.issuperset(self._handoff.done):
             self._check(now)
 
     def _check(self, now: Instant) -> None:
         due = now + REPORT_DELAY_S
-        if self._has_to_be_heard or self._to_tell():
-            self._tell_at = due if self._tell_at is None else min(due, self._tell_at)
+        if self._must_show_presence or self._unreported():
+            self._report_at = due if self._report_at is None else min(due, self._report_at)
 
-    def _to_tell(self) -> list[int]:
+    def _unreported(self) -> list[int]:
         """Return the partitions on their way of which we have done our part."""
         table = self._registry_sync.registry.table
         return sorted(p for p in self._handoff.done if table[p].stage is not Stage.SETTLED)
 
     def _report(self, now: Instant) -> None:
-        partitions = self._to_tell()
-        self._told = set(self._handoff.done)
-        self._tell_at = None
-        if not partitions and not self._has_to_be_heard:
+        partitions = self._unreported()
+        self._reported = set(self._handoff.done)
+        self._report_at = None
+        if not partitions and not self._must_show_presence:
             return
         is_acted_upon = partitions or self._is_absent
-        self._tell_at = now + (REPORT_INTERVAL_S if is_acted_upon else PRESENCE_INTERVAL_S)
+        self._report_at = now + (REPORT_INTERVAL_S if is_acted_upon else PRESENCE_INTERVAL_S)
         registry = self._registry_sync.registry
         token = max(map(self._replica.token, partitions), default=0)
         report = Reached(registry.epoch, tuple(partitions))
@@ -108,9 +125,9 @@ class OwnershipProgress:
 
     # Gathering
 
-    def heard(self, peer: NodeId, now: Instant) -> None:
+    def on_frame(self, peer: NodeId, now: Instant) -> None:
         """A frame of a member came, whatever it says."""
-        if self._presence.heard(peer):
+        if self._presence.saw_frame(peer):
             self._consider(now)
 
     def reached(self, message: Reached, peer: NodeId, now: Instant) -> None:
@@ -146,20 +163,28 @@ class OwnershipProgress:
 
     def wake(self, now: Instant) -> None:
         """Tell, or say what is ready, when it is time."""
-        if self._tell_at is not None and now >= self._tell_at:
+        if self._report_at is not None and now >= self._report_at:
             self._report(now)
         if self._presence.wake(now):
             self._consider(now)
         if self._advance_at is not None and now >= self._advance_at:
             self._advance_at = None
             if self._is_news() and self._is_issuer():
-                epoch, presence = self._registry_sync.registry.epoch, self._presence
-                ready = OwnersReady(epoch, self._ready(), presence.here, presence.away)
-                self._outbound.emit(ready)
-                # If nothing comes of it, say it again.
+                if self._acts():
+                    self._say_ready()
+                # If nothing comes of it, say it again; or look whether it is for us by then.
                 self._advance_at = now + REPORT_INTERVAL_S
+
+    def _acts(self) -> bool:
+        registry = self._registry_sync.registry
+        return acting_issuer(registry, *self.voting()) == self._outbound.me
+
+    def _say_ready(self) -> None:
+        epoch, presence = self._registry_sync.registry.epoch, self._presence
+        ready = OwnersReady(epoch, self._ready(), presence.here, presence.away)
+        self._outbound.emit(ready)
 
     def deadline(self) -> Instant | None:
         """Return when to tell, or to go on."""
-        dues = self._tell_at, self._advance_at, self._presence.deadline()
+        dues = self._report_at, self._advance_at, self._presence.deadline()
         return min((due for due in dues if due is not None), default=None)

@@ -9,6 +9,7 @@ This is a machine as in ``gossip/core/machine.py``, except that frames come in w
 authenticated, so ``receive_frame`` takes the place of ``receive``.
 """
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,13 +20,14 @@ from gossip.core.hlc import HybridClock
 from gossip.core.ids import NodeId
 from gossip.core.machine import Effect, Instant
 from gossip.kv import messages as m
-from gossip.kv.forwarding import IsGone, WriteForwarder
+from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
-from gossip.kv.outbound import Order, OutboundFrames
+from gossip.kv.outbound import OutboundFrames
 from gossip.kv.ownership_progress import OwnershipProgress
-from gossip.kv.reads import Reads
+from gossip.kv.parts import KvParts, MembershipView
+from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import decode_context
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.repair import RepairScheduler
@@ -51,7 +53,7 @@ from gossip.kv.storage import Storage
 from gossip.kv.sync_session import SyncSessions
 from gossip.kv.takeover import Copy
 from gossip.kv.watch import WatchClient, WatchSource
-from gossip.kv.writes import Writes
+from gossip.kv.writes import AskedWrite, Writes
 from gossip.registry.registry import Registry, Verify
 
 SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
@@ -61,8 +63,6 @@ SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
 class KvPlane:
     """The shared keys of one node, as a machine. ``actor`` must be random and new at every start.
 
-    ``order`` sorts nodes by how soon they may be expected to answer, and ``is_gone`` says of whom
-    no answer is to be waited for; they decide nothing else.
     Raises Malformed or Forged for a registry that does not verify.
     """
 
@@ -75,27 +75,27 @@ class KvPlane:
         storage: Storage,
         rng: random.Random,
         wall_ms: Callable[[Instant], int],
-        order: Order,
-        is_gone: IsGone,
+        view: MembershipView,
         now: Instant,
     ) -> None:
         self.outbound = OutboundFrames(me, rng)
-        self.registry_sync = RegistrySync(signed, verify, self.outbound, now)
-        self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng)
+        tokens = itertools.count(1)
+        self.registry_sync = RegistrySync(signed, verify, self.outbound, tokens, now)
+        self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng, tokens)
         self.replica.on_foretold = self._count_foretold
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}
-        parts = (self.replica, self.registry_sync)
-        self.sync_sessions = SyncSessions(*parts, self.outbound)
-        self.repair = RepairScheduler(*parts, self.sync_sessions, self.outbound, rng, now)
-        self.handoff = Handoff(*parts, self.repair, self.outbound, order)
-        self.progress = OwnershipProgress(*parts, self.handoff, self.outbound)
-        self.serving = ReplicaServer(*parts, self.outbound)
-        self.scanning = ScanServer(*parts, self.outbound)
-        self.writes = Writes(*parts, self.repair, self.outbound, is_gone)
-        self.forwards = WriteForwarder(*parts, self.writes, self.outbound, order, is_gone)
-        self.reads = Reads(*parts, self.outbound, order, is_gone)
-        self.listings = Listings(self.reads, self.registry_sync, self.outbound, order)
+        parts = KvParts(self.replica, self.registry_sync, self.outbound, view, rng)
+        self.sync_sessions = SyncSessions(parts)
+        self.repair = RepairScheduler(parts, self.sync_sessions, now)
+        self.handoff = Handoff(parts, self.repair)
+        self.progress = OwnershipProgress(parts, self.handoff)
+        self.serving = ReplicaServer(parts)
+        self.scanning = ScanServer(parts)
+        self.writes = Writes(parts, self.repair)
+        self.forwards = WriteForwarder(parts, self.writes)
+        self.reads = Reads(parts)
+        self.listings = Listings(parts, self.reads)
         self.owners = WatchSource(self.registry_sync, self.outbound)
         self.watchers = WatchClient(self.registry_sync, self.outbound)
         self.replica.listener = self.owners.changed
@@ -130,6 +130,8 @@ class KvPlane:
             m.Changed: self.watchers.changed,
             m.DigestRequest: self.serving.survey,
             m.DigestReply: self.repair.surveyed,
+            m.DigestSummary: self.repair.summarised,
+            m.SummaryReply: self.repair.compared,
             m.SyncStart: self.serving.compare,
             m.SyncStarted: self.sync_sessions.compared,
             m.KeyPageRequest: self.serving.page,
@@ -203,7 +205,8 @@ class KvPlane:
                 self._delete(number, request, now)
             case Get():
                 finish = self._finisher(number)
-                name = self.reads.begin(request.key, request.r, request.timeout_s, finish, now)
+                asked = AskedRead(request.key, request.r, now + request.timeout_s, finish)
+                name = self.reads.begin(asked, now)
                 cancel = lambda: self.reads.cancel(name)  # noqa: E731
             case List():
                 listing = self.listings.begin(request, self._finisher(number), now)
@@ -236,8 +239,9 @@ class KvPlane:
         replaced: tuple[tuple[int, int], ...] | None,
         now: Instant,
     ) -> None:
-        finish = self._finisher(number)
-        self.forwards.begin(request.key, value, request.w, replaced, request.timeout_s, finish, now)
+        until, finish = now + request.timeout_s, self._finisher(number)
+        asked = AskedWrite(request.key, value, request.w, replaced, until, finish)
+        self.forwards.begin(asked, now)
 
     def _delete(self, number: int, request: Delete, now: Instant) -> None:
         """Delete what the context names; without one, first read what there is to delete.
@@ -269,7 +273,7 @@ class KvPlane:
             left = Delete(request.key, request.w, None, max(0.01, until - now))
             self._write(number, left, None, dots, now)
 
-        self.reads.begin(request.key, None, request.timeout_s, go_on, now)
+        self.reads.begin(AskedRead(request.key, None, until, go_on), now)
 
     def cancel(self, request: int, now: Instant) -> None:
         """Forget a request: no event will carry its number any more.
@@ -284,15 +288,12 @@ class KvPlane:
     # What the network, the disk and the clock bring
 
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Take in a frame of tags 48 to 79 from an authenticated peer. Never raises."""
+        """Take in a frame with one of our tags from an authenticated peer. Never raises."""
         self._on_frame(peer, now)
         try:
-            message = m.CODEC.decode(data)
+            message = m.CODEC.decode_known(data)
         except RemoteError:
             self.counts["frames_dropped/malformed"] += 1
-            return
-        if message is None:
-            self.counts["frames_dropped/unknown"] += 1
             return
         self._accept(message, peer, now)
         self._deliver_own(now)
@@ -301,7 +302,7 @@ class KvPlane:
         if not self._belongs(message, peer):
             self.counts["frames_dropped/not_admitted"] += 1
             return
-        self.progress.heard(peer, now)
+        self.progress.on_frame(peer, now)
         if self.replica.is_held_back and isinstance(message, SAVED):
             self.counts["frames_dropped/held_back"] += 1
             if isinstance(message, m.Question):
@@ -326,7 +327,7 @@ class KvPlane:
             self._accept(self.outbound.own.popleft(), self.outbound.me, now)
 
     def _on_frame(self, peer: NodeId, now: Instant) -> None:
-        self.forwards.heard[peer] = now
+        self.forwards.last_frame_at[peer] = now
         if peer in self._away:
             self.peer_alive(peer, now)
 
@@ -347,6 +348,7 @@ class KvPlane:
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
         """A stream to a peer broke or could not be opened; frames may be lost."""
         self._away.add(peer)
+        self.writes.unreachable(peer, now)
         self.forwards.unreachable(peer, now)
         self.reads.unreachable(peer, now)
         self.listings.unreachable(peer, now)
@@ -368,9 +370,10 @@ class KvPlane:
         self.replica.is_held_back = held
 
     def persisted(self, token: int, now: Instant) -> None:
-        """The batch with this token, and all before it, are on disk."""
-        self.replica.saved(token)
-        self.outbound.saved(token)
+        """The batch with this token, and all before it of its durability, are on disk."""
+        if not self.registry_sync.saved(token, now):
+            self.replica.saved(token)
+            self.outbound.saved(token)
         self._deliver_own(now)
 
     def wake(self, now: Instant) -> None:
@@ -394,19 +397,25 @@ class KvPlane:
     # Placement
 
     def adopt(self, signed: bytes, now: Instant, *, announce: bool = False) -> bool:
-        """Follow a newer registry. ``announce``: offer it to all its nodes, as the issuer does.
+        """Follow a newer registry, which is on our disk.
 
-        False if it is not newer than ours. Raises Malformed or Forged.
+        ``announce``: offer it to all its nodes, as the issuer does. False if it is not newer than
+        ours. Raises Malformed or Forged.
         """
         adopted = self.registry_sync.adopt(signed, now, announce=announce)
         self._deliver_own(now)
         return adopted
 
-    def note_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
-        """A peer has mentioned the epoch that it follows: ask for it if it is newer."""
-        self.registry_sync.note_epoch(peer, epoch, now)
+    def on_committed(self, signed: bytes, now: Instant, *, announce: bool) -> None:
+        """Save and follow a registry that the control plane's log has, if it is newer than ours."""
+        self.registry_sync.committed(signed, announce=announce)
+        self._deliver_own(now)
 
-    def heard_registry(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
+    def on_epoch(self, peer: NodeId, epoch: int, now: Instant) -> None:
+        """A peer has mentioned the epoch that it follows: ask for it if it is newer."""
+        self.registry_sync.follow_epoch(peer, epoch, now)
+
+    def on_registry_named(self, peer: NodeId, epoch: int, short_mark: int, now: Instant) -> None:
         """A packet of a peer names the registry that it follows."""
         self.registry_sync.on_epoch(peer, epoch, short_mark, now)
         self._deliver_own(now)

@@ -15,14 +15,14 @@ Who owns something stays an owner while it is off, for however long. To move its
 cut would be worse, and its copy may be what an acknowledged write depends on; only an operator
 knows that it never comes back (``registry.remove``).
 
-This is no word of the membership's: who is alive there may be an update, and decides nothing.
+This is no word of the membership's: who is alive there may be out of date, and decides nothing.
 """
 
 from collections import Counter
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
+from gossip.kv.limits import PRESENCE_CHECK_S, PRESENCE_CHECKS_MAX
 from gossip.registry.registry import NOBODY, Registry
 
 
@@ -34,24 +34,24 @@ class Presence:
         """Absent ones that were heard."""
         self._absent: frozenset[NodeId] = NOBODY
         self._idle: frozenset[NodeId] = NOBODY
-        self._looks_in_vain: Counter[NodeId] = Counter()
-        self._look_at: Instant | None = None
+        self._failed_checks: Counter[NodeId] = Counter()
+        self._check_at: Instant | None = None
 
     def adopted(self, registry: Registry, now: Instant) -> None:
         """Watch those who own nothing in this registry."""
         self._absent = frozenset(each.id for each in registry.absent)
         self._idle = registry.idle
         self.here &= self._absent
-        for node in self._looks_in_vain.keys() - self._idle:
-            del self._looks_in_vain[node]
+        for node in self._failed_checks.keys() - self._idle:
+            del self._failed_checks[node]
         if not self._idle:
-            self._look_at = None
-        elif self._look_at is None:
-            self._look_at = now + PRESENCE_LOOK_S
+            self._check_at = None
+        elif self._check_at is None:
+            self._check_at = now + PRESENCE_CHECK_S
 
-    def heard(self, node: NodeId) -> bool:
+    def saw_frame(self, node: NodeId) -> bool:
         """A frame of this node came; say whether that is news."""
-        self._looks_in_vain.pop(node, None)
+        self._failed_checks.pop(node, None)
         if node not in self._absent or node in self.here:
             return False
         self.here |= {node}
@@ -60,17 +60,17 @@ class Presence:
     @property
     def away(self) -> frozenset[NodeId]:
         """Idle ones that were not heard for too long."""
-        vain = self._looks_in_vain
-        return frozenset(node for node in vain if vain[node] > PRESENCE_LOOKS_MAX)
+        vain = self._failed_checks
+        return frozenset(node for node in vain if vain[node] > PRESENCE_CHECKS_MAX)
 
     def wake(self, now: Instant) -> bool:
         """Look for those who own nothing, when it is time; say whether it was."""
-        if self._look_at is None or now < self._look_at:
+        if self._check_at is None or now < self._check_at:
             return False
-        self._look_at = now + PRESENCE_LOOK_S
-        self._looks_in_vain.update(self._idle)
+        self._check_at = now + PRESENCE_CHECK_S
+        self._failed_checks.update(self._idle)
         return True
 
     def deadline(self) -> Instant | None:
         """Return when to look next."""
-        return self._look_at
+        return self._check_at

@@ -19,36 +19,44 @@ answers prove nothing.
 """
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import HEDGE_S, REFUSALS_MAX, RETRY_S
 from gossip.kv.messages import INCOMPLETE, Fetch, Fetched, Store
-from gossip.kv.outbound import Order, OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, combine, encode_context
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
 from gossip.kv.requests import GetResult, get_result
 from gossip.kv.timers import TimerQueue
 from gossip.registry.ownership import Ownership
 
 Finish = Callable[[GetResult, Instant], None]
 
-LOOK, WEIGH, MEND = "look", "weigh", "mend"
+READ, RESOLVE, REPAIR = "read", "resolve", "repair"
 OVER, HEDGE = "over", "hedge"
+
+
+class AskedRead(NamedTuple):
+    """What somebody wants to know: a key, by ``r`` of its owners, most of them if that is None."""
+
+    key: str
+    r: int | None
+    until: Instant
+    finish: Finish
 
 
 class Read:
     """A read that is under way."""
 
-    def __init__(self, key: str, r: int | None, finish: Finish) -> None:
-        self.key = key
-        self.r = r
-        self.finish = finish
-        self.quorum = JointQuorum()
+    def __init__(self, asked: AskedRead, quorum: JointQuorum) -> None:
+        self.key = asked.key
+        self.r = asked.r
+        self.finish = asked.finish
+        self.quorum = quorum
         self.number = 0
-        self.round = LOOK
+        self.round = READ
         self.waiting: list[NodeId] = []
         self.asked: set[NodeId] = set()
         self.answers: dict[NodeId, KeyState] = {}
@@ -61,18 +69,11 @@ class Read:
 class Reads:
     """All reads that this node coordinates; any node can, owner or not."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        outbound: OutboundFrames,
-        order: Order,
-        is_gone: Callable[[NodeId], bool],
-    ) -> None:
-        self._replica, self._is_gone = replica, is_gone
-        self._registry_sync = registry_sync
-        self._outbound = outbound
-        self._order = order
+    def __init__(self, parts: KvParts) -> None:
+        self._replica, self._is_gone = parts.replica, parts.view.is_gone
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
+        self._order = parts.view.order
         self._reads: dict[int, Read] = {}
         self._by_question: dict[int, int] = {}
         self._timers: TimerQueue[tuple[int, str]] = TimerQueue()
@@ -80,13 +81,12 @@ class Reads:
     def __len__(self) -> int:
         return len(self._reads)
 
-    def begin(self, key: str, r: int | None, timeout_s: float, finish: Finish, now: Instant) -> int:
+    def begin(self, asked: AskedRead, now: Instant) -> int:
         """Read a key; return the number by which to cancel. Raises InvalidRequest."""
-        read = Read(key, r, finish)
-        read.quorum = JointQuorum.of_read(self._ownership(key), r)
+        read = Read(asked, JointQuorum.of_read(self._ownership(asked.key), asked.r))
         name = self._outbound.number()
         self._reads[name] = read
-        self._timers.set((name, OVER), now + timeout_s)
+        self._timers.set((name, OVER), asked.until)
         self._read(name, read, now)
         return name
 
@@ -114,7 +114,7 @@ class Reads:
         me, nodes = self._outbound.me, self._askable(read)
         others = self._order(node for node in nodes if node != me)
         read.waiting = [me, *others] if me in nodes else others
-        self._new_round(name, read, LOOK)
+        self._new_round(name, read, READ)
         read.weighed = frozenset()
         self._timers.set((name, HEDGE), now + HEDGE_S)
         for node in read.quorum.chosen(read.waiting, ()):
@@ -148,13 +148,13 @@ class Reads:
         """An owner has answered."""
         name = self._by_question.get(message.number)
         read = self._reads[name] if name is not None else None
-        if name is None or read is None or peer not in read.asked or read.round == MEND:
+        if name is None or read is None or peer not in read.asked or read.round == REPAIR:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
         read.answers[peer] = message.state
-        if read.round == LOOK and read.quorum.is_met(read.answers):
+        if read.round == READ and read.quorum.is_met(read.answers):
             self._judge(name, read, now)
-        elif read.round == WEIGH and read.answers.keys() == read.asked:
+        elif read.round == RESOLVE and read.answers.keys() == read.asked:
             self._weighed(name, read, now)
 
     def _judge(self, name: int, read: Read, now: Instant) -> None:
@@ -171,7 +171,7 @@ class Reads:
         """Ask those that answered what they have seen of all that any of them holds."""
         nodes = sorted(read.answers)
         read.weighed = read.weighed.union(*(state.dots() for state in read.answers.values()))
-        self._new_round(name, read, WEIGH)
+        self._new_round(name, read, RESOLVE)
         for node in nodes:
             self._ask(read, node, read.weighed)
 
@@ -196,7 +196,7 @@ class Reads:
             self._succeed(name, read, now)
             return
         read.agreed = read.answers.keys() - behind
-        self._new_round(name, read, MEND)
+        self._new_round(name, read, REPAIR)
         epoch = self._registry_sync.registry.epoch
         for node in sorted(behind):
             read.asked.add(node)
@@ -209,7 +209,7 @@ class Reads:
         if name is None:
             return False
         read = self._reads[name]
-        if read.round == MEND and peer in read.asked:
+        if read.round == REPAIR and peer in read.asked:
             read.asked.discard(peer)
             read.agreed.add(peer)
             if not read.asked:
@@ -220,7 +220,7 @@ class Reads:
         self.cancel(name)
         context = encode_context(read.key, read.combined.dots())
         self._outbound.counts["reads/ok"] += 1
-        _, needed = read.quorum.standing(())
+        _, needed = read.quorum.progress(())
         read.finish(get_result(read.combined, needed, needed, context), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
@@ -239,7 +239,7 @@ class Reads:
         """Go on without this owner."""
         if peer not in read.asked or peer in read.answers:
             return
-        if read.round == LOOK:
+        if read.round == READ:
             read.asked.discard(peer)
             self._ask_one_more(read)
         else:
@@ -271,7 +271,7 @@ class Reads:
                 self._hedge(name, read, now)
 
     def _hedge(self, name: int, read: Read, now: Instant) -> None:
-        if read.round != LOOK:
+        if read.round != READ:
             return
         if self._is_hopeless(read):
             self._fail(name, read, now)
@@ -285,12 +285,14 @@ class Reads:
 
     def _is_hopeless(self, read: Read) -> bool:
         """Tell whether those that are not gone are too few, and have had time to prove us wrong."""
-        assert read.round == LOOK, "later rounds are between those that answered"
+        assert read.round == READ, "later rounds are between those that answered"
         there = [n for n in self._askable(read) if n in read.answers or not self._is_gone(n)]
         return not read.quorum.is_met(there)
 
     def _fail(self, name: int, read: Read, now: Instant) -> None:
-        answered, needed = read.quorum.standing(read.agreed if read.round == MEND else read.answers)
+        answered, needed = read.quorum.progress(
+            read.agreed if read.round == REPAIR else read.answers
+        )
         self.cancel(name)
         self._outbound.counts["reads/unavailable"] += 1
         read.finish(GetResult((), b"", answered, needed, "unavailable"), now)

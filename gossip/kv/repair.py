@@ -1,24 +1,37 @@
 """When to compare which partition with whom.
 
 Three causes put a pair (partition, peer) on the list: a survey that found a difference; a write
-that missed an owner; a hand-over (``handoff.py``). A few pairs are worked on at a time.
+that missed an owner; a hand-off (``handoff.py``). A few pairs are worked on at a time.
 
-A **survey** is one frame with digest and clock mark of all partitions shared with one other
-owner; the answer names those that differ. It goes to one peer per interval, in turn, and at
-once to a peer that comes back. So an idle covey spends a few hundred bytes a second on
-knowing that it is consistent, and needs no list of hints that could overflow or grow stale.
+A **survey** is one hash over digests and clock marks of all partitions shared with one other owner;
+where the other has another hash, digest and clock mark of each of them follow, and the answer names
+those that differ. It goes to one peer per interval, in turn, and at once to a peer that comes back.
+So an idle covey spends some ten bytes a second on knowing that it is consistent, and needs no list
+of hints that could overflow or grow stale.
+
+A version before the hash does not answer it: who has not when the next peer has its turn is sent
+digests and marks after all.
 """
 
-import random
-from collections import deque
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.limits import RETRY_S, SESSIONS_MAX, SURVEY_INTERVAL_S, SURVEY_PARTITIONS_MAX
-from gossip.kv.messages import DigestReply, DigestRequest
-from gossip.kv.outbound import OutboundFrames
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
+from gossip.kv.limits import (
+    RETRY_S,
+    SESSIONS_MAX,
+    SUMMARY_BYTES,
+    SUMMARY_GAP_S,
+    SURVEY_INTERVAL_S,
+    SURVEY_PARTITIONS_MAX,
+)
+from gossip.kv.messages import DigestReply, DigestRequest, DigestSummary, SummaryReply
+from gossip.kv.parts import KvParts
 from gossip.kv.sync_session import SyncSessions
 
 Pair = tuple[int, NodeId]
@@ -27,36 +40,34 @@ Pair = tuple[int, NodeId]
 class RepairScheduler:
     """Decides which partition to compare with whom, by rounds of digests and what was missed."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        sync_sessions: SyncSessions,
-        outbound: OutboundFrames,
-        rng: random.Random,
-        now: Instant,
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
+    def __init__(self, parts: KvParts, sync_sessions: SyncSessions, now: Instant) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
         self._sync_sessions = sync_sessions
-        self._outbound = outbound
-        self._rng = rng
+        self._outbound = parts.outbound
+        self._rng = parts.rng
         self._wanted: dict[Pair, None] = {}
         self._running: set[Pair] = set()
+        self._passes: Counter[int] = Counter()
+        """How many passes over each partition are planned or under way."""
         self._surveys: dict[int, NodeId] = {}
+        self._summaries: dict[int, NodeId] = {}
+        self._answered_at: dict[NodeId, Instant] = {}
         self._round: deque[NodeId] = deque()
         # After a start we may have missed writes: go once around quickly.
         self._hurry = True
-        self._due = now + rng.uniform(0, RETRY_S)
+        self._due = now + parts.rng.uniform(0, RETRY_S)
 
     def want(self, partition: int, peer: NodeId) -> None:
         """Put a pair on the list."""
-        if peer != self._outbound.me and (partition, peer) not in self._running:
-            self._wanted[partition, peer] = None
+        pair = partition, peer
+        if peer != self._outbound.me and pair not in self._running and pair not in self._wanted:
+            self._wanted[pair] = None
+            self._passes[partition] += 1
 
     def is_wanted(self, partition: int) -> bool:
         """Tell whether a pass over this partition is planned or under way."""
-        return any(p == partition for p, _ in (*self._wanted, *self._running))
+        return self._passes[partition] > 0
 
     def work(self, now: Instant) -> None:
         """Begin passes as long as there is room."""
@@ -68,12 +79,19 @@ class RepairScheduler:
 
     def finished(self, partition: int, peer: NodeId) -> None:
         """A pass is over."""
-        self._running.discard((partition, peer))
+        if (partition, peer) in self._running:
+            self._running.discard((partition, peer))
+            self._passes[partition] -= 1
 
     def restart(self, changed: set[int]) -> None:
         """The owners of these partitions have changed: what was wanted may be no more."""
         self._wanted = {pair: None for pair in self._wanted if pair[0] not in changed}
+        self._passes = Counter(partition for partition, _ in (*self._wanted, *self._running))
+        self._answered_at.clear()  # who asked may be gone
+        if not changed:
+            return
         self._surveys.clear()
+        self._summaries.clear()
         self._hurry = True
         self._round.clear()
 
@@ -88,15 +106,59 @@ class RepairScheduler:
 
     def survey(self, peer: NodeId) -> None:
         """Compare all that is shared with a peer."""
-        replica, epoch = self._replica, self._registry_sync.registry.epoch
+        if not (shared := self.shared(peer)):
+            return
+        number, epoch = self._outbound.number(), self._registry_sync.registry.epoch
+        self._summaries[number] = peer
+        token = max(map(self._replica.token, shared))
+        summary = DigestSummary(number, epoch, self._summary(shared))
+        self._outbound.send(summary, peer, token)
+        self._outbound.counts["digest_rounds/summed up"] += 1
+
+    def _marks(self, partitions: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+        replica = self._replica
+        return tuple((p, replica.digest(p), replica.clock_mark(p)) for p in partitions)
+
+    def _summary(self, partitions: Sequence[int]) -> bytes:
+        """Return the hash that is the same wherever the same is held of the same partitions."""
+        marks = msgspec.msgpack.encode(self._marks(partitions))
+        return blake2b(marks, digest_size=SUMMARY_BYTES).digest()
+
+    def summarised(self, message: DigestSummary, peer: NodeId, now: Instant) -> None:
+        """Answer whether the same is here of all that a peer and we share."""
+        epoch = self._registry_sync.registry.epoch
+        if message.epoch > epoch:
+            self._registry_sync.hold(message, peer, now)
+            return
+        # A few bytes cost milliseconds here: nobody asks twice a turn.
+        if now - self._answered_at.get(peer, -math.inf) < SUMMARY_GAP_S:
+            self._outbound.counts["digest_rounds/asked too often"] += 1
+            return
+        self._answered_at[peer] = now
         shared = self.shared(peer)
+        same = message.epoch == epoch and message.summary == self._summary(shared)
+        token = max(map(self._replica.token, shared), default=0)
+        self._outbound.send(SummaryReply(message.number, same), peer, token)
+
+    def compared(self, message: SummaryReply, peer: NodeId, _now: Instant) -> None:
+        """Say more to a peer that does not hold the same."""
+        if self._summaries.pop(message.number, None) != peer:
+            self._outbound.counts["frames_dropped/unexpected_answer"] += 1
+            return
+        if not message.same:
+            self._survey_each(peer)
+
+    def _survey_each(self, peer: NodeId) -> None:
+        """Name what is here of each partition that is shared with a peer."""
+        shared = self.shared(peer)
+        epoch = self._registry_sync.registry.epoch
         for at in range(0, len(shared), SURVEY_PARTITIONS_MAX):
             chunk = shared[at : at + SURVEY_PARTITIONS_MAX]
-            marks = tuple((p, replica.digest(p), replica.clock_mark(p)) for p in chunk)
             number = self._outbound.number()
             self._surveys[number] = peer
-            token = max(map(replica.token, chunk))
-            self._outbound.send(DigestRequest(number, epoch, marks), peer, token)
+            token = max(map(self._replica.token, chunk))
+            request = DigestRequest(number, epoch, self._marks(chunk))
+            self._outbound.send(request, peer, token)
             self._outbound.counts["digest_rounds/sent"] += 1
 
     def surveyed(self, message: DigestReply, peer: NodeId, now: Instant) -> None:
@@ -111,8 +173,12 @@ class RepairScheduler:
         self.work(now)
 
     def wake(self, now: Instant) -> None:
-        """Survey the next peer when it is time."""
+        """Survey the next peer when it is time, and say more to who did not answer the last one."""
         if now >= self._due:
+            silent = sorted(set(self._summaries.values()))
+            self._summaries.clear()
+            for peer in silent:
+                self._survey_each(peer)
             self._survey_next()
             pause = RETRY_S if self._hurry else SURVEY_INTERVAL_S
             self._due = now + pause * self._rng.uniform(0.75, 1.25)

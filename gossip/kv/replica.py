@@ -16,14 +16,14 @@ of which somebody tells writes that it has yet to make.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from zlib import crc32
 
 from gossip.core.errors import SetAside
 from gossip.core.hlc import HybridClock
 from gossip.core.ids import UINT64_MAX, NodeId
-from gossip.core.machine import Instant, Persist
+from gossip.core.machine import Durability, Instant, Persist
 from gossip.core.trials import OnTrial, trusted
 from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
 from gossip.kv.records import (
@@ -89,8 +89,15 @@ class Replica:
     """Manages this node's copy: unsaved changes laid over what is stored."""
 
     def __init__(
-        self, me: NodeId, actor: Actor, storage: Storage, clock: HybridClock, rng: random.Random
+        self,
+        me: NodeId,
+        actor: Actor,
+        storage: Storage,
+        clock: HybridClock,
+        rng: random.Random,
+        tokens: Iterator[int],
     ) -> None:
+        """``tokens`` numbers the batches to be saved."""
         self.me = me
         self.is_held_back = False
         """Whether the disk takes nothing, so that no more is to be begun here."""
@@ -108,7 +115,8 @@ class Replica:
         self._partitions: dict[int, Partition] = {}
         self._overlay: dict[tuple[int, str], tuple[int, Record | None]] = {}
         self._batch: dict[object, Change] = {}
-        self._token = 1
+        self._tokens = tokens
+        self._token = next(tokens)
         self._saved = 0
 
     # Reading
@@ -347,9 +355,9 @@ class Replica:
         """Return the batch under way, if there is one, and begin the next."""
         if not self._batch:
             return None
-        persist = Persist(self._token, tuple(self._batch.values()))
+        persist = Persist(self._token, tuple(self._batch.values()), Durability.FLUSH)
         self._batch = {}
-        self._token += 1
+        self._token = next(self._tokens)
         return persist
 
     def saved(self, token: int) -> None:

@@ -28,10 +28,8 @@ from gossip.kv.messages import (
     SyncStarted,
     SyncStates,
 )
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
 
 
 class WrongPartition(RemoteError):
@@ -43,12 +41,10 @@ class WrongPartition(RemoteError):
 class ReplicaServer:
     """Answers what other nodes ask of this node's copy."""
 
-    def __init__(
-        self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
-        self._outbound = outbound
+    def __init__(self, parts: KvParts) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
 
     def ready(self, message: Ready, peer: NodeId, now: Instant) -> None:
         """Say that we are there."""

@@ -19,10 +19,8 @@ from gossip.kv.limits import (
     SCANS_MAX,
 )
 from gossip.kv.messages import Scan, Scanned
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, Version
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
 
 Entry = tuple[str, tuple[Version, ...]]
 
@@ -30,12 +28,10 @@ Entry = tuple[str, tuple[Version, ...]]
 class ScanServer:
     """The scans that this node has yet to answer, first come, first served."""
 
-    def __init__(
-        self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
-        self._outbound = outbound
+    def __init__(self, parts: KvParts) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
         self._open: deque[_OpenScan] = deque()
 
     def scan(self, message: Scan, peer: NodeId, now: Instant) -> None:

@@ -63,6 +63,13 @@ class DropPartition(msgspec.Struct, frozen=True):
 Change = RecordChange | ClockChange | HoldingChange | DropPartition
 
 
+class RegistryChange(msgspec.Struct, frozen=True):
+    """Keep this signed registry unless a newer one is kept; beside the storage, and synced."""
+
+    epoch: int
+    signed: bytes
+
+
 class Storage(Protocol):
     """Reads of what is on disk. Cheap enough to be called between two packets."""
 

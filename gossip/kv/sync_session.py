@@ -37,10 +37,8 @@ from gossip.kv.messages import (
     SyncStarted,
     SyncStates,
 )
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.replica import Replica
 from gossip.kv.takeover import Copy
 from gossip.kv.timers import TimerQueue
 
@@ -66,13 +64,11 @@ class SyncSession:
 class SyncSessions:
     """Manages the passes that this node has begun."""
 
-    def __init__(
-        self, replica: Replica, registry_sync: RegistrySync, outbound: OutboundFrames
-    ) -> None:
+    def __init__(self, parts: KvParts) -> None:
         self.finished: Finished = lambda _partition, _peer, _copy, _now: None
-        self._replica = replica
-        self._registry_sync = registry_sync
-        self._outbound = outbound
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
         self._passes: dict[int, SyncSession] = {}
         self._timers: TimerQueue[int] = TimerQueue()
 

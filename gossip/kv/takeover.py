@@ -51,7 +51,7 @@ class PartitionTakeover:
 
     def __init__(self, since: int) -> None:
         self.since = since
-        self.heard: dict[NodeId, Copy] = {}
+        self.compared: dict[NodeId, Copy] = {}
         self.attempts: Counter[NodeId] = Counter()
 
 
@@ -62,7 +62,7 @@ def goal(ownership: Ownership, me: NodeId) -> int | None:
     return ownership.owners_since if me in ownership.owners else None
 
 
-def has_done(ownership: Ownership, me: NodeId, mine: Copy, heard: Mapping[NodeId, Copy]) -> bool:
+def has_done(ownership: Ownership, me: NodeId, mine: Copy, compared: Mapping[NodeId, Copy]) -> bool:
     """Tell whether a node has done what the stage of a partition asks of it."""
     wanted = goal(ownership, me)
     if wanted is not None and not (
@@ -70,7 +70,7 @@ def has_done(ownership: Ownership, me: NodeId, mine: Copy, heard: Mapping[NodeId
     ):
         return mine.has_all_before(wanted)
     if ownership.stage is Stage.COPYING and me in ownership.newcomers:
-        return any(copy.is_sound for node, copy in heard.items() if node in ownership.owners)
+        return any(copy.is_sound for node, copy in compared.items() if node in ownership.owners)
     return True
 
 
@@ -78,7 +78,7 @@ def completed(
     ownership: Ownership,
     me: NodeId,
     mine: Copy,
-    heard: Mapping[NodeId, Copy],
+    compared: Mapping[NodeId, Copy],
     members: Collection[NodeId],
 ) -> int | None:
     """Return the epoch for which a node is complete by what it has heard; None if for none yet.
@@ -89,33 +89,33 @@ def completed(
     if wanted is None:
         return None
     others = {node for node in ownership.holders if node != me and node in members}
-    if heard.keys() >= others:
+    if compared.keys() >= others:
         return wanted
     if not mine.is_sound:
-        if not _hears_enough_to_heal(ownership, me, heard, others):
+        if not _compared_enough_to_heal(ownership, me, compared, others):
             return None
         mine = Copy(is_sound=False, complete_for=NO_EPOCH)
-    return _highest(ownership, me, mine, {n: heard[n] for n in others & heard.keys()})
+    return _highest(ownership, me, mine, {n: compared[n] for n in others & compared.keys()})
 
 
-def _hears_enough_to_heal(
-    ownership: Ownership, me: NodeId, heard: Mapping[NodeId, Copy], others: Collection[NodeId]
+def _compared_enough_to_heal(
+    ownership: Ownership, me: NodeId, compared: Mapping[NodeId, Copy], others: Collection[NodeId]
 ) -> bool:
     for nodes in ownership.writers:
         if me not in nodes:
             continue
         askable = [node for node in nodes if node in others]
-        sound = [node for node in askable if node in heard and heard[node].is_sound]
+        sound = [node for node in askable if node in compared and compared[node].is_sound]
         if len(sound) < min(blocking(nodes), len(askable)):
             return False
     return True
 
 
 def _highest(
-    ownership: Ownership, me: NodeId, mine: Copy, heard: Mapping[NodeId, Copy]
+    ownership: Ownership, me: NodeId, mine: Copy, compared: Mapping[NodeId, Copy]
 ) -> int | None:
     """Return the highest epoch that the rule in this module's text gives."""
-    copies = {**heard, me: mine}
+    copies = {**compared, me: mine}
     wanted = goal(ownership, me)
     if wanted is None:
         return None

@@ -21,6 +21,10 @@ class TimerQueue(Generic[Item]):
         self._heap: list[tuple[Instant, int, Item]] = []
         self._entries = 0
 
+    def __contains__(self, item: Item) -> bool:
+        """Tell whether an item has a time."""
+        return item in self._due
+
     def set(self, item: Item, due: Instant) -> None:
         """Set or move the time of an item."""
         self._entries += 1

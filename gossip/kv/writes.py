@@ -7,24 +7,24 @@
 
 While a partition is on its way to other owners, W of the old ones and W of the new ones must have
 it on disk (``ownership.py`` says when). Our own copy counts like any other: when it is on disk. If
-the owners change under way, the count starts again among those of now. What misses W is
+the owners change under way, the count starts again among those of now. Whom a broken stream kept
+from hearing of it is told again, whether or not anybody noticed that it was away. What misses W is
 kept, and the missing owners are put on the list of comparisons: a write is only ever repaired
 forward, never rolled back.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Dot
 from gossip.kv.joint_quorum import JointQuorum
-from gossip.kv.limits import REFUSALS_MAX, VALUE_BYTES_MAX
+from gossip.kv.limits import REFUSALS_MAX, RETRY_S, VALUE_BYTES_MAX
 from gossip.kv.messages import Store, Stored
-from gossip.kv.outbound import OutboundFrames
+from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, encode_context
-from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.repair import RepairScheduler
-from gossip.kv.replica import Replica
 from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
 from gossip.kv.timers import TimerQueue
 from gossip.registry.ownership import Ownership
@@ -32,25 +32,42 @@ from gossip.registry.ownership import Ownership
 Finish = Callable[[PutResult | Rejected, Instant], None]
 
 
+class AskedWrite(NamedTuple):
+    """What somebody wants written: a put, or a delete if ``value`` is None.
+
+    ``w`` owners are to have it on disk, most of them if that is None. ``replaced`` are the dots
+    whose place it takes; None: those of all that its coordinator holds.
+    """
+
+    key: str
+    value: bytes | None
+    w: int | None
+    replaced: tuple[Dot, ...] | None
+    until: Instant
+    finish: Finish
+
+
 class Write:
     """A write that is under way."""
 
-    def __init__(self, key: str, partition: int, state: KeyState, context: bytes) -> None:
-        self.key = key
+    def __init__(
+        self, asked: AskedWrite, partition: int, state: KeyState, context: bytes, now: Instant
+    ) -> None:
+        self.key = asked.key
+        self.w = asked.w
+        self.until = max(now, asked.until)
+        self.finish = asked.finish
         self.partition = partition
         self.state = state
         self.context = context
-        self.w: int | None = None
         self.ownership = Ownership((), 0)
         self.quorum = JointQuorum()
         self.acks: set[NodeId] = set()
         self.refusals = 0
-        self.until: Instant = 0.0
-        self.finish: Finish = lambda _result, _now: None
 
     def result(self, outcome: str) -> PutResult:
         """Return how it stands, in the set of owners that is furthest behind."""
-        acks, needed = self.quorum.standing(self.acks)
+        acks, needed = self.quorum.progress(self.acks)
         return PutResult(outcome, acks, needed, self.context, len(self.state.live))
 
     def is_acknowledged(self) -> bool:
@@ -61,39 +78,25 @@ class Write:
 class Writes:
     """All writes that this node coordinates."""
 
-    def __init__(
-        self,
-        replica: Replica,
-        registry_sync: RegistrySync,
-        repair: RepairScheduler,
-        outbound: OutboundFrames,
-        is_gone: Callable[[NodeId], bool],
-    ) -> None:
-        self._replica = replica
-        self._registry_sync = registry_sync
+    def __init__(self, parts: KvParts, repair: RepairScheduler) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
         self._repair = repair
-        self._outbound = outbound
-        self._is_gone = is_gone
+        self._outbound = parts.outbound
+        self._is_gone = parts.view.is_gone
         self._writes: dict[int, Write] = {}
         self._timers: TimerQueue[int] = TimerQueue()
+        self._told_again: TimerQueue[NodeId] = TimerQueue()
 
     def __len__(self) -> int:
         return len(self._writes)
 
-    def begin(
-        self,
-        key: str,
-        value: bytes | None,
-        w: int | None,
-        replaced: tuple[Dot, ...] | None,
-        timeout_s: float,
-        finish: Finish,
-        now: Instant,
-    ) -> None:
-        """Commit a put, or a delete if ``value`` is None, and see it through.
+    def begin(self, asked: AskedWrite, now: Instant) -> None:
+        """Commit what is asked, and see it through.
 
         Raises InvalidRequest; then nothing was changed.
         """
+        key, value, w, replaced, _, finish = asked
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.table[partition].readers), "w")
@@ -109,10 +112,8 @@ class Writes:
             return
         assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
         state, dot = self._replica.write(partition, key, value, replaced, now)
-        write = Write(key, partition, state, encode_context(key, [dot] if dot else []))
-        write.w, write.finish = w, finish
-        write.until = now + timeout_s
-        self._tell_all(write)
+        context = encode_context(key, [dot] if dot else [])
+        self._replicate_all(Write(asked, partition, state, context, now))
 
     def _is_hopeless(self, ownership: Ownership, w: int | None) -> bool:
         """Tell whether those that are not gone are too few: better said before it is written."""
@@ -134,7 +135,7 @@ class Writes:
         left = sum(len(v.value) for v in live if v.dot not in gone)
         return left + len(value) > VALUE_BYTES_MAX and left > 0
 
-    def _tell_all(self, write: Write) -> None:
+    def _replicate_all(self, write: Write) -> None:
         """Start counting among the owners of now, under a number of its own.
 
         What one of them had on its disk under other owners, it may have let go of since.
@@ -146,13 +147,13 @@ class Writes:
         write.quorum = JointQuorum.of_write(write.ownership, write.w)
         write.acks = set()
         for node in self._acknowledge(write):
-            self._tell(number, write, node)
+            self._replicate(number, write, node)
 
     def _acknowledge(self, write: Write) -> list[NodeId]:
         """Return who is to have it; who was removed is not asked."""
         return [node for node in write.ownership.holders if node in self._registry_sync.members]
 
-    def _tell(self, number: int, write: Write, owner: NodeId) -> None:
+    def _replicate(self, number: int, write: Write, owner: NodeId) -> None:
         token = self._replica.token(write.partition)
         if owner == self._outbound.me:
             self._outbound.send(Stored(number), owner, token)
@@ -184,7 +185,7 @@ class Writes:
             return False
         write.refusals += 1
         if peer in write.ownership.holders and write.refusals <= REFUSALS_MAX:
-            self._tell(number, write, peer)
+            self._replicate(number, write, peer)
         return True
 
     def adopted(self, epoch_before: int) -> None:
@@ -194,16 +195,28 @@ class Writes:
             if table[write.partition].since > epoch_before:
                 del self._writes[number]
                 self._timers.cancel(number)
-                self._tell_all(write)
+                self._replicate_all(write)
+
+    def unreachable(self, peer: NodeId, now: Instant) -> None:
+        """What a peer was told may be lost, though it is there: tell it again a little later."""
+        if peer not in self._told_again and any(
+            peer in write.ownership.holders and peer not in write.acks
+            for write in self._writes.values()
+        ):
+            self._told_again.set(peer, now + RETRY_S)
 
     def returned(self, peer: NodeId) -> None:
         """A peer can be reached again: tell it what it has not acknowledged."""
+        self._told_again.cancel(peer)
         for number, write in self._writes.items():
             if peer in write.ownership.holders and peer not in write.acks:
-                self._tell(number, write, peer)
+                self._replicate(number, write, peer)
 
     def wake(self, now: Instant) -> None:
-        """End writes whose time is over."""
+        """Tell again whom we could not reach, and end writes whose time is over."""
+        for peer in self._told_again.pop_due(now):
+            if peer in self._registry_sync.members and not self._is_gone(peer):
+                self.returned(peer)
         for number in self._timers.pop_due(now):
             write = self._writes[number]
             for node in self._acknowledge(write):
@@ -212,5 +225,6 @@ class Writes:
             self._end(number, write, "indeterminate", now)
 
     def deadline(self) -> Instant | None:
-        """Return when the next write runs out of time."""
-        return self._timers.deadline()
+        """Return when somebody is told again, or the next write runs out of time."""
+        dues = self._timers.deadline(), self._told_again.deadline()
+        return min((due for due in dues if due is not None), default=None)

@@ -1,7 +1,7 @@
 """What stands on the membership and travels with it, as Serf stands on memberlist.
 
-The membership carries messages that it does not understand itself: in the room that updates leave
-in packets, and over streams. Whoever makes a ``Swim`` hands it the layer that does (memberlist's
+The membership carries messages that it cannot read itself: in the room that updates leave in
+packets, and over streams. Whoever makes a ``Swim`` hands it the layer that can (memberlist's
 Delegate and EventDelegate in one); ``gossip/events`` is the one that Covey has.
 """
 
@@ -13,17 +13,23 @@ from gossip.core.tuning import Tuning
 from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberChanged, MemberTable
-from gossip.membership.model.messages import Event, EventFrame, Query, QueryResponse
 
 
 class Delegate(Protocol):
     """A layer on the membership. It sends by the ``Outbound`` that it was made with."""
 
-    def receive(self, message: Event | Query | QueryResponse, sender: NodeId, now: Instant) -> None:
-        """Take in one message of a datagram; its sender is a member. Never raises."""
+    @property
+    def frame_tags(self) -> frozenset[int]:
+        """The tags of its frames."""
 
-    def receive_frame(self, frame: EventFrame, peer: NodeId, now: Instant) -> None:
-        """Take in what a stream brought. Never raises."""
+    def receive(self, item: bytes, sender: NodeId, now: Instant) -> bool:
+        """Take in one message of a datagram, if it is one of its own, and say whether it is.
+
+        The sender is a member. Raises Malformed; then nothing has changed.
+        """
+
+    def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in a frame with one of its tags. Raises Malformed; then nothing has changed."""
 
     def on_member_changed(self, change: MemberChanged) -> None:
         """Take note of who is there."""

@@ -1,12 +1,12 @@
 """Takes packets and frames apart, and hands each message to the part that acts on it.
 
 A packet carries several messages. Unknown ones are skipped, as they come from a later version; a
-malformed one ends the packet. Probes and claims, which are nearly all that is ever said, move the
-detector and the beliefs; whoever schedules the other parts is told when a message concerned them.
+malformed one ends the packet. Probes and updates, which are nearly all that is ever said, move the
+detector and the updates; whoever schedules the other parts is told when a message concerned them.
 """
 
 from gossip.core.errors import Malformed
-from gossip.core.ids import NodeId
+from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Address, Instant
 from gossip.core.wire import unpack
 from gossip.membership.anti_entropy.merge import title_of
@@ -29,18 +29,13 @@ from gossip.membership.model.messages import (
     CoordinateUpdate,
     Datagram,
     Dead,
-    Event,
-    EventSyncMessage,
     Filler,
     Frame,
     Hello,
     Left,
-    LongQueryResponse,
     Nack,
     Ping,
     PingRequest,
-    Query,
-    QueryResponse,
     RttReply,
     RttRequest,
     StreamPing,
@@ -80,6 +75,7 @@ class Dispatcher:
         absence: PlannedAbsence,
     ) -> None:
         self._local = shared.local
+        self._signatures = shared.signatures
         self._members = shared.members
         self._reachability = shared.reachability
         self._outbound = shared.outbound
@@ -96,28 +92,44 @@ class Dispatcher:
         self._moved = False
         """Whether what was read so far may have moved the timers of parts."""
 
-    def read(self, body: bytes, sender: NodeId, source: Address, now: Instant) -> bool:
-        """Act on the messages of a packet, up to the first that is malformed.
+    def read(self, body: bytes, sender: NodeId, boot: Boot, source: Address, now: Instant) -> bool:
+        """Act on the messages of a packet, up to the first that is malformed, or falsely signed.
 
         Says whether parts may be due at other times than before: see ``QUIET``.
         """
         self._moved, requests = False, 0
+        forgeries = self._signatures.forgeries
         try:
             for item in unpack(body):
                 message = DATAGRAMS.decode(item)
                 is_request = type(message) in REQUESTS
                 requests += is_request
                 if message is None:
-                    self._outbound.counts["messages_skipped/unknown kind"] += 1
+                    self._pass_on(item, sender, now)
                 elif is_request and requests > REQUESTS_MAX:
                     self._outbound.counts["messages_skipped/too many requests"] += 1
                 else:
                     self._moved = self._moved or type(message) not in QUIET
                     self._act(message, sender, source, now)
+                if self._signatures.forgeries != forgeries:
+                    # To see that a signature is false takes longer than all else in a packet.
+                    self._outbound.counts["datagrams_dropped/false signature"] += 1
+                    break
         except Malformed:
             self._outbound.counts["datagrams_dropped/malformed"] += 1
-        self._ask_for_words(sender, source, now)
+        self._ask_for_words(sender, boot, source, now)
         return self._moved
+
+    def read_own(self, body: bytes, now: Instant) -> None:
+        """Look for words by which another life of ours shows that it is one."""
+        try:
+            for item in unpack(body):
+                message = DATAGRAMS.decode(item)
+                if isinstance(message, Alive | Left | Asleep) and message.member == self._local.id:
+                    self._updates.apply(message, None, now)
+                    return
+        except Malformed:
+            self._outbound.counts["datagrams_dropped/malformed"] += 1
 
     def _act(self, message: Datagram, sender: NodeId, source: Address, now: Instant) -> None:
         match message:
@@ -142,8 +154,6 @@ class Dispatcher:
                 self._failure_detector.nack(message, sender)
             case Hello():
                 self._greeted(message, sender, source, now)
-            case Event() | Query() | QueryResponse():
-                self._delegate.receive(message, sender, now)
 
     def _acked(self, ack: Ack, sender: NodeId, now: Instant) -> None:
         """Hand an answer to whoever asked."""
@@ -163,17 +173,28 @@ class Dispatcher:
         if member is not None and now - member.changed_at < MEETING_S:
             self._state_sync.request(sender, now)
 
+    def _pass_on(self, item: bytes, sender: NodeId, now: Instant) -> None:
+        """Hand a message that is none of ours to the delegate; what it does not know is skipped."""
+        if self._delegate.receive(item, sender, now):
+            self._moved = True
+        else:
+            self._outbound.counts["messages_skipped/unknown kind"] += 1
+
     def read_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Act on a frame; one that is malformed, or of a later version, is counted, no more."""
+        """Act on a frame with one of our tags; one that is malformed is counted, no more."""
         try:
-            frame = FRAMES.decode(data)
+            frame = FRAMES.decode_known(data)
         except Malformed:
             self._outbound.counts["frames_dropped/malformed"] += 1
             return
-        if frame is None:
-            self._outbound.counts["frames_dropped/unknown kind"] += 1
-        else:
-            self._act_on_frame(frame, peer, now)
+        self._act_on_frame(frame, peer, now)
+
+    def read_delegate_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Hand a frame to the delegate; one that is malformed is counted, no more."""
+        try:
+            self._delegate.receive_frame(data, peer, now)
+        except Malformed:
+            self._outbound.counts["frames_dropped/malformed"] += 1
 
     def _act_on_frame(self, frame: Frame, peer: NodeId, now: Instant) -> None:
         match frame:
@@ -181,8 +202,6 @@ class Dispatcher:
                 self._failure_detector.stream_ping(frame, peer, now)
             case StreamPong():
                 self._ponged(frame, peer, now)
-            case EventSyncMessage() | LongQueryResponse():
-                self._delegate.receive_frame(frame, peer, now)
             case RttRequest() | RttReply():
                 self._rtt_service.receive(frame, peer)
             case _:
@@ -196,10 +215,7 @@ class Dispatcher:
             return
         self._crash_detector.pong(pong, peer, now)
 
-    def _ask_for_words(self, sender: NodeId, source: Address, now: Instant) -> None:
+    def _ask_for_words(self, sender: NodeId, boot: Boot, source: Address, now: Instant) -> None:
         """Ask a member who it is, when we hear it without knowing its latest words."""
-        member = self._members.get(sender)
-        if member is not None and (member.described == member.incarnation or not member.is_live):
-            return
-        if not self._absence.is_away:
+        if self._updates.lacks_words(sender, boot) and not self._absence.is_away:
             self._bootstrap.request_description(source, now)

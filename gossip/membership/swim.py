@@ -5,7 +5,8 @@
     datagram ─ header ─▶ MemberUpdates ◀─ a life seen             updates ─┐
              └ Dispatcher ─┬ Ping Ack Nack … ─▶ FailureDetector ─ accuses ─┤
                            ├ Alive Suspect … ─▶ MemberUpdates ─── news ────┼─▶ Outbound ─▶ effects
-                           └ Hello ───────────▶ Bootstrap ─────────────────┤
+                           ├ Hello ───────────▶ Bootstrap ─────────────────┤
+                           └ none of these ───▶ Delegate ──────────────────┤
     refusal, end of a stream ─────────────────▶ CrashDetector ─ accuses ───┤
     frame ────────────────────────────────────▶ StateSync ─────────────────┘
 
@@ -17,15 +18,18 @@ were away, not the others: the probe under way is abandoned, suspects get the ti
 take a new incarnation and tell it before we judge anybody.
 """
 
+import functools
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import Boot, NodeId
-from gossip.core.machine import Address, Effect, Instant
+from gossip.core.machine import Address, Effect, FrameHandler, Instant
 from gossip.core.trials import OnTrial
 from gossip.core.tuning import NARROW_PATH_BYTES, PATH_BYTES, Tuning
 from gossip.membership.anti_entropy.sync import StateSync
@@ -47,12 +51,15 @@ from gossip.membership.members.member_list import REAP_INTERVAL_S, MemberList
 from gossip.membership.model.addresses import only_gossiped
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberChanged, MemberTable
+from gossip.membership.model.messages import FRAMES
+from gossip.membership.model.signatures import Signatures, SigningKeys, WordsRefused
 from gossip.membership.network.coordinates import Coordinates
 from gossip.membership.network.reachability import PathStatus, Reachability
 from gossip.membership.rtt import RttService
 from gossip.membership.warm_start import WarmStart
 
 NEVER = math.inf
+NO_KEYS: Mapping[NodeId, bytes] = {}
 
 T = TypeVar("T")
 D = TypeVar("D", bound=Delegate)
@@ -69,7 +76,8 @@ class Swim(Generic[D]):
     """The membership of one node, as a machine (see ``machine.py`` for the contract).
 
     ``receive`` gets opened datagrams and ``effects`` yields bodies to be sealed with
-    ``incarnation``. It emits MemberChanged, EpochReported (for the registry) and BootSuperseded.
+    ``incarnation``. It emits MemberChanged, EpochReported (for the registry), BootSuperseded and
+    WordsRefused. ``signing``: how it signs its words and checks those of others; None: it does not.
     """
 
     def __init__(
@@ -83,26 +91,29 @@ class Swim(Generic[D]):
         rng: random.Random,
         now: Instant,
         make_delegate: MakeDelegate[D],
+        signing: SigningKeys | None = None,
     ) -> None:
         self.members = MemberTable()
-        self._tuning = tuning
-        self._rng = rng
-        local = self._local = LocalMember(me, boot, name, addresses, tags)
+        self._tuning, self._rng = tuning, rng
         outbound = self._outbound = Outbound(self.members, tuning)
+        signatures = self._signatures = Signatures(
+            me, signing, outbound.counts, self._words_refused
+        )
+        local = self._local = LocalMember(me, boot, name, addresses, tags, signatures)
         # Their own chances, so that nothing else depends on who is at the same place as whom.
         chances = random.Random(boot)
         coordinates = Coordinates(me, chances, outbound.counts, tuning.probe_interval_s)
         reachability = self._reachability = Reachability(coordinates)
         member_list = self._member_list = MemberList(
-            local, self.members, reachability, tuning, self._changed, outbound.counts
+            local, self.members, reachability, tuning, self._changed, outbound.counts, signatures
         )
         self.delegate = make_delegate(local, self.members, outbound, tuning, now)
         self.rtt_service = RttService(me, reachability, outbound)
-        self._reach = ContactOrder(me, self.members, member_list.book, reachability)
+        self._reach = ContactOrder(me, self.members, member_list.departed, reachability)
         order = self._order = ProbeOrder(tuning, rng)
         awareness = self._awareness = Awareness(tuning)
         shared = SharedParts(
-            local, member_list, outbound, awareness, order, reachability, tuning, rng
+            local, member_list, outbound, awareness, order, reachability, tuning, rng, signatures
         )
         updates = self._updates = MemberUpdates(shared)
         self._failure_detector = FailureDetector(shared, updates, now)
@@ -120,8 +131,7 @@ class Swim(Generic[D]):
             self._observers, self._path_checks,
         )  # fmt: skip
         self._timers_moved, self._changes_seen = True, 0
-        self._parts_at: Instant = now
-        self._gossip_at = now
+        self._parts_at = self._gossip_at = now
         self._reap_at = now + REAP_INTERVAL_S
         self.absence = PlannedAbsence(shared, updates)
         self._dispatcher = Dispatcher(
@@ -131,13 +141,13 @@ class Swim(Generic[D]):
         self._last_input_at = now
         updates.announce(now)
 
-    def warm_start(self, company: WarmStart, now: Instant) -> None:
-        """Know all members of a company, ourselves among them, as after a long time with them."""
-        assert self._local.id in company.members, "it knows us, too"
-        self.members.warm_start(company.members, company.ids)
-        self._order.warm_start(company.order)
+    def warm_start(self, start: WarmStart, now: Instant) -> None:
+        """Know all members of a covey, ourselves among them, as after a long time with them."""
+        assert self._local.id in start.members, "it knows us, too"
+        self.members.warm_start(start.members, start.ids)
+        self._order.warm_start(start.order)
         self._outbound.update_queue.drop(self._local.id)
-        self._state_sync.warm_start(company.table, now)
+        self._state_sync.warm_start(start.table, now)
 
     # Inputs.
 
@@ -154,25 +164,50 @@ class Swim(Generic[D]):
         if not self._enter(now, moves_timers=False):
             return
         self._bootstrap.reached(source, sender)
+        self._signatures.hears(sender, source, now)
         if sender == self._local.id:
             # Not this life: the envelope keeps our own packets from us.
-            self._updates.meet_other_life(boot)
+            self._meet_other_life(body, boot, now)
             return
-        is_known = sender in self.members
+        known = self.members.get(sender)
         if self._updates.saw_packet(sender, boot, incarnation, source, now):
             self._crash_detector.on_report(sender, now)
-            if self._dispatcher.read(body, sender, source, now):
+            if self._dispatcher.read(body, sender, boot, source, now):
                 self._timers_moved = True
-            if not is_known:
-                self._updates.met(sender, source, now)
+            if known is None or known.boot != boot:
+                self._updates.met(sender, boot, source, now)
         self._settle(now)
 
+    def _meet_other_life(self, body: bytes, boot: Boot, now: Instant) -> None:
+        """Take in a packet of another life of ours: that it is one, its signed words show."""
+        if self._signatures.may_live(self._local.id, boot, self._local.boot):
+            self._updates.meet_other_life(boot)
+        else:
+            self._dispatcher.read_own(body, now)
+
+    @functools.cached_property
+    def frame_handlers(self) -> dict[int, FrameHandler]:
+        """Who here takes in which frame, by its tag."""
+        return {
+            **dict.fromkeys(FRAMES.tags, self.receive_frame),
+            **dict.fromkeys(self.delegate.frame_tags, self.receive_delegate_frame),
+        }
+
     def receive_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
-        """Take in a frame that an authenticated stream brought. Never raises for bad bytes."""
+        """Take in a frame with one of our tags. Never raises for bad bytes: it counts them."""
+        self._read_frame(self._dispatcher.read_frame, data, peer, now)
+
+    def receive_delegate_frame(self, data: bytes, peer: NodeId, now: Instant) -> None:
+        """Take in a frame with one of the delegate's tags. Never raises for bad bytes."""
+        self._read_frame(self._dispatcher.read_delegate_frame, data, peer, now)
+
+    def _read_frame(self, read: FrameHandler, data: bytes, peer: NodeId, now: Instant) -> None:
+        self._outbound.counts["gossip_bytes/streams received"] += len(data)
         if self._enter(now) and peer != self._local.id:
+            self._signatures.hears(peer, None, now)
             if peer in self.members:
                 self._reachability.streamed(peer, now)
-            self._dispatcher.read_frame(data, peer, now)
+            read(data, peer, now)
             self._settle(now)
 
     def discovered(self, addresses: Iterable[Address], now: Instant) -> None:
@@ -234,8 +269,14 @@ class Swim(Generic[D]):
             self._state_sync.publish(facts, now)
             self._settle(now)
 
-    def admit(self, names: Mapping[NodeId, str], now: Instant) -> None:
-        """Follow a registry: list those who are in it, under its names, and nobody else."""
+    def admit(
+        self, names: Mapping[NodeId, str], now: Instant, keys: Mapping[NodeId, bytes] = NO_KEYS
+    ) -> None:
+        """Follow a registry: list those who are in it, under its names, and nobody else.
+
+        ``keys``: their public keys, by which their words are checked.
+        """
+        self._signatures.admit(keys)
         if names != self._member_list.names and self._enter(now):
             self._updates.admit(names, now)
             self._settle(now)
@@ -383,6 +424,14 @@ class Swim(Generic[D]):
         result = action(self.delegate)
         self._settle(now)
         return result
+
+    def _words_refused(self, refused: WordsRefused) -> None:
+        name, sender_name = (
+            member.name if (member := self.members.get(node)) is not None else ""
+            for node in (refused.member, refused.sender)
+        )
+        named = msgspec.structs.replace(refused, name=name, sender_name=sender_name)
+        self._outbound.emit(named)
 
     def _changed(self, change: MemberChanged) -> None:
         self._outbound.emit(change)

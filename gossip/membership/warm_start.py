@@ -1,7 +1,7 @@
 """A warm start: all members of a covey that formed long ago, as each of them knows it.
 
 Among thousands that start together it takes minutes until all have met. Simulations that are
-about what comes afterwards begin with a company instead. What all believe alike is made once, and
+about what comes afterwards begin warm instead. What all believe alike is made once, and
 shared until it changes: member by member in the list, and as a whole in the rest.
 """
 
@@ -30,8 +30,8 @@ class WarmStart(msgspec.Struct, frozen=True):
     """The hash over all versions; see ``digest.py``."""
 
 
-def company_of(members: Iterable[Member], tuning: Tuning, rng: random.Random) -> WarmStart:
-    """Return the company of these members, who have to be alive and to have addresses."""
+def warm_start_of(members: Iterable[Member], tuning: Tuning, rng: random.Random) -> WarmStart:
+    """Return a warm start of these members, who have to be alive and to have addresses."""
     table = MemberTable()
     for member in sorted(members, key=lambda member: member.id):
         table.put(member)

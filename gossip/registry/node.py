@@ -44,6 +44,8 @@ class RegisteredNode(msgspec.Struct, frozen=True, array_like=True):
     """The number of the authority that signed the newest (``succession.py``)."""
     absent: bool = False
     """Whether it gets no partitions, since the issuer has not heard it (``presence.py``)."""
+    drains: bool = False
+    """Whether it is to own nothing, by an operator's word (``node_change.py``)."""
 
     @property
     def is_issuer(self) -> bool:
@@ -69,3 +71,7 @@ class RemovedNode(msgspec.Struct, frozen=True, array_like=True):
     id: NodeId
     name: Name
     epoch: Annotated[int, msgspec.Meta(ge=1)]
+    spared: bool = False
+    """Whether nothing that was acknowledged may be on it alone: then it deletes what it held."""
+    held_authority: int = -1
+    """The number of the authority whose key it held when it was taken out; -1: none."""

@@ -112,7 +112,7 @@ class Ownership(msgspec.Struct, frozen=True, array_like=True):
     @property
     def holders(self) -> Owners:
         """All that hold a copy or are to have one: they are told of every write."""
-        return (*self.owners, *(node for node in self.pending if node not in self.owners))
+        return (*self.owners, *self.newcomers) if self.pending else self.owners
 
     @property
     def target(self) -> Owners:
@@ -161,20 +161,22 @@ class Ownership(msgspec.Struct, frozen=True, array_like=True):
         ready = done.intersection(self.pending)
         return ready.issuperset(self.newcomers) and len(ready) >= majority(self.pending)
 
-    def without(self, members: Collection[NodeId], epoch: int) -> "Ownership":
+    def without(
+        self, members: Collection[NodeId], present: Collection[NodeId], epoch: int
+    ) -> "Ownership":
         """Let go of those that are no members any more, as far as that is safe now.
 
-        Also of those pending that are absent: ``members`` are then those who are present.
+        Of those pending also of who is not ``present``: it is not to own anything.
         """
         if self.stage is Stage.LEAVING:
             return self
         owners = _evened(self.owners, members)
-        stays = all(node in members for node in self.pending)
+        stays = all(node in present for node in self.pending)
         if owners == self.owners and stays:
             return self
         if stays and self.stage is not Stage.COPYING:
             return msgspec.structs.replace(self, owners=owners, since=epoch, **_again(self, epoch))
-        pending = tuple(node for node in self.pending if node in members)
+        pending = tuple(node for node in self.pending if node in present)
         pending = () if set(pending) == set(owners) else pending
         return Ownership(owners, epoch, self.owners_since, pending)
 

@@ -6,7 +6,8 @@ nobody has to arrive at the same result by itself. That allows a better table th
 tokens gives. In order of weight:
 
 1. every partition has min(replicas, nodes) different owners;
-2. owners of one partition lie in different zones, where there are that many zones;
+2. owners of one partition lie in different zones; where there are fewer zones than owners, no
+   zone has more of them than it must;
 3. a node owns its weighted share, rounded down or up (*bounded load*: with 256 partitions and
    three replicas, max/mean stays below 1.02 up to some tens of nodes);
 4. as little moves as 1 to 3 allow (a joining node takes only its share, from the fullest);
@@ -17,7 +18,8 @@ Thaler and Ravishankar, rendezvous hashing, 1998.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Protocol, TypeVar
 
@@ -75,40 +77,49 @@ def assign(
 def shares(nodes: Sequence[Placeable], partitions: int, replicas: int) -> dict[NodeId, float]:
     """Return how many partitions each node should own.
 
-    Weight counts, but nobody can own a partition twice; where zones are kept apart, neither
-    can a zone. What exceeds that is shared among the rest.
+    Weight counts, but nobody can own a partition twice, nor can a zone more often than
+    ``owners_in_zone_max``. What exceeds that is shared among the rest.
     """
     count = min(replicas, len(nodes))
-    slots = float(count * partitions)
     zones: dict[str, list[Placeable]] = {}
     for node in nodes:
-        zones.setdefault(_zone(node), []).append(node)
-    if len(zones) < count:
-        return _pour(slots, {node.id: node.weight for node in nodes}, partitions)
+        zones.setdefault(zone_of(node), []).append(node)
+    most = owners_in_zone_max([len(inside) for inside in zones.values()], count)
     weights = {name: sum(node.weight for node in inside) for name, inside in zones.items()}
+    bounds = {name: float(min(most, len(inside)) * partitions) for name, inside in zones.items()}
     result: dict[NodeId, float] = {}
-    for name, share in _pour(slots, weights, partitions).items():
-        result |= _pour(share, {node.id: node.weight for node in zones[name]}, partitions)
+    for name, share in _pour(float(count * partitions), weights, bounds).items():
+        inside = {node.id: node.weight for node in zones[name]}
+        result |= _pour(share, inside, dict.fromkeys(inside, float(partitions)))
     return result
 
 
-def _pour(slots: float, weights: dict[_Name, float], most: float) -> dict[_Name, float]:
+def owners_in_zone_max(sizes: Sequence[int], count: int) -> int:
+    """Return how many of ``count`` owners a zone must take, when each has so many nodes."""
+    assert sum(sizes) >= count, "there are as many nodes as owners"
+    return next(m for m in range(1, count + 1) if sum(min(m, each) for each in sizes) >= count)
+
+
+def _pour(
+    slots: float, weights: Mapping[_Name, float], bounds: Mapping[_Name, float]
+) -> dict[_Name, float]:
     """Share out by weight with an upper bound for each; the overflow goes to the others."""
     poured: dict[_Name, float] = {}
     open_weights = dict(weights)
     while open_weights:
         per_weight = slots / sum(open_weights.values())
-        full = [name for name, weight in open_weights.items() if weight * per_weight > most]
+        full = [name for name, w in open_weights.items() if w * per_weight > bounds[name]]
         if not full:
             return poured | {name: w * per_weight for name, w in open_weights.items()}
         for name in full:
-            poured[name] = most
-            slots -= most
+            poured[name] = bounds[name]
+            slots -= bounds[name]
             del open_weights[name]
     return poured
 
 
-def _zone(node: Placeable) -> str:
+def zone_of(node: Placeable) -> str:
+    """Return the zone of a node; who has none is one of its own."""
     return node.zone or f"node {node.id:016x}"
 
 
@@ -118,9 +129,10 @@ class _Table:
     def __init__(
         self, previous: Sequence[Owners], nodes: Sequence[Placeable], replicas: int
     ) -> None:
-        self.zone_of = {node.id: _zone(node) for node in nodes}
+        self.zone_of = {node.id: zone_of(node) for node in nodes}
         self.replicas = min(replicas, len(nodes))
-        self.apart = len(set(self.zone_of.values())) >= self.replicas
+        sizes = list(Counter(self.zone_of.values()).values())
+        self.in_zone_max = owners_in_zone_max(sizes, self.replicas)
         self.share = shares(nodes, len(previous), replicas)
         self.owners: list[list[NodeId]] = [
             [node for node in owners if node in self.zone_of][: self.replicas]
@@ -133,12 +145,10 @@ class _Table:
         self._scores: dict[tuple[int, NodeId], int] = {}
 
     def part_shared_zones(self) -> None:
-        """Where zones can be kept apart, let go of owners that share one."""
-        if not self.apart:
-            return
+        """Let go of owners where a zone has more of them than it must."""
         for owners in self.owners:
             for node in sorted(owners, key=self._overload, reverse=True):
-                if any(self.zone_of[node] == self.zone_of[o] for o in owners if o != node):
+                if not self._fits(node, [other for other in owners if other != node]):
                     owners.remove(node)
                     self.load[node] -= 1
 
@@ -147,7 +157,8 @@ class _Table:
         for partition, owners in enumerate(self.owners):
             while len(owners) < self.replicas:
                 outside = [node for node in self.zone_of if node not in owners]
-                fitting = [node for node in outside if self._fits(node, owners)] or outside
+                fitting = [node for node in outside if self._fits(node, owners)]
+                assert fitting, "some zone has room as long as owners are missing"
                 chosen = max(fitting, key=lambda n: (-self._overload(n), self._score(partition, n)))
                 owners.append(chosen)
                 self.load[chosen] += 1
@@ -199,7 +210,8 @@ class _Table:
 
     def _fits(self, node: NodeId, others: Iterable[NodeId]) -> bool:
         """Tell whether the zones allow this node beside those others."""
-        return not self.apart or self.zone_of[node] not in {self.zone_of[o] for o in others}
+        zone, taken = self.zone_of[node], [self.zone_of[other] for other in others]
+        return taken.count(zone) < self.in_zone_max
 
     def _overload(self, node: NodeId) -> float:
         """How far a node is above its share, in units of the share."""

@@ -178,14 +178,23 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         return tuple(each for each in self.nodes if each.absent)
 
     @property
+    def draining(self) -> tuple[RegisteredNode, ...]:
+        """Those who are to own nothing."""
+        return tuple(each for each in self.nodes if each.drains)
+
+    @property
     def idle(self) -> frozenset[NodeId]:
-        """Those who own nothing and are not absent; no issuer, for it need not hear itself."""
-        owning = _owning(self.table)
+        """Those who own nothing and could; no issuer, for it need not hear itself."""
+        owning = owners_of_any(self.table)
         return frozenset(
             each.id
             for each in self.nodes
-            if each.id not in owning and not (each.absent or each.is_issuer)
+            if each.id not in owning and not (each.absent or each.drains or each.is_issuer)
         )
+
+    def left_at(self, node: NodeId) -> int:
+        """Return of how many partitions a node holds a copy, or is to have one."""
+        return sum(node in ownership.holders for ownership in self.table)
 
     @property
     def is_settled(self) -> bool:
@@ -330,7 +339,8 @@ def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Re
     lossy = losses(registry, node)
     if lossy and not accept_loss:
         raise WouldLose(leaver.name, lossy, registry.partitions)
-    gone = RemovedNode(leaver.id, leaver.name, registry.epoch + 1)
+    held = registry.authority_number if leaver.is_issuer else -1
+    gone = RemovedNode(leaver.id, leaver.name, registry.epoch + 1, not lossy, held)
     return msgspec.structs.replace(
         following(registry, others), removed=(gone, *registry.removed)[:REMOVED_MAX]
     )
@@ -356,7 +366,9 @@ def replace(registry: Registry, gone: NodeId, node: RegisteredNode) -> Registry:
         for ownership in registry.table
     ]
     fresh = following(registry, (*others, entry), targets=targets)
-    removed = (RemovedNode(gone, leaver.name, fresh.epoch), *registry.removed)[:REMOVED_MAX]
+    held = registry.authority_number if leaver.is_issuer else -1
+    former = RemovedNode(gone, leaver.name, fresh.epoch, True, held)  # noqa: FBT003 - as written
+    removed = (former, *registry.removed)[:REMOVED_MAX]
     return msgspec.structs.replace(fresh, removed=removed)
 
 
@@ -407,14 +419,15 @@ def following(
     """Return the registry of the next epoch: who is gone is let go of, targets are set anew.
 
     As little as possible moves from the ``targets``, which are those of the table by default.
-    Who owns something is not absent, whatever its entry says. The others that are get nothing, and
-    what was joining with one of them goes a step back without it, as when it is removed.
+    Who owns something is not absent, whatever its entry says. The others that are get nothing, nor
+    does who drains, and what was joining with one of them goes a step back without it, as when it
+    is removed. An owner that drains stays one until those pending have taken over.
     """
     epoch, members = registry.epoch + 1, frozenset(node.id for node in nodes)
     table = table or registry.table
     before = targets or [ownership.target for ownership in table]
     nodes = _owners_present(nodes, table)
-    placed = [node for node in nodes if not node.absent] or nodes
+    placed = placeable(nodes)
     present = frozenset(node.id for node in placed)
     targets = assign(before, placed, registry.partitions, registry.replicas)
     table = tuple(
@@ -430,17 +443,26 @@ def following(
     )
 
 
+def placeable(nodes: Sequence[RegisteredNode]) -> Sequence[RegisteredNode]:
+    """Return those among whom the partitions are shared out.
+
+    That somebody owns them counts for more than who is absent, or drains.
+    """
+    present = [node for node in nodes if not node.absent]
+    return [node for node in present if not node.drains] or present or nodes
+
+
 def _owners_present(
     nodes: tuple[RegisteredNode, ...], table: tuple[Ownership, ...]
 ) -> tuple[RegisteredNode, ...]:
-    owning = _owning(table)
+    owning = owners_of_any(table)
     return tuple(
         msgspec.structs.replace(node, absent=False) if node.absent and node.id in owning else node
         for node in nodes
     )
 
 
-def _owning(table: tuple[Ownership, ...]) -> set[NodeId]:
+def owners_of_any(table: tuple[Ownership, ...]) -> set[NodeId]:
     """Return who owns something, or answers for it already."""
     return {node for ownership in table for node in (*ownership.owners, *ownership.readers)}
 
@@ -454,4 +476,4 @@ def _step(
 ) -> Ownership:
     if ownership.is_loss(members):
         ownership = ownership.rescued(members, target, epoch)
-    return ownership.without(present, epoch).aimed_at(target, epoch)
+    return ownership.without(members, present, epoch).aimed_at(target, epoch)

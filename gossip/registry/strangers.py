@@ -16,12 +16,22 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Instant
 
 STRANGERS_MAX = 64
-TELL_AGAIN_S = 30.0
+NOTIFY_AGAIN_S = 30.0
 """How often one stranger is told; a datagram that proves nothing can name anybody."""
-TELL_ANYBODY_S = 0.25
+NOTIFY_ANYBODY_S = 0.25
 REMEMBERED_S = 3600.0
 PARTING_S = 10.0
 """So long the last packets of somebody who was taken out are on their way, and no knock."""
+
+
+class DatagramRefused(msgspec.Struct, frozen=True):
+    """Emitted for each datagram in the name of somebody who is not in the registry.
+
+    That its sender has the covey's key is proved, unless that node was removed: then nothing is.
+    """
+
+    node: NodeId
+    source: Address
 
 
 class Stranger(msgspec.Struct, frozen=True):
@@ -32,7 +42,7 @@ class Stranger(msgspec.Struct, frozen=True):
     """Where its last datagram came from; None when it only opened streams."""
     last_at: Instant
     knocks: int
-    told_at: Instant = -math.inf
+    notified_at: Instant = -math.inf
 
 
 class Strangers:
@@ -40,7 +50,7 @@ class Strangers:
 
     def __init__(self) -> None:
         self._known: OrderedDict[NodeId, Stranger] = OrderedDict()
-        self._told_at = -math.inf
+        self._notified_at = -math.inf
         self._parted_at: dict[NodeId, Instant] = {}
 
     def __iter__(self) -> Iterator[Stranger]:
@@ -73,10 +83,10 @@ class Strangers:
     def is_due(self, node: NodeId, now: Instant) -> bool:
         """Say whether to tell somebody who knocked which registry we follow; count it as done."""
         known = self._known[node]
-        if now - known.told_at < TELL_AGAIN_S or now - self._told_at < TELL_ANYBODY_S:
+        if now - known.notified_at < NOTIFY_AGAIN_S or now - self._notified_at < NOTIFY_ANYBODY_S:
             return False
-        self._told_at = now
-        self._known[node] = msgspec.structs.replace(known, told_at=now)
+        self._notified_at = now
+        self._known[node] = msgspec.structs.replace(known, notified_at=now)
         return True
 
     def source_of(self, node: NodeId) -> list[Address]:

@@ -28,5 +28,21 @@ Read in this order:
     experiment         how fast, how just, how costly: what ``covey simulate`` asks
     script/            golden transcripts
 
-Nothing here reads a clock or a file: ``tests/sim`` runs it, ``tests/sim/campaign.py`` at length.
+A Raft group has a world of its own, on the same virtual time, air and streams:
+
+    log_disk              a log on a disk: what a power cut leaves of it
+    device_clock          clocks that are fast, slow, or ahead all at once
+    consensus_store       a small state machine: registers, lists, locks
+    consensus_host        a device with a log, and the Raft machine on it
+    consensus_driver      performs the effects of all machines
+    consensus_clients     who asks, asks again, and sometimes gives up
+    consensus_application applies what is committed, and answers them
+    log_shadow            what each log has to be by what was written
+    consensus_checkers    rules of Raft, watched at every step
+    consensus_world       all of these under one hand
+    consensus_operator    who changes voters, and hands leadership over, at the worst moments
+    consensus_faults      what will go wrong, drawn from a seed
+
+Nothing here reads a clock or a file: ``tests/sim`` runs it, ``tests/sim/campaign.py`` and
+``tests/sim/consensus_campaign.py`` at length.
 """

@@ -18,9 +18,11 @@ from gossip.sim.invariants import (
     IncarnationGrows,
     NoResurrection,
     NothingInvented,
+    RegistryIsKept,
     SelfAlive,
     SleepersAreSpared,
     Violation,
+    WordsAreTheirOwn,
 )
 from gossip.sim.memory_bounds import BoundedMemory
 from gossip.sim.network import Conditions
@@ -82,7 +84,9 @@ def standard_checkers() -> list[Checker]:
         IncarnationGrows(),
         NothingInvented(),
         SelfAlive(),
+        RegistryIsKept(),
         SleepersAreSpared(),
+        WordsAreTheirOwn(),
         BoundedMemory(),
         NoLostWrites(),
         QuorumReads(),
@@ -94,7 +98,7 @@ def run(
 ) -> Report:
     """Run one seed through both phases.
 
-    Raises whatever broke, a Violation or an assertion of the protocols, with the end of the story
+    Raises whatever broke, a Violation or an assertion of the protocols, with the end of the trace
     in its notes.
     """
     shape = stream(seed, "shape")
@@ -105,7 +109,7 @@ def run(
         _safety(world, names, without)
         _liveness(world)
     except Exception as error:
-        error.add_note(str(world.story))
+        error.add_note(str(world.trace))
         raise
     return Report(
         seed=seed,
@@ -128,7 +132,7 @@ def _liveness(world: World) -> None:
     world.peace(PEACE)
     _demand(world.run_until(world.is_whole, within_s=MEMBERS_CONVERGE_S), "one view of the members")
     settled_s = world.run_until(world.is_settled, within_s=REPLICAS_CONVERGE_S)
-    _demand(settled_s, "an end of all hand-overs")
+    _demand(settled_s, "an end of all hand-offs")
     agreed_s = world.run_until(world.replicas_agree, within_s=REPLICAS_CONVERGE_S)
     _demand(agreed_s, "equal replicas")
     for checker in world.checkers:

@@ -2,17 +2,18 @@
 
 The state plane's database is synced about once a second (WAL with ``synchronous=NORMAL``): when the
 power fails, the last batches are gone, from some batch on. The storage is then marked as its
-contract asks (``gossip/kv/storage.py``). The registry has a database of its own, in which each
-commit is synced.
+contract asks (``gossip/kv/storage.py``). What is to be kept with FSYNC goes to a file of its own,
+in which each commit is synced: a power cut takes nothing of it. The registry is there, too.
 """
 
 import random
 from collections import deque
 from collections.abc import Iterable
 
+from gossip.consensus.storage import MemoryLog
 from gossip.core.ids import NodeId
-from gossip.core.machine import Instant, Persist
-from gossip.kv.storage import DAMAGED, MemoryStorage
+from gossip.core.machine import Durability, Instant, Persist
+from gossip.kv.storage import DAMAGED, MemoryStorage, RegistryChange
 from gossip.registry.registry import Registry
 
 SYNC_INTERVAL_S = 1.0
@@ -25,6 +26,10 @@ class Disk:
         self.storage = MemoryStorage()
         self._synced = MemoryStorage()
         self._unsynced: deque[tuple[Instant, Persist]] = deque()
+        self.registry = RegistryChange(0, b"")
+        """The newest signed registry."""
+        self.log = MemoryLog()
+        """What voters agree on, and this one has promised; the other thing that is synced."""
 
     @property
     def is_doubtful(self) -> bool:
@@ -32,11 +37,21 @@ class Disk:
         return DAMAGED in self.storage.complete.values()
 
     def commit(self, batch: Persist, now: Instant) -> None:
-        """Take in a batch; it is on the platter a sync later."""
+        """Take in a batch; it is on the platter a sync later, or at once if it is to be."""
+        if batch.durability is Durability.FSYNC:
+            self._commit_synced(batch.changes)
+            return
         assert not self._unsynced or self._unsynced[-1][0] <= now, "batches come in their order"
         self.storage.apply(batch.changes)
         self._unsynced.append((now, batch))
         self._sync(now - SYNC_INTERVAL_S)
+
+    def _commit_synced(self, changes: Iterable[object]) -> None:
+        for change in changes:
+            if isinstance(change, RegistryChange):
+                self.registry = max(self.registry, change, key=lambda kept: kept.epoch)
+            else:
+                self.log.apply([change])
 
     def _sync(self, until: Instant) -> None:
         while self._unsynced and self._unsynced[0][0] < until:
@@ -52,6 +67,17 @@ class Disk:
         self.mark(partitions, clocks_fit=rng.random() < 0.5)
         self.storage = _copied(self._synced)
         return lost
+
+    def image(self) -> MemoryStorage:
+        """Return a copy of what is on it now."""
+        return _copied(self.storage)
+
+    def set_back(self, image: MemoryStorage, partitions: int) -> None:
+        """Have what a copy of an earlier moment has, which is marked as such; its clocks fit it."""
+        self._synced = _copied(image)
+        self._unsynced.clear()
+        self.mark(partitions, clocks_fit=True)
+        self.storage = _copied(self._synced)
 
     def mark(self, partitions: int, *, clocks_fit: bool) -> None:
         """Say of every partition that something may be gone; records and clocks may still fit."""

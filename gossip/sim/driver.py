@@ -1,10 +1,10 @@
 """What the asyncio driver does for one node on real sockets, done for all hosts in virtual time.
 
 The rules are the same: after any input, perform all effects in order, then re-arm the one timer;
-deliver what has arrived before firing timers; commit changes in the order of their emission and
-report afterwards. The simulated disk is nastier than most: commit and report are two moments, so
-a crash can fall before the commit (the changes are gone), or between the two (they are there and
-nobody ever said so).
+deliver what has arrived before firing timers; commit the changes of each durability in the order
+of their emission and report afterwards. The simulated disk is nastier than most: commit and report
+are two moments, so a crash can fall before the commit (the changes are gone), or between the two
+(they are there and nobody ever said so).
 """
 
 import random
@@ -14,7 +14,16 @@ from functools import partial
 from typing import Protocol
 
 from gossip.core.ids import NodeId
-from gossip.core.machine import Address, Effect, Emit, Instant, Persist, SendDatagram, SendFrame
+from gossip.core.machine import (
+    Address,
+    Durability,
+    Effect,
+    Emit,
+    Instant,
+    Persist,
+    SendDatagram,
+    SendFrame,
+)
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.node import Node
 from gossip.sim.host import Host, HostState
@@ -44,12 +53,12 @@ class DriverListener(Protocol):
 class SimulatedDriver:
     """Moves datagrams, frames, changes and timers between hosts."""
 
-    def __init__(self, seed: int, network: Network, audience: DriverListener) -> None:
+    def __init__(self, seed: int, network: Network, listener: DriverListener) -> None:
         self.schedule = Schedule()
         self.network = network
         self.streams = Streams(self.schedule, network, stream(seed, "streams"), self)
         self.counts: Counter[str] = Counter()
-        self._audience = audience
+        self._listener = listener
         self._disk: random.Random = stream(seed, "disks")
         self._by_address: dict[Address, Host] = {}
         self._by_id: dict[NodeId, Host] = {}
@@ -105,7 +114,7 @@ class SimulatedDriver:
             self._perform[type(effect)](host, effect)
         if host.life == life and host.is_up:
             self._arm(host)
-            self._audience.stepped(host)
+            self._listener.stepped(host)
 
     def _arm(self, host: Host) -> None:
         """Re-arm the timer. One that is set too early stays: it finds nothing due and re-arms."""
@@ -227,20 +236,21 @@ class SimulatedDriver:
 
     def _persist(self, host: Host, effect: Effect) -> None:
         assert isinstance(effect, Persist), "the table of effects says so"
-        host.unwritten.append(effect)
-        if not host.is_writing:
-            self._write(host)
+        host.unwritten[effect.durability].append(effect)
+        if effect.durability not in host.writing:
+            self._write(host, effect.durability)
 
-    def _write(self, host: Host) -> None:
+    def _write(self, host: Host, kind: Durability) -> None:
         """Begin a transaction with all that waits: one sync to the disk serves many batches."""
-        host.is_writing = bool(host.unwritten)
-        if host.unwritten:
-            batches, host.unwritten = host.unwritten, []
+        batches, host.unwritten[kind] = host.unwritten[kind], []
+        host.writing.discard(kind)
+        if batches:
+            host.writing.add(kind)
             takes_s = host.disk_delay_s * self._disk.uniform(0.5, 1.5)
             self.schedule.after(takes_s, self._commit, host, host.life, batches)
             dies_after_s = takes_s * self._disk.uniform(0.0, 1.5)
             if host.dies_writing:
-                self.schedule.after(dies_after_s, self._audience.died_writing, host, host.life)
+                self.schedule.after(dies_after_s, self._listener.died_writing, host, host.life)
 
     def _commit(self, host: Host, life: int, batches: list[Persist]) -> None:
         if host.life != life:
@@ -258,7 +268,7 @@ class SimulatedDriver:
             return
         for batch in batches:
             self.call(host, partial(_persisted, batch.token))
-        self._write(host)
+        self._write(host, batches[0].durability)
 
     # ------------------------------------------------------------------ events
 
@@ -266,7 +276,7 @@ class SimulatedDriver:
         assert isinstance(effect, Emit), "the table of effects says so"
         if isinstance(effect.event, SubjectsChanged):
             self.kernels.watched[host.name] = effect.event.watched
-        self._audience.emitted(host, effect.event)
+        self._listener.emitted(host, effect.event)
 
 
 def _persisted(token: int, node: Node, now: Instant) -> None:

@@ -6,7 +6,7 @@ all know all, or after a minute, the dust may settle for as long as states are e
 often than usual; then measuring begins. A quarter of the time is quiet, which shows what
 the covey costs when nothing happens; then the unlucky crash together, and the rest of the time is
 for noticing. Every change of every member list is judged against the truth, which only a simulator
-knows. It measures the membership alone, on a flock (``membership_world.py``).
+knows. It measures the membership alone, in a membership world (``membership_world.py``).
 """
 
 import statistics
@@ -133,28 +133,28 @@ class Experiment:
         assert 0 <= settings.crash < settings.nodes, "somebody has to be left to notice"
         assert settings.seconds > 0, "measuring takes time"
         self.settings = settings
-        self._judge = DetectionScorer()
-        self._flock = MembershipWorld(
+        self._scorer = DetectionScorer()
+        self._world = MembershipWorld(
             settings.seed,
             conditions=_conditions(settings),
             tuning=PROFILES[settings.profile],
             known_max=SEEDS,
-            changed=self._judge.changed,
+            changed=self._scorer.changed,
         )
-        self._judge.truth = self._flock.by_id
+        self._scorer.truth = self._world.by_id
         self._converged_s: float | None = None
         self._quiet: tuple[float, float] = (0.0, 0.0)
 
     def run(self) -> Iterator[float]:
         """Let it happen; yield now and then how much of it is done, from 0 to 1."""
-        settings, flock = self.settings, self._flock
+        settings, world = self.settings, self._world
         yield 0.0
-        flock.add(settings.nodes)
-        self._converged_s = flock.run_until(flock.is_whole, within_s=START_MAX_S)
-        settle_s = flock.tuning.exchange_interval_s
+        world.add(settings.nodes)
+        self._converged_s = world.run_until(world.is_whole, within_s=START_MAX_S)
+        settle_s = world.tuning.exchange_interval_s
         whole_s = settle_s + settings.seconds
         yield from self._pass_time(settle_s, whole_s, 0.0)
-        self._judge.forget()
+        self._scorer.forget()
         sent = self._sent()
         quiet_s = self._quiet_s()
         yield from self._pass_time(quiet_s, whole_s, settle_s)
@@ -167,18 +167,18 @@ class Experiment:
 
     def findings(self) -> ExperimentResult:
         """Return what was measured; the run must be over."""
-        judge, settings = self._judge, self.settings
+        scorer, settings = self._scorer, self.settings
         quiet_s = self._quiet_s()
         left = settings.nodes - settings.crash
         node_s = settings.nodes * quiet_s + left * (settings.seconds - quiet_s)
         node_hours = node_s / SECONDS_PER_HOUR
         return ExperimentResult(
             converged_s=self._converged_s,
-            detections=tuple(self._detection(node) for node in judge.crashed_at),
+            detections=tuple(self._detection(node) for node in scorer.crashed_at),
             knowing=tuple(self._knowing()),
-            false_suspicions_per_node_hour=judge.false_suspicions / node_hours,
-            false_deaths_per_node_hour=judge.false_deaths / node_hours,
-            falsely_dead=len(judge.falsely_dead),
+            false_suspicions_per_node_hour=scorer.false_suspicions / node_hours,
+            false_deaths_per_node_hour=scorer.false_deaths / node_hours,
+            falsely_dead=len(scorer.falsely_dead),
             lost_share=self._lost_share(),
             packets_per_node_s=self._quiet[0],
             bytes_per_node_s=self._quiet[1],
@@ -188,33 +188,33 @@ class Experiment:
         return self.settings.seconds * (QUIET_SHARE if self.settings.crash else 1.0)
 
     def _pass_time(self, seconds: float, whole_s: float, before_s: float) -> Iterator[float]:
-        begun = self._flock.now
+        begun = self._world.now
         until = begun + seconds
-        while self._flock.now < until:
-            self._flock.run(min(STEP_S, until - self._flock.now))
-            yield min(1.0, (before_s + self._flock.now - begun) / whole_s)
+        while self._world.now < until:
+            self._world.run(min(STEP_S, until - self._world.now))
+            yield min(1.0, (before_s + self._world.now - begun) / whole_s)
 
     def _crash(self) -> None:
-        flock, settings = self._flock, self.settings
-        names = stream(settings.seed, "crash").sample(flock.up(), settings.crash)
+        world, settings = self._world, self.settings
+        names = stream(settings.seed, "crash").sample(world.up(), settings.crash)
         for name in names:
-            self._judge.crashed_at[flock.birds[name].id] = flock.now
-        flock.crash(*names, kind=settings.kind)
+            self._scorer.crashed_at[world.sim_members[name].id] = world.now
+        world.crash(*names, kind=settings.kind)
 
     def _sent(self) -> tuple[int, int]:
         """Return the datagrams and the bytes that were sent so far."""
-        packets = self._flock.datagrams_sent
-        return packets, packets * HEADERS_BYTES + self._flock.bytes_sent
+        packets = self._world.datagrams_sent
+        return packets, packets * HEADERS_BYTES + self._world.bytes_sent
 
     def _lost_share(self) -> float:
-        counts = self._flock.network.counts
+        counts = self._world.network.counts
         lost = counts["datagrams/lost"] + counts["datagrams/lost_in_burst"]
         return lost / max(1, counts["datagrams/sent"])
 
     def _times(self, node: NodeId) -> list[float]:
         """Return after how many seconds each observer that is still there knew of a crash."""
-        crashed_at = self._judge.crashed_at[node]
-        return sorted(at - crashed_at for at in self._judge.known_at.get(node, {}).values())
+        crashed_at = self._scorer.crashed_at[node]
+        return sorted(at - crashed_at for at in self._scorer.known_at.get(node, {}).values())
 
     def _detection(self, node: NodeId) -> Detection:
         times = self._times(node)
@@ -224,7 +224,7 @@ class Experiment:
         )
 
     def _knowing(self) -> Iterator[tuple[float, float]]:
-        crashed = self._judge.crashed_at
+        crashed = self._scorer.crashed_at
         pairs = len(crashed) * (self.settings.nodes - len(crashed))
         times = sorted(each for node in crashed for each in self._times(node))
         for number, at_s in enumerate(times, 1):

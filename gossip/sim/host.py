@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from gossip.core.ids import NodeId, new_node_id
-from gossip.core.machine import Address, Instant, Persist
+from gossip.core.machine import Address, Durability, Instant, Persist
 from gossip.kv.storage import MemoryStorage
 from gossip.node import Node
 from gossip.sim.disk import Disk
@@ -47,7 +47,6 @@ class Host:
         self.address = Address(f"10.0.{number // 250}.{number % 250 + 1}", PORT)
         self.state = HostState.DOWN
         self.disk = Disk()
-        self.signed_registry = b""
         self.event_time = 0
         self.is_retired = False
         self.has_vanished = False
@@ -56,8 +55,9 @@ class Host:
         self.life = 0
         self.wall_error_ms = 0
         self.disk_delay_s = DISK_DELAY_S
-        self.unwritten: list[Persist] = []
-        self.is_writing = False
+        self.unwritten: dict[Durability, list[Persist]] = {kind: [] for kind in Durability}
+        self.writing: set[Durability] = set()
+        """Of which kinds a transaction is under way."""
         self.dies_writing = False
         self.wake_at: Instant | None = None
         self.inbox: deque[Callable[[], None]] = deque()
@@ -109,8 +109,10 @@ class Host:
         self.life += 1
         self._node, self.state, self.wake_at = None, HostState.DOWN, None
         self.inbox.clear()
-        self.unwritten.clear()
-        self.is_writing = self.dies_writing = False
+        for waiting in self.unwritten.values():
+            waiting.clear()
+        self.writing.clear()
+        self.dies_writing = False
 
     def local(self, world_now: Instant) -> Instant:
         """Read this device's monotonic clock."""

@@ -6,16 +6,17 @@ states one rule; ``tests/sim/test_mutations.py`` breaks that rule in the protoco
 demands that the checker notices, because a checker that cannot fail proves nothing.
 """
 
+from bisect import bisect_left
 from typing import Protocol
 
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Instant
-from gossip.membership.model.members import MemberChanged, MemberState
+from gossip.membership.model.members import FORGOTTEN, Member, MemberChanged, MemberState
 from gossip.node import Node
 from gossip.sim.host import Host
 from gossip.sim.operations import Operation
 
-Claim = tuple[Boot, int]
+BootIncarnation = tuple[Boot, int]
 """A life and an incarnation of it; a later claim is a larger pair."""
 
 
@@ -77,7 +78,7 @@ class NoResurrection(Checker):
     """
 
     def __init__(self) -> None:
-        self._ended: dict[tuple[str, int], dict[NodeId, Claim]] = {}
+        self._ended: dict[tuple[str, int], dict[NodeId, BootIncarnation]] = {}
 
     def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Compare a member that is thought to be around with what was said of it before."""
@@ -97,7 +98,7 @@ class IncarnationGrows(Checker):
     """A node's own incarnation never goes back within a life, and each life has a later boot."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, Claim] = {}
+        self._latest: dict[str, BootIncarnation] = {}
 
     def stepped(self, world: WorldView, host: Host) -> None:
         """Compare with the step before."""
@@ -144,6 +145,78 @@ class SelfAlive(Checker):
             raise self.violated(world, host.name, f"takes itself for {itself.state.name}")
 
 
+class WordsAreTheirOwn(Checker):
+    """What anybody believes that a member says of itself, that member has said.
+
+    Addresses and tags, that it left, that it sleeps, and that it lives this life at all. Of who
+    answers to ``but`` anything may be said: a test speaks for it.
+    """
+
+    def __init__(self, but: str = "") -> None:
+        self._but = but
+        self._lives: set[tuple[NodeId, Boot]] = set()
+        self._words: dict[tuple[NodeId, Boot], list[tuple[int, tuple[object, ...]]]] = {}
+        """By life: how it described itself from which number on."""
+        self._absences: set[tuple[NodeId, Boot, int, MemberState]] = set()
+
+    def started(self, _world: WorldView, host: Host, node: Node) -> None:
+        """Note a life, and how it describes itself."""
+        self._note(node.swim.members[host.id])
+
+    def stepped(self, _world: WorldView, host: Host) -> None:
+        """Note what a member says of itself by now."""
+        if (itself := host.node.swim.members.get(host.id)) is not None:
+            self._note(itself)
+
+    def _note(self, member: Member) -> None:
+        life = member.id, member.boot
+        self._lives.add(life)
+        noted = self._words.setdefault(life, [])
+        now = member.described, (member.addresses, member.tags)
+        if now not in noted[-1:]:
+            noted.append(now)
+        if member.state in (MemberState.LEFT, MemberState.ASLEEP):
+            self._absences.add((*life, member.incarnation, member.state))
+
+    def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
+        """Compare with what the member has said."""
+        member, name = change.member, world.names.get(change.member.id, self._but)
+        if member.id == host.id or name == self._but or change.reason == FORGOTTEN:
+            return
+        life = member.id, member.boot
+        away = (*life, member.incarnation, member.state)
+        if life not in self._lives:
+            raise self.violated(world, host.name, f"believes in a life that {name} never began")
+        if member.described and not self._has_said(life, member):
+            raise self.violated(world, host.name, f"describes {name} as it never did itself")
+        if member.state in (MemberState.LEFT, MemberState.ASLEEP) and away not in self._absences:
+            raise self.violated(world, host.name, f"takes {name} for {member.state.name}")
+
+    def _has_said(self, life: tuple[NodeId, Boot], member: Member) -> bool:
+        """Tell whether a member has described itself so, under this number.
+
+        One step may describe it anew twice, of which only the second is noted: what went out in
+        between has the words of before, or of after.
+        """
+        noted = self._words[life]
+        at = bisect_left(noted, member.described, key=lambda each: each[0])
+        exact = [words for number, words in noted[at:] if number == member.described]
+        said = exact or [words for _, words in noted[max(0, at - 1) : at + 1]]
+        return at < len(noted) and (member.addresses, member.tags) in said
+
+
+class RegistryIsKept(Checker):
+    """Nobody follows a registry that its disk does not have: a start would follow an older one."""
+
+    def stepped(self, world: WorldView, host: Host) -> None:
+        """Compare what is followed with what is on the disk."""
+        followed, kept = host.node.state.registry.epoch, host.disk.registry.epoch
+        if followed > kept:
+            raise self.violated(
+                world, host.name, f"follows epoch {followed}, and its disk has epoch {kept}"
+            )
+
+
 class SleepersAreSpared(Checker):
     """Nobody declares a member dead before the time is over that it announced to sleep.
 
@@ -151,7 +224,7 @@ class SleepersAreSpared(Checker):
     """
 
     def __init__(self) -> None:
-        self._until: dict[tuple[str, int, NodeId], tuple[Claim, float]] = {}
+        self._until: dict[tuple[str, int, NodeId], tuple[BootIncarnation, float]] = {}
 
     def member_changed(self, world: WorldView, host: Host, change: MemberChanged) -> None:
         """Remember how long a sleep lasts, and compare a death of the same incarnation."""

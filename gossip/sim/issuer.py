@@ -10,7 +10,7 @@ from gossip.kv.requests import OwnersReady
 from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found, remove
 from gossip.sim.host import Host
-from gossip.sim.toy_cipher import toy_sign, toy_verify
+from gossip.sim.toy_cipher import toy_key, toy_sign, toy_verify
 
 
 class Issuer:
@@ -34,7 +34,7 @@ class Issuer:
         node = RegisteredNode(
             id=host.id,
             name=host.name,
-            key=host.id.to_bytes(32),
+            key=toy_key(host.id),
             weight=weight,
             zone=zone,
             roles=(ISSUER,) if self._newest is None else (),

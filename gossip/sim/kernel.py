@@ -77,7 +77,7 @@ class Kernel(Generic[D]):
         self._schedule, self._network, self._rng = schedule, network, rng
         self._counts = counts
         self._informed = informed
-        self._allowances: dict[tuple[str, str], tuple[float, Instant]] = {}
+        self._refusal_buckets: dict[tuple[str, str], tuple[float, Instant]] = {}
 
     def process_ended(self, ended: D, devices: Iterable[D]) -> None:
         """Close the streams of a process that is no more, if there is a kernel to do so."""
@@ -95,11 +95,11 @@ class Kernel(Generic[D]):
         if sender is None or refuser.has_vanished:
             return
         now, link = self._schedule.now, (refuser.name, sender.name)
-        left, since = self._allowances.get(link, (REFUSALS_AT_ONCE, now))
+        left, since = self._refusal_buckets.get(link, (REFUSALS_AT_ONCE, now))
         left = min(REFUSALS_AT_ONCE, left + (now - since) * REFUSALS_PER_S)
         if left < 1:
             return
-        self._allowances[link] = left - 1, now
+        self._refusal_buckets[link] = left - 1, now
         self._counts["datagrams/refused"] += 1
         for delay_s in self._network.datagram_delays(*link, now):
             self._schedule.after(delay_s, self._refusal_arrives, sender, sender.life, address)

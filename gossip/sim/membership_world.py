@@ -1,17 +1,17 @@
 """A membership world: membership alone, of thousands.
 
-    flock = Flock(seed=7)
-    flock.add(1000)
-    flock.run_until(flock.is_whole, within_s=60)
-    flock.crash("n17", "n18")
-    flock.run(60)
+    world = MembershipWorld(seed=7)
+    world.add(1000)
+    world.run_until(world.is_whole, within_s=60)
+    world.crash("n17", "n18")
+    world.run(60)
 
 A world (``world.py``) runs whole nodes: it seals every datagram, keeps every disk, and looks at
-each step. A flock runs the very same membership machines on the same network, and nothing else: a
-body travels as it is, with what its envelope's header would say beside it, and is counted with the
-envelope's size. So its members are cheaper by far, and as it has no registry, nobody has to be
-admitted. What it finds out about the membership is what a world finds out; what it draws by chance
-is drawn in another order.
+each step. A membership world runs the very same membership machines on the same network, and
+nothing else: a body travels as it is, with what its envelope's header would say beside it, and is
+counted with the envelope's size. So its members are cheaper by far, and as it has no registry,
+nobody has to be admitted. What it finds out about the membership is what a world finds out; what it
+draws by chance is drawn in another order.
 
 ``add`` starts members that know some addresses and find each other. ``settle`` starts
 members that have known each other for long: thousands would need minutes to meet.
@@ -25,12 +25,13 @@ from typing import Literal
 from gossip.core.ids import Boot, NodeId, new_node_id, next_boot
 from gossip.core.machine import Address, Emit, Instant, SendDatagram, SendFrame
 from gossip.core.tuning import ENVELOPE_BYTES, LAN, Tuning
+from gossip.core.wire import tag_of
 from gossip.events.plane import EventPlane
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.membership.model.local_member import FIRST_INCARNATION
 from gossip.membership.model.members import Member, MemberChanged, MemberState
 from gossip.membership.swim import Swim
-from gossip.membership.warm_start import company_of
+from gossip.membership.warm_start import warm_start_of
 from gossip.sim.host import PORT
 from gossip.sim.kernel import Kernel
 from gossip.sim.network import CALM, Conditions, Network
@@ -48,7 +49,7 @@ class SimMember:
 
     __slots__ = ("address", "due", "has_vanished", "id", "is_down", "life", "name", "swim", "timer")
     is_full = False
-    """Nobody in a flock pauses, so nothing waits in a socket buffer."""
+    """Nobody in it pauses, so nothing waits in a socket buffer."""
 
     def __init__(self, number: int, node: NodeId, swim: Swim[EventPlane]) -> None:
         self.name = f"n{number}"
@@ -86,7 +87,7 @@ class MembershipWorld:
         self.seed, self.tuning = seed, tuning
         self.network = Network(stream(seed, "network"), conditions)
         self.schedule = Schedule()
-        self.birds: dict[str, SimMember] = {}
+        self.sim_members: dict[str, SimMember] = {}
         self.by_id: dict[NodeId, SimMember] = {}
         self.counts: Counter[str] = Counter()
         self.datagrams_sent = 0
@@ -106,7 +107,7 @@ class MembershipWorld:
 
     @property
     def now(self) -> Instant:
-        """Seconds since the flock began."""
+        """Seconds since the world began."""
         return self.schedule.now
 
     def run(self, seconds: float) -> None:
@@ -126,39 +127,44 @@ class MembershipWorld:
 
     def add(self, count: int) -> None:
         """Start so many members that look for each other."""
-        for bird in [self._hatch() for _ in range(count)]:
-            known = [other.address for other in self._first() if other is not bird]
-            bird.swim.discovered(known[: self._known_max], self.now)
-            self._settle(bird)
+        for sim_member in [self._start_member() for _ in range(count)]:
+            known = [other.address for other in self._first() if other is not sim_member]
+            sim_member.swim.discovered(known[: self._known_max], self.now)
+            self._settle(sim_member)
 
     def settle(self, count: int) -> None:
-        """Start so many members that have all known each other for long; the flock is empty."""
-        assert not self.birds, "whoever is there would not know them"
-        birds = [self._hatch() for _ in range(count)]
-        members = [_known(bird, self.now) for bird in birds]
-        company = company_of(members, self.tuning, stream(self.seed, "company"))
-        for bird in birds:
-            bird.swim.warm_start(company, self.now)
-            self._settle(bird)
+        """Start so many members that have all known each other for long; the world is empty."""
+        assert not self.sim_members, "whoever is there would not know them"
+        sim_members = [self._start_member() for _ in range(count)]
+        members = [_known(sim_member, self.now) for sim_member in sim_members]
+        start = warm_start_of(members, self.tuning, stream(self.seed, "company"))
+        for sim_member in sim_members:
+            sim_member.swim.warm_start(start, self.now)
+            self._settle(sim_member)
 
     def crash(self, *names: str, kind: Kind = "process") -> None:
         """End processes at once; kind "host": their devices are gone with them."""
         for name in names:
-            bird = self.birds[name]
-            bird.life += 1
-            bird.is_down, bird.has_vanished = True, kind == "host"
-            self._kernels.process_ended(bird, self.birds.values())
+            sim_member = self.sim_members[name]
+            sim_member.life += 1
+            sim_member.is_down, sim_member.has_vanished = True, kind == "host"
+            self._kernels.process_ended(sim_member, self.sim_members.values())
 
     def _first(self) -> Iterator[SimMember]:
         """Return so many of the first members that whoever starts can be told of enough."""
-        limit = len(self.birds) if self._known_max is None else self._known_max + 1
-        return (bird for bird, _ in zip(self.birds.values(), range(limit), strict=False))
+        limit = len(self.sim_members) if self._known_max is None else self._known_max + 1
+        return (
+            sim_member
+            for sim_member, _ in zip(self.sim_members.values(), range(limit), strict=False)
+        )
 
-    def _hatch(self) -> SimMember:
-        number, node = len(self.birds), new_node_id(self._identities)
-        bird = SimMember(number, node, self._new_swim(number, node, 1))
-        self.birds[bird.name] = self.by_id[bird.id] = self._by_address[bird.address] = bird
-        return bird
+    def _start_member(self) -> SimMember:
+        number, node = len(self.sim_members), new_node_id(self._identities)
+        sim_member = SimMember(number, node, self._new_swim(number, node, 1))
+        self.sim_members[sim_member.name] = self.by_id[sim_member.id] = self._by_address[
+            sim_member.address
+        ] = sim_member
+        return sim_member
 
     def _new_swim(self, number: int, node: NodeId, starts: int) -> Swim[EventPlane]:
         rng = stream(self.seed, "node", number)
@@ -170,7 +176,7 @@ class MembershipWorld:
 
     def up(self) -> list[str]:
         """Return the names of the members that run."""
-        return [name for name, bird in self.birds.items() if not bird.is_down]
+        return [name for name, sim_member in self.sim_members.items() if not sim_member.is_down]
 
     def alive(self, name: str) -> set[str]:
         """Return whom a member takes for alive."""
@@ -178,14 +184,14 @@ class MembershipWorld:
 
     def members(self, name: str) -> dict[str, MemberState]:
         """Return what a member thinks of whom."""
-        members = self.birds[name].swim.members
+        members = self.sim_members[name].swim.members
         return {self.by_id[member.id].name: member.state for member in members}
 
     def is_whole(self) -> bool:
         """Whether every running member takes exactly the running ones for alive."""
-        up = [bird for bird in self.birds.values() if not bird.is_down]
-        ids = tuple(sorted(bird.id for bird in up))
-        tables = [bird.swim.members for bird in up]
+        up = [sim_member for sim_member in self.sim_members.values() if not sim_member.is_down]
+        ids = tuple(sorted(sim_member.id for sim_member in up))
+        tables = [sim_member.swim.members for sim_member in up]
         # The quick look first: while all meet, mostly somebody is not known yet.
         return all(len(table.live_ids) >= len(ids) for table in tables) and all(
             tuple(each.id for each in table.live if each.state is MemberState.ALIVE) == ids
@@ -194,55 +200,55 @@ class MembershipWorld:
 
     # ------------------------------------------------------------------ what is driven
 
-    def _settle(self, bird: SimMember) -> None:
+    def _settle(self, sim_member: SimMember) -> None:
         """Perform all effects of a machine in order, and re-arm its timer."""
-        for effect in bird.swim.effects():
+        for effect in sim_member.swim.effects():
             if type(effect) is SendDatagram:
-                self._send(bird, effect.data, effect.to)
+                self._send(sim_member, effect.data, effect.to)
             elif type(effect) is SendFrame:
-                self._send_frame(bird, effect)
+                self._send_frame(sim_member, effect)
             elif type(effect) is Emit:
-                self._emitted(bird, effect.event)
-        self._arm(bird)
+                self._emitted(sim_member, effect.event)
+        self._arm(sim_member)
 
-    def _arm(self, bird: SimMember) -> None:
+    def _arm(self, sim_member: SimMember) -> None:
         """Note when a machine wants to act. A timer that is set too early stays, and re-arms."""
-        due = bird.swim.deadline()
-        bird.due = math.inf if due is None else due
-        if bird.due < bird.timer:
-            self._set_timer(bird)
+        due = sim_member.swim.deadline()
+        sim_member.due = math.inf if due is None else due
+        if sim_member.due < sim_member.timer:
+            self._set_timer(sim_member)
 
-    def _set_timer(self, bird: SimMember) -> None:
-        bird.timer = bird.due
-        self.schedule.at(bird.due, self._timer_fires, bird, bird.due)
+    def _set_timer(self, sim_member: SimMember) -> None:
+        sim_member.timer = sim_member.due
+        self.schedule.at(sim_member.due, self._timer_fires, sim_member, sim_member.due)
 
-    def _timer_fires(self, bird: SimMember, timer: Instant) -> None:
-        if bird.is_down or bird.timer != timer:
+    def _timer_fires(self, sim_member: SimMember, timer: Instant) -> None:
+        if sim_member.is_down or sim_member.timer != timer:
             return
-        bird.timer = math.inf
-        if bird.due <= self.schedule.now:
-            bird.swim.wake(self.schedule.now)
-            self._settle(bird)
+        sim_member.timer = math.inf
+        if sim_member.due <= self.schedule.now:
+            sim_member.swim.wake(self.schedule.now)
+            self._settle(sim_member)
         else:
-            self._set_timer(bird)
+            self._set_timer(sim_member)
 
-    def _emitted(self, bird: SimMember, event: object) -> None:
+    def _emitted(self, sim_member: SimMember, event: object) -> None:
         if isinstance(event, MemberChanged):
             if self._changed is not None:
-                self._changed(bird, event, self.now)
+                self._changed(sim_member, event, self.now)
         elif isinstance(event, SubjectsChanged):
-            self._kernels.watched[bird.name] = event.watched
+            self._kernels.watched[sim_member.name] = event.watched
 
-    def _send(self, bird: SimMember, body: bytes, to: Address) -> None:
+    def _send(self, sim_member: SimMember, body: bytes, to: Address) -> None:
         self.datagrams_sent += 1
         self.bytes_sent += len(body) + ENVELOPE_BYTES
         target = self._by_address.get(to)
         if target is None:
             self.counts["datagrams/nobody_there"] += 1
             return
-        now, incarnation = self.schedule.now, bird.swim.incarnation
-        for delay_s in self.network.datagram_delays(bird.name, target.name, now):
-            self.schedule.at(now + delay_s, self._arrives, target, bird, body, incarnation)
+        now, incarnation = self.schedule.now, sim_member.swim.incarnation
+        for delay_s in self.network.datagram_delays(sim_member.name, target.name, now):
+            self.schedule.at(now + delay_s, self._arrives, target, sim_member, body, incarnation)
 
     def _arrives(self, target: SimMember, sender: SimMember, body: bytes, incarnation: int) -> None:
         if target.is_down:
@@ -268,27 +274,29 @@ class MembershipWorld:
 
     # ------------------------------------------------------------------ frames
 
-    def _send_frame(self, bird: SimMember, effect: SendFrame) -> None:
+    def _send_frame(self, sim_member: SimMember, effect: SendFrame) -> None:
         self.bytes_sent += len(effect.data)
         target = self.by_id.get(effect.to)
-        if target is not None and target.address in bird.swim.addresses_of(effect.to):
-            self._streams.send(bird, target, effect.data)
+        if target is not None and target.address in sim_member.swim.addresses_of(effect.to):
+            self._streams.send(sim_member, target, effect.data)
         else:
-            self.schedule.after(DIAL_FAILS_S, self._unreachable, bird, bird.life, effect.to)
+            self.schedule.after(
+                DIAL_FAILS_S, self._unreachable, sim_member, sim_member.life, effect.to
+            )
 
     def frame_arrived(self, receiver: SimMember, data: bytes, sender: SimMember) -> None:
         """Hand a frame to a member."""
-        receiver.swim.receive_frame(data, sender.id, self.now)
+        receiver.swim.frame_handlers[tag_of(data)](data, sender.id, self.now)
         self._settle(receiver)
 
     def stream_broke(self, sender: SimMember, receiver: SimMember) -> None:
         """Tell a member that frames to another were lost."""
         self._unreachable(sender, sender.life, receiver.id)
 
-    def _unreachable(self, bird: SimMember, life: int, peer: NodeId) -> None:
-        if bird.life == life:
-            bird.swim.peer_unreachable(peer, self.now)
-            self._settle(bird)
+    def _unreachable(self, sim_member: SimMember, life: int, peer: NodeId) -> None:
+        if sim_member.life == life:
+            sim_member.swim.peer_unreachable(peer, self.now)
+            self._settle(sim_member)
 
 
 def address_of(number: int) -> Address:
@@ -296,17 +304,17 @@ def address_of(number: int) -> Address:
     return Address(f"10.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}", PORT)
 
 
-def _known(bird: SimMember, now: Instant) -> Member:
+def _known(sim_member: SimMember, now: Instant) -> Member:
     """Return what somebody who has met a member long ago believes about it."""
     return Member(
-        id=bird.id,
-        name=bird.name,
-        addresses=(bird.address,),
+        id=sim_member.id,
+        name=sim_member.name,
+        addresses=(sim_member.address,),
         tags={},
         state=MemberState.ALIVE,
-        boot=bird.swim.boot,
+        boot=sim_member.swim.boot,
         incarnation=FIRST_INCARNATION,
         changed_at=now,
         described=FIRST_INCARNATION,
-        path=bird.address,
+        path=sim_member.address,
     )

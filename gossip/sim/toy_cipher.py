@@ -9,10 +9,12 @@ shape, the right failures, fast enough, and nobody's idea of a reviewed construc
 
 import hashlib
 import hmac
+from functools import partial
 
 from gossip.core.envelope import Aead
 from gossip.core.errors import Forged
-from gossip.core.ids import Boot, NodeId
+from gossip.core.ids import Boot, ClusterId, NodeId
+from gossip.membership.model.signatures import SigningKeys
 
 TAG_BYTES = 16
 PRIMARY_KEY_ID = 1
@@ -72,6 +74,29 @@ class ToySuite:
             key = hashlib.blake2b(name, key=self._secret, digest_size=32).digest()
             made = self._made[key_id, sender, boot] = ToyAead(key)
         return made
+
+
+TOY_SIGNATURE_BYTES = 64
+
+
+def toy_key(node: NodeId) -> bytes:
+    """Return a node's key, which is as public as it is private. For simulation only."""
+    return node.to_bytes(32)
+
+
+def toy_words_fit(key: bytes, payload: bytes, signature: bytes) -> bool:
+    """Tell whether the key's owner signed this, if nobody else ever would. For simulation only."""
+    return hmac.compare_digest(signature, toy_sign_words(key, payload))
+
+
+def toy_sign_words(key: bytes, payload: bytes) -> bytes:
+    """Sign what a node says about itself, as long as Ed25519 does. For simulation only."""
+    return hashlib.blake2b(payload, key=key, digest_size=TOY_SIGNATURE_BYTES).digest()
+
+
+def toy_signing(cluster_id: ClusterId, node: NodeId) -> SigningKeys:
+    """Return how a simulated node signs. For simulation only."""
+    return SigningKeys(cluster_id, partial(toy_sign_words, toy_key(node)), toy_words_fit)
 
 
 def toy_sign(secret: bytes, payload: bytes) -> bytes:

@@ -17,7 +17,7 @@ class Trace:
         self._lines: deque[tuple[Instant, str, str]] = deque(maxlen=lines_max)
         self._fresh = 0
 
-    def tell(self, now: Instant, who: str, what: str) -> None:
+    def add(self, now: Instant, who: str, what: str) -> None:
         """Add a line."""
         self._lines.append((now, who, what))
         self._fresh = min(self._fresh + 1, len(self._lines))

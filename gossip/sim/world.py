@@ -9,7 +9,7 @@
     world.heal()
     world.run_until(world.is_whole, within_s=60)
 
-A world is decided by its seed and the calls made on it: the same again gives the same story, byte
+A world is decided by its seed and the calls made on it: the same again gives the same trace, byte
 for byte. Its nodes are the real ones; the world stands in for devices, cables, disks, clocks and
 clients, and shows every transition to its checkers while it happens.
 """
@@ -34,6 +34,7 @@ from gossip.kv.requests import (
     Request,
     WatchEvent,
 )
+from gossip.kv.storage import RegistryChange
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.node import Node, NodeConfig
 from gossip.registry.registry import WouldLose
@@ -46,10 +47,10 @@ from gossip.sim.network import CALM, Conditions, Network
 from gossip.sim.operations import Operation
 from gossip.sim.requests import RequestLog
 from gossip.sim.rng import stream
-from gossip.sim.toy_cipher import ToySuite
+from gossip.sim.toy_cipher import ToySuite, toy_signing
 from gossip.sim.trace import Trace
 
-# Fewer than a real covey has, so that a hand-over of all of them is a moment and not the whole run.
+# Fewer than a real covey has, so that a hand-off of all of them is a moment and not the whole run.
 PARTITIONS = 16
 # How often run_until looks: its results are multiples of this.
 LOOK_EVERY_S = 0.125
@@ -68,7 +69,7 @@ class World:
         tuning: Tuning = LAN,
         partitions: int = PARTITIONS,
         checkers: Iterable[Checker] = (),
-        story: Trace | None = None,
+        trace: Trace | None = None,
         known_max: int | None = None,
     ) -> None:
         """``known_max``: whoever starts is told of so many others, the first; None: of all."""
@@ -82,7 +83,7 @@ class World:
         self.names: dict[NodeId, str] = {}
         self.request_log = RequestLog(self.driver)
         self.checkers = list(checkers)
-        self.story = story or Trace()
+        self.trace = trace or Trace()
         self._suite = ToySuite(SECRET)
         self._identities = stream(seed, "identities")
         self._power = stream(seed, "power")
@@ -110,9 +111,9 @@ class World:
             self.run(LOOK_EVERY_S)
         return self.now - start
 
-    def tell(self, name: str, text: str) -> None:
-        """Add a line to the story, which is what a failure shows."""
-        self.story.tell(self.now, name, text)
+    def record(self, name: str, text: str) -> None:
+        """Add a line to the trace, which is what a failure shows."""
+        self.trace.add(self.now, name, text)
 
     # ------------------------------------------------------------------ devices
 
@@ -129,7 +130,7 @@ class World:
 
     def remove(self, name: str) -> None:
         """Let a device no longer belong; the registry that says so is handed to one other."""
-        self.tell(name, "is removed from the registry")
+        self.record(name, "is removed from the registry")
         self.issuer.remove(self.hosts[name])
         self._publish_registry(())
 
@@ -155,7 +156,7 @@ class World:
             host = self.hosts[name]
             host.starts += 1
             node = self._new_node(host)
-            self.tell(name, f"starts, life {host.starts}")
+            self.record(name, f"starts, life {host.starts}")
             for checker in self.checkers:
                 checker.started(self, host, node)
             self.driver.start(host, node)
@@ -170,7 +171,7 @@ class World:
         the device is gone with it, as when the power fails, and nothing is heard any more.
         """
         for name in names:
-            self.tell(name, "crashes" if kind == "process" else "vanishes")
+            self.record(name, "crashes" if kind == "process" else "vanishes")
             host = self.hosts[name]
             self._node_counts.update(host.node.counts)
             host.end()
@@ -188,7 +189,7 @@ class World:
         host, registry = self.hosts[name], self.issuer.newest
         if others_have_all_of(host.id, registry, (each.disk for each in self.hosts.values())):
             lost = host.disk.lose_power(self._power, registry.partitions, self.now)
-            self.tell(name, f"has lost {lost} batches of its disk")
+            self.record(name, f"has lost {lost} batches of its disk")
             self.driver.counts["disks/batches_lost"] += lost
 
     def crash_writing(self, name: str) -> None:
@@ -199,13 +200,13 @@ class World:
         """Let processes stand still, as SIGSTOP or a starved machine does."""
         for name in names:
             assert self.hosts[name].is_up, f"{name} is not up"
-            self.tell(name, "pauses")
+            self.record(name, "pauses")
             self.hosts[name].state = HostState.PAUSED
 
     def resume(self, *names: str) -> None:
         """Let paused processes go on."""
         for name in names:
-            self.tell(name, "goes on")
+            self.record(name, "goes on")
             self.driver.resume(self.hosts[name])
 
     def slow(self, name: str, held_s: float) -> None:
@@ -213,34 +214,34 @@ class World:
 
         That is the anomaly of the Lifeguard paper. A paused process judges nobody meanwhile.
         """
-        self.tell(name, f"is slow for {held_s} s")
+        self.record(name, f"is slow for {held_s} s")
         self.network.hold(name, self.now + held_s)
 
     def sleep(self, name: str, duration_s: float) -> None:
         """Let a node announce its sleep; its process goes on, as on a device with its radio off."""
-        self.tell(name, f"sleeps for {duration_s:.1f} s")
+        self.record(name, f"sleeps for {duration_s:.1f} s")
         self.driver.call(self.hosts[name], lambda node, now: node.sleep(duration_s, now))
 
     def awaken(self, name: str) -> None:
         """Let a node end its sleep."""
-        self.tell(name, "is woken up")
+        self.record(name, "is woken up")
         self.driver.call(self.hosts[name], lambda node, now: node.awaken(now))
 
     def leave(self, name: str) -> None:
         """Let a node take its leave; its process ends a moment later."""
-        self.tell(name, "leaves")
+        self.record(name, "leaves")
         host = self.hosts[name]
         self.driver.call(host, lambda node, now: node.leave(now))
         self.driver.schedule.after(1.0, self._end_life, host, host.life)
 
     def skew(self, name: str, error_s: float) -> None:
         """Set how wrong a device's wall clock is."""
-        self.tell(name, f"has its wall clock {error_s:+.0f} s off")
+        self.record(name, f"has its wall clock {error_s:+.0f} s off")
         self.hosts[name].wall_error_ms = int(error_s * 1000)
 
     def slow_disk(self, name: str, delay_s: float) -> None:
         """Set how long a device's disk takes for one transaction."""
-        self.tell(name, f"needs {delay_s} s to write")
+        self.record(name, f"needs {delay_s} s to write")
         self.hosts[name].disk_delay_s = delay_s
 
     # ------------------------------------------------------------------ the air
@@ -248,12 +249,12 @@ class World:
     def partition(self, *sides: Iterable[str]) -> None:
         """Split the hosts; those that no side names form one more side."""
         listed = [list(side) for side in sides]
-        self.tell("air", "splits into " + " | ".join(" ".join(side) for side in listed))
+        self.record("air", "splits into " + " | ".join(" ".join(side) for side in listed))
         self.network.partition(listed)
 
     def cut(self, source: str, target: str) -> None:
         """Let target no longer hear source, while source still hears target."""
-        self.tell("air", f"carries nothing from {source} to {target}")
+        self.record("air", f"carries nothing from {source} to {target}")
         self.network.cut(source, target)
 
     def mend(self, source: str, target: str) -> None:
@@ -262,17 +263,17 @@ class World:
 
     def join_sides(self) -> None:
         """Undo ``partition``; one-way cuts stay."""
-        self.tell("air", "joins its sides again")
+        self.record("air", "joins its sides again")
         self.network.join_sides()
 
     def heal(self) -> None:
         """Undo all cuts and partitions."""
-        self.tell("air", "heals")
+        self.record("air", "heals")
         self.network.heal()
 
     def weather(self, conditions: Conditions) -> None:
         """Change what all links are like."""
-        self.tell("air", f"becomes {conditions}")
+        self.record("air", f"becomes {conditions}")
         self.network.conditions = conditions
 
     def peace(self, conditions: Conditions) -> None:
@@ -320,7 +321,7 @@ class World:
 
     def send_event(self, name: str, event: str) -> None:
         """Let an application on a host tell all others something."""
-        self.tell(name, f"says {event}")
+        self.record(name, f"says {event}")
         self.driver.call(
             self.hosts[name],
             partial(_send_event, event),
@@ -412,8 +413,7 @@ class World:
         elif isinstance(event, OwnersReady):
             self._advance(host, event)
         elif isinstance(event, RegistryAdopted):
-            host.signed_registry = event.signed
-            self.tell(host.name, f"follows epoch {event.registry.epoch}")
+            self.record(host.name, f"follows epoch {event.registry.epoch}")
 
     def stepped(self, host: Host) -> None:
         """Let the checkers look at a node behind each step."""
@@ -443,27 +443,32 @@ class World:
         return Node(
             settings,
             suite=self._suite,
-            signed_registry=host.signed_registry,
+            signed_registry=host.disk.registry.signed,
             verify=self.issuer.verify,
             storage=host.storage,
             rng=rng,
             wall_ms=host.wall_ms,
             now=host.local(self.now),
+            signing=toy_signing(self.issuer.cluster_id, host.id),
         )
 
     def _publish_registry(self, newcomers: Iterable[str]) -> None:
-        """Hand the newest registry to the newcomers and to one node that runs and belongs."""
+        """Hand the newest registry to the newcomers and to one node that runs and belongs.
+
+        As a device that joins, and an issuer, they have it on the disk before they follow it.
+        """
         signed = self.issuer.signed()
-        for name in newcomers:
-            self.hosts[name].signed_registry = signed
         belong = set(self.issuer.newest.ids())
-        for name in [name for name in self.up() if self.hosts[name].id in belong][:1]:
+        told = [name for name in self.up() if self.hosts[name].id in belong][:1]
+        for name in (*newcomers, *told):
+            self.hosts[name].disk.registry = RegistryChange(self.issuer.newest.epoch, signed)
+        for name in told:
             self.driver.call(self.hosts[name], partial(_adopt, signed))
 
     def _advance(self, host: Host, ready: OwnersReady) -> None:
         """Sign the next registry, as the runtime of the issuer does."""
         if self.issuer.advance(ready):
-            self.tell(host.name, f"signs epoch {self.issuer.newest.epoch}")
+            self.record(host.name, f"signs epoch {self.issuer.newest.epoch}")
             self.driver.schedule.at(self.now, self._publish_registry, ())
 
     def _end_life(self, host: Host, life: int) -> None:
@@ -475,7 +480,7 @@ class World:
         before = change.before.name.lower() if change.before else "unknown"
         about = self.names.get(member.id, "a stranger")
         what = f"{about} {before} -> {member.state.name.lower()}"
-        self.tell(host.name, f"{what} (incarnation {member.incarnation}, {change.reason})")
+        self.record(host.name, f"{what} (incarnation {member.incarnation}, {change.reason})")
 
 
 def _cluster_id(seed: int) -> ClusterId:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from gossip.core.wire import Codec, tag_of
 from tests.support.sources import nodes
+from tests.unit.gossip.consensus.test_vectors import MESSAGES as CONSENSUS
+from tests.unit.gossip.control.test_vectors import MESSAGES as CONTROL
 from tests.unit.gossip.kv.test_vectors import MESSAGES as STATE
 from tests.unit.gossip.membership.test_vectors import EXAMPLES as MEMBERSHIP
 from tests.unit.house.test_agent_vectors import EXAMPLES as AGENTS
@@ -24,6 +26,8 @@ PACKAGES = ("gossip", "agent", "edge_apps")
 EXAMPLES: tuple[Any, ...] = (
     *MEMBERSHIP.values(),
     *STATE,
+    *CONSENSUS,
+    *CONTROL,
     *(message for _, message in AGENTS.values()),
 )
 
@@ -40,18 +44,19 @@ class Golden(NamedTuple):
         return tag_of(self.data)
 
 
-def sources() -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
-    """Yield the path and all syntax nodes of every module of the packages."""
+def sources(word: str = "") -> Iterator[tuple[str, tuple[ast.AST, ...]]]:
+    """Yield the path and all syntax nodes of every module of the packages that has this word."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), nodes(path)
+            if word in path.read_text():
+                yield str(path.relative_to(ROOT)), nodes(path)
 
 
 @functools.cache
 def codecs() -> dict[str, Codec[Any]]:
     """Return every codec that a module of the packages makes, by "module:NAME"."""
     found: dict[str, Codec[Any]] = {}
-    for path, all_nodes in sources():
+    for path, all_nodes in sources("Codec"):
         if any(_makes_codec(node) for node in all_nodes):
             module = path.removesuffix(".py").replace("/", ".")
             for name, value in vars(importlib.import_module(module)).items():

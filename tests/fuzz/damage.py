@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agent.identity.identity import Peer
-from agent.store.control import ControlStore, NewRegistry
+from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.errors import StorageError
 from agent.store.kv_store import RecordStore
 from agent.store.pages import FRAME_HEADER_BYTES, PAGE_BYTES, WAL_HEADER_BYTES
-from agent.store.tokens import TokenNote, TokenRecord
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from edge_apps.reading import Reading
+from edge_apps.reading import Checked, Reading
 from gossip.core.machine import Address
 from gossip.kv.records import Record, Version
 from gossip.kv.storage import DAMAGED, ClockChange, HoldingChange, MemoryStorage, RecordChange
+from tests.support.readings import checked
 
 NODE, BOOT = 0xC0FFEE, 1 << 32
 FRAME_BYTES = FRAME_HEADER_BYTES + PAGE_BYTES
@@ -106,7 +106,7 @@ def damage(files: Files, rng: random.Random) -> tuple[Files, Hit]:
     return Files({name: bytes(data) for name, data in content.items()}), hit
 
 
-def _damaged(
+def damaged(
     before: Files, rng: random.Random, check: Callable[[Path, Hit], Coroutine[Any, Any, None]]
 ) -> int:
     """Damage one place of a store, lay it out, and check it; a failure tells what was hit."""
@@ -149,11 +149,11 @@ class Filled(NamedTuple):
     ids: dict[int, str]
 
 
-def readings(rng: random.Random, count: int) -> list[Reading]:
+def readings(rng: random.Random, count: int) -> list[Checked]:
     """Return readings of all sizes, some longer than a page."""
     sizes = [rng.choice([4, 4, 4, 30, 200]) if rng.random() < 0.99 else 250 for _ in range(count)]
     return [
-        Reading(f"room/{n % 7}/x", "v" * size, "C", 10**18 + n, {"a": "é" * (n % 3)})
+        checked(f"room/{n % 7}/x", "v" * size, "C", 10**18 + n, {"a": "é" * (n % 3)})
         for n, size in enumerate(sizes)
     ]
 
@@ -204,7 +204,7 @@ def damage_outbox(seed: int) -> int:
     """Damage an outbox in one place, drain it, and account for every reading."""
     rng = random.Random(seed)
     before = filled_outbox(killed=rng.random() < 0.6)
-    return _damaged(before.files, rng, lambda folder, hit: _check_outbox(folder, before, hit))
+    return damaged(before.files, rng, lambda folder, hit: _check_outbox(folder, before, hit))
 
 
 async def _check_outbox(folder: Path, before: Filled, hit: Hit) -> None:
@@ -216,7 +216,7 @@ async def _check_outbox(folder: Path, before: Filled, hit: Hit) -> None:
             drained[accepted.position] = accepted.reading
         await _read_through(partial(outbox.recent, limit=10_000))
         await _read_through(outbox.dead_letters)
-        await outbox.accept([Reading("new", 1)])
+        await outbox.accept([checked("new", 1)])
         assert [each.reading.value for each in await _drain(outbox)] == [1]
         assert not database.problem, database.problem
         losses = await _read_through(outbox.losses)
@@ -349,7 +349,7 @@ def damage_records(seed: int) -> int:
     """Damage a store of the state plane: nothing wrong comes out, and what is gone is told."""
     rng = random.Random(seed)
     before = kept_records(killed=rng.random() < 0.6)
-    return _damaged(before.files, rng, lambda folder, hit: _check_records(folder, before, hit))
+    return damaged(before.files, rng, lambda folder, hit: _check_records(folder, before, hit))
 
 
 async def _check_records(folder: Path, before: Kept, hit: Hit) -> None:
@@ -401,7 +401,6 @@ def _lies_on(image: bytes, key: str, record: Record) -> bool:
 
 STARTS, CLUSTER = 7, bytes(range(16))
 REGISTRY = (9, b"signed" * 100)
-TOKENS = [(bytes([n]) * 16, bytes([n]) * 32) for n in range(40)]
 
 
 async def _controlled(folder: Path, *, killed: bool) -> Files:
@@ -410,8 +409,6 @@ async def _controlled(folder: Path, *, killed: bool) -> Files:
         await store.count_start()
     for epoch in range(1, REGISTRY[0] + 1):
         await store.save_registry(epoch, REGISTRY[1])
-    for name, secret in TOKENS:
-        await store.add_token(TokenRecord(name, secret, 2e9, 3, TokenNote(1e9, "the operator")))
     await store.save_peers(
         Peer(n, f"peer-{n}", (Address("10.0.0.1", n),), 1e9 + n) for n in range(1, 300)
     )
@@ -436,7 +433,7 @@ def damage_control(seed: int) -> int:
     """Damage ``control.db`` or its copy: one of the two has what nobody else knows."""
     rng = random.Random(seed)
     before = control_files(killed=rng.random() < 0.6)
-    return _damaged(before, rng, lambda folder, _: _check_control(folder))
+    return damaged(before, rng, lambda folder, _: _check_control(folder))
 
 
 async def _check_control(folder: Path) -> None:
@@ -449,10 +446,5 @@ async def _check_control(folder: Path) -> None:
         again = await store.count_start()
         assert again > starts, "two starts with one number"
         starts = again
-        for name, secret in TOKENS:
-            key = bytes([starts % 251]) * 32
-            has_secret = lambda token, secret=secret: token.public_key == secret  # noqa: E731
-            admit = lambda _kept, _token, _again: NewRegistry(1, b"", NODE)  # noqa: E731
-            await store.redeem(name, has_secret, key, 1e9, admit)
         assert not store.database.problem
         await store.close()

@@ -8,15 +8,19 @@ any other.
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from gossip.core.envelope import Envelope
 from gossip.core.ids import Boot, ClusterId, NodeId, next_boot
 from gossip.core.machine import Address, Instant
 from gossip.core.tuning import BODY_BYTES_MAX
 from gossip.core.wire import LENGTH_BYTES, pack
-from gossip.membership.model.messages import DATAGRAMS, Datagram
+from gossip.membership.model.messages import Alive, Asleep, Left
+from gossip.membership.model.signatures import Signatures
 from gossip.node import Node
 from gossip.sim.host import Host
-from gossip.sim.toy_cipher import ToySuite
+from gossip.sim.script.message_text import MESSAGES, Message
+from gossip.sim.toy_cipher import ToySuite, toy_signing
 from gossip.sim.world import SECRET, World
 from tests.fuzz.codecs import codecs
 
@@ -53,10 +57,25 @@ class Mallory:
         place = source or self.host.address
         self.call(to, lambda node, now: node.receive(packet, place, now))
 
-    def say(self, to: Host, *messages: Datagram, **header: Any) -> None:
-        """Say these, in as many packets as they take."""
-        for body in bodies(messages):
+    def say(self, to: Host, *messages: Message, **header: Any) -> None:
+        """Say these, in as many packets as they take; what is about ourselves, as ourselves."""
+        for body in bodies(tuple(map(self.signed, messages))):
             self.deliver(to, self.seal(body, **header))
+
+    def signed(self, message: Message) -> Message:
+        """Return the message with our signature, if it is what we say about ourselves."""
+        if isinstance(message, Alive | Left | Asleep) and message.member == self.id:
+            return msgspec.structs.replace(message, signature=self.sign(message.said()))
+        return message
+
+    def sign(self, said: tuple[object, ...]) -> bytes:
+        """Sign with the one key that is ours."""
+        signing = toy_signing(self.world.issuer.cluster_id, self.id)
+        return Signatures(self.id, signing).sign(said)
+
+    def introduce(self, to: Host) -> None:
+        """Tell of this life of ours."""
+        self.say(to, Alive(self.id, self.boot, 1, self.host.name, (self.host.address,), {}))
 
     def frame(self, to: Host, message: Any) -> None:
         """Send a frame of the membership or of the state plane."""
@@ -70,11 +89,11 @@ class Mallory:
         self.world.driver.call(to, action)
 
 
-def bodies(messages: tuple[Datagram, ...]) -> list[bytes]:
+def bodies(messages: tuple[Message, ...]) -> list[bytes]:
     """Return bodies that hold these messages, in order, each within a packet's size."""
     found = [b""]
     for message in messages:
-        item = DATAGRAMS.encode(message)
+        item = MESSAGES.encode(message)
         if len(found[-1]) + LENGTH_BYTES + len(item) > BODY_BYTES_MAX:
             found.append(b"")
         found[-1] += pack([item])

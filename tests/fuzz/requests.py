@@ -1,8 +1,8 @@
 """Requests at the HTTP API, as whoever reaches its socket may send them.
 
-The routes run in this process, against the tests' fake agent, through the same ASGI interface that
-uvicorn uses. What must hold: every request gets an answer, none of them says 500, and each refusal
-is an error of our own form, with a code and a message.
+The routes run in this process, against the tests' fake agent, called as ``agent/http/`` calls them.
+What must hold: every request gets an answer, none of them says 500, and each refusal is an error of
+our own form, with a code and a message.
 """
 
 import asyncio
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from starlette.types import ASGIApp
-
-from agent.api.app import ROUTES, create
+from agent.access.caller import local_caller
+from agent.api.app import create
+from agent.api.callers import CALLER
+from agent.api.routes import ROUTES
+from agent.http.asgi import ASGIApp
 from agent.telemetry.outbox import Receipt
 from edge_apps.reading import BadReading, Reading
 from tests.fuzz.hostile import Mutator
@@ -24,6 +26,7 @@ from tests.support.fake_agent import FakeAgent, FakeTelemetry
 
 BODIES: dict[str, tuple[bytes, ...]] = {
     "/api/v1/tokens": (b'{"ttl_s": 60, "uses": 2}',),
+    "/api/v1/access": (b'{"name": "a", "role": "reader", "prefixes": ["x/"], "ttl_s": 60}',),
     "/api/v1/sleep": (b'{"duration_s": 600}',),
     "/api/v1/events": (
         b'{"name": "door", "payload": "open"}',
@@ -83,7 +86,7 @@ class Requests:
 
     def send(self) -> None:
         """Send one request. Raises Failed."""
-        method, path, _ = self.rng.choice(ROUTES)
+        method, path = self.rng.choice(ROUTES)
         body = self._body(path)
         for name in ("{name}", "{key:key}", "{id}"):
             path = path.replace(name, self.rng.choice(NAMES))
@@ -147,6 +150,7 @@ async def exchange(
         "headers": [(b"host", b"covey"), *headers],
         "client": None,
         "server": None,
+        CALLER: local_caller(0),
     }
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
     sent: list[Any] = []
@@ -162,7 +166,7 @@ async def exchange(
             await application(scope, receive, send)
     except TimeoutError:
         raise Failed(f"no end to {method} {path[:80]}?{query[:200]!r}") from None
-    except Exception as error:  # noqa: BLE001 - Starlette answers 500, and raises it again
+    except Exception as error:  # noqa: BLE001 - what stands in front of the application
         return 500, repr(error).encode()
     status = next((message["status"] for message in sent if "status" in message), None)
     return status, b"".join(message.get("body", b"") for message in sent)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tests.fuzz.damage import damage_control, damage_outbox, damage_records
+from tests.fuzz.damaged_log import damage_consensus
 from tests.fuzz.parsers import PARSERS, feed_spoilt
 from tests.fuzz.requests import Requests
 from tests.fuzz.siege import Siege
@@ -66,6 +67,7 @@ KINDS = (
     Kind("outbox", damage_outbox),
     Kind("records", damage_records),
     Kind("control", damage_control),
+    Kind("consensus", damage_consensus),
 )
 BY_NAME = {kind.name: kind for kind in KINDS}
 

@@ -21,13 +21,16 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Address, Emit, Instant, SendDatagram
 from gossip.core.tuning import BODY_BYTES_MAX
 from gossip.core.wire import LENGTH_BYTES, pack, tag_of, unpack
+from gossip.events.messages import BROADCASTS, EVENT_FRAMES
+from gossip.kv.messages import CODEC
 from gossip.membership.detection.updates import BootSuperseded
 from gossip.membership.model.members import MemberState
-from gossip.membership.model.messages import DATAGRAMS
+from gossip.membership.model.messages import DATAGRAMS, FRAMES
 from gossip.membership.model.sanity import starts_of
-from gossip.node import MEMBERSHIP_FRAMES, STATE_FRAMES, Node
+from gossip.node import Node
 from gossip.sim.host import Host
 from gossip.sim.invariants import IncarnationGrows, SelfAlive
+from gossip.sim.script.message_text import MESSAGES
 from gossip.sim.world import World
 from tests.fuzz.codecs import Golden, goldens
 from tests.fuzz.hostile import HOSTS, PORTS, Mutator
@@ -87,8 +90,8 @@ class Siege:
             2,
         )
         self._mutator = Mutator(self.rng, self._likely)
-        self._datagrams = [each for each in goldens() if each.codec is DATAGRAMS]
-        framed = {*MEMBERSHIP_FRAMES, *STATE_FRAMES}
+        self._datagrams = [each for each in goldens() if each.codec in (DATAGRAMS, BROADCASTS)]
+        framed = FRAMES.tags | EVENT_FRAMES.tags | CODEC.tags
         self._frames = [_timely(each, epoch) for each in goldens() if each.tag in framed]
         kinds = (
             Weighted(40, self._datagram),
@@ -363,7 +366,7 @@ def _is_bad_body(body: bytes) -> bool:
     """Say whether a datagram's body has a message that does not decode."""
     try:
         for item in unpack(body):
-            DATAGRAMS.decode(item)
+            MESSAGES.decode(item)
     except Malformed:
         return True
     return False

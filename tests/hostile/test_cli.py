@@ -15,6 +15,12 @@ import msgspec
 import pytest
 
 from agent import exits
+from agent.access.access_tokens import (
+    AccessTerms,
+    encode_record,
+    make_record,
+)
+from agent.access.rights import Role
 from agent.cli import output
 from agent.cli.completion import member_names, offered
 from agent.cli.errors import run_to_status
@@ -26,8 +32,12 @@ from agent.telemetry.outbox import Accepted, DeadLetter
 from agent.telemetry.uplink.broker_test import ConnectStep, StepOutcome
 from edge_apps.client import ApiError, Client
 from edge_apps.reading import Reading
+from gossip.control.commands import AcquireLock, Action, OpenSession, Transact
+from gossip.control.fleet_settings import ACCESS_PREFIX, FOR_ALL, setting_key
+from gossip.control.requests import ControlWrite
+from gossip.control.transactions import PutKey
+from gossip.events.messages import ResponseKind
 from gossip.membership.model.members import MemberState
-from gossip.membership.model.messages import ResponseKind
 from gossip.registry import registry as registries
 from gossip.registry.node import RegisteredNode
 from tests.support.fake_agent import CLUSTER, GONE, ME, OTHER, FakeAgent, Served, serving
@@ -38,13 +48,25 @@ OURS = re.compile(r"\x1b\[(?:0|1|31|32|33|36|90)m|\x1b\[\?(?:1049|25)[hl]|\x1b\[
 """The control sequences that the commands themselves write."""
 
 CALLS: dict[str, list[list[str]]] = {
+    "access authority": [[]],
+    "access create": [["x", "--role", "reader", "--prefix", EVIL], [EVIL, "--role", "node"]],
+    "access list": [[]],
+    "access revoke": [[EVIL], ["\x1b[2J"]],
     "app list": [[]],
+    "barrier enter": [["\x1b[2J", "--count", "1", "--wait", "1s"], [EVIL, "--count", EVIL]],
+    "barrier leave": [["start", "--session", EVIL], [EVIL, "--session", "1"]],
+    "barrier list": [[]],
     "app log": [[EVIL], [EVIL, "--follow"]],
     "app start": [[EVIL], ["\x1b[2J"]],
     "app stop": [[EVIL], ["\x1b[2J"]],
     "config check": [[]],
+    "config get": [["log.level"], [EVIL]],
+    "config list": [[]],
+    "config set": [[EVIL, "x"], ["log.level", EVIL], ["log.level", "info", "--for", EVIL]],
     "config show": [[], ["--origin"]],
+    "config unset": [[EVIL], ["log.level", "--for", EVIL]],
     "doctor": [[]],
+    "elect": [["\x1b[2J", "--value", EVIL, "--no-wait"]],
     "event send": [[EVIL, EVIL]],
     "events": [[], ["--follow"], ["--name", EVIL]],
     "facts list": [[], ["\x1b[2J"]],
@@ -57,28 +79,50 @@ CALLS: dict[str, list[list[str]]] = {
     "kv list": [[]],
     "kv put": [["\x1b[2J", EVIL]],
     "leave": [[]],
+    "lock": [["\x1b[2J", "--no-wait", "true"], [EVIL, "--ttl", EVIL, "true"]],
     "members": [[], ["--state", EVIL]],
     "members allow": [[EVIL]],
     "members forbid": [[EVIL]],
     "members remove": [[EVIL, "--yes"], ["\x1b[2J", "--yes"]],
     "members show": [["ada"], ["\x1b[2J"]],
+    "node drain": [[EVIL], ["\x1b[2J"]],
+    "node set": [[EVIL, f"zone={EVIL}"], ["\x1b[2J", "capacity=2"], ["x", EVIL]],
+    "node show": [["ada"], ["\x1b[2J"]],
+    "node undrain": [[EVIL], ["\x1b[2J"]],
     "outbox": [[]],
     "publish": [[EVIL, "1"], ["t", EVIL], ["t", "1", "--tag", EVIL], ["t", "1", "--time", EVIL]],
     "query": [[EVIL], ["ping", "--filter", EVIL]],
     "readings": [[], ["--sensor", EVIL]],
+    "recover": [
+        [],
+        ["--from-this-node", "--yes"],
+        ["--from-set-aside", "--yes"],
+        ["--follow", EVIL, "--yes"],
+        ["--without", EVIL],
+    ],
     "registry": [[]],
     "registry mend": [["--yes"]],
     "ring": [[], [EVIL]],
+    "ring key": [[EVIL]],
+    "ring plan": [["drain", EVIL], ["add", EVIL, f"zone={EVIL}"], ["add", "eve"], [EVIL, "x"]],
     "rtt": [["ada"], ["\x1b[2J"]],
     "service status": [[]],
+    "session close": [[EVIL], ["1"]],
+    "session list": [[]],
     "sleep": [["1h"], [EVIL]],
+    "snapshot restore": [[EVIL, "--yes"]],
+    "snapshot show": [[EVIL]],
     "status": [[]],
     "token create": [[], ["--ttl", EVIL]],
     "token list": [["--all"]],
     "token revoke": [[EVIL]],
+    "txn": [["--then", "get evil"], ["--if", EVIL, "--then", EVIL]],
     "uplink status": [[]],
     "uplink test": [[]],
+    "voters": [[]],
+    "voters replace": [["ada", EVIL], [EVIL, "\x1b[2J"]],
     "wake": [[]],
+    "audit": [[]],
     "completion": [[EVIL]],
     "simulate": [["--profile", EVIL]],
 }
@@ -92,6 +136,9 @@ ELSEWHERE = {
     "service install": "changes this machine; tests/devices has it",
     "service uninstall": "changes this machine; tests/devices has it",
     "kv watch": "follows for ever, like `events --follow`",
+    "snapshot save": "shows what `snapshot show` does of a file that was just made",
+    "watch": "follows for ever, and shows what `txn` does",
+    "config watch": "follows for ever, and shows what `config list` does",
 }
 
 
@@ -133,10 +180,28 @@ def spoiled(agent: FakeAgent) -> None:
     agent.registry = registries.admit(registry, RegisteredNode(OTHER, f"b{EVIL}"))
 
 
+def agreed_on(agent: FakeAgent) -> None:
+    """Agree on what a member puts into the log that has no manners: keys, settings, a holder."""
+    plane, now = agent.solo.plane, agent.solo.time
+    setting = setting_key(FOR_ALL, "log.level")
+    keys = tuple(PutKey(key, EVIL.encode()) for key in ("evil", f"e{EVIL}", setting))
+    terms = AccessTerms("evil", Role.NODE, (EVIL,), EVIL)
+    token = PutKey(f"{ACCESS_PREFIX}evil", encode_record(make_record("x", terms, EVIL, 1.0)))
+
+    def agree(action: Action) -> None:
+        agent.solo.act(lambda _: plane.submit(ControlWrite(action), now))
+
+    agree(Transact((), (*keys, token)))
+    agree(OpenSession(OTHER, 60_000, label=EVIL))
+    (session,) = (each.number for each in plane.state.sessions)
+    agree(AcquireLock("\x1b[2J", session, value=EVIL.encode()))
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
     with serving(tmp_path) as running:
         spoiled(running.agent)
+        agreed_on(running.agent)
         yield running
 
 

@@ -18,11 +18,13 @@ from tests.fuzz.runs import BY_NAME, Finding, run
 from tests.fuzz.siege import Siege
 
 SIEGES, READINGS, REQUESTS = range(9), range(6), range(10)
-PLANTED_WITHIN = 20
+PLANTED_WITHIN = 60
 """A planted bug must be found by one of so many seeds."""
 
 
-@pytest.mark.parametrize("seed", SIEGES)
+@pytest.mark.parametrize(
+    "seed", [*SIEGES[:3], *(pytest.param(seed, marks=pytest.mark.slow) for seed in SIEGES[3:])]
+)
 def test_a_covey_under_attack_holds(seed: int) -> None:
     assert run(BY_NAME["siege"], seed) > 0
 
@@ -100,6 +102,7 @@ def test_it_finds_a_frame_that_ends_the_node(monkeypatch: pytest.MonkeyPatch) ->
     assert found("siege", "Malformed")
 
 
+@pytest.mark.slow
 def test_it_finds_a_node_that_believes_what_is_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(updates.MemberUpdates, "_about_us", lambda *_: None)
     assert found("siege", "take each other for dead")

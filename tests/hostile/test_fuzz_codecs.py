@@ -31,6 +31,7 @@ def test_all_planes_are_found() -> None:
     assert {name.split(":")[0] for name in CODECS} >= {
         "gossip.membership.model.messages",
         "gossip.kv.messages",
+        "gossip.consensus.messages",
         "agent.admission.messages",
         "agent.keys.messages",
         "agent.doctor.messages",
@@ -59,7 +60,7 @@ def test_planes_that_share_a_stream_share_no_tag() -> None:
         for tag in codecs()[name].tags:
             # What a guest and a member say before there is a stream between members: its own.
             assert by_tag.setdefault(tag, name) == name
-    assert set(by_tag) <= set(range(1, 112))
+    assert set(by_tag) <= set(range(1, 128))
 
 
 # Every truncation and every bit flip of every message: the whole set.

@@ -1,6 +1,6 @@
 """A slice of what flash does to files, and proofs that the campaign would notice.
 
-The campaign is ``tests/fuzz/damage.py``; ``make fuzz`` runs more of it.
+The campaigns are ``tests/fuzz/damage.py`` and ``damaged_log.py``; ``make fuzz`` runs more of them.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from agent.store.commit_note import CommitNote
 from agent.telemetry import outbox_sql
 from tests.fuzz.runs import BY_NAME, Finding, run
 
-OUTBOXES, RECORDS, CONTROLS = range(12), range(12), range(6)
+OUTBOXES, RECORDS, CONTROLS, LOGS = range(12), range(12), range(6), range(12)
 PLANTED_WITHIN = 60
 """A planted bug must be found by one of so many seeds."""
 
@@ -32,6 +32,11 @@ def test_a_state_plane_is_told_when_its_records_are_not_whole(seed: int) -> None
 @pytest.mark.parametrize("seed", CONTROLS)
 def test_what_a_node_must_not_lose_is_there_twice(seed: int) -> None:
     assert run(BY_NAME["control"], seed) > 0
+
+
+@pytest.mark.parametrize("seed", LOGS)
+def test_what_voters_agree_on_is_all_there_or_all_given_up(seed: int) -> None:
+    assert run(BY_NAME["consensus"], seed) > 0
 
 
 def findings(kind: str) -> Iterator[str]:
@@ -59,6 +64,11 @@ def test_it_finds_rows_that_are_believed_unseen(monkeypatch: pytest.MonkeyPatch)
 def test_it_finds_a_log_that_ends_early_and_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CommitNote, "misses", lambda *_: False)
     assert found("outbox", "are lost and were not hit")
+
+
+def test_it_finds_a_voter_that_forgets_its_last_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CommitNote, "misses", lambda *_: False)
+    assert found("consensus", "are others")
 
 
 def test_it_finds_a_loss_that_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

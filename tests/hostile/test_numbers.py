@@ -13,6 +13,7 @@ import pytest
 from gossip.core.errors import Malformed
 from gossip.core.machine import Emit
 from gossip.core.wire import pack
+from gossip.events.messages import BROADCASTS
 from gossip.membership.detection.updates import BootSuperseded
 from gossip.membership.members.id_conflicts import SUSPECTS_MAX, IdConflicts
 from gossip.membership.model.members import Member, MemberState
@@ -45,10 +46,10 @@ def test_no_number_in_any_message_ends_anything(name: str) -> None:
             codec.decode(codec.encode(message))
         except Malformed:
             continue
-        if codec is DATAGRAMS:
+        if codec in (DATAGRAMS, BROADCASTS):
             swim.receive(pack([codec.encode(message)]), 2, 1, 1, THEM, 0.01)
         else:
-            swim.receive_frame(codec.encode(message), 2, 0.01)
+            swim.frame_handlers[min(codec.tags)](codec.encode(message), 2, 0.01)
         swim.wake(0.02)
         assert swim.incarnation <= 3
         assert swim.boot == BOOT

@@ -1,6 +1,6 @@
 """One hostile text through every way out of an agent: the ways are a table, and each is fed.
 
-What commands write is in ``test_cli_hostile.py``, command by command; this is the list of sinks.
+What commands write is in ``test_cli.py``, command by command; this is the list of sinks.
 """
 
 import asyncio

@@ -25,6 +25,31 @@ def fleet(networks: None) -> Iterator[Fleet]:
         yield made
 
 
+RAN: pytest.StashKey[dict[Fleet, list[str]]] = pytest.StashKey()
+"""The fleets of a test, with the agents that ran when it began."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Remember what a test that fails has to be followed by."""
+    used = getattr(item, "funcargs", {}).values()
+    fleets = {each: [a.name for a in each.running()] for each in used if isinstance(each, Fleet)}
+    try:
+        yield
+    except BaseException:
+        item.stash[RAN] = fleets
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Make the fleets that outlive a failed test whole: it must not fell the next one."""
+    yield
+    for fleet, names in item.stash.get(RAN, {}).items():
+        if not fleet.is_closed:
+            fleet.make_whole(names)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,

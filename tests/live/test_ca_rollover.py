@@ -1,18 +1,18 @@
 """Another authority for a running covey: nobody is accused, and the old one opens nothing."""
 
-import sqlite3
 import subprocess
 import sys
 from functools import partial
 
-import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.config.settings import DEFAULT_PORT
 from agent.identity import certificates, identity
+from gossip.core.ids import format_node_id
 from gossip.registry.registry import Registry, SignedRegistry
+from tests.live.harness.admitted import registry_on_disk
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.traffic import accused, traffic
@@ -53,13 +53,20 @@ def _dial(agent: AgentProcess, to: AgentProcess, certificate: bytes) -> str:
 
 
 def _issued(
-    who: identity.Identity, key: Ed25519PrivateKey, authority: bytes, registry: bytes
+    who: identity.Identity,
+    key: Ed25519PrivateKey,
+    authority: bytes,
+    registry: bytes,
+    serial: bytes = b"",
 ) -> bytes:
-    """Return the certificate that an authority's key makes for a node, with its present serial."""
+    """Return the certificate that an authority's key makes for a node, with its present serial.
+
+    Or with another one, which the registry does not have, as of one that was replaced.
+    """
     entry = Registry.decode(SignedRegistry.decode(registry).payload).node(who.node_id)
     assert entry is not None
     subject = certificates.Subject(who.cluster_id, who.node_id, who.node_name)
-    return certificates.issue(key, authority, subject, entry.key, entry.serials[0])
+    return certificates.issue(key, authority, subject, entry.key, serial or entry.serials[0])
 
 
 def _number(agent: AgentProcess) -> int:
@@ -99,13 +106,17 @@ def test_the_authority_is_replaced_under_traffic(fleet: Fleet) -> None:
 
     # Whoever has the old key can sign whatever he likes, also with the serial that counts now.
     now = _identity(birch)
-    key, registry = _identity(ash).authority_private_key(), _registry(birch)
+    key, registry = _identity(ash).authority_private_key(), registry_on_disk(birch.directory)
     birch.stop()  # else its own stream takes the place of ours
     assert _dial(birch, cedar, _issued(now, key, now.authority, registry)) == "listened to\n"
     assert _dial(birch, cedar, _issued(now, stolen, old, registry)) == "refused\n"
     assert _dial(birch, cedar, former) == "refused\n"
+    replaced = _issued(now, key, now.authority, registry, certificates.new_serial())
+    assert _dial(birch, cedar, replaced) == "spoken to\n", "as long as it takes to say: you are out"
     birch.start()
     assert not ash.must("token", "list").stdout, "none is good any more"
+
+    _await_noted(birch, cedar)
 
     # One that is away for all of the next one, and for new keys of the datagrams besides.
     cedar.stop()
@@ -122,15 +133,17 @@ def test_the_authority_is_replaced_under_traffic(fleet: Fleet) -> None:
     assert _identity(cedar).is_certified
 
 
-def _registry(agent: AgentProcess) -> bytes:
-    """Return the newest registry that an agent has on its disk."""
-    rows = sqlite3.connect(f"file:{agent.directory}/data/control.db?mode=ro", uri=True)
-    try:
-        [kept] = rows.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
-    finally:
-        rows.close()
-    signed: bytes = msgspec.msgpack.decode(kept, type=tuple[int, bytes])[1]
-    return signed
+def _await_noted(replaced: AgentProcess, at: AgentProcess) -> None:
+    """Wait until a member has written down who showed a certificate that was replaced."""
+
+    def noted() -> list[tuple[str, str]]:
+        entries = at.must("audit", "-o", "json").json()["entries"]
+        old = [each for each in entries if each["outcome"] == "old_certificate"]
+        return [(each["who"], each["from"]) for each in old]
+
+    who = f"node {replaced.name} ({format_node_id(_identity(replaced).node_id)})"
+    tried = who, replaced.at.ipv4
+    eventually(noted, lambda seen: seen == [tried], 15.0, "the audit log says who tried it")
 
 
 def _authorities(agent: AgentProcess) -> int:

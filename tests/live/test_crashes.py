@@ -1,7 +1,6 @@
 """Full disks, read-only disks, wrong configurations, missing brokers: say what, and what to do."""
 
 import contextlib
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from agent.store.ballast import BALLAST_BYTES, PLENTY_BYTES, Ballast
 from tests.live.harness.agents import AgentProcess, Outcome
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import can_make_networks, run
+from tests.live.harness.small_disk import fill, small_disk
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
@@ -34,9 +34,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 @contextlib.contextmanager
 def _disk(size_mebibytes: int) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="covey-disk-"))
-    run("mount", "-t", "tmpfs", "-o", f"size={size_mebibytes}m", "covey-test", str(folder))
-    yield folder
-    run("umount", "--lazy", str(folder))
+    with small_disk(folder, size_mebibytes):
+        yield folder
     folder.rmdir()
 
 
@@ -77,21 +76,11 @@ def _explains(outcome: Outcome, status: int, *words: str) -> None:
 # --- the disk -----------------------------------------------------------------------------------
 
 
-def _fill(folder: Path, name: str = "filling") -> Path:
-    """Leave no byte free."""
-    ballast = folder / name
-    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
-    assert shutil.disk_usage(folder).free < 4096
-    return ballast
-
-
 def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
     with _alone(disk, fleet) as agent:
         agent.start()
         agent.must("publish", "bench/temperature", "21.5")
-        ballast = _fill(disk)
+        ballast = fill(disk)
         lines = "\n".join(f"bench/temperature {number}" for number in range(5000))
         refused = agent.covey("publish", stdin=lines)
         assert refused.status != exits.YES, "an accepted reading has to be on disk"
@@ -126,7 +115,7 @@ def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
 def test_start_on_a_full_disk_waits_for_room(disk: Path, fleet: Fleet) -> None:
     """There never was room for a ballast here: the agent waits, says why, and goes on by itself."""
     with _alone(disk, fleet) as agent:
-        ballast = _fill(disk)
+        ballast = fill(disk)
         agent.start()
         status = agent.api.get("/api/v1/status")
         assert not status["ready"]
@@ -152,7 +141,7 @@ def test_start_on_a_full_disk_takes_the_ballast(roomy_disk: Path, fleet: Fleet) 
             "room is kept",
         )
         agent.kill()
-        filling = _fill(roomy_disk)
+        filling = fill(roomy_disk)
         for _ in range(2):  # the second start takes a portion of its own
             agent.start()
             status = agent.api.get("/api/v1/status")
@@ -162,7 +151,7 @@ def test_start_on_a_full_disk_takes_the_ballast(roomy_disk: Path, fleet: Fleet) 
             _explains(agent.covey("publish", "a/b", "1"), exits.UNHEALTHY, "full")
             assert agent.covey("kv", "put", "key", "new", "--timeout", "500ms").status != exits.YES
             agent.stop()
-            _fill(roomy_disk, "more")
+            fill(roomy_disk, "more")
         agent.start()
         filling.unlink()
         eventually(
@@ -182,7 +171,7 @@ def test_start_on_a_full_disk_takes_the_ballast(roomy_disk: Path, fleet: Fleet) 
 def test_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:
     with _alone(disk, fleet) as agent:
         run("mount", "-o", "remount,ro", str(disk))
-        _explains(agent.covey("run"), exits.NOT_PERMITTED, "read-only")
+        _explains(agent.covey("run"), exits.NO, "read-only")
 
 
 def test_init_in_a_read_only_directory_says_so(disk: Path, fleet: Fleet) -> None:

@@ -67,10 +67,17 @@ def test_a_one_way_path_shows_in_the_matrix(fleet: Fleet) -> None:
     assert _ways(ill)["birch", "ash"] == "udp"
     [advice] = [check for check in ill["checks"] if check["id"] == "one-way"]
     assert "from ash do not reach birch" in advice["message"]
-    shown = ash.must("members", "show", "birch", "-o", "json").json()
-    assert shown["paths"]["udp_in_s"] < 15
-    answered_s = shown["paths"]["udp_out_s"]
-    assert answered_s is None or answered_s > shown["paths"]["udp_in_s"]
+
+    def paths() -> tuple[float, float | None]:
+        shown = ash.must("members", "show", "birch", "-o", "json").json()["paths"]
+        return shown["udp_in_s"], shown["udp_out_s"]
+
+    eventually(
+        paths,
+        lambda seen: seen[1] is None or seen[1] > seen[0],
+        15.0,
+        "ash hears birch, and gets no answer",
+    )
 
 
 def test_alone_the_doctor_still_looks_at_the_device(fleet: Fleet) -> None:
@@ -80,7 +87,8 @@ def test_alone_the_doctor_still_looks_at_the_device(fleet: Fleet) -> None:
     assert outcome.status == exits.UNHEALTHY
     by_id = {check["id"]: check["status"] for check in outcome.json()["checks"]}
     assert by_id["agent"] == "fail"
-    assert by_id["certificate"] == by_id["disk"] == by_id["multicast"] == "ok"
+    assert by_id["certificate"] == by_id["multicast"] == "ok"
+    assert by_id["disk"] in ("ok", "warn"), "others may have it write slowly, and it is looked at"
     nft = (*agent.host.enter(), "nft") if agent.host else ()
     run(*nft, "add", "table", "inet", "deaf")
     run(*nft, "add", "chain", "inet", "deaf", "output", "{ type filter hook output priority 0; }")

@@ -1,7 +1,7 @@
 """What comes in by the doors of an agent: strangers who hold them, and a value that kills.
 
 The agents are real, and so is what is held against them. Other doors: a flood of datagrams in
-``test_covey_flooded.py``, garbage in ``test_covey_under_attack.py``.
+``test_floods.py``, garbage in ``test_attacks.py``.
 """
 
 from collections.abc import Iterator

@@ -101,7 +101,7 @@ def test_a_covey_tells_and_asks(fleet: Fleet) -> None:
 def tell(fleet: Fleet, ash: AgentProcess, cedar: AgentProcess) -> None:
     """Events reach all, once; they are followed, and their handlers run on each."""
     doors = fleet.folder / "doors"
-    command = cedar._words("events", "--follow", "-o", "json")
+    command = cedar.words("events", "--follow", "-o", "json")
     follower = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment(fleet.folder)
     )

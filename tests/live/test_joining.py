@@ -17,25 +17,30 @@ from pathlib import Path
 import pytest
 
 from agent.admission.joining import join
-from agent.admission.messages import TAGS
+from agent.admission.messages import RELAY_CODEC
+from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.server import AdmissionServer
 from agent.admission.token_terms import TokenTerms
 from agent.cluster.cluster_view import ClusterView
 from agent.identity.identity import Identity, found, load
-from agent.net.discovery import Discovery, Plan, look_around
+from agent.identity.trust import is_signed
+from agent.net.discovery import Discovery, Plan, find_addresses
 from agent.net.sockets import open_sockets
 from agent.net.streams import Streams
 from agent.net.udp import UdpEndpoint
 from agent.runtime.driver import Driver
+from agent.runtime.save_queue import ChangeStore
 from agent.store.control import ControlStore
 from agent.store.known_peers import KnownPeers
-from gossip.core.ids import next_boot
-from gossip.core.machine import Address
+from gossip.core.ids import NodeId, next_boot
+from gossip.core.machine import Address, Durability
 from gossip.core.tuning import LOCAL
 from gossip.kv.requests import Get, GetResult, Put, PutResult
 from gossip.kv.storage import MemoryStorage
 from gossip.membership.model.members import MemberState
+from gossip.membership.model.signatures import SigningKeys
 from gossip.node import Node, NodeConfig
+from tests.support.fake_ledger import FakeLedger
 from tests.support.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
@@ -48,12 +53,25 @@ class MemoryRecords(MemoryStorage):
         self.apply(changes)
 
 
+class LoglessView(ClusterView):
+    """The covey, seen by a node that keeps no log: who founded it decides alone."""
+
+    def leader(self) -> NodeId | None:
+        return None
+
+    def voters(self) -> tuple[NodeId, ...]:
+        return tuple(each.id for each in self.registry().nodes if each.is_issuer)
+
+    def check_understood(self, tag: int) -> None:
+        """No log, so nobody in it whom a command could stop; and these nodes tell no facts."""
+
+
 class Running:
     """One node with everything around it that this room has."""
 
     node: Node
     driver: Driver
-    desk: AdmissionServer
+    server: AdmissionServer
     store: ControlStore
     port: int
 
@@ -61,6 +79,7 @@ class Running:
         self.who = who
         self.counts: Counter[str] = Counter()
         self.records = MemoryRecords()
+        self.ledger = FakeLedger()
 
     async def open(self, opened: AsyncExitStack, mdns: bool, port: int = 0) -> None:
         who = self.who
@@ -74,15 +93,20 @@ class Running:
         self.node = await self._make_node(plan)
         streams = Streams(who, sockets, self.counts)
         udp = UdpEndpoint(sockets.datagram, self.counts)
-        self.driver = Driver(self.node, udp, streams, self.records, self.counts)
+        stores: dict[Durability, ChangeStore] = {
+            Durability.FLUSH: self.records,
+            Durability.FSYNC: self.store,
+        }
+        self.driver = Driver(self.node, udp, streams, stores, self.counts)
         book = KnownPeers(self.store, who.node_id, self.node.addresses_of)
-        covey = ClusterView(self.driver, who, book)
-        self.desk = AdmissionServer(who, self.store, covey, self.counts)
-        opened.push_async_callback(self.desk.stop)
+        covey = LoglessView(self.driver, who, book)
+        registries = RegistryIssuer(who, self.store, covey, self.ledger)
+        self.server = AdmissionServer(who, registries, covey, self.counts)
+        opened.push_async_callback(self.server.stop)
         await book.start(who.first_peers())
         opened.push_async_callback(book.stop)
         self.driver.listen(book.record)
-        await self.driver.start(self.desk.serve, [(TAGS, self.desk.receive_frame)])
+        await self.driver.start(self.server.serve, [(RELAY_CODEC.tags, self.server.receive_frame)])
         opened.push_async_callback(self.driver.stop)
         discovery = Discovery(
             who.cluster_id,
@@ -91,7 +115,7 @@ class Running:
             on_found=lambda it: self.driver.call(lambda now: self.node.discovered(it, now)),
             on_moved=lambda _: None,
             counts=self.counts,
-            book=book.addresses(),
+            known=book.addresses(),
         )
         await discovery.start()
         opened.push_async_callback(discovery.stop)
@@ -105,7 +129,7 @@ class Running:
                 me=self.who.node_id,
                 boot=boot,
                 name=self.who.node_name,
-                addresses=look_around(plan).told,
+                addresses=find_addresses(plan).told,
                 tags={},
                 tuning=LOCAL,
                 cluster_id=self.who.cluster_id,
@@ -118,6 +142,7 @@ class Running:
             rng,
             lambda _now: time.time_ns() // 1_000_000,
             time.clock_gettime(time.CLOCK_BOOTTIME),
+            signing=SigningKeys(self.who.cluster_id, self.who.private_key().sign, is_signed),
         )
 
     def alive(self) -> set[str]:
@@ -164,7 +189,7 @@ def test_three_nodes_form_a_covey_by_token_and_mdns_alone(tmp_path: Path) -> Non
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             nodes = [await opened.enter_async_context(running(first))]
-            token = await nodes[0].desk.create_token(TokenTerms(3600, 2))
+            token = await nodes[0].server.create_token(TokenTerms(3600, 2))
             for letter, name in (("b", "pi2"), ("c", "pi3")):
                 directory = tmp_path / letter / "identity"
                 who = await join(token, directory, name, interfaces=["lo"])
@@ -188,14 +213,14 @@ def test_a_member_that_cannot_issue_lets_others_in_through_one_that_can(tmp_path
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(TokenTerms(3600, 1))
+            token = await one.server.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             second = load(tmp_path / "b" / "identity")
             two = await opened.enter_async_context(running(second, mdns=False))
             await eventually(lambda: two.alive() == {"pi1", "pi2"})
-            await one.desk.allow_inviting(second.node_id, allowed=True)
-            relayed = await two.desk.create_token(TokenTerms(3600, 1))
+            await one.server.allow_inviting(second.node_id, allowed=True)
+            relayed = await two.server.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{two.port}"
             await join(relayed, tmp_path / "c" / "identity", "pi3", seeds=[seed], mdns=False)
             await eventually(lambda: one.epoch() == two.epoch() >= 4)
@@ -209,7 +234,7 @@ def test_a_device_that_starts_alone_finds_the_others_by_its_book(tmp_path: Path)
     async def scenario() -> None:
         first = found(tmp_path / "a" / "identity", "barn", "pi1")
         async with running(first, mdns=False) as one:
-            token = await one.desk.create_token(TokenTerms(3600, 1))
+            token = await one.server.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             async with running(second, mdns=False) as two:
@@ -240,7 +265,7 @@ def test_garbage_at_the_ports_changes_nothing(tmp_path: Path) -> None:
         async with AsyncExitStack() as opened:
             first = found(tmp_path / "a" / "identity", "barn", "pi1")
             one = await opened.enter_async_context(running(first, mdns=False))
-            token = await one.desk.create_token(TokenTerms(3600, 1))
+            token = await one.server.create_token(TokenTerms(3600, 1))
             seed = f"127.0.0.1:{one.port}"
             second = await join(token, tmp_path / "b" / "identity", "pi2", seeds=[seed], mdns=False)
             two = await opened.enter_async_context(running(second, mdns=False))

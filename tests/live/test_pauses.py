@@ -18,6 +18,7 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
+SETTLED_WITHIN_S = 15.0
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 SHORT_S, LONG_S = 3.0, 30.0
 DEAD_WITHIN_S = 12.0
@@ -33,6 +34,7 @@ def five(networks: None) -> Iterator[Fleet]:
     """Give five agents; each test leaves them whole."""
     with Fleet() as fleet:
         fleet.form_admitted(*NAMES)
+        fleet.wait_settled(SETTLED_WITHIN_S, "three own every key, so that one may be missing")
         yield fleet
 
 

@@ -1,7 +1,9 @@
 """A device that is removed stays out: told if it is there, refused if it comes back, not missed."""
 
 import shutil
+import subprocess
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,6 +25,15 @@ def knows(agent: AgentProcess, name: str) -> bool:
     return name in agent.states()
 
 
+def streams_to(agent: AgentProcess, other: AgentProcess) -> int:
+    """Return how many connections an agent has open with another's host."""
+    assert agent.host is not None
+    assert other.host is not None
+    asked = [*agent.host.enter(), "ss", "--no-header", "--tcp", "--numeric", "state", "established"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    return sum(other.host.ipv4 in line or other.host.ipv6 in line for line in told.splitlines())
+
+
 def why_waiting(agent: AgentProcess) -> str:
     try:
         status = agent.api.get("/api/v1/status")
@@ -36,6 +47,37 @@ def await_removed(agent: AgentProcess) -> None:
         lambda: why_waiting(agent), lambda said: "was removed" in said, 20.0,
         f"{agent.name} hears that it was removed",
     )  # fmt: skip
+
+
+def remove_frozen(issuer: AgentProcess, gone: AgentProcess, others: Sequence[AgentProcess]) -> None:
+    """Remove a device that stands still: whoever ends the streams to it, it is not itself."""
+    eventually(
+        lambda: [streams_to(agent, gone) for agent in others], any, 30.0, "streams are open to it",
+    )  # fmt: skip
+    gone.pause()
+    began = time.monotonic()
+    issuer.must("members", "remove", gone.name, "--yes")
+    answered_s = time.monotonic() - began
+    while any(knows(agent, gone.name) for agent in others):
+        assert time.monotonic() - began < GIVE_UP_S, "everybody drops it"
+    dropped_s = time.monotonic() - began
+    while any(streams_to(agent, gone) for agent in others):
+        assert time.monotonic() - began < GIVE_UP_S, "everybody ends its streams"
+    ended_s = time.monotonic() - began
+    print(
+        f"`members remove` answered after {answered_s * 1000:.0f} ms; every member refused the "
+        f"device after {dropped_s * 1000:.0f} ms, and no stream to it was open after "
+        f"{ended_s * 1000:.0f} ms"
+    )
+    gone.resume()
+
+
+def check_wiped(gone: AgentProcess) -> None:
+    left = {file.name for file in (gone.directory / "data").iterdir()}
+    assert left >= {"identity", "telemetry.db"}, "its own is kept"
+    assert not [name for name in left if name.startswith(("data.db", "consensus.db"))], (
+        "what it held for others is not"
+    )
 
 
 def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
@@ -55,18 +97,13 @@ def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
     assert refused.status == exits.NOT_PERMITTED
     assert "ash" in refused.stderr, "it says where"
 
-    began = time.monotonic()
-    ash.must("members", "remove", "elm", "--yes")
-    while any(knows(agent, "elm") for agent in others):
-        assert time.monotonic() - began < GIVE_UP_S, "everybody drops it"
-    took_s = time.monotonic() - began
-    print(f"from `members remove` until every member refuses the device: {took_s * 1000:.0f} ms")
+    remove_frozen(ash, elm, others)
 
     await_removed(elm)
     assert "was removed from the covey" in elm.log
     assert "covey join TOKEN" in elm.covey("status").stdout
     assert elm.covey("join").status == exits.NOT_PERMITTED, "as it was, it does not come back"
-    assert (elm.directory / "data" / "identity" / "node.key").exists(), "all is kept"
+    check_wiped(elm)
     for n in range(KEYS):
         assert cedar.must("kv", "get", f"k{n}").stdout.strip() == f"v{n}"
 
@@ -89,6 +126,7 @@ def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
     stolen.start()
     await_removed(stolen)
     assert not any(knows(agent, "elm") for agent in others)
+    assert "removed_node" in noted(others, stolen), "and the audit log says from where it came"
 
     # The name is free, and the device may come again, as another node.
     token = fleet.token(ash)
@@ -98,6 +136,13 @@ def test_a_removed_device_is_out_for_good(fleet: Fleet) -> None:
         lambda seen: seen == ["alive"] * 3, 20.0, "elm is back as a new node",
     )  # fmt: skip
     assert list((elm.directory / "data" / "former").iterdir()), "what it had is set aside"
+
+
+def noted(agents: Sequence[AgentProcess], source: AgentProcess) -> set[str]:
+    """Return why members have refused what came from a host, by their audit logs."""
+    told = [agent.must("audit", "-o", "json").json()["entries"] for agent in agents]
+    refused = [each for entries in told for each in entries if each["refused"]]
+    return {each["outcome"] for each in refused if each["from"] == source.at.ipv4}
 
 
 def _owned(agent: AgentProcess) -> dict[str, int]:
@@ -151,6 +196,7 @@ def test_nobody_takes_the_place_of_a_living_member_by_lies(fleet: Fleet) -> None
     """Whoever has a token and a member's keys says that another is dead, to the issuer alone."""
     fleet.form("ash", "birch", "cedar", "elm", toml=LOCAL_TOML)
     ash, birch, cedar, elm = fleet.agents.values()
+    fleet.wait_settled(60.0, "all own their share, so that one of them may be missing")
     token = fleet.token(ash)
     fresh = fleet.add("fresh", toml=LOCAL_TOML)
     victim, life = birch.me(), f"{int(cedar.me()['boot'], 16) + 1:x}"

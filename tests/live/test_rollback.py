@@ -1,7 +1,9 @@
 """Devices whose disk was set back: a founder from its backup, and a member at each of its boots."""
 
 import shutil
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -27,6 +29,13 @@ def restore(agent: AgentProcess) -> None:
     shutil.copytree(agent.directory / "backup", agent.directory / "data")
 
 
+def store_of(agent: AgentProcess, folder: str) -> int:
+    """Return as whom a log votes."""
+    path = agent.directory / folder / "consensus.db"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("SELECT store FROM hard").fetchone()[0])
+
+
 def epoch(agent: AgentProcess) -> int:
     return int(agent.api.get("/api/v1/registry")["epoch"])
 
@@ -39,12 +48,21 @@ def test_a_member_that_is_set_back_at_each_boot_is_never_a_zombie(fleet: Fleet) 
     fleet.form("ash", "birch", "cedar", toml=LOCAL_TOML)
     birch = fleet.agents["birch"]
     back_up(birch)
+    # Another start: of two lives with one count of starts chance decides which is the later one.
+    birch.stop()
+    birch.start()
     fleet.wait_formed(20.0)
     for _ in range(BOOTS):
         birch.kill()
         restore(birch)
         birch.start()
         fleet.wait_formed(20.0, "it is taken for what it is")
+        eventually(
+            lambda: store_of(birch, "data"),
+            lambda store: store != store_of(birch, "backup"),
+            20.0,
+            "it is another voter than the one that promised what is forgotten",
+        )
 
 
 def check_fork_is_remembered(fleet: Fleet, agent: AgentProcess) -> None:
@@ -59,32 +77,32 @@ def check_fork_is_remembered(fleet: Fleet, agent: AgentProcess) -> None:
             each.start()
 
 
-def test_a_founder_set_back_follows_the_others_and_a_fork_is_mended(fleet: Fleet) -> None:
+def test_a_founder_set_back_makes_no_fork_beside_the_others_and_one_alone(fleet: Fleet) -> None:
     fleet.form("ash", "birch", toml=LOCAL_TOML)
     ash, birch = fleet.agents["ash"], fleet.agents["birch"]
     back_up(ash)
     fleet.wait_formed(20.0)
-    cedar, elm, fir = (fleet.add(name, toml=LOCAL_TOML) for name in ("cedar", "elm", "fir"))
+    cedar, fir = (fleet.add(name, toml=LOCAL_TOML) for name in ("cedar", "fir"))
     cedar.must("join", fleet.token(ash), "--node-name", "cedar")
     cedar.start()
     fleet.wait_formed(20.0)
     known = epoch(birch)
 
-    # With the others there it asks them, and signs what follows.
+    # With the others there it follows them, and what it signs comes after theirs.
     ash.kill()
     restore(ash)
     ash.start()
     fleet.wait_formed(30.0, "the founder is back, as a later life")
-    elm.must("join", fleet.token(ash), "--node-name", "elm")
-    elm.start()
-    fleet.wait_formed(20.0)
-    assert epoch(ash) > known
+    eventually(lambda: epoch(ash), lambda seen: seen >= known, 30.0, "it follows the others")
+    # Whether it is told that its log was set back hangs on the random bits of two lives (ADR 34),
+    # so it may go on by it, or give it up and refuse. Neither makes a fork.
+    assert ash.covey("token", "create", timeout_s=60).status in (exits.YES, exits.UNREACHABLE)
     assert not any(forked(agent) for agent in fleet.running())
     for n in range(KEYS):
         ash.must("kv", "put", f"k{n}", f"v{n}")
 
-    # With nobody there it signs another future.
-    others = (birch, cedar, elm)
+    # With nobody there it signs another future: by its own log, of before, it votes alone.
+    others = (birch, cedar)
     for agent in (ash, *others):
         agent.kill()
     restore(ash)
@@ -103,16 +121,4 @@ def test_a_founder_set_back_follows_the_others_and_a_fork_is_mended(fleet: Fleet
     assert "covey registry mend" in refused.stderr
     assert cedar.covey("status").status == exits.UNHEALTHY
     assert "forked" in cedar.covey("doctor").stdout
-
     check_fork_is_remembered(fleet, cedar)
-    ash.must("registry", "mend", "--yes")
-    eventually(
-        lambda: [forked(agent) for agent in fleet.running()],
-        lambda seen: not any(seen), 60.0, "the fork is over",
-    )  # fmt: skip
-    fleet.wait_formed(30.0, "one covey of both halves")
-    wanted = {f"k{n}": f"v{n}" for n in range(KEYS)}
-    eventually(
-        lambda: {key: fir.covey("kv", "get", key).stdout.strip() for key in wanted},
-        lambda seen: seen == wanted, 90.0, "what was written before is readable",
-    )  # fmt: skip

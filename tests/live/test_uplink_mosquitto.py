@@ -30,9 +30,9 @@ from agent.telemetry.uplink.backoff import Backoff
 from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.template import Message, Template, TemplateContext
-from edge_apps.reading import Reading
 from edge_apps.texts import flaw
 from tests.support.certificates import Authority
+from tests.support.readings import checked
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CHILD = Path(__file__).with_name("uplink_child.py")
@@ -245,7 +245,7 @@ def test_mutual_tls(tmp_path: Path) -> None:
             host="127.0.0.1", port=broker.port, tls=True, ca_file=str(ca), **files
         )
         async with pumping(tmp_path / f"{ca.parent.name}.db", settings) as (outbox, pump):
-            await outbox.accept([Reading("t", value) for value in range(500)])
+            await outbox.accept([checked("t", value) for value in range(500)])
             await until(lambda: check(outbox, pump))
 
     try:
@@ -277,10 +277,10 @@ def test_what_the_access_list_denies_is_not_delivered_and_holds_nothing_up(
     async def scenario() -> None:
         settings = UplinkSettings(host="127.0.0.1", port=broker.port, qos=qos)
         async with pumping(tmp_path / "t.db", settings) as (outbox, pump):
-            await outbox.accept([Reading("bad", 1)])
+            await outbox.accept([checked("bad", 1)])
             await until(lambda: pump.counts["uplink_refusals/not_authorized"] > 3)
             assert outbox.waiting == 1
-            await outbox.accept([Reading("good", value) for value in range(500)])
+            await outbox.accept([checked("good", value) for value in range(500)])
             await until(lambda: outbox.waiting == 0)
             (letter,) = outbox.dead_letters()
             assert (letter.reading.sensor, outbox.stats().delivered) == ("bad", 500)

@@ -13,7 +13,7 @@ from agent.telemetry.uplink.backoff import Backoff
 from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.template import Template, TemplateContext
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 
 SENSORS = 5
 BATCH = 50
@@ -37,7 +37,7 @@ async def main(path: Path, port: int, total: int, boot: int) -> None:
     done = stats.waiting + stats.delivered + stats.dead_letters
     while done < total:
         values = range(done, min(done + BATCH, total))
-        await outbox.accept([Reading(f"s{value % SENSORS}", value) for value in values])
+        await outbox.accept([checked(f"s{value % SENSORS}", value) for value in values])
         done = values.stop
         await asyncio.sleep(0.002)
     while outbox.waiting:  # noqa: ASYNC110

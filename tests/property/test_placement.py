@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip.registry.node import RegisteredNode
-from gossip.registry.placement import assign, partition_of, shares
+from gossip.registry.placement import assign, owners_in_zone_max, partition_of, shares
 
 PARTITIONS, REPLICAS = 256, 3
 
@@ -103,10 +103,20 @@ def test_zones_that_appear_later_are_used() -> None:
     assert all(len({zone_of[node] for node in owners}) == 3 for owners in after)
 
 
-def test_two_zones_cannot_keep_three_copies_apart_and_still_balance() -> None:
+def test_two_zones_cannot_keep_three_copies_apart_and_each_has_one_and_still_balance() -> None:
     nodes = nodes_of(6, 2)
-    load = loads(assign((), nodes, PARTITIONS, REPLICAS))
-    assert max(load.values()) / (PARTITIONS * REPLICAS / 6) <= 1.02
+    zone_of = {node.id: node.zone for node in nodes}
+    table = assign((), nodes, PARTITIONS, REPLICAS)
+    assert max(loads(table).values()) / (PARTITIONS * REPLICAS / 6) <= 1.02
+    assert all({zone_of[node] for node in owners} == {"z0", "z1"} for owners in table)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "most"),
+    [([2, 2], 3, 2), ([5, 1], 3, 2), ([4], 3, 3), ([1, 1, 5], 3, 1), ([1, 1, 5], 5, 3)],
+)
+def test_a_zone_takes_no_more_owners_than_it_must(sizes: list[int], count: int, most: int) -> None:
+    assert owners_in_zone_max(sizes, count) == most
 
 
 def test_weights_give_shares_and_nobody_owns_a_partition_twice() -> None:
@@ -143,11 +153,13 @@ def test_any_history_of_joins_and_leaves_is_valid(
         table = assign(table, list(nodes.values()), 64, replicas)
         assert len(table) == 64
         names = {n: node.zone or f"own-{n}" for n, node in nodes.items()}
-        apart = len(set(names.values())) >= min(replicas, len(nodes))
+        sizes = list(Counter(names.values()).values())
+        most = owners_in_zone_max(sizes, min(replicas, len(nodes)))
+        assert most == 1 or len(sizes) < min(replicas, len(nodes)), "apart where zones suffice"
         for owners in table:
             assert len(owners) == len(set(owners)) == min(replicas, len(nodes))
             assert set(owners) <= nodes.keys()
-            assert not apart or len({names[o] for o in owners}) == len(owners)
+            assert max(Counter(names[o] for o in owners).values()) <= most
 
 
 def test_the_partition_of_a_key_never_changes() -> None:

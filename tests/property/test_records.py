@@ -231,7 +231,7 @@ class Witness(Model):
             raise Violation(f"lost: {lost}")
 
 
-SCHEDULES = 400
+SCHEDULES = 250
 
 
 def test_no_schedule_loses_resurrects_or_diverges() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-SLICE = range(6)
+SLICE = range(4)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

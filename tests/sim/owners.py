@@ -1,7 +1,7 @@
 """Whole state planes while their owners change in the midst of everything, and a witness.
 
 A schedule is decided by its seed. In its first part devices come and go at any moment, also within
-a tenth of a second and inside unfinished hand-overs; some are admitted and run late, or never;
+a tenth of a second and inside unfinished hand-offs; some are admitted and run late, or never;
 processes crash, the power fails and takes with it what the disk had not synced; links are cut,
 stall, and bring old frames once more; the issuer is away. Then comes peace. The witness hears of
 every commit, so that it knows which write was meant to replace which, and demands:
@@ -14,6 +14,8 @@ every commit, so that it knows which write was meant to replace which, and deman
   ends, and nobody is left with keys that are not its own;
 * who runs in peace is present, and who never runs, or ended before it owned anything, keeps nobody
   waiting. Nobody who owns something is absent, ever.
+* in each eighth schedule nodes drain as well, and are taken back: in peace nothing lies at who
+  drains, and to remove one with nothing left costs no write.
 
 What is not promised is not asked for: the power fails on one device at a time, and nobody is
 removed before the one on which it failed has compared its copy again.
@@ -21,17 +23,18 @@ removed before the one on which it failed has compared its copy again.
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gossip.core.ids import NodeId
-from gossip.core.machine import Persist
+from gossip.core.machine import Durability, Persist
 from gossip.kv.dots import Dot
-from gossip.kv.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
+from gossip.kv.limits import PRESENCE_CHECK_S, PRESENCE_CHECKS_MAX
 from gossip.kv.messages import CODEC, Forward
 from gossip.kv.records import KeyState, decode_context
 from gossip.kv.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
-from gossip.registry.registry import WouldLose, admit, remove
+from gossip.registry.node_change import NobodyLeft, NodeChange, arrange
+from gossip.registry.registry import Registry, WouldLose, admit, placeable, remove
 from gossip.sim.disk import Disk, others_have_all_of
 from tests.support.kv_net import FIRST, Net, node, registry_of
 
@@ -45,18 +48,22 @@ PAUSES_S = [0.0005, 0.003, 0.02, 0.05, 0.1, 0.3, 1.0, 4.0]
 CALM_S = 20.0
 AGAIN_S = [0.05, 0.5, 3.0, 9.0]
 PEACE_S = 180.0
-LONG_S = PRESENCE_LOOK_S * (PRESENCE_LOOKS_MAX + 3)
+DRAINS_EVERY, DRAINS_AT = 8, 3
+"""One schedule of so many drains nodes, that with this remainder; the others are as they were."""
+LONG_S = PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX + 3)
 """Until the issuer has given up who was to own its first partitions, and others got them."""
 LOOK_S = 3.0
 
 MUST_HAPPEN = (
     "handoffs/taken", "handoffs/let_go", "reads/diverged",
     "writes/indeterminate", "reads/unavailable", "requests/refused", "requests/forwarded",
-    "repairs/keys", "schedule/joined within a hand-over", "schedule/removed within a hand-over",
+    "repairs/keys", "schedule/joined within a hand-off", "schedule/removed within a hand-off",
     "schedule/removal refused", "schedule/loss accepted", "schedule/batches lost",
-    "schedule/frames again", "schedule/issuer away within a hand-over", "schedule/read in calm",
+    "schedule/frames again", "schedule/issuer away within a hand-off", "schedule/read in calm",
     "schedule/writes acknowledged", "schedule/ran late", "schedule/newcomer given up",
-    "schedule/never ran", "schedule/ended before it owned anything",
+    "schedule/never ran", "schedule/ended before it owned anything", "schedule/drained",
+    "schedule/drained within a hand-off", "schedule/drained while it is off", "schedule/taken back",
+    "schedule/removed after it drained",
 )  # fmt: skip
 
 
@@ -71,6 +78,8 @@ class Request:
         self, key: str, expected: set[Named], killed: set[Named], *, deletes: bool
     ) -> None:
         self.key, self.expected, self.killed, self.deletes = key, expected, killed, deletes
+        self.is_forgiven = False
+        """Whether it may have gone to somebody whose removal was accepted as a loss."""
 
 
 class Trouble(Net):
@@ -78,12 +87,15 @@ class Trouble(Net):
 
     def __init__(self, seed: int) -> None:
         self.replicas = (3, 3, 3, 2, 1)[seed % 5]
+        self.drains = seed % DRAINS_EVERY == DRAINS_AT
         self.counts: Counter[str] = Counter()
         self.meant: set[Named] = set()
         self.meant_by: dict[Named, set[Named]] = {}
         self.acked: set[Named] = set()
         self.read: set[Named] = set()
         self.killed: set[Named] = set()
+        self.lost_at: dict[str, int] = {}
+        """The epoch from which a key counts again that an operator has given up."""
         self.open: dict[tuple[NodeId, int], Request] = {}
         self.contexts: dict[str, list[bytes]] = {key: [] for key in KEYS}
         self.disks: dict[NodeId, Disk] = {}
@@ -92,7 +104,11 @@ class Trouble(Net):
         count = self.trouble_rng.choice([1, 1, 3, 4])
         self.noise = self.trouble_rng.choice([0.0, 0.02, 0.1])
         self.newest = count
-        super().__init__(registry_of(range(1, count + 1), PARTITIONS, self.replicas), seed)
+        super().__init__(self.first_registry(count), seed)
+
+    def first_registry(self, count: int) -> Registry:
+        """Return what all follow in the beginning."""
+        return registry_of(range(1, count + 1), PARTITIONS, self.replicas)
 
     # What the net does otherwise
 
@@ -128,36 +144,43 @@ class Trouble(Net):
             self.at(self.now + rng.choice(AGAIN_S), lambda: self.again(sender, to, data))
 
     def again(self, sender: NodeId, to: NodeId, data: bytes) -> None:
-        if to in self.planes and frozenset((sender, to)) not in self.cut:
-            self.planes[to].receive_frame(data, sender, self.now)
-            self.settle(to)
+        if to in self.planes and self.reaches(sender, to):
+            self.receive(to, data, sender)
 
     # Disks
 
     def commit(self, number: NodeId, batch: Persist) -> None:
-        self.disks[number].commit(batch, self.now)
+        if batch.durability is Durability.FLUSH:
+            self.disks[number].commit(batch, self.now)
+        else:
+            self.keep(number, batch)
 
     def fail_power(self, number: NodeId) -> None:
         """Take from a disk what was not synced, but for some first batches, and say so."""
         self.crash(number)
         self.counts["schedule/batches lost"] += self.disks[number].lose_power(
-            self.trouble_rng, PARTITIONS, self.now
+            self.trouble_rng, self.registry.partitions, self.now
         )
         self.storages[number] = self.disks[number].storage
 
     # Trouble
 
     def trouble(self, steps: int = STEPS) -> None:
-        actions = [
-            *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
-            self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
-            self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
-            *[self.part] * 4, self.wait_long,
-        ]  # fmt: skip
+        actions = self.actions()
         for _ in range(steps):
             self.trouble_rng.choice(actions)()
             self.run(self.trouble_rng.choice(PAUSES_S))
             self.judge()
+
+    def actions(self) -> list[Callable[[], object]]:
+        """Return what may happen, each as often as it is in there."""
+        drains = [*[self.drain] * 3, self.undrain, self.shrink_drained] if self.drains else []
+        return [
+            *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
+            self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
+            self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
+            *[self.part] * 4, self.wait_long, *drains,
+        ]  # fmt: skip
 
     def anybody(self) -> NodeId | None:
         up = sorted(self.planes)
@@ -172,6 +195,7 @@ class Trouble(Net):
         killed = {name for name in self.killed if name[0] == key}
         number = self.submit(who, request)
         about = Request(key, expected, killed, deletes=isinstance(request, Delete))
+        about.is_forgiven = self.planes[who].registry.epoch < self.lost_at.get(key, 0)
         self.open[who, number] = about
 
     def put(self) -> None:
@@ -215,7 +239,7 @@ class Trouble(Net):
         if who is None or len(self.planes) < 2:
             return
         if who == FIRST and not self.registry.is_settled:
-            self.counts["schedule/issuer away within a hand-over"] += 1
+            self.counts["schedule/issuer away within a hand-off"] += 1
         self.crash(who)
         self.down.add(who)
 
@@ -271,7 +295,7 @@ class Trouble(Net):
         for _ in range(self.trouble_rng.choice([1, 1, 2, 3])):
             if len(self.registry.nodes) >= NODES_MAX or FIRST not in self.planes:
                 return
-            self.counts["schedule/joined within a hand-over"] += not self.registry.is_settled
+            self.counts["schedule/joined within a hand-off"] += not self.registry.is_settled
             self.newest += 1
             registry = admit(self.registry, node(self.newest, absent=True))
             if self.trouble_rng.random() < 0.8:
@@ -284,28 +308,68 @@ class Trouble(Net):
             self.tell_some(registry)
             self.run(self.trouble_rng.choice([0.0, 0.02, 0.1]))
 
+    def drain(self) -> None:
+        """Have a node own nothing, wherever the covey stands; also one that is off."""
+        one = self.trouble_rng.choice(sorted(self.registry.ids()))
+        if FIRST not in self.planes:
+            return
+        try:
+            registry = arrange(self.registry, one, NodeChange(drains=True))
+        except NobodyLeft:
+            self.counts["schedule/last one that drains refused"] += 1
+            return
+        self.counts["schedule/drained"] += 1
+        self.counts["schedule/drained within a hand-off"] += not self.registry.is_settled
+        self.counts["schedule/drained while it is off"] += one not in self.planes
+        if registry is not self.registry:
+            self.tell_some(registry)
+
+    def undrain(self) -> None:
+        """Take one back that drains, whether it has let go of all or not."""
+        draining = self.registry.draining
+        if not draining or FIRST not in self.planes:
+            return
+        one = self.trouble_rng.choice(draining)
+        self.counts["schedule/taken back"] += 1
+        self.tell_some(arrange(self.registry, one.id, NodeChange(drains=False)))
+
+    def shrink_drained(self) -> None:
+        """Remove one that has drained."""
+        drained = [each.id for each in self.registry.draining if not self.registry.left_at(each.id)]
+        if drained:
+            self.counts["schedule/removed after it drained"] += 1
+            self.take_out(self.trouble_rng.choice(drained))
+
     def shrink(self) -> None:
         """Remove a device for good, and whatever it has with it."""
-        gone = self.trouble_rng.choice(sorted(self.registry.ids()))
+        self.take_out(self.trouble_rng.choice(sorted(self.registry.ids())))
+
+    def take_out(self, gone: NodeId) -> None:
         if gone == FIRST or FIRST not in self.planes or self.is_one_damaged():
             return
         try:
             registry = remove(self.registry, gone)
         except WouldLose as loss:
+            if not self.registry.left_at(gone):
+                raise Violation(f"nothing lies at {gone}, and to remove it would lose") from None
             self.counts["schedule/removal refused"] += 1
             if self.trouble_rng.random() < 0.7:
                 return
-            self.forgive(loss.partitions)
             registry = remove(self.registry, gone, accept_loss=True)
-        self.counts["schedule/removed within a hand-over"] += not self.registry.is_settled
+            self.forgive(loss.partitions, registry.epoch)
+        self.counts["schedule/removed within a hand-off"] += not self.registry.is_settled
         if gone in self.planes:
             self.crash(gone)
         self.down.discard(gone)
         del self.storages[gone], self.disks[gone]
         self.tell_some(registry)
 
-    def forgive(self, partitions: Iterable[int]) -> None:
-        """Ask no more for what an operator has accepted as lost, nor whether it is back."""
+    def forgive(self, partitions: Iterable[int], epoch: int) -> None:
+        """Ask no more for what an operator has accepted as lost, nor whether it is back.
+
+        So it is with requests that are under way, or begin where an epoch before that is followed:
+        who is removed may answer them, and take the answer along.
+        """
         self.counts["schedule/loss accepted"] += 1
         lost = {key for key in KEYS if self.registry.partition_of(key) in set(partitions)}
 
@@ -315,8 +379,8 @@ class Trouble(Net):
         self.acked, self.read, self.killed = keep(self.acked), keep(self.read), keep(self.killed)
         for request in self.open.values():
             request.expected, request.killed = keep(request.expected), keep(request.killed)
-            if request.key in lost:
-                request.deletes = False
+            request.is_forgiven |= request.key in lost
+        self.lost_at |= dict.fromkeys(lost, epoch)
         self.meant_by = {name: by for name, by in self.meant_by.items() if name[0] not in lost}
 
     def wait_long(self) -> None:
@@ -360,6 +424,8 @@ class Trouble(Net):
                 self.judge_read(name[0], request, result)
             elif isinstance(result, PutResult) and result.outcome == "ok":
                 self.counts["schedule/writes acknowledged"] += 1
+                if request.is_forgiven:
+                    continue
                 for dot in decode_context(request.key, result.context) if result.context else ():
                     self.acked.add((request.key, dot))
                     self.killed |= self.meant_by.get((request.key, dot), set())
@@ -368,12 +434,14 @@ class Trouble(Net):
 
     def judge_read(self, reader: NodeId, request: Request, result: GetResult) -> None:
         seen = {(request.key, value.dot) for value in result.values}
+        self.contexts[request.key].append(result.context)
+        if request.is_forgiven:
+            return
         if missed := request.expected - seen - self.meant:
             raise Violation(f"a quorum read of {request.key} at {reader} misses {missed}")
         if back := seen & request.killed:
             raise Violation(f"a quorum read of {request.key} at {reader} returns {back} again")
         self.read |= seen
-        self.contexts[request.key].append(result.context)
 
     # Peace
 
@@ -395,20 +463,28 @@ class Trouble(Net):
             self.bring_back_owners()
         self.run(LOOK_S)
         self.judge()
+        self.judge_peace()
+
+    def judge_peace(self) -> None:
+        """Demand what holds when all is done."""
         for number, plane in self.planes.items():
             self.counts += plane.counts
             if plane.handoff.unfinished():
-                raise Violation(f"node {number} has unfinished hand-overs")
+                raise Violation(f"node {number} has unfinished hand-offs")
             if plane.pending():
                 raise Violation(f"node {number} has requests under way in peace")
         if ignored := [each.id for each in self.registry.absent if each.id in self.planes]:
             raise Violation(f"{ignored} run in peace, and get nothing")
+        placed = {each.id for each in placeable(self.registry.nodes)}
+        for each in self.registry.draining:
+            if each.id not in placed and (left := self.registry.left_at(each.id)):
+                raise Violation(f"{each.id} drains, and {left} partitions lie there in peace")
         for key in KEYS:
             self.agree(key)
 
     def never_back(self) -> set[NodeId]:
-        """Choose some of those that own nothing, to stay off for ever."""
-        able = self.down - self.owning()
+        """Choose some of those that own nothing, to stay off for ever; the issuer is needed."""
+        able = self.down - self.owning() - {FIRST}
         gone = {each for each in sorted(able) if self.trouble_rng.random() < 0.5}
         never = {each for each in gone if self.lives[each] == 0}
         self.counts["schedule/never ran"] += len(never)

@@ -41,7 +41,9 @@ def share_within(world: World, truth: dict[tuple[str, str], float], share: float
     return sum(good) / len(good)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    "seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))]
+)
 def test_two_minutes_draw_the_map(seed: int) -> None:
     world, truth = world_on_a_map(seed)
     world.run(120)
@@ -50,6 +52,7 @@ def test_two_minutes_draw_the_map(seed: int) -> None:
     assert not world.counts["coordinates/refused"]
 
 
+@pytest.mark.slow
 def test_places_cost_little_once_they_are_known() -> None:
     world, _ = world_on_a_map(seed=4)
     world.run(120)

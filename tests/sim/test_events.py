@@ -44,7 +44,9 @@ def check_order(world: World) -> None:
         assert len(heard) == len(set(heard)), f"{host} got one again after a restart"
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_events_reach_all_in_bad_weather(seed: int) -> None:
     world = formed(seed)
     world.weather(BAD)
@@ -63,9 +65,8 @@ def test_events_reach_all_in_bad_weather(seed: int) -> None:
     assert world.counts["world/datagrams/duplicated"] > 100
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_crashes_and_restarts_repeat_nothing(seed: int) -> None:
     world = formed(seed)
     rng = random.Random(seed)
@@ -86,6 +87,7 @@ def test_crashes_and_restarts_repeat_nothing(seed: int) -> None:
     assert len(heard[0]) >= 9
 
 
+@pytest.mark.slow
 def test_whoever_is_cut_off_for_long_has_missed_it() -> None:
     world = formed(1)
     world.partition(["a", "b"], [name for name in NAMES if name not in "ab"])

@@ -73,13 +73,13 @@ def test_each_profile_has_links(profile: str) -> None:
 def test_who_is_wronged_is_counted() -> None:
     """A member behind a cut runs well, so those who declare it dead are wrong."""
     judge = DetectionScorer()
-    flock = MembershipWorld(1, changed=judge.changed)
-    judge.truth = flock.by_id
-    flock.add(3)
-    flock.run(10)
+    world = MembershipWorld(1, changed=judge.changed)
+    judge.truth = world.by_id
+    world.add(3)
+    world.run(10)
     judge.forget()
-    flock.network.partition([["n0"], ["n1", "n2"]])
-    flock.run(60)
-    assert judge.falsely_dead == {bird.id for bird in flock.birds.values()}
+    world.network.partition([["n0"], ["n1", "n2"]])
+    world.run(60)
+    assert judge.falsely_dead == {sim_member.id for sim_member in world.sim_members.values()}
     assert judge.false_deaths == 4
     assert judge.false_suspicions >= 4

@@ -5,27 +5,35 @@ bounded, what is thrown away is counted, and nobody who is well stays dead for o
 """
 
 from collections import Counter
+from random import Random
 
+import msgspec
 import pytest
 
+from gossip.core.ids import next_boot
 from gossip.core.machine import Address
 from gossip.core.tuning import LAN
 from gossip.events.events import EventDelivered
+from gossip.events.messages import Event, Query, QueryResponse, ResponseKind
 from gossip.membership.model.facts import FACTS_BYTES_MAX, Facts
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.membership.model.messages import (
     Alive,
+    Asleep,
     Dead,
-    Event,
-    Query,
-    QueryResponse,
-    ResponseKind,
+    Left,
     Suspect,
     SyncDelta,
     SyncEntry,
 )
 from gossip.sim.host import Host
-from gossip.sim.invariants import Checker, IncarnationGrows, SelfAlive, WorldView
+from gossip.sim.invariants import (
+    Checker,
+    IncarnationGrows,
+    SelfAlive,
+    WordsAreTheirOwn,
+    WorldView,
+)
 from gossip.sim.world import World
 from tests.fuzz.mallory import Mallory
 from tests.fuzz.memory import outgrown
@@ -70,7 +78,8 @@ class Scene:
 
     def __init__(self, seed: int = 1) -> None:
         self.mourning = Mourning()
-        self.world = World(seed, checkers=[SelfAlive(), IncarnationGrows(), self.mourning])
+        words = WordsAreTheirOwn(but="mallory")
+        self.world = World(seed, checkers=[SelfAlive(), IncarnationGrows(), words, self.mourning])
         self.world.add(*HONEST, "mallory")
         assert self.world.run_until(self.world.is_whole, within_s=20) is not None
         self.world.run(5.0)
@@ -123,16 +132,18 @@ def test_ten_thousand_invented_members_fill_no_list(scene: Scene) -> None:
 
 def test_ten_thousand_invented_facts_have_a_bounded_place(scene: Scene) -> None:
     """Of itself, of others, none of strangers; whom they concern tells its own all the same."""
-    scene.mallory.say(scene.ada)
+    scene.mallory.introduce(scene.ada)
     me, boot = scene.mallory.id, scene.mallory.boot
     text = {f"fact {n}": "x" * 4000 for n in range(16)}
     for number in range(1, MANY, AT_ONCE):
+        facts = Facts(number, text)
+        own = msgspec.structs.replace(facts, signature=scene.mallory.sign(facts.said(me, boot)))
         entries = tuple(
-            SyncEntry(
-                node, life, 1, MemberState.ALIVE, 1, 0, "x", (LONG_AGO,), {}, Facts(number, text)
+            SyncEntry(node, life, 1, MemberState.ALIVE, 1, 0, "x", (LONG_AGO,), {}, told)
+            for node, life, told in (
+                (me, boot, own), (number, 1 << 32, facts), (scene.hosts[1].id, 1 << 32, facts)
             )
-            for node, life in ((me, boot), (number, 1 << 32), (scene.hosts[1].id, 1 << 32))
-        )
+        )  # fmt: skip
         scene.mallory.frame(scene.ada, SyncDelta(entries, (), is_partial=False))
         scene.world.run(0.02)
     kept = scene.ada.node.swim._state_sync._facts._kept_bytes
@@ -147,8 +158,10 @@ def test_ten_thousand_invented_facts_have_a_bounded_place(scene: Scene) -> None:
     assert scene.is_well()
 
 
+@pytest.mark.slow
 def test_ten_thousand_events_reach_nobody_beyond_the_allowance(scene: Scene) -> None:
     me, boot = scene.mallory.id, scene.mallory.boot
+    scene.mallory.introduce(scene.ada)
     for first in range(0, MANY, AT_ONCE):
         events = (
             Event(me, boot, 1 + n, 1 + n, f"noise {n}", b"x" * 100)
@@ -175,6 +188,7 @@ def heard_by(scene: Scene, event: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_ten_thousand_queries_and_answers_are_counted(scene: Scene) -> None:
     """An application sees as many queries at once as it may, and no answer that nobody asked."""
     me, boot = scene.mallory.id, scene.mallory.boot
@@ -255,6 +269,67 @@ def test_the_highest_number_of_all_is_believed_of_nobody(scene: Scene, incarnati
     assert scene.is_well()
 
 
+def forge(scene: Scene, subject: Host) -> None:
+    """Say whatever a member says about itself, in the name of another, to everybody."""
+    swim, mallory = subject.node.swim, scene.mallory
+    now, then = (swim.boot, swim.incarnation + 1), (next_boot(subject.starts + 9, Random(1)), 1)
+    for boot, incarnation in (now, then):
+        life = subject.id, boot, incarnation
+        lies = (
+            Alive(*life, subject.name, (LONG_AGO,), {"x": "y"}),
+            Left(*life),
+            Asleep(*life, 3600, 3600),
+        )
+        falsely = [msgspec.structs.replace(lie, signature=mallory.sign(lie.said())) for lie in lies]
+        facts = Facts(9, {"x": "y"})
+        own = msgspec.structs.replace(facts, signature=mallory.sign(facts.said(subject.id, boot)))
+        entries = [
+            SyncEntry(*life, state, incarnation, 0, subject.name, (LONG_AGO,), {"x": "y"}, each, 60)
+            for state in (MemberState.ALIVE, MemberState.LEFT, MemberState.ASLEEP)
+            for each in (facts, own)
+        ]
+        for host in scene.hosts:
+            for lie in (*lies, *falsely):
+                mallory.say(host, lie)
+            for entry in entries:
+                mallory.frame(host, SyncDelta((entry,), (), is_partial=False))
+            mallory.say(host, sender=subject.id, boot=then[0], incarnation=1)
+
+
+def test_nobody_speaks_in_the_name_of_another(scene: Scene) -> None:
+    """Not of its addresses and tags, its goodbye, its sleep, its facts, or another life of it."""
+    seen = [host.node.swim.members[scene.ada.id] for host in scene.hosts]
+    for _ in range(10):
+        forge(scene, scene.ada)
+        scene.world.run(1.0)
+    assert scene.is_well()
+    assert scene.mourning.deaths == 0
+    for host, before in zip(scene.hosts, seen, strict=True):
+        after = host.node.swim.members[scene.ada.id]
+        same = after.boot, after.addresses, after.tags, after.path
+        assert same == (before.boot, before.addresses, before.tags, before.path)
+        assert host.node.swim.facts_of(scene.ada.id) == {}
+    assert scene.counts("words_refused/forged") > 0
+    assert scene.counts("words_refused/unsigned") > 0
+    scene.check_bounds()
+
+
+def test_old_words_that_are_said_again_lose(scene: Scene) -> None:
+    """A signature is good for ever; a later life and a later incarnation make it worth nothing."""
+    earlier = scene.ada.node.swim._local.alive
+    goodbye = Left(earlier.member, earlier.boot, earlier.incarnation)
+    for _ in range(3):
+        lie(scene, Suspect, 0, [scene.ada])
+        scene.world.run(2.0)
+    for host in scene.hosts:
+        scene.mallory.say(host, earlier, goodbye)
+    scene.world.run(5.0)
+    assert scene.is_well()
+    for host in scene.hosts:
+        assert host.node.swim.members[scene.ada.id].incarnation > earlier.incarnation
+
+
+@pytest.mark.slow
 def test_twenty_thousand_packets_cost_counters_alone(scene: Scene) -> None:
     """Half of them with a good seal and nonsense inside, half with a broken seal."""
     before = Counter(scene.ada.node.counts)

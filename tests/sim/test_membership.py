@@ -39,7 +39,7 @@ def test_all_that_start_at_once_know_all(count: int) -> None:
     assert world.run_until(world.is_whole, within_s=5) is not None
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 30])
+@pytest.mark.parametrize("count", [2, 5, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_crash_is_known_to_all(count: int) -> None:
     world = whole_world(count)
     world.crash("n1")
@@ -66,7 +66,9 @@ def test_a_restart_within_a_probe_period_is_seamless() -> None:
     assert world.run_until(world.is_whole, within_s=5) is not None
 
 
-@pytest.mark.parametrize("split_s", [20, 600, pytest.param(3600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "split_s", [20, *(pytest.param(each, marks=pytest.mark.slow) for each in (600, 3600))]
+)
 def test_a_split_heals_by_itself_however_long_it_lasted(split_s: float) -> None:
     world = whole_world(4)
     world.partition(NAMES[:1], NAMES[1:4])
@@ -77,7 +79,8 @@ def test_a_split_heals_by_itself_however_long_it_lasted(split_s: float) -> None:
     assert world.run_until(world.is_whole, within_s=60) is not None
 
 
-@pytest.mark.parametrize("count", [5, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [5, 10])
 def test_ten_percent_loss_kills_nobody(count: int) -> None:
     checker = NoFalseDeath()
     world = World(seed=5, conditions=Conditions(loss=0.1), checkers=[checker])
@@ -174,5 +177,5 @@ def test_frames_of_unknown_kinds_are_skipped_and_counted() -> None:
     for data in (b"", b"\xff\xff", b"\x91\x7f", b"\x91\x20", b"\x91\x30"):
         world.driver.call(host, partial(arrive, data))
     assert world.counts["frames_dropped/malformed"] >= 2
-    assert world.counts["frames_skipped/unknown"] == 1
+    assert world.counts["frames_skipped/unknown"] == 2
     assert world.is_whole()

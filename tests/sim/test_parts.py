@@ -6,7 +6,12 @@ from collections import Counter
 
 import pytest
 
+from gossip.consensus.messages import Entry, EntryKind
+from gossip.consensus.storage import AppendChange, HardState
 from gossip.core.errors import Forged
+from gossip.core.machine import Durability, Persist
+from gossip.kv.storage import HoldingChange
+from gossip.sim.disk import Disk
 from gossip.sim.faults import CLASSES, plan
 from gossip.sim.network import Conditions, Network
 from gossip.sim.rng import stream
@@ -156,3 +161,16 @@ def test_toy_signatures() -> None:
     signature = toy_sign(b"key", b"payload")
     assert toy_verify(b"key", b"payload", signature)
     assert not toy_verify(b"key", b"payloads", signature)
+
+
+def test_a_power_cut_takes_what_was_flushed_and_nothing_that_was_synced() -> None:
+    lost, entry = 0, Entry(1, 2, EntryKind.NOTHING)
+    for seed in range(20):
+        disk = Disk()
+        disk.commit(Persist(1, (HardState(1, 2, 5),), Durability.FSYNC), 10.0)
+        disk.commit(Persist(1, (HoldingChange(3, 7),), Durability.FLUSH), 10.0)
+        disk.commit(Persist(2, (AppendChange((entry,)),), Durability.FSYNC), 10.1)
+        assert disk.storage.holdings() == {3: 7}, "both are there while the process goes on"
+        lost += disk.lose_power(random.Random(seed), 0, 10.2)
+        assert (disk.log.hard, disk.log.entries) == (HardState(1, 2, 5), [entry])
+    assert 0 < lost < 20, "what was flushed is at the mercy of the moment"

@@ -73,6 +73,7 @@ def test_where_a_stream_failed_is_looked_before_all_others() -> None:
     assert found_blocked_among_ten_s() is not None
 
 
+@pytest.mark.slow
 def test_without_that_order_it_would_take_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Standing, "is_doubtful")
     monkeypatch.setattr(
@@ -140,6 +141,7 @@ def test_without_the_packing_a_narrow_path_would_get_large_packets(
         test_a_narrow_path_is_found_and_packed_for(monkeypatch)
 
 
+@pytest.mark.slow
 def test_where_all_is_well_little_is_sent() -> None:
     world = whole_world(3)
     world.run(2 * LAN.path_fresh_s)

@@ -41,9 +41,8 @@ def test_every_profile_is_in_the_table() -> None:
     assert set(TOLD) == set(PROFILES)
 
 
-@pytest.mark.parametrize(
-    "profile", ["lan", *(pytest.param(p, marks=pytest.mark.slow) for p in PROFILES if p != "lan")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
 def test_bytes_a_day_and_detection_are_as_told(profile: str) -> None:
     world = settled(profile)
     before = gossip_bytes(world)

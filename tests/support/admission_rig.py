@@ -10,9 +10,11 @@ from typing import cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.admission.issuer import Issuer
 from agent.admission.joining import join
 from agent.admission.messages import AdmissionRequest
 from agent.admission.proofs import prove
+from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.server import AdmissionServer
 from agent.admission.tokens import Token
 from agent.cluster.cluster_view import ClusterView, ReachablePeer
@@ -29,6 +31,7 @@ from gossip.kv.requests import OwnersReady
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import Registry, SignedRegistry
 from gossip.registry.succession import Succession
+from tests.support.fake_ledger import FakeLedger
 
 
 class FakeCovey:
@@ -44,11 +47,33 @@ class FakeCovey:
         self.alive: frozenset[NodeId] = frozenset()
         self.forked: tuple[bytes, bytes] | None = None
 
+        self.leads = True
+        self.behind = ""
+
     def view(self) -> ClusterView:
         return cast("ClusterView", self)
 
     def issuers(self) -> list[NodeId]:
         return list(self.others)
+
+    def voters(self) -> tuple[NodeId, ...]:
+        return tuple(each.id for each in self.registry().nodes if each.is_issuer)
+
+    def acts(self) -> bool:
+        return self.leads
+
+    def check_understood(self, _tag: int) -> None:
+        if self.behind:
+            raise AgentError(f"{self.behind} runs an older version")
+
+    def signed(self) -> bytes:
+        return self.adopted[-1] if self.adopted else self.first
+
+    async def follow(self, signed: bytes, store: ControlStore) -> None:
+        registry = Registry.decode(SignedRegistry.decode(signed).payload)
+        await store.save_registry(registry.epoch, signed)
+        if self.signed() != signed:
+            self.adopt(signed)
 
     async def is_there(self, node: NodeId) -> bool:
         return node in self.alive
@@ -89,15 +114,19 @@ class FakeCovey:
 
 
 class Member:
-    """A member's admission desk on loopback, with the parts of it that tests look at."""
+    """A member's admission server on loopback, with the parts of it that tests look at."""
 
-    def __init__(self, identity: Identity, store: ControlStore, sockets: Sockets) -> None:
-        self.identity, self.store = identity, store
+    def __init__(
+        self, identity: Identity, store: ControlStore, sockets: Sockets, ledger: FakeLedger
+    ) -> None:
+        self.identity, self.store, self.ledger = identity, store, ledger
         self.covey = FakeCovey()
         self.covey.first = identity.first_registry()
         self.covey.who = identity
         self.counts: Counter[str] = Counter()
-        self.desk = AdmissionServer(identity, store, self.covey.view(), self.counts)
+        view = self.covey.view()
+        self.registries = RegistryIssuer(identity, store, view, ledger)
+        self.server = AdmissionServer(identity, self.registries, view, self.counts)
         self.seed = f"127.0.0.1:{sockets.port}"
         context = listening_context(identity)
         self.listener = Listener(
@@ -106,10 +135,14 @@ class Member:
 
     async def hear(self, *nodes: NodeId) -> None:
         """Sign, as an issuer does, that these were heard."""
-        assert self.desk._issuer is not None, "an issuer signs"
         ready = OwnersReady(self.covey.registry().epoch, {}, here=frozenset(nodes))
-        if (signed := await self.desk._issuer.advance(ready)) is not None:
-            self.covey.adopt(signed)
+        await self.registries.advance(ready)
+
+    @property
+    def issuing(self) -> Issuer:
+        """What it lets others in with."""
+        assert self.server._issuer is not None, "it holds the authority's key"
+        return self.server._issuer
 
     async def join(
         self,
@@ -143,7 +176,7 @@ class Nobody:
     def overheard(self, _frame: bytes, _shown: ShownCertificate) -> None:
         raise AssertionError("no member dials here")
 
-    def knocked(self, _shown: ShownCertificate) -> None:
+    def knocked(self, _shown: ShownCertificate, _host: str) -> None:
         raise AssertionError("no member dials here")
 
 
@@ -152,14 +185,16 @@ async def _put_nobody_through(*_: object) -> None:
 
 
 @asynccontextmanager
-async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
+async def member(
+    identity: Identity, directory: Path, ledger: FakeLedger | None = None
+) -> AsyncIterator[Member]:
     path = directory / "control.db"
     store = await ControlStore.open(path, identity.cluster_id, identity.node_id)
     sockets = open_sockets(["127.0.0.1"], 0)
-    made = Member(identity, store, sockets)
+    made = Member(identity, store, sockets, ledger or FakeLedger())
     made.listener.start(
         lambda _data, _peer: None,
-        made.desk.serve,
+        made.server.serve,
         _put_nobody_through,
         lambda _host: False,
         Nobody(),
@@ -167,7 +202,7 @@ async def member(identity: Identity, directory: Path) -> AsyncIterator[Member]:
     try:
         yield made
     finally:
-        await made.desk.stop()
+        await made.server.stop()
         await made.listener.stop()
         sockets.close()
         await store.close()

@@ -32,7 +32,7 @@ Covey = Callable[..., Outcome]
 def commands_in(directory: Path, captured: pytest.CaptureFixture[bytes]) -> Covey:
     """Return a function that runs a command with this directory; bytes may be no UTF-8.
 
-    The directory is left out of commands in what it prints: ``test_cli_here.py`` looks at that.
+    The directory is left out of commands in what it prints: ``test_copyable.py`` looks at that.
     """
     again = f"covey --dir {shlex.quote(str(directory))} "
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from gossip.core.tuning import LAN
 from gossip.events.events import EventDelivered
+from gossip.events.messages import ResponseKind
 from gossip.events.queries import QueryReceived
-from gossip.membership.model.messages import ResponseKind
 from tests.support.membership_net import Net
 
 HOLD_S = LAN.event_hold_rounds * LAN.gossip_interval_s

@@ -6,21 +6,28 @@ the real commands talk to it, while the test can set what it will answer.
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
 
+from agent.access.access import AccessService
+from agent.access.audit import AuditLog
+from agent.access.caller import Caller, app_caller
 from agent.admission.former_membership import FormerMembership
 from agent.admission.messages import TokenShown
 from agent.admission.token_terms import TokenTerms, check_terms
 from agent.api.interfaces import AgentServices
 from agent.api.listeners import Listeners
 from agent.apps.host import AppStatus
+from agent.cluster.agreement import Agreement
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.fleet_settings import FleetSettings
+from agent.cluster.recovery import MakeLog, Recovery
+from agent.cluster.voters import Voters
 from agent.config.loader import Config
 from agent.config.paths import Paths
 from agent.config.settings import ApiSettings, NodeSettings
@@ -32,7 +39,9 @@ from agent.readiness import Lack, Stage
 from agent.telemetry.outbox import Accepted, DeadLetter, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from edge_apps.reading import Reading
+from gossip.consensus.storage import StoredState
 from gossip.core.errors import InvalidRequest
+from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.requests import GetResult, ListEntry, ListResult, PutResult, Value, WatchEvent
 from gossip.membership.model.members import Member, MemberState, MemberTable
@@ -40,7 +49,9 @@ from gossip.membership.network.reachability import PathStatus as Ways
 from gossip.membership.rtt import Rtt
 from gossip.registry import registry as registries
 from gossip.registry.node import RegisteredNode
+from gossip.registry.node_change import NodeChange
 from gossip.registry.registry import Registry
+from tests.support.control_solo import SoloDriver
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
 from tests.support.fake_uplink import FakeUplink
@@ -55,6 +66,7 @@ class Identity:
     node_id = ME
     node_name = "ada"
     is_issuer = True
+    trust = SimpleNamespace(bundle="-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
 
 
 STALE_CONTEXT = b"stale"
@@ -203,6 +215,8 @@ class FakeAdmission:
         self.admitted: tuple[str, ...] = ("00000000000000a1",)
         self.may_invite: dict[int, bool] = {}
         self.removed: list[int] = []
+        self.placed: list[tuple[int, NodeChange]] = []
+        self.placed_since = 8
         self.issuer_answers, self.mended = True, 0
 
     async def create_token(self, terms: TokenTerms) -> str:
@@ -228,6 +242,10 @@ class FakeAdmission:
         assert not accept_loss
         self.removed.append(node)
         return 7
+
+    async def place(self, node: int, change: NodeChange) -> int:
+        self.placed.append((node, change))
+        return self.placed_since
 
     async def mend(self) -> int:
         self.mended += 1
@@ -353,11 +371,27 @@ class FakeAgent:
     """What the API needs of an agent; ``test_fakes.py`` holds its parts against the real ones."""
 
     rival: Registry | None = None
+    registry: Registry
 
     def __init__(self) -> None:
         self.config = Config()
         self.identity = Identity()
         self.kv = FakeKv()
+        self.solo = SoloDriver(ME)
+        self.agreement = Agreement(self.solo.driver())
+        self.access = AccessService()
+        self.audit = AuditLog()
+        self.access.take_in(self.agreement, format_node_id(ME), "ada")
+        self.voters = Voters(self.solo.driver())
+        self.gone_on: list[StoredState] = []
+        covey = format_cluster_id(CLUSTER), "farm"
+        parts = self.solo.driver(), self.agreement
+        self.data = Path("nowhere")
+        path = self.data / "consensus.db"
+        self.recovery = Recovery(*parts, lambda: self.registry, self._go_on, covey, path)
+        self.fleet_settings = FleetSettings(
+            self.agreement, Path("fleet.json"), "ada", {}, lambda: None
+        )
         self.telemetry = FakeTelemetry()
         self.uplink = FakeUplink()
         self.event_service = FakeForum()
@@ -379,7 +413,8 @@ class FakeAgent:
         self.partings: list[FormerMembership] = []
         self.metrics = Metrics()
         self.app_keys: dict[str, str] = {}
-        self.started_at = time.time() - 90
+        self.uptime_s = 90.0
+        self.shared_bytes = 256 * 1000
         self.boot = 0x1_0000_0001
         self.members = MemberTable()
         self.reasons: list[str] = []
@@ -398,6 +433,10 @@ class FakeAgent:
             self.members.put(Member(node, name, (address,), tags, state, 1, 2, changed_at=40.0))
         registry = registries.found(CLUSTER, RegisteredNode(ME, "ada"))
         self.registry = registries.admit(registry, RegisteredNode(OTHER, "bob"))
+
+    async def _go_on(self, make: MakeLog) -> None:
+        plane = self.solo.plane
+        self.gone_on.append(make(plane.part.survivor(), plane.me))
 
     def services(self) -> AgentServices:
         return cast("AgentServices", self)
@@ -444,8 +483,9 @@ class FakeAgent:
         self.members.put(me)
         return was_asleep
 
-    def app_with(self, key: str) -> str:
-        return self.app_keys.get(key, "")
+    def app_with(self, key: str) -> Caller | None:
+        name = self.app_keys.get(key)
+        return app_caller(name) if name else None
 
     def require(self, stage: Stage) -> None:
         if self.stage < stage:
@@ -457,7 +497,7 @@ class FakeAgent:
     async def leave(self) -> None:
         self.left.set()
         if self.leaves_at_once:
-            self.stage, self.started_at = Stage.WAITING, time.time()
+            self.stage, self.uptime_s = Stage.WAITING, 0.0
 
 
 class Served:
@@ -475,13 +515,22 @@ class Served:
         """Run a coroutine on the agent's loop and return its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
 
+    async def settle(self) -> None:
+        """Return when the agent knows what it has agreed on."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     async def open(self) -> None:
+        await self.agent.audit.open(self.paths.audit_db)
+        self.following = asyncio.create_task(self.agent.access.follow())
         self.listeners = Listeners(self.agent.services(), self.paths, self.settings)
         await self.listeners.open()
 
     async def close(self) -> None:
         assert self.listeners is not None
+        self.following.cancel()
         await self.listeners.close()
+        await self.agent.audit.close()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from agent.cluster.event_json import (
 )
 from agent.exits import NOT_FOUND, AgentError
 from gossip.core.errors import InvalidRequest, LimitExceeded
-from gossip.membership.model.messages import ResponseKind
+from gossip.events.messages import ResponseKind
 
 ME, OTHER = 0xA, 0xB
 

@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from gossip.core.ids import NodeId
-from gossip.core.machine import Emit, Persist, SendFrame
+from gossip.core.machine import Durability, Effect, Emit, Persist, SendFrame
+from gossip.kv.parts import MembershipView
 from gossip.kv.plane import KvPlane
-from gossip.kv.requests import Completed, OwnersReady, RegistryAdopted, Request, Result, WatchEvent
-from gossip.kv.storage import MemoryStorage
+from gossip.kv.requests import Completed, OwnersReady, Request, Result, WatchEvent
+from gossip.kv.storage import MemoryStorage, RegistryChange
 from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.ownership import Ownership
 from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found
 
+Timer = tuple[NodeId, str]
+"""A node, and which of its planes is to be woken."""
+
 CLUSTER = bytes(range(16))
 SIGNATURE = b"signed by the issuer"
 FIRST = 1
+STATE = "state"
+"""Names the state plane of a node, where there is another one."""
+IDLE_STEPS_MAX = 10_000
+NO_TIMER: tuple[float, Timer] = (float("inf"), (0, ""))
 
 
 def verify(payload: bytes, signature: bytes) -> bool:
@@ -71,8 +79,11 @@ class Net:
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._arrival: dict[tuple[NodeId, NodeId], float] = {}
-        self._due: dict[NodeId, float] = {}
+        self._due: dict[Timer, float] = {}
+        self._timers: list[tuple[float, Timer]] = []
+        """A heap of those, and of some that are not due any more."""
         self._saved_at: dict[NodeId, float] = {}
+        self._idle_steps = 0
         self.actors = random.Random(seed + 1)
         for member in registry.nodes:
             self.start(member.id)
@@ -89,8 +100,7 @@ class Net:
             self.storages[number],
             random.Random(self.rng.random()),
             lambda now: 1_800_000_000_000 + int(now * 1000),
-            lambda nodes: sorted(nodes),
-            self.gone.__contains__,
+            MembershipView(lambda nodes: sorted(nodes), self.gone.__contains__),
             self.now,
         )
         self.planes[number] = plane
@@ -100,7 +110,7 @@ class Net:
     def crash(self, number: NodeId) -> None:
         """What was not saved is gone; frames under way may still arrive."""
         del self.planes[number]
-        self._due.pop(number, None)
+        self._due = {timer: due for timer, due in self._due.items() if timer[0] != number}
         self.lives[number] += 1
 
     def at(self, when: float, action: Callable[[], None]) -> None:
@@ -109,30 +119,51 @@ class Net:
 
     def settle(self, number: NodeId) -> None:
         """Do what a plane wants done, behind each call of one of its methods."""
-        plane = self.planes[number]
-        for effect in list(plane.effects()):
-            match effect:
-                case SendFrame(data, to):
-                    self.send(number, to, data)
-                case Persist():
-                    self.save(number, effect)
-                case Emit(Completed(request, result)):
-                    assert (number, request) not in self.results, "completed twice"
-                    self.results[number, request] = result
-                case Emit(WatchEvent() as event):
-                    self.watched.append(event)
-                case Emit(RegistryAdopted(registry=registry)):
-                    self.kept[number] = registry
-                case Emit(OwnersReady() as ready):
-                    self.advance(number, ready)
-        due = self.planes[number].deadline()
-        self._due.pop(number, None)
-        if due is not None:
-            self._due[number] = due
+        for effect in list(self.planes[number].effects()):
+            self.perform(number, effect)
+        self.set_timer((number, STATE), self.planes[number].deadline())
+
+    def moved(self, timer: Timer) -> None:
+        """Something came to a plane by itself."""
+        self.settle(timer[0])
+
+    def end_turn(self) -> bool:
+        """Nothing more happens at this moment. Tell whether something follows from it."""
+        return False
+
+    def perform(self, number: NodeId, effect: Effect) -> None:
+        """Do one thing that a node wants done."""
+        match effect:
+            case SendFrame(data, to):
+                self.send(number, to, data)
+            case Persist():
+                self.save(number, effect)
+            case Emit(OwnersReady() as ready):
+                self.advance(number, ready)
+            case Emit(event):
+                self.completed(number, event)
+
+    def set_timer(self, timer: Timer, due: float | None) -> None:
+        """Have a plane woken when it is time."""
+        if due is None:
+            self._due.pop(timer, None)
+        elif self._due.get(timer) != due:
+            self._due[timer] = due
+            heapq.heappush(self._timers, (due, timer))
+
+    def completed(self, number: NodeId, event: object) -> None:
+        """Take down what a plane tells its application."""
+        match event:
+            case Completed(request, result):
+                assert (number, request) not in self.results, "completed twice"
+                self.results[number, request] = result
+            case WatchEvent():
+                self.watched.append(event)
 
     def advance(self, number: NodeId, ready: OwnersReady) -> None:
         """Sign the next registry, as the runtime of the issuer does, and have it told."""
         self.registry = advance(self.registry, ready.done, ready.epoch, ready.here, ready.away)
+        self.kept[number] = self.registry
         self.planes[number].adopt(sign(self.registry), self.now, announce=True)
         self.settle(number)
 
@@ -143,15 +174,32 @@ class Net:
         self._arrival[sender, to] = arrival
 
         def arrive() -> None:
-            if frozenset((sender, to)) in self.cut or to not in self.planes:
+            if not self.reaches(sender, to) or to not in self.planes:
                 if sender in self.planes and self.lives[sender] == life:
-                    self.planes[sender].peer_unreachable(to, self.now)
-                    self.settle(sender)
+                    self.unreachable(sender, to)
                 return
-            self.planes[to].receive_frame(data, sender, self.now)
-            self.settle(to)
+            self.receive(to, data, sender)
 
         self.at(arrival, arrive)
+
+    def reaches(self, sender: NodeId, to: NodeId) -> bool:
+        """Whether frames get from one to the other."""
+        return frozenset((sender, to)) not in self.cut
+
+    def receive(self, to: NodeId, data: bytes, sender: NodeId) -> None:
+        """Hand a frame to a node that runs."""
+        self.planes[to].receive_frame(data, sender, self.now)
+        self.moved((to, STATE))
+
+    def unreachable(self, number: NodeId, peer: NodeId) -> None:
+        """Tell a node that frames to a peer may be lost."""
+        self.planes[number].peer_unreachable(peer, self.now)
+        self.moved((number, STATE))
+
+    def wake(self, timer: Timer) -> None:
+        """Let the due timers of a plane act."""
+        self.planes[timer[0]].wake(self.now)
+        self.moved(timer)
 
     def save(self, number: NodeId, batch: Persist) -> None:
         life = self.lives[number]
@@ -161,31 +209,54 @@ class Net:
         def saved() -> None:
             if self.lives[number] == life and number in self.planes:
                 self.commit(number, batch)
-                self.planes[number].persisted(batch.token, self.now)
-                self.settle(number)
+                self.persisted(number, batch)
 
         self.at(done, saved)
 
+    def persisted(self, number: NodeId, batch: Persist) -> None:
+        """Tell a node that a batch is on its disk."""
+        self.planes[number].persisted(batch.token, self.now)
+        self.moved((number, STATE))
+
     def commit(self, number: NodeId, batch: Persist) -> None:
-        """Put a batch into a node's storage."""
-        self.storages[number].apply(batch.changes)
+        """Put a batch onto a node's disk."""
+        if batch.durability is Durability.FLUSH:
+            self.storages[number].apply(batch.changes)
+        else:
+            self.keep(number, batch)
+
+    def keep(self, number: NodeId, batch: Persist) -> None:
+        """Keep the newest registry."""
+        for change in batch.changes:
+            assert isinstance(change, RegistryChange)
+            if change.epoch > self.kept[number].epoch:
+                self.kept[number] = Registry.decode(SignedRegistry.decode(change.signed).payload)
 
     def run(self, seconds: float) -> None:
         """Let time pass."""
         until = self.now + seconds
         while True:
-            timer = min(((due, n) for n, due in self._due.items()), default=(until + 1, 0))
+            if not (self._queue and self._queue[0][0] <= self.now) and self.end_turn():
+                continue
+            due, timer = self._next_timer()
             event = self._queue[0][0] if self._queue else until + 1
-            if min(timer[0], event) > until:
+            if due > until and event > until:
                 self.now = until
                 return
-            if event <= timer[0]:
+            self._idle_steps = self._idle_steps + 1 if min(due, event) <= self.now else 0
+            assert self._idle_steps < IDLE_STEPS_MAX, "something is due again and again"
+            if event <= max(due, self.now):
                 self.now, _, action = heapq.heappop(self._queue)
                 action()
             else:
-                self.now = max(self.now, timer[0])
-                self.planes[timer[1]].wake(self.now)
-                self.settle(timer[1])
+                self.now = max(self.now, due)
+                self.wake(timer)
+
+    def _next_timer(self) -> tuple[float, Timer]:
+        timers, dues = self._timers, self._due
+        while timers and dues.get(timers[0][1]) != timers[0][0]:
+            heapq.heappop(timers)
+        return timers[0] if timers else NO_TIMER
 
     def submit(self, number: NodeId, request: Request) -> int:
         request_id = self.planes[number].submit(request, self.now)
@@ -211,6 +282,7 @@ class Net:
         for number in numbers or tuple(self.planes):
             if number not in self.planes:
                 continue
+            self.kept[number] = max(self.kept[number], registry, key=lambda each: each.epoch)
             self.planes[number].adopt(sign(registry), self.now)
             self.settle(number)
 

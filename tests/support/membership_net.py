@@ -14,6 +14,7 @@ from typing import NamedTuple
 from gossip.core.ids import NodeId, next_boot
 from gossip.core.machine import Address, Emit, SendDatagram, SendFrame
 from gossip.core.tuning import BODY_BYTES_MAX, LAN, Tuning
+from gossip.core.wire import tag_of
 from gossip.events.plane import EventPlane
 from gossip.membership.model.members import MemberChanged, MemberState
 from gossip.membership.swim import Swim
@@ -233,7 +234,7 @@ class Net:
 
         def act() -> None:
             if up and to in self.swims and to not in self.stopped:
-                self.swims[to].receive_frame(effect.data, sender, self.now)
+                self.swims[to].frame_handlers[tag_of(effect.data)](effect.data, sender, self.now)
                 self.settle(to)
             elif index in self.swims and index not in self.stopped:
                 self.swims[index].peer_unreachable(effect.to, self.now)

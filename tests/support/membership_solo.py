@@ -8,26 +8,28 @@ import msgspec
 
 from gossip.core.machine import Address, Emit, SendDatagram, SendFrame
 from gossip.core.tuning import LAN, Tuning
-from gossip.core.wire import pack, unpack
+from gossip.core.wire import pack, tag_of, unpack
+from gossip.events.messages import EVENT_FRAMES, EventFrame
 from gossip.events.plane import EventPlane
 from gossip.membership.detection.probe import Probe, ProbeState
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
-    DATAGRAMS,
     FRAMES,
     Alive,
-    Datagram,
     Frame,
     SyncDelta,
     SyncEntry,
     SyncSummary,
 )
+from gossip.membership.model.signatures import SigningKeys
 from gossip.membership.swim import Swim
+from gossip.sim.script.message_text import MESSAGES, Message
 
 LAN_SMALL = msgspec.structs.replace(LAN, members_max=5, strangers_max=2, dead_keep_s=60.0)
 ME, MY_BOOT = 1, 5 << 32
 Sent = list[tuple[Address, Any]]
 MINE = Address("192.0.2.1", 7747)
+ALL_FRAMES = FRAMES | EVENT_FRAMES
 
 
 def where(node: int) -> Address:
@@ -42,13 +44,19 @@ def alive(node: int, boot: int = 1, incarnation: int = 1, **more: Any) -> Alive:
 class Solo:
     """A machine, its clock, and hands to feed it."""
 
-    def __init__(self, *others: int, tuning: Tuning = LAN, event_time: int = 0) -> None:
+    def __init__(
+        self,
+        *others: int,
+        tuning: Tuning = LAN,
+        event_time: int = 0,
+        signing: SigningKeys | None = None,
+    ) -> None:
         self.now = 100.0
         self.tuning = tuning
         rng = random.Random(1)
         self.swim = Swim(
             ME, MY_BOOT, "me", (MINE,), {}, tuning, rng, self.now,
-            partial(EventPlane, time=event_time),
+            partial(EventPlane, time=event_time), signing,
         )  # fmt: skip
         for node in others:
             self.hear(node, alive(node))
@@ -57,12 +65,12 @@ class Solo:
     def hear(
         self,
         sender: int,
-        *messages: Datagram,
+        *messages: Message,
         boot: int = 1,
         incarnation: int = 1,
         source: Address | None = None,
     ) -> None:
-        body = pack(DATAGRAMS.encode(message) for message in messages)
+        body = pack(MESSAGES.encode(message) for message in messages)
         source = source or where(sender)
         self.swim.receive(body, sender, boot, incarnation, source, self.now)
 
@@ -73,9 +81,9 @@ class Solo:
         sent: Sent = []
         for effect in self.swim.effects():
             if isinstance(effect, SendDatagram):
-                sent += [(effect.to, DATAGRAMS.decode(item)) for item in unpack(effect.data)]
+                sent += [(effect.to, MESSAGES.decode(item)) for item in unpack(effect.data)]
             elif isinstance(effect, SendFrame):
-                frame = FRAMES.decode(effect.data)
+                frame = ALL_FRAMES.decode(effect.data)
                 self.frames.append((effect.to, frame))
             elif isinstance(effect, Emit):
                 self.events.append(effect.event)
@@ -137,6 +145,13 @@ def summary(table: bytes = bytes(16), epoch: int = 0) -> SyncSummary:
     return SyncSummary(table, epoch)
 
 
-def frame(solo: Solo, message: Frame, peer: int = 2) -> Sent:
-    solo.swim.receive_frame(FRAMES.encode(message), peer, solo.now)
+def frame(solo: Solo, message: Frame | EventFrame, peer: int = 2) -> Sent:
+    feed(solo.swim, ALL_FRAMES.encode(message), peer, solo.now)
     return solo.drain()
+
+
+def feed(swim: Swim[EventPlane], data: bytes, peer: int, now: float) -> None:
+    """Hand a machine a frame, as a node does: to whom its tag belongs, if to anybody."""
+    handler = swim.frame_handlers.get(tag_of(data))
+    if handler is not None:
+        handler(data, peer, now)

@@ -20,7 +20,7 @@ from agent.telemetry.uplink.broker_memory import BrokerMemory
 from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.template import Template, TemplateContext
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 from tests.support.strict_broker import StrictBroker
 
 NODE = 0xC0FFEE
@@ -36,7 +36,7 @@ class Rig:
         self.pump = pump
 
     async def accept(self, values: range, sensor: str = "t") -> None:
-        await self.outbox.accept([Reading(sensor, value) for value in values])
+        await self.outbox.accept([checked(sensor, value) for value in values])
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WAIT_S):

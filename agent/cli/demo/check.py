@@ -17,7 +17,7 @@ import msgspec
 
 from agent.cli.demo.fleet import DemoNode
 from agent.cli.demo.setup import DemoSetup, Say
-from agent.cli.demo.views import DEMO_KEY, all_see, look
+from agent.cli.demo.views import DEMO_KEY, all_see, poll
 from agent.exits import NO, AgentError
 from agent.text.escaping import json_text
 from edge_apps.client import ClientError
@@ -108,7 +108,7 @@ async def _until_all_see(stage: DemoSetup, expected: dict[str, str], otherwise: 
     began = time.monotonic()
 
     async def seen() -> bool:
-        return all_see(await look(stage.fleet.nodes), expected)
+        return all_see(await poll(stage.fleet.nodes), expected)
 
     await _until(seen, otherwise)
     return round(time.monotonic() - began, 2)
@@ -118,10 +118,10 @@ async def _connect(stage: DemoSetup) -> str:
     """Wait for the uplinks; return how they are connected, as one of them says it."""
 
     async def connected() -> bool:
-        return all(view.uplink.startswith("connected") for view in await look(stage.fleet.nodes))
+        return all(view.uplink.startswith("connected") for view in await poll(stage.fleet.nodes))
 
     await _until(connected, "an uplink does not connect")
-    (view,) = await look(stage.fleet.nodes[:1])
+    (view,) = await poll(stage.fleet.nodes[:1])
     return view.uplink
 
 
@@ -162,7 +162,7 @@ async def _settle(stage: DemoSetup, receipt: set[str], report: Report) -> None:
             await asyncio.to_thread(node.client.post, f"/api/v1/apps/{app}/stop")
 
     async def drained() -> bool:
-        return all(view.answers and view.waiting == 0 for view in await look(nodes))
+        return all(view.answers and view.waiting == 0 for view in await poll(nodes))
 
     try:
         await _until(drained, "an outbox does not empty")

@@ -75,12 +75,12 @@ async def _interruptible(story: Coroutine[None, None, int]) -> int:
 async def _show(agents: int, keep: Path | None, seconds: float | None) -> int:
     from agent.cli.demo.log_view import print_changes
     from agent.cli.demo.screen import LiveScreen
-    from agent.cli.demo.setup import greet, set_up
+    from agent.cli.demo.setup import say_hello, set_up
 
     try:
         async with set_up(agents, keep, _say) as stage:
             await stage.fleet.start()
-            await greet(stage)
+            await say_hello(stage)
             if sys.stdin.isatty() and sys.stdout.isatty():
                 await LiveScreen(stage, colour=not os.environ.get("NO_COLOR")).run(seconds)
                 _say("Stopping the agents.")

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from agent.cli.demo.setup import DemoSetup, Say
-from agent.cli.demo.views import AgentView, look
+from agent.cli.demo.views import AgentView, poll
 
 LOOK_S = 1.0
 LINE_S = 5.0
@@ -15,7 +15,7 @@ async def print_changes(stage: DemoSetup, seconds: float | None, say: Say) -> No
     end = None if seconds is None else time.monotonic() + seconds
     last, next_line = "", 0.0
     while end is None or time.monotonic() < end:
-        views = await look(stage.fleet.nodes)
+        views = await poll(stage.fleet.nodes)
         members = describe(views)
         now = time.monotonic()
         if members != last or now >= next_line:

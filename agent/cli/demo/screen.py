@@ -18,7 +18,7 @@ from typing import Self
 from agent.cli.demo.fleet import DemoNode
 from agent.cli.demo.render import Screen, draw
 from agent.cli.demo.setup import DemoSetup
-from agent.cli.demo.views import AgentView, look
+from agent.cli.demo.views import AgentView, poll
 from agent.exits import AgentError
 
 REFRESH_S = 0.4
@@ -93,7 +93,7 @@ class LiveScreen:
 
     async def _refresh(self, terminal: Terminal) -> None:
         while not self._quit.is_set():
-            views = await look(self._stage.fleet.nodes)
+            views = await poll(self._stage.fleet.nodes)
             self._note_changes(views)
             self._views = views
             width, height = shutil.get_terminal_size()

@@ -59,7 +59,7 @@ async def set_up(agents: int, keep: Path | None, say: Say) -> AsyncIterator[Demo
         yield DemoSetup(directory, broker, collector, fleet)
 
 
-async def greet(stage: DemoSetup) -> None:
+async def say_hello(stage: DemoSetup) -> None:
     """Write the key that the demo shows, as soon as enough agents have found each other."""
     async with asyncio.timeout(GREET_S):
         while True:

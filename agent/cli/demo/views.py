@@ -26,12 +26,12 @@ class AgentView(NamedTuple):
     uplink: str
 
 
-async def look(nodes: Sequence[DemoNode]) -> list[AgentView]:
+async def poll(nodes: Sequence[DemoNode]) -> list[AgentView]:
     """Return the view of each node, in their order."""
-    return list(await asyncio.gather(*(asyncio.to_thread(look_at, node) for node in nodes)))
+    return list(await asyncio.gather(*(asyncio.to_thread(poll_one, node) for node in nodes)))
 
 
-def look_at(node: DemoNode) -> AgentView:
+def poll_one(node: DemoNode) -> AgentView:
     """Return one node's view; blocks for as long as its client's timeout."""
     if not node.running:
         return _silent(node)

@@ -84,12 +84,12 @@ class Delivery:
         self._versions = VersionFallback(settings.version, self._memory.recall(self._broker))
         self._rivalry = ClientIdConflict()
         self._troubles = Troubles()
-        self._quarantine = PoisonDetector()
+        self._poison = PoisonDetector()
         self._window = InFlight()
         self._ready: deque[Accepted] = deque()  # read from the outbox, not yet sent
         self._read_to = 0  # the position up to which the outbox was read
         self._acknowledged: list[int] = []  # good answers, not yet told to the outbox
-        self._burials: Burials = []
+        self._dead_letters: Burials = []
         self._session: ConnectResult | None = None
         self._lost_code: int | None = None  # why the connection ended
         self._refused: list[int] = []  # what the broker refused; filling stops until it drained
@@ -167,7 +167,7 @@ class Delivery:
             version = self._versions.begin(self._wall_s())
             session = await self._link.connect(version, self, self._versions.patience_s)
         except ConnectError as error:
-            return self._note_failure(error)
+            return self._on_failure(error)
         spoken = self._versions.connected(self._wall_s())
         await asyncio.to_thread(self._memory.record, self._broker, spoken)
         self._rivalry.connected(time.monotonic())
@@ -183,14 +183,14 @@ class Delivery:
             self._watch.cancel()
             self._session = None
             self._settle()
-        return await self._note_loss()
+        return await self._on_loss()
 
     async def _deliver(self, session: ConnectResult) -> None:
         """Send and settle until the connection is lost."""
         while self._lost_code is None:
             self._something.clear()
             self._settle()
-            if self._burials:
+            if self._dead_letters:
                 await self._dead_letter()
             if self._refused and not self._window:
                 await self._end_round()
@@ -198,7 +198,7 @@ class Delivery:
                 self._skips_large = False
                 self._rewind()
             self._fill(session)
-            if self._quarantine.is_calm and not self._skips_large:
+            if self._poison.is_calm and not self._skips_large:
                 self._troubles.over()
             await self._something.wait()
 
@@ -213,7 +213,7 @@ class Delivery:
             self.lost(reason_codes.SILENCE)
 
     def _size(self, session: ConnectResult) -> int:
-        return self._quarantine.window(min(self._settings.window, session.receive_maximum))
+        return self._poison.window(min(self._settings.window, session.receive_maximum))
 
     def _fill(self, session: ConnectResult) -> None:
         """Send until the window is full or nothing waits."""
@@ -221,16 +221,18 @@ class Delivery:
         qos = min(self._settings.qos, session.qos_max)
         skipped = 0
         while not self._refused and len(self._window) < self._size(session):
-            if len(self._burials) >= READ_AHEAD:  # let the event loop breathe, and bury these first
+            if (
+                len(self._dead_letters) >= READ_AHEAD
+            ):  # let the event loop breathe, and bury these first
                 return
             if skipped >= READ_AHEAD:
                 asyncio.get_running_loop().call_soon(self._something.set)
                 return
             if self._must_take_up_large:
                 return
-            if self._quarantine.trial_is_due:
+            if self._poison.trial_is_due:
                 if not self._window:
-                    self._quarantine.begin_trial()
+                    self._poison.begin_trial()
                     self._rewind()
                 return
             accepted = self._next()
@@ -244,11 +246,11 @@ class Delivery:
                 continue
             flaw = self._flaw(message, size_bytes, session)
             if flaw:
-                self._burials.append((accepted.position, flaw))
+                self._dead_letters.append((accepted.position, flaw))
                 self._something.set()
                 continue
             self._window.add(accepted.position, now)
-            self._quarantine.sent(accepted.position, accepted.reading.sensor)
+            self._poison.sent(accepted.position, accepted.reading.sensor)
             self._link.publish(accepted.position, message, qos)
 
     @property
@@ -279,32 +281,32 @@ class Delivery:
         if not self._ready:
             self._ready.extend(self._outbox.batch(READ_AHEAD, self._read_to))
             if not self._ready:
-                self._look_elsewhere()
+                self._retry_passed_over()
                 return None
             self._read_to = self._ready[-1].position
         while self._ready:
             accepted = self._ready.popleft()
-            if not self._quarantine.passes_over(accepted.position, accepted.reading.sensor):
+            if not self._poison.passes_over(accepted.position, accepted.reading.sensor):
                 return accepted
         # All of them wait for others; look at the next ones when the event loop had its turn.
         asyncio.get_running_loop().call_soon(self._something.set)
         return None
 
-    def _look_elsewhere(self) -> None:
+    def _retry_passed_over(self) -> None:
         """Nothing is left to send: take up those that were passed over, now or later."""
         if self._window:
             return
-        if self._quarantine.exhausted():
+        if self._poison.exhausted():
             self._rewind()
-        elif self._quarantine.phase is PoisonPhase.BEYOND and self._anew is None:
+        elif self._poison.phase is PoisonPhase.BEYOND and self._anew is None:
             loop = asyncio.get_running_loop()
             self._anew = loop.call_later(self._refusal_backoff.slow_s(), self._begin_anew)
 
     def _begin_anew(self) -> None:
         """Nothing came that could prove anything about those in trouble: try them again."""
         self._anew = None
-        if self._quarantine.phase is PoisonPhase.BEYOND and not self._window:
-            self._quarantine.begin_anew()
+        if self._poison.phase is PoisonPhase.BEYOND and not self._window:
+            self._poison.begin_anew()
             self._rewind()
 
     def _rewind(self) -> None:
@@ -330,10 +332,10 @@ class Delivery:
         if reason_codes.is_good(code):
             self._has_passed = True
             self._acknowledged.append(token)
-            self._quarantine.delivered(token)
+            self._poison.delivered(token)
             return
         self.counts[f"uplink_refusals/{reason_codes.label_of(code)}"] += 1
-        self._burials += self._quarantine.refused(token, code)
+        self._dead_letters += self._poison.refused(token, code)
         self._refused.append(token)
         self._troubles.record("The broker refused a reading", code)
 
@@ -351,11 +353,11 @@ class Delivery:
             self._acknowledged = []
             self._backoff.reset()
             self._refusal_backoff.reset()
-            if self._quarantine.is_calm:
+            if self._poison.is_calm:
                 self._troubles.delivered()
 
     async def _dead_letter(self) -> None:
-        burials, self._burials = self._burials, []
+        burials, self._dead_letters = self._dead_letters, []
         for position, reason in burials:
             log.warning("Giving up %s: %s.", self._name_of(position), reason)
             try:
@@ -375,13 +377,13 @@ class Delivery:
         After a trial others go first, so nobody has to wait for long; but some brokers refuse and
         hang up, and then the end of the connection is to be seen before anything else is sent.
         """
-        on_trial = self._quarantine.phase is PoisonPhase.TRIAL
+        on_trial = self._poison.phase is PoisonPhase.TRIAL
         delay_s = self._refusal_backoff.next_s()
         with contextlib.suppress(TimeoutError):
             wait_s = min(delay_s, HANGS_UP_WITHIN_S) if on_trial else delay_s
             await asyncio.wait_for(self._until_lost(), wait_s)
         if self._lost_code is None:
-            self._quarantine.drained(self._refused)
+            self._poison.drained(self._refused)
             self._refused = []
             self._rewind()
 
@@ -390,7 +392,7 @@ class Delivery:
             self._something.clear()
             await self._something.wait()
 
-    async def _note_loss(self) -> float:
+    async def _on_loss(self) -> float:
         """Draw the consequences of a lost connection; return how long to wait."""
         code = reason_codes.SILENCE if self._lost_code is None else self._lost_code
         self.counts[f"uplink_losses/{reason_codes.label_of(code)}"] += 1
@@ -402,7 +404,7 @@ class Delivery:
         if code not in reason_codes.BREACHES:
             if len(unsettled) == 1:
                 self._accuse(unsettled[0])
-            self._burials += self._quarantine.lost(unsettled, code)
+            self._dead_letters += self._poison.lost(unsettled, code)
         await self._dead_letter()
         return self._delay_s(code)
 
@@ -411,7 +413,7 @@ class Delivery:
         name = self._name_of(position)
         self._troubles.warn(f"The connection ended while only {name} was in flight.")
 
-    def _note_failure(self, error: ConnectError) -> float:
+    def _on_failure(self, error: ConnectError) -> float:
         self.counts[f"uplink_connects_failed/{reason_codes.label_of(error.code)}"] += 1
         self._troubles.record(
             f"Cannot connect to {self._broker}", error.code, str(error), connecting=True
@@ -428,7 +430,7 @@ class Delivery:
         if code in reason_codes.NEEDS_A_PERSON or self._rivalry.is_suspected(time.monotonic()):
             return self._backoff.slow_s()
         delay_s = self._backoff.next_s()
-        return min(delay_s, URGENT_DELAY_MAX_S) if self._quarantine.is_urgent else delay_s
+        return min(delay_s, URGENT_DELAY_MAX_S) if self._poison.is_urgent else delay_s
 
     def _become(self, state: str) -> None:
         self._state, self._since_s = state, self._wall_s()

@@ -11,7 +11,6 @@ from agent.config.settings import UplinkSettings
 from agent.exits import AgentError
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.uplink.broker_memory import BrokerMemory
-from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.status import UplinkStatus
 from agent.telemetry.uplink.template import Template, TemplateContext
 
@@ -43,11 +42,11 @@ class Uplink:
         template = Template(settings.topic, settings.payload, place)
         self._client_id = settings.client_id or default_client_id(place)
         self._trying = asyncio.Lock()
-        self._pump: Delivery | None = None
+        self._pump = None
         if settings.host:
-            from agent.telemetry.uplink.mqtt_client import (
-                PahoMqttClient,  # paho only for who has a broker
-            )
+            # Only for who has a broker: paho, and what hands readings to it.
+            from agent.telemetry.uplink.delivery import Delivery
+            from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 
             link = PahoMqttClient(settings, self._client_id)
             self._pump = Delivery(settings, outbox, link, template, rng=rng, memory=memory)

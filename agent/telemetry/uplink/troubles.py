@@ -13,7 +13,7 @@ class Troubles:
     def __init__(self) -> None:
         self.error = ""
         self.hint = ""
-        self._told: set[str] = set()  # what was logged since the last delivery
+        self._logged: set[str] = set()  # what was logged since the last delivery
 
     def record(self, what: str, code: int, detail: str = "", *, connecting: bool = False) -> None:
         """Remember a trouble, and log it unless that was done since the last delivery."""
@@ -23,8 +23,8 @@ class Troubles:
 
     def warn(self, sentence: str) -> None:
         """Log a sentence, once between two deliveries."""
-        if sentence not in self._told:
-            self._told.add(sentence)
+        if sentence not in self._logged:
+            self._logged.add(sentence)
             log.warning("%s", sentence)
 
     def over(self) -> None:
@@ -33,4 +33,4 @@ class Troubles:
 
     def delivered(self) -> None:
         """Note a delivery while no reading is in trouble: what happens from now on is news."""
-        self._told.clear()
+        self._logged.clear()

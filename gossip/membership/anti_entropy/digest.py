@@ -115,17 +115,17 @@ def _hash(versions: list[SyncVersion], size_bytes: int, salt: bytes = b"") -> by
 def is_newer(mine: SyncVersion, theirs: SyncVersion | None) -> bool:
     """Say whether whoever has ``theirs`` of a member learns something from whoever has ``mine``.
 
-    A better standing always does. Words and facts do as long as the other one cares for them: not
+    A higher precedence always does. Words and facts do as long as the other one cares for them: not
     when it holds the member for dead, and rightly so by what we know.
     """
     if theirs is None:
         return True
-    if _standing(mine) > _standing(theirs):
+    if _precedence(mine) > _precedence(theirs):
         return True
     is_newer = (mine.boot, mine.described) > (theirs.boot, theirs.described)
     has_newer_facts = (mine.boot, mine.facts) > (theirs.boot, theirs.facts)
     return theirs.rank in LIVE_RANKS and (is_newer or has_newer_facts)
 
 
-def _standing(version: SyncVersion) -> tuple[int, int, int]:
+def _precedence(version: SyncVersion) -> tuple[int, int, int]:
     return version.boot, version.incarnation, version.rank

@@ -38,6 +38,7 @@ from gossip.membership.model.members import Member
 from gossip.membership.model.messages import (
     BUCKET_HASH_BYTES,
     FRAMES,
+    SLEEP_S_MAX,
     VERSIONS_MAX,
     SyncBuckets,
     SyncDelta,
@@ -79,7 +80,9 @@ class StateSync:
         self.epoch = 0
         self._local = shared.local
         self._members = shared.members
-        self._facts = FactTable(shared.members, shared.tuning.facts_bytes_max, shared.counts)
+        self._facts = FactTable(
+            shared.members, shared.tuning.facts_bytes_max, shared.counts, shared.signatures
+        )
         self._table_digest = TableDigest(shared.members, self._facts)
         self._remote_merge = RemoteStateMerge(shared, updates, self._facts)
         self._outbound = shared.outbound
@@ -227,7 +230,9 @@ class StateSync:
         self._counts["state_sync_entries/heard"] += len(difference.entries)
         if self._remote_merge.merge(difference.entries, now):
             self.speed_up(now)
-        if difference.is_partial and len(self._wanted) < WANTED_MAX:
+        if (difference.is_partial or self._remote_merge.is_partial) and len(
+            self._wanted
+        ) < WANTED_MAX:
             self._wanted[peer] = None
         if not difference.wanted:
             return
@@ -272,8 +277,15 @@ class StateSync:
             addresses=member.addresses,
             tags=member.tags,
             facts=self._facts.of(member) if member.is_live else None,
-            asleep_s=max(0, math.ceil((member.asleep_until or now) - now)),
+            asleep_s=self._asleep_s(member, now),
+            signature=member.signature,
+            absence=member.absence,
+            announced_s=member.announced_s,
         )
+
+    def _asleep_s(self, member: Member, now: Instant) -> int:
+        left_s = max(0, math.ceil((member.asleep_until or now) - now))
+        return min(left_s, member.announced_s or SLEEP_S_MAX)
 
     def _send(self, peer: NodeId, frame: SyncFrame) -> None:
         data = FRAMES.encode(frame)

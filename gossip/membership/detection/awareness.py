@@ -23,7 +23,7 @@ class Awareness:
         """Add to the score, within its bounds."""
         self.score = max(0, min(self._max, self.score + delta))
 
-    def note_lost_probe(self, relays: int, nacks: int) -> None:
+    def record_lost_probe(self, relays: int, nacks: int) -> None:
         """Note a probe that nobody answered.
 
         A relay that says nack proves that our own links work; each that kept silent speaks against

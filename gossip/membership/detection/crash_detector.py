@@ -24,8 +24,8 @@ sends begins the count anew, and an answer, by datagram or by stream, to what we
 refusal proves that refusals about this member lie, or are about something else. Those are then not
 believed for a time that doubles. A forger would have to suppress all packets of the member, to
 several others, for longer than any healthy round trip; and then the first one to get through
-refutes the death. Accusations by evidence begin no shorter trial with anybody who has not looked
-for itself.
+refutes the death. Accusations by evidence begin no shorter suspicion with anybody who has not
+looked for itself.
 """
 
 import math
@@ -52,7 +52,7 @@ from gossip.membership.model.messages import (
 from gossip.membership.model.rate_limit import Throttle
 
 CHECKS_MAX = 64
-DISBELIEFS_MAX = 1024
+REFUSAL_BACKOFFS_MAX = 1024
 UNREFUSED_PACE = 4
 """How much slower a member is pinged of which no refusal has come yet."""
 LOOKING_TIMEOUTS, ALONE_TIMEOUTS, LASTING_TIMEOUTS = 2.0, 2.0, 8.0
@@ -154,9 +154,9 @@ class CrashDetector:
         self._rng = shared.rng
         self._number = number
         self._checks: dict[NodeId, CrashCheck] = {}
-        self._disbeliefs: dict[NodeId, RefusalBackoff] = {}
-        self._begun = Throttle(shared.tuning.probe_timeout_s, DISBELIEFS_MAX)
-        self._drawn = Throttle(CHANCE_S, DISBELIEFS_MAX)
+        self._refusal_backoffs: dict[NodeId, RefusalBackoff] = {}
+        self._begun = Throttle(shared.tuning.probe_timeout_s, REFUSAL_BACKOFFS_MAX)
+        self._drawn = Throttle(CHANCE_S, REFUSAL_BACKOFFS_MAX)
 
     # Hints, and what speaks against them.
 
@@ -165,7 +165,7 @@ class CrashDetector:
         member = self._at(address)
         if member is None:
             self._counts["crash_reports/of nobody alive"] += 1
-        elif self._is_disbelieved(member, now):
+        elif self._is_refusal_ignored(member, now):
             self._counts["crash_reports/not believed"] += 1
         else:
             self._counts["crash_reports/heard"] += 1
@@ -191,17 +191,20 @@ class CrashDetector:
         check.stream_gone = True
         return check.stream_asked
 
-    def confirmed_by_other(self, claim: Suspect, now: Instant) -> None:
+    def confirmed_by_other(self, update: Suspect, now: Instant) -> None:
         """Take in that somebody else has evidence; look for ourselves, if it is our turn."""
-        member = self._members.get(claim.member)
-        assert claim.evidence == REFUSAL, "silence is not what we look for here"
-        if member is None or claim.accuser == self._local.id:
+        member = self._members.get(update.member)
+        assert update.evidence == REFUSAL, "silence is not what we look for here"
+        if member is None or update.accuser == self._local.id:
             return
         check = self._checks.get(member.id)
         if check is None and self._is_checker_of(member, now):
             check = self._begin(member, now)
-        if check is not None and (claim.boot, claim.incarnation) == (check.boot, check.incarnation):
-            check.seconders.add(claim.accuser)
+        if check is not None and (update.boot, update.incarnation) == (
+            check.boot,
+            check.incarnation,
+        ):
+            check.seconders.add(update.accuser)
 
     def on_report(self, sender: NodeId, now: Instant) -> None:
         """Take in that a packet came from a member: whatever is there lives."""
@@ -233,7 +236,7 @@ class CrashDetector:
     def _contradict(self, node: NodeId, check: CrashCheck, now: Instant) -> None:
         self._counts["crash_checks/contradicted"] += 1
         if check.was_refused and check.boot == self._members[node].boot:
-            self._disbelieve(node, check.boot, now)
+            self._ignore_refusals(node, check.boot, now)
         del self._checks[node]
 
     def restart(self) -> None:
@@ -288,13 +291,13 @@ class CrashDetector:
         needed = min(1, self._tuning.confirmations(len(self._members.live_ids)))
         lasted_s = now - check.accused_at
         return (
-            len(check.seconders) >= needed and lasted_s >= self._tuning.convict_timeouts * timeout_s
+            len(check.seconders) >= needed and lasted_s >= self._tuning.confirm_timeouts * timeout_s
         )
 
     # What we do about it.
 
     def _begin(self, member: Member, now: Instant) -> CrashCheck | None:
-        if not member.has_address or self._is_disbelieved(member, now):
+        if not member.has_address or self._is_refusal_ignored(member, now):
             return None
         if len(self._checks) >= CHECKS_MAX or not self._begun.allows(member.id, now):
             self._counts["crash_checks/put off"] += 1
@@ -309,7 +312,7 @@ class CrashDetector:
         check.numbers.add(number)
         check.awaits_refusal = True
         messages: list[Datagram] = [Ping(number, member.id)]
-        accusation = self._updates.claim_of(self._members[member.id])
+        accusation = self._updates.update_of(self._members[member.id])
         if isinstance(accusation, Suspect):
             messages.insert(0, accusation)
         # Plain: updates are told a limited number of times, and not to a closed port.
@@ -323,7 +326,7 @@ class CrashDetector:
         number = self._number()
         check.numbers.add(number)
         check.stream_asked = True
-        accusation = self._updates.claim_of(member)
+        accusation = self._updates.update_of(member)
         suspect = accusation if isinstance(accusation, Suspect) else None
         self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(number, suspect)))
 
@@ -389,19 +392,19 @@ class CrashDetector:
         others = max(1, len(self._members.live_ids) - 2)
         return self._rng.random() * others < self._tuning.probe_checkers
 
-    def _is_disbelieved(self, member: Member, now: Instant) -> bool:
-        known = self._disbeliefs.get(member.id)
+    def _is_refusal_ignored(self, member: Member, now: Instant) -> bool:
+        known = self._refusal_backoffs.get(member.id)
         return known is not None and known.boot == member.boot and now < known.until
 
-    def _disbelieve(self, node: NodeId, boot: Boot, now: Instant) -> None:
+    def _ignore_refusals(self, node: NodeId, boot: Boot, now: Instant) -> None:
         self._counts["crash_reports/proved wrong"] += 1
-        before = self._disbeliefs.pop(node, None)
-        length_s = self._tuning.disbelief_first_s
+        before = self._refusal_backoffs.pop(node, None)
+        length_s = self._tuning.refusal_backoff_first_s
         if before is not None and before.boot == boot:
-            length_s = min(2 * before.length_s, self._tuning.disbelief_longest_s)
-        self._disbeliefs[node] = RefusalBackoff(boot, length_s, now + length_s)
-        if len(self._disbeliefs) > DISBELIEFS_MAX:
-            del self._disbeliefs[next(iter(self._disbeliefs))]
+            length_s = min(2 * before.length_s, self._tuning.refusal_backoff_longest_s)
+        self._refusal_backoffs[node] = RefusalBackoff(boot, length_s, now + length_s)
+        if len(self._refusal_backoffs) > REFUSAL_BACKOFFS_MAX:
+            del self._refusal_backoffs[next(iter(self._refusal_backoffs))]
 
 
 def _is_suspect(member: Member) -> bool:

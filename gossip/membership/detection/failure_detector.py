@@ -131,7 +131,7 @@ class FailureDetector:
         attempt = len(probe.pinged_at)
         probe.pinged_at[number] = now
         messages: list[Datagram] = [Ping(number, probe.target)]
-        accusation = self._updates.claim_of(member)
+        accusation = self._updates.update_of(member)
         if isinstance(accusation, Suspect):
             messages.insert(0, accusation)
         self._outbound.send(addresses[attempt % len(addresses)], *messages)
@@ -170,13 +170,13 @@ class FailureDetector:
             return
         self._counts["probes/asked by stream"] += 1
         self._asked_by_stream[member.id] = None
-        accusation = self._updates.claim_of(member)
+        accusation = self._updates.update_of(member)
         suspect = accusation if isinstance(accusation, Suspect) else None
         self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(probe.number, suspect)))
 
     def _give_up(self, probe: Probe, now: Instant) -> None:
         self._counts["probes/lost"] += 1
-        self._awareness.note_lost_probe(len(probe.nacks), sum(probe.nacks.values()))
+        self._awareness.record_lost_probe(len(probe.nacks), sum(probe.nacks.values()))
         member = self._members.get(probe.target)
         # A member that took a new incarnation meanwhile is there, whatever became of our pings.
         if member is not None and (member.boot, member.incarnation) == (
@@ -233,7 +233,9 @@ class FailureDetector:
 
     def stream_failed(self, peer: NodeId) -> bool:
         """Note that a stream broke; say whether all it was to carry is a ping of ours."""
-        return self._asked_by_stream.pop(peer, peer) is None
+        was_asked = peer in self._asked_by_stream
+        self._asked_by_stream.pop(peer, None)
+        return was_asked
 
     def nack(self, message: Nack, sender: NodeId) -> None:
         """Note that a relay is there, though it did not reach the target either."""
@@ -257,7 +259,7 @@ class FailureDetector:
 
     def ping_request(self, message: PingRequest, source: Address, now: Instant) -> None:
         """Ping somebody on behalf of somebody else."""
-        address = self._way_to(message)
+        address = self._address_of_target(message)
         if address is None or message.target == self._local.id:
             self._counts["relays/refused"] += 1
             return
@@ -268,7 +270,7 @@ class FailureDetector:
         self._counts["relays/begun"] += 1
         self._outbound.send(address, Ping(number, message.target))
 
-    def _way_to(self, request: PingRequest) -> Address | None:
+    def _address_of_target(self, request: PingRequest) -> Address | None:
         """Return where to ping the target: where the asker says, if that means the same here.
 
         A link-local address is another place on each device, and one of Docker's is ourselves.

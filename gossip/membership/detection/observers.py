@@ -37,7 +37,7 @@ class Observers:
         self._outbound = outbound
         self._tuning = tuning
         self._changes_seen = members.changes
-        self._due_at: Instant = now + tuning.sentinels_settle_s
+        self._due_at: Instant = now + tuning.observers_settle_s
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due; infinity while nobody came or went."""
@@ -48,21 +48,21 @@ class Observers:
         if self._changes_seen != self._members.changes:
             self._changes_seen = self._members.changes
             if self._due_at == math.inf:
-                self._due_at = now + self._tuning.sentinels_settle_s
+                self._due_at = now + self._tuning.observers_settle_s
 
     def wake(self, now: Instant) -> None:
         """Look up whom to watch, some time after the first change."""
         if self._due_at > now:
             return
         self._due_at = math.inf
-        watched = self._near(self._me, range(self._tuning.sentinels))
+        watched = self._near(self._me, range(self._tuning.observers_per_member))
         if watched != self.watched:
             self.watched = watched
             self._outbound.emit(SubjectsChanged(watched))
 
     def watchers_of(self, node: NodeId) -> list[NodeId]:
         """Return the other members that should be watching this one."""
-        before = range(-1, -self._tuning.sentinels - 1, -1)
+        before = range(-1, -self._tuning.observers_per_member - 1, -1)
         return [other for other in self._near(node, before) if other != self._me]
 
     def _near(self, node: NodeId, steps: range) -> tuple[NodeId, ...]:

@@ -144,7 +144,7 @@ class PathChecks:
             if check.ends_at <= now or check.is_over:
                 self._end(check, now)
             elif check.due_at <= now:
-                self._try(check, now)
+                self._send_pings(check, now)
         elif self._next_at <= now:
             self._next_at = now + self._pace_s()
             member = self._next(now)
@@ -196,9 +196,9 @@ class PathChecks:
         check = PathCheck(member.id, path, number, now, known_narrow=known_narrow)
         self._check = check
         self._outbound.send_frame(member.id, FRAMES.encode(StreamPing(check.number)))
-        self._try(check, now)
+        self._send_pings(check, now)
 
-    def _try(self, check: PathCheck, now: Instant) -> None:
+    def _send_pings(self, check: PathCheck, now: Instant) -> None:
         """Ask with a full packet; from the second time on, also with a small one."""
         check.tries += 1
         check.due_at = now + self._timeout_s(check.target)

@@ -21,9 +21,9 @@ from gossip.membership.detection.updates import MemberUpdates
 from gossip.membership.model.members import MemberState, MemberTable
 from gossip.membership.model.messages import SLEEP_S_MAX, Left
 
-TELLINGS = 3
+TRANSMITS = 3
 """How often an absence is told to everybody; what that misses, updates and exchanges find."""
-TOLD_MAX = 64
+RECEIVERS_MAX = 64
 SLEEP_S_MIN = 1.0
 
 
@@ -44,10 +44,11 @@ class PlannedAbsence:
         self._members: MemberTable = shared.members
         self._updates = updates
         self._outbound = shared.outbound
+        self._signatures = shared.signatures
         self._tuning = shared.tuning
         self._rng = shared.rng
-        self._told = 0
-        self._tell_at: Instant = math.inf
+        self._transmits = 0
+        self._transmit_at: Instant = math.inf
         self._looked_at: Instant = 0.0
 
     @property
@@ -61,9 +62,9 @@ class PlannedAbsence:
         return self.leaving or self.asleep_until is not None
 
     @property
-    def is_told(self) -> bool:
+    def is_transmitted(self) -> bool:
         """Whether the absence was told as often as it is told."""
-        return self._told >= TELLINGS
+        return self._transmits >= TRANSMITS
 
     # How it begins and ends.
 
@@ -76,15 +77,18 @@ class PlannedAbsence:
         # Above everything that is on its way about us, so that nothing brings us back.
         local.rise_above(local.incarnation)
         self._outbound.update_queue.drop(local.id)
-        self._outbound.first_message = Left(local.id, local.boot, local.incarnation)
+        goodbye = Left(local.id, local.boot, local.incarnation)
+        signature = self._signatures.sign(goodbye.said())
+        self._outbound.first_message = msgspec.structs.replace(goodbye, signature=signature)
         ourselves = msgspec.structs.replace(
             self._members[local.id],
             state=MemberState.LEFT,
             incarnation=local.incarnation,
             asleep_until=None,
+            absence=signature,
         )
         self._member_list.put(ourselves, now)
-        self._told, self._tell_at = 0, now
+        self._transmits, self._transmit_at = 0, now
 
     def sleep(self, duration_s: float, now: Instant) -> None:
         """Begin an announced sleep, or announce another end of it. Raises InvalidRequest."""
@@ -101,13 +105,13 @@ class PlannedAbsence:
         self._updates.announce(now)
         self._outbound.counts["sleeps/announced"] += 1
         self._looked_at = now
-        self._told, self._tell_at = 0, now
+        self._transmits, self._transmit_at = 0, now
 
     def awaken(self) -> None:
         """End our sleep; the caller tells it to the others."""
         self._forget_sleep()
         self._outbound.first_message = None
-        self._tell_at = math.inf
+        self._transmit_at = math.inf
         self._outbound.counts["sleeps/ended"] += 1
 
     def _forget_sleep(self) -> None:
@@ -120,7 +124,7 @@ class PlannedAbsence:
         """Let all that we say about a sleep, ours or another's, be true at this instant."""
         self._updates.sleepers.advance(now)
         if self.asleep_until is not None:
-            self._updates.preface(self._members[self._local.id])
+            self._updates.set_first_message(self._members[self._local.id])
 
     def deadline(self) -> Instant:
         """Return when ``wake`` is next due.
@@ -128,27 +132,27 @@ class PlannedAbsence:
         A sleeper looks at the clock again and again, for only then can it notice a suspension.
         """
         if self.leaving:
-            return self._tell_at
+            return self._transmit_at
         assert self.asleep_until is not None, "asked only while we are away"
         look_at = self._looked_at + self._tuning.pause_s
-        return min(self._tell_at, self.asleep_until, look_at)
+        return min(self._transmit_at, self.asleep_until, look_at)
 
     def wake(self, now: Instant) -> bool:
         """Tell the absence again if that is due; say whether a sleep is over."""
         self._looked_at = now
-        if self._tell_at <= now:
+        if self._transmit_at <= now:
             self._broadcast(now)
         return self.asleep_until is not None and self.asleep_until <= now
 
     def _broadcast(self, now: Instant) -> None:
-        if self.is_told:
-            self.left, self._tell_at = self.leaving, math.inf
+        if self.is_transmitted:
+            self.left, self._transmit_at = self.leaving, math.inf
             return
-        self._told += 1
-        self._tell_at = now + self._tuning.leave_linger_s / TELLINGS
-        for member in self._members.sample_others(self._local.id, TOLD_MAX, self._rng):
+        self._transmits += 1
+        self._transmit_at = now + self._tuning.leave_linger_s / TRANSMITS
+        for member in self._members.sample_others(self._local.id, RECEIVERS_MAX, self._rng):
             self._outbound.send(member.addresses_by_preference[0])
         # Whom we hold for dead may be paused only, and would mourn us when it goes on.
         dead = [each for each in self._members.in_state(MemberState.DEAD) if each.has_address]
-        for member in self._rng.sample(dead, min(TOLD_MAX, len(dead))):
+        for member in self._rng.sample(dead, min(RECEIVERS_MAX, len(dead))):
             self._outbound.send(member.addresses_by_preference[0])

@@ -147,7 +147,7 @@ class ProbeOrder:
         """Probe this member next."""
         self._urgent[node] = None
 
-    def urge_by_chance(self, node: NodeId, members: int) -> None:
+    def probe_next_by_chance(self, node: NodeId, members: int) -> None:
         """Probe a new suspect next, if chance makes us one of its checkers."""
         if self._rng.random() * max(1, members - 2) < self._tuning.probe_checkers:
             self.probe_next(node)
@@ -157,7 +157,7 @@ class ProbeOrder:
 
         Of whom we know no address, we cannot judge either.
         """
-        for waiting in (self._take_urgent, self._take_in_turn):
+        for waiting in (self._next_urgent, self._next_in_turn):
             while (node := waiting()) is not None:
                 member = members.get(node)
                 if member is not None and node != me and member.is_live and member.has_address:
@@ -171,13 +171,13 @@ class ProbeOrder:
         at = self._rng.randrange(len(order))
         self._pass = order[at:] + order[:at]
 
-    def _take_urgent(self) -> NodeId | None:
+    def _next_urgent(self) -> NodeId | None:
         for node in self._urgent:
             del self._urgent[node]
             return node
         return None
 
-    def _take_in_turn(self) -> NodeId | None:
+    def _next_in_turn(self) -> NodeId | None:
         return self._pass.pop() if self._pass else None
 
 

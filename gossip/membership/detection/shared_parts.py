@@ -11,6 +11,7 @@ from gossip.membership.dissemination.outbound import Outbound
 from gossip.membership.members.member_list import MemberList
 from gossip.membership.model.local_member import LocalMember
 from gossip.membership.model.members import MemberTable
+from gossip.membership.model.signatures import Signatures
 from gossip.membership.network.reachability import Reachability
 
 
@@ -25,6 +26,7 @@ class SharedParts(NamedTuple):
     reachability: Reachability
     tuning: Tuning
     rng: random.Random
+    signatures: Signatures
 
     @property
     def members(self) -> MemberTable:

@@ -37,17 +37,19 @@ class SleepingMembers:
         assert member.state is MemberState.ASLEEP, "only sleepers are waited for"
         assert member.asleep_until is not None, "a sleep has an end"
         self._overdue_at[member.id] = member.asleep_until + self._tuning.sleep_grace_s
-        self._update_queue.put(member.id, DATAGRAMS.encode(self.claim(member)))
+        self._update_queue.put(member.id, DATAGRAMS.encode(self.update_of(member)))
 
     def forget(self, node: NodeId) -> None:
         """Count no more: it is awake, or gone."""
         self._overdue_at.pop(node, None)
 
-    def claim(self, member: Member) -> Asleep:
+    def update_of(self, member: Member) -> Asleep:
         """Return the announcement as it has to be told now."""
         assert member.asleep_until is not None, "a sleep has an end"
         left_s = math.ceil(max(0.0, member.asleep_until - self._now))
-        return Asleep(member.id, member.boot, member.incarnation, min(left_s, SLEEP_S_MAX))
+        announced_s = member.announced_s or SLEEP_S_MAX
+        told = min(left_s, announced_s), member.announced_s, member.absence
+        return Asleep(member.id, member.boot, member.incarnation, *told)
 
     def advance(self, now: Instant) -> None:
         """Let the announcements that still go round say what is left now."""
@@ -55,7 +57,7 @@ class SleepingMembers:
         for node in self._overdue_at:
             if self._update_queue.transmits(node) is not None:
                 self._update_queue.replace_payload(
-                    node, DATAGRAMS.encode(self.claim(self._members[node]))
+                    node, DATAGRAMS.encode(self.update_of(self._members[node]))
                 )
 
     def overdue(self, now: Instant) -> list[NodeId]:

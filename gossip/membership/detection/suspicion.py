@@ -43,7 +43,7 @@ class Suspicion:
     def accuse(self, accuser: NodeId) -> bool:
         """Note an accuser; say whether it is a new one that still makes a difference.
 
-        The first accuser begins the trial; those after it confirm.
+        The first accuser begins the suspicion; those after it confirm.
         """
         if accuser in self.accusers or len(self.accusers) > self._needed:
             return False

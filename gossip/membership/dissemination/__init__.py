@@ -1,5 +1,5 @@
 """How news travel (SWIM section 4.1).
 
-``update_queue`` and ``broadcast_queue`` hold what is told, least often told first; ``outbound``
-fills packets with it.
+``broadcast_queue`` has the queue of updates and that of broadcasts, least often sent first;
+``outbound`` fills packets with them.
 """

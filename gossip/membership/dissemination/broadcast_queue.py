@@ -5,7 +5,7 @@ newest, so that fresh news spread even while much is waiting. After ``transmit_l
 something has reached everybody with near certainty and is dropped; a sync (``sync.py``, and
 ``event_sync.py``) finds whomever it missed.
 
-There are two such queues (``outbound.py``). One has claims, under the member that they are about:
+There are two such queues (``outbound.py``). One has updates, under the member that they are about:
 a fresher one replaces what was said before, but suspicions are kept one per accuser, because who
 else suspects decides how long a suspicion lasts. The other has events and queries, under their own
 ids, each until it is no longer worth telling. It comes last into a packet, so that however much

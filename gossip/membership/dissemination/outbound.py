@@ -22,15 +22,12 @@ from gossip.membership.model.messages import (
     CoordinateUpdate,
     Datagram,
     Dead,
-    Event,
     Filler,
     Hello,
     Left,
     Nack,
     Ping,
     PingRequest,
-    Query,
-    QueryResponse,
     Suspect,
 )
 
@@ -51,9 +48,6 @@ KINDS: dict[type[Datagram], str] = {
     Dead: "dead",
     Left: "left",
     Asleep: "asleep",
-    Event: "event",
-    Query: "query",
-    QueryResponse: "query_response",
 }
 """What each kind of message is called in ``/metrics``: this is never changed with a class name."""
 
@@ -69,7 +63,7 @@ class Outbound:
         self.broadcast_queue = TransmitLimitedQueue(tuning.events_kept_max)
         self.counts: Counter[str] = Counter()
         self.first_message: Datagram | None = None
-        """What stands first in every packet: our goodbye, once we are leaving."""
+        """What stands first in every packet: our goodbye, or how long we sleep."""
         self.on_trial: OnTrial = trusted
         """What takes in the words of others."""
         self._members = members
@@ -86,16 +80,21 @@ class Outbound:
         """Send the messages in one packet, then updates, broadcasts, and of ``fill`` what fits."""
         first = () if self.first_message is None else (self.first_message,)
         items = [self._encode(message) for message in (*first, *messages)]
-        if self.has_news:
-            items += self._news(self._room_bytes(to, items))
-        if fill:
-            items += self._fitting(fill, self._room_bytes(to, items))
-        if items:
-            self._effects.append(SendDatagram(pack(items), to))
+        while _packed_bytes(items) > BODY_BYTES_MAX:
+            # Long descriptions beside a goodbye, with signatures: what has no room goes ahead.
+            self._effects.append(SendDatagram(pack([items.pop()]), to))
+        self._pack(to, items, fill)
+
+    def send_item(self, to: Address, item: bytes) -> None:
+        """Send a message of a layer on the membership, which counts it, as ``send`` does ours."""
+        first = () if self.first_message is None else (self._encode(self.first_message),)
+        self._pack(to, [*first, item])
 
     def send_plain(self, to: Address, *messages: Datagram) -> None:
         """Send the messages without updates: to one of whom we do not know whether it is there."""
         items = [self._encode(message) for message in messages]
+        while _packed_bytes(items) > BODY_BYTES_MAX:
+            self._effects.append(SendDatagram(pack([items.pop()]), to))
         self._effects.append(SendDatagram(pack(items), to))
 
     def send_full(self, to: Address, *messages: Datagram) -> None:
@@ -116,6 +115,7 @@ class Outbound:
 
     def send_frame(self, to: NodeId, data: bytes) -> None:
         """Send a frame over a stream."""
+        self.counts["gossip_bytes/streams sent"] += len(data)
         self._effects.append(SendFrame(data, to))
 
     def emit(self, event: object) -> None:
@@ -126,6 +126,15 @@ class Outbound:
         """Yield what is to be done, in order."""
         while self._effects:
             yield self._effects.popleft()
+
+    def _pack(self, to: Address, items: list[bytes], fill: Sequence[Datagram] = ()) -> None:
+        """Send a packet of these, and of what is waiting and fits."""
+        if self.has_news:
+            items += self._news(self._room_bytes(to, items))
+        if fill:
+            items += self._fitting(fill, self._room_bytes(to, items))
+        if items:
+            self._effects.append(SendDatagram(pack(items), to))
 
     def _room_bytes(self, to: Address, items: Sequence[bytes]) -> int:
         """Return what is left of a packet beside these; on a narrow path they may be too large."""

@@ -32,11 +32,11 @@ class ContactOrder:
     """Says where nodes are reached and whom to try first, by the list and what worked before."""
 
     def __init__(
-        self, me: NodeId, members: MemberTable, book: DepartedPeers, reachability: Reachability
+        self, me: NodeId, members: MemberTable, departed: DepartedPeers, reachability: Reachability
     ) -> None:
         self._me = me
         self._members = members
-        self._book = book
+        self._departed = departed
         self._reachability = reachability
 
     def addresses_of(self, node: NodeId) -> list[Address]:
@@ -44,7 +44,7 @@ class ContactOrder:
         member = self._members.get(node)
         if member is not None:
             return list(member.addresses_by_preference)
-        forgotten = self._book.get(node)
+        forgotten = self._departed.get(node)
         return list(forgotten.addresses) if forgotten else []
 
     def relays_to(self, node: NodeId) -> list[NodeId]:

@@ -1,8 +1,8 @@
 """Departed peers with their addresses: kept for ever, so that no split is for ever.
 
-A dead member is taken off the list in the end, but its addresses stay here and are greeted, slowly
+A dead member is taken off the list in the end, but its addresses stay here and get Hellos, slowly
 and without end (``bootstrap.py``). Systems that forget instead never heal a split that lasts
-longer than their memory. Whoever said goodbye is not in the book.
+longer than their memory. Whoever said goodbye is not among them.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ class DepartedPeers:
         return iter(self._peers.values())
 
     def get(self, node: NodeId) -> DepartedPeer | None:
-        """Return the peer; None when it is not in the book."""
+        """Return the peer; None when it is not among them."""
         return self._peers.get(node)
 
     def add(self, member: Member) -> None:

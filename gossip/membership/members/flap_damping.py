@@ -23,17 +23,17 @@ FORGOTTEN_BELOW = 0.1
 class FlapRecord:
     """What one member has done."""
 
-    __slots__ = ("at", "not_told", "penalty", "told_at", "told_state", "wrongly")
+    __slots__ = ("at", "notified_at", "notified_state", "penalty", "suppressed", "wrongly")
 
     def __init__(self, now: Instant) -> None:
         self.at = now
         self.penalty = 0.0
         self.wrongly = 0.0
         """The part of the penalty that is for deaths which were none."""
-        self.told_at: Instant | None = None
-        self.told_state: MemberState | None = None
+        self.notified_at: Instant | None = None
+        self.notified_state: MemberState | None = None
         """What people were last told, while the member flaps."""
-        self.not_told = 0
+        self.suppressed = 0
 
 
 class FlapDamping:
@@ -48,10 +48,10 @@ class FlapDamping:
         """Note that a member is there that was dead."""
         record = self._records.setdefault(node, FlapRecord(now))
         self._decay(record, now)
-        was_flapping = self._flaps(record)
+        was_flapping = self._is_damped(record)
         record.penalty = min(record.penalty + 1, self._tuning.flapping_most)
         record.wrongly = min(record.wrongly + same_life, record.penalty)
-        if not was_flapping and self._flaps(record):
+        if not was_flapping and self._is_damped(record):
             self._counts["flapping/begun"] += 1
 
     def is_flapping(self, node: NodeId, now: Instant) -> bool:
@@ -60,7 +60,7 @@ class FlapDamping:
         if record is None:
             return False
         self._decay(record, now)
-        return self._flaps(record)
+        return self._is_damped(record)
 
     def patience(self, node: NodeId, now: Instant) -> float:
         """Return how much longer than others this member is suspected before it is dead."""
@@ -69,42 +69,45 @@ class FlapDamping:
         share = self._records[node].wrongly / self._tuning.flapping_most
         return 1.0 + share * (self._tuning.flapping_patience - 1.0)
 
-    def tells(self, node: NodeId, state: MemberState, now: Instant) -> int | None:
+    def notify(self, node: NodeId, state: MemberState, now: Instant) -> int | None:
         """Return how many changes went untold if this one is to be told; None if it is not."""
         if not self.is_flapping(node, now):
             record = self._records.get(node)
-            untold = 0 if record is None else record.not_told
+            suppressed = 0 if record is None else record.suppressed
             if record is not None:
-                record.not_told, record.told_at, record.told_state = 0, None, None
-            return untold
+                record.suppressed, record.notified_at, record.notified_state = 0, None, None
+            return suppressed
         record = self._records[node]
-        if record.told_at is not None and now - record.told_at < self._tuning.flapping_notice_s:
-            record.not_told += 1
+        if (
+            record.notified_at is not None
+            and now - record.notified_at < self._tuning.flapping_notice_s
+        ):
+            record.suppressed += 1
             self._counts["flapping/changes not told"] += 1
             return None
-        untold, record.not_told = record.not_told, 0
-        record.told_at, record.told_state = now, state
-        return untold
+        suppressed, record.suppressed = record.suppressed, 0
+        record.notified_at, record.notified_state = now, state
+        return suppressed
 
-    def untold(self, now: Instant) -> list[tuple[NodeId, MemberState | None]]:
+    def suppressed(self, now: Instant) -> list[tuple[NodeId, MemberState | None]]:
         """Return whose latest change was not told and may be now, with what was told last."""
         self._forgive(now)
         return [
-            (node, record.told_state)
+            (node, record.notified_state)
             for node, record in sorted(self._records.items())
-            if record.not_told
-            and record.told_at is not None
-            and now - record.told_at >= self._tuning.flapping_notice_s
+            if record.suppressed
+            and record.notified_at is not None
+            and now - record.notified_at >= self._tuning.flapping_notice_s
         ]
 
     def forget(self, node: NodeId) -> None:
         """Drop the record of a member that is no longer listed."""
         self._records.pop(node, None)
 
-    def _flaps(self, record: FlapRecord) -> bool:
+    def _is_damped(self, record: FlapRecord) -> bool:
         """Once begun, flapping ends at the lower of the two bounds."""
         bound = self._tuning.flapping_from
-        if record.told_at is not None:
+        if record.notified_at is not None:
             bound = self._tuning.flapping_until
         return record.penalty >= bound
 
@@ -117,5 +120,5 @@ class FlapDamping:
     def _forgive(self, now: Instant) -> None:
         for node, record in tuple(self._records.items()):
             self._decay(record, now)
-            if record.penalty < FORGOTTEN_BELOW and not record.not_told:
+            if record.penalty < FORGOTTEN_BELOW and not record.suppressed:
                 del self._records[node]

@@ -24,7 +24,7 @@ SETTLED_S = 10.0
 """Packets of a former life are no wonder for this long after the later one was heard."""
 PROOFS_NEEDED = 3
 PROOFS_WITHIN_S = 600.0
-TOLD_AGAIN_S = 600.0
+REPORT_AGAIN_S = 600.0
 REMEMBERED_S = 3600.0
 SUSPECTS_MAX = 64
 
@@ -40,12 +40,12 @@ class IdConflictDetected(msgspec.Struct, frozen=True):
 class IdConflict:
     """What was heard of two lives of one member."""
 
-    __slots__ = ("addresses", "heard_at", "proofs", "told_at")
+    __slots__ = ("addresses", "proofs", "reported_at", "seen_at")
 
     def __init__(self, now: Instant) -> None:
-        self.heard_at = now
+        self.seen_at = now
         self.proofs = 0
-        self.told_at: Instant | None = None
+        self.reported_at: Instant | None = None
         self.addresses: tuple[Address, ...] = ()
 
 
@@ -73,22 +73,22 @@ class IdConflicts:
         self._suspects.move_to_end(member.id)
         if len(self._suspects) > SUSPECTS_MAX:
             self._suspects.popitem(last=False)
-        if now - suspect.heard_at > PROOFS_WITHIN_S:
+        if now - suspect.seen_at > PROOFS_WITHIN_S:
             suspect.proofs = 0
         suspect.proofs += 1
-        suspect.heard_at = now
+        suspect.seen_at = now
         self._counts["id_conflicts/packets of a former life"] += 1
         here = () if member.path is None else (member.path,)
         suspect.addresses = (*here, source)
-        is_due = suspect.told_at is None or now - suspect.told_at >= TOLD_AGAIN_S
+        is_due = suspect.reported_at is None or now - suspect.reported_at >= REPORT_AGAIN_S
         if suspect.proofs >= PROOFS_NEEDED and is_due:
-            suspect.told_at = now
+            suspect.reported_at = now
             self._counts["id_conflicts/suspected"] += 1
             self._emit(IdConflictDetected(member.id, member.name, suspect.addresses))
 
     def of(self, node: NodeId, now: Instant) -> tuple[Address, ...]:
         """Return where the devices with this id were heard; empty when there is only one."""
         suspect = self._suspects.get(node)
-        if suspect is None or suspect.told_at is None or now - suspect.heard_at > REMEMBERED_S:
+        if suspect is None or suspect.reported_at is None or now - suspect.seen_at > REMEMBERED_S:
             return ()
         return suspect.addresses

@@ -1,7 +1,7 @@
 """The member list with its bounds, and every change of it told to the application.
 
 Alive and suspect members stay as long as they are. Those that died or left stay for a time, so that
-people see what happened and late updates find an answer, then go: the dead into the address book.
+people see what happened and late updates find an answer, then go: the dead to the departed peers.
 When the list is full, the longest departed goes first, and without any departed one a newcomer is
 refused and counted.
 
@@ -33,6 +33,7 @@ from gossip.membership.model.members import (
     precedence,
 )
 from gossip.membership.model.messages import Alive, SyncEntry
+from gossip.membership.model.signatures import Signatures
 from gossip.membership.network.reachability import Reachability
 
 REAP_INTERVAL_S = 60.0
@@ -49,9 +50,10 @@ class MemberList:
         tuning: Tuning,
         emit: Callable[[MemberChanged], None],
         counts: Counter[str],
+        signatures: Signatures,
     ) -> None:
         self.members = members
-        self.book = DepartedPeers(tuning.forgotten_max)
+        self.departed = DepartedPeers(tuning.forgotten_max)
         self.names: Mapping[NodeId, str] | None = None
         """Who is in the registry, and what it calls them; None as long as nobody told us."""
         self._strangers: dict[NodeId, Alive] = {}
@@ -61,6 +63,7 @@ class MemberList:
         self._tuning = tuning
         self._emit = emit
         self._counts = counts
+        self._signatures = signatures
 
     def describe(self, alive: Alive, now: Instant) -> None:
         """Believe what a member says about itself; the caller has judged that it is newer."""
@@ -78,6 +81,8 @@ class MemberList:
                     ours=self._ours(alive.member, alive.addresses),
                     tags=alive.tags,
                     described=alive.incarnation,
+                    signature=alive.signature,
+                    is_proven=known.is_proven or self._shows_life(alive),
                 ),
                 now,
             )
@@ -97,9 +102,14 @@ class MemberList:
                 described=alive.incarnation,
                 path=_path_kept(known, alive),
                 ours=self._ours(alive.member, alive.addresses),
+                signature=alive.signature,
+                is_proven=self._shows_life(alive),
             ),
             now,
         )
+
+    def _shows_life(self, words: Alive) -> bool:
+        return bool(words.signature) and self._signatures.is_signer(words.member)
 
     def set_own(self, own: frozenset[Address]) -> None:
         """Note where we are ourselves now, and look for nobody else there."""
@@ -125,9 +135,9 @@ class MemberList:
         ``reason``: why, in words, when it is another than the states before and after say.
         """
         known = self.members.get(member.id)
-        assert known is None or member.precedence >= known.precedence, "beliefs only grow"
+        assert known is None or member.precedence >= known.precedence, "precedence only grows"
         assert member.says != member.name, "only what differs from the registry's name is kept"
-        if known is not None and _same_standing(known, member):
+        if known is not None and _same_precedence(known, member):
             member = msgspec.structs.replace(member, changed_at=known.changed_at)
         else:
             member = msgspec.structs.replace(member, changed_at=now)
@@ -135,8 +145,12 @@ class MemberList:
         if known is not None and known.state is MemberState.DEAD and not member.state.is_departed:
             self.flapping.came_back(member.id, now, same_life=known.boot == member.boot)
         if not member.state.is_departed:
-            self.book.remove(member.id)
-        if known is None or not _same_standing(known, member) or not _same_words(known, member):
+            self.departed.remove(member.id)
+        if (
+            known is None
+            or not _same_precedence(known, member)
+            or not _same_description(known, member)
+        ):
             self._notify(member, known, now, reason)
 
     def belongs(self, node: NodeId) -> bool:
@@ -159,8 +173,8 @@ class MemberList:
             name, says = self._names_of(member.id, member.says or member.name)
             if (name, says) != (member.name, member.says):
                 self.members.put(msgspec.structs.replace(member, name=name, says=says))
-        for peer in [peer.id for peer in self.book if peer.id not in nodes]:
-            self.book.remove(peer)
+        for peer in [peer.id for peer in self.departed if peer.id not in nodes]:
+            self.departed.remove(peer)
         known = [self._strangers.pop(node) for node in nodes.intersection(self._strangers)]
         gone = [each for each in self.members if each.id not in nodes | {self._local.id}]
         return gone, sorted(known, key=lambda alive: alive.member)
@@ -209,6 +223,9 @@ class MemberList:
             incarnation=entry.incarnation,
             changed_at=since,
             described=entry.described,
+            signature=entry.signature,
+            absence=entry.absence,
+            is_proven=self._signatures.is_signer(entry.member),
         )
         self.members.put(member)
         self._notify(member, known, now)
@@ -218,14 +235,14 @@ class MemberList:
         for member in self.members.in_state(MemberState.DEAD, MemberState.LEFT):
             if now - member.changed_at >= self._keep_s(member.state):
                 self._unlist(member)
-        self._tell_late(now)
+        self._notify_late(now)
 
-    def _tell_late(self, now: Instant) -> None:
+    def _notify_late(self, now: Instant) -> None:
         """Tell what has become of those who flap, if nobody was told for some time."""
-        for node, told in self.flapping.untold(now):
+        for node, notified in self.flapping.suppressed(now):
             member = self.members[node]
-            not_told = self.flapping.tells(node, member.state, now) or 0
-            self._emit(MemberChanged(member, told, FLAPS, not_told=not_told))
+            suppressed = self.flapping.notify(node, member.state, now) or 0
+            self._emit(MemberChanged(member, notified, FLAPS, suppressed=suppressed))
 
     def retract(self, member: Member) -> None:
         """Take off the list what was never true."""
@@ -241,7 +258,7 @@ class MemberList:
         self.flapping.forget(member.id)
         self._reachability.forget(member.id)
         if member.state is MemberState.DEAD and self.belongs(member.id):
-            self.book.add(member)
+            self.departed.add(member)
         self._counts["members_unlisted/" + member.state] += 1
         self._emit(MemberChanged(member, member.state, FORGOTTEN))
 
@@ -256,8 +273,8 @@ class MemberList:
         restarted = known is not None and known.boot != member.boot and member.is_live
         reason = reason or (RESTARTED if restarted else REASONS[before, member.state])
         self._counts["members_changed/" + member.state] += 1
-        not_told = self.flapping.tells(member.id, member.state, now)
-        self._emit(MemberChanged(member, before, reason, not_told is None, not_told or 0))
+        suppressed = self.flapping.notify(member.id, member.state, now)
+        self._emit(MemberChanged(member, before, reason, suppressed is None, suppressed or 0))
 
 
 def _path_kept(known: Member | None, alive: Alive) -> Address | None:
@@ -268,10 +285,10 @@ def _path_kept(known: Member | None, alive: Alive) -> Address | None:
     return None if gone else known.path
 
 
-def _same_standing(one: Member, other: Member) -> bool:
+def _same_precedence(one: Member, other: Member) -> bool:
     return (one.state, one.boot) == (other.state, other.boot)
 
 
-def _same_words(one: Member, other: Member) -> bool:
+def _same_description(one: Member, other: Member) -> bool:
     same_name = (one.name, one.addresses) == (other.name, other.addresses)
     return same_name and one.tags == other.tags

@@ -1,4 +1,4 @@
-"""Which addresses a claim may make us send to.
+"""Which addresses an update may make us send to.
 
 An address in an update was written by somebody else. We send to literal unicast addresses only: a
 name would make the runtime ask a DNS server, a multicast or broadcast address would turn an update

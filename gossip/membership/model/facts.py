@@ -6,9 +6,9 @@ gets the next number. They belong to one life (a boot) and are dropped when anot
 
 Facts never travel in datagrams, so they may be larger than tags; but they travel slower: with the
 exchanges, which find out by the number who is behind (``sync.py``). Nobody probes, judges or
-places anything by them. Like tags they are what others tell among members: whoever belongs to the
-covey could lie about another's facts, until that one notices a number that it did not give and
-publishes above it.
+places anything by them. Each publication is signed (``signatures.py``); of a member of an earlier
+version, which signs nothing, others can invent some, until it notices a number that it did not give
+and publishes above it.
 
 What the facts of all members may take together is limited too. Beyond it only their numbers are
 noted, so that nobody offers them again and again, and the refusal is counted.
@@ -21,9 +21,10 @@ from typing import Annotated
 import msgspec
 
 from gossip.core.errors import LimitExceeded
-from gossip.core.ids import NodeId
+from gossip.core.ids import Boot, NodeId
 from gossip.membership.model.members import Member, MemberTable
 from gossip.membership.model.sanity import follows_incarnation
+from gossip.membership.model.signatures import SIGNATURE_BYTES_MAX, Signatures
 
 FACTS_MAX = 256
 FACT_NAME_CHARACTERS_MAX = 64
@@ -40,6 +41,11 @@ class Facts(msgspec.Struct, frozen=True, array_like=True):
 
     number: Annotated[int, msgspec.Meta(ge=1)]
     values: Annotated[dict[FactName, FactValue], msgspec.Meta(max_length=FACTS_MAX)]
+    signature: Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES_MAX)] = b""
+
+    def said(self, member: NodeId, boot: Boot) -> tuple[object, ...]:
+        """Return what the member signs; 0 tells it from all messages."""
+        return 0, member, boot, self.number, self.values
 
 
 class StoredFacts(msgspec.Struct, frozen=True):
@@ -74,13 +80,20 @@ def flaw(values: Mapping[str, str]) -> str:
 class FactTable:
     """The facts of all listed members, our own among them."""
 
-    def __init__(self, members: MemberTable, limit_bytes: int, counts: Counter[str]) -> None:
+    def __init__(
+        self,
+        members: MemberTable,
+        limit_bytes: int,
+        counts: Counter[str],
+        signatures: Signatures | None = None,
+    ) -> None:
         assert limit_bytes >= FACTS_BYTES_MAX, "our own facts always find room"
         self.changes = 0
-        """How often anything in the book changed."""
+        """How often anything in the table changed."""
         self._members = members
         self._limit_bytes = limit_bytes
         self._counts = counts
+        self._signatures = signatures or Signatures()
         self._shelves: dict[NodeId, StoredFacts] = {}
         self._kept_bytes = 0
 
@@ -104,8 +117,7 @@ class FactTable:
         problem = flaw(values)
         if problem:
             raise LimitExceeded(f"{problem}; nothing was changed: publish fewer or shorter facts")
-        number = self.number_of(me) + 1
-        self._put(me, number, Facts(number, {**values}), size_bytes(values))
+        self._publish(me, self.number_of(me) + 1, {**values})
 
     def rise_above(self, me: Member, number: int) -> bool:
         """Publish our facts again: somebody has a number of ours that we did not give.
@@ -117,7 +129,7 @@ class FactTable:
             return False
         mine = self.of(me)
         values = mine.values if mine else {}
-        self._put(me, number + 1, Facts(number + 1, values), size_bytes(values))
+        self._publish(me, number + 1, values)
         self._counts["facts_received/somebody invented some of ours"] += 1
         return True
 
@@ -128,6 +140,9 @@ class FactTable:
             return False
         if not follows_incarnation(facts.number, known):
             self._counts["facts_ignored/implausible"] += 1
+            return False
+        said = facts.said(member.id, member.boot)
+        if not self._signatures.holds(member.id, said, facts.signature):
             return False
         size = size_bytes(facts.values)
         self._drop(member.id)
@@ -145,6 +160,12 @@ class FactTable:
             member = self._members.get(node)
             if member is None or member.boot != stored_facts.boot:
                 self._drop(node)
+
+    def _publish(self, me: Member, number: int, values: dict[str, str]) -> None:
+        facts = Facts(number, values)
+        signature = self._signatures.sign(facts.said(me.id, me.boot))
+        signed = msgspec.structs.replace(facts, signature=signature)
+        self._put(me, number, signed, size_bytes(values))
 
     def _stored_facts(self, member: Member) -> StoredFacts | None:
         stored_facts = self._shelves.get(member.id)

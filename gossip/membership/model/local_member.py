@@ -12,12 +12,13 @@ from gossip.membership.model.addresses import only_gossiped
 from gossip.membership.model.messages import (
     ADDRESSES_MAX,
     ALIVE_BYTES_MAX,
-    DATAGRAMS,
     TAG_KEY_CHARACTERS_MAX,
     TAG_VALUE_CHARACTERS_MAX,
     TAGS_MAX,
     Alive,
+    described_bytes,
 )
+from gossip.membership.model.signatures import Signatures
 
 FIRST_INCARNATION = 1
 
@@ -32,6 +33,7 @@ class LocalMember:
         name: str,
         addresses: Iterable[Address],
         tags: Mapping[str, str],
+        signatures: Signatures | None = None,
     ) -> None:
         self.wishes = only_gossiped(addresses)
         """Where we are reached, best first: what we would tell if all of it had room."""
@@ -39,6 +41,9 @@ class LocalMember:
         """Where we would meet ourselves; nobody else is there, whatever somebody says."""
         words = Alive(me, boot, FIRST_INCARNATION, name, (), {**tags})
         self._alive = _checked(_with_addresses(words, self.wishes), self.wishes)
+        self._signatures = signatures or Signatures()
+        self._signed: tuple[Alive, Alive] | None = None
+        """The latest words that were asked for, without their signature and with it."""
         self.asleep_until: Instant | None = None
         """When the sleep ends that we announced; None while we are awake."""
 
@@ -59,8 +64,11 @@ class LocalMember:
 
     @property
     def alive(self) -> Alive:
-        """Our latest words about ourselves."""
-        return self._alive
+        """Our latest words about ourselves; signed once, when they are first asked for."""
+        if self._signed is None or self._signed[0] is not self._alive:
+            signature = self._signatures.sign(self._alive.said())
+            self._signed = self._alive, msgspec.structs.replace(self._alive, signature=signature)
+        return self._signed[1]
 
     def describe(
         self, *, addresses: Iterable[Address] | None = None, tags: Mapping[str, str] | None = None
@@ -84,7 +92,7 @@ class LocalMember:
     def rise_above(self, incarnation: int) -> None:
         """Take an incarnation that beats everything said about this one and those before it."""
         following = max(self.incarnation, incarnation) + 1
-        assert following <= UINT64_MAX, "claims about us may not jump; see plausible.py"
+        assert following <= UINT64_MAX, "updates about us may not jump; see sanity.py"
         self._alive = msgspec.structs.replace(self._alive, incarnation=following)
 
 
@@ -92,7 +100,7 @@ def _with_addresses(words: Alive, wishes: tuple[Address, ...]) -> Alive:
     """Add the best of the addresses, as many as have room."""
     for count in range(min(len(wishes), ADDRESSES_MAX), 0, -1):
         alive = msgspec.structs.replace(words, addresses=wishes[:count])
-        if len(DATAGRAMS.encode(alive)) <= ALIVE_BYTES_MAX:
+        if described_bytes(alive) <= ALIVE_BYTES_MAX:
             return alive
     return words
 
@@ -100,10 +108,9 @@ def _with_addresses(words: Alive, wishes: tuple[Address, ...]) -> Alive:
 def _checked(alive: Alive, wishes: tuple[Address, ...]) -> Alive:
     """Return the words if name and tags leave room for an address. Raises LimitExceeded."""
     needed = msgspec.structs.replace(alive, addresses=alive.addresses or wishes[:1])
-    data = DATAGRAMS.encode(needed)
-    if len(data) > ALIVE_BYTES_MAX:
+    if (size_bytes := described_bytes(needed)) > ALIVE_BYTES_MAX:
         raise LimitExceeded(
-            f"name, addresses and tags take {len(data)} bytes together, and {ALIVE_BYTES_MAX} "
+            f"name, addresses and tags take {size_bytes} bytes together, and {ALIVE_BYTES_MAX} "
             "fit into a packet; nothing was changed: use fewer or shorter tags"
         )
     if not is_name(alive.name):

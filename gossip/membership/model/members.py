@@ -1,12 +1,12 @@
-"""The member list, and the one rule that decides between two claims about a member.
+"""The member list, and the one rule that decides between two updates about a member.
 
 Everything that is ever said about a member is about one *life* of it (its boot), at one
 *incarnation* (a number that only the member itself raises, to refute), and is one of five states.
-Of two claims the one with the larger (boot, incarnation, rank of state) holds::
+Of two updates the one with the larger (boot, incarnation, rank of state) holds::
 
     rank      0 alive      1 suspect      2 asleep      3 dead      4 left
 
-That order is total, so members that heard the same claims believe the same, in whatever order they
+That order is total, so members that heard the same updates believe the same, in whatever order they
 came. It reads: a later life beats everything said about an earlier one; within a life, what the
 member says last about itself beats all suspicion of what it said before; and of the same
 incarnation the worse news holds, because good news would have come with a higher incarnation. A
@@ -106,7 +106,7 @@ Precedence = tuple[Boot, int, int]
 
 
 def precedence(boot: Boot, incarnation: int, state: MemberState) -> Precedence:
-    """Return what decides between two claims about one member; the larger holds.
+    """Return what decides between two updates about one member; the larger holds.
 
     >>> precedence(7, 2, MemberState.ALIVE) > precedence(7, 1, MemberState.DEAD)
     True
@@ -136,6 +136,14 @@ class Member(msgspec.Struct, frozen=True):
     """Those of its addresses that we have too: what is sent there comes back to ourselves."""
     says: str = ""
     """What it calls itself, where the registry calls it otherwise: ``name`` is the registry's."""
+    signature: bytes = b""
+    """Its own, of what it is described by (``signatures.py``)."""
+    absence: bytes = b""
+    """... and of its goodbye, or its announcement to sleep."""
+    announced_s: int = 0
+    """For how long it said it would sleep."""
+    is_proven: bool = False
+    """Whether anything that it said in this life was signed."""
 
     @property
     def addresses_by_preference(self) -> tuple[Address, ...]:
@@ -148,7 +156,7 @@ class Member(msgspec.Struct, frozen=True):
 
     @property
     def precedence(self) -> Precedence:
-        """What a claim must exceed to change our mind."""
+        """What an update must exceed to change our mind."""
         return precedence(self.boot, self.incarnation, self.state)
 
     @property
@@ -168,14 +176,14 @@ class MemberChanged(msgspec.Struct, frozen=True):
     ``before`` is None when the member is new to us. When ``reason`` is FORGOTTEN, ``member`` is
     the entry that was taken off the list. Of a member that flaps (``flap_damping.py``) most changes
     are
-    ``muted``: true, but not worth telling a person. ``not_told`` is how many such went before.
+    ``muted``: true, but not worth telling a person. ``suppressed`` is how many such went before.
     """
 
     member: Member
     before: MemberState | None
     reason: str
     muted: bool = False
-    not_told: int = 0
+    suppressed: int = 0
 
 
 class MemberTable:
@@ -187,7 +195,7 @@ class MemberTable:
 
     def __init__(self) -> None:
         self.changes = 0
-        """How often a life, a standing or a description changed; whoever keeps something derived
+        """How often a life, a state or a description changed; whoever keeps something derived
         looks here. A new path is none."""
         self.ids: tuple[NodeId, ...] = ()
         """Everybody listed, in order."""

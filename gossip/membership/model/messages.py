@@ -2,16 +2,19 @@
 
 Three families. *Probes* (Ping, Ack, PingRequest, Nack) ask whether somebody is reachable right
 now, and a Filler makes one large. *Claims* (Alive, Suspect, Dead, Left, Asleep) say something about
-one life of one member and are passed on as updates; which of two claims wins is decided in
+one life of one member and are passed on as updates; which of two updates wins is decided in
 ``members.py``. *Meetings* (Hello, and the exchange frames on streams) bring those together who do
-not yet know each other.
+not yet know each other. What travels beside them is the delegate's (``gossip/events/messages.py``).
 
 Field order is the format (see ``gossip/core/wire.py``): new fields go to the end, with a default.
 Limits on lengths stand in the types, so that what decodes is also within bounds. A node id or a
 boot is any unsigned 64-bit number, which msgpack enforces from above.
+
+What a member says about itself carries its signature (``signatures.py``). ``said`` is what is
+signed: these fields and never more, so that older members can check the words of a later version. A
+field that comes to be needs a signature of its own.
 """
 
-import enum
 from typing import Annotated
 
 import msgspec
@@ -23,6 +26,7 @@ from gossip.core.tuning import BODY_BYTES_MAX
 from gossip.core.wire import Codec
 from gossip.membership.model.facts import Facts
 from gossip.membership.model.members import MemberState
+from gossip.membership.model.signatures import SIGNATURE_BYTES_MAX
 
 ADDRESSES_MAX = 8
 TAGS_MAX = 32
@@ -30,7 +34,10 @@ TAG_KEY_CHARACTERS_MAX = 64
 TAG_VALUE_CHARACTERS_MAX = 256
 
 ALIVE_BYTES_MAX = 1024
-"""An encoded Alive; less than a packet, so that it travels together with what asked for it."""
+"""An Alive without its signature; less than a packet, to travel together with what asked for it."""
+
+SIGNATURE_HEAD_BYTES = 2
+"""What a signature takes beside its own bytes, also when it is empty."""
 
 POSITION_BYTES_MAX = 128
 
@@ -50,6 +57,7 @@ Microseconds = Annotated[int, msgspec.Meta(ge=0, le=60_000_000)]
 Addresses = Annotated[tuple[Address, ...], msgspec.Meta(max_length=ADDRESSES_MAX)]
 TagKey = Annotated[str, msgspec.Meta(max_length=TAG_KEY_CHARACTERS_MAX)]
 TagValue = Annotated[str, msgspec.Meta(max_length=TAG_VALUE_CHARACTERS_MAX)]
+Signature = Annotated[bytes, msgspec.Meta(max_length=SIGNATURE_BYTES_MAX)]
 Tags = Annotated[dict[TagKey, TagValue], msgspec.Meta(max_length=TAGS_MAX)]
 
 
@@ -110,6 +118,12 @@ class Alive(msgspec.Struct, frozen=True, array_like=True, tag=8):
     name: Name
     addresses: Addresses
     tags: Tags
+    signature: Signature = b""
+
+    def said(self) -> tuple[object, ...]:
+        """Return what is signed."""
+        life = self.member, self.boot, self.incarnation
+        return 8, *life, self.name, self.addresses, self.tags
 
 
 class Suspect(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
@@ -138,18 +152,29 @@ class Left(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     member: Id
     boot: Life
     incarnation: Number
+    signature: Signature = b""
+
+    def said(self) -> tuple[object, ...]:
+        """Return what is signed."""
+        return 11, self.member, self.boot, self.incarnation
 
 
 class Asleep(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
     """The member itself says that it will be silent, for this long from now.
 
-    Whoever passes it on says how much of the time is left by then.
+    Whoever passes it on says how much of the time is left by then, of what was announced.
     """
 
     member: Id
     boot: Life
     incarnation: Number
     duration_s: SleepSeconds
+    announced_s: SleepSeconds = 0
+    signature: Signature = b""
+
+    def said(self) -> tuple[object, ...]:
+        """Return what is signed."""
+        return 12, self.member, self.boot, self.incarnation, self.announced_s
 
 
 Update = Alive | Suspect | Dead | Left | Asleep
@@ -162,7 +187,8 @@ class SyncEntry(msgspec.Struct, frozen=True, array_like=True):
     ``incarnation``, which any packet's header raises. ``age_s`` is how long the state has held,
     so that a death is not young again for each who hears of it late. ``facts`` are those that the
     member published in this life, if the sender keeps them. ``asleep_s`` is what is left of an
-    announced sleep.
+    announced sleep of ``announced_s``. ``signature`` is the description's, ``absence`` that of
+    a goodbye or of a sleep.
     """
 
     member: Id
@@ -176,12 +202,23 @@ class SyncEntry(msgspec.Struct, frozen=True, array_like=True):
     tags: Tags
     facts: Facts | None = None
     asleep_s: SleepSeconds = 0
+    signature: Signature = b""
+    absence: Signature = b""
+    announced_s: SleepSeconds = 0
+
+    @property
+    def words(self) -> Alive:
+        """The description, as the member gave it."""
+        return Alive(
+            self.member, self.boot, self.described, self.name, self.addresses, self.tags,
+            self.signature,
+        )  # fmt: skip
 
 
 class SyncVersion(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How new somebody's beliefs about one member are; two who have the same agree about it.
+    """How new what somebody knows of one member is; two who have the same agree about it.
 
-    ``rank`` is that of the state; ``described`` as in Entry, and ``facts`` the number of the
+    ``rank`` is that of the state; ``described`` as in SyncEntry, and ``facts`` the number of the
     publication; both are 0 for a departed member, whose words nobody needs any more.
     """
 
@@ -236,78 +273,17 @@ class SyncDelta(msgspec.Struct, frozen=True, array_like=True, tag=37):
     is_partial: bool
 
 
-EVENT_NAME_CHARACTERS_MAX = 64
-EVENT_PAYLOAD_BYTES_MAX = 512
-"""So that an event fits a datagram, beside what else goes there."""
-SHORT_ANSWER_BYTES_MAX = 1024
-"""An answer that fits a datagram."""
-LONG_ANSWER_BYTES_MAX = 65_536
-BULLETIN_EVENTS_MAX = 512
-
-EventName = Annotated[
-    str,
-    msgspec.Meta(
-        min_length=1,
-        max_length=EVENT_NAME_CHARACTERS_MAX,
-        pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z",
-    ),
-]
-"""Any text on one line: it becomes a variable of a handler's environment."""
-EventPayload = Annotated[bytes, msgspec.Meta(max_length=EVENT_PAYLOAD_BYTES_MAX)]
-
-
-class Event(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
-    """Something happened at the sender; told to everybody once, in the order of Lamport times."""
-
-    sender: Id
-    boot: Life
-    sequence: Number
-    time: Number
-    name: EventName
-    payload: EventPayload
-
-
-class Query(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """The asker wants to know something of every member that has all these tags."""
-
-    asker: Id
-    boot: Life
-    number: Number
-    name: EventName
-    payload: EventPayload
-    filters: Tags
-    timeout_ms: Number
-
-
-class ResponseKind(enum.IntEnum):
-    """What a QueryResponse is."""
-
-    ANSWERED = 0
-    FAILED = 1
-    """Whoever handles such queries failed; the payload says how."""
-    NOBODY = 2
-    """Nobody at the responder handles such queries."""
-    RECEIPT = 3
-    """From the asker: your answer has arrived, say it no more."""
-
-
-class QueryResponse(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
-    """The responder's answer, or its receipt. Whoever is not concerned passes it on."""
-
-    asker: Id
-    boot: Life
-    number: Number
-    responder: Id
-    kind: ResponseKind
-    payload: Annotated[bytes, msgspec.Meta(max_length=SHORT_ANSWER_BYTES_MAX)]
-
-
 Datagram = (
     Ping | Ack | PingRequest | Nack | Hello | Alive | Suspect | Dead | Left
-    | Asleep | Event | Query | QueryResponse | CoordinateUpdate | Filler
+    | Asleep | CoordinateUpdate | Filler
 )  # fmt: skip
 
 DATAGRAMS: Codec[Datagram] = Codec(Datagram)
+
+
+def described_bytes(alive: Alive) -> int:
+    """Return how long an Alive is without its signature, which has room of its own."""
+    return len(DATAGRAMS.encode(alive)) - SIGNATURE_HEAD_BYTES - len(alive.signature)
 
 
 class RttRequest(msgspec.Struct, frozen=True, array_like=True, tag=40, gc=False):
@@ -340,45 +316,9 @@ class StreamPing(msgspec.Struct, frozen=True, array_like=True, tag=47, gc=False)
     suspect: Suspect | None = None
 
 
-class EventId(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What tells two events apart, also two of the same name, payload and time."""
-
-    sender: Id
-    boot: Life
-    sequence: Number
-
-
-EventIds = Annotated[tuple[EventId, ...], msgspec.Meta(max_length=BULLETIN_EVENTS_MAX)]
-
-
-class EventSyncMessage(msgspec.Struct, frozen=True, array_like=True, tag=38):
-    """What gossip of events missed: which recent ones I have, want, and give you.
-
-    ``is_sure``: ``time`` is the covey's Lamport time, not that of a newcomer who has not learnt
-    it. ``asks``: answer with what I lack, and with ``wanted`` for what you lack.
-    """
-
-    time: Number
-    is_sure: bool
-    asks: bool
-    recent: EventIds
-    wanted: EventIds
-    events: Annotated[tuple[Event, ...], msgspec.Meta(max_length=BULLETIN_EVENTS_MAX)]
-
-
-class LongQueryResponse(msgspec.Struct, frozen=True, array_like=True, tag=39, gc=False):
-    """The sender's answer to a query, when it does not fit a datagram."""
-
-    asker: Id
-    boot: Life
-    number: Number
-    payload: Annotated[bytes, msgspec.Meta(max_length=LONG_ANSWER_BYTES_MAX)]
-
-
 SyncFrame = SyncSummary | SyncBuckets | SyncDigest | SyncDelta
 RttFrame = RttRequest | RttReply
 ProbeFrame = StreamPing | StreamPong
-EventFrame = EventSyncMessage | LongQueryResponse
-Frame = SyncFrame | RttFrame | ProbeFrame | EventFrame
+Frame = SyncFrame | RttFrame | ProbeFrame
 
 FRAMES: Codec[Frame] = Codec(Frame)

@@ -1,13 +1,13 @@
-"""How far one claim may move the numbers of a member.
+"""How far one update may move the numbers of a member.
 
-Boots and incarnations only grow, so whoever could push them to their end would silence a member
-for good: it could never say anything newer. (A 32-bit incarnation at its maximum, answered with a
-wrapped 0, does that to other implementations.) Honest numbers move in small steps; a claim that
-jumps is ignored and counted. A liar inside the covey would need billions of claims. What the member
-itself says in the header of its packets is followed however far it is: whoever was pushed by two
-claims, before its answer to the first was heard, must not become one that nobody believes.
+Boots and incarnations only grow, so whoever could push them to their end would silence a member for
+good: it could never say anything newer. (A 32-bit incarnation at its maximum, answered with a
+wrapped 0, does that to other implementations.) Honest numbers move in small steps; an update that
+jumps is ignored and counted. A liar inside the covey would need billions of updates. What the
+member itself says in the header of its packets is followed however far it is: whoever was pushed by
+two claims, before its answer to the first was heard, must not become one that nobody believes.
 
-Of a member never heard of before there is nothing to compare with. So a first claim may be a lie
+Of a member never heard of before there is nothing to compare with. So a first update may be a lie
 of any size; but it does not outlive the first packet of the member itself. If what that says is
 *below* what we believe by more than any honest member ever moves, then the belief was never true,
 and is dropped (``contradicts``).

@@ -184,13 +184,13 @@ class Vivaldi:
 class PeerSamples:
     """What the coordinates know of one member, and it of ours."""
 
-    __slots__ = ("place", "samples_s", "told", "told_at")
+    __slots__ = ("place", "samples_s", "sent", "sent_at")
 
     def __init__(self) -> None:
         self.place: Coordinate | None = None
         self.samples_s: tuple[float, ...] = ()
-        self.told: Coordinate | None = None
-        self.told_at: Instant = 0.0
+        self.sent: Coordinate | None = None
+        self.sent_at: Instant = 0.0
 
 
 class Coordinates:
@@ -238,14 +238,14 @@ class Coordinates:
     def news_for(self, node: NodeId, now: Instant) -> bytes | None:
         """Return our place if this member should hear it now; it counts as told then."""
         place, peer = self.place, self._peer(node)
-        age_s = now - peer.told_at
+        age_s = now - peer.sent_at
         if (
-            peer.told is not None
+            peer.sent is not None
             and age_s < self._again_s
-            and not _is_news(place, peer.told, age_s)
+            and not _is_news(place, peer.sent, age_s)
         ):
             return None
-        peer.told, peer.told_at = place, now
+        peer.sent, peer.sent_at = place, now
         return place.encode()
 
     def estimate(self, one: NodeId, other: NodeId) -> RttEstimate | None:
@@ -277,13 +277,13 @@ class Coordinates:
         return peer.place if peer else None
 
 
-def _is_news(place: Coordinate, told: Coordinate, age_s: float) -> bool:
+def _is_news(place: Coordinate, sent: Coordinate, age_s: float) -> bool:
     """Say whether to tell a place to somebody to whom another was told that long ago."""
-    if place.error < told.error / 2:
+    if place.error < sent.error / 2:
         return True
     if age_s < SOON_S:
         return False
-    moved_s = math.dist(place.vector, told.vector)
-    moved_s += abs(place.height_s - told.height_s) + abs(place.adjustment_s - told.adjustment_s)
+    moved_s = math.dist(place.vector, sent.vector)
+    moved_s += abs(place.height_s - sent.height_s) + abs(place.adjustment_s - sent.adjustment_s)
     span_s = math.hypot(*place.vector) + place.height_s
     return moved_s > max(MOVED_S, MOVED_SHARE * span_s)

@@ -14,18 +14,20 @@ from typing import NamedTuple, cast
 import msgspec
 
 from gossip.core.envelope import Envelope
+from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.core.wire import pack
+from gossip.events.messages import Event
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
-    DATAGRAMS,
     FRAMES,
     Alive,
-    Datagram,
-    Event,
+    Asleep,
+    Left,
     SyncDelta,
     SyncEntry,
 )
+from gossip.membership.model.signatures import Signatures
 from gossip.node import Node
 from gossip.sim.host import Host
 from gossip.sim.issuer import Issuer
@@ -33,8 +35,10 @@ from gossip.sim.network import Conditions
 from gossip.sim.rng import stream
 from gossip.sim.script.message_text import (
     KINDS,
+    MESSAGES,
     STATES,
     Life,
+    Message,
     ReceiverView,
     at,
     is_about,
@@ -44,7 +48,7 @@ from gossip.sim.script.message_text import (
     write,
 )
 from gossip.sim.script.scripted_peer import ScriptedPeer
-from gossip.sim.toy_cipher import ToySuite
+from gossip.sim.toy_cipher import ToySuite, toy_signing
 from gossip.sim.world import SECRET, World
 
 FIRST_ADDRESS = 200
@@ -119,7 +123,7 @@ class Actors:
         host.address = address
         self._world.driver.plug_in(host)
         if name not in self.scripted_peers:
-            self._world.tell(name, f"is at {place}")
+            self._world.record(name, f"is at {place}")
             self._world.driver.call(host, lambda node, now: node.set_addresses((address,), now))
 
     def host(self, name: str) -> Host:
@@ -130,13 +134,21 @@ class Actors:
     # What is said.
 
     def say(self, sender: str, receiver: str, *words: str) -> None:
-        """Say one or several messages, parted by commas, in one packet."""
+        """Say one or several messages, parted by commas, in one packet.
+
+        What a member says about itself has its signature, as if it had said so, unless it is said
+        to be ``unsigned``, or ``forged``.
+        """
         look = partial(self._known_to, receiver)
         asked = self._asked(sender, receiver)
         texts = " ".join(words).split(",")
-        messages = [message for text in texts for message in read(text, look, asked)]
+        messages = [
+            self._signed(message, text)
+            for text in texts
+            for message in read(_bare(text), look, asked)
+        ]
         speaker = self._speaker(sender, look, messages)
-        self._deliver(speaker, receiver, pack(DATAGRAMS.encode(message) for message in messages))
+        self._deliver(speaker, receiver, pack(MESSAGES.encode(message) for message in messages))
 
     def raw(self, sender: str, receiver: str, *octets: str) -> None:
         """Say bytes that a broken program might send: sealed as they should be."""
@@ -157,6 +169,12 @@ class Actors:
             name=name,
             addresses=(look(name).address,),
             tags={},
+        )
+        words, goodbye = entry.words, Left(life.node, life.boot, life.incarnation)
+        entry = msgspec.structs.replace(
+            entry,
+            signature=self._sign(life.node, words.said()),
+            absence=self._sign(life.node, goodbye.said()) if told is MemberState.LEFT else b"",
         )
         frame = FRAMES.encode(SyncDelta((entry,), (), is_partial=False))
         peer = self.host(sender).id
@@ -181,7 +199,7 @@ class Actors:
         scripted = self.scripted_peers[sender]
         other = bytes(reversed(self._world.issuer.cluster_id))
         look = partial(self._known_to, receiver)
-        body = pack(DATAGRAMS.encode(message) for message in read(" ".join(words), look))
+        body = pack(MESSAGES.encode(message) for message in read(" ".join(words), look))
         data = Envelope(other, scripted.host.id, scripted.boot, self._suite).seal(body, 1)
         source = scripted.host.address
         self._to(receiver, lambda node, now: node.receive(data, source, now))
@@ -193,7 +211,7 @@ class Actors:
         assert isinstance(alive, Alive), "what was written above"
         for number in range(int(count)):
             invented = msgspec.structs.replace(alive, member=STRANGER_IDS_FROM + number)
-            self._deliver(speaker, receiver, pack([DATAGRAMS.encode(invented)]))
+            self._deliver(speaker, receiver, pack([MESSAGES.encode(invented)]))
 
     def invent(self, sender: str, receiver: str, count: str) -> None:
         """Let a member send so many events at once."""
@@ -202,7 +220,7 @@ class Actors:
             event = Event(
                 speaker.life.node, speaker.life.boot, number, number, f"event-{number}", b""
             )
-            self._deliver(speaker, receiver, pack([DATAGRAMS.encode(event)]))
+            self._deliver(speaker, receiver, pack([MESSAGES.encode(event)]))
 
     def refuse(self, victim: str, receiver: str) -> None:
         """Tell a node that the victim's host has nobody at its port; true or forged."""
@@ -268,7 +286,9 @@ class Actors:
         kinds = tuple(word for word in words if word not in self.scripted_peers)
         for kind in kinds:
             if kind not in KINDS.values():
-                raise ValueError(f"{kind} is neither a puppet nor one of {[*KINDS.values()]}")
+                raise ValueError(
+                    f"{kind} is neither a scripted peer nor one of {[*KINDS.values()]}"
+                )
         return names or tuple(self.scripted_peers), kinds
 
     def _packets(
@@ -278,7 +298,7 @@ class Actors:
         for name in names:
             heard = self.scripted_peers[name].heard
             for when, messages in heard[self._read_to.get(name, 0) :]:
-                # What is said and a rumour may be the same: then it stands in the packet twice.
+                # What is said and an update may be the same: then it stands in the packet twice.
                 unique = dict.fromkeys(map(self._text, messages))
                 picked = [text for text in unique if not kinds or text.split()[0] in kinds]
                 if picked:
@@ -290,7 +310,7 @@ class Actors:
         to = f" to {name}" if len(names) > 1 else ""
         return f"{when - self._spoke_at:.2f} s{to}: {', '.join(texts)}"
 
-    def _text(self, message: Datagram) -> str:
+    def _text(self, message: Message) -> str:
         return write(message, self._world.names)
 
     # Inside.
@@ -308,7 +328,7 @@ class Actors:
         return ReceiverView(Life(host.id, swim.boot, swim.incarnation), host.address)
 
     def _speaker(
-        self, sender: str, look: Callable[[str], ReceiverView], messages: Iterable[Datagram] = ()
+        self, sender: str, look: Callable[[str], ReceiverView], messages: Iterable[Message] = ()
     ) -> Speaker:
         """Read ``NAME``, or ``NAME/LIFE@INCARNATION`` for a header that says so."""
         name, life = name_in(sender), life_of(sender, look)
@@ -322,6 +342,21 @@ class Actors:
             life = life._replace(incarnation=max([scripted.incarnation, *said]))
         scripted.speaks_as(life.boot, life.incarnation)
         return Speaker(scripted.host, life)
+
+    def _signed(self, message: Message, text: str) -> Message:
+        """Return a message with the signature that it has by its text."""
+        if not isinstance(message, Alive | Left | Asleep) or text.split()[0] == "unsigned":
+            return message
+        if isinstance(message, Asleep):
+            message = msgspec.structs.replace(message, announced_s=message.duration_s)
+        signature = self._sign(message.member, message.said())
+        if text.split()[0] == "forged":
+            signature = bytes(len(signature))
+        return msgspec.structs.replace(message, signature=signature)
+
+    def _sign(self, node: NodeId, said: tuple[object, ...]) -> bytes:
+        signing = toy_signing(self._world.issuer.cluster_id, node)
+        return Signatures(node, signing).sign(said)
 
     def _asked(self, sender: str, receiver: str) -> list[int]:
         """Return the pings of the receiver that the sender has not answered; it does so now."""
@@ -341,10 +376,15 @@ class Actors:
 
     def _to(self, receiver: str, action: Callable[[Node, Instant], None]) -> None:
         assert receiver not in self.scripted_peers, (
-            "puppets are told nothing by hand: they would not mind"
+            "scripted peers are told nothing by hand: they would not mind"
         )
         self._spoke_at = self._world.now
         self._world.driver.call(self._world.hosts[receiver], action)
+
+
+def _bare(text: str) -> str:
+    """Return the text of a message without what is said of its signature."""
+    return text.strip().removeprefix("unsigned ").removeprefix("forged ")
 
 
 def _adopt(signed: bytes, node: "Node", now: Instant) -> None:

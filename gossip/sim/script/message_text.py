@@ -16,8 +16,10 @@ from typing import NamedTuple, TypeGuard
 
 from gossip.core.ids import BOOT_RANDOM_BITS, UINT64_MAX, Boot, NodeId
 from gossip.core.machine import Address
+from gossip.events.messages import BROADCASTS, Broadcast, Event, Query, QueryResponse
 from gossip.membership.model.members import MemberState
 from gossip.membership.model.messages import (
+    DATAGRAMS,
     TAG_VALUE_CHARACTERS_MAX,
     Ack,
     Alive,
@@ -25,21 +27,24 @@ from gossip.membership.model.messages import (
     CoordinateUpdate,
     Datagram,
     Dead,
-    Event,
     Hello,
     Left,
     Nack,
     Ping,
     PingRequest,
-    Query,
-    QueryResponse,
     Suspect,
 )
 from gossip.membership.model.sanity import starts_of
 from gossip.sim.host import PORT
 
 LARGEST = "max"
-KINDS: dict[type[Datagram], str] = {
+
+Message = Datagram | Broadcast
+
+MESSAGES = DATAGRAMS | BROADCASTS
+"""All that stands in packets."""
+
+KINDS: dict[type[Message], str] = {
     Ping: "ping",
     Ack: "ack",
     PingRequest: "ping-request",
@@ -89,7 +94,7 @@ def name_in(text: str) -> str:
     return text.partition("@")[0].partition("/")[0]
 
 
-def is_about(message: Datagram, life: Life) -> TypeGuard[Alive]:
+def is_about(message: Message, life: Life) -> TypeGuard[Alive]:
     """Say whether a member of this id and life describes itself in the message."""
     return isinstance(message, Alive) and (message.member, message.boot) == (life.node, life.boot)
 
@@ -105,7 +110,7 @@ def life_of(text: str, look: Look) -> Life:
     return Life(known.node, boot, _number(incarnation, known.incarnation))
 
 
-def read(text: str, look: Look, asked: Iterable[int] = ()) -> list[Datagram]:
+def read(text: str, look: Look, asked: Iterable[int] = ()) -> list[Message]:
     """Read one message, or an answer to each of the pings that were asked with these numbers."""
     kind, *words = text.split()
     if kind == "nothing":
@@ -117,7 +122,7 @@ def read(text: str, look: Look, asked: Iterable[int] = ()) -> list[Datagram]:
     return [READERS[kind](words, look)]
 
 
-def write(message: Datagram, names: Mapping[NodeId, str]) -> str:
+def write(message: Message, names: Mapping[NodeId, str]) -> str:
     """Write one message."""
     kind = KINDS[type(message)]
     match message:
@@ -221,8 +226,8 @@ def _event(words: list[str], look: Look) -> Event:
     return Event(life.node, life.boot, int(sequence), _number(time, 0), name, b"")
 
 
-ANSWERS: dict[str, Callable[[int], Datagram]] = {"ack": Ack, "nack": Nack}
-READERS: dict[str, Callable[[list[str], Look], Datagram]] = {
+ANSWERS: dict[str, Callable[[int], Message]] = {"ack": Ack, "nack": Nack}
+READERS: dict[str, Callable[[list[str], Look], Message]] = {
     "alive": _alive,
     "suspect": _suspect,
     "dead": _dead,

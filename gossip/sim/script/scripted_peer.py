@@ -19,23 +19,16 @@ from gossip.core.errors import RemoteError
 from gossip.core.ids import BOOT_RANDOM_BITS, Boot, ClusterId, NodeId
 from gossip.core.machine import Address, Effect, Instant, SendDatagram
 from gossip.core.wire import pack, unpack
-from gossip.membership.model.messages import (
-    DATAGRAMS,
-    Ack,
-    Datagram,
-    Filler,
-    Nack,
-    Ping,
-    PingRequest,
-)
+from gossip.membership.model.messages import Ack, Filler, Nack, Ping, PingRequest
 from gossip.sim.host import Host
+from gossip.sim.script.message_text import MESSAGES, Message
 
 
 class ReceivedPacket(NamedTuple):
     """One packet that reached a scripted peer."""
 
     at: Instant
-    messages: tuple[Datagram, ...]
+    messages: tuple[Message, ...]
 
 
 class ScriptedPeer:
@@ -62,7 +55,7 @@ class ScriptedPeer:
         with contextlib.suppress(RemoteError):
             opened = self._ears.open(data)
             self.last_packet = data
-            read = [DATAGRAMS.decode(item) for item in unpack(opened.body)]
+            read = [MESSAGES.decode(item) for item in unpack(opened.body)]
             messages = tuple(message for message in read if message is not None)
             # Path checks are pings too, and no part of what is told of probes.
             if not any(isinstance(message, Filler) for message in messages):
@@ -70,7 +63,7 @@ class ScriptedPeer:
             for message in messages:
                 self._answer(message, opened.sender, source)
 
-    def _answer(self, message: Datagram, sender: NodeId, source: Address) -> None:
+    def _answer(self, message: Message, sender: NodeId, source: Address) -> None:
         if not isinstance(message, Ping | PingRequest):
             return
         if self.is_mute:
@@ -80,22 +73,24 @@ class ScriptedPeer:
         elif message.target == self.host.id:
             self.send(source, Ack(message.number))
 
-    def send(self, to: Address, *messages: Datagram) -> None:
+    def send(self, to: Address, *messages: Message) -> None:
         """Put a packet on its way, once the driver asks for effects."""
         assert not self.is_mute, "whoever is mute answers only by hand"
         self._effects.append(SendDatagram(self.seal(*messages), to))
 
-    def seal(self, *messages: Datagram) -> bytes:
+    def seal(self, *messages: Message) -> bytes:
         """Return a packet of this scripted peer."""
         if self.boot not in self._lives:
             life = self._cluster_id, self.host.id, self.boot
             self._lives[self.boot] = Envelope(*life, self._suite)
-        body = pack(DATAGRAMS.encode(message) for message in messages)
+        body = pack(MESSAGES.encode(message) for message in messages)
         return self._lives[self.boot].seal(body, self.incarnation)
 
     def speaks_as(self, boot: Boot, incarnation: int) -> None:
         """Go on in this life and incarnation."""
-        assert boot > 0, "the ears of a puppet have life 0, so that no packet of its own is theirs"
+        assert boot > 0, (
+            "the ears of a scripted peer have life 0, so that no packet of its own is theirs"
+        )
         self.boot, self.incarnation = boot, incarnation
 
     def effects(self) -> Iterator[Effect]:

@@ -12,7 +12,7 @@ A transcript is a text file that tells a story in commands and is read by people
     a: a alive, b alive, c dead
 
 Whole nodes play most of them. To show one rule by itself, ``solo a among b c`` starts one node
-among scripted peers (``scripted peer.py``), and then every word that it hears stands in the file
+among scripted peers (``scripted_peer.py``), and then every word that it hears stands in the file
 (``actors.py``).
 
 A block is a few commands; what stands between ``----`` and the empty line that ends the block is
@@ -51,9 +51,9 @@ class Transcript:
     """Runs the commands of one transcript on one world."""
 
     def __init__(self, seed: int = SEED) -> None:
-        self._witness = ViewRecorder()
-        self._world = World(seed, checkers=[self._witness])
-        self._cast = Actors(self._world)
+        self._recorder = ViewRecorder()
+        self._world = World(seed, checkers=[self._recorder])
+        self._actors = Actors(self._world)
         self._reads: dict[str, Operation] = {}
         self._commands: dict[str, Command] = {
             **self._devices(),
@@ -84,12 +84,12 @@ class Transcript:
     # What can be done, by what it is done to.
 
     def _devices(self) -> dict[str, Command]:
-        world, cast = self._world, self._cast
+        world, actors = self._world, self._actors
         return {
             "profile": self._profile,
             "nodes": world.add,
-            "solo": cast.solo,
-            "puppet": cast.add_scripted,
+            "solo": actors.solo,
+            "scripted": actors.add_scripted,
             "run": lambda time: world.run(seconds(time)),
             "crash": world.crash,
             "vanish": world.vanish,
@@ -100,10 +100,10 @@ class Transcript:
             "awaken": world.awaken,
             "leave": world.leave,
             "remove": world.remove,
-            "move": cast.move,
+            "move": actors.move,
             "clock": lambda name, error: world.skew(name, seconds(error)),
-            "mute": cast.mute,
-            "unmute": partial(cast.mute, is_mute=False),
+            "mute": actors.mute,
+            "unmute": partial(actors.mute, is_mute=False),
         }
 
     def _air(self) -> dict[str, Command]:
@@ -137,34 +137,34 @@ class Transcript:
         }
 
     def _speech(self) -> dict[str, Command]:
-        cast = self._cast
+        actors = self._actors
         return {
-            "say": cast.say,
-            "tell": cast.tell,
-            "raw": cast.raw,
-            "record": cast.record,
-            "replay": cast.replay,
-            "foreign": cast.foreign,
-            "flood": cast.flood,
-            "invent": cast.invent,
-            "refuse": cast.refuse,
-            "hint": cast.hint,
-            "listen": cast.listen,
-            "heard": cast.heard,
-            "first": cast.first,
-            "tally": cast.tally,
-            "pace": cast.pace,
+            "say": actors.say,
+            "tell": actors.tell,
+            "raw": actors.raw,
+            "record": actors.record,
+            "replay": actors.replay,
+            "foreign": actors.foreign,
+            "flood": actors.flood,
+            "invent": actors.invent,
+            "refuse": actors.refuse,
+            "hint": actors.hint,
+            "listen": actors.listen,
+            "heard": actors.heard,
+            "first": actors.first,
+            "tally": actors.tally,
+            "pace": actors.pace,
         }
 
     def _questions(self) -> dict[str, Command]:
-        world, witness = self._world, self._witness
+        world, witness = self._world, self._recorder
         return {
             "members": self._members,
             "listing": lambda name, other: listing(world, name, self._id(other)),
             "size": lambda name: f"{len(world.hosts[name].node.swim.members)} members",
             "until": self._until,
             "await": self._await,
-            "story": lambda: "\n".join(world.story.fresh()),
+            "story": lambda: "\n".join(world.trace.fresh()),
             "skip": self._skip,
             "history": lambda name: witness.history(self._id(name)),
             "deaths": lambda: witness.deaths(world),
@@ -181,7 +181,7 @@ class Transcript:
     # How it is done.
 
     def _id(self, name: str) -> NodeId:
-        return self._cast.host(name).id
+        return self._actors.host(name).id
 
     def _call(self, name: str, action: Callable[..., None], argument: object) -> None:
         host = self._world.hosts[name]
@@ -218,9 +218,9 @@ class Transcript:
 
     def _skip(self) -> None:
         """Do not tell what happened up to here."""
-        self._world.story.fresh()
-        self._witness.skip()
-        self._cast.skip()
+        self._world.trace.fresh()
+        self._recorder.skip()
+        self._actors.skip()
 
     def _until(self, goal: str) -> str:
         goals = {
@@ -234,14 +234,14 @@ class Transcript:
     def _await(self, name: str, other: str, state: str) -> str:
         """Let time pass until a node believes this of a member; tell how long it took."""
         world, since = self._world, self._world.now
-        look = partial(self._witness.when, name, self._id(other), MemberState(state), since)
+        look = partial(self._recorder.when, name, self._id(other), MemberState(state), since)
         world.run_until(lambda: look() is not None, within_s=PATIENCE_S)
         when = look()
         return f"{other} {state}: " + ("never" if when is None else f"after {when - since:.2f} s")
 
     def _count(self, name: str, *families: str) -> str:
         host = self._world.hosts[name]
-        counted = [self._witness.counted(host, family) for family in families]
+        counted = [self._recorder.counted(host, family) for family in families]
         lines = [f"{label}: {count}" for found in counted for label, count in found.items()]
         return "\n".join(lines) or "nothing"
 

@@ -4,11 +4,13 @@ Joining by token is measured and tested elsewhere. Where it is not the point, it
 a hundred devices would stand in line at one issuer.
 """
 
+import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.config.settings import DEFAULT_PORT
@@ -33,6 +35,17 @@ class Seat(NamedTuple):
 def identity_of(folder: Path) -> Path:
     """Return where an agent with this folder keeps its identity."""
     return folder / "data" / "identity"
+
+
+def registry_on_disk(folder: Path) -> bytes:
+    """Return the newest registry, signed, that an agent with this folder has on its disk."""
+    rows = sqlite3.connect(f"file:{folder}/data/control.db?mode=ro", uri=True)
+    try:
+        [kept] = rows.execute("SELECT value FROM facts WHERE name = 'registry'").fetchone()
+    finally:
+        rows.close()
+    signed: bytes = msgspec.msgpack.decode(kept, type=tuple[int, bytes])[1]
+    return signed
 
 
 def found_and_admit(seats: Sequence[Seat], covey: str) -> None:

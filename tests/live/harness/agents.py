@@ -54,7 +54,8 @@ class AgentProcess:
 
     # --- commands -----------------------------------------------------------------------------
 
-    def _words(self, *arguments: str) -> list[str]:
+    def words(self, *arguments: str) -> list[str]:
+        """Return a command of this agent, as its host runs it."""
         enter = self.host.enter() if self.host else []
         return [*enter, *self.prefix, str(COVEY), "--dir", str(self.directory), *arguments]
 
@@ -64,7 +65,7 @@ class AgentProcess:
         The directory is left out of the commands in what it says.
         """
         done = subprocess.run(
-            self._words(*arguments), input=stdin, capture_output=True, text=True, check=False,
+            self.words(*arguments), input=stdin, capture_output=True, text=True, check=False,
             timeout=timeout_s, env=environment(self.directory),
         )  # fmt: skip
         again = f"covey --dir {self.directory} "
@@ -105,6 +106,11 @@ class AgentProcess:
         assert self.process, f"{self.name} does not run"
         return self.process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the agent was started, and ended by itself."""
+        return self.process is not None and self.process.poll() is not None
+
     def launch(self) -> None:
         """Start the agent and return at once."""
         assert self.process is None, f"{self.name} runs already"
@@ -114,7 +120,7 @@ class AgentProcess:
         self._notified.bind(str(notify))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                self._words("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                self.words("run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**environment(self.directory), "NOTIFY_SOCKET": str(notify)},
                 start_new_session=True,
             )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
@@ -11,10 +12,14 @@ from tests.live.harness.network import Network, Side
 from tests.live.harness.waiting import eventually
 
 FORMED_WITHIN_S = 5.0
+VOTING_WITHIN_S = 20.0
+WHOLE_WITHIN_S = 60.0
 
 LAN_TOML = '[gossip]\nprofile = "lan"\n'
 LOCAL_TOML = '[gossip]\nprofile = "local"\n'
 """Everything about five times as fast, for what does not hang on the profile."""
+VOTERS_TOML = f'{LOCAL_TOML}[voters]\nsettle = "2s"\n'
+"""Three vote within some ten seconds: ``form_admitted(..., toml=VOTERS_TOML)``, ``wait_voters``."""
 
 
 class Fleet:
@@ -29,6 +34,7 @@ class Fleet:
         self._own_network = network is None
         self.network = network or Network()
         self.agents: dict[str, AgentProcess] = {}
+        self.is_closed = False
 
     def add(self, name: str, side: Side = "west", toml: str = LAN_TOML) -> AgentProcess:
         """Give a new device a host and a directory; it belongs to no covey yet."""
@@ -106,6 +112,18 @@ class Fleet:
 
         eventually(moving, lambda counts: not any(counts), within_s, what)
 
+    def wait_voters(self, count: int = 3) -> None:
+        """Wait until so many vote, as every running agent sees it; needs ``VOTERS_TOML``."""
+
+        def voters() -> list[int]:
+            answers = [agent.api.get("/api/v1/voters") for agent in self.running()]
+            return [
+                sum(each["role"] != "learner" for each in answer["voters"]) for answer in answers
+            ]
+
+        what = f"{count} vote, and all know it"
+        eventually(voters, lambda seen: set(seen) == {count}, VOTING_WITHIN_S, what)
+
     def logs(self) -> str:
         """Return the end of each agent's log, for a failure message."""
         return "\n".join(
@@ -113,10 +131,35 @@ class Fleet:
             for agent in self.agents.values()
         )
 
-    def close(self) -> None:
-        """End all agents, remove the network and the directories."""
+    def make_whole(self, names: Iterable[str]) -> None:
+        """Have these agents run and see each other again, whatever a failed test left behind."""
+        self.network.mend_all()
+        agents = [self.agents[name] for name in names]
+        for agent in agents:
+            if agent.has_ended:
+                agent.close()
+            if agent.process:
+                agent.resume()
+            else:
+                agent.start()
+        alive = dict.fromkeys(names, "alive")
+        for agent in agents:
+            eventually(
+                agent.states,
+                lambda seen: seen.items() >= alive.items(),
+                WHOLE_WITHIN_S,
+                f"{agent.name} sees all that a failed test took away",
+            )
+
+    def end_agents(self) -> None:
+        """End all agents that run."""
         for agent in self.agents.values():
             agent.close()
+
+    def close(self) -> None:
+        """End all agents, remove the network and the directories."""
+        self.is_closed = True
+        self.end_agents()
         if self._own_network:
             self.network.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -168,6 +168,15 @@ class Network:
         """Plug the cable between west and east in again."""
         self._in_switch("link", "set", "joint", "up")
 
+    def mend_all(self) -> None:
+        """Undo all that a test did to cables and packets; addresses stay as they are."""
+        self.mend()
+        self.pass_all()
+        for host in self.hosts:
+            self.plug_in(host)
+            with contextlib.suppress(RuntimeError):
+                self.open_firewall(host)
+
     def unplug(self, host: Host) -> None:
         """Pull the cable of one host: it is gone, and nobody answers for it."""
         self._in_switch("link", "set", host.port, "down")

@@ -5,13 +5,13 @@ import contextlib
 import datetime as dt
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.admission.former_membership import FormerMembership, note_parting
+from agent.admission.former_membership import FormerMembership, record_parting
 from agent.admission.newcomer import Newcomer
 from agent.agent import Agent
 from agent.config.loader import load
@@ -19,11 +19,13 @@ from agent.config.paths import Paths
 from agent.exits import AgentError
 from agent.identity import certificates
 from agent.readiness import Stage
+from agent.store.consensus_store import ConsensusStore
 from agent.system import systemd
 from agent.system.resumption import Resumption
 from agent.system.systemd import Notifier
 from agent.system.wall_clock import WallClock
 from edge_apps.client import ApiError, Client
+from gossip.control.requests import ControlStatus
 
 WITHIN_S = 30.0
 
@@ -111,6 +113,39 @@ def test_whatever_needs_a_covey_is_refused_plainly(paths: Paths, method: str, pa
             assert (error.status, error.code) == (503, "unhealthy")
             assert error.message == "this node belongs to no covey yet; nothing was done"
             assert "covey init" in error.hint
+
+    asyncio.run(story())
+
+
+def test_a_founder_agrees_with_itself_and_founds_its_log_once(paths: Paths) -> None:
+    async def begin(agent: Agent, past: int) -> tuple[int, int, int]:
+        """Return generation, index and since when the log has the registry, past this index."""
+        await until(lambda: agent.stage is Stage.MEMBER)
+
+        def status(now: float) -> ControlStatus:
+            return agent.driver.node.with_control(lambda control: control.status(now), now)
+
+        def since(now: float) -> int:
+            table = agent.driver.node.with_control(lambda control: control.state.registry, now)
+            return table.agreed.revision if table.agreed else 0
+
+        await until(lambda: agent.driver.call(status).role == "leader")
+        await until(lambda: agent.driver.call(since) > 0)
+        await until(lambda: agent.driver.call(status).applied_index > past)
+        told = agent.driver.call(status)
+        return told.generation, told.applied_index, agent.driver.call(since)
+
+    async def story() -> None:
+        async with running(paths) as agent:
+            await agent.newcomer.found("barn", "pi1")
+            first = await begin(agent, 1)
+        again = Agent(load(paths), paths)
+        task = asyncio.create_task(again.run())
+        second = await begin(again, first[1])
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert first[0] == second[0] == 1
+        assert second[2] == first[2], "the same log, and another term"
 
     asyncio.run(story())
 
@@ -209,9 +244,9 @@ def test_who_is_to_forget_is_not_told_to_stay_away_instead(paths: Paths) -> None
             newcomer.check_may_part(FormerMembership.FORGETS)
         await newcomer.found("barn", "pi1")
         newcomer.check_may_part(FormerMembership.STAYS_AWAY)
-        note_parting(paths, FormerMembership.STAYS_AWAY)
+        record_parting(paths, FormerMembership.STAYS_AWAY)
         newcomer.check_may_part(FormerMembership.FORGETS)
-        note_parting(paths, FormerMembership.FORGETS)
+        record_parting(paths, FormerMembership.FORGETS)
         for parting in FormerMembership:
             with pytest.raises(AgentError, match="about to forget"):
                 newcomer.check_may_part(parting)
@@ -272,6 +307,37 @@ def test_without_a_clock_it_measures_and_joins_in_when_there_is_one(
             await until(lambda: bool(agent.not_ready()))
             assert agent.stage is Stage.MEMBER, "a member goes on"
             clock.set_to(time.time())
+
+    asyncio.run(story())
+
+
+def test_a_disk_that_hangs_makes_an_agent_unready_until_it_goes_on(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, save = asyncio.Event(), ConsensusStore.save
+
+    async def hang(store: ConsensusStore, changes: Sequence[object]) -> None:
+        await goes_on.wait()
+        await save(store, changes)
+
+    async def story() -> None:
+        await Newcomer(load(paths), paths).found("barn", "pi1")
+        agent = Agent(load(paths), paths)
+        async with running(paths, agent):
+            control = agent.driver.node.control
+            assert control is not None
+            with monkeypatch.context() as patched:
+                patched.setattr(control.own_reports, "_hangs_s", 0.05)
+                patched.setattr(ConsensusStore, "save", hang)
+                body = {"then": [{"put": "lamp", "value": "on"}]}
+                asked = asyncio.create_task(ask(paths, "POST", "/api/v1/txn", body))
+                await until(lambda: any("the disk hangs" in why for why in agent.not_ready()))
+                checks = (await ask(paths, "GET", "/api/v1/doctor"))["checks"]
+                [told] = [each for each in checks if each["id"] == "agreement"]
+                assert "this node's disk hangs" in told["message"]
+                goes_on.set()
+            await asked
+            await until(lambda: not agent.not_ready())
 
     asyncio.run(story())
 

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.requests import Request
 
 from agent.api.large_bodies import PLACES, LargeBodies
 from agent.api.long_lists import listing
 from agent.api.request_bodies import GZIP_CHUNK_BYTES, readings_of
 from agent.doctor import reachability
 from agent.doctor.messages import NodeView, PeerView
+from agent.http.request import Request
 from agent.loop import slices
 from agent.store.database import Database
 from agent.telemetry import outbox as outboxes
 from agent.telemetry.intake import read_listed, take_lines
 from agent.telemetry.outbox import Outbox, Receipt
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 
 ITEMS = 300
 
@@ -109,7 +109,7 @@ def test_so_does_looking_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     async def main() -> None:
         database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
         outbox = await Outbox.open(database, 1, 1 << 32)
-        await outbox.accept([Reading("t", number) for number in range(ITEMS)])
+        await outbox.accept([checked("t", number) for number in range(ITEMS)])
         assert await turns_during(lambda: outbox.recent("t", ITEMS)) >= ITEMS
         await outbox.close()
         await database.close()
@@ -126,7 +126,7 @@ def test_so_does_accepting_before_anything_is_written(
     async def main() -> None:
         database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
         outbox = await Outbox.open(database, 1, 1 << 32)
-        readings = [Reading("t", number) for number in range(ITEMS * outboxes.PREPARED_AT_ONCE)]
+        readings = [checked("t", number) for number in range(ITEMS * outboxes.PREPARED_AT_ONCE)]
         with monkeypatch.context() as patched:
             patched.setattr(database, "write", at_once)
             assert await turns_during(lambda: outbox.accept(readings)) >= ITEMS

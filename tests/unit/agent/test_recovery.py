@@ -16,7 +16,7 @@ from agent.apps.log import AppLog
 from agent.apps.states import AppState
 from agent.apps.supervisor import Supervisor
 from agent.identity.identity import Peer
-from agent.loop import watched
+from agent.loop import late, watched
 from agent.net.outgoing import LinkState, OutgoingStream
 from agent.programs.child import ChildProcess, Launch
 from agent.store.control import ControlStore
@@ -67,7 +67,8 @@ def test_the_api_that_could_not_be_loaded_is_loaded_later(
             raise refusals.pop()
         return load(name)
 
-    monkeypatch.setattr(listeners, "import_module", scarce)
+    monkeypatch.setattr(late, "import_module", scarce)
+    monkeypatch.setattr(late, "_loaded", set())
     with serving(tmp_path) as served:
         assert Client(served.paths.socket, timeout_s=GIVE_UP_S).get("/healthz")["ready"]
     assert not refusals
@@ -79,7 +80,8 @@ def test_an_api_that_cannot_be_loaded_does_not_keep_the_agent_from_ending(
     def never(_name: str) -> object:
         raise OUT_OF_FILES
 
-    monkeypatch.setattr(listeners, "import_module", never)
+    monkeypatch.setattr(late, "import_module", never)
+    monkeypatch.setattr(late, "_loaded", set())
     monkeypatch.setattr(listeners, "START_S", 0.05)
     with serving(tmp_path) as served, pytest.raises(Exception, match="did not answer"):
         Client(served.paths.socket, timeout_s=0.1).get("/healthz")

@@ -11,7 +11,7 @@ import pytest
 
 from edge_apps import App, Client, Context, Event, Query
 from edge_apps.listener import Order, listen
-from edge_apps.testing import AppHarness, MemoryKv
+from edge_apps.testing import AppHarness, MemoryAgreement, MemoryKv
 from tests.support.fake_agent import serving
 from tests.support.patience import GIVE_UP_S
 
@@ -71,7 +71,10 @@ def test_what_comes_is_done_by_the_apps_own_thread(tmp_path: Path) -> None:
         listening.query_functions = app.query_functions
         orders: Order = SimpleQueue()
         listen(listening, Client(served.paths.socket), orders)
-        context = Context("porch", {}, lambda _: None, MemoryKv(), lambda: 0.0, lambda *_: None)
+        context = Context(
+            "porch", {}, lambda _: None, MemoryKv(), lambda: 0.0, lambda *_: None,
+            control=MemoryAgreement(),
+        )  # fmt: skip
         failed = 0
         for _ in range(3):
             order = orders.get(timeout=GIVE_UP_S)

@@ -3,15 +3,14 @@
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.settings import UplinkSettings
-from agent.telemetry import outbox
-from edge_apps.reading import TAG_CHARACTERS_MAX, BadReading, Reading, check
+from edge_apps.reading import TAG_CHARACTERS_MAX, BadReading, Checked, Reading, check
 from edge_apps.texts import flaw, topic_flaw
 from tests.support.strict_broker import StrictBroker
 from tests.support.uplink_rig import rig, run, sent
@@ -128,15 +127,13 @@ def test_a_sensor_that_is_accepted_is_a_topic(name: str) -> None:
 
 
 def test_what_was_stored_before_the_rule_is_buried_without_being_sent(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = [f"bad\x85{n}" for n in range(30)] + ["$SYS/x", "a\ufffe"]
 
     async def scenario() -> None:
         async with StrictBroker() as broker, rig(tmp_path, broker.port) as r:
-            with monkeypatch.context() as before:
-                before.setattr(outbox, "check", lambda reading: reading)
-                await r.outbox.accept([Reading(name, 1) for name in names])
+            await r.outbox.accept([cast("Checked", Reading(name, 1)) for name in names])
             await r.accept(range(100))
             await r.until_empty()
             assert sent(broker) == list(range(100))

@@ -21,8 +21,12 @@ from agent.keys import messages as keys
 from agent.net import relay_messages as relay
 from gossip.core.machine import Address
 from gossip.core.wire import Codec
+from gossip.registry.node_change import NodeChange
 
 FILE = pathlib.Path(__file__).parents[2] / "vectors" / "agents-v1.json"
+
+ADMISSION, KEYS, DOCTOR = range(80, 90), range(90, 96), range(96, 100)
+RELAYS, TO_GUESTS = range(100, 104), range(104, 112)
 
 ID, MAX = 0xC0FFEE, 2**64 - 1
 COVEY = bytes(range(16))
@@ -30,7 +34,7 @@ PEERS = (
     admission.KnownPeer(7, "pi", (Address("192.0.2.7", 7747), Address("2001:db8::7", 7747))),
     admission.KnownPeer(MAX, "Gr.-_0", ()),
 )
-ADMISSION = admission.AdmissionRequest(
+APPLICATION = admission.AdmissionRequest(
     b"tokenid8", b"p" * 64, b"csr", 1_790_000_000_000, 1.5, "shed", signature=bytes(range(64))
 )
 GRANTED = admission.Granted(
@@ -48,7 +52,7 @@ SECRETS = ((1, bytes(range(32))), (2**32 - 1, bytes(32)))
 EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "greeting": (admission.GUEST_CODEC, admission.Greeting(COVEY)),
     "welcome": (admission.MEMBER_CODEC, admission.Welcome(COVEY, b"authority")),
-    "admission": (admission.GUEST_CODEC, ADMISSION),
+    "admission": (admission.GUEST_CODEC, APPLICATION),
     "granted": (admission.MEMBER_CODEC, GRANTED),
     "granted, to the first": (
         admission.MEMBER_CODEC,
@@ -61,7 +65,7 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     ),
     "ask for an admission": (
         admission.RELAY_CODEC,
-        admission.RelayedRequest(300, ADMISSION, "192.0.2.9"),
+        admission.RelayedRequest(300, APPLICATION, "192.0.2.9"),
     ),
     "ask for the tokens": (
         admission.RELAY_CODEC,
@@ -93,6 +97,34 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "answer, removed": (
         admission.RELAY_CODEC,
         admission.RelayedReply(4, admission.NodeRemoved(2**40)),
+    ),
+    "ask for the authority's key": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(5, admission.AuthorityRequest()),
+    ),
+    "answer, the authority's key": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(5, admission.AuthorityAnswer(b"key", b"next")),
+    ),
+    "ask to keep the next authority's key": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(6, admission.NextAuthority(b"next")),
+    ),
+    "answer, the next authority's key is kept": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(6, admission.NextAuthorityAnswer()),
+    ),
+    "ask, placement": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(5, admission.PlacementOrder(ID, NodeChange("shed", 2.0))),
+    ),
+    "ask, drain": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(6, admission.PlacementOrder(MAX, NodeChange(drains=True))),
+    ),
+    "answer, placed": (
+        admission.RELAY_CODEC,
+        admission.RelayedReply(5, admission.NodePlaced(7)),
     ),
     "answer, a token": (
         admission.RELAY_CODEC,
@@ -179,24 +211,19 @@ def test_every_message_has_a_vector() -> None:
 
 
 def test_each_plane_keeps_to_its_tags() -> None:
+    """As ``gossip/core/wire.py`` has them."""
     owned: list[tuple[frozenset[int], list[Codec[typing.Any]]]] = [
         (
-            frozenset([*admission.TAGS, *admission.INNER_TAGS]),
+            frozenset([*ADMISSION, *TO_GUESTS]),
             [admission.GUEST_CODEC, admission.MEMBER_CODEC],
         ),
-        (frozenset(admission.TAGS), [admission.RELAY_CODEC]),
-        (frozenset(keys.TAGS), [keys.CODEC]),
-        (frozenset(doctor.TAGS), [doctor.CODEC]),
-        (frozenset(relay.TAGS), [relay.CODEC]),
+        (frozenset(ADMISSION), [admission.RELAY_CODEC]),
+        (frozenset(KEYS), [keys.CODEC]),
+        (frozenset(DOCTOR), [doctor.CODEC]),
+        (frozenset(RELAYS), [relay.CODEC]),
     ]
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
-    ranges: list[typing.Collection[int]] = [
-        admission.TAGS,
-        admission.INNER_TAGS,
-        keys.TAGS,
-        doctor.TAGS,
-        relay.TAGS,
-    ]
+    ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS]
     assert sum(map(len, ranges)) == len(set().union(*ranges)), "one tag, one plane"
 
 

@@ -10,7 +10,8 @@ import click
 import msgspec
 import pytest
 
-from agent.api.app import ROUTES
+from agent.api.route_rights import RIGHTS
+from agent.api.routes import ROOMS, ROUTES, handlers_in
 from agent.cli.root import COMMANDS, root
 from agent.config.settings import SECTIONS, AppSettings, Section
 from agent.exits import MEANINGS
@@ -102,8 +103,24 @@ def test_the_example_is_a_configuration() -> None:
 
 
 def test_each_route_has_its_place() -> None:
-    routes = {f"{method} {path.replace(':key}', '}')}" for method, path, _ in ROUTES}
+    routes = {f"{method} {path.replace(':key}', '}')}" for method, path in ROUTES}
     assert {heading.strip("`") for heading in sections(API, "###")} == routes
+
+
+def test_each_route_stands_in_the_table_of_rights_once_and_no_other() -> None:
+    assert len(ROUTES) == len(set(ROUTES))
+    assert set(RIGHTS) == set(ROUTES)
+
+
+def test_the_table_of_routes_has_what_the_files_have() -> None:
+    files = {
+        path.stem
+        for path in (ROOT / "agent/api").glob("*.py")
+        if re.search(r"^ROUTES = ", path.read_text(), re.MULTILINE)
+    }
+    assert files - {"routes"} == {room.file for room in ROOMS}
+    for room in ROOMS:
+        assert list(handlers_in(room.module)) == room.routes, room.file
 
 
 def _counting_code() -> str:

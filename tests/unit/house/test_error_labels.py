@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.sources import nodes
+
 ROOT = Path(__file__).resolve().parents[3]
 LABELS = {
     "RemoteError": "refused",
@@ -20,8 +22,7 @@ LABELS = {
 def classes() -> Iterator[ast.ClassDef]:
     for package in ("gossip", "agent"):
         for path in sorted((ROOT / package).rglob("*.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            yield from (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+            yield from (node for node in nodes(path) if isinstance(node, ast.ClassDef))
 
 
 def label_of(error: ast.ClassDef) -> object:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.api.routes import ROOMS
+
 REPORT = """
 import sys
 sys.argv = ["covey", *{arguments!r}]
@@ -32,9 +34,9 @@ HEAVY_STANDARD = {
     "tomllib", "unittest", "urllib.request", "xml",
 }  # fmt: skip
 LIGHT_PARTS = {
-    "agent", "agent.cli", "agent.cli.errors", "agent.cli.copyable", "agent.cli.root",
-    "agent.cli.session", "agent.text.escaping", "agent.exits", "agent.text", "agent.config",
-    "agent.config.paths", "edge_apps", "edge_apps.client", "gossip", "gossip.core",
+    "agent", "agent.cli", "agent.cli.errors", "agent.cli.copyable", "agent.cli.plain_run",
+    "agent.cli.root", "agent.cli.session", "agent.text.escaping", "agent.exits", "agent.text",
+    "agent.config", "agent.config.paths", "edge_apps", "edge_apps.client", "gossip", "gossip.core",
     "gossip.core.errors",
 }  # fmt: skip
 
@@ -94,6 +96,30 @@ def test_asking_the_agent_needs_no_runtime(arguments: list[str], tmp_path: Path)
     assert heavy <= {"email", "http.client", "logging", "ssl"}, "http.client brings these along"
 
 
+UNRUN = "import agent.process as p; p.run_agent = lambda *_: None; "
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["--dir", "{}", "run"]])
+def test_an_agent_runs_without_the_command_line(arguments: list[str], tmp_path: Path) -> None:
+    """What reads its call would stay as long as it runs; SQLite is told to be small first."""
+    called = [each.format(tmp_path) for each in arguments]
+    status, loaded, heavy = loaded_by(f"{UNRUN}from agent.cli import main; main()", *called)
+    assert status == 0
+    assert "click" not in loaded
+    assert {each for each in loaded if each.startswith("agent.cli")} == {
+        "agent.cli", "agent.cli.plain_run"
+    }  # fmt: skip
+    assert "sqlite3" not in heavy
+
+
+def test_a_call_with_more_to_say_goes_by_click(tmp_path: Path) -> None:
+    status, loaded, _ = loaded_by(
+        f"{UNRUN}from agent.cli import main; main()", "--dir", str(tmp_path), "--quiet", "run"
+    )
+    assert status == 0
+    assert "click" in loaded
+
+
 PREPARED = r"""
 import asyncio, sys
 from pathlib import Path
@@ -141,10 +167,12 @@ FOREIGN_KEYS = {"cryptography.x509", "cryptography.hazmat.primitives.serializati
 def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) -> None:
     """The API's server, the schema's tool and the broker's client are loaded when asked for.
 
-    Not even an agent that is asked for its members needs more than the API's server.
+    Nor does an agent that is asked for its members need more than the API's server, and the files
+    that answer that.
     """
     never = {"sqlite_utils", "paho", "edge_apps.app"} | FOREIGN_KEYS
-    late = never | {"uvicorn", "starlette", "prometheus_client"}
+    late = never | {"agent.http.connection", "h11", "prometheus_client"}
+    late |= {room.module for room in ROOMS}
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     (tmp_path / "covey.toml").write_text(
@@ -161,4 +189,6 @@ def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) 
 
     assert loaded("prepared") == {"sqlite_utils"} | FOREIGN_KEYS
     assert loaded("started") == set()
-    assert loaded("asked") == {"uvicorn", "starlette"}
+    # The status names who signs the registry.
+    answering = {f"agent.api.{file}" for file in ("status", "members", "registry")}
+    assert loaded("asked") == {"agent.http.connection", "h11"} | answering

@@ -4,10 +4,13 @@ Packages of the running environment tell what they need; so the set that the tes
 installed from is followed to its last package, and nothing may be in it that nobody needs.
 """
 
+import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +19,8 @@ from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
+
+from tests.support.sources import nodes
 
 ROOT = Path(__file__).resolve().parents[3]
 LOCKS = ROOT / "packaging" / "locks"
@@ -169,3 +174,31 @@ def test_nothing_is_installed_past_the_locks() -> None:
     assert {name for name, _ in commands} >= {"Makefile", "Containerfile", "release.sh"}
     loose = [each for each in commands if not re.search(r"--require-hashes|--no-deps", each[1])]
     assert not loose
+
+
+def test_what_the_packages_import_is_asked_for() -> None:
+    """Here more is installed than on a device: what a test brings along must not be leaned on."""
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
+    asked = {canonicalize_name(Requirement(line).name) for line in lines}
+    bring = packages_distributions()
+    ours = {"agent", "edge_apps", "gossip"}
+    missing = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for package in sorted(ours)
+        for path in (ROOT / package).rglob("*.py")
+        for name in _imported(path) - sys.stdlib_module_names - ours
+        if not asked & {canonicalize_name(each) for each in bring.get(name, [])}
+    }
+    assert not missing
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the top-level packages that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in nodes(path):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -22,14 +22,20 @@ OF_THE_FIELD = {
     "memberlist, Serf": "alive dead left hello query response merge",
     "Merkle trees, Scuttlebutt, Riak": "bucket clock delta digest entry sync handoff",
     "MQTT 5, paho": "broker client publisher session subscribe subscription unsubscribe",
+    "Raft (Ongaro and Ousterhout 2014)": "append configuration election entry heartbeat raft",
+    "Raft, told otherwise": "leadership lookup proposal",
+    "Raft's other words": "chunk index reconfiguration replication round sender snapshot transfer",
+    "Raft's figure 3": "completeness matching quorum safety",
     "RFC 5116, RFC 5280, RFC 6479": "aead authority certificate credential key suite trust window",
-    "msgspec, h11, Starlette": "codec convertor malformed",
+    "msgspec, h11": "codec malformed",
+    "HTTP (RFC 9110), ASGI": "disconnect exchange parameter route",
     "systemd": "notifier credential",
     "Prometheus": "counter gauge metric",
     "RFC 6762": "mdn",
     "SQLite": "commit migration row section statement table",
     "WebSocket's ping and pong": "pong",
-    "databases": "command get put delete list read write scan fetch watch store storage",
+    "databases": "command get put delete list read write scan fetch watch store storage transact",
+    "etcd, ZooKeeper, Chubby": "barrier compare holder lock range waiter watcher",
 }
 """Words of papers, RFCs and programs that everybody in the field has used, by their origin."""
 
@@ -38,7 +44,8 @@ absence actor address advice announcement answer arrival ask attempt authorizati
 body budget buffer cell change checker climate collector condition config connection content copy
 database death detection detector discovery disk dispatcher duration emit end endpoint error
 estimate experiment facade failure fallback fault file filler fleet flight formatter forward
-forwarder greenhouse greeting group harness id identity input interface judge kernel kind kv launch
+forwarder greenhouse greeting group harness header id identity input interface judge kernel kind kv
+launch
 letter life line link listener listing live log mark membership memory message moment name network
 note notice offer operation order outcome overrun pace packet page pair part persist phase place
 plan problem process progress protocol queue reason receipt recorder removal renewal reply report
@@ -46,6 +53,8 @@ request result resumption resurrection revocation schedule scheduler scorer scre
 setting setup signal slot socket source speaker stamp start starter stat state status step summary
 supervisor system telemetry template term terminal test text thread throttle timekeeper trouble
 tuning user value version violation welcome wobble workload
+applier delay directory draft field history image mirror operator prefix pull relation saver space
+timer application cause move signature share
 """
 """Plain words, and those that every programmer has used."""
 
@@ -54,18 +63,29 @@ accepted adopted changed completed delivered detected ended exceeded fetched fol
 forged forked forwarded found granted invented issued lost measured named opened placeable raised
 reached ready received refused rejected renewed replayed reported revoked runnable scanned shown
 spared spoken started stored styled superseded synced taken timed unreachable unusable waiting
+checked committed confirmed declined doubted failed halted installed ordered overloaded placed seen
 """
 """What has become of something: events, outcomes, errors."""
 
 NO_NOUN = {
     "AgentTimedOut": "an error, told as a sentence",
+    "CommittedStays": "an invariant, told as a sentence",
     "Here": "where this node is",
     "IncarnationGrows": "an invariant, told as a sentence",
+    "LogDamaged": "an error, told as a sentence",
     "NotEncodedSo": "an error, told as a sentence",
+    "NotHeld": "an error, told as a sentence",
+    "NotLeader": "an error, told as a sentence",
     "NotPutThrough": "an error, told as a sentence",
+    "RegistryIsKept": "an invariant, told as a sentence",
     "SetAside": "an error, by the glossary's words",
+    "TimeoutNow": "a message, by the paper's name",
     "TooLarge": "an error, told as a sentence",
+    "PersistBeforeReveal": "an invariant, by its name",
+    "QuorumsIntersect": "an invariant, told as a sentence",
+    "ReadsAreFresh": "an invariant, told as a sentence",
     "SealBroken": "an error, told as a sentence",
+    "WordsAreTheirOwn": "an invariant, told as a sentence",
     "WouldLose": "an error, told as a sentence",
 }
 """Classes that are no things."""

@@ -160,6 +160,23 @@ def test_gossip_states_its_invariants() -> None:
     )
 
 
+NAMED_FILE = re.compile(r"(?:``|\bsee )((?:\w+/)*[a-z_]+\.py)\b")
+
+
+def test_comments_name_files_that_exist() -> None:
+    """Whoever follows a name in a comment finds the file, whatever it was called before."""
+    assert NAMED_FILE.findall("see a_b.py, ``c/d.py``") == ["a_b.py", "c/d.py"]
+    paths = [f"/{_name(path)}" for path in _files(*CODE_FOLDERS)]
+    gone = [
+        f"{_name(path)}: {name}"
+        for path in _files(*CODE_FOLDERS)
+        if path != Path(__file__)
+        for name in NAMED_FILE.findall(path.read_text())
+        if not any(each.endswith(f"/{name}") for each in paths)
+    ]
+    assert not gone, "\n".join(gone)
+
+
 def test_no_group_is_possessive() -> None:
     """Python 3.11.2, which Debian 12 has, takes a character too few after one (gh-106052)."""
     possessive = re.compile(r"(?<!\\)\)[*+?]\+|\(\?>|\}\+")
@@ -168,7 +185,7 @@ def test_no_group_is_possessive() -> None:
     assert not found
 
 
-def _told(tree: ast.Module) -> Iterator[str]:
+def _shown_texts(tree: ast.Module) -> Iterator[str]:
     """Yield the texts of a program that are no docstrings: some of them are shown to people."""
     explaining = {
         node.value
@@ -189,7 +206,7 @@ def test_nobody_is_sent_to_a_page_that_a_wheel_does_not_carry() -> None:
     sent = [
         f"{_name(path)}: {text}"
         for path in _files(*PACKAGES)
-        for text in _told(parse(path))
+        for text in _shown_texts(parse(path))
         if re.search(r"\bdocs/|\w\.md\b", text)
     ]
     assert not sent

@@ -1,6 +1,7 @@
 """The authority is replaced: in steps that survive being killed, and nobody is left behind."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,8 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent import exits
 from agent.admission import renewal
+from agent.admission.authority_keeper import AuthorityKeeper
 from agent.admission.ca_rollover import Rollover
+from agent.admission.issuer_relay import IssuerRelay
 from agent.admission.member_search import MemberSearch
+from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.token_terms import TokenTerms
 from agent.admission.trust_keeper import TrustKeeper
 from agent.exits import AgentError
@@ -29,6 +33,7 @@ from gossip.kv.requests import RegistryAdopted
 from gossip.registry.registry import open_registry
 from gossip.registry.succession import Succession, statement
 from tests.support.admission_rig import FakeCovey, Member, issuer
+from tests.support.fake_ledger import FakeLedger
 from tests.unit.agent.admission.test_renewal import adopting, entry_of, joined, registry_of
 
 
@@ -36,7 +41,8 @@ from tests.unit.agent.admission.test_renewal import adopting, entry_of, joined, 
 async def founder(folder: Path) -> AsyncIterator[tuple[Member, Rollover]]:
     async with issuer(folder) as made:
         made.covey.adopt(made.identity.first_registry())
-        yield made, Rollover(made.identity, made.store, made.covey.view())
+        keeper = made.server.keeper
+        yield made, Rollover(made.identity, made.registries, made.covey.view(), keeper)
 
 
 async def ask_as_guest(made: Member, who: Identity) -> bool:
@@ -49,7 +55,7 @@ async def renew(made: Member, *members: Identity) -> None:
     for who in members:
         who.trust.adopt(registry_of(made))
         assert renewal.is_due(who, who.valid_from)
-        who.renew(await made.desk.renew(renewal.application(who)))
+        who.renew(await made.server.renew(renewal.application(who)))
         assert who.is_certified
         assert not renewal.is_due(who, who.valid_from)
     made.listener.context = listening_context(made.identity)
@@ -129,9 +135,9 @@ def test_it_waits_for_nobody_who_was_let_in_and_never_heard(tmp_path: Path) -> N
 def test_tokens_end_with_the_authority_that_they_name(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with founder(tmp_path) as (made, work):
-            token = await made.desk.create_token(TokenTerms(3600))
+            token = await made.server.create_token(TokenTerms(3600))
             await work.begin(force=False)
-            assert {each.state for each in await made.desk.tokens()} == {"revoked"}
+            assert {each.state for each in await made.server.tokens()} == {"revoked"}
             directory = tmp_path / "b" / "identity"
             with pytest.raises(AgentError, match="this token has ended") as told:
                 await made.join(token, directory, "pi2", timeout_s=600)
@@ -139,7 +145,7 @@ def test_tokens_end_with_the_authority_that_they_name(tmp_path: Path) -> None:
             assert "Make a new one on a member, with `covey token create`" in told.value.hint
             await renew(made, made.identity)
             again = await made.join(
-                await made.desk.create_token(TokenTerms(3600)), directory, "pi2"
+                await made.server.create_token(TokenTerms(3600)), directory, "pi2"
             )
             assert again.trust.newest == made.identity.trust.newest
             assert again.is_certified
@@ -153,7 +159,7 @@ def test_nobody_else_ends_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def scenario() -> None:
         async with founder(tmp_path) as (made, work):
-            token = await made.desk.create_token(TokenTerms(3600))
+            token = await made.server.create_token(TokenTerms(3600))
             await work.begin(force=False)
             [true] = registry_of(made).successions
             thief = Ed25519PrivateKey.generate()
@@ -220,18 +226,18 @@ def test_a_renewal_that_is_sent_twice_takes_nothing_from_who_sent_it_once(tmp_pa
         async with founder(tmp_path) as (made, work):
             who = await joined(made, tmp_path)
             before = renewal.application(who)
-            await made.desk.renew(before)
+            await made.server.renew(before)
             await work.begin(force=False)
-            await made.desk.renew(before)
+            await made.server.renew(before)
             assert entry_of(made, who).authority == 1, "what it gets then is of the new authority"
             during = renewal.application(who)
             who.trust.adopt(registry_of(made))
-            who.renew(await made.desk.renew(during))
+            who.renew(await made.server.renew(during))
             await renew(made, made.identity)
             await work.end()
             in_use = entry_of(made, who).serials[0]
             for again in (before, during):
-                await made.desk.renew(again)
+                await made.server.renew(again)
                 assert entry_of(made, who).serials[0] == in_use
 
     asyncio.run(scenario())
@@ -247,7 +253,7 @@ def test_an_issuer_from_before_it_cannot_sign(tmp_path: Path) -> None:
             await work.end()
             made.identity.authority_key_file.write_bytes(old)
             application = renewal.application(made.identity)
-            for order in (work.begin(force=False), made.desk.renew(application)):
+            for order in (work.begin(force=False), made.server.renew(application)):
                 with pytest.raises(AgentError, match="not the one that the covey trusts"):
                     await order
 
@@ -292,7 +298,16 @@ class KeepingCovey(FakeCovey):
             self.who.keep_trust(self.who.trust.authorities, signed)
 
 
-async def _roll_over(folder: Path, covey: KeepingCovey) -> None:
+def _rollover(
+    who: Identity, store: ControlStore, covey: KeepingCovey, ledger: FakeLedger
+) -> Rollover:
+    registries = RegistryIssuer(who, store, covey.view(), ledger)
+    relay = IssuerRelay(covey.view(), Counter())
+    keeper = AuthorityKeeper(who, registries, covey.view(), relay)
+    return Rollover(who, registries, covey.view(), keeper)
+
+
+async def _roll_over(folder: Path, covey: KeepingCovey, ledger: FakeLedger) -> None:
     """Begin, or go on, as an agent's start does."""
     who = load_mended(folder / "identity")
     store = await ControlStore.open(folder / "control.db", who.cluster_id, who.node_id)
@@ -302,8 +317,8 @@ async def _roll_over(folder: Path, covey: KeepingCovey) -> None:
         covey.who, signed = who, kept[1] if kept else who.first_registry()
         open_registry(signed, who.verify)
         covey.adopt(signed)
-        work = Rollover(who, store, covey.view())
-        await work._take_over()
+        work = _rollover(who, store, covey, ledger)
+        await work._continue_rollover()
         if not covey.registry().overlaps:
             await work.begin(force=False)
         assert store.registry() is not None
@@ -323,7 +338,7 @@ def test_an_issuer_that_is_killed_goes_on(
         folder = tmp_path / str(steps)
         found(folder / "identity", "barn", "pi1")
         load_mended(folder / "identity")  # makes the spares
-        power, covey = Power(steps), KeepingCovey()
+        power, covey, ledger = Power(steps), KeepingCovey(), FakeLedger()
         covey.keeps = keeps
         with monkeypatch.context() as patched:
             for module, name in (
@@ -331,15 +346,16 @@ def test_an_issuer_that_is_killed_goes_on(
                 (spares, "remove_wiping"),
                 (private_files, "wipe"),
                 (private_files, "sync_directory"),
-                (ControlStore, "hand_over"),
+                (FakeLedger, "change"),
+                (ControlStore, "save_registry"),
                 (covey, "adopt"),
             ):
                 patched.setattr(module, name, power.wrap(getattr(module, name)))
             with suppress(Killed):
-                asyncio.run(_roll_over(folder, covey))
+                asyncio.run(_roll_over(folder, covey, ledger))
         if not power.is_gone:
             break
-        asyncio.run(_roll_over(folder, KeepingCovey()))
+        asyncio.run(_roll_over(folder, KeepingCovey(), ledger))
         again = load_mended(folder / "identity")
         assert [each.number for each in again.trust.authorities] == [1, 0], steps
         assert again.authority_private_key()
@@ -350,7 +366,7 @@ def test_an_issuer_that_is_killed_goes_on(
     assert steps > (12 if keeps else 6), "every step was the last one once"
 
 
-async def _end(folder: Path, covey: KeepingCovey) -> None:
+async def _end(folder: Path, covey: KeepingCovey, ledger: FakeLedger) -> None:
     """Give the former authority up, as an agent's start does if it comes that far."""
     who = load_mended(folder / "identity")
     store = await ControlStore.open(folder / "control.db", who.cluster_id, who.node_id)
@@ -359,8 +375,8 @@ async def _end(folder: Path, covey: KeepingCovey) -> None:
         assert kept is not None
         covey.first, covey.who = kept[1], who
         covey.adopt(kept[1])
-        work = Rollover(who, store, covey.view())
-        await work._take_over()
+        work = _rollover(who, store, covey, ledger)
+        await work._continue_rollover()
         if covey.registry().overlaps:
             await work.end()
     finally:
@@ -378,22 +394,23 @@ def test_the_end_of_the_overlap_survives_being_killed(
     while True:
         folder = tmp_path / str(steps)
         found(folder / "identity", "barn", "pi1")
-        asyncio.run(_roll_over(folder, KeepingCovey()))
-        power, covey = Power(steps), KeepingCovey()
+        power, covey, ledger = Power(steps), KeepingCovey(), FakeLedger()
+        asyncio.run(_roll_over(folder, KeepingCovey(), ledger))
         covey.keeps = keeps
         with monkeypatch.context() as patched:
             for module, name in (
                 (spares, "replace_wiping"),
                 (spares, "remove_wiping"),
-                (ControlStore, "change_registry"),
+                (FakeLedger, "change"),
+                (ControlStore, "save_registry"),
                 (covey, "adopt"),
             ):
                 patched.setattr(module, name, power.wrap(getattr(module, name)))
             with suppress(Killed):
-                asyncio.run(_end(folder, covey))
+                asyncio.run(_end(folder, covey, ledger))
         if not power.is_gone:
             break
-        asyncio.run(_end(folder, KeepingCovey()))
+        asyncio.run(_end(folder, KeepingCovey(), ledger))
         again = load_mended(folder / "identity")
         assert [each.number for each in again.trust.authorities] == [1], steps
         assert again.authority_private_key()

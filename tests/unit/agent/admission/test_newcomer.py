@@ -9,8 +9,8 @@ from agent import exits
 from agent.admission import former_membership
 from agent.admission.former_membership import (
     FormerMembership,
-    note_parting,
-    noted_parting,
+    record_parting,
+    recorded_parting,
     set_aside,
 )
 from agent.admission.newcomer import Newcomer
@@ -103,7 +103,7 @@ def test_who_belongs_already_is_told_what_is_left_to_do(paths: Paths) -> None:
 
 def test_who_was_removed_and_joins_anew_is_told_where_its_readings_are(paths: Paths) -> None:
     asyncio.run(founded(paths))
-    note_parting(paths, FormerMembership.REMOVED)
+    record_parting(paths, FormerMembership.REMOVED)
     told: list[str] = []
     with pytest.raises(AgentError):
         asyncio.run(newcomer(paths).join("covey1-nonsense", "pi1", [], told.append))
@@ -124,7 +124,7 @@ def test_who_has_left_stays_away_and_comes_back_as_itself(paths: Paths) -> None:
     async def story() -> None:
         await founded(paths)
         before = identity.load(paths.identity).node_id
-        note_parting(paths, FormerMembership.STAYS_AWAY)
+        record_parting(paths, FormerMembership.STAYS_AWAY)
         assert lacking(paths) == "this node has left the covey barn"
         assert lacking(paths) == "this node has left the covey barn", "also after another start"
         with pytest.raises(AgentError, match="has left the covey barn; nothing was changed"):
@@ -148,13 +148,13 @@ def test_there_must_be_something_to_come_back_to(paths: Paths) -> None:
 def test_who_forgets_is_free_and_nothing_is_deleted(paths: Paths) -> None:
     asyncio.run(founded(paths))
     kept = {each.name: each.read_bytes() for each in paths.identity.iterdir()}
-    note_parting(paths, FormerMembership.FORGETS)
+    record_parting(paths, FormerMembership.FORGETS)
     assert lacking(paths) == "this node belongs to no covey yet"
     [aside] = (paths.data / "former").iterdir()
     names = {each.name for each in aside.iterdir()}
     assert {"identity", "control.db", "data.db", "telemetry.db"} <= names
     assert {each.name: each.read_bytes() for each in (aside / "identity").iterdir()} == kept
-    assert noted_parting(paths) is None
+    assert recorded_parting(paths) is None
     asyncio.run(founded(paths, "loft"))
     assert identity.load(paths.identity).cluster_name == "loft"
 
@@ -175,7 +175,7 @@ def test_a_new_covey_is_not_mended_from_what_the_former_one_left(paths: Paths) -
 
     asyncio.run(founded(paths))
     asyncio.run(use())
-    note_parting(paths, FormerMembership.FORGETS)
+    record_parting(paths, FormerMembership.FORGETS)
     assert lacking(paths) == "this node belongs to no covey yet"
     asyncio.run(founded(paths, "loft"))
     asyncio.run(use())
@@ -183,7 +183,7 @@ def test_a_new_covey_is_not_mended_from_what_the_former_one_left(paths: Paths) -
 
 def test_forgetting_that_was_cut_off_goes_on(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(founded(paths))
-    note_parting(paths, FormerMembership.FORGETS)
+    record_parting(paths, FormerMembership.FORGETS)
     rename = Path.rename
 
     def cut_off(self: Path, target: Path) -> Path:
@@ -206,7 +206,7 @@ def test_while_an_agent_says_goodbye_its_files_stay_where_they_are(paths: Paths)
     async def story() -> None:
         leaving = await founded(paths)
         before = sorted(paths.data.iterdir())
-        note_parting(paths, FormerMembership.FORGETS)
+        record_parting(paths, FormerMembership.FORGETS)
         lack = leaving.lack()
         assert lack is not None
         for asked in (leaving.found("loft", "pi2"), leaving.join("covey1-x", "pi2", [], print)):
@@ -262,7 +262,7 @@ def test_a_note_that_cannot_be_written_changes_nothing(
     asyncio.run(founded(paths))
     monkeypatch.setattr(former_membership, "replace_private", full)
     with pytest.raises(AgentError, match="No space left on device; this node is part of its covey"):
-        note_parting(paths, FormerMembership.STAYS_AWAY)
+        record_parting(paths, FormerMembership.STAYS_AWAY)
     assert newcomer(paths).lack() is None
 
 

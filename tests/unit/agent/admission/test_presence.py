@@ -17,15 +17,15 @@ def test_who_is_let_in_owns_nothing_before_it_is_heard(
 
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(TokenTerms(3600, 2))
+            token = await made.server.create_token(TokenTerms(3600, 2))
             here = await made.join(token, tmp_path / "b" / "identity", "pi2")
             never = await made.join(token, tmp_path / "c" / "identity", "pi3")
             registry = made.covey.registry()
             assert [entry.name for entry in registry.absent] == ["pi2", "pi3"]
             assert registry.is_settled
 
-            made.desk.on_event(OwnersReady(registry.epoch, {}, here=frozenset({here.node_id})))
-            await asyncio.wait_for(made.desk._advancing or asyncio.sleep(0), 20)
+            made.server.on_event(OwnersReady(registry.epoch, {}, here=frozenset({here.node_id})))
+            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), 20)
             registry = made.covey.registry()
             assert [entry.name for entry in registry.absent] == ["pi3"]
             assert registry.idle == {here.node_id}
@@ -35,8 +35,8 @@ def test_who_is_let_in_owns_nothing_before_it_is_heard(
             assert len(made.covey.adopted) == told, "no news, no registry"
 
             gone = OwnersReady(registry.epoch, {}, away=frozenset({here.node_id, never.node_id}))
-            made.desk.on_event(gone)
-            await asyncio.wait_for(made.desk._advancing or asyncio.sleep(0), 20)
+            made.server.on_event(gone)
+            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), 20)
             registry = made.covey.registry()
             assert {entry.name for entry in registry.absent} == {"pi2", "pi3"}
             assert registry.is_settled
@@ -50,7 +50,7 @@ def test_who_is_let_in_owns_nothing_before_it_is_heard(
 def test_who_takes_the_place_of_a_dead_one_gets_its_share_at_once(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
-            token = await made.desk.create_token(TokenTerms(3600, 2))
+            token = await made.server.create_token(TokenTerms(3600, 2))
             dead = await made.join(token, tmp_path / "b" / "identity", "pi2")
             await made.hear(dead.node_id)
             new = await made.join(token, tmp_path / "c" / "identity", "pi2", replaces=True)

@@ -24,7 +24,7 @@ from agent.identity.identity import Identity, load
 from agent.identity.repair import load_mended
 from gossip.core.machine import Address
 from gossip.registry.node import RegisteredNode
-from gossip.registry.registry import Registry, SignedRegistry, open_registry, remove
+from gossip.registry.registry import Registry, SignedRegistry, open_registry
 from tests.support.admission_rig import Member, issuer, member
 
 DAY_S = 86400.0
@@ -57,7 +57,7 @@ def entry_of(made: Member, who: Identity) -> RegisteredNode:
 
 async def joined(made: Member, folder: Path) -> Identity:
     return await made.join(
-        await made.desk.create_token(TokenTerms(3600)), folder / "b" / "identity", "pi2"
+        await made.server.create_token(TokenTerms(3600)), folder / "b" / "identity", "pi2"
     )
 
 
@@ -105,8 +105,7 @@ def test_the_new_one_is_used_once_the_registry_knows_it(
             has_come_round = asyncio.Event()
 
             async def ask(renewal: Renewal) -> bytes:
-                assert made.desk._issuer is not None
-                return (await made.desk._issuer.renew(renewal))[0]
+                return (await made.issuing.renew(renewal))[0]
 
             def followed() -> Registry:
                 return registry_of(made) if has_come_round.is_set() else before
@@ -131,9 +130,8 @@ def test_one_that_failed_in_between_costs_the_one_in_use_nothing(tmp_path: Path)
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             who = await joined(made, tmp_path)
-            assert made.desk._issuer is not None
             for _ in range(3):
-                await made.desk._issuer.renew(renewing.application(who))
+                await made.issuing.renew(renewing.application(who))
             assert entry_of(made, who).shows(serial_in_use(who))
 
     asyncio.run(scenario())
@@ -143,17 +141,16 @@ def test_a_renewal_that_is_sent_again_takes_nothing_from_the_node(tmp_path: Path
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             who = await joined(made, tmp_path)
-            assert made.desk._issuer is not None
             seen_by_a_relay = renewing.application(who)
-            certificate, fresh = await made.desk._issuer.renew(seen_by_a_relay)
+            certificate, fresh = await made.issuing.renew(seen_by_a_relay)
             who.renew(certificate)
-            again, registry = await made.desk._issuer.renew(seen_by_a_relay)
+            again, registry = await made.issuing.renew(seen_by_a_relay)
             assert entry_of(made, who).shows(serial_in_use(who)), "it is not locked out"
             assert registry.signed == fresh.signed, "and nobody is told anything new"
             assert certificates.serial_of(again) == certificates.serial_of(certificate)
-            made.desk._issuer._renewed_at.clear()  # a minute passes
-            await made.desk._issuer.renew(seen_by_a_relay)
-            await made.desk._issuer.renew(renewing.application(who))  # which it does not put off
+            made.issuing._renewed_at.clear()  # a minute passes
+            await made.issuing.renew(seen_by_a_relay)
+            await made.issuing.renew(renewing.application(who))  # which it does not put off
 
     asyncio.run(scenario())
 
@@ -164,13 +161,12 @@ def test_a_node_that_renews_all_the_time_makes_no_registries(tmp_path: Path) -> 
     async def scenario() -> None:
         async with issuer(tmp_path) as made:
             who = await joined(made, tmp_path)
-            assert made.desk._issuer is not None
-            certificate, _ = await made.desk._issuer.renew(renewing.application(who))
+            certificate, _ = await made.issuing.renew(renewing.application(who))
             who.renew(certificate)
             before = registry_of(made)
             for _n in range(5):
                 with pytest.raises(AgentError, match="a moment ago"):
-                    await made.desk._issuer.renew(renewing.application(who))
+                    await made.issuing.renew(renewing.application(who))
             assert registry_of(made) == before
 
     asyncio.run(scenario())
@@ -184,12 +180,14 @@ def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
             identity = await first.join(
-                await first.desk.create_token(TokenTerms(3600)), tmp_path / "c" / "identity", "pi3"
+                await first.server.create_token(TokenTerms(3600)),
+                tmp_path / "c" / "identity",
+                "pi3",
             )
             who = await joined(first, tmp_path)
             async with member(identity, tmp_path / "c") as second:
-                second.covey.others[first.identity.node_id] = first.desk
-                first.covey.others[identity.node_id] = second.desk
+                second.covey.others[first.identity.node_id] = first.server
+                first.covey.others[identity.node_id] = second.server
                 second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
                 for at in (first, second):
                     expire(who, first, monkeypatch)
@@ -209,7 +207,9 @@ def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
     async def scenario() -> None:
         async with issuer(tmp_path) as first:
             identity = await first.join(
-                await first.desk.create_token(TokenTerms(3600)), tmp_path / "c" / "identity", "pi3"
+                await first.server.create_token(TokenTerms(3600)),
+                tmp_path / "c" / "identity",
+                "pi3",
             )
             who = await joined(first, tmp_path)
             async with member(identity, tmp_path / "c") as second:
@@ -218,15 +218,14 @@ def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
                 asking = asyncio.create_task(renewing.renew_as_guest(who, search, adopting(who)))
                 await asyncio.sleep(0.3)
                 assert not asking.done(), "that the issuer is away says nothing of this node"
-                assert first.desk._issuer is not None
-                first.desk._issuer._wall_clock = lambda: time.time() + 3600
-                second.covey.others[first.identity.node_id] = first.desk
-                first.covey.others[identity.node_id] = second.desk
+                first.issuing._wall_clock = lambda: time.time() + 3600
+                second.covey.others[first.identity.node_id] = first.server
+                first.covey.others[identity.node_id] = second.server
                 second.covey.me, first.covey.me = identity.node_id, first.identity.node_id
                 while not first.counts["admissions/clock-off"]:  # noqa: ASYNC110 - a test
                     await asyncio.sleep(0.01)
                 assert not asking.done(), "nor does a clock that will be set"
-                first.desk._issuer._wall_clock = time.time
+                first.issuing._wall_clock = time.time
                 await asyncio.wait_for(asking, 20)
                 assert renewing.opens_streams(who, time.time())
 
@@ -321,7 +320,7 @@ def test_the_issuer_replaces_its_own_when_a_clock_was_ahead(
             keeping = asyncio.create_task(
                 renewing.keep_renewed(
                     who,
-                    made.desk.renew,
+                    made.server.renew,
                     lambda: registry_of(made),
                     shown.set,
                     places,
@@ -348,10 +347,8 @@ def test_who_was_removed_is_not_let_in_again(
         async with issuer(tmp_path) as made:
             who = await joined(made, tmp_path)
             expire(who, made, monkeypatch)
-            without = remove(registry_of(made), who.node_id)
-            payload = without.encode()
-            signed = SignedRegistry(payload, made.identity.sign(payload)).encode()
-            assert await made.store.save_registry(without.epoch, signed)
+            await made.server.remove(who.node_id)
+            without = registry_of(made)
             search = MemberSearch(who.cluster_id, [made.seed], 1, [], mdns=False)
             with pytest.raises(AgentError, match="not in the registry") as caught:
                 await asyncio.wait_for(renewing.renew_as_guest(who, search, adopting(who)), 20)
@@ -381,7 +378,7 @@ def test_a_renewal_that_somebody_else_signed_changes_nothing(tmp_path: Path) -> 
             ]
             for renewal in bad:
                 with pytest.raises(AgentError):
-                    await made.desk.renew(renewal)
+                    await made.server.renew(renewal)
             assert registry_of(made) == before
 
     asyncio.run(scenario())

@@ -150,7 +150,7 @@ def begins_with(opened: socket.socket) -> bytes:
 def test_who_takes_nothing_of_an_answer_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unread_answer, "LOOK_S", 0.02)
+    monkeypatch.setattr(unread_answer, "CHECK_S", 0.02)
     monkeypatch.setattr(unread_answer, "UNREAD_S", 0.1)
     with serving(tmp_path) as served, ExitStack() as open_here:
         served.agent.kv.values["big"] = [bytes(ANSWER_BYTES)]
@@ -163,7 +163,7 @@ def test_who_takes_nothing_of_an_answer_keeps_nobody_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_serving, "CONNECTIONS_MAX", 3)
-    monkeypatch.setattr(unread_answer, "LOOK_S", 0.02)
+    monkeypatch.setattr(unread_answer, "CHECK_S", 0.02)
     monkeypatch.setattr(unread_answer, "UNREAD_S", 10 * GIVE_UP_S)
     with serving(tmp_path) as served, ExitStack() as open_here:
         served.agent.kv.values["big"] = [bytes(ANSWER_BYTES)]
@@ -189,7 +189,7 @@ class SlowReader:
 
 
 def test_who_takes_a_little_of_an_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unread_answer, "LOOK_S", 0.0)
+    monkeypatch.setattr(unread_answer, "CHECK_S", 0.0)
     monkeypatch.setattr(unread_answer, "UNREAD_S", 0.0)
 
     async def story() -> None:
@@ -201,11 +201,11 @@ def test_who_takes_a_little_of_an_answer_is_waited_for(monkeypatch: pytest.Monke
             reader.left_bytes = left_bytes
             assert not unread.is_stuck
             unread.end()
-            unread._look()
+            unread._check()
             assert not reader.is_ended
         assert unread.is_stuck
         unread.end()
-        unread._look()
+        unread._check()
         assert (reader.is_ended, counts["api_connections/unread"]) == (True, 1)
 
     asyncio.run(story())

@@ -18,7 +18,7 @@ from agent.cluster.event_json import (
 )
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
-from gossip.membership.model.messages import ResponseKind
+from gossip.events.messages import ResponseKind
 from tests.support.command_line import Covey
 from tests.support.fake_agent import ME, OTHER, Served
 

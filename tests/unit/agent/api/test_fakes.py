@@ -13,7 +13,7 @@ from agent.apps.host import AppHost
 from agent.cluster.events import EventService
 from agent.cluster.kv import Kv
 from agent.cluster.rtt import RttClient
-from agent.doctor.doctor import Doctor
+from agent.doctor.on_call import OnCallDoctor
 from agent.keys.key_service import KeyService
 from agent.telemetry.service import Telemetry
 from agent.telemetry.uplink.service import Uplink
@@ -34,7 +34,7 @@ PAIRS = (
     (fakes.FakeKeys, KeyService),
     (fakes.FakeRoundTrips, RttClient),
     (fakes.FakeNewcomer, Newcomer),
-    (fakes.FakeDoctor, Doctor),
+    (fakes.FakeDoctor, OnCallDoctor),
 )
 OWN = {"services", "app_with"}
 """Of the fake alone; an attribute of a real agent."""

@@ -18,10 +18,10 @@ import pytest
 
 from agent.api import large_bodies, request_bodies
 from agent.api.app import create
+from agent.api.gates import TokenGate, Tokens
 from agent.api.request_bodies import READINGS_BYTES_MAX, unzipped
-from agent.api.server import BearerToken, Tokens
 from agent.exits import UNHEALTHY, AgentError
-from agent.telemetry.intake import BAD_TOLD
+from agent.telemetry.intake import BAD_SHOWN_MAX
 from tests.fuzz.requests import exchange as ask
 from tests.support.fake_agent import FakeAgent, Served, serving
 from tests.support.patience import GIVE_UP_S
@@ -152,8 +152,8 @@ def test_bad_lines_alone_are_refused_counted_and_told_a_few_of(served: Served, p
     answer = post(served, path, b"nonsense\n" * 1000)
     assert answer.status == 400
     words = str(answer.json())
-    assert f"line {BAD_TOLD}: " in words
-    assert f"and {1000 - BAD_TOLD} more" in words
+    assert f"line {BAD_SHOWN_MAX}: " in words
+    assert f"and {1000 - BAD_SHOWN_MAX} more" in words
     assert len(words) < 2000
     assert accepted(served) == []
     assert served.agent.metrics.counts()["readings_refused/bad"] == 1000
@@ -244,7 +244,8 @@ def test_readings_may_be_packed_too(served: Served) -> None:
 
 @pytest.mark.parametrize("form", ["Bearer {}", "Token {}", "Basic {}"])
 def test_the_token_is_taken_in_the_forms_of_both_versions(form: str) -> None:
-    guarded = BearerToken(create(FakeAgent().services()), Tokens("secret", "metrics"))
+    agent = FakeAgent()
+    guarded = TokenGate(create(agent.services()), Tokens("secret", "metrics"), agent.access)
 
     def status(token: str) -> int | None:
         if "Basic" in form:

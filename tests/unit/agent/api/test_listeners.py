@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import threading
 from pathlib import Path
@@ -14,9 +15,8 @@ from typing import Any
 
 import pytest
 
+from agent.access.rights import OF_APP, Right
 from agent.api import server as api_serving
-from agent.api.app import ROUTES
-from agent.api.app_socket import FOR_APPS
 from agent.api.listeners import (
     Listeners,
     load_or_make_token,
@@ -24,13 +24,18 @@ from agent.api.listeners import (
     open_tcp_socket,
     open_unix_socket,
 )
+from agent.api.route_rights import RIGHTS
+from agent.api.routes import ROUTES
 from agent.config.paths import Paths
 from agent.config.settings import ApiSettings
 from agent.exits import BAD_CONFIG, NO, AgentError
+from agent.identity.identity import found
+from agent.readiness import Stage
 from edge_apps.client import AgentUnreachable, ApiError, Client
 from tests.support.fake_agent import FakeAgent, Served, serving
 from tests.support.patience import GIVE_UP_S
 
+FOR_APPS = frozenset[Right]().union(*OF_APP.values())
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -39,8 +44,8 @@ def mode(path: Path) -> int:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
         return port
 
 
@@ -167,16 +172,21 @@ def test_apps_show_their_key(tmp_path: Path) -> None:
 
 
 def test_apps_do_what_apps_do(tmp_path: Path) -> None:
-    """Every route is either for apps or not: one that is new has to be looked at here."""
     with serving(tmp_path) as served:
         served.agent.app_keys = {"k1": "scale"}
-        for method, path, _ in ROUTES:
-            status = asked(served, method, path.replace("{name}", "x").replace(":path", ""), "k1")
-            assert (status == 403) == ((method, path) not in FOR_APPS), (method, path, status)
-    kept_from_apps = {path.split("/")[3] for method, path, _ in ROUTES if path.count("/") > 2
-                      and (method, path) not in FOR_APPS}  # fmt: skip
+        for method, path in ROUTES:
+            filled = path.replace("{name}", "x").replace(":path", "")
+            filled = filled.replace(":key}", "}").replace("{name}", "apps/scale/x")
+            filled = filled.replace("control/{key}", "control/apps/scale/x")
+            if filled in ("/api/v1/control", "/api/v1/locks", "/api/v1/changes"):
+                filled += "?prefix=apps/scale/"
+            status = asked(served, method, filled, "k1")
+            assert (status == 403) == (RIGHTS[method, path] not in FOR_APPS), (method, path, status)
+    kept_from_apps = {path.split("/")[3] for method, path in ROUTES if path.count("/") > 2
+                      and RIGHTS[method, path] not in FOR_APPS}  # fmt: skip
     assert kept_from_apps >= {
-        "apps", "config", "doctor", "init", "join", "keys", "leave", "sleep", "tokens", "wake",
+        "access", "apps", "config", "doctor", "init", "join", "keys", "leave", "settings", "sleep",
+        "tokens", "wake",
     }  # fmt: skip
 
 
@@ -227,17 +237,13 @@ def test_the_token_for_metrics_opens_nothing_else(tmp_path: Path) -> None:
         token = served.paths.metrics_token.read_text().strip()
         assert mode(served.paths.metrics_token) == 0o600
         assert get(port, f"Bearer {token}", "/metrics") == (200, None)
-        for path in (
-            "/api/v1/members",
-            "/healthz",
-            "/metrics/",
-            "/metrics/../healthz",
-            "/%6detrics/",
-        ):
+        for path in ("/api/v1/members", "/healthz", "/api/v1/kv/metrics"):
             assert get(port, f"Bearer {token}", path) == (403, None)
+        for path in ("/metrics/", "/metrics/../healthz", "/%6detrics/"):
+            assert get(port, f"Bearer {token}", path) == (404, None)
         for wrong in (f"Bearer {token}x", "Bearer ", "Basic Og=="):
             assert get(port, wrong, "/metrics") == (401, "Bearer")
-        assert served.agent.metrics.counts()["api_errors/not-permitted"] == 5
+        assert served.agent.metrics.counts()["api_errors/not-permitted"] == 3
 
 
 def test_token_stays_the_same(tmp_path: Path) -> None:
@@ -288,6 +294,70 @@ def test_who_says_nothing_holds_no_connection(
         counts = served.agent.metrics.counts()
         assert counts["api_connections/too_many"] == 2
         assert counts["api_connections/too_slow"] == 6
+
+
+# ---- TLS ----------------------------------------------------------------------------------------
+
+
+def get_by_tls(port: int, context: ssl.SSLContext, name: str, token: str) -> int:
+    """Return the status that a client gets who knows the agent by this name."""
+    connected = socket.create_connection(("127.0.0.1", port), GIVE_UP_S)
+    with connected, context.wrap_socket(connected, server_hostname=name) as secured:
+        secured.sendall(ASKED[:-2] + f"Authorization: Bearer {token}\r\n\r\n".encode())
+        return int(secured.recv(65536).split(b" ")[1])
+
+
+def test_with_tls_the_api_shows_the_node_s_certificate_and_speaks_nothing_else(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}", tls=True)) as served:
+        identity = found(tmp_path / "identity", "barn", "pi-1")
+        served.agent.identity = identity  # type: ignore[assignment]
+        token = served.paths.api_token.read_text().strip()
+        ours = ssl.create_default_context(cadata=identity.trust.bundle)
+        assert get_by_tls(port, ours, "pi-1", token) == 200
+        assert get_by_tls(port, ours, "pi-1", token + "x") == 401
+        for context, name in ((ours, "pi-2"), (ours, "127.0.0.1"), (None, "pi-1")):
+            with pytest.raises(ssl.SSLCertVerificationError):
+                get_by_tls(port, context or ssl.create_default_context(), name, token)
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            get(port, f"Bearer {token}")
+        assert Client(served.paths.socket).get("/healthz")["ready"], "no TLS on a Unix socket"
+        issued = identity.certificate_file.read_bytes()
+        other = found(tmp_path / "other", "barn", "pi-1")
+        served.agent.identity = other  # type: ignore[assignment]
+        renewed = ssl.create_default_context(cadata=other.trust.bundle)
+        assert get_by_tls(port, renewed, "pi-1", token) == 200, "it is shown from then on"
+        assert issued != other.certificate_file.read_bytes()
+
+
+def test_an_agent_without_a_certificate_serves_nobody_in_the_clear_instead(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}", tls=True)) as served:
+        served.agent.stage = Stage.WAITING
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            get(port, f"Bearer {served.paths.api_token.read_text().strip()}")
+        assert served.agent.metrics.counts()["api_connections/handshake_failed"] == 1
+
+
+def test_handshakes_that_do_not_end_keep_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_serving, "HANDSHAKES_MAX", 3)
+    port = free_port()
+    with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}", tls=True)) as served:
+        identity = found(tmp_path / "identity", "barn", "pi-1")
+        served.agent.identity = identity  # type: ignore[assignment]
+        token = served.paths.api_token.read_text().strip()
+        ours = ssl.create_default_context(cadata=identity.trust.bundle)
+        silent = [socket.create_connection(("127.0.0.1", port), GIVE_UP_S) for _ in range(5)]
+        assert get_by_tls(port, ours, "pi-1", token) == 200
+        for each in silent[:2]:
+            assert each.recv(1) == b"", "the oldest gave way"
+        assert served.agent.metrics.counts()["api_connections/too_many"] == 3
+        for each in silent:
+            each.close()
 
 
 # ---- the end ------------------------------------------------------------------------------------
@@ -347,3 +417,5 @@ def test_garbage_harms_nobody(tmp_path: Path) -> None:
                 except (BrokenPipeError, ConnectionResetError):
                     pass
         assert Client(served.paths.socket).get("/healthz")["ready"]
+        malformed = served.agent.metrics.counts()["api_connections/malformed"]
+        assert malformed in (3, 4), "what comes by chance may be the beginning of something"

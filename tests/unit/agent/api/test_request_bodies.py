@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from starlette.requests import Request
-from starlette.types import Message
 
 from agent.api import large_bodies, request_bodies
+from agent.api.errors import BadRequest, TooLarge
 from agent.api.large_bodies import PLACES, VALUE_PLACES, LargeBodies, Place
 from agent.api.pace import Pace
-from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX, read_body
+from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX, read_body, read_object
+from agent.http.asgi import Message
+from agent.http.request import WHOLE_BODY, Request
 from tests.support.fake_agent import Served, serving
 
 LARGE = (b"#" + b"-" * 1000 + b"\n") * 100 + b"m v=1\n"
@@ -156,12 +157,37 @@ def test_who_is_fast_enough_never_gives_way() -> None:
     pace = Pace(100.0, 5.0, 0.0)
     assert pace.slow_at == 5.0
     for second in range(1, 50):
-        pace.note(100, second)
+        pace.record(100, second)
         assert pace.slow_at == second + 5.0, "it earned what it took"
-    pace.note(10**9, 50.0)
+    pace.record(10**9, 50.0)
     assert pace.slow_at == 55.0, "and nothing for later"
     for second in range(50, 58):
-        pace.note(1, second)
+        pace.record(1, second)
     assert 55.0 < pace.slow_at < 58.0
     pace.restart(60.0)
     assert pace.slow_at == 65.0
+
+
+def body_that_came_whole(body: bytes) -> Request:
+    async def receive() -> Message:
+        raise AssertionError("it is there already")
+
+    headers = [(b"content-length", b"%d" % len(body))]
+    return Request({"headers": headers, "extensions": {WHOLE_BODY: body}}, receive)
+
+
+def test_a_body_that_came_whole_is_not_waited_for() -> None:
+    assert asyncio.run(read_body(body_that_came_whole(b"abc"), 3)) == b"abc"
+    with pytest.raises(TooLarge):
+        asyncio.run(read_body(body_that_came_whole(b"abc"), 2))
+
+
+@pytest.mark.parametrize("body", [b'{"a":"\\ud800"}', b'{"\\uDFFF":1}', b'{"a":["\\ud800x"]}'])
+def test_half_a_character_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest, match="not JSON"):
+        asyncio.run(read_object(body_that_came_whole(body), frozenset({"a"})))
+
+
+def test_a_character_that_is_written_in_two_halves_is_one() -> None:
+    request = body_that_came_whole(b'{"a":"\\ud83d\\ude00"}')
+    assert asyncio.run(read_object(request, frozenset({"a"}))) == {"a": "\U0001f600"}

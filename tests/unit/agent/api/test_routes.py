@@ -129,6 +129,7 @@ def test_members_by_id_with_stable_fields(client: Client) -> None:
         "calls_itself": "ada",
         "clone": [],
         "impaired": [],
+        "drains": False,
     }
     assert members[2]["flapping"] is True
     assert members[2]["clone"] == ["192.168.1.7:7747", "192.168.1.8:7747"]
@@ -415,7 +416,7 @@ def test_app_log(client: Client) -> None:
 def test_unknown_routes_and_methods_are_json(client: Client) -> None:
     missing = refused(client, "GET", "/api/v1/nonsense")
     assert (missing.status, missing.code) == (404, "no-such-route")
-    assert missing.hint.startswith("below /api/v1/ there are apps, config, ")
+    assert missing.hint.startswith("below /api/v1/ there are access, apps, audit, authority, ")
     wrong = refused(client, "DELETE", "/api/v1/status")
     assert (wrong.status, wrong.code) == (405, "wrong-method")
     assert wrong.hint == "it takes GET"

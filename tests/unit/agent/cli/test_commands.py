@@ -18,7 +18,7 @@ from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
 from gossip.core.ids import format_node_id
 from gossip.kv.requests import Value, WatchEvent
-from gossip.registry.node import RegisteredNode
+from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.registry import admit, remove
 from tests.support.command_line import Covey, feed
 from tests.support.fake_agent import GONE, ME, OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
@@ -385,6 +385,16 @@ def test_a_fork_is_shown_and_mended(served: Served, covey: Covey) -> None:
     assert served.agent.admission.mended == 1
 
 
+def test_who_removes_an_issuer_is_told_of_the_key_that_it_held(
+    served: Served, covey: Covey
+) -> None:
+    nodes = (msgspec.structs.replace(each, roles=(ISSUER,)) for each in served.agent.registry.nodes)
+    served.agent.registry = msgspec.structs.replace(served.agent.registry, nodes=tuple(nodes))
+    done = covey("members", "remove", "bob", "--yes")
+    assert "It held the authority's key as well" in done.stdout + done.stderr
+    assert "`covey keys rotate --authority`" in done.stdout + done.stderr
+
+
 def test_a_device_is_removed_for_good(served: Served, covey: Covey) -> None:
     asked = covey("members", "remove", "bob")
     assert asked.status == exits.USAGE, "nobody is there to be asked"
@@ -394,6 +404,7 @@ def test_a_device_is_removed_for_good(served: Served, covey: Covey) -> None:
     assert done.status == exits.YES
     assert "bob is out of the covey since registry epoch 7" in done.stderr
     assert served.agent.admission.removed == [OTHER]
+    assert "authority" not in done.stdout + done.stderr
     assert covey("members", "remove", "nobody", "--yes").status == exits.NOT_FOUND
 
 

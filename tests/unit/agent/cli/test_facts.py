@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_is_told(served: Served, client: Client) -> None:
     served.agent.fact_store.refusal = AgentError("the disk is full", "make room")
     with pytest.raises(ApiError, match="the disk is full") as caught:
         client.post("/api/v1/facts", {"set": {"a": "1"}})
-    assert (caught.value.status, caught.value.hint) == (500, "make room")
+    assert (caught.value.status, caught.value.hint) == (409, "make room")
 
 
 # ---- the commands --------------------------------------------------------------------------------

@@ -12,14 +12,14 @@ import agent.cli.api_words
 import agent.text.suggestions
 import gossip.membership.model.local_member
 from agent import exits
-from agent.api.app import ROUTES
+from agent.api.routes import ROUTES
 from agent.cli.api_words import SPELLINGS, plain, spelled
 from agent.cli.errors import ALSO_CALLED, IN_WORDS, VERBS
 from agent.telemetry.outbox import Accepted
 from agent.text.suggestions import CANDIDATES_MAX, closest
 from gossip.core.errors import LimitExceeded
 from gossip.events.events import check
-from gossip.membership.model.messages import Event, Query
+from gossip.events.messages import Event, Query
 from tests.support.command_line import Covey
 from tests.support.fake_agent import ME, Served, serving
 from tests.unit.house.test_docs_reference import EVERY_COMMAND
@@ -138,7 +138,7 @@ def test_nobody_has_such_a_tag(served: Served, covey: Covey) -> None:
 
 def test_nobody_answers_such_queries(served: Served, covey: Covey) -> None:
     from agent.cluster.event_json import QueryResponse, QuerySummary
-    from gossip.membership.model.messages import ResponseKind
+    from gossip.events.messages import ResponseKind
 
     served.agent.event_service.answers = [
         QueryResponse(ME, "ada", ResponseKind.NOBODY, b"", 0.1),
@@ -185,7 +185,8 @@ def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
         if "(" in line or line.lstrip().startswith(('"', 'f"'))
         for name in re.findall(r"[\"' ]`([a-z_]+)(?:=[^`]*)?`[:, \"]", line)
     }
-    for_programs = {"precision", "set", "unset", "path", "invite"}
+    for_programs = {"precision", "set", "unset", "path", "invite", "change", "drains", "zone"}
+    for_programs |= {"generation", "last", "set_aside", "follow", "without"}
     assert named - for_programs <= SPELLINGS.keys()
     assert len(ROUTES) > len(named) > 5
     assert spelled("`r=1` and `x=1`") == "`-r 1` and `x=1`"
@@ -228,6 +229,7 @@ def test_commands_that_messages_name_do_something() -> None:
     [
         *("members show", "members allow", "members forbid", "members remove --yes"),
         *("token revoke", "app start", "app stop", "app log"),
+        *("node show", "node drain", "node undrain", "ring plan drain"),
     ],
 )
 def test_a_name_that_cannot_be_one_is_refused_before_anybody_is_asked(

@@ -102,7 +102,7 @@ def test_who_waits_already_says_no_goodbye(
     assert "On bob: type `covey members remove ada` there." in outcome.stderr, "it has its place"
     monkeypatch.setattr("agent.cli.membership.STAGE_WITHIN_S", 0.3)
     served.agent.leaves_at_once = False
-    served.agent.started_at -= 5.0
+    served.agent.uptime_s += 5.0
     assert "tells when it is outside" in covey("leave", "--forget").stdout
 
 

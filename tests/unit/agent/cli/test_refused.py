@@ -39,6 +39,29 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_files_that_are_closed_lead_nowhere(tmp_path: Path, closed: str) -> None:
+    """As careless scripts leave them; a database must not get their numbers."""
+    program = (
+        "import os, sys; from agent.cli import _open_standard_files as begin; begin();"
+        "import sqlite3; store = sqlite3.connect(sys.argv[1]); store.execute('create table t (a)');"
+        "print('to a person', file=sys.stderr); print('result'); sys.stdout.flush();"
+        "files = {os.readlink(f'/proc/self/fd/{number}') for number in range(3)};"
+        "sys.exit(3 if sys.argv[1] in files else 0)"
+    )
+    store = tmp_path / "t.db"
+    shell = f'exec "$0" -c "$1" "$2" {closed}'
+    words = ["sh", "-c", shell, sys.executable, program, str(store)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.replace("to a person\n", "")) == (0, "")
+    assert b"to a person" not in store.read_bytes()
+    command = [sys.executable, "-m", "agent", "--version"]
+    status = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *command], capture_output=True, check=False
+    )
+    assert (status.returncode, status.stderr) == (0, b"")
+
+
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Refuse:
     """Have every look at a file below the directory fail, as another user's directory does."""
@@ -64,7 +87,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Refuse:
         def connect(_self: object, address: object) -> None:
             refused(address)
 
-        monkeypatch.setattr("edge_apps.client.socket.socket.connect", connect, raising=False)
+        monkeypatch.setattr("socket.socket.connect", connect, raising=False)
 
     return begin
 

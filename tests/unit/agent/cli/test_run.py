@@ -4,6 +4,7 @@ And how every command ends when its reader goes away, or at Ctrl-C.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent import exits
+from agent.config.loader import Config
 from agent.config.paths import Paths
 from agent.exits import AgentError
 from agent.process import run_agent, serve_until_stopped
@@ -21,6 +23,9 @@ from tests.support.fake_agent import Served
 from tests.support.patience import GIVE_UP_S
 
 COVEY = [sys.executable, "-m", "agent"]
+
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -66,11 +71,68 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
     assert caught.value.status == exits.NOT_PERMITTED
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_disk_that_may_be_better_later_keeps_no_service_down(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """systemd does not start again what ended with a status that no later start mends."""
+
+    def refuse(path: object, *_: object) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(AgentError, match="the disk of") as caught, locked(paths):
+        pass
+    monkeypatch.undo()
+    unit = (ROOT / "packaging/systemd/covey.service").read_text()
+    [final] = [line for line in unit.splitlines() if line.startswith("RestartPreventExitStatus=")]
+    assert str(caught.value.status) not in final.partition("=")[2].split()
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_what_goes_wrong_is_told_alike_with_click_and_without(
+    tmp_path: Path, is_file: bool
+) -> None:
+    place = tmp_path / "my agent"
+    if is_file:
+        place.write_text("no directory")
+    else:
+        place.mkdir()
+        (place / "covey.toml").write_text("[log]\nlevle = 'info'\n")
+
+    def told(*options: str) -> tuple[int, str]:
+        command = [*COVEY, "--dir", str(place), *options, "run"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert not done.stdout
+        return done.returncode, done.stderr
+
+    status, words = told()
+    assert (status, words) == told("--quiet")
+    assert status == (exits.USAGE if is_file else exits.BAD_CONFIG)
+    assert words.startswith("error: ")
+
+
+def test_what_nobody_foresaw_is_shown_safely_without_click_too(tmp_path: Path) -> None:
+    program = (
+        "import sys, agent.process as process\n"
+        "def fail(*_): raise RuntimeError('a\\x1b[2J')\n"
+        "process.run_agent = fail\n"
+        "sys.argv = ['covey', '--dir', sys.argv[1], 'run']\n"
+        "from agent.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == exits.NO
+    assert "RuntimeError: a\\x1b[2J" in done.stderr
+
+
 class Runnable:
     """Runs until it has left; leaving waits for ``may_go``."""
 
     has_left = False
     is_resumed = False
+    has_another_log = False
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -143,7 +205,7 @@ def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
         assert waiting.wait(30) == 0
 
 
-@pytest.mark.parametrize("why", ["has_left", "is_resumed"])
+@pytest.mark.parametrize("why", ["has_left", "is_resumed", "has_another_log"])
 def test_who_leaves_or_was_copied_goes_on_in_the_same_process(paths: Paths, why: str) -> None:
     """Whatever watches over the process would start it again, and so it does not end."""
     lives: list[Runnable] = []
@@ -167,6 +229,33 @@ def test_who_leaves_or_was_copied_goes_on_in_the_same_process(paths: Paths, why:
         )  # the tests' own stay
         run_agent(paths, "error")
     assert [each.events for each in lives] == [[], ["leaving"]]
+
+
+def test_another_life_begins_with_the_configuration_as_it_is_then(paths: Paths) -> None:
+    """And with that of before where somebody has broken it meanwhile."""
+    levels: list[str] = []
+    texts = ['[log]\nlevel = "debug"\n', '[log]\nlevel = "loud"\n']
+
+    class Reading(Runnable):
+        def __init__(self, config: Config, *_: object, may_be_outrun: bool) -> None:
+            super().__init__()
+            levels.append(config.log.level)
+            self.has_another_log = bool(texts)
+
+        async def run(self) -> None:
+            if texts:
+                paths.config_file.write_text(texts.pop(0))
+                return
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.may_go.set()
+            await self.left.wait()
+
+    paths.config_file.write_text('[log]\nlevel = "error"\n')
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("agent.agent.Agent", Reading)
+        patched.setattr("agent.config.logs.configure", lambda _settings: None)
+        run_agent(paths)
+    assert levels == ["error", "debug", "debug"]
 
 
 def test_a_broken_pipe_is_quiet(served: Served) -> None:

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
+
 from agent.cluster.cluster_view import HEARD_WITHIN_S, PEERS_MAX, ClusterView
+from agent.config.fact_rules import COMMANDS
+from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.runtime.driver import Driver
 from agent.store.known_peers import KnownPeers
+from gossip.consensus.configuration import Voter
 from gossip.core.machine import Address
 from gossip.membership.model.messages import Dead
+from gossip.registry.node import ISSUER, RegisteredNode
 from tests.support.membership_solo import ME, Solo, alive, where
 
 DOCKER = Address("172.17.0.1", 7747)
@@ -64,3 +70,70 @@ def issuers_view(clock: Callable[[], float], met: tuple[int, ...]) -> ClusterVie
     registry = SimpleNamespace(ids=lambda: (ME, 2, 3, 4))
     around = SimpleNamespace(swim=solo.swim, state=SimpleNamespace(registry=registry))
     return view_of(cast("Driver", SimpleNamespace(node=around, meets=meets)), clock)
+
+
+def agreeing_view(
+    *, leader: int | None, voters: tuple[int, ...], issuers: tuple[int, ...], facts: dict[int, str]
+) -> ClusterView:
+    """Return the view of ``ME`` (1), to whom 2 is alive, of a covey of four."""
+    solo = Solo()
+    solo.hear(2, alive(2), source=where(2))
+    nodes = tuple(
+        RegisteredNode(node, f"pi{node}", roles=(ISSUER,) if node in issuers else ())
+        for node in (ME, 2, 3, 4)
+    )
+    registry = SimpleNamespace(nodes=nodes, node=lambda node: nodes[node - ME])
+    plane = SimpleNamespace(
+        directory=SimpleNamespace(leader=leader),
+        part=SimpleNamespace(
+            configuration=SimpleNamespace(voters=[Voter(100 + each, each) for each in voters])
+        ),
+    )
+    swim = SimpleNamespace(
+        members=solo.swim.members,
+        reachable_first=solo.swim.reachable_first,
+        facts_of=lambda node: {COMMANDS: facts[node]} if node in facts else {},
+    )
+    around = SimpleNamespace(
+        swim=swim,
+        settings=SimpleNamespace(me=ME),
+        state=SimpleNamespace(registry=registry),
+        see_control=lambda look: look(plane),
+    )
+    return view_of(cast("Driver", SimpleNamespace(node=around, now=lambda: 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("leader", "voters", "issuers", "acts"),
+    [
+        (ME, (ME, 2, 3), (ME, 2, 3), True),
+        (2, (ME, 2, 3), (ME, 2, 3), False),
+        (3, (ME, 2, 3), (ME, 2), True),  # the leader is none: the first that votes
+        (None, (2, 3), (ME, 2), False),  # who votes comes first
+        (None, (3,), (ME,), True),  # nobody has both: somebody has to
+    ],
+)
+def test_of_several_issuers_one_acts(
+    leader: int | None, voters: tuple[int, ...], issuers: tuple[int, ...], *, acts: bool
+) -> None:
+    view = agreeing_view(leader=leader, voters=voters, issuers=issuers, facts={})
+    assert view.acts() is acts
+
+
+def test_the_leader_is_asked_first() -> None:
+    view = agreeing_view(leader=3, voters=(2, 3), issuers=(ME, 2, 3, 4), facts={})
+    assert view.issuers() == [3, 2, 4], "then who is there"
+
+
+def test_a_voter_that_does_not_know_a_command_is_named() -> None:
+    """Of those that are there: who is off learns it from the log, and stands still until then."""
+    told: dict[int, str] = {ME: "12", 2: "11"}
+    view = agreeing_view(leader=ME, voters=(ME, 2, 3), issuers=(ME,), facts=told)
+    view.check_understood(11)
+    with pytest.raises(AgentError, match="pi2 votes, and runs a version"):
+        view.check_understood(12)
+    told[2] = "12"
+    view.check_understood(12)
+    del told[2]
+    with pytest.raises(AgentError, match="pi2"):
+        view.check_understood(12)

@@ -19,7 +19,7 @@ from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from agent.loop.bounded_queue import LossyQueue
 from gossip.core.machine import Emit
 from gossip.core.tuning import LAN
-from gossip.membership.model.messages import ResponseKind
+from gossip.events.messages import ResponseKind
 from tests.support.membership_solo import ME, MY_BOOT, Solo
 from tests.support.patience import GIVE_UP_S
 
@@ -62,13 +62,19 @@ class FakeDriver:
 
 
 class Rig:
-    def __init__(self, **tables: Any) -> None:
+    def __init__(self, *, wall_clock: Callable[[], float] = time.time, **tables: Any) -> None:
         self.driver = FakeDriver()
         self.saved: list[int] = []
         settings = {"handlers": {}, "timeout": "5s"}
         events = HandlerSettings(**{**settings, **tables.get("events", {})})
         queries = HandlerSettings(**{**settings, **tables.get("queries", {})})
-        self.event_service = EventService(self.driver, events, queries, self.save)  # type: ignore[arg-type]
+        self.event_service = EventService(
+            self.driver,  # type: ignore[arg-type]
+            events,
+            queries,
+            self.save,
+            wall_clock=wall_clock,
+        )
 
     async def save(self, lamport: int) -> None:
         self.saved.append(lamport)
@@ -154,6 +160,21 @@ def test_every_agent_answers_some_queries_itself(name: str, answer: bytes) -> No
     run(test)
 
 
+def test_an_agent_has_run_for_as_long_as_it_has_whatever_the_clock_says() -> None:
+    clock = [86400.0]
+
+    async def test() -> None:
+        rig = Rig(wall_clock=clock.pop)
+        clock.extend([0.0, 4e9])
+        rig.driver.sleep(90.0)
+        first, _ = await rig.ask("uptime")
+        assert isinstance(first, QueryResponse)
+        assert first.payload.startswith(b"1m30s")
+        await rig.event_service.stop()
+
+    run(test)
+
+
 def test_a_handler_answers_with_what_it_prints() -> None:
     script = "import os, sys; print(os.environ['COVEY_QUERY'], sys.stdin.read(), end='')"
     script += "; print(os.environ.get('COVEY_DIR'), os.environ['COVEY_ASKER'])"
@@ -189,6 +210,21 @@ def test_a_handler_that_fails_says_so(command: list[str], words: str) -> None:
         assert first.kind is ResponseKind.FAILED
         assert words in first.payload.decode()
         assert summary == QuerySummary(0, 1, ())
+        await rig.event_service.stop()
+
+    run(test)
+
+
+@pytest.mark.parametrize("left", ["sleep 60 &", "setsid sleep 3 &"])
+def test_a_handler_has_answered_when_it_ends_whatever_it_left_behind(left: str) -> None:
+    """What it started in the background may hold the pipe, and even be in a group of its own."""
+
+    async def test() -> None:
+        command = ["/bin/sh", "-c", f"{left} echo 21"]
+        rig = Rig(queries={"handlers": {"weigh": command}, "timeout": "2s"})
+        first, _ = await rig.ask("weigh")
+        assert isinstance(first, QueryResponse)
+        assert (first.kind, first.payload) == (ResponseKind.ANSWERED, b"21\n")
         await rig.event_service.stop()
 
     run(test)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from agent.cluster.traffic_budget import DAY_S, LOOK_EVERY_S, WINDOW_LOOKS, TrafficBudget
+from agent.cluster.traffic_budget import DAY_S, SAMPLE_EVERY_S, WINDOW_SAMPLES, TrafficBudget
 
 
 class Meter:
@@ -18,7 +18,7 @@ class Meter:
 
     def minutes(self, count: int, bytes_per_minute: int) -> None:
         for _ in range(count):
-            self.now += LOOK_EVERY_S
+            self.now += SAMPLE_EVERY_S
             self.counts["gossip_bytes/datagrams sent"] += bytes_per_minute // 2
             self.counts["gossip_bytes/streams received"] += bytes_per_minute // 2
             self.budget.sample()
@@ -29,7 +29,7 @@ def test_the_rate_of_the_last_hour_is_extrapolated_to_a_day() -> None:
     assert meter.budget.projected() == 0
     meter.minutes(3, 1000)
     assert meter.budget.projected() == 1000 * DAY_S / 60
-    meter.minutes(WINDOW_LOOKS, 200)
+    meter.minutes(WINDOW_SAMPLES, 200)
     assert meter.budget.projected() == 200 * DAY_S / 60
     assert not meter.budget.exceeded, "without a budget nothing is exceeded"
 
@@ -45,7 +45,7 @@ def test_the_log_complains_once_and_says_when_it_is_over(
     assert len(caplog.messages) == 1
     assert "14400000 bytes a day" in caplog.messages[0]
     assert meter.budget.exceeded
-    meter.minutes(WINDOW_LOOKS, 100)
+    meter.minutes(WINDOW_SAMPLES, 100)
     assert len(caplog.messages) == 2
     assert "within its budget" in caplog.messages[1]
     assert not meter.budget.exceeded

@@ -9,7 +9,7 @@ from agent._version import __version__
 from agent.config.fact_rules import BUILT_IN, app_facts, built_in, check_fact
 from agent.config.loader import load
 from agent.config.paths import Paths
-from agent.config.service_address import ServiceAddress, parse_service
+from agent.config.service_address import ServiceAddress, parse_service, service_of_api
 from agent.exits import BAD_CONFIG, AgentError
 from gossip.membership.model.facts import FACT_NAME_CHARACTERS_MAX, flaw
 
@@ -49,9 +49,11 @@ def test_what_a_machine_does_not_tell_is_left_out(tmp_path: Path) -> None:
 def test_the_api_is_a_service_where_others_reach_it(
     tmp_path: Path, listen: str, told: str | None
 ) -> None:
-    facts = built_in(tmp_path, 0.0, "lan", listen)
+    facts = built_in(tmp_path, 0.0, "lan", service_of_api(listen))
     assert facts.get("service/covey-api") == told
     assert set(facts) <= set(BUILT_IN)
+    with_tls = service_of_api(listen, tls=True)
+    assert with_tls == (told or "").replace("/http", "/https")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_facts_and_services_of_the_configuration(tmp_path: Path) -> None:
         ('services = { web = ":0/http" }', "a port is a number from 1 to 65535"),
         (f'services = {{ {"a" * 57} = ":1/x" }}', "it has 1 to 64 letters"),
         (
-            "[node.facts]\n" + "".join(f"{n} = ''\n" for n in range(246)),
+            "[node.facts]\n" + "".join(f"{n} = ''\n" for n in range(245)),
             "node.facts: with those that the agent tells by itself, 257 facts, and 256 are ",
         ),
     ],

@@ -59,6 +59,17 @@ def test_file_over_default_and_variable_over_file(paths: Paths) -> None:
     assert config.origin("log.format") == "default"
 
 
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_it(paths: Paths) -> None:
+    """Editors of Windows write one, and lines that end in two characters."""
+    text = "[network]\r\nport = 7000\r\n"
+    paths.config_file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load(paths, {}).network.port == 7000
+    secret = paths.config_file.with_name("broker-password")
+    secret.write_bytes(b"\xef\xbb\xbfhunter2\r\n")
+    secret.chmod(0o600)
+    assert read_secret(secret) == "hunter2"
+
+
 def test_variables_of_every_type(paths: Paths) -> None:
     config = written(
         paths,
@@ -106,6 +117,7 @@ def test_apps_take_options_of_their_own(paths: Paths) -> None:
         ("[network]\nport = 99999", 2, "network.port: 99999 is not a whole number", ""),
         ("[network]\nseeds = ['a:0']", 2, "a port is a number from 1", ""),
         ("[network]\nbind = []", 2, "at least one address", ""),
+        ("[voters]\nsettle = '0s'", 2, "settle: must lie between 1s and 1d", ""),
         ("[uplink]\nkeepalive = '30'", 2, "keepalive: '30' is no duration; write 500ms", ""),
         ("[uplink]\nqos = 3", 2, "uplink.qos: 3 is not 0, 1 or 2", ""),
         ("[gossip]\nprofile = 'lann'", 2, '"lan", "wan", "metered" or "local"', "'lan'"),

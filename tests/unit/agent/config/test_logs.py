@@ -66,7 +66,6 @@ def test_level_holds_back() -> None:
 def test_libraries_chat_less() -> None:
     stream = logged(LogSettings(level="debug"))
     logging.getLogger("zeroconf").info("x")
-    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
     assert stream.getvalue() == ""
 
 

@@ -1,6 +1,7 @@
 """The doctor: what it makes of views, clocks, disks and packages."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agent.admission.former_membership import FormerMembership, note_parting
+from agent.admission.former_membership import FormerMembership, record_parting
 from agent.config.paths import Paths
 from agent.doctor import (
     address_family_checks,
@@ -28,6 +29,7 @@ from agent.net.dial_test import DialOutcome, DialTest
 from agent.net.interfaces import Interface
 from gossip.core.machine import Address
 from gossip.membership.model.members import Member, MemberState
+from gossip.registry.node import RegisteredNode
 
 A, B, C = 1, 2, 3
 NAMES = {A: "ada", B: "bob", C: "cy"}
@@ -209,6 +211,23 @@ def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "read-only" in finding.hint
 
 
+def test_a_disk_that_hangs_holds_the_doctor_up_for_a_while_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+
+    def hang(_data: Path) -> float:
+        is_over.wait()
+        return 0.0
+
+    monkeypatch.setattr(device_checks, "_sync_time_s", hang)
+    monkeypatch.setattr(device_checks, "SYNC_PATIENCE_S", 0.01)
+    finding = device_checks.disk(tmp_path)
+    is_over.set()
+    assert finding.status is Status.FAIL
+    assert "the disk hangs" in finding.message
+
+
 def test_the_certificate_and_its_dates(tmp_path: Path) -> None:
     assert device_checks.certificate(tmp_path / "identity").status is Status.FAIL
     me = found(tmp_path / "identity", "attic", "ada")
@@ -261,7 +280,7 @@ def test_a_device_that_was_removed_knows_that_its_certificate_is_good_for_nothin
         (FormerMembership.STAYS_AWAY, Status.OK),
         (FormerMembership.REMOVED, Status.FAIL),
     ):
-        note_parting(paths, parting)
+        record_parting(paths, parting)
         finding = device_checks.examine_device(paths, [], mdns=False)[0]
         assert finding.status is status
     assert finding.message == "ada was removed from attic: its certificate opens nothing."
@@ -310,6 +329,15 @@ def test_who_calls_itself_otherwise_is_named() -> None:
     found = agent_checks.names([honest, liar])
     assert found.status is Status.WARN
     assert "birch (as root)" in found.message
+
+
+def test_an_api_that_others_reach_in_the_clear_is_named() -> None:
+    assert agent_checks.api_tls("", tls=False).status == "ok"
+    assert agent_checks.api_tls("127.0.0.1:7748", tls=False).status == "ok"
+    assert agent_checks.api_tls("0.0.0.0:7748", tls=True).status == "ok"
+    seen = agent_checks.api_tls("0.0.0.0:7748", tls=False)
+    assert (seen.id, seen.status) == ("api-tls", "warn")
+    assert "tls = true" in seen.hint
 
 
 def test_programs_that_could_read_the_keys_are_named() -> None:
@@ -426,3 +454,34 @@ def test_sealed_keys_without_their_key_are_why_the_agent_does_not_start(
         assert "the agent does not start" in told.message
         assert "mkdir -p -m 700" in told.hint
         assert "covey run" not in told.hint
+
+
+def member(node: int, state: MemberState = MemberState.ALIVE) -> Member:
+    return Member(
+        id=node, name=NAMES[node], addresses=(), tags={}, state=state, boot=1, incarnation=1,
+        changed_at=0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("states", "uptime_s", "told"),
+    [
+        ({A: MemberState.ALIVE, B: MemberState.ALIVE}, 600.0, "heard since this agent started: cy"),
+        ({A: MemberState.ALIVE, B: MemberState.DEAD}, 600.0, "dead: bob; not heard since"),
+        ({A: MemberState.ALIVE, B: MemberState.DEAD}, 10.0, "suspect or dead: bob."),
+        ({A: MemberState.ALIVE, B: MemberState.ALIVE}, 10.0, "nobody is suspect or dead."),
+        (dict.fromkeys(NAMES, MemberState.ALIVE), 600.0, "nobody is suspect or dead."),
+    ],
+)
+def test_who_was_off_before_the_agent_started_is_missed(
+    states: dict[int, MemberState], uptime_s: float, told: str
+) -> None:
+    """No list of members has it: it stands in the registry alone."""
+    belonging = [RegisteredNode(node, name) for node, name in NAMES.items()]
+    never_ran = RegisteredNode(4, "dog", absent=True)
+    finding = agent_checks.membership(
+        [member(*each) for each in states.items()], [*belonging, never_ran], uptime_s
+    )
+    assert told in finding.message
+    assert "dog" not in finding.message, "the check `absent` names it"
+    assert (finding.status is Status.OK) == ("nobody" in told)

@@ -1,4 +1,4 @@
-"""Turning the keys: the steps as a table, and whole desks with streams between them."""
+"""Turning the keys: the steps as a table, and whole services with streams between them."""
 
 import asyncio
 import functools
@@ -31,6 +31,7 @@ from gossip.kv.storage import MemoryStorage
 from gossip.node import Node, NodeConfig, UnknownKeyReported
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import SignedRegistry, admit, found
+from gossip.sim.toy_cipher import toy_signing
 
 COVEY = bytes(range(16))
 CA = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -140,6 +141,7 @@ def test_an_admitted_sender_under_an_unknown_key_is_told_of_once_a_second() -> N
         random.Random(1),
         lambda _now: 0,
         0.0,
+        signing=toy_signing(COVEY, A),
     )
 
     def heard_of(sender: NodeId, now: float) -> list[object]:
@@ -154,7 +156,7 @@ def test_an_admitted_sender_under_an_unknown_key_is_told_of_once_a_second() -> N
     assert node.counts["datagrams_dropped/unknown_key"] == 4
 
 
-# ---- whole desks --------------------------------------------------------------------------------
+# ---- whole services -----------------------------------------------------------------------------
 
 
 class Credentials:
@@ -175,14 +177,15 @@ class Credentials:
 
 
 class Net:
-    """Streams between desks; who is ``away`` gets nothing and is not live."""
+    """Streams between services; who is ``away`` gets nothing and is not live."""
 
     def __init__(self, folder: Path) -> None:
-        self.desks: dict[NodeId, KeyService] = {}
+        self.services: dict[NodeId, KeyService] = {}
         self.files = {node: folder / f"{node}.json" for node in (A, B, C)}
         self.away: set[NodeId] = set()
         self.without_right: set[NodeId] = set()
         self.never_ran: set[NodeId] = set()
+        self.issuers = [A]
         self.removed_at = 0
         """Since which epoch C is gone; 0: it is not."""
         self.epochs: dict[NodeId, int] = dict.fromkeys((A, B, C), EPOCH)
@@ -194,21 +197,21 @@ class Net:
 
     def boot(self, node: NodeId) -> KeyService:
         ring = parse_keyring(self.files[node].read_bytes(), COVEY)
-        credentials = Credentials(node, self.files[node], is_issuer=node == A)
+        credentials = Credentials(node, self.files[node], is_issuer=node in self.issuers)
         covey = cast("ClusterView", Circle(node, self))
-        self.desks[node] = KeyService(credentials, ring, covey, Counter())
-        return self.desks[node]
+        self.services[node] = KeyService(credentials, ring, covey, Counter())
+        return self.services[node]
 
     def carry(self, data: bytes, sender: NodeId, to: NodeId) -> None:
         if to not in self.away and sender not in self.away:
-            asyncio.get_running_loop().call_soon(self.desks[to].receive_frame, data, sender)
+            asyncio.get_running_loop().call_soon(self.services[to].receive_frame, data, sender)
 
     def generations(self) -> list[int]:
-        return [desk.ring.generation for desk in self.desks.values()]
+        return [service.ring.generation for service in self.services.values()]
 
 
 class Circle:
-    """What one desk sees of the net."""
+    """What one service sees of the net."""
 
     def __init__(self, me: NodeId, net: Net) -> None:
         self.me, self.net = me, net
@@ -229,7 +232,11 @@ class Circle:
         return frozenset({A, B, C} - self.net.never_ran)
 
     def issuers(self) -> list[NodeId]:
-        return [] if self.me == A else [A]
+        return [node for node in self.net.issuers if node != self.me]
+
+    def acts(self) -> bool:
+        there = [node for node in self.net.issuers if node not in self.net.away]
+        return there[:1] == [self.me]
 
     def may_order(self, node: NodeId) -> bool:
         return node not in self.net.without_right
@@ -240,7 +247,7 @@ class Circle:
     def send_frame(self, data: bytes, to: NodeId) -> None:
         self.net.carry(data, self.me, to)
 
-    def greet(self, at: Address) -> None:
+    def send_hello(self, at: Address) -> None:
         self.net.knocked.append(at)
 
 
@@ -250,7 +257,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
 
 
 def quick_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
-    for name in ("TICK_S", "OFFER_AGAIN_S", "LATE_PACKETS_S", "ORDER_AGAIN_S"):
+    for name in ("TICK_S", "STAND_BY_S", "OFFER_AGAIN_S", "LATE_PACKETS_S", "ORDER_AGAIN_S"):
         monkeypatch.setattr(key_service, name, 0.01)
     for name in ("REPORT_S", "ORDER_S", "FORCE_S"):
         monkeypatch.setattr(key_service, name, 0.2)
@@ -281,88 +288,88 @@ async def until(net: Net, generations: list[int]) -> None:
 
 @runs
 async def test_who_has_no_right_orders_nothing(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.without_right = {B}
     with pytest.raises(AgentError, match="bob may not order a rotation") as caught:
-        await net.desks[B].rotate(force=False)
+        await net.services[B].rotate(force=False)
     assert "on ada: `covey members allow bob`" in str(caught.value.hint)
     assert net.generations() == [0, 0, 0]
-    assert net.desks[A].counts["keyrings/no_right"] == 1
-    await net.desks[A].stop()
+    assert net.services[A].counts["keyrings/no_right"] == 1
+    await net.services[A].stop()
 
 
 @runs
 async def test_any_member_orders_and_all_follow(net: Net) -> None:
-    net.desks[A].start()
-    await net.desks[B].rotate(force=False)
+    net.services[A].start()
+    await net.services[B].rotate(force=False)
     await until(net, [3, 3, 3])
     held = [parse_keyring(file.read_bytes(), COVEY).content for file in net.files.values()]
     assert held[0] == held[1] == held[2]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in net.files.values())
-    told = await net.desks[C].report()
+    told = await net.services[C].report()
     assert [(one.name, one.answered) for one in told] == [
         ("ada", True),
         ("bob", True),
         ("cy", True),
     ]
     assert len({one.state.keys for one in told if one.state}) == 1
-    await net.desks[A].stop()
+    await net.services[A].stop()
 
 
 @runs
 async def test_a_removal_turns_the_keys_without_who_was_removed(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.removed_at = net.epochs[A] = 7
-    net.desks[A].on_event(adopted(7))
+    net.services[A].on_event(adopted(7))
     net.epochs[B] = 7
     await until_true(lambda: net.generations()[:2] == [3, 3])
-    assert net.desks[C].ring.generation == 0
-    assert {net.desks[node].ring.epoch for node in (A, B)} == {7}
+    assert net.services[C].ring.generation == 0
+    assert {net.services[node].ring.epoch for node in (A, B)} == {7}
     # It asks: nobody hands it a ring, whatever it says that it has.
     for node in (A, B):
-        net.carry(net.desks[C].greeting(), C, node)
-        net.desks[node].on_event(UnknownKeyReported(C, PLACE))
+        net.carry(net.services[C].greeting(), C, node)
+        net.services[node].on_event(UnknownKeyReported(C, PLACE))
     await asyncio.sleep(0.05)
-    assert net.desks[C].ring.generation == 0
-    assert not net.desks[A].must_exclude
-    await net.desks[A].stop()
+    assert net.services[C].ring.generation == 0
+    assert not net.services[A].must_exclude
+    await net.services[A].stop()
 
 
 @runs
 async def test_who_has_not_heard_of_the_removal_passes_no_ring_on(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.removed_at = net.epochs[A] = 7
-    net.desks[A].on_event(adopted(7))
+    net.services[A].on_event(adopted(7))
     await until_true(lambda: net.generations()[:2] == [3, 3])
     assert C in Circle(B, net).admitted(), "as far as bob knows"
-    net.carry(net.desks[C].greeting(), C, B)
-    await until_true(lambda: net.desks[B].counts["keyrings/held_back"] > 0)
-    assert net.desks[C].ring.generation == 0
-    await net.desks[A].stop()
+    net.carry(net.services[C].greeting(), C, B)
+    await until_true(lambda: net.services[B].counts["keyrings/held_back"] > 0)
+    assert net.services[C].ring.generation == 0
+    await net.services[A].stop()
 
 
 @runs
 async def test_a_removal_in_the_middle_of_a_rotation_turns_the_keys_once_more(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
-    await net.desks[A].rotate(force=False)
+    await net.services[A].rotate(force=False)
     await until(net, [2, 2, 0])
-    await until_true(lambda: net.desks[A].awaited() == [C])
+    await until_true(lambda: net.services[A].awaited() == [C])
     net.removed_at = net.epochs[A] = net.epochs[B] = 7
-    net.desks[A].on_event(adopted(7))
+    net.services[A].on_event(adopted(7))
     await until_true(lambda: net.generations()[:2] == [6, 6])
-    assert net.desks[A].ring.epoch == 7
-    await net.desks[A].stop()
+    assert net.services[A].ring.epoch == 7
+    await net.services[A].stop()
 
 
 @runs
 async def test_nobody_waits_for_a_node_that_never_ran(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
     net.never_ran = {C}
-    await net.desks[A].rotate(force=False)
+    await net.services[A].rotate(force=False)
     await until(net, [3, 3, 0])
-    await net.desks[A].stop()
+    await net.services[A].stop()
 
 
 def adopted(epoch: int) -> RegistryAdopted:
@@ -373,40 +380,40 @@ def adopted(epoch: int) -> RegistryAdopted:
 
 @runs
 async def test_the_old_key_waits_for_the_absent_and_is_dropped_when_they_are_back(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
-    await net.desks[A].rotate(force=False)
+    await net.services[A].rotate(force=False)
     await until(net, [2, 2, 0])
-    await until_true(lambda: net.desks[A].awaited() == [C])
+    await until_true(lambda: net.services[A].awaited() == [C])
     await asyncio.sleep(0.1)
     assert net.generations() == [2, 2, 0], "nobody drops the old key"
     net.away = set()
-    net.carry(net.desks[C].greeting(), C, B)  # a stream opens
+    net.carry(net.services[C].greeting(), C, B)  # a stream opens
     await until(net, [3, 3, 3])
-    await net.desks[A].stop()
+    await net.services[A].stop()
 
 
 @runs
 async def test_with_force_the_absent_finds_back_by_what_does_not_open(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
-    await net.desks[A].rotate(force=True)
+    await net.services[A].rotate(force=True)
     await until(net, [3, 3, 0])
     net.away = set()
-    net.desks[B].on_event(UnknownKeyReported(C, PLACE))
-    assert net.desks[B].hints(C) == [PLACE]
+    net.services[B].on_event(UnknownKeyReported(C, PLACE))
+    assert net.services[B].candidates_of(C) == [PLACE]
     await until(net, [3, 3, 3])
     await until_true(lambda: net.knocked == [PLACE])
-    await net.desks[A].stop()
+    await net.services[A].stop()
 
 
 @runs
 async def test_an_issuer_that_was_killed_goes_on(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
-    await net.desks[A].rotate(force=False)
+    await net.services[A].rotate(force=False)
     await until(net, [2, 2, 0])
-    await net.desks[A].stop()
+    await net.services[A].stop()
     net.away = set()
     again = net.boot(A)
     assert again.ring.phase == "used"
@@ -419,12 +426,12 @@ async def test_an_issuer_that_was_killed_goes_on(net: Net) -> None:
 async def test_an_issuer_that_is_killed_while_it_locks_somebody_out_waits_for_nobody(
     net: Net,
 ) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {B}
     net.removed_at = net.epochs[A] = 7
-    net.desks[A].on_event(adopted(7))
-    await until_true(lambda: net.desks[A].ring.phase == "used")
-    await net.desks[A].stop()
+    net.services[A].on_event(adopted(7))
+    await until_true(lambda: net.services[A].ring.phase == "used")
+    await net.services[A].stop()
     again = net.boot(A)
     assert again.ring.phase == "used", "the key of whoever was removed opens still"
     again.start()
@@ -435,12 +442,12 @@ async def test_an_issuer_that_is_killed_while_it_locks_somebody_out_waits_for_no
 
 @runs
 async def test_an_issuer_that_is_killed_does_not_forget_an_order_with_force(net: Net) -> None:
-    net.desks[A].start()
+    net.services[A].start()
     net.away = {C}
-    await net.desks[A].rotate(force=False)
-    await until_true(lambda: net.desks[A].awaited() == [C])
-    await net.desks[A].rotate(force=True)
-    await net.desks[A].stop()
+    await net.services[A].rotate(force=False)
+    await until_true(lambda: net.services[A].awaited() == [C])
+    await net.services[A].rotate(force=True)
+    await net.services[A].stop()
     again = net.boot(A)
     assert again.ring.phase == "used"
     again.start()
@@ -452,31 +459,63 @@ async def test_an_issuer_that_is_killed_does_not_forget_an_order_with_force(net:
 async def test_without_an_issuer_nothing_changes(net: Net) -> None:
     net.away = {A}
     with pytest.raises(AgentError) as caught:
-        await net.desks[B].rotate(force=False)
+        await net.services[B].rotate(force=False)
     assert caught.value.status == UNREACHABLE
     assert net.generations() == [0, 0, 0]
 
 
 @runs
 async def test_a_ring_that_is_not_saved_is_not_used(net: Net) -> None:
-    ring = next_ring(net.desks[A].ring, COVEY, CA.sign, EPOCH)
+    ring = next_ring(net.services[A].ring, COVEY, CA.sign, EPOCH)
     net.files[B].unlink()
     net.files[B].mkdir()
-    net.desks[B].receive_frame(CODEC.encode(offer_of(ring)), A)
+    net.services[B].receive_frame(CODEC.encode(offer_of(ring)), A)
     await asyncio.sleep(0.1)
-    assert net.desks[B].ring.generation == 0
-    assert net.desks[B].counts["keyrings_refused/not_saved"] == 1
+    assert net.services[B].ring.generation == 0
+    assert net.services[B].counts["keyrings_refused/not_saved"] == 1
 
 
 @runs
-async def test_strangers_and_forgeries_are_counted(net: Net) -> None:
-    bob = net.desks[B]
+async def test_forgeries_are_counted(net: Net) -> None:
+    bob = net.services[B]
     forged = next_ring(bob.ring, COVEY, Ed25519PrivateKey.generate().sign, EPOCH)
     bob.receive_frame(CODEC.encode(offer_of(forged)), C)
-    bob.receive_frame(CODEC.encode(offer_of(next_ring(bob.ring, COVEY, CA.sign, EPOCH))), 99)
     bob.receive_frame(b"\x92\x5b\x01", C)
     await asyncio.sleep(0.05)
     assert bob.ring.generation == 0
     assert bob.counts["keyrings_refused/forged"] == 1
-    assert bob.counts["frames_dropped/not_admitted"] == 1
     assert bob.counts["frames_dropped/malformed"] == 1
+
+
+@runs
+async def test_another_issuer_goes_on_when_the_first_is_gone(net: Net) -> None:
+    """Also without whoever is away, where that was ordered: by the first, which told it."""
+    net.issuers = [A, B]
+    for node in (A, B, C):
+        net.boot(node).start()
+    net.away = {C}
+    await net.services[C].stop()
+    await net.services[A].rotate(force=False)
+    await until_true(lambda: net.services[B].ring.phase == "installed")
+    await net.services[A].rotate(force=True)
+    await until_true(lambda: net.services[B].ring.phase == "used")
+    assert net.services[B].ring.forced
+    await net.services[A].stop()
+    net.away = {A, C}
+    await until_true(lambda: net.services[B].ring.phase == "steady")
+    await net.services[B].stop()
+
+
+@runs
+async def test_one_issuer_alone_takes_the_steps(net: Net) -> None:
+    """Two that draw a secret each would make two rings of one generation."""
+    net.issuers = [A, B]
+    for node in (A, B, C):
+        net.boot(node).start()
+    await net.services[B].rotate(force=False)
+    await until(net, [3, 3, 3])
+    assert net.services[A].counts["keyrings/adopted"] == 3
+    rings = [service.ring.secrets for service in net.services.values()]
+    assert rings[0] == rings[1] == rings[2]
+    for node in (A, B, C):
+        await net.services[node].stop()

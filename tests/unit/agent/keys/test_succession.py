@@ -19,44 +19,44 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Net:
 
 
 def trust(net: Net, node: NodeId, *keys: Ed25519PrivateKey) -> Callable[[], None]:
-    """Have a node trust these authorities alone; return what tells its desk so."""
-    who = net.desks[node]._identity
+    """Have a node trust these authorities alone; return what tells its service so."""
+    who = net.services[node]._identity
     assert isinstance(who, Credentials)
     who.authorities = list(keys)
-    return net.desks[node].trust_changed
+    return net.services[node].trust_changed
 
 
 @runs
 async def test_the_next_authority_signs_the_ring_in_use_again(net: Net) -> None:
-    for desk in net.desks.values():
-        desk.start()
-    await net.desks[A].rotate(force=False)
+    for service in net.services.values():
+        service.start()
+    await net.services[A].rotate(force=False)
     await until(net, [3, 3, 3])
-    before = net.desks[A].ring
+    before = net.services[A].ring
     trust(net, C, OLD)
     for node in (A, B):
         trust(net, node, NEW, OLD)()
     await until(net, [4, 4, 3])
-    assert net.desks[C].counts["keyrings_refused/forged"], "it has not heard of the next one"
-    assert net.desks[A].ring.secrets == before.secrets
+    assert net.services[C].counts["keyrings_refused/forged"], "it has not heard of the next one"
+    assert net.services[A].ring.secrets == before.secrets
     trust(net, C, NEW)()
     await until(net, [4, 4, 4])
 
-    await net.desks[A].stop()
+    await net.services[A].stop()
     again = net.boot(A)
     trust(net, A, NEW)
     again.start()
     trust(net, A, NEW)()
     await again.rotate(force=False)
     await until(net, [7, 7, 7])
-    for desk in net.desks.values():
-        await desk.stop()
+    for service in net.services.values():
+        await service.stop()
 
 
 @runs
 async def test_a_ring_that_nobody_has_signed_stays_as_it_is(net: Net) -> None:
     trust(net, A, NEW, OLD)()
-    net.desks[A].start()
+    net.services[A].start()
     await until(net, [0, 0, 0])
-    await net.desks[A].stop()
+    await net.services[A].stop()
     assert net.generations() == [0, 0, 0]

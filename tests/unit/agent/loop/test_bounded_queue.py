@@ -31,6 +31,23 @@ def test_who_falls_behind_reads_what_waits_and_is_cut_off() -> None:
     run(test)
 
 
+def test_bytes_count_as_well_and_what_is_read_makes_room() -> None:
+    async def test() -> None:
+        queue: BoundedQueue[int] = BoundedQueue(lambda: None, bytes_max=10)
+        assert queue.put(0, 11), "one at least is taken, whatever its size"
+        assert await anext(queue) == 0
+        assert queue.put(1, 6)
+        assert queue.put(2, 4)
+        assert await anext(queue) == 1
+        assert queue.put(3, 6)
+        assert not queue.put(4, 1)
+        assert [await anext(queue), await anext(queue)] == [2, 3]
+        with pytest.raises(AgentError, match="more than 10 bytes of events waited"):
+            await anext(queue)
+
+    run(test)
+
+
 def test_the_oldest_make_room_and_are_counted() -> None:
     async def test() -> None:
         queue: LossyQueue[int] = LossyQueue(waiting_max=3)
@@ -40,6 +57,21 @@ def test_the_oldest_make_room_and_are_counted() -> None:
         assert queue.pop() == 4
         assert await queue.wait() == 0, "told once"
         assert await queue.drain() == (0, [5, 6])
+
+    run(test)
+
+
+def test_by_their_bytes_the_oldest_make_room_too_but_the_newest_stays() -> None:
+    async def test() -> None:
+        queue: LossyQueue[int] = LossyQueue(size_of=int, bytes_max=10)
+        assert queue.extend([4, 5]) == 0
+        assert not queue.put(3)
+        assert queue.extend([1, 2, 11]) == 4
+        assert await queue.wait() == 5
+        assert queue.pop() == 11
+        assert queue.extend([5, 5]) == 0, "what was taken counts no more"
+        assert await queue.drain() == (0, [5, 5])
+        assert queue.put(10)
 
     run(test)
 

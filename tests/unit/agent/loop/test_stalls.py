@@ -142,9 +142,9 @@ def test_places_are_bounded_and_each_is_logged_once_in_a_while(
     watch = StallWatch()
     with caplog.at_level(logging.INFO, "agent.loop.stalls"):
         for number in range(stalls.CAUSES_MAX + 50):
-            watch._note(Stall(0.03, f"agent/x.py:f{number}", 100.0))
+            watch._record(Stall(0.03, f"agent/x.py:f{number}", 100.0))
         for _ in range(10):
-            watch._note(Stall(0.5, MACHINE, 101.0))
+            watch._record(Stall(0.5, MACHINE, 101.0))
     assert len([key for key in watch.counts if key.startswith("loop_stalls/")]) <= 65
     assert watch.counts[f"loop_stalls/{OTHER}"] == 60
     assert watch.total == stalls.CAUSES_MAX + 60
@@ -173,6 +173,7 @@ STUCK = """
 import asyncio, logging, re, sys, time
 from agent.loop import stalls
 stalls.STUCK_S, stalls.COUNTED_S, stalls.WINDING_S = 0.3, 0.02, 0.05
+stalls.IDLE_INTERVAL_S = 0.05  # it looks more often than a loop may be stuck, as always
 logging.basicConfig()
 
 async def main():

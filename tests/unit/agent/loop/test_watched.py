@@ -105,7 +105,7 @@ def test_a_trouble_is_told_until_the_task_has_run_for_a_while(
         task = watch.start("peer-book", failing(2, well), "x")
         await running.wait()
         [told] = watch.troubles()
-        assert told.startswith("the task peer-book failed 2 times (the book of known peers): ")
+        assert told.startswith("the task peer-book failed 2 times (the known peers): ")
         assert "Too many open files" in told
         clock.now_s += WELL_AFTER_S
         assert watch.troubles() == []
@@ -302,11 +302,13 @@ ELSEWHERE = {
     ("agent/apps/supervisor.py", "_watch"): "waited for at once",
     ("agent/admission/newcomer.py", "_arrive"): "waited for; the agent opens the same files next",
     ("agent/net/outgoing.py", "_connect_and_pump"): "waited for by _pump",
-    ("agent/net/outgoing.py", "_pump"): "waited for at once",
     ("agent/net/relay.py", "_join"): "waited for at once",
     ("agent/process.py", "serve_until_stopped"): "the agent itself, waited for at once",
     ("agent/process.py", "stop"): "waited for by serve_until_stopped",
     # And these hand their outcome to a watched task or to whoever waits for an answer.
+    ("agent/http/connection.py", "_answer"): "its failure is logged, and ends the connection",
+    ("agent/http/response.py", "__call__"): "waited for at once; what failed is raised there",
+    ("agent/doctor/device_checks.py", "_sync_time_within"): "its outcome is a future, waited for",
     ("agent/keys/key_service.py", "_serve"): "its answer is awaited by a watched task",
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",
     ("agent/loop/stalls.py", "start"): "a thread; one that ends by an error is counted",

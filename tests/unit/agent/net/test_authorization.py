@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent.net.authorization import ShownCertificate
+from agent.net.authorization import ShownCertificate, StreamRefused
 from agent.runtime.driver import Driver
+from gossip.core.machine import Address
 from gossip.node import Node
 from gossip.registry.node import SERIAL_BYTES, RegisteredNode
 from gossip.registry.registry import admit, found
+from gossip.registry.strangers import DatagramRefused
 from tests.unit.agent.net.test_streams import End, eventually, pair
 
 
@@ -57,10 +59,10 @@ def test_open_streams_end_when_the_registry_drops_the_peer(tmp_path: Path) -> No
             one.streams.send(b"x", two.who.node_id)
             two.streams.send(b"y", one.who.node_id)
             await eventually(lambda: one.frames and two.frames)
-            one.streams.look_again()
+            one.streams.close_strangers()
             assert one.counts["streams/closed_as_strangers"] == 0
             one.strangers.add(two.who.node_id)
-            one.streams.look_again()
+            one.streams.close_strangers()
             assert one.counts["streams/closed_as_strangers"] == 2, "the one dialled, and the other"
             await eventually(lambda: one.who.node_id in two.closed)
             await eventually(lambda: two.counts["streams/ended"] >= 1)
@@ -74,8 +76,20 @@ def test_the_door_asks_the_registry_for_the_node_and_for_its_certificate() -> No
     registry = admit(found(bytes(16), RegisteredNode(1, "ada"), 4), entry)
     node = SimpleNamespace(state=SimpleNamespace(registry=registry))
     nothing = cast("Any", None)
-    driver = Driver(cast("Node", node), nothing, nothing, nothing, Counter())
+    driver = Driver(cast("Node", node), nothing, nothing, {}, Counter())
     assert driver.admits(ShownCertificate(2, current))
     assert not driver.admits(ShownCertificate(2, former)), "it was replaced"
     assert not driver.admits(ShownCertificate(1, current)), "it is somebody else's"
     assert not driver.admits(ShownCertificate(3, current))
+
+
+def test_who_was_not_let_in_is_told_to_those_who_listen_and_fills_no_queue() -> None:
+    nothing, told = cast("Any", None), list[object]()
+    driver = Driver(nothing, nothing, nothing, {}, Counter())
+    driver.listen(told.append)
+    queue, shown = driver.subscribe(), ShownCertificate(2, b"0" * SERIAL_BYTES)
+    driver.knocked(shown, "10.0.0.9")
+    refused = DatagramRefused(3, Address("10.0.0.9", 7747))
+    driver._publish(refused)
+    assert told == [StreamRefused(shown, "10.0.0.9"), refused]
+    assert queue._queue.empty()

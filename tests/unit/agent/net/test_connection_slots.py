@@ -13,7 +13,7 @@ class Guests:
 
     def come(self, host: str, name: str = "", *, shakes_hands: bool = False) -> Slot:
         self.now += YOUNG_S
-        place = self.places.take(host)
+        place = self.places.acquire(host)
         assert place is not None
         place.on_lost = lambda: self.lost.append(name or host)
         place.has_shaken_hands = shakes_hands
@@ -42,8 +42,8 @@ def test_who_knocks_faster_than_anybody_shakes_hands_is_turned_away() -> None:
     guests.come("10.0.0.1", "first")
     guests.come("10.0.0.1", "second")
     guests.come("10.0.0.1", "third")
-    assert guests.places.take("10.0.0.1") is not None, "the second is old enough"
-    assert guests.places.take("10.0.0.1") is None
+    assert guests.places.acquire("10.0.0.1") is not None, "the second is old enough"
+    assert guests.places.acquire("10.0.0.1") is None
     assert guests.lost == ["first", "second"]
     assert len(guests.places) == 2
 
@@ -52,7 +52,7 @@ def test_a_young_place_of_a_greedy_host_is_no_reason_to_turn_another_away() -> N
     guests = Guests(each=2, together=2)
     guests.come("2001:db8::bad", "greedy")
     guests.come("2001:db8::bad", "greedy")
-    assert guests.places.take("2001:db8::1") is not None
+    assert guests.places.acquire("2001:db8::1") is not None
     assert guests.lost == ["greedy"]
 
 
@@ -97,5 +97,5 @@ def test_a_place_is_given_back_once_and_not_after_it_was_lost() -> None:
 def test_known_hosts_share_no_site() -> None:
     places = ConnectionSlots(1, 9, lambda host: host)
     for number in range(9):
-        places.take(f"2001:db8::{number}")
+        places.acquire(f"2001:db8::{number}")
     assert len(places) == 9

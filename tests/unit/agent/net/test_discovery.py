@@ -1,4 +1,4 @@
-"""Finding others: interfaces, seeds, the peer book, and mDNS that stays on the loopback."""
+"""Finding others: interfaces, seeds, the known peers, and mDNS that stays on the loopback."""
 
 import asyncio
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import uvloop
 from zeroconf import ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from agent import exits
 from agent.exits import AgentError
@@ -153,7 +154,7 @@ class Finder:
             on_found=self.found.extend,
             on_moved=self.moved.append,
             counts=self.counts,
-            book=[Address("192.0.2.99", 1)],
+            known=[Address("192.0.2.99", 1)],
         )
 
 
@@ -208,6 +209,40 @@ def test_without_any_interface_it_waits_for_one() -> None:
         await other.stop()
 
     asyncio.run(scenario())
+
+
+class NotedZeroconf:
+    """In place of both of zeroconf's classes: notes how often something is said."""
+
+    def __init__(self) -> None:
+        self.zeroconf = self
+        self.said: list[str] = []
+
+    async def async_register_service(self, _info: object, **_options: bool) -> None:
+        self.said.append("registered")
+
+    async def async_update_service(self, _info: object) -> None:
+        self.said.append("updated")
+
+    def generate_service_broadcast(self, info: AsyncServiceInfo, _ttl: None) -> AsyncServiceInfo:
+        return info
+
+    def async_send(self, info: AsyncServiceInfo) -> None:
+        self.said.append(f"port {info.port}")
+
+
+def test_an_announcement_is_repeated_in_one_packet_and_told_anew_when_it_changes() -> None:
+    """Whoever was on another network at the first one hears the next."""
+
+    async def scenario() -> list[str]:
+        speaking, noted = Mdns(lambda _: None, Counter()), NotedZeroconf()
+        for port in (7001, 7001, 7001, 7002, 7002):
+            what = Announcement(BARN, 1, (Address("127.0.0.1", port),))
+            await speaking._announce(cast("AsyncZeroconf", noted), what)
+        return noted.said
+
+    told = ["registered", "port 7001", "port 7001", "updated", "port 7002"]
+    assert asyncio.run(scenario()) == told
 
 
 def test_seeds_are_looked_up_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import socket
+import tracemalloc
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,12 +19,12 @@ from agent.files.private_files import staged_directory, write_private
 from agent.identity import certificates, identity
 from agent.identity.identity import Identity, found
 from agent.identity.private_keys import private_pem
-from agent.net import connection_slots, listener, outgoing, sockets
+from agent.net import connection_slots, listener, outgoing, sockets, tls_buffers
 from agent.net import streams as stream
 from agent.net.authorization import ShownCertificate
 from agent.net.dial_test import DialOutcome
 from agent.net.framing import framed
-from agent.net.limits import origin_of
+from agent.net.origin import origin_of
 from agent.net.sockets import open_sockets
 from agent.net.streams import Streams
 from agent.net.tls import dialling_context, guest_context
@@ -33,6 +35,7 @@ from tests.support.patience import GIVE_UP_S
 
 TLS_ALERT = b"\x15\x03\x01\x00\x02\x02\x46"
 """What OpenSSL answers to what is no handshake: an alert of an unsupported version."""
+ENDS, ENOUGH_BYTES = 2, 80 * 1024
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -86,7 +89,7 @@ class End:
     def overheard(self, frame: bytes, shown: ShownCertificate) -> None:
         self.overheard_frames.append((shown.node, frame))
 
-    def knocked(self, shown: ShownCertificate) -> None:
+    def knocked(self, shown: ShownCertificate, _host: str) -> None:
         self.knocks.append(shown.node)
 
     async def _serve_guest(
@@ -185,6 +188,29 @@ def test_frames_arrive_in_order_both_ways(tmp_path: Path) -> None:
             assert not one.unreachable
 
     asyncio.run(scenario())
+
+
+def test_an_open_stream_takes_little_memory_and_carries_large_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)  # it is put back behind us
+    tls_buffers.keep_small()
+    large = bytes(FRAME_BYTES_MAX)
+
+    async def scenario() -> int:
+        async with pair(tmp_path) as (one, two):
+            one.streams.send(b"first", two.who.node_id)  # what all streams share is made for it
+            await eventually(lambda: two.frames)
+            tracemalloc.start()
+            two.streams.send(b"second", one.who.node_id)
+            await eventually(lambda: one.frames)
+            taken_bytes, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            two.streams.send(large, one.who.node_id)
+            await eventually(lambda: one.frames[1:] == [(two.who.node_id, large)])
+            return taken_bytes
+
+    assert asyncio.run(scenario()) < ENDS * ENOUGH_BYTES
 
 
 def test_a_node_without_address_is_unreachable_but_not_from_within_send(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Streams while the authority is replaced: who still gets in, and what is closed at the end."""
 
 import asyncio
+import datetime as dt
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,27 @@ def test_in_the_overlap_old_and_new_certificates_open_streams(tmp_path: Path) ->
                 following.trust(end, former)
             following.certify(one)
             await pass_frames(one, two, b"overlap")
+
+    asyncio.run(scenario())
+
+
+def test_an_authority_that_was_made_while_a_clock_was_ahead_opens_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Certificates of nodes are replaced when the clock is right again; nothing replaces it."""
+    ahead = dt.datetime.now(dt.UTC) + dt.timedelta(days=400)
+
+    async def scenario() -> None:
+        async with pair(tmp_path) as (one, two):
+            with monkeypatch.context() as patched:
+                patched.setattr(certificates, "_now", lambda: ahead)
+                following = Next(one.who)
+            for end in (one, two):
+                former = end.who.trust.newest
+                following.trust(end, former)
+                following.certify(end)
+                following.trust(end)
+            await pass_frames(one, two, b"right again")
 
     asyncio.run(scenario())
 

@@ -207,7 +207,7 @@ def test_only_the_host_itself_is_believed_and_only_with_a_quote(
 ) -> None:
     there, counts = Address("192.0.2.7", 7747), Counter[str]()
     refusals = IcmpRefusals(counts)
-    refusals.note_sent(LONG, there)
+    refusals.record_sent(LONG, there)
     source = Reported(quote, ancillary, there)
     assert refusals.read(source) == ([there] if told else [])  # type: ignore[arg-type]
     assert counts.total() == (0 if told else 1)

@@ -109,7 +109,7 @@ def test_who_does_not_read_loses_no_answer(starter: Starter, loop: str) -> None:
     """It is gone before anybody could have written to it, or waited for it to read."""
 
     async def scenario() -> None:
-        for _ in range(20):
+        for _ in range(8):
             launch = Launch("probe", ("/bin/echo", "yes"), {})
             child = await start(starter, launch, b"x" * 512, merged=False)
             assert await output(child) == "yes\n"
@@ -145,7 +145,8 @@ def test_what_cannot_be_started_is_said(starter: Starter) -> None:
     play(scenario)
 
 
-def test_no_file_of_ours_is_open_in_it(starter: Starter) -> None:
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_file_of_ours_is_open_in_it(starter: Starter, loop: str) -> None:
     async def scenario() -> None:
         secret = os.open("/etc/hostname", os.O_RDONLY)
         os.set_inheritable(secret, True)
@@ -155,6 +156,36 @@ def test_no_file_of_ours_is_open_in_it(starter: Starter) -> None:
         await child.wait()
         child.close()
         os.close(secret)
+
+    play(scenario, loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_what_it_leaves_behind_with_files_of_its_own_keeps_nobody_waiting(
+    starter: Starter, loop: str
+) -> None:
+    """Such as a service that a handler starts in the background, with its output elsewhere."""
+    command = ("sh", "-c", "sleep 600 < /dev/null > /dev/null 2>&1 & echo done")
+    launch = Launch("probe", command, {"PATH": os.environ["PATH"]})
+
+    async def scenario() -> None:
+        child = await start(starter, launch, merged=False)
+        assert await output(child) == "done\n"
+        assert await child.wait() == 0
+        child.signal_group(signal.SIGKILL)
+        child.close()
+
+    play(scenario, loop)
+
+
+def test_its_end_is_told_to_all_who_wait_also_when_one_gives_up() -> None:
+    async def scenario() -> None:
+        child = await start(AsThisUser(), python("import sys; sys.stdin.read()"), merged=True)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(child.wait(), 0.01)
+        child.signal_group(signal.SIGTERM)
+        assert await asyncio.gather(child.wait(), child.wait()) == [-signal.SIGTERM] * 2
+        child.close()
 
     play(scenario)
 

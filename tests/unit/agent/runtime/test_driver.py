@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,16 +19,23 @@ from agent.net.udp import UdpEndpoint
 from agent.runtime.driver import Driver
 from agent.store.errors import StorageError
 from gossip.core.errors import InvalidRequest
-from gossip.core.machine import Address, Effect, Emit, Persist, SendDatagram, SendFrame
+from gossip.core.machine import (
+    Address,
+    Durability,
+    Effect,
+    Emit,
+    FrameHandler,
+    Persist,
+    SendDatagram,
+    SendFrame,
+)
 from gossip.kv.requests import Completed, Get, GetResult, Put, PutResult, Watch, WatchEvent
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.node import Node
 from tests.support.patience import GIVE_UP_S
 
 OK = PutResult("ok", 1, 1, b"")
-
-
-STRANGER = 8
+FLUSH, FSYNC = Durability.FLUSH, Durability.FSYNC
 
 
 class RecordingNode:
@@ -37,9 +44,10 @@ class RecordingNode:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.queue: deque[Effect] = deque()
+        self.routes: dict[int, FrameHandler] = {}
         self.due: float | None = None
         self.numbers = iter(range(1, 1000))
-        self.held = False
+        self.held: set[Durability] = set()
         self.on_wake: Callable[[], None] = lambda: None
 
     def receive(self, data: bytes, source: Address, now: float) -> None:
@@ -47,8 +55,16 @@ class RecordingNode:
         if data == b"bug":
             raise AssertionError("a rule of the protocol was broken")
 
+    def route_frames(self, tags: Iterable[int], handler: FrameHandler) -> None:
+        self.routes.update(dict.fromkeys(tags, handler))
+
     def receive_frame(self, data: bytes, peer: int, now: float) -> None:
         self.calls.append(("frame", data, peer))
+        if handler := self.routes.get(data[1]):
+            handler(data, peer, now)
+
+    def overhear(self, data: bytes, peer: int, now: float) -> None:
+        self.calls.append(("overhear", data, peer))
 
     def peer_unreachable(self, peer: int, now: float) -> None:
         self.calls.append(("unreachable", peer))
@@ -62,8 +78,8 @@ class RecordingNode:
     def persisted(self, token: int, now: float) -> None:
         self.calls.append(("persisted", token))
 
-    def hold_back(self, *, held: bool) -> None:
-        self.held = held
+    def hold_back(self, durability: Durability, now: float, *, held: bool) -> None:
+        (self.held.add if held else self.held.discard)(durability)
 
     def submit(self, request: object, now: float) -> int:
         if isinstance(request, Get) and request.r == 9:
@@ -77,8 +93,8 @@ class RecordingNode:
     def cancel(self, request: int, now: float) -> None:
         self.calls.append(("cancel", request))
 
-    def belong(self, *nodes: int) -> bool:
-        return STRANGER not in nodes
+    def belong(self, *_nodes: int) -> bool:
+        return True
 
     def addresses_of(self, node: int) -> list[Address]:
         return []
@@ -116,12 +132,13 @@ class Rig:
     """A driver on loopback with a recording node."""
 
     def __init__(self, who: Identity) -> None:
-        self.node, self.disk = RecordingNode(), Disk()
+        self.node, self.disk, self.log = RecordingNode(), Disk(), Disk()
         self.counts: Counter[str] = Counter()
         self.sockets: Sockets = open_sockets(["127.0.0.1"], 0)
         udp = UdpEndpoint(self.sockets.datagram, self.counts)
         streams = Streams(who, self.sockets, self.counts)
-        self.driver = Driver(cast("Node", self.node), udp, streams, self.disk, self.counts)
+        stores = {FLUSH: self.disk, FSYNC: self.log}
+        self.driver = Driver(cast("Node", self.node), udp, streams, stores, self.counts)
         self.routed: list[tuple[bytes, int]] = []
 
     async def start(self) -> None:
@@ -133,6 +150,7 @@ class Rig:
 
     def _route(self, data: bytes, peer: int) -> None:
         self.routed.append((data, peer))
+        self.driver.call(lambda now: self.node.wake(now))
 
     def effect(self, *effects: Effect) -> None:
         self.driver.call(lambda _: self.node.queue.extend(effects))
@@ -203,9 +221,9 @@ def test_the_timer_follows_the_deadline(run: Run) -> None:
 def test_effects_are_performed_in_order_and_disk_is_confirmed(run: Run) -> None:
     async def scenario(rig: Rig) -> None:
         rig.disk.may_commit.clear()
-        rig.effect(Persist(1, ("a",)))
+        rig.effect(Persist(1, ("a",), FLUSH))
         await asyncio.sleep(0.02)
-        rig.effect(Persist(2, ("b",)), Persist(3, ("c", "d")))
+        rig.effect(Persist(2, ("b",), FLUSH), Persist(3, ("c", "d"), FLUSH))
         await asyncio.sleep(0.02)
         assert rig.node.calls == [], "nothing is confirmed before it is on the disk"
         rig.disk.may_commit.set()
@@ -221,7 +239,7 @@ def test_a_failed_commit_ends_the_driver_and_confirms_nothing(run: Run) -> None:
         rig.disk.error = AgentError("control.db: the disk is full.", "Free some space.")
         waiting = asyncio.create_task(rig.driver.request(Get("k")))
         await asyncio.sleep(0)
-        rig.effect(Persist(1, ("a",)))
+        rig.effect(Persist(1, ("a",), FLUSH))
         with pytest.raises(AgentError, match="disk is full"):
             await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
         with pytest.raises(AgentError, match="disk is full"):
@@ -239,19 +257,19 @@ def test_a_failed_commit_ends_the_driver_and_confirms_nothing(run: Run) -> None:
 def test_a_full_disk_makes_batches_wait_and_ends_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.runtime.driver.SAVE_RETRY_S", 0.01)
+    monkeypatch.setattr("agent.runtime.save_queue.SAVE_RETRY_S", 0.01)
 
     async def scenario(rig: Rig) -> None:
         full = StorageError("data.db: the disk is full.", "Free some space.")
         full.may_pass = True
         rig.disk.error = full
-        rig.effect(Persist(1, ("a",)))
+        rig.effect(Persist(1, ("a",), FLUSH))
         await rig.until(lambda: rig.driver.counts["persists/refused"] > 2)
-        rig.effect(Persist(2, ("b",)))
+        rig.effect(Persist(2, ("b",), FLUSH))
         rig.send(b"anybody?")
         await rig.until(lambda: ("receive", b"anybody?") in rig.node.calls)
         assert ("persisted", 1) not in rig.node.calls, "nothing is confirmed that is not on disk"
-        assert rig.node.held, "nothing new is begun meanwhile"
+        assert rig.node.held == {FLUSH}, "nothing of that kind is begun meanwhile"
         rig.disk.error = None
         await rig.until(lambda: ("persisted", 2) in rig.node.calls)
         assert rig.disk.commits == [["a"], ["b"]]
@@ -261,17 +279,46 @@ def test_a_full_disk_makes_batches_wait_and_ends_nothing(
 
 
 def test_what_waits_for_a_full_disk_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.runtime.driver.SAVE_RETRY_S", 0.01)
-    monkeypatch.setattr("agent.runtime.driver.UNSAVED_CHANGES_MAX", 2)
+    monkeypatch.setattr("agent.runtime.save_queue.SAVE_RETRY_S", 0.01)
+    monkeypatch.setattr("agent.runtime.save_queue.UNSAVED_CHANGES_MAX", 2)
 
     async def scenario(rig: Rig) -> None:
         rig.disk.error = StorageError("data.db: the disk is full.", "Free some space.")
         rig.disk.error.may_pass = True
-        rig.effect(Persist(1, ("a",)))
+        rig.effect(Persist(1, ("a",), FLUSH))
         await rig.until(lambda: rig.driver.counts["persists/refused"] > 0)
-        rig.effect(Persist(2, ("b", "c", "d")))
+        rig.effect(Persist(2, ("b", "c", "d"), FLUSH))
         with pytest.raises(AgentError, match="disk is full"):
             await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
+
+    run(scenario)
+
+
+def test_what_is_synced_waits_for_nothing_that_is_flushed(run: Run) -> None:
+    """A log that is folded into its file, or a burst of records, holds up no vote."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.disk.may_commit.clear()
+        rig.effect(Persist(1, ("a",), FLUSH), Persist(2, ("vote",), FSYNC))
+        rig.effect(Persist(3, ("b",), FLUSH), Persist(4, ("entry",), FSYNC))
+        await rig.until(lambda: ("persisted", 4) in rig.node.calls)
+        assert rig.node.calls == [("persisted", 2), ("persisted", 4)], "each kind in its order"
+        rig.disk.may_commit.set()
+        await rig.until(lambda: ("persisted", 3) in rig.node.calls)
+        assert rig.node.calls[2:] == [("persisted", 1), ("persisted", 3)]
+        assert [*rig.log.commits, *rig.disk.commits] == [["vote", "entry"], ["a", "b"]]
+
+    run(scenario)
+
+
+def test_a_log_that_cannot_be_synced_ends_the_driver(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.log.error = StorageError("consensus.db: the disk reports an error.", "Replace it.")
+        rig.effect(Persist(1, ("vote",), FSYNC))
+        with pytest.raises(AgentError, match="reports an error"):
+            await asyncio.wait_for(rig.driver.wait(), GIVE_UP_S)
+        assert rig.node.held == {FSYNC}
+        assert ("persisted", 1) not in rig.node.calls
 
     run(scenario)
 
@@ -377,31 +424,40 @@ def test_other_events_go_to_listeners_and_subscribers(run: Run) -> None:
     run(scenario)
 
 
-def test_frames_go_to_the_node_or_to_their_route(run: Run) -> None:
+def test_frames_go_to_the_node_and_from_there_to_their_route(run: Run) -> None:
+    """Who takes one in may make an input call: the node's turn is over by then."""
+
     async def scenario(rig: Rig) -> None:
         rig.driver._receive_frame(b"\x91\x20", 7)
         rig.driver._receive_frame(b"\x91\x58", 7)
-        rig.driver._receive_frame(b"junk", 7)
-        assert rig.node.calls == [("frame", b"\x91\x20", 7)]
+        frames = [("frame", b"\x91\x20", 7), ("frame", b"\x91\x58", 7)]
+        assert rig.node.calls == [*frames, ("wake",)]
         assert rig.routed == [(b"\x91\x58", 7)]
-        rig.driver._receive_frame(b"\x91\x58", STRANGER)
-        assert rig.routed == [(b"\x91\x58", 7)], "only of who is in the registry"
-        assert rig.counts["frames_dropped/stranger"] == 1
-        assert rig.counts["frames_dropped/malformed"] == 1
 
     run(scenario)
 
 
-def test_of_a_certificate_that_was_replaced_a_registry_alone_is_heard(run: Run) -> None:
+def test_what_follows_from_frames_that_come_together_is_performed_together(run: Run) -> None:
     async def scenario(rig: Rig) -> None:
-        shown = ShownCertificate(7, b"serial of yesterday")
-        for frame in (b"\x91\x20", b"\x91\x36", b"\x91\x58", b"junk"):
-            rig.driver.overheard(frame, shown)
-        assert rig.node.calls == []
-        assert rig.routed == [], "though the node 7 belongs"
-        assert rig.counts["frames_dropped/stranger"] == 4
-        rig.driver.overheard(b"\x91\x30", shown)
-        assert rig.node.calls == [("frame", b"\x91\x30", 7)]
+        rig.node.route_frames(
+            [7], lambda data, _peer, _now: rig.node.queue.append(Persist(data[0], (data,), FSYNC))
+        )
+        frames = [bytes([number, 7]) for number in (1, 2, 3)]
+        for frame in frames:
+            rig.driver._receive_frame(frame, 2)
+        assert len(rig.node.queue) == 3, "more may come in this turn"
+        await rig.until(lambda: ("persisted", 3) in rig.node.calls)
+        assert rig.log.commits == [frames]
+        assert not rig.node.queue
+
+    run(scenario)
+
+
+def test_who_is_not_let_in_is_only_overheard(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.driver.overheard(b"\x91\x58", ShownCertificate(7, b"serial of yesterday"))
+        assert rig.node.calls == [("overhear", b"\x91\x58", 7)]
+        assert rig.routed == []
 
     run(scenario)
 

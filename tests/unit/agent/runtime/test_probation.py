@@ -16,13 +16,13 @@ from gossip.core.errors import LimitExceeded, Malformed
 from gossip.core.trials import trusted
 from gossip.events.events import EventDelivered
 from gossip.events.events import title_of as event_title
+from gossip.events.messages import Event, Query
 from gossip.events.queries import QueryReceived
 from gossip.events.queries import title_of as query_title
 from gossip.kv.records import KeyState, Version
 from gossip.kv.replica import title_of as record_title
 from gossip.kv.requests import Get, Put
 from gossip.membership.anti_entropy import merge
-from gossip.membership.model.messages import Event, Query
 from tests.support.kv_net import Net, registry_of
 from tests.support.membership_solo import Solo, alive
 

@@ -77,6 +77,7 @@ def test_doubt_outlives_an_orderly_end(mark: CleanShutdownMark) -> None:
     mark.doubt()
     mark.end()
     assert mark.is_bad
+    assert not mark.is_void, "promises are in another file"
 
 
 def test_a_mark_that_cannot_be_read_is_a_bad_one(tmp_path: Path) -> None:
@@ -168,7 +169,9 @@ def test_a_start_that_did_not_come_far_ends_no_run(
     CleanShutdownMark(paths.run_mark).begin()
     (paths.data / "data.db").mkdir()
     agent = Agent(load(paths), paths)
-    who = SimpleNamespace(node_id=7, cluster_id=bytes(16), plausible=(0, 2**40))
+    who = SimpleNamespace(
+        node_id=7, cluster_id=bytes(16), plausible=(0, 2**40), is_only_issuer=lambda: False
+    )
     agent.identity = who  # type: ignore[assignment]
 
     async def start() -> None:
@@ -199,11 +202,12 @@ def test_a_mark_for_which_there_is_no_room_is_a_full_disk(
 def test_who_was_outrun_doubts_what_it_has(tmp_path: Path, mark: CleanShutdownMark) -> None:
     async def story() -> None:
         store = await ControlStore.open(tmp_path / "control.db", bytes(16), 7)
-        keeper = Keeper(store, mark, lambda: False)
+        keeper = Keeper(store, mark, bool, lambda: None)
         mark.begin()
         keeper.record(BootSuperseded(41 << BOOT_RANDOM_BITS))
         await keeper.finish()
         assert mark.is_bad
+        assert mark.is_void, "and promises nothing of what it had promised"
         assert await store.count_start() == 42
         await store.close()
 

@@ -11,7 +11,7 @@ from agent.store.commit_note import CommitNote, Log
 from agent.store.database import Database
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 
 HERE, BEFORE = b"this kernel.....", b"the one before.."
 ONE, OTHER = b"one life", b"another."
@@ -54,7 +54,7 @@ async def _written(folder: Path) -> tuple[int, int]:
     lengths = []
     for at in (0, 10):
         for value in range(at, at + 10):
-            await outbox.accept([Reading("t", value)])
+            await outbox.accept([checked("t", value)])
         lengths.append((folder / "t.db-wal").stat().st_size)
         if at == 0:
             await database.sync()
@@ -68,7 +68,7 @@ async def _written(folder: Path) -> tuple[int, int]:
 async def _found(folder: Path) -> tuple[int, int, list[str]]:
     database = await Database.open(folder / "left-t.db", OUTBOX_MIGRATIONS)
     outbox = await Outbox.open(database, 1, 2 << 32)
-    await outbox.accept([Reading("t", 99)])
+    await outbox.accept([checked("t", 99)])
     positions = [each.position for each in outbox.batch(100)]
     assert positions[-1] == 21, "no position is given twice, whatever became of it"
     found = len(positions), outbox.stats().lost, database.losses

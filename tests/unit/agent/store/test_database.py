@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlite_utils import Database as Schema
 
 from agent import exits
+from agent.store import errors
 from agent.store.database import Database
-from agent.store.errors import NewerSchemaError, StorageError, has_room, translate
+from agent.store.errors import NewerSchemaError, StorageError, has_room, translate, until_room
 from agent.store.migrations import Migrations
 from agent.store.salvage import damaged_files
 from tests.support.patience import GIVE_UP_S
@@ -268,6 +270,38 @@ def test_the_problem_follows_the_writes_and_is_said_once(
     run(tmp_path, scenario)
     assert sum("disk is full" in record.message for record in caplog.records) == 1
     assert sum("written again" in record.message for record in caplog.records) == 1
+
+
+def test_a_disk_that_is_mounted_read_only_is_told_from_a_file_of_somebody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that turned read-only is no reason to give up for good: it may be mounted again."""
+    refused = sqlite3.OperationalError("attempt to write a readonly database")
+    refused.sqlite_errorcode = sqlite3.SQLITE_READONLY
+    theirs = translate(refused, tmp_path / "t.db")
+    assert isinstance(theirs, StorageError)
+    assert theirs.status == exits.NOT_PERMITTED
+    status = SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _path: status)
+    for error in (refused, OSError(errno.EROFS, "Read-only file system")):
+        ours = translate(error, tmp_path / "t.db")
+        assert isinstance(ours, StorageError)
+        assert "the disk is read-only" in ours.message
+        assert (ours.status, ours.may_pass) == (exits.UNHEALTHY, True)
+
+
+def test_who_waits_for_room_does_not_try_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk without inodes has bytes, and what is opened with it finds no room all the same."""
+    slept: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        slept.append(delay_s)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    asyncio.run(until_room(tmp_path / "t.db"))
+    assert slept == [errors.TRY_AGAIN_S]
 
 
 def test_room_is_looked_for_and_nothing_is_left_of_that(

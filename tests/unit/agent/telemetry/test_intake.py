@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from agent.exits import UNHEALTHY, AgentError
-from agent.telemetry.intake import BAD_TOLD, LISTED_READINGS_MAX, Taken, read_listed, take_lines
+from agent.telemetry.intake import (
+    BAD_SHOWN_MAX,
+    LISTED_READINGS_MAX,
+    Taken,
+    read_listed,
+    take_lines,
+)
 from agent.telemetry.outbox import Receipt
 from edge_apps.reading import BadReading, Reading
 
@@ -47,9 +53,9 @@ def test_all_good_lines_are_accepted_in_their_order() -> None:
 def test_of_bad_lines_a_few_are_told_and_the_rest_are_counted() -> None:
     outbox = Outbox()
     taken = take(b"bad\n" * 20_000 + b"m v=1\n", outbox)
-    assert (taken.accepted, taken.bad, len(taken.bad_told)) == (1, 20_000, BAD_TOLD)
-    assert taken.problems.count("; ") == BAD_TOLD
-    assert taken.problems.endswith(f"and {20_000 - BAD_TOLD} more")
+    assert (taken.accepted, taken.bad, len(taken.bad_shown)) == (1, 20_000, BAD_SHOWN_MAX)
+    assert taken.problems.count("; ") == BAD_SHOWN_MAX
+    assert taken.problems.endswith(f"and {20_000 - BAD_SHOWN_MAX} more")
 
 
 @pytest.mark.parametrize("line", [b"m v=1\n", b"bad\n", b"\n", b'm t="\n', b'm t="a\n",b="\n'])

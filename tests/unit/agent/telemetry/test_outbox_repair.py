@@ -12,7 +12,7 @@ from agent.store.ranges import joined, without
 from agent.telemetry import outbox_repair
 from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 
 Scenario = Callable[[Outbox], Awaitable[Any]]
 COUNT = 10
@@ -35,7 +35,7 @@ def live(path: Path, scenario: Scenario, *, boot: int = 1 << 32) -> Any:
 
 
 async def fill(outbox: Outbox) -> None:
-    await outbox.accept([Reading("t", n) for n in range(1, COUNT + 1)])
+    await outbox.accept([checked("t", n) for n in range(1, COUNT + 1)])
 
 
 async def run_sql(outbox: Outbox, *statements: str) -> None:
@@ -102,7 +102,7 @@ def test_missing_readings_are_looked_for_in_the_file_and_then_lost(tmp_path: Pat
         assert outbox.losses() == [(3, 4), (10, 10)]
         told = outbox._database.losses[0]
         assert "positions 3 to 4 (2)" in told, "the end was deleted by a commit like any other"
-        await outbox.accept([Reading("t", 11)])
+        await outbox.accept([checked("t", 11)])
         assert [each.position for each in outbox.batch(5)] == [11], "no position is given twice"
 
     live(tmp_path, scenario)
@@ -126,7 +126,7 @@ def test_a_position_that_the_disk_made_up_is_not_believed(tmp_path: Path) -> Non
     async def second(outbox: Outbox) -> None:
         assert outbox.waiting == COUNT - 1
         assert outbox.losses() == [(10, 10)]
-        await outbox.accept([Reading("t", 11)])
+        await outbox.accept([checked("t", 11)])
         assert await drain(outbox) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 11]
 
     live(tmp_path, first)

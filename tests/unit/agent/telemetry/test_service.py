@@ -13,8 +13,8 @@ from agent.telemetry.outbox import Accepted, Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.service import Overrun, Telemetry
 from agent.telemetry.timekeeping import Timekeeper
-from edge_apps.reading import Reading
 from tests.support.patience import GIVE_UP_S
+from tests.support.readings import checked
 
 NOW_NS = 1_700_000_000_000_000_000
 
@@ -38,7 +38,7 @@ def run(path: Path, scenario: Callable[[Telemetry], Awaitable[Any]]) -> None:
 
 
 async def accept(telemetry: Telemetry, *values: int, sensor: str = "a/t") -> None:
-    await telemetry.accept([Reading(sensor, value) for value in values])
+    await telemetry.accept([checked(sensor, value) for value in values])
 
 
 def test_followers_get_matching_readings_with_ids_and_times(tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
 from agent.telemetry.timekeeping import Timekeeper, kernel_keeps_clock, this_kernel
 from agent.telemetry.uplink.template import Template, TemplateContext
 from edge_apps.reading import UNTIMED, Reading
+from tests.support.readings import checked
 
 S = 1_000_000_000
 NOW = int(datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()) * S
 HOUR = 3600 * S
 VALID = (NOW / S - 86400, NOW / S + 3650 * 86400)
 FUTURE = NOW + 50 * 365 * 24 * HOUR
-READING = Reading("porch/temperature", 21.5)
+READING = checked("porch/temperature", 21.5)
 
 
 class Clocks:
@@ -144,7 +145,7 @@ def test_the_time_of_a_source_is_its_own(tmp_path: Path) -> None:
     clocks = Clocks(0, is_kept=False)
 
     async def story(outbox: Outbox) -> None:
-        await outbox.accept([Reading("a", 1, time_ns=NOW), Reading("b", 2, time_ns=0)])
+        await outbox.accept([checked("a", 1, time_ns=NOW), checked("b", 2, time_ns=0)])
         clocks.wall = NOW
         assert marks(outbox) == [(NOW, ""), (0, "")]
 

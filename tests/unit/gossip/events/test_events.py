@@ -10,11 +10,11 @@ from gossip.core.errors import LimitExceeded
 from gossip.core.tuning import LAN, Tuning
 from gossip.events.events import EventDelivered, TooManyEvents
 from gossip.events.lamport import JUMP_MAX, LEARNT_MAX, TIME_MAX, LamportClock, TokenBucket
+from gossip.events.messages import EVENT_FRAMES, Event, EventId, EventSyncMessage
 from gossip.membership.dissemination.broadcast_queue import TransmitLimitedQueue
-from gossip.membership.model.messages import FRAMES, Event, EventId, EventSyncMessage
 from tests.support.events_net import HOLD_S, delivered, formed, names, send
 from tests.support.membership_net import Net
-from tests.support.membership_solo import MY_BOOT, Solo, alive, where
+from tests.support.membership_solo import MY_BOOT, Solo, alive, feed, where
 
 # ---- events
 
@@ -49,7 +49,9 @@ def test_two_nodes_that_say_the_same_at_once_are_both_heard() -> None:
         assert len({one.event.time for _, one in got}) == 1
 
 
-@pytest.mark.parametrize(("count", "loss"), [(9, 0.1), (9, 0.3), (30, 0.3)])
+@pytest.mark.parametrize(
+    ("count", "loss"), [(9, 0.1), (9, 0.3), pytest.param(30, 0.3, marks=pytest.mark.slow)]
+)
 def test_loss_stops_no_event(count: int, loss: float) -> None:
     net = formed(count, seed=count, loss=loss)
     for number in range(10):
@@ -181,7 +183,7 @@ def sure(*others: int, tuning: Tuning = LAN) -> Solo:
     solo = Solo(*others, tuning=tuning)
     for node in others:
         sync_message = EventSyncMessage(100, True, False, (), (), ())
-        solo.swim.receive_frame(FRAMES.encode(sync_message), node, solo.now)
+        feed(solo.swim, EVENT_FRAMES.encode(sync_message), node, solo.now)
     solo.drain()
     return solo
 
@@ -265,7 +267,7 @@ def test_of_two_times_far_apart_a_newcomer_believes_the_lower() -> None:
         for node in (2, 3):
             time = LEARNT_MAX if node == liar else 50
             sync_message = EventSyncMessage(time, True, False, (), (), ())
-            solo.swim.receive_frame(FRAMES.encode(sync_message), node, solo.now)
+            feed(solo.swim, EVENT_FRAMES.encode(sync_message), node, solo.now)
         assert solo.swim.delegate.time == 50
 
 
@@ -276,7 +278,7 @@ def test_a_newcomer_does_not_wait_for_ever() -> None:
     )
     solo.hear(2, event(2, 1, 7))
     sync_message = EventSyncMessage(LEARNT_MAX + 1, True, False, (), (), ())
-    solo.swim.receive_frame(FRAMES.encode(sync_message), 2, solo.now)
+    feed(solo.swim, EVENT_FRAMES.encode(sync_message), 2, solo.now)
     solo.run(LAN.event_patience_s + HOLD_S + 1)
     got = [one.event for one in solo.events if isinstance(one, EventDelivered)]
     assert [(one.sender, one.time) for one in got] == [(2, 7), (1, 8)]
@@ -290,13 +292,13 @@ def test_who_was_there_before_takes_no_rumour_for_new_until_it_knows_the_time(
     solo.hear(2, alive(2))
     solo.hear(2, event(2, 1, 7))
     sync_message = EventSyncMessage(8, True, False, (), (), ())
-    solo.swim.receive_frame(FRAMES.encode(sync_message), 2, solo.now)
+    feed(solo.swim, EVENT_FRAMES.encode(sync_message), 2, solo.now)
     solo.hear(2, event(2, 2, 8))
     given = EventSyncMessage(9, True, False, (), (), (event(2, 3, 8), event(2, 4, 9)))
-    solo.swim.receive_frame(FRAMES.encode(given), 2, solo.now)
+    feed(solo.swim, EVENT_FRAMES.encode(given), 2, solo.now)
     solo.drain()
     assert heard(solo) == ([4] if event_time else [1, 2, 4])
-    solo.run(LAN.event_told_s)
+    solo.run(LAN.event_transmit_s)
     solo.hear(2, event(2, 5, 8), event(2, 6, 10))
     solo.drain()
     assert heard(solo) == [6]  # nobody is new for ever: that one was recorded and replayed
@@ -309,9 +311,9 @@ def test_bulletins_are_answered_in_moderation() -> None:
     )
     solo.drain()
     wanted = tuple(EventId(7, 7, number) for number in range(500))
-    sync_message = FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
+    sync_message = EVENT_FRAMES.encode(EventSyncMessage(100, True, True, wanted, wanted, ()))
     for _ in range(50):
-        solo.swim.receive_frame(sync_message, 2, solo.now)
+        feed(solo.swim, sync_message, 2, solo.now)
     solo.drain()
     assert len(solo.frames) == 1
     assert solo.swim.counts["event_syncs/too many"] == 49
@@ -320,11 +322,11 @@ def test_bulletins_are_answered_in_moderation() -> None:
 def test_damaged_frames_change_nothing() -> None:
     solo = sure(2)
     rng = random.Random(5)
-    whole = FRAMES.encode(EventSyncMessage(101, True, True, (EventId(2, 1, 1),), (), ()))
+    whole = EVENT_FRAMES.encode(EventSyncMessage(101, True, True, (EventId(2, 1, 1),), (), ()))
     for _ in range(500):
         cut = bytearray(whole[: rng.randrange(3, len(whole))])
         cut[rng.randrange(2, len(cut))] ^= 1 << rng.randrange(8)
-        solo.swim.receive_frame(bytes(cut), 2, solo.now)
+        feed(solo.swim, bytes(cut), 2, solo.now)
     assert solo.swim.delegate.time <= 100 + JUMP_MAX
 
 

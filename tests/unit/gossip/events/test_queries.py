@@ -7,15 +7,15 @@ import pytest
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.tuning import LAN
-from gossip.events.queries import QueryEnded, QueryReceived, ResponseReceived
-from gossip.membership.model.messages import (
-    FRAMES,
+from gossip.events.messages import (
+    EVENT_FRAMES,
     SHORT_ANSWER_BYTES_MAX,
     LongQueryResponse,
     Query,
     QueryResponse,
     ResponseKind,
 )
+from gossip.events.queries import QueryEnded, QueryReceived, ResponseReceived
 from tests.support.events_net import answering, ask, formed, told
 from tests.support.membership_solo import MY_BOOT, Solo, said, where
 
@@ -62,7 +62,7 @@ def test_who_did_not_answer_is_named_when_the_time_is_over() -> None:
     assert (end.answered, end.expected, end.missing) == (4, 5, (net.ids[2],))
 
 
-@pytest.mark.parametrize("count", [9, 30])
+@pytest.mark.parametrize("count", [9, pytest.param(30, marks=pytest.mark.slow)])
 def test_loss_stops_no_answer(count: int) -> None:
     net = formed(count, seed=3, loss=0.3)
     answering(net)
@@ -185,6 +185,6 @@ def test_a_long_answer_is_repeated_until_the_receipt() -> None:
     assert solo.swim.delegate._queries._answering[key].given is not None
     solo.hear(2, QueryResponse(2, 1, 1, 1, ResponseKind.RECEIPT, b""))
     assert key not in solo.swim.delegate._queries._answering
-    assert LongQueryResponse(*key, payload) == FRAMES.decode(
-        FRAMES.encode(LongQueryResponse(*key, payload))
+    assert LongQueryResponse(*key, payload) == EVENT_FRAMES.decode(
+        EVENT_FRAMES.encode(LongQueryResponse(*key, payload))
     )

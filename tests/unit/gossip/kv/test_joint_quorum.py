@@ -51,7 +51,7 @@ def test_a_read_is_answered_by_most_of_each_set_whose_word_counts(
 def test_a_write_stands_as_in_the_set_that_is_furthest_behind(
     ownership: Ownership, w: int | None, acks: set[NodeId], standing: tuple[int, int]
 ) -> None:
-    assert JointQuorum.of_write(ownership, w).standing(acks) == standing
+    assert JointQuorum.of_write(ownership, w).progress(acks) == standing
 
 
 def test_nobody_is_asked_who_brings_a_quorum_no_nearer() -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from gossip.core.errors import InvalidRequest
+from gossip.kv.messages import CODEC, DigestSummary
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -100,6 +101,33 @@ def test_a_write_that_misses_w_is_indeterminate_and_repaired_forward() -> None:
     )
 
 
+def test_an_owner_that_a_broken_stream_kept_from_a_write_is_told_again() -> None:
+    """It was there all the time, so nobody says that it is back."""
+    net = net_of(1, 2, 3)
+    net.run(1.0)
+    net.crash(3)
+    net.isolate(1)
+    name = (1, net.submit(1, Put("lamp", b"on")))
+    net.run(0.1)
+    net.heal()
+    net.run(2.0)
+    assert net.results[name].outcome == "ok"
+
+
+def test_an_owner_that_is_gone_is_told_nothing_until_it_is_back() -> None:
+    net = net_of(1, 2, 3)
+    told: list[int] = []
+    net.run(1.0)
+    net.isolate(1)
+    name = (1, net.submit(1, Put("lamp", b"on")))
+    net.run(0.1)
+    net.gone.update({2, 3})
+    net.planes[1].writes.returned = told.append  # type: ignore[assignment, method-assign]
+    net.run(6.0)
+    assert not told
+    assert net.results[name].outcome == "indeterminate"
+
+
 def test_a_forwarder_tries_the_next_owner_while_nothing_was_sent() -> None:
     net = net_of(1, 2, 3, 4)
     key = owned_by(net, 4, owner=False)
@@ -116,7 +144,7 @@ def test_a_forwarder_that_cannot_tell_says_indeterminate() -> None:
     first, *_ = sorted(net.registry.owners_of(key))
     net.ask(4, Put(key, b"v"))
     net.run(0.5)  # the coordinator has just been heard: no sign of life is asked for
-    net.planes[4].forwards.heard[first] = net.now
+    net.planes[4].forwards.last_frame_at[first] = net.now
     name = (4, net.submit(4, Put(key, b"w")))
     net.crash(first)
     net.run(6)
@@ -333,6 +361,50 @@ def test_a_survey_finds_what_writes_and_reads_did_not_repair() -> None:
     assert coverage[0] == coverage[1] == coverage[2]
 
 
+def surveys(net: Net) -> tuple[int, int]:
+    """Return how many frames with all digests were sent, and how many with one hash of them."""
+    counts = [plane.counts for plane in net.planes.values()]
+    told, summed = "digest_rounds/sent", "digest_rounds/summed up"
+    return sum(each[told] for each in counts), sum(each[summed] for each in counts)
+
+
+def test_one_hash_is_all_that_is_sent_while_all_is_equal() -> None:
+    net = net_of(1, 2, 3)
+    net.ask(1, Put("lamp", b"on", w=3))
+    net.run(120)
+    before = surveys(net)
+    net.run(600)
+    after = surveys(net)
+    assert after[0] == before[0]
+    assert after[1] - before[1] >= 3 * 600 / 30 * 0.75
+
+
+def test_who_asks_for_hashes_all_the_time_is_answered_now_and_then() -> None:
+    net = net_of(1, 2, 3)
+    net.run(60)
+    plane = net.planes[1]
+    asked = CODEC.encode(DigestSummary(1, net.registry.epoch, bytes(16)))
+    for _ in range(100):
+        plane.receive_frame(asked, 2, net.now)
+    assert plane.counts["digest_rounds/asked too often"] in (99, 100), "it may have just asked"
+
+
+def test_a_version_that_does_not_know_the_hash_is_compared_with_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It skips the frame."""
+    net = net_of(1, 2, 3)
+    old = net.planes[3]
+    monkeypatch.setitem(old._handlers, DigestSummary, lambda *_: None)
+    monkeypatch.setattr(old.repair, "survey", lambda _peer: None)
+    net.cut |= {frozenset((1, 3)), frozenset((2, 3))}
+    net.ask(1, Put("lamp", b"on"))
+    net.cut.clear()
+    net.run(240)
+    partition = net.registry.partition_of("lamp")
+    assert net.storages[3].load(partition, "lamp")
+
+
 def test_frames_from_strangers_and_rubbish_are_counted_and_change_nothing() -> None:
     net = net_of(1, 2, 3)
     net.ask(1, Put("lamp", b"on", w=3))
@@ -348,8 +420,6 @@ def test_frames_from_strangers_and_rubbish_are_counted_and_change_nothing() -> N
     assert plane.counts["frames_dropped/not_admitted"] == len(sent)
     assert plane.counts["frames_dropped/malformed"] > 0
     assert plane.replica.record(net.registry.partition_of("lamp"), "lamp").live[0].value == b"on"
-    plane.receive_frame(b"\x92\x4f\x01", 2, net.now)
-    assert plane.counts["frames_dropped/unknown"] == 1
 
 
 # Placement changes

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossip.kv.limits import PRESENCE_LOOK_S, PRESENCE_LOOKS_MAX
+from gossip.kv.limits import PRESENCE_CHECK_S, PRESENCE_CHECKS_MAX
 from gossip.kv.presence import Presence
 from gossip.kv.requests import Get, OwnersReady, Put
 from gossip.registry.merge import merge
@@ -15,7 +15,7 @@ from gossip.registry.registry import Registry, admit, advance, amend, found, rem
 from tests.support.kv_net import CLUSTER, FIRST, Net, node, registry_of
 
 PARTITIONS = 12
-GIVEN_UP_S = PRESENCE_LOOK_S * (PRESENCE_LOOKS_MAX + 2)
+GIVEN_UP_S = PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX + 2)
 
 
 def three() -> Registry:
@@ -171,29 +171,29 @@ def test_a_version_of_before_reads_an_entry_of_now() -> None:
 
 def looks(presence: Presence, count: int, now: float = 0.0) -> None:
     for number in range(1, count + 1):
-        assert presence.wake(now + number * PRESENCE_LOOK_S)
+        assert presence.wake(now + number * PRESENCE_CHECK_S)
 
 
 def test_looks_are_counted_and_not_the_time_between_them() -> None:
     """An issuer that was suspended for a night has looked once since."""
     presence = Presence()
     presence.adopted(admit(three(), node(4)), 0.0)
-    looks(presence, PRESENCE_LOOKS_MAX)
+    looks(presence, PRESENCE_CHECKS_MAX)
     assert not presence.away
-    assert presence.heard(4) is False, "that a newcomer is there is no news"
+    assert presence.saw_frame(4) is False, "that a newcomer is there is no news"
     assert presence.wake(100_000.0)
     assert not presence.wake(100_001.0)
     assert not presence.away
-    looks(presence, PRESENCE_LOOKS_MAX, 100_000.0)
+    looks(presence, PRESENCE_CHECKS_MAX, 100_000.0)
     assert presence.away == {4}
-    presence.heard(4)
+    presence.saw_frame(4)
     assert not presence.away
 
 
 def test_who_is_no_newcomer_any_more_is_not_looked_for() -> None:
     presence, registry = Presence(), admit(three(), node(4))
     presence.adopted(registry, 0.0)
-    looks(presence, PRESENCE_LOOKS_MAX + 1)
+    looks(presence, PRESENCE_CHECKS_MAX + 1)
     assert presence.away
     presence.adopted(three(), 700.0)
     assert not presence.away
@@ -206,7 +206,7 @@ def test_only_who_is_absent_is_news() -> None:
     presence = Presence()
     presence.adopted(admit(three(), node(4, absent=True)), 0.0)
     assert presence.deadline() is None, "nobody is waited for"
-    assert [presence.heard(number) for number in (2, 77, 4, 4)] == [False, False, True, False]
+    assert [presence.saw_frame(number) for number in (2, 77, 4, 4)] == [False, False, True, False]
     assert presence.here == {4}
     presence.adopted(three(), 1.0)
     assert not presence.here
@@ -277,10 +277,10 @@ def test_one_that_ends_before_it_owned_anything_is_given_up_after_ten_minutes() 
     while 4 not in net.registry.idle:
         net.run(0.001)
     net.crash(4)
-    net.run(PRESENCE_LOOK_S * (PRESENCE_LOOKS_MAX - 1))
+    net.run(PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX - 1))
     assert not absent(net.registry), "it may be back any minute"
     assert not net.registry.is_settled
-    net.run(3 * PRESENCE_LOOK_S)
+    net.run(3 * PRESENCE_CHECK_S)
     assert absent(net.registry) == {4}
     assert net.registry.is_settled
     assert owning(net.registry) == {1, 2, 3, 5}
@@ -307,6 +307,7 @@ def test_a_newcomer_that_copies_for_long_is_heard_meanwhile() -> None:
     assert 4 in owning(net.registry)
 
 
+@pytest.mark.slow
 def test_an_owner_that_is_off_for_a_day_stays_one() -> None:
     net = Signing(three())
     net.let_in(4)

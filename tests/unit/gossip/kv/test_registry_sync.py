@@ -1,6 +1,7 @@
 """Which registry a node follows: catching up, forks, and when an issuer may sign."""
 
 import asyncio
+import itertools
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ import pytest
 from agent.runtime.keeper import Keeper
 from agent.store.clean_shutdown import CleanShutdownMark
 from agent.store.control import ControlStore
-from gossip.core.machine import Emit, Instant, SendFrame
+from gossip.core.machine import Durability, Emit, Instant, Persist, SendFrame
 from gossip.kv.limits import ASK_INTERVAL_S, BEHIND_PATIENCE_S, SETTLE_S
 from gossip.kv.messages import CODEC, FORKED, Fetch, Message, Refused, RegistryAsk, RegistryOffer
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.registry_sync import RegistrySync, short_mark_of
-from gossip.kv.requests import Get, Put, RegistryForked, Rejected
+from gossip.kv.requests import Get, Put, RegistryAdopted, RegistryForked, Rejected
+from gossip.kv.storage import RegistryChange
 from gossip.registry.lineage import LINEAGE_MAX
 from gossip.registry.merge import merge
 from gossip.registry.node import SERIAL_BYTES
@@ -31,7 +33,7 @@ class One:
 
     def __init__(self, registry: Registry, now: Instant = 100.0) -> None:
         self.outbound = OutboundFrames(ME, random.Random(1))
-        self.it = RegistrySync(sign(registry), verify, self.outbound, now)
+        self.it = RegistrySync(sign(registry), verify, self.outbound, itertools.count(1), now)
 
     def heard(self, registry: Registry, now: Instant, peer: int = PEER) -> list[Message]:
         self.it.on_epoch(peer, registry.epoch, short_mark_of(registry.mark), now)
@@ -308,9 +310,9 @@ def test_a_fork_is_known_again_after_a_start(tmp_path: Path) -> None:
 
     async def life(signed: bytes, *heard: bytes) -> tuple[bool, bytes]:
         store = await ControlStore.open(tmp_path / "control.db", CLUSTER, ME)
-        keeper = Keeper(store, CleanShutdownMark(tmp_path / "running"), lambda: False)
+        keeper = Keeper(store, CleanShutdownMark(tmp_path / "running"), bool, lambda: None)
         outbound = OutboundFrames(ME, random.Random(1))
-        it = RegistrySync(signed, verify, outbound, 100.0)
+        it = RegistrySync(signed, verify, outbound, itertools.count(1), 100.0)
         node = SimpleNamespace(adopt_registry=it.adopt)
         keeper.remind(node, 100.0)  # type: ignore[arg-type]
         for each in heard:
@@ -329,3 +331,71 @@ def test_a_fork_is_known_again_after_a_start(tmp_path: Path) -> None:
     assert asyncio.run(life(sign(ours))) == (True, sign(ours)), "nobody has told it"
     assert asyncio.run(life(sign(ours), sign(both))) == (False, sign(both))
     assert asyncio.run(life(sign(both))) == (False, sign(both)), "it is mended"
+
+
+def test_what_is_shown_is_followed_once_it_is_on_the_disk() -> None:
+    newer, newest = chain(base(), 4), chain(base(), 4, 5)
+    one = One(base())
+    one.it.offered(RegistryOffer(sign(newer)), PEER, 100.0)
+    (save,) = one.outbound.drain()
+    assert save == Persist(1, (RegistryChange(2, sign(newer)),), Durability.FSYNC)
+    assert one.it.registry.epoch == 1, "a crash now starts with this one"
+    one.it.offered(RegistryOffer(sign(newest)), 3, 100.0)
+    one.it.offered(RegistryOffer(sign(newer)), 3, 100.0)
+    assert not list(one.outbound.drain()), "one after the other"
+    assert one.outbound.counts["frames_dropped/registry_again"] == 1
+    assert not one.it.saved(7, 100.1), "that was something else"
+    assert one.it.saved(1, 100.1)
+    assert one.it.registry.epoch == 2
+    (adopted, save) = one.outbound.drain()
+    assert adopted == Emit(RegistryAdopted(sign(newer), newer))
+    assert isinstance(save, Persist)
+    assert save.changes == (RegistryChange(3, sign(newest)),)
+    assert one.it.saved(save.token, 100.2)
+    assert one.it.registry.epoch == 3
+
+
+def test_a_fork_is_seen_at_once_and_saved_as_no_successor() -> None:
+    ours, theirs = chain(base(), 4), chain(base(), 5, 6)
+    one = One(ours)
+    one.it.offered(RegistryOffer(sign(theirs)), PEER, 101.0)
+    assert one.it.rival is not None
+    assert not any(isinstance(effect, Persist) for effect in one.outbound.drain())
+
+
+def test_one_that_its_authority_lost_while_it_was_written_is_not_followed() -> None:
+    trusted = True
+
+    def verify_now(payload: bytes, signature: bytes) -> bool:
+        return trusted and verify(payload, signature)
+
+    outbound = OutboundFrames(ME, random.Random(1))
+    it = RegistrySync(sign(base()), verify_now, outbound, itertools.count(1), 100.0)
+    it.offered(RegistryOffer(sign(chain(base(), 4))), PEER, 100.0)
+    trusted = False
+    assert it.saved(1, 100.1)
+    assert it.registry.epoch == 1
+    assert outbound.counts["frames_dropped/bad_registry"] == 1
+
+
+def test_a_crash_before_the_registry_is_saved_forgets_nothing_that_others_count_on() -> None:
+    """The issuer lets the old owners go once the new ones say that they follow: they must not
+    come back with the registry of before, in which the old ones answer."""
+    net = Net(registry_of((1, 2, 3)))
+    net.save_s = lambda who: 5.0 if who == 2 else 0.002
+    newer = admit(net.registry, node(4))
+    net.registry = newer
+    net.kept[1] = newer
+    net.planes[1].adopt(sign(newer), net.now, announce=True)
+    net.settle(1)
+    net.run(1.0)
+    assert net.planes[3].registry.epoch == 2
+    assert net.planes[2].registry.epoch == net.kept[2].epoch == 1, "its disk takes its time"
+    net.crash(2)
+    plane = net.start(2, net.kept[2])
+    assert plane.registry.epoch == 1, "nobody heard anything else of it"
+    net.save_s = lambda _who: 0.002
+    net.planes[2].on_epoch(1, 2, net.now + 5)
+    net.settle(2)
+    net.run(6.0)
+    assert plane.registry.epoch == net.kept[2].epoch == 2

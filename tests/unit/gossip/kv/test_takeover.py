@@ -150,3 +150,29 @@ def test_the_new_ones_are_left_alone_when_no_majority_of_the_old_ones_can_read()
     assert not ownership.may_advance(frozenset({1, 4, 5}), ALL), "so this must not come to pass"
     assert ownership.may_advance(frozenset({1, 2}), ALL)
     assert ownership.may_advance(frozenset({1}), (1, 2, 4, 5)), "who was removed is asked no more"
+
+
+def test_what_is_planned_or_under_way_is_known_without_looking_at_all_of_it() -> None:
+    """A hand-off asks for each partition at each turn: what is counted has to fit what there is."""
+    net = Net(registry_of([1, 2, 3], 8))
+    repair = net.planes[1].repair
+
+    def is_known() -> bool:
+        there = {partition for partition, _ in (*repair._wanted, *repair._running)}
+        return all(repair.is_wanted(p) == (p in there) for p in range(8))
+
+    for partition in (0, 0, 1, 2, 3, 4, 5):
+        repair.want(partition, 2)
+    repair.want(0, 3)
+    repair.want(6, 1)  # with ourselves there is nothing to compare
+    assert is_known()
+    repair.work(net.now)
+    repair.want(0, 2)
+    assert repair._running
+    repair.restart({1, 5})
+    assert is_known()
+    for pair in [*repair._running, (7, 2)]:
+        repair.finished(*pair)
+        repair.finished(*pair)
+        assert is_known()
+    assert not repair.is_wanted(1)

@@ -44,6 +44,8 @@ MESSAGES: list[m.Message] = [
     m.SyncStates(1, 7, 0, (("lamp", STATE),), 3),
     m.StatesSynced(1, (("lamp", STATE),)),
     m.Reached(7, (0, 255)),
+    m.DigestSummary(1, 7, bytes(range(16))),
+    m.SummaryReply(1, True),
 ]
 
 
@@ -60,7 +62,7 @@ def test_pinned_bytes_come_back_as_their_messages() -> None:
 
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
-    assert m.CODEC.tags == set(range(48, 73))
+    assert m.CODEC.tags == set(range(48, 75))
 
 
 @pytest.mark.parametrize("message", [

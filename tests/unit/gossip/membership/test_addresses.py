@@ -128,7 +128,7 @@ def test_a_dead_member_is_looked_for_where_it_once_answered() -> None:
 
 # Hints, more than there is room for.
 
-FEW = msgspec.structs.replace(LAN, hints_max=10)
+FEW = msgspec.structs.replace(LAN, candidates_max=10)
 
 
 def first_greeted(solo: Solo, duration_s: float = 2.0) -> list[Address]:

@@ -69,7 +69,9 @@ def test_two_of_five_that_crash_together_are_both_known_soon() -> None:
     net.run_until(lambda: all(net.state(i, n) is DEAD for i in net.swims for n in (1, 2)), 12)
 
 
-@pytest.mark.parametrize("count", [5, 9, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [5, *(pytest.param(each, marks=pytest.mark.slow) for each in (9, 10))]
+)
 def test_nobody_is_declared_dead_at_ten_percent_loss(count: int) -> None:
     net = Net(count, seed=count, loss=0.1)
     net.join_all(within_s=30)

@@ -214,7 +214,7 @@ def test_the_dead_are_taken_off_the_list_in_the_end_and_greeted_for_ever() -> No
         assert said(solo.run(60), Hello, where(2))
     solo.hear(2, alive(2, incarnation=2), incarnation=2)
     assert solo.state(2) is MemberState.ALIVE
-    assert len(solo.swim._member_list.book) == 0
+    assert len(solo.swim._member_list.departed) == 0
 
 
 def test_who_left_is_asked_once_whether_it_did_and_then_let_go() -> None:

@@ -41,7 +41,7 @@ from gossip.membership.model.rate_limit import Throttle
 from gossip.membership.model.sanity import INCARNATION_JUMP_MAX, INCARNATION_MAX, is_plausible
 from gossip.membership.network.coordinates import Coordinates
 from gossip.membership.network.reachability import PATH_HOLD_S, Reachability
-from gossip.membership.warm_start import company_of
+from gossip.membership.warm_start import warm_start_of
 
 HERE, THERE = Address("192.0.2.1", 7747), Address("192.0.2.2", 7747)
 
@@ -133,7 +133,7 @@ def test_a_sample_is_drawn_as_if_from_the_list_of_the_others(me: int) -> None:
 
 
 def test_tables_that_began_with_the_same_company_go_their_own_ways() -> None:
-    company = company_of([member(2), member(1)], LAN, random.Random(1))
+    company = warm_start_of([member(2), member(1)], LAN, random.Random(1))
     one, two = MemberTable(), MemberTable()
     for table in (one, two):
         table.warm_start(company.members, company.ids)
@@ -147,7 +147,7 @@ def test_tables_that_began_with_the_same_company_go_their_own_ways() -> None:
 
 def test_who_begins_with_a_company_has_the_hash_of_those_who_met() -> None:
     members = [member(node) for node in range(1, 9)]
-    company = company_of(members, LAN, random.Random(1))
+    company = warm_start_of(members, LAN, random.Random(1))
     table = table_of(*reversed(members))
     table_digest = TableDigest(table, FactTable(table, LAN.facts_bytes_max, Counter()))
     assert table_digest.table() == company.table
@@ -225,11 +225,11 @@ def test_awareness_stays_within_its_bounds_and_stretches() -> None:
     health = Awareness(LAN)
     health.record(-3)
     assert health.stretch(1.0) == 1.0
-    health.note_lost_probe(relays=3, nacks=3)
+    health.record_lost_probe(relays=3, nacks=3)
     assert health.score == 0, "three nacks: our links work, so the target is to blame"
-    health.note_lost_probe(relays=3, nacks=1)
+    health.record_lost_probe(relays=3, nacks=1)
     assert health.score == 2
-    health.note_lost_probe(relays=0, nacks=0)
+    health.record_lost_probe(relays=0, nacks=0)
     assert health.stretch(0.5) == 2.0
     health.record(100)
     assert health.score == LAN.awareness_max
@@ -353,8 +353,8 @@ def test_about_so_many_check_a_suspect() -> None:
     order = ProbeOrder(LAN, random.Random(1))
     checkers = 0
     for _ in range(1000):
-        order.urge_by_chance(7, members=102)
-        checkers += order._take_urgent() is not None
+        order.probe_next_by_chance(7, members=102)
+        checkers += order._next_urgent() is not None
     assert checkers / 1000 * 100 == pytest.approx(LAN.probe_checkers, rel=0.3)
 
 

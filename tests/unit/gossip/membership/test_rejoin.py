@@ -101,6 +101,7 @@ def test_after_it_was_forgotten() -> None:
     assert net.agree(), net.show()
 
 
+@pytest.mark.slow
 def test_after_it_was_forgotten_while_it_was_only_cut_off() -> None:
     net = covey(4, FORGETFUL)
     net.split([0, 1, 2], [3])

@@ -99,9 +99,9 @@ def test_where_a_live_member_has_answered_nobody_is_greeted_again() -> None:
 
 def test_hints_are_bounded() -> None:
     solo = Solo()
-    hints = [Address(f"10.{n >> 8}.{n & 255}.1", 7747) for n in range(3 * LAN.hints_max)]
+    hints = [Address(f"10.{n >> 8}.{n & 255}.1", 7747) for n in range(3 * LAN.candidates_max)]
     solo.swim.discovered(hints, solo.now)
-    assert len(solo.swim._bootstrap) == LAN.hints_max
+    assert len(solo.swim._bootstrap) == LAN.candidates_max
 
 
 def test_a_greeting_is_answered_with_who_we_are_and_whom_we_know() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from gossip.core.errors import Forged, InvalidRequest, Malformed
 from gossip.registry.lineage import LINEAGE_MAX, mark_at, mark_of
-from gossip.registry.node import SERIAL_BYTES, RemovedNode
+from gossip.registry.node import ISSUER, SERIAL_BYTES, RemovedNode
 from gossip.registry.ownership import Ownership, Stage
 from gossip.registry.registry import (
     REMOVED_MAX,
@@ -189,8 +189,15 @@ def test_the_lineage_and_the_list_of_the_removed_are_bounded() -> None:
         registry = remove(admit(registry, node(number)), number)
     assert len(registry.lineage) == LINEAGE_MAX
     assert len(registry.removed) == REMOVED_MAX
-    assert registry.removed[0] == RemovedNode(number, f"node-{number}", registry.epoch)
+    assert registry.removed[0] == RemovedNode(number, f"node-{number}", registry.epoch, spared=True)
     assert Registry.decode(registry.encode()) == registry
+
+
+def test_who_held_the_authoritys_key_when_it_was_removed_is_remembered() -> None:
+    issuer = msgspec.structs.replace(node(2), roles=(ISSUER,))
+    registry = admit(admit(found(CLUSTER, node(1)), issuer), node(3))
+    registry = remove(remove(registry, 2), 3)
+    assert {gone.id: gone.held_authority for gone in registry.removed} == {2: 0, 3: -1}
 
 
 def test_who_was_removed_is_remembered_until_it_is_admitted_again() -> None:

@@ -25,7 +25,7 @@ from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.poison import PoisonDetector
 from agent.telemetry.uplink.service import Uplink
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 from tests.support.strict_broker import StrictBroker, Verdict
 from tests.support.uplink_rig import NODE, PLACE, WAIT_S, rig, run, sent
 
@@ -291,7 +291,7 @@ def test_taken_over_waits_long() -> None:
             return 99.0
 
     pump = object.__new__(Delivery)
-    pump._quarantine, pump._rivalry = PoisonDetector(), ClientIdConflict()
+    pump._poison, pump._rivalry = PoisonDetector(), ClientIdConflict()
     pump._backoff = Slow(random.Random(1), 1.0, 2.0)
     assert pump._delay_s(reason_codes.TAKEN_OVER) == 99.0
     assert pump._delay_s(reason_codes.SILENCE) <= 2.0
@@ -328,7 +328,7 @@ def test_the_uplink_without_a_host_is_off(tmp_path: Path) -> None:
         database = await Database.open(tmp_path / "t.db", OUTBOX_MIGRATIONS)
         outbox = await Outbox.open(database, NODE, 1 << 32)
         uplink = Uplink(UplinkSettings(), outbox, PLACE, random.Random(1))
-        await outbox.accept([Reading("t", 1)])
+        await outbox.accept([checked("t", 1)])
         status = uplink.status()
         assert (status.state, status.waiting, status.connected) == ("off", 1, False)
         assert "Set host" in status.hint
@@ -349,7 +349,7 @@ def test_the_uplink_delivers_the_default_payload_under_the_default_client_id(
             settings = UplinkSettings(host="127.0.0.1", port=broker.port)
             uplink = Uplink(settings, outbox, PLACE, random.Random(1))
             task = asyncio.create_task(uplink.run())
-            receipt = await outbox.accept([Reading("attic/t", 21.5, "C")])
+            receipt = await outbox.accept([checked("attic/t", 21.5, "C")])
             async with asyncio.timeout(WAIT_S):
                 while outbox.waiting:  # noqa: ASYNC110
                     await asyncio.sleep(0.005)

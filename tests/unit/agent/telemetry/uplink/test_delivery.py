@@ -9,7 +9,7 @@ from agent.doctor import agent_checks
 from agent.store.errors import StorageError
 from agent.telemetry.uplink import reason_codes
 from agent.telemetry.uplink.delivery import READ_AHEAD
-from edge_apps.reading import Reading
+from tests.support.readings import checked
 from tests.support.strict_broker import StrictBroker, Verdict
 from tests.support.uplink_rig import rig, run, sent
 
@@ -189,7 +189,7 @@ def test_what_exceeds_the_announced_packet_size_is_never_sent(tmp_path: Path) ->
     async def scenario() -> None:
         async with StrictBroker(packet_bytes_max=100) as broker, rig(tmp_path, broker.port) as r:
             await r.accept(range(3))
-            await r.outbox.accept([Reading("t", "9" * 500)])
+            await r.outbox.accept([checked("t", "9" * 500)])
             await r.accept(range(3, 6))
             await r.until_empty()
             (letter,) = r.outbox.dead_letters()
@@ -206,7 +206,7 @@ def test_a_limit_in_which_nothing_fits_makes_no_dead_letters(tmp_path: Path) -> 
 
     async def scenario() -> None:
         async with StrictBroker(packet_bytes_max=60) as broker, rig(tmp_path, broker.port) as r:
-            large = [Reading("t", "9" * 100)] * (3 * READ_AHEAD)
+            large = [checked("t", "9" * 100)] * (3 * READ_AHEAD)
             await r.outbox.accept(large)
             await r.until(lambda: "packets of 60 bytes" in r.pump.status().last_error)
             finding = agent_checks.uplink(r.pump.status())
@@ -227,7 +227,7 @@ def test_a_limit_in_which_nothing_fits_makes_no_dead_letters(tmp_path: Path) -> 
 def test_what_is_too_large_is_given_up_once_smaller_ones_pass(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with StrictBroker(packet_bytes_max=60) as broker, rig(tmp_path, broker.port) as r:
-            await r.outbox.accept([Reading("t", "9" * 100)] * (2 * READ_AHEAD))
+            await r.outbox.accept([checked("t", "9" * 100)] * (2 * READ_AHEAD))
             await r.until(lambda: r.pump._read_to == 2 * READ_AHEAD)
             assert r.outbox.waiting == 2 * READ_AHEAD
             await r.accept(range(50))
@@ -270,7 +270,7 @@ def test_a_reading_that_kills_the_connection_is_found_and_set_aside(
             rig(tmp_path, broker.port, version=version) as r,
         ):
             await r.accept(range(50))
-            await r.outbox.accept([Reading("t", "9" * 500)] * 2)
+            await r.outbox.accept([checked("t", "9" * 500)] * 2)
             await r.accept(range(50, 100))
             await r.until_empty()
             letters = r.outbox.dead_letters()
@@ -283,7 +283,7 @@ def test_a_reading_that_kills_the_connection_is_found_and_set_aside(
 
 
 @pytest.mark.parametrize("verdict", ["drop", reason_codes.NOT_AUTHORIZED])
-@pytest.mark.parametrize("sensors", [1, 30])
+@pytest.mark.parametrize("sensors", [pytest.param(1, marks=pytest.mark.slow), 30])
 def test_many_bad_readings_at_the_head_hold_nothing_back_and_are_all_found(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, verdict: Verdict, sensors: int
 ) -> None:
@@ -292,7 +292,7 @@ def test_many_bad_readings_at_the_head_hold_nothing_back_and_are_all_found(
 
     async def scenario() -> None:
         async with StrictBroker(rule=rule) as broker, rig(tmp_path, broker.port) as r:
-            bad = [Reading(f"bad/{n % sensors}", n) for n in range(30)]
+            bad = [checked(f"bad/{n % sensors}", n) for n in range(30)]
             receipt = await r.outbox.accept(bad)
             await r.accept(range(100))
             await r.until(lambda: len(set(sent(broker))) == 100)
@@ -315,7 +315,7 @@ def test_a_lone_killer_is_kept_and_tried_again(tmp_path: Path) -> None:
             StrictBroker(packet_bytes_max=100, announces_limits=False) as broker,
             rig(tmp_path, broker.port) as r,
         ):
-            await r.outbox.accept([Reading("t", "9" * 500)])
+            await r.outbox.accept([checked("t", "9" * 500)])
             await r.until(lambda: broker.violations["packet too large"] > 10)
             assert r.outbox.waiting == 1
             assert r.outbox.dead_letters() == []

@@ -27,7 +27,7 @@ from tests.support.membership_solo import ME, Solo, alive, said, where
 
 GAP_S = LAN.refused_ping_share * LAN.probe_timeout_s
 ACCUSED_S = LAN.accuse_timeouts * LAN.probe_timeout_s
-CONVICTED_S = LAN.convict_timeouts * LAN.probe_timeout_s
+CONFIRMED_S = LAN.confirm_timeouts * LAN.probe_timeout_s
 MOMENT_S = 0.001
 
 
@@ -132,7 +132,7 @@ def test_refusals_and_a_closed_stream_accuse_and_with_a_second_they_convict() ->
     assert Suspect(2, 1, 1, ME, REFUSAL) in said(sent, Suspect)
     assert said(sent, PingRequest), "relays look too, now that the accusation goes with it"
     solo.second(2, accuser=3)
-    solo.refused_for(2, CONVICTED_S - 3 * GAP_S)
+    solo.refused_for(2, CONFIRMED_S - 3 * GAP_S)
     assert solo.state(2) is MemberState.SUSPECT
     sent = solo.refused_for(2, 5 * GAP_S)
     assert solo.state(2) is MemberState.DEAD
@@ -154,7 +154,7 @@ def test_the_application_hears_the_reason() -> None:
 def test_nobody_is_convicted_on_one_word() -> None:
     solo = Hinted(2, 3, 4)
     solo.refuse(2)
-    solo.refused_for(2, ACCUSED_S + 2 * CONVICTED_S + 3 * GAP_S)
+    solo.refused_for(2, ACCUSED_S + 2 * CONFIRMED_S + 3 * GAP_S)
     assert solo.state(2) is MemberState.SUSPECT
     assert solo.swim.counts["crash_checks/given up"] == 1
 
@@ -184,13 +184,13 @@ def test_an_answer_after_a_refusal_means_that_refusals_lie() -> None:
     assert not solo.swim._crash_detector._checks
 
 
-def test_disbelief_doubles_and_ends_with_the_life_that_it_is_about() -> None:
+def test_refusal_backoff_doubles_and_ends_with_the_life_that_it_is_about() -> None:
     solo = Hinted(2, 3, 4)
-    for length_s in (LAN.disbelief_first_s, 2 * LAN.disbelief_first_s):
+    for length_s in (LAN.refusal_backoff_first_s, 2 * LAN.refusal_backoff_first_s):
         answer_a_check(solo, 2)
-        disbelief = solo.swim._crash_detector._disbeliefs[2]
-        assert disbelief.until == pytest.approx(solo.now + length_s)
-        solo.now = disbelief.until
+        backoff = solo.swim._crash_detector._refusal_backoffs[2]
+        assert backoff.until == pytest.approx(solo.now + length_s)
+        solo.now = backoff.until
         solo.hear(2)
     answer_a_check(solo, 2)
     solo.hear(2, alive(2, boot=5), boot=5)
@@ -206,7 +206,7 @@ def test_an_answer_through_a_relay_contradicts_too() -> None:
     [(to, request), *_] = [(to, m) for to, m in sent if isinstance(m, PingRequest)]
     solo.hear(4 if to == where(4) else 3, Ack(request.number))
     assert solo.swim.counts["crash_checks/contradicted"] == 1
-    solo.refused_for(2, CONVICTED_S + 2 * GAP_S)
+    solo.refused_for(2, CONFIRMED_S + 2 * GAP_S)
     assert solo.state(2) is MemberState.SUSPECT, "from here it goes its ordinary way"
 
 
@@ -217,7 +217,7 @@ def test_a_refutation_ends_the_check() -> None:
     solo.second(2, accuser=3)
     solo.hear(3, alive(2, incarnation=2))
     assert solo.state(2) is MemberState.ALIVE
-    solo.refused_for(2, CONVICTED_S)
+    solo.refused_for(2, CONFIRMED_S)
     assert solo.state(2) is not MemberState.DEAD
     assert not solo.swim.counts["crash_checks/convicted"]
 
@@ -244,7 +244,7 @@ def test_an_ended_stream_is_a_reason_to_look_and_silence_none_to_accuse() -> Non
 
 def test_an_accused_member_is_looked_after_by_those_who_watch_it() -> None:
     solo = Hinted(2, 3, 4)
-    solo.run(LAN.sentinels_settle_s + 0.1)
+    solo.run(LAN.observers_settle_s + 0.1)
     assert 2 in solo.swim.watched
     solo.hear(3, Suspect(2, 1, 1, 3, REFUSAL))
     assert said(solo.run(MOMENT_S), Ping, where(2))
@@ -271,17 +271,17 @@ def test_hostile_numbers_of_evidence_are_only_unknown_evidence() -> None:
 
 def test_each_watches_those_that_follow_it_on_the_ring() -> None:
     solo = Solo(*range(2, 12))
-    solo.run(LAN.sentinels_settle_s + 0.1)
+    solo.run(LAN.observers_settle_s + 0.1)
     assert solo.swim.watched == (2, 3, 4)
     assert solo.swim._observers.watchers_of(2) == [11, 10]
     solo.hear(5, Dead(3, 1, 1, 5))
-    solo.run(LAN.sentinels_settle_s + 0.1)
+    solo.run(LAN.observers_settle_s + 0.1)
     assert solo.swim.watched == (2, 4, 5)
 
 
 def test_alone_there_is_nobody_to_watch() -> None:
     solo = Solo()
-    solo.run(LAN.sentinels_settle_s + 0.1)
+    solo.run(LAN.observers_settle_s + 0.1)
     assert solo.swim.watched == ()
 
 

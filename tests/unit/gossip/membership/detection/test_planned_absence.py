@@ -97,9 +97,8 @@ def test_a_sleeper_that_starts_anew_is_there_again() -> None:
     assert net.agree(), net.show()
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_under_loss_a_sleeper_is_not_taken_for_dead(seed: int) -> None:
     net = Net(6, seed=seed, loss=0.3)
     for index in range(1, 6):
@@ -253,16 +252,25 @@ def test_sleepers_are_not_put_out_of_a_full_list() -> None:
 def test_going_to_sleep_is_told_to_all_three_times_and_then_we_are_silent() -> None:
     solo = Solo(2, 3, 4)
     solo.swim.sleep(600, solo.now)
-    assert not solo.swim.absence.is_told
+    assert not solo.swim.absence.is_transmitted
     sent = solo.drain() + solo.run(LAN.leave_linger_s + 0.01)
     for node in (2, 3, 4):
         assert len(said(sent, Asleep, where(node))) >= 3
-    assert solo.swim.absence.is_told
+    assert solo.swim.absence.is_transmitted
     solo.run(10)
     assert solo.run(300) == []
     assert solo.frames == []
     assert solo.swim.counts["pauses/noticed"] == 0
     assert solo.state(ME) is ASLEEP
+
+
+@pytest.mark.parametrize("now", [2052.3132, 3382.4624, 3609.1496])
+def test_a_sleep_is_as_long_as_it_was_wanted_whatever_the_clock_says(now: float) -> None:
+    assert (now + 3600.0) - now > 3600.0, "what is added to it is not what is left of it"
+    solo = Solo(2)
+    solo.now = now
+    solo.swim.sleep(3600.0, now)
+    assert solo.swim.members[ME].announced_s == 3600
 
 
 def test_in_our_sleep_we_answer_who_asks_and_say_that_we_sleep() -> None:
@@ -271,7 +279,7 @@ def test_in_our_sleep_we_answer_who_asks_and_say_that_we_sleep() -> None:
     solo.run(100)
     solo.hear(2, Ping(7, ME), Hello(wants_reply=True))
     [(_, first), *others] = solo.drain()
-    assert first == Asleep(ME, MY_BOOT, 2, 500)
+    assert first == Asleep(ME, MY_BOOT, 2, 500, announced_s=600)
     assert said(others, Ack) == [Ack(7)]
     assert said(others, Hello) == []
     solo.hear(2, Dead(ME, MY_BOOT, 2, 2))

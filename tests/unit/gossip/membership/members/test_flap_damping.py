@@ -11,8 +11,8 @@ from gossip.membership.detection.updates import BootSuperseded
 from gossip.membership.members.flap_damping import FlapDamping
 from gossip.membership.members.id_conflicts import (
     PROOFS_NEEDED,
+    REPORT_AGAIN_S,
     SETTLED_S,
-    TOLD_AGAIN_S,
     IdConflictDetected,
 )
 from gossip.membership.model.members import FLAPS, MemberChanged, MemberState
@@ -83,7 +83,7 @@ def test_changes_of_a_flapping_member_are_true_and_mostly_muted() -> None:
     solo.swim._member_list.reap(solo.now + LAN.flapping_notice_s)
     [late] = _changes(solo, 3)
     assert late.reason == FLAPS
-    assert (late.not_told, late.muted, late.member.state) == (2, False, ALIVE)
+    assert (late.suppressed, late.muted, late.member.state) == (2, False, ALIVE)
 
 
 def test_the_next_change_that_is_told_says_how_many_were_not() -> None:
@@ -92,7 +92,7 @@ def test_the_next_change_that_is_told_says_how_many_were_not() -> None:
     solo.now += LAN.flapping_notice_s
     solo.hear(2, Dead(3, 1, 6, 2))
     [change] = _changes(solo, 3)
-    assert (change.muted, change.not_told) == (False, 4)
+    assert (change.muted, change.suppressed) == (False, 4)
 
 
 def test_suspicions_of_a_bad_link_last_longer_within_bounds() -> None:
@@ -174,7 +174,7 @@ def test_the_warning_is_repeated_rarely_and_ends() -> None:
     solo.hear(3, Ping(1, ME), boot=9)
     for _ in range(200):
         solo.hear(3, Ping(1, ME), boot=8, source=where(33))
-        solo.now += TOLD_AGAIN_S / 100
+        solo.now += REPORT_AGAIN_S / 100
     solo.drain()
     told = [event for event in solo.events if isinstance(event, IdConflictDetected)]
     assert len(told) == 2

@@ -126,6 +126,7 @@ def test_the_facts_of_the_unlisted_are_dropped() -> None:
     assert book.of(gone) is None
 
 
+@pytest.mark.slow
 def test_facts_reach_all_soon_though_exchanges_are_rare() -> None:
     net = Net(10)
     net.join_all()
@@ -163,7 +164,7 @@ def exchanges_begun(net: Net) -> int:
     return sum(swim.counts["state_syncs/begun"] for swim in net.swims.values())
 
 
-@pytest.mark.parametrize("count", [4, 20])
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_at_rest_an_exchange_costs_the_same_in_a_covey_of_any_size(count: int) -> None:
     net = Net(count)
     net.join_all()

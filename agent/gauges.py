@@ -1,0 +1,34 @@
+"""What an agent's metrics show of how it stands now; what happened is counted where it happens."""
+
+from agent.cluster.traffic_budget import TrafficBudget
+from agent.loop.stalls import StallWatch
+from agent.metrics import Metrics
+from agent.telemetry.service import Telemetry
+from agent.telemetry.uplink.service import Uplink
+from gossip.node import Node
+
+
+def show_kept(metrics: Metrics, telemetry: Telemetry, uplink: Uplink) -> None:
+    """Show how what is kept stands, from now on, to who scrapes the metrics."""
+    gauge, outbox, link = metrics.gauge, telemetry.stats, uplink.status
+    gauge("outbox_waiting", "Readings not yet delivered.", lambda: outbox().waiting)
+    gauge("uplink_connected", "1 with a broker.", lambda: float(link().connected))
+    gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: link().in_flight)
+
+
+def show_membership(
+    metrics: Metrics, node: Node, budget: TrafficBudget, stalls: StallWatch
+) -> None:
+    """Show how this node takes part, from now on, to who scrapes the metrics."""
+    gauge, members, state = metrics.gauge, node.swim.members, node.state
+    gauge("members", "Members in each state.", lambda: members.count_by_state(), "state")
+    gauge("registry_epoch", "Epoch of the registry in force.", lambda: state.registry.epoch)
+    gauge("registry_forked", "1 after a fork.", lambda: float(bool(state.registry_sync.rival)))
+    gauge("registry_nodes", "Nodes that belong.", lambda: len(state.registry.nodes))
+    gauge("registry_absent", "Let in and not heard.", lambda: len(state.registry.absent))
+    gauge("registry_draining", "To own nothing.", lambda: len(state.registry.draining))
+    moving = "Partitions on their way to other owners, by stage."
+    gauge("partitions_moving", moving, lambda: state.registry.count_moving(), "stage")
+    gauge("gossip_bytes_per_day", "Gossip a day at this rate.", budget.projected)
+    gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
+    gauge("loop_stall_worst_seconds", "Longest stall.", lambda: stalls.worst_s)
