@@ -96,16 +96,24 @@ SHARED = -n $$(($$(nproc) + 1)) --dist worksteal
 check: lint  ## lint and the fast tests, some two minutes on two cores
 	@$(BIN)/pytest -q $(SHARED) -m 'not live and not devices and not slow'
 
+# A test with real processes that failed is tried once more, alone. What fails twice fails; what failed
+# once is named by both tries, and is a fault to find all the same. Pure tests have no second try.
+define tried_twice
+$(BIN)/pytest -q $(1) $(2) || { [ $$? = 1 ] && echo "what failed is tried once more, alone" && \
+	    $(BIN)/pytest -q -rA --show-capture=no --last-failed --last-failed-no-failures none --maxfail=1 $(2); }
+endef
+
 # Pure tests share the cores. Those with real processes mostly wait, so two files of them go at
 # once, each on networks of its own; a few need the machine for themselves.
 test: lint debian  ## everything, with real processes, brokers and network namespaces
 	@$(BIN)/pytest -q $(SHARED) -m 'not live and not devices'
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m 'live and not alone' tests/live
-	@$(BIN)/pytest -q -m 'live and alone' tests/live
+	@$(call tried_twice,-n 2 --dist loadfile,-m 'live and not alone' tests/live)
+	@$(call tried_twice,,-m 'live and alone' tests/live)
 
 devices: PROGRAMS := $(DEVICE_PROGRAMS)
+devices: export DEVICES_SUITE := $(or $(SUITE),bookworm)
 devices: $(STAMPS)/test debian  ## Debian with systemd in containers; SUITE=trixie for the newer one
-	@$(if $(SUITE),DEVICES_SUITE=$(SUITE)) $(BIN)/pytest -q -m devices tests/devices
+	@$(call tried_twice,,-m devices tests/devices)
 
 bare: PROGRAMS := $(DEVICE_PROGRAMS)
 bare: $(STAMPS)/test debian  ## the demo in a Debian that has Python, pip and make alone; SUITE=trixie
