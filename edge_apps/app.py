@@ -13,7 +13,7 @@ wait for two slow devices at once is two apps.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from edge_apps.agreement import Compare, Operation, Outcome
 from edge_apps.locks import TTL_S
@@ -25,14 +25,34 @@ EVERY_OPTION = "every"
 T = TypeVar("T")
 
 
+Copies = int | Literal["one", "quorum", "all"]
+"""How many owners of a key must answer, or have a write on disk."""
+
+
+class Seen(NamedTuple):
+    """What a key had when somebody looked: the newest value, and all versions by their context."""
+
+    value: bytes | None
+    context: str
+
+
 class Kv(Protocol):
     """The covey's shared keys. Each call may raise AgentUnreachable or ApiError."""
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, r: Copies = "quorum") -> bytes | None:
         """Return the newest value; None when the key does not exist."""
 
-    def put(self, key: str, value: bytes | str) -> bool:
+    def look(self, key: str, *, r: Copies = "quorum") -> Seen:
+        """Return the newest value, and what a put needs to replace only what was seen."""
+
+    def put(
+        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+    ) -> bool:
         """Write a value; text travels as UTF-8.
+
+        With ``seen``, only if the key still has what ``look`` saw; else ApiError with status 409.
+        It looks first and then writes: of two that do so at once both may succeed, and both values
+        stay. Where one must win, use ``txn``.
 
         Return whether enough owners have it. False is no failure and no success: it may be read
         later or not; write it again if it matters.

@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 
 from edge_apps.agreement import AgentAgreement
-from edge_apps.app import App, Context, Function
+from edge_apps.app import App, Context, Copies, Function, Seen
 from edge_apps.client import AgentUnreachable, ApiError, Client
 from edge_apps.listener import listen
 from edge_apps.publisher import Post, Publisher
@@ -41,6 +41,8 @@ from edge_apps.schedule import Schedule
 SOCKET_VARIABLE = "COVEY_SOCKET"
 OPTIONS_VARIABLE = "COVEY_APP_OPTIONS"
 GUARD_VARIABLE = "COVEY_APP_GUARD"
+
+CONTEXT_HEADER = "Covey-Context"
 
 LINGER_S = 1.0
 POST_TIMEOUT_S = 5.0
@@ -60,19 +62,32 @@ class AgentKv:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, r: Copies = "quorum") -> bytes | None:
         """Return the newest value; None when the key does not exist."""
+        return self.look(key, r=r).value
+
+    def look(self, key: str, *, r: Copies = "quorum") -> Seen:
+        """Return the newest value with the context of all that was seen."""
         try:
-            return self._client.request("GET", f"/api/v1/kv/{key}").body
+            answer = self._client.request("GET", f"/api/v1/kv/{key}", query=_unless_usual("r", r))
         except ApiError as error:
             if error.status == NOT_FOUND:
-                return None
+                return Seen(None, "")
             raise
+        return Seen(answer.body, answer.headers.get(CONTEXT_HEADER.lower(), ""))
 
-    def put(self, key: str, value: bytes | str) -> bool:
+    def put(
+        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+    ) -> bool:
         """Write a value; return whether enough owners acknowledged it."""
         body = value.encode() if isinstance(value, str) else value
-        return self._client.request("PUT", f"/api/v1/kv/{key}", body=body).status == OK
+        query, headers = _unless_usual("w", w), {}
+        if seen is not None:
+            query["if_context" if seen.context else "if_absent"] = True
+            headers = {CONTEXT_HEADER: seen.context} if seen.context else {}
+        path = f"/api/v1/kv/{key}"
+        answer = self._client.request("PUT", path, query=query, body=body, headers=headers)
+        return answer.status == OK
 
     def delete(self, key: str) -> None:
         """Delete a key."""
@@ -81,6 +96,10 @@ class AgentKv:
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
+
+
+def _unless_usual(name: str, copies: Copies) -> dict[str, str | int | bool]:
+    return {} if copies == "quorum" else {name: copies}
 
 
 class PublisherThread(threading.Thread):

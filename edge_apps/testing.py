@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from edge_apps.agreement import Compare, Delete, Entry, Get, Operation, Outcome, Put
-from edge_apps.app import App, Context, Event, Function, Query
+from edge_apps.app import App, Context, Copies, Event, Function, Query, Seen
+from edge_apps.client import ApiError
 from edge_apps.listener import as_bytes
 from edge_apps.locks import NotHeld
 from edge_apps.reading import Reading, Value
@@ -21,6 +22,7 @@ from edge_apps.schedule import Schedule
 
 # A fixed Tuesday, noon UTC: an app that looks at the time of day does the same in every run.
 START_UNIX_S = 1_750_161_600.0
+CONFLICT = 409
 
 
 class MemoryKv:
@@ -29,12 +31,23 @@ class MemoryKv:
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, r: Copies = "quorum") -> bytes | None:
         """Return the value, None when there is none."""
-        return self.contents.get(key)
+        return self.look(key, r=r).value
 
-    def put(self, key: str, value: bytes | str) -> bool:
-        """Keep a value."""
+    def look(self, key: str, *, r: Copies = "quorum") -> Seen:
+        """Return the value; it stands for its own context."""
+        del r
+        value = self.contents.get(key)
+        return Seen(value, "" if value is None else value.hex() or "empty")
+
+    def put(
+        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+    ) -> bool:
+        """Keep a value. Raises ApiError if it is not what was seen."""
+        del w
+        if seen is not None and seen != self.look(key):
+            raise ApiError(CONFLICT, "failed", "the key does not have what was seen any more")
         self.contents[key] = value.encode() if isinstance(value, str) else value
         return True
 

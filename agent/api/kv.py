@@ -14,7 +14,7 @@ from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.name_scope import check_shared_key
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import integer, number, value_of
+from agent.api.request_bodies import copies, flag, integer, number, value_of
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
@@ -31,7 +31,6 @@ from gossip.kv.requests import (
 CONTEXT_HEADER = "Covey-Context"
 OUTCOME_HEADER = "Covey-Outcome"
 VERSIONS_HEADER = "Covey-Versions"
-COPIES_MAX = 16
 LIST_ENTRIES_DEFAULT = 100
 BINARY = "application/octet-stream"
 
@@ -40,9 +39,7 @@ async def get_key(request: Request) -> Response:
     """Answer with the newest value's bytes; with all versions if JSON was asked for."""
     agent: AgentServices = request.app.state.agent
     key = _key(request)
-    result = await agent.kv.get(
-        key, r=integer(request, "r", most=COPIES_MAX), timeout_s=_timeout(request)
-    )
+    result = await agent.kv.get(key, r=copies(request, "r"), timeout_s=_timeout(request))
     if result.outcome != "ok":
         raise AgentError(
             f"only {result.answered} of {result.needed} owners of {key!r} answered",
@@ -62,16 +59,22 @@ async def get_key(request: Request) -> Response:
 
 
 async def put_key(request: Request) -> Response:
-    """Write the body to the key."""
+    """Write the body to the key; where it is asked, only if nobody else did."""
     agent: AgentServices = request.app.state.agent
-    key = _key(request)
+    key, context = _key(request), _context(request)
+    unchanged, absent = flag(request, "if_context"), flag(request, "if_absent")
+    if unchanged and context is None:
+        raise BadRequest(f"`if_context` goes with {CONTEXT_HEADER}", "send what a get answered")
+    if absent and context is not None:
+        raise BadRequest(f"`if_absent` goes without {CONTEXT_HEADER}", "send one of the two")
     async with value_of(request, request.app.state.large_values) as value:
         result = await agent.kv.put(
             key,
             value,
-            w=integer(request, "w", most=COPIES_MAX),
-            context=_context(request),
+            w=copies(request, "w"),
+            context=context,
             timeout_s=_timeout(request),
+            if_unchanged=unchanged or absent,
         )
     return _written(result)
 
@@ -81,7 +84,7 @@ async def delete_key(request: Request) -> Response:
     agent: AgentServices = request.app.state.agent
     result = await agent.kv.delete(
         _key(request),
-        w=integer(request, "w", most=COPIES_MAX),
+        w=copies(request, "w"),
         context=_context(request),
         timeout_s=_timeout(request),
     )
@@ -99,7 +102,7 @@ async def list_keys(request: Request) -> Response:
         prefix,
         after=request.query_params.get("after", ""),
         limit=limit,
-        r=integer(request, "r", most=COPIES_MAX),
+        r=copies(request, "r"),
         timeout_s=_timeout(request),
     )
     entries = (

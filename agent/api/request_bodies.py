@@ -22,6 +22,7 @@ from agent.exits import TIMED_OUT, AgentError
 from agent.http.request import ClientDisconnect, Request
 from agent.loop.slices import slices
 from agent.net.origin import origin_of
+from gossip.kv.requests import ALL
 
 JSON_BYTES_MAX = 64 * 1024
 # What a value may have (gossip's limit on values is checked by the state plane, which names it),
@@ -36,6 +37,8 @@ BYTES_PER_S_MIN, PAUSE_S = 1024, 30.0
 """Who sends less, for so long, is not waited for: a body costs a connection, and memory."""
 
 DIGITS_MAX = 20
+COPIES_MAX = 16
+COPIES_WORDS = {"one": 1, "quorum": None, "all": ALL}
 GLOBS_MAX, GLOBS_CHARACTERS_MAX = 64, 4096
 
 TRUE_WORDS = frozenset({"1", "true", "yes"})
@@ -259,6 +262,14 @@ def integer(
     ):
         raise BadRequest(f"`{name}={text[:40]}`: a whole number from {least} to {most} is needed")
     return int(text)
+
+
+def copies(request: Request, name: str) -> int | None:
+    """Return how many owners ``?name=`` asks for, None for most of them. Raises BadRequest."""
+    text = request.query_params.get(name)
+    if text in COPIES_WORDS:
+        return COPIES_WORDS[text]
+    return integer(request, name, most=COPIES_MAX)
 
 
 def number(request: Request, name: str, *, most: float, default: float) -> float:

@@ -20,7 +20,7 @@ from agent.cli.output import (
     write_table,
     write_value,
 )
-from agent.cli.param_types import DURATION, ValueGroup
+from agent.cli.param_types import COPIES, DURATION, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
@@ -31,6 +31,7 @@ PAGE_KEYS = 500
 # The agent gives up first, and says more than a broken connection would.
 EXTRA_WAIT_S = 5.0
 SHOWN_CHARACTERS_MAX = 60
+AGAIN = ", or repeat this command: it does no harm"
 WATCH_WIDTHS = (6, 32, 0)
 
 
@@ -45,10 +46,10 @@ timeout_option = click.option(
     "--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait."
 )
 write_option = click.option(
-    "-w", "w", type=click.IntRange(min=1), help="Owners that must have it on disk [majority]."
+    "-w", "w", type=COPIES, help="Owners that must have it: one, quorum, all or N [quorum]."
 )
 read_option = click.option(
-    "-r", "r", type=click.IntRange(min=1), help="Owners that must answer [majority]."
+    "-r", "r", type=COPIES, help="Owners that must answer: one, quorum, all or N [quorum]."
 )
 
 
@@ -66,6 +67,13 @@ def kv() -> None:
     callback=check_context,
     help="Replace only the versions that a get with -o json showed.",
 )
+@click.option(
+    "--if-context",
+    callback=check_context,
+    metavar="TEXT",
+    help="Write only if the key still has the versions that this context shows.",
+)
+@click.option("--if-absent", is_flag=True, help="Write only if the key does not exist.")
 @write_option
 @timeout_option
 @output_option
@@ -76,13 +84,34 @@ def put(
     value: str | None,
     file: BinaryIO | None,
     context: str | None,
-    w: int | None,
+    if_context: str | None,
+    w: str | None,
     timeout: float,
     output: str,
+    *,
+    if_absent: bool,
 ) -> None:
-    """Write VALUE to KEY; `-` reads the value from stdin."""
+    """Write VALUE to KEY; `-` reads the value from stdin.
+
+    `--if-context` and `--if-absent` look first, and lose nothing; of two that write at once both
+    may succeed, and both values stay. Where one must win: `covey txn`.
+    """
+    if (context is not None) + (if_context is not None) + if_absent > 1:
+        raise click.UsageError("give one of --context, --if-context and --if-absent")
     data = _value(value, file)
-    _write(session, "PUT", key, data, context=context, w=w, timeout=timeout, output=output)
+    query = {"if_context": if_context is not None or None, "if_absent": if_absent or None}
+    _write(
+        session,
+        "PUT",
+        key,
+        data,
+        query,
+        repeatable=if_context is None and not if_absent,
+        context=context or if_context,
+        w=w,
+        timeout=timeout,
+        output=output,
+    )
 
 
 @kv.command()
@@ -91,7 +120,7 @@ def put(
 @timeout_option
 @output_option
 @pass_session
-def get(session: Session, key: str, r: int | None, timeout: float, output: str) -> None:
+def get(session: Session, key: str, r: str | None, timeout: float, output: str) -> None:
     """Write the value of KEY to stdout, as it is.
 
     Of concurrent versions, the newest; `-o json` shows all.
@@ -129,10 +158,10 @@ def get(session: Session, key: str, r: int | None, timeout: float, output: str) 
 @output_option
 @pass_session
 def delete(
-    session: Session, key: str, context: str | None, w: int | None, timeout: float, output: str
+    session: Session, key: str, context: str | None, w: str | None, timeout: float, output: str
 ) -> None:
     """Delete KEY. It is no error if there is none."""
-    _write(session, "DELETE", key, None, context=context, w=w, timeout=timeout, output=output)
+    _write(session, "DELETE", key, None, {}, context=context, w=w, timeout=timeout, output=output)
 
 
 @kv.command("list")
@@ -148,7 +177,7 @@ def list_(
     prefix: str,
     limit: int | None,
     after: str,
-    r: int | None,
+    r: str | None,
     output: str,
     *,
     wide: bool,
@@ -206,9 +235,11 @@ def _write(
     method: str,
     key: str,
     body: bytes | None,
+    query: dict[str, Any],
     *,
+    repeatable: bool = True,
     context: str | None,
-    w: int | None,
+    w: str | None,
     timeout: float,
     output: str,
 ) -> None:
@@ -217,7 +248,7 @@ def _write(
         .request(
             method,
             f"/api/v1/kv/{key}",
-            query={"w": w, "timeout": timeout},
+            query={"w": w, "timeout": timeout, **query},
             body=body,
             headers={"Covey-Context": context} if context else {},
             timeout_s=timeout + EXTRA_WAIT_S,
@@ -230,7 +261,7 @@ def _write(
         raise AgentError(
             f"indeterminate: {answer['acks']} of {answer['needed']} owners are known to have it on "
             "disk; it may spread, or not",
-            f"read it again with `covey kv get {key}`, or repeat this command: it does no harm",
+            f"read it again with `covey kv get {key}`{AGAIN if repeatable else ''}",
             exits.UNHEALTHY,
         )
     unseen = answer["versions"] - (body is not None)
@@ -242,7 +273,7 @@ def _write(
 
 
 def _pages(
-    session: Session, prefix: str, limit: int | None, after: str, r: int | None
+    session: Session, prefix: str, limit: int | None, after: str, r: str | None
 ) -> tuple[list[dict[str, Any]], str]:
     """Fetch page after page until ``limit`` or the end."""
     client = session.client()

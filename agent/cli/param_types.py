@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from click.parser import _OptionParser
 
 
+COPIES_WORDS = ("one", "quorum", "all")
+
+
 class Duration(click.ParamType[float]):
     """``500ms``, ``10s``, ``1h``: becomes seconds."""
 
@@ -67,6 +70,19 @@ class Name(click.ParamType[str]):
         return str(value)
 
 
+class Copies(click.ParamType[str]):
+    """``one``, ``quorum``, ``all``, or how many: stays text, as the API takes it."""
+
+    name = "copies"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text. Ends the command with a usage error for anything else."""
+        text = str(value)
+        if text not in COPIES_WORDS and not (text.isascii() and text.isdigit() and int(text)):
+            self.fail(f"{text!r}: write one, quorum, all, or a number from 1 on", param, ctx)
+        return text
+
+
 class Share(click.ParamType[tuple[str, str]]):
     """``zone=ZONE`` or ``capacity=NUMBER``: becomes a pair."""
 
@@ -110,6 +126,7 @@ class FilePath(click.ParamType[Path]):
         return Path(value)
 
 
+COPIES = Copies()
 DURATION = Duration()
 FILE = FilePath()
 NAME = Name()

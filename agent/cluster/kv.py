@@ -8,7 +8,7 @@ into errors for people. What "ok", "indeterminate", "unavailable" and "partial" 
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-from agent.exits import UNREACHABLE, USAGE, AgentError
+from agent.exits import NO, UNREACHABLE, USAGE, AgentError
 from agent.runtime.driver import Driver
 from gossip.kv.limits import REQUEST_TIMEOUT_S
 from gossip.kv.requests import (
@@ -42,9 +42,14 @@ class Kv:
         w: int | None = None,
         context: bytes | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        if_unchanged: bool = False,
     ) -> PutResult:
-        """Write a value; "ok" when ``w`` owners have it on disk. Raises AgentError if refused."""
-        return await self._ask(Put(key, value, w, context, timeout_s), PutResult)
+        """Write a value; "ok" when ``w`` owners have it on disk. Raises AgentError if refused.
+
+        ``if_unchanged``: only over what ``context`` names, or over nothing without one.
+        """
+        put = Put(key, value, w, context, timeout_s, if_unchanged)
+        return await self._ask(put, PutResult)
 
     async def get(
         self, key: str, *, r: int | None = None, timeout_s: float = REQUEST_TIMEOUT_S
@@ -97,5 +102,5 @@ class Kv:
 def _refusal(result: Rejected) -> AgentError:
     """Split the reason at its semicolon: what happened, what to do."""
     message, _, hint = result.reason.partition("; ")
-    status = UNREACHABLE if result.unreachable else USAGE
+    status = UNREACHABLE if result.unreachable else NO if result.mismatch else USAGE
     return AgentError(message, hint, status)

@@ -21,6 +21,7 @@ then the conversations, each a small table of what is under way:
     joint_quorum       of whom it takes how many, also while other owners are to follow
     writes             put and delete at the coordinating owner; forwarding: getting there
     reads              quorum reads with blocking repair; listing: many keys at once
+    informed_writes    writes that read first: what to delete, or whether it is still the same
     watch              subscriptions under leases
     sync_session       one pass over a partition with one other node; repair: when, with whom
     handoff            taking partitions over and letting go; takeover: when a copy is complete

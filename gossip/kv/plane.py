@@ -22,6 +22,7 @@ from gossip.core.machine import Effect, Instant
 from gossip.kv import messages as m
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
+from gossip.kv.informed_writes import InformedWrites, checked_put, observed_delete
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
 from gossip.kv.outbound import OutboundFrames
@@ -38,10 +39,8 @@ from gossip.kv.requests import (
     Completed,
     Delete,
     Get,
-    GetResult,
     List,
     Put,
-    PutResult,
     Rejected,
     Request,
     Result,
@@ -95,6 +94,7 @@ class KvPlane:
         self.writes = Writes(parts, self.repair)
         self.forwards = WriteForwarder(parts, self.writes)
         self.reads = Reads(parts)
+        self.informed_writes = InformedWrites(self.reads, self.forwards)
         self.listings = Listings(parts, self.reads)
         self.owners = WatchSource(self.registry_sync, self.outbound)
         self.watchers = WatchClient(self.registry_sync, self.outbound)
@@ -198,11 +198,12 @@ class KvPlane:
     def _begin(self, number: int, request: Request, now: Instant) -> None:
         cancel: Callable[[], object] = lambda: None  # noqa: E731  a write is not called back
         match request:
+            case Put(if_unchanged=True) | Delete(context=None):
+                self._write_informed(number, request, now)
             case Put():
-                replaced = self._dots(request)
-                self._write(number, request, request.value, replaced, now)
+                self._write(number, request, request.value, self._dots(request), now)
             case Delete():
-                self._delete(number, request, now)
+                self._write(number, request, None, self._dots(request), now)
             case Get():
                 finish = self._finisher(number)
                 asked = AskedRead(request.key, request.r, now + request.timeout_s, finish)
@@ -243,37 +244,11 @@ class KvPlane:
         asked = AskedWrite(request.key, value, request.w, replaced, until, finish)
         self.forwards.begin(asked, now)
 
-    def _delete(self, number: int, request: Delete, now: Instant) -> None:
-        """Delete what the context names; without one, first read what there is to delete.
-
-        A coordinator that missed a write would otherwise delete less than its caller believes.
-        """
-        replaced = self._dots(request)
-        if replaced is not None:
-            self._write(number, request, None, replaced, now)
-            return
-        # What w asks is checked before the read, so that an error is raised here.
-        self.forwards.check(request.key, request.w)
-        until = now + request.timeout_s
-
-        def go_on(found: GetResult, now: Instant) -> None:
-            if number not in self._requests:
-                return
-            if found.outcome != "ok":
-                reason = (
-                    "too few owners of this key answered to know what to delete; nothing was "
-                    "changed, so try again later"
-                )
-                self._finisher(number)(Rejected(reason, unreachable=True), now)
-                return
-            if not found.values:
-                self._finisher(number)(PutResult("ok", found.answered, found.needed, b"", 0), now)
-                return
-            dots = decode_context(request.key, found.context)
-            left = Delete(request.key, request.w, None, max(0.01, until - now))
-            self._write(number, left, None, dots, now)
-
-        self.reads.begin(AskedRead(request.key, None, until, go_on), now)
+    def _write_informed(self, number: int, request: Put | Delete, now: Instant) -> None:
+        until, finish = now + request.timeout_s, self._finisher(number)
+        asked = AskedWrite(request.key, None, request.w, None, until, finish)
+        decide = checked_put(request) if isinstance(request, Put) else observed_delete
+        self.informed_writes.begin(asked, decide, lambda: number in self._requests, now)
 
     def cancel(self, request: int, now: Instant) -> None:
         """Forget a request: no event will carry its number any more.

@@ -3,7 +3,7 @@
 N is the number of a key's owners: three, or all nodes if there are fewer. ``w`` owners must have
 a write on disk before it is acknowledged, ``r`` must answer before a read is; without one given
 it is a majority, N // 2 + 1, so that a read meets every acknowledged write. With w = 1 or
-r = 1 that no longer holds, and says so here.
+r = 1 that no longer holds, and says so here. ``ALL`` stands for as many owners as there are.
 
 A write that missed ``w`` is never called failed: some owner may have it, and will spread it. It
 is ``indeterminate``. A client that must know reads the key again with a quorum.
@@ -27,6 +27,9 @@ from gossip.kv.limits import (
 from gossip.kv.records import KeyState, Version, decode_context, newest_first
 from gossip.registry.registry import Registry
 
+ALL = -1
+"""As ``w`` or ``r``: each owner, however many there are by then."""
+
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX)]
 
 
@@ -35,6 +38,11 @@ class Put(msgspec.Struct, frozen=True):
 
     ``context`` is what an earlier get or put returned: those versions are replaced, others stay
     beside the new one. Without it, all that the coordinating owner has is replaced.
+
+    ``if_unchanged``: write only if a quorum read finds exactly the versions in ``context``, or
+    none if there is no context. Looking and writing are two steps: of two that look at once both
+    may write, and then both values live, as siblings. Where one must win, the control plane's
+    transactions decide.
     """
 
     key: str
@@ -42,6 +50,7 @@ class Put(msgspec.Struct, frozen=True):
     w: int | None = None
     context: bytes | None = None
     timeout_s: float = REQUEST_TIMEOUT_S
+    if_unchanged: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -140,11 +149,13 @@ class Rejected(msgspec.Struct, frozen=True):
     """The request was refused before it changed anything; the reason says what to do.
 
     ``unreachable``: not because of what it asks, but because no owner of the key answered.
+    ``mismatch``: what it was to find is not what is there.
     """
 
     reason: str
     unreachable: bool = False
     outcome: str = "rejected"
+    mismatch: bool = False
 
 
 Result = PutResult | GetResult | ListResult | Rejected
@@ -264,6 +275,8 @@ def quorum(wanted: int | None, owners: int, name: str) -> int:
     """Return how many of the owners must answer. Raises InvalidRequest when too many."""
     if wanted is None:
         return owners // 2 + 1
+    if wanted == ALL:
+        return owners
     if not 1 <= wanted <= owners:
         raise InvalidRequest(f"`{name}={wanted}`: this key has {owners} owners; use 1 to {owners}")
     return wanted

@@ -31,7 +31,7 @@ from agent.cluster.voters import Voters
 from agent.config.loader import Config
 from agent.config.paths import Paths
 from agent.config.settings import ApiSettings, NodeSettings
-from agent.exits import NOT_FOUND, AgentError
+from agent.exits import NO, NOT_FOUND, AgentError
 from agent.keys.key_service import KeyHolding
 from agent.keys.messages import KeyringState, KeyShown
 from agent.metrics import Metrics
@@ -84,9 +84,19 @@ class FakeKv:
         self.watches_open = 0
 
     async def put(
-        self, key: str, value: bytes, *, w: int | None, context: bytes | None, timeout_s: float
+        self,
+        key: str,
+        value: bytes,
+        *,
+        w: int | None,
+        context: bytes | None,
+        timeout_s: float,
+        if_unchanged: bool = False,
     ) -> PutResult:
-        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
+        checked = {"if_unchanged": True} if if_unchanged else {}
+        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s, **checked})
+        if if_unchanged and (context == STALE_CONTEXT or (context is None and key in self.values)):
+            raise AgentError("not what was there", "get it again", NO)
         if w is not None and w > 3:
             raise InvalidRequest(f"`w={w}`: this key has 3 owners; use 1 to 3")
         unseen = self.values.get(key, []) if context == STALE_CONTEXT else []

@@ -375,3 +375,16 @@ def test_every_public_name_exists() -> None:
     }
     with pytest.raises(AttributeError):
         edge_apps.nothing  # noqa: B018
+
+
+def test_a_harness_refuses_what_was_not_seen() -> None:
+    app = App("a")
+    app.on_event("bell")(lambda *_: None)
+    harness = AppHarness(app)
+    nothing = harness.kv.look("k")
+    assert harness.kv.put("k", b"1", seen=nothing)
+    seen = harness.kv.look("k")
+    with pytest.raises(ApiError):
+        harness.kv.put("k", b"2", seen=nothing)
+    assert harness.kv.put("k", b"2", seen=seen)
+    assert harness.kv.get("k") == b"2"

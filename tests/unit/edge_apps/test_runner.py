@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from edge_apps.app import App
+from edge_apps.app import App, Seen
 from edge_apps.client import ApiError, Client
 from edge_apps.loader import AppNotFound, available, find, installed
 from edge_apps.runner import AgentKv
@@ -42,6 +42,7 @@ class Api(BaseHTTPRequestHandler):
     readings: ClassVar[list[dict[str, Any]]]
     arrived: ClassVar[threading.Event]
     write_status: ClassVar[int]
+    context: ClassVar[str | None] = None
 
     def address_string(self) -> str:
         return "unix"
@@ -66,6 +67,7 @@ class Api(BaseHTTPRequestHandler):
             self.answer(404, json.dumps(told).encode())
 
     def do_PUT(self) -> None:
+        type(self).context = self.headers.get("Covey-Context")
         self.keys[self.path] = self.body()
         outcome = "ok" if self.write_status == 200 else "indeterminate"
         self.answer(self.write_status, json.dumps({"outcome": outcome}).encode())
@@ -246,6 +248,11 @@ def test_keys(api: type[Api], tmp_path: Path) -> None:
     assert kv.get("a/b") == b"text"
     kv.delete("a/b")
     assert kv.get("a/b") is None
+    assert kv.put("c", b"new", seen=kv.look("c", r="all"), w="one")
+    assert api.keys == {"/api/v1/kv/c?w=one&if_absent=1": b"new"}
+    assert kv.put("c", b"newer", seen=Seen(b"new", "abc="))
+    assert api.keys["/api/v1/kv/c?if_context=1"] == b"newer"
+    assert api.context == "abc="
     api.write_status = 202
     assert not kv.put("a/b", b"in doubt")
     api.write_status = 400

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -14,7 +14,7 @@ from agent.api.interfaces import AgentServices
 from agent.api.members import find_entry, find_member
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
-from gossip.kv.requests import Value, WatchEvent
+from gossip.kv.requests import ALL, Value, WatchEvent
 from gossip.membership.model.members import Member, MemberState
 from gossip.registry.node import RegisteredNode
 from tests.support.fake_agent import OTHER, STAMP, TOKEN_ID, Served, serving
@@ -460,3 +460,27 @@ def test_a_member_says_why_and_which_ways_work(client: Client) -> None:
     assert bob["paths"]["udp_out_s"] is None
     assert bob["paths"]["udp_blocked"] is True
     assert client.get("/api/v1/members/ada")["paths"] is None
+
+
+def test_words_for_how_many_owners(served: Served, client: Client) -> None:
+    for word, number in (("one", 1), ("quorum", None), ("all", ALL)):
+        client.request("PUT", "/api/v1/kv/k", body=b"v", query={"w": word})
+        client.request("GET", "/api/v1/kv/k", query={"r": word})
+        put, get = served.agent.kv.asked[-2:]
+        assert put["w"] == number
+        assert get["r"] == number
+
+
+def test_a_conditional_put(served: Served, client: Client) -> None:
+    put: dict[str, Any] = {"body": b"v", "query": {"if_absent": True}}
+    assert client.request("PUT", "/api/v1/kv/k", **put).status == 200
+    assert served.agent.kv.asked[-1]["if_unchanged"]
+    assert refused(client, "PUT", "/api/v1/kv/k", **put).status == 409
+    headers = {"Covey-Context": "YWJj"}
+    for query in ({"if_context": True}, {"if_absent": True, "if_context": True}):
+        assert refused(client, "PUT", "/api/v1/kv/k", body=b"", query=query).status == 400
+    asked: dict[str, Any] = {"body": b"", "query": {"if_absent": True}, "headers": headers}
+    assert refused(client, "PUT", "/api/v1/kv/k", **asked).status == 400
+    asked["query"] = {"if_context": True}
+    assert client.request("PUT", "/api/v1/kv/k", **asked).status == 200
+    assert served.agent.kv.asked[-1]["context"] == b"abc"

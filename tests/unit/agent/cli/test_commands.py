@@ -17,7 +17,7 @@ from agent.admission.token_terms import TokenTerms
 from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
 from gossip.core.ids import format_node_id
-from gossip.kv.requests import Value, WatchEvent
+from gossip.kv.requests import ALL, Value, WatchEvent
 from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.registry import admit, remove
 from tests.support.command_line import Covey, feed
@@ -518,3 +518,15 @@ def test_everything_that_is_wrong_is_told(covey: Covey, tmp_path: Path) -> None:
     assert "cannot read /no/ca" in outcome.stderr
     assert "2 things are wrong" in outcome.stderr
     assert "cannot read /no/attic.py" in outcome.stderr
+
+
+def test_kv_put_on_a_condition(served: Served, covey: Covey) -> None:
+    assert covey("kv", "put", "k", "v", "--if-absent", "-w", "all").status == exits.YES
+    assert served.agent.kv.asked[-1]["w"] == ALL
+    assert covey("kv", "put", "k", "v", "--if-absent").status == exits.NO
+    seen = covey("kv", "get", "k", "-o", "json", "-r", "one").json()["context"]
+    assert covey("kv", "put", "k", "w", "--if-context", seen).status == exits.YES
+    assert served.agent.kv.asked[-1]["if_unchanged"]
+    both = covey("kv", "put", "k", "w", "--if-context", seen, "--if-absent")
+    assert both.status == exits.USAGE
+    assert covey("kv", "get", "k", "-r", "most").status == exits.USAGE
