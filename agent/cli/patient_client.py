@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from http.client import HTTPResponse
 
 STARTING_S = 1.0
-"""How long a node that has an identity may take from being called to holding its lock."""
-STARTED_S = 15.0
-"""And from there to listening."""
+"""How long a node that has an identity may take from being called to holding its lock ..."""
+STARTING_SHARE, STARTING_S_MAX = 5.0, 15.0
+"""... or so many times as long as this command took to come here: a busy machine is slow for both.
+Measured with ten at work on two cores, an agent took 0.6 to 1.1 s, and the command as long."""
+STARTED_S = 60.0
+"""And from there to listening: half a second, or ten where the machine is that busy."""
 LOOK_S = 0.05
 
 WAITED_FOR = {
@@ -73,7 +76,7 @@ class PatientClient(Client):
                 yield opened
 
     def _connect(self, timeout_s: float | None) -> socket.socket:
-        give_up = time.monotonic() + (STARTING_S if _is_founded(self._paths) else 0.0)
+        give_up = time.monotonic() + (_starting_s() if _is_founded(self._paths) else 0.0)
         began_s: float | None = None
         while True:
             try:
@@ -105,6 +108,12 @@ class PatientClient(Client):
         told = AgentUnreachable(message, hint)
         told.was_asked = error.was_asked
         return told
+
+
+def _starting_s() -> float:
+    from agent.system.process_age import first_work_s  # few commands find no agent
+
+    return min(max(STARTING_S, STARTING_SHARE * first_work_s()), STARTING_S_MAX)
 
 
 def _is_founded(paths: Paths) -> bool:

@@ -16,7 +16,7 @@ from tests.devices.rig.debian import DEVICE, tree
 from tests.devices.rig.podman import LIMITS, Podman, ways_out
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.devices]
 
 CONTAINERFILE = "packaging/container/Containerfile"
 BASE = "localhost/base-of-covey:here"

@@ -14,7 +14,7 @@ from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.devices]
 
 UNREACHABLE, UNHEALTHY, NOT_PERMITTED, BAD_CONFIG = 5, 6, 7, 78
 INSTALL = f"{PROGRAM} service install"

@@ -9,7 +9,7 @@ from agent.identity.seal import MAGIC
 from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 
-pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.devices]
 
 IDENTITY = "/var/lib/covey/identity"
 SEAL = "/etc/credstore.encrypted/covey.seal"

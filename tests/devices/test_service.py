@@ -11,7 +11,7 @@ from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.devices]
 
 UNIT = "/etc/systemd/system/covey.service"
 NO_USER_NAMESPACES = "/etc/systemd/system/covey.service.d/10-no-user-namespaces.conf"

@@ -8,7 +8,7 @@ import pytest
 from tests.devices.rig.card import PROGRAM
 from tests.devices.rig.device import Device
 
-pytestmark = [pytest.mark.devices, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.devices]
 
 READINGS = 200_000
 FILL = f"""python3 -c '

@@ -7,7 +7,7 @@ import pytest
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 GHOSTS = ("ghost-1", "ghost-2", "ghost-3", "ghost-4")
 SETTLED_WITHIN_S = 20.0

@@ -21,7 +21,7 @@ from tests.live.harness.network import Host
 from tests.live.harness.programs import ROOT
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.live]
 
 PORT = 7748
 KNOWN_WITHIN_S = 5.0

@@ -5,7 +5,7 @@ import pytest
 from tests.live.harness.chronicle import Chronicle
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 FORMED_WITHIN_S = 20.0
 KEYS = 8

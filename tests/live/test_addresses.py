@@ -10,7 +10,7 @@ from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.network import Host, run
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 NETWORK_PAGE = Path(__file__).resolve().parents[2] / "docs" / "network.md"
 BRIDGES = 9

@@ -12,7 +12,7 @@ from tests.live.harness.network import Host
 from tests.live.harness.programs import PORT, overhear, run_on, write_packets
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 API_PORT = 7780
 TOML = f"""

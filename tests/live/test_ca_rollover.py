@@ -18,7 +18,7 @@ from tests.live.harness.fleet import Fleet
 from tests.live.harness.traffic import accused, traffic
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 DIAL = """
 import socket, ssl, sys

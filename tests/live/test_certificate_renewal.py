@@ -10,7 +10,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.live]
 
 
 def _expire(agent: AgentProcess, issuer: AgentProcess, monkeypatch: pytest.MonkeyPatch) -> None:

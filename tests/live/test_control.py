@@ -16,7 +16,7 @@ from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
 from tests.support.patience import GIVE_UP_S
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live]
 
 TOML = f'{LOCAL_TOML}[node.tags]\nsite = "barn"\n'
 TTL_S = 3.0

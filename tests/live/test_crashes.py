@@ -17,7 +17,7 @@ from tests.live.harness.network import can_make_networks, run
 from tests.live.harness.small_disk import fill, small_disk
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.live]
 
 DISK_MEBIBYTES = 12
 MEBIBYTE = 1024 * 1024

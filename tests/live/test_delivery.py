@@ -17,7 +17,6 @@ from tests.live.harness.waiting import eventually
 
 pytestmark = [
     pytest.mark.live,
-    pytest.mark.timeout(400),
     pytest.mark.skipif(shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None,
                        reason="needs Debian's mosquitto"),
 ]  # fmt: skip

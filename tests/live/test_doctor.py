@@ -10,7 +10,7 @@ from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import Host, run
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 PORT = "7747"
 

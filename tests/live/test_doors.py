@@ -15,7 +15,7 @@ from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.programs import PORT, run_on
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 API_PORT = 7780
 TOML = f"""

@@ -7,7 +7,7 @@ from tests.live.harness.agents import AgentProcess, Outcome
 from tests.live.harness.fleet import LOCAL_TOML, VOTERS_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 KEYS = 60
 SETTLED_WITHIN_S = 30.0

@@ -11,7 +11,7 @@ from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.waiting import eventually
 from tests.support.patience import GIVE_UP_S
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 TOLD_WITHIN_S = 10.0

@@ -8,7 +8,7 @@ from agent._version import __version__
 from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 KNOWN_WITHIN_S = 60.0

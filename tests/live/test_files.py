@@ -12,7 +12,7 @@ from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import run
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 WITHOUT_S = 6.0
 """As long as three looks at the own addresses, each of which needs a descriptor."""

@@ -12,7 +12,7 @@ from tests.live.harness.chronicle import Chronicle
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 REJECTED_S = 8.0

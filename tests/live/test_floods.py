@@ -23,7 +23,7 @@ from tests.live.harness.fleet import Fleet
 from tests.live.harness.programs import overhear, send, write_packets
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 PER_SECOND = 20_000

@@ -10,7 +10,7 @@ from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.network import Network
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 FIELDS = {"id", "name", "addresses", "state", "boot", "incarnation", "tags"}

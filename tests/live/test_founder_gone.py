@@ -8,7 +8,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.live]
 
 
 def issuers(agent: AgentProcess) -> set[str]:

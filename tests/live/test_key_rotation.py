@@ -10,7 +10,7 @@ from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.traffic import accused, traffic
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 

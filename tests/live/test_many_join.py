@@ -9,7 +9,7 @@ from tests.live.harness.chronicle import Chronicle
 from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.alone]
 
 MEMBERS = 30
 ALL_SEE_ALL_S = 60.0

@@ -8,7 +8,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LAN_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 KEYS = 100
 SETTLED_WITHIN_S = 15.0

@@ -14,7 +14,7 @@ from tests.live.harness.chronicle import Chronicle
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak")
 LOSS_PERCENT, LOSS_FOR_S = 30, 60.0

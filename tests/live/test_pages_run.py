@@ -17,7 +17,7 @@ from tests.live.harness.network import Network
 from tests.live.harness.shell import Device
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 ROOT = Path(__file__).resolve().parents[2]
 README, CLI = ROOT / "README.md", ROOT / "docs" / "cli.md"

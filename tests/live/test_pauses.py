@@ -16,7 +16,7 @@ from tests.live.harness.chronicle import Chronicle
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 SETTLED_WITHIN_S = 15.0
 NAMES = ("ash", "birch", "cedar", "elm", "fir")

@@ -11,7 +11,7 @@ from tests.live.harness.cut_disk import CutDisk, can_cut_disks, cut_power, share
 from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 DISK_MEBIBYTES = 64

@@ -13,7 +13,7 @@ from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.programs import overhear, send, write_packets
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 DEAD_WITHIN_S = 10.0

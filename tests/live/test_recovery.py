@@ -11,7 +11,7 @@ from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.lock_load import LockLoad
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NOTICED_WITHIN_S = 20.0
 FOLLOWED_WITHIN_S = 30.0

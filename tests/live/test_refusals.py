@@ -20,7 +20,7 @@ from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.network import Network
 from tests.support.patience import GIVE_UP_S
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 TEN_YEARS = "3650d"
 

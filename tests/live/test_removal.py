@@ -15,7 +15,7 @@ from tests.live.harness.programs import PORT, run_on
 from tests.live.harness.waiting import eventually
 from tests.support.patience import GIVE_UP_S
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 KEYS = 10
 

@@ -10,7 +10,7 @@ from agent import exits
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 SOON_S = 10.0

@@ -11,7 +11,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 EAST = ("elm", "fir")

@@ -18,7 +18,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 FORMER = Path(__file__).parent / "former" / "before_the_log.tar.xz"
 NAMES = ("ash", "birch", "cedar")

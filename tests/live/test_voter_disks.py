@@ -16,7 +16,7 @@ from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.small_disk import fill, small_disk
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 DISK_MEBIBYTES = 16

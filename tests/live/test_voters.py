@@ -17,7 +17,7 @@ from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.lock_load import LockLoad
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 GOES_ON_WITHIN_S = 20.0

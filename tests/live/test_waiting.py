@@ -22,7 +22,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import FORMED_WITHIN_S, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.live]
 
 FAKETIME = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
 STRANGER, OWNER = 54322, 54321

@@ -4,7 +4,7 @@ import pytest
 
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm")
 

@@ -277,7 +277,6 @@ answers reads before it is complete); and in
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("mutate", FOUND_BY, ids=lambda f: f.__name__.strip("_"))
 def test_each_rule_is_needed(monkeypatch: Patch, mutate: Mutation) -> None:
     mutate(monkeypatch)

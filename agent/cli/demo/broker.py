@@ -26,7 +26,7 @@ from agent.installation.extras import install_command
 from agent.telemetry.uplink.version_fallback import Version
 
 LOOPBACK = "127.0.0.1"
-READY_S = 15.0
+READY_S = 90.0
 READY_POLL_S = 0.05
 
 # rumqttd listens to one version of MQTT a port. It sends a subscriber `max_inflight_count`

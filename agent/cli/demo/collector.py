@@ -18,7 +18,7 @@ from agent.telemetry.uplink.mqtt_client import PROTOCOLS
 from agent.telemetry.uplink.version_fallback import Version
 
 TOPICS = "covey/#"
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 60.0
 RATE_WINDOW_S = 3.0
 
 

@@ -15,9 +15,9 @@ from edge_apps.client import Client, ClientError
 
 NAMES = ("heron", "lark", "wren", "finch", "crane", "swift", "robin", "teal", "dove")
 CLUSTER = "demo"
-READY_S = 20.0
+READY_S = 90.0
 READY_POLL_S = 0.05
-API_TIMEOUT_S = 5.0
+API_TIMEOUT_S = 10.0
 HTTP_OK = 200
 
 CONFIG = """\

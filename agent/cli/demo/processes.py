@@ -18,7 +18,7 @@ from agent.exits import NO, AgentError
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 STOP_GRACE_S = 8.0
-COMMAND_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 90.0
 LOG_TAIL_LINES = 8
 
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: a forked child must not load anything

@@ -20,7 +20,7 @@ from agent.exits import USAGE, AgentError
 from edge_apps.client import ClientError
 from edge_apps.homes import expanded
 
-GREET_S = 30.0
+GREET_S = 90.0
 GREET_POLL_S = 0.2
 
 Say = Callable[[str], None]

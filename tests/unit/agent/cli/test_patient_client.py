@@ -110,6 +110,7 @@ def test_a_node_of_a_covey_may_be_about_to_start(
 ) -> None:
     paths.identity.mkdir()
     now = [0.0]
+    monkeypatch.setattr("agent.system.process_age.first_work_s", lambda: 0.1)
     monkeypatch.setattr("agent.cli.patient_client.time.monotonic", lambda: now[0])
     monkeypatch.setattr(
         "agent.cli.patient_client.time.sleep", lambda s: now.__setitem__(0, now[0] + s)
@@ -117,6 +118,22 @@ def test_a_node_of_a_covey_may_be_about_to_start(
     with pytest.raises(AgentUnreachable, match="no agent listens"):
         PatientClient(paths, quiet=True).get("/api/v1/status")
     assert now[0] == pytest.approx(patient_client.STARTING_S, abs=2 * patient_client.LOOK_S)
+
+
+def test_on_a_busy_machine_it_is_waited_for_longer(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths.identity.mkdir()
+    now = [0.0]
+    monkeypatch.setattr("agent.system.process_age.first_work_s", lambda: 2.0)
+    monkeypatch.setattr("agent.cli.patient_client.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        "agent.cli.patient_client.time.sleep", lambda s: now.__setitem__(0, now[0] + s)
+    )
+    with pytest.raises(AgentUnreachable, match="no agent listens"):
+        PatientClient(paths, quiet=True).get("/api/v1/status")
+    waited_s = 2.0 * patient_client.STARTING_SHARE
+    assert now[0] == pytest.approx(waited_s, abs=2 * patient_client.LOOK_S)
 
 
 def test_an_agent_that_starts_for_long_is_not_called_absent(

@@ -65,6 +65,7 @@ def test_an_agent_whose_keys_are_locked_away_is_not_to_be_started(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     found(tmp_path / "data" / "identity", "barn", "pi1")
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    monkeypatch.setattr("agent.system.process_age.first_work_s", lambda: 0.1)
     assert covey(tmp_path, "doctor") == exits.UNHEALTHY
     told = capsys.readouterr().out
     assert "fail  sealed-keys" in told
