@@ -23,6 +23,7 @@ from edge_apps.reading import BadReading, Reading
 from tests.fuzz.hostile import Mutator
 from tests.fuzz.parsers import LINES, WORDS, spoil_blindly, spoil_json, spoil_text
 from tests.support.fake_agent import FakeAgent, FakeTelemetry
+from tests.support.patience import GIVE_UP_S
 
 BODIES: dict[str, tuple[bytes, ...]] = {
     "/api/v1/tokens": (b'{"ttl_s": 60, "uses": 2}',),
@@ -58,7 +59,7 @@ HEADERS: tuple[tuple[bytes, bytes], ...] = (
 )
 ENDLESS = "follow=1"
 GZIP = b"\x1f\x8b"
-PATIENCE_S = 5.0
+PATIENCE_S = GIVE_UP_S
 
 
 class Failed(AssertionError):

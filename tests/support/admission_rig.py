@@ -32,6 +32,10 @@ from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import Registry, SignedRegistry
 from gossip.registry.succession import Succession
 from tests.support.fake_ledger import FakeLedger
+from tests.support.patience import GIVE_UP_S
+
+IN_VAIN_S = 5.0
+"""How long a device looks on where it is to find nobody else: long enough to be answered once."""
 
 
 class FakeCovey:
@@ -149,7 +153,7 @@ class Member:
         token: str,
         directory: Path,
         name: str,
-        timeout_s: float = 20,
+        timeout_s: float = GIVE_UP_S,
         *,
         replaces: bool = False,
     ) -> Identity:

@@ -55,6 +55,7 @@ from tests.support.control_solo import SoloDriver
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
 from tests.support.fake_uplink import FakeUplink
+from tests.support.patience import GIVE_UP_S
 
 ME, OTHER, GONE = 0xA, 0xB, 0xC
 CLUSTER, STAMP = bytes(range(16)), 1_700_000_000_000 << 16
@@ -523,7 +524,7 @@ class Served:
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine on the agent's loop and return its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(GIVE_UP_S)
 
     async def settle(self) -> None:
         """Return when the agent knows what it has agreed on."""
@@ -555,5 +556,5 @@ def serving(directory: Path, settings: ApiSettings | None = None) -> Iterator[Se
         served.call(served.close())
     finally:
         served.loop.call_soon_threadsafe(served.loop.stop)
-        thread.join(10)
+        thread.join(GIVE_UP_S)
         served.loop.close()

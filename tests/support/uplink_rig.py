@@ -20,12 +20,13 @@ from agent.telemetry.uplink.broker_memory import BrokerMemory
 from agent.telemetry.uplink.delivery import Delivery
 from agent.telemetry.uplink.mqtt_client import PahoMqttClient
 from agent.telemetry.uplink.template import Template, TemplateContext
+from tests.support.patience import GIVE_UP_S
 from tests.support.readings import checked
 from tests.support.strict_broker import StrictBroker
 
 NODE = 0xC0FFEE
 PLACE = TemplateContext("home", "pi", "0000000000c0ffee")
-WAIT_S = 30.0
+WAIT_S = GIVE_UP_S
 
 
 class Rig:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from edge_apps.client import AgentTimedOut, AgentUnreachable, ApiError, Client
+from tests.support.patience import GIVE_UP_S
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -45,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         elif kind == "/odd":
             self.answer(500, b"<h1>oops</h1>")
         elif kind == "/silent":
-            self.released.wait(10)
+            self.released.wait(GIVE_UP_S)
         elif kind in ("/lines", "/cut", "/hang"):
             self.stream(kind)
         else:
@@ -60,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
         self.wfile.flush()
         if kind == "/hang":
-            self.released.wait(10)
+            self.released.wait(GIVE_UP_S)
         if kind == "/lines":
             self.wfile.write(b"0\r\n\r\n")
         self.close_connection = True
@@ -97,7 +98,7 @@ def agent(tmp_path: Path) -> Iterator[type[Handler]]:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Client:
-    return Client(tmp_path / "covey.sock", timeout_s=5)
+    return Client(tmp_path / "covey.sock", timeout_s=GIVE_UP_S)
 
 
 def test_encodes_path_and_query(agent: type[Handler], client: Client) -> None:
@@ -153,7 +154,7 @@ def test_a_stream_that_breaks_is_not_a_stream_that_ends(
 
 
 def test_a_quiet_stream_times_out_only_when_asked(agent: type[Handler], tmp_path: Path) -> None:
-    impatient = Client(tmp_path / "covey.sock", timeout_s=5)
+    impatient = Client(tmp_path / "covey.sock", timeout_s=GIVE_UP_S)
     lines = impatient.stream("/hang", idle_timeout_s=0.05)
     assert [next(lines)["n"] for _ in range(3)] == [1, 2, 3]
     with pytest.raises(AgentTimedOut):

@@ -119,4 +119,4 @@ def test_as_a_process(tmp_path: Path) -> None:
             assert event_service.answered[0] == ("b-1-9", b"on", False)
         finally:
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(GIVE_UP_S) == 0

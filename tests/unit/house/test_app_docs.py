@@ -15,6 +15,7 @@ from agent.exits import INTERRUPTED
 from edge_apps import publisher
 from edge_apps.app import Context
 from edge_apps.builtin import sensor_sim
+from tests.support.patience import GIVE_UP_S
 
 TEXT = (Path(__file__).parents[3] / "docs/apps.md").read_text()
 BLOCK = r"```\w*\n(.*?)```"
@@ -29,7 +30,7 @@ def tutorial(tmp_path: Path) -> Path:
 
 def run(directory: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, *command], cwd=directory, capture_output=True, text=True, timeout=60
+        [sys.executable, *command], cwd=directory, capture_output=True, text=True, timeout=GIVE_UP_S
     )
 
 
@@ -54,7 +55,7 @@ def test_the_tutorials_command_starts_the_app(tutorial: Path) -> None:
         assert process.stdout is not None
         assert "22.75" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == INTERRUPTED
+        assert process.wait(GIVE_UP_S) == INTERRUPTED
 
 
 def test_the_tutorials_configuration_is_accepted(tmp_path: Path) -> None:

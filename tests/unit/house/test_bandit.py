@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import GIVE_UP_S
+
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGES = ("agent", "edge_apps", "gossip")
 COMMAND = (sys.executable, "-m", "bandit", "--quiet", "--recursive", "--format", "json")
@@ -24,7 +26,7 @@ FOUND = (0, 1)
 def _findings(configuration: Path, *places: str | Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [*COMMAND, "--configfile", configuration, *places],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=4 * GIVE_UP_S,
     )  # fmt: skip
     assert done.returncode in FOUND, done.stderr
     told = json.loads(done.stdout)

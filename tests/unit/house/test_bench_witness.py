@@ -10,6 +10,7 @@ from agent.cluster.member_log import log_member
 from bench.contenders import CONTENDERS
 from bench.witness import Witness
 from gossip.membership.model.members import Member, MemberChanged, MemberState
+from tests.support.patience import GIVE_UP_S
 
 SAID = {
     "serf": (
@@ -46,10 +47,10 @@ def test_comings_and_deaths_are_read(system: str, covey_said: tuple[str, str]) -
         assert not witness.is_whole()
         begun = time.monotonic()
         os.write(pipes["ann"][1], came.encode())
-        assert witness.wait_whole(5.0) is not None
+        assert witness.wait_whole(GIVE_UP_S) is not None
         os.write(pipes["ann"][1], died[:9].encode())  # lines may arrive in pieces
         os.write(pipes["ann"][1], died[9:].encode())
-        known = witness.wait_known_dead("bob", ["ann"], begun, 5.0)
+        known = witness.wait_known_dead("bob", ["ann"], begun, GIVE_UP_S)
         assert len(known) == 1
         assert not witness.is_whole()
         witness.forget("bob")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.api.routes import ROOMS
+from tests.support.patience import GIVE_UP_S
 
 REPORT = """
 import sys
@@ -45,7 +46,11 @@ def loaded_by(action: str, *arguments: str) -> tuple[int, set[str], set[str]]:
     """Return the status, our and foreign modules, and the heavy standard ones."""
     program = REPORT.format(arguments=list(arguments), action=action, heavy=HEAVY_STANDARD)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIVE_UP_S,
     )
     status, loaded, heavy = map(eval, done.stderr.splitlines()[-3:])
     known = {name for name in loaded if name.partition(".")[0] not in STARTUP}
@@ -183,7 +188,9 @@ def test_a_prepared_agent_starts_without_what_it_may_never_need(tmp_path: Path) 
     def loaded(step: str) -> set[str]:
         program = PREPARED.format(step=step, late=late)
         command = [sys.executable, "-c", program, str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=GIVE_UP_S
+        )
         assert done.returncode == 0, done.stderr
         return set(done.stdout.split())
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import GIVE_UP_S
+
 CONFTEST = Path(__file__).resolve().parents[2] / "conftest.py"
 SKIPPING = """
 import pytest
@@ -37,7 +39,8 @@ def _pytest(folder: Path, in_ci: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--rootdir", folder,
          "--continue-on-collection-errors", folder],
-        cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=240,
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+        timeout=4 * GIVE_UP_S,
     )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from agent.config.settings import SECTIONS, AppSettings
 from agent.installation.files import NO_USER_NAMESPACES, PACKAGED, shipped
 from agent.installation.trial import NO_USER, NOT_EXECUTED
 from agent.programs.isolation import SEEN_BY_SERVICES, SERVICE_SOCKET
+from tests.support.patience import GIVE_UP_S
 
 ROOT = Path(__file__).resolve().parents[3]
 UNIT = ROOT / "packaging" / "systemd" / "covey.service"
@@ -40,7 +41,7 @@ needs_systemd = pytest.mark.skipif(
 
 
 def _run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIVE_UP_S)
 
 
 # --- the systemd unit ---------------------------------------------------------------------------
@@ -254,7 +255,7 @@ def _pin(file: Path, programs: Path) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
     return subprocess.run(
         [CONTAINERFILE.with_name("pin.sh"), file],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
+        env=environment, capture_output=True, text=True, check=False, timeout=GIVE_UP_S,
     )  # fmt: skip
 
 

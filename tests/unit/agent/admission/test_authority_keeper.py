@@ -26,6 +26,7 @@ from gossip.kv.requests import RegistryAdopted
 from gossip.registry.node import ISSUER
 from tests.support.admission_rig import Member, issuer, member
 from tests.support.fake_ledger import FakeLedger
+from tests.support.patience import GIVE_UP_S
 
 
 @asynccontextmanager
@@ -180,7 +181,7 @@ def test_who_is_removed_wipes_the_key(tmp_path: Path) -> None:
             removal = Removal(first.identity, paths, ended.set)
             registry = second.covey.registry()
             removal.on_event(RegistryAdopted(second.covey.signed(), registry))
-            await asyncio.wait_for(ended.wait(), 20)
+            await asyncio.wait_for(ended.wait(), GIVE_UP_S)
             assert not first.identity.is_issuer
             assert first.identity.key_file.exists(), "what is its own is kept"
 

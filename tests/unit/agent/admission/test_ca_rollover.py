@@ -32,8 +32,9 @@ from gossip.core.errors import Forged
 from gossip.kv.requests import RegistryAdopted
 from gossip.registry.registry import open_registry
 from gossip.registry.succession import Succession, statement
-from tests.support.admission_rig import FakeCovey, Member, issuer
+from tests.support.admission_rig import IN_VAIN_S, FakeCovey, Member, issuer
 from tests.support.fake_ledger import FakeLedger
+from tests.support.patience import GIVE_UP_S
 from tests.unit.agent.admission.test_renewal import adopting, entry_of, joined, registry_of
 
 
@@ -47,7 +48,7 @@ async def founder(folder: Path) -> AsyncIterator[tuple[Member, Rollover]]:
 
 async def ask_as_guest(made: Member, who: Identity) -> bool:
     search = MemberSearch(who.cluster_id, [made.seed], 1, [], mdns=False)
-    return await asyncio.wait_for(renewal.renew_as_guest(who, search, adopting(who)), 20)
+    return await asyncio.wait_for(renewal.renew_as_guest(who, search, adopting(who)), GIVE_UP_S)
 
 
 async def renew(made: Member, *members: Identity) -> None:
@@ -106,7 +107,7 @@ def test_it_ends_by_itself_and_with_force_without_those_who_are_away(
             assert registry_of(made).overlaps
             made.covey.alive = frozenset({made.identity.node_id})
             await work.begin(force=True)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(GIVE_UP_S):
                 while registry_of(made).overlaps:  # noqa: ASYNC110 - a test
                     await asyncio.sleep(0.01)
             assert not entry_of(made, who).serials, "its certificate opens nothing"
@@ -169,7 +170,7 @@ def test_nobody_else_ends_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             monkeypatch.setattr(made.covey, "successions", lambda: (forged,))
             directory = tmp_path / "b" / "identity"
             with pytest.raises(AgentError, match="not the one that the token names") as refused:
-                await made.join(token, directory, "pi2", timeout_s=1)
+                await made.join(token, directory, "pi2", timeout_s=IN_VAIN_S)
             assert refused.value.status == exits.UNREACHABLE
             assert "make a new one on a member, with `covey token create`" in refused.value.hint
 

@@ -21,6 +21,7 @@ from agent.identity import identity
 from agent.store.control import ControlStore
 from agent.store.kv_store import RecordStore
 from gossip.kv.storage import HoldingChange
+from tests.support.patience import GIVE_UP_S
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_who_hangs_up_when_all_is_done_but_the_databases_has_arrived(
         await asyncio.gather(asking, return_exceptions=True)
         assert not made.arrived.is_set(), "two must not make the databases at once"
         may_end.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(GIVE_UP_S):
             await made.arrived.wait()
 
     asyncio.run(story())

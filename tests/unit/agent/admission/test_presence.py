@@ -8,6 +8,7 @@ import pytest
 from agent.admission.token_terms import TokenTerms
 from gossip.kv.requests import OwnersReady
 from tests.support.admission_rig import issuer
+from tests.support.patience import GIVE_UP_S
 
 
 def test_who_is_let_in_owns_nothing_before_it_is_heard(
@@ -25,7 +26,7 @@ def test_who_is_let_in_owns_nothing_before_it_is_heard(
             assert registry.is_settled
 
             made.server.on_event(OwnersReady(registry.epoch, {}, here=frozenset({here.node_id})))
-            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), 20)
+            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), GIVE_UP_S)
             registry = made.covey.registry()
             assert [entry.name for entry in registry.absent] == ["pi3"]
             assert registry.idle == {here.node_id}
@@ -36,7 +37,7 @@ def test_who_is_let_in_owns_nothing_before_it_is_heard(
 
             gone = OwnersReady(registry.epoch, {}, away=frozenset({here.node_id, never.node_id}))
             made.server.on_event(gone)
-            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), 20)
+            await asyncio.wait_for(made.server._advancing or asyncio.sleep(0), GIVE_UP_S)
             registry = made.covey.registry()
             assert {entry.name for entry in registry.absent} == {"pi2", "pi3"}
             assert registry.is_settled

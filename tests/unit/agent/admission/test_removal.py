@@ -23,6 +23,7 @@ from gossip.registry.node import RegisteredNode
 from gossip.registry.ownership import Ownership
 from gossip.registry.registry import Registry, admit, remove, replace
 from tests.support.kv_net import node, registry_of
+from tests.support.patience import GIVE_UP_S
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def told(paths: Paths, who: Identity, registry: Registry) -> None:
         ended = asyncio.Event()
         removal = Removal(who, paths, ended.set)
         removal.on_event(RegistryAdopted(b"", registry))
-        await asyncio.wait_for(ended.wait(), 20)
+        await asyncio.wait_for(ended.wait(), GIVE_UP_S)
 
     asyncio.run(story())
     Newcomer(Config(), paths).forget()

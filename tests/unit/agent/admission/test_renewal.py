@@ -26,6 +26,7 @@ from gossip.core.machine import Address
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import Registry, SignedRegistry, open_registry
 from tests.support.admission_rig import Member, issuer, member
+from tests.support.patience import GIVE_UP_S
 
 DAY_S = 86400.0
 
@@ -192,7 +193,9 @@ def test_an_expired_one_is_renewed_as_a_guest_and_by_way_of_a_member(
                 for at in (first, second):
                     expire(who, first, monkeypatch)
                     search = MemberSearch(who.cluster_id, [at.seed], 1, [], mdns=False)
-                    await asyncio.wait_for(renewing.renew_as_guest(who, search, adopting(who)), 20)
+                    await asyncio.wait_for(
+                        renewing.renew_as_guest(who, search, adopting(who)), GIVE_UP_S
+                    )
                     assert load(who.directory).valid_until > time.time() + 80 * DAY_S
                     assert entry_of(first, who).serials[0] == serial_in_use(who)
 
@@ -226,7 +229,7 @@ def test_an_issuer_that_is_away_or_another_clock_is_asked_again(
                     await asyncio.sleep(0.01)
                 assert not asking.done(), "nor does a clock that will be set"
                 first.issuing._wall_clock = time.time
-                await asyncio.wait_for(asking, 20)
+                await asyncio.wait_for(asking, GIVE_UP_S)
                 assert renewing.opens_streams(who, time.time())
 
     asyncio.run(scenario())
@@ -295,7 +298,7 @@ def test_one_that_opens_no_stream_while_the_agent_runs_is_renewed_as_a_guest(
                     renewing.Signals(),
                 )
             )
-            await asyncio.wait_for(shown.wait(), 20)
+            await asyncio.wait_for(shown.wait(), GIVE_UP_S)
             keeping.cancel()
             assert renewing.opens_streams(who, time.time())
             assert entry_of(made, who).serials[0] == serial_in_use(who)
@@ -333,7 +336,7 @@ def test_the_issuer_replaces_its_own_when_a_clock_was_ahead(
             kept = made.covey.adopted[-1]
             epoch = Registry.decode(SignedRegistry.decode(kept).payload).epoch
             await made.store.save_registry(epoch, kept)
-            await asyncio.wait_for(shown.wait(), 20)
+            await asyncio.wait_for(shown.wait(), GIVE_UP_S)
             keeping.cancel()
             assert renewing.opens_streams(who, time.time())
 
@@ -351,7 +354,9 @@ def test_who_was_removed_is_not_let_in_again(
             without = registry_of(made)
             search = MemberSearch(who.cluster_id, [made.seed], 1, [], mdns=False)
             with pytest.raises(AgentError, match="not in the registry") as caught:
-                await asyncio.wait_for(renewing.renew_as_guest(who, search, adopting(who)), 20)
+                await asyncio.wait_for(
+                    renewing.renew_as_guest(who, search, adopting(who)), GIVE_UP_S
+                )
             assert caught.value.status == exits.NOT_PERMITTED
             assert registry_of(made) == without
 

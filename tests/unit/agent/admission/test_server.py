@@ -22,7 +22,7 @@ from agent.store.tokens import TokenRefusedError, TokenState
 from gossip.core.machine import Address
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import SignedRegistry, admit, open_registry, remove
-from tests.support.admission_rig import issuer, leftovers, member, proven, refusal
+from tests.support.admission_rig import IN_VAIN_S, issuer, leftovers, member, proven, refusal
 
 
 def test_a_device_joins_with_a_token(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_foreign_token_never_leaves_the_device(tmp_path: Path) -> None:
         async with issuer(tmp_path / "one") as one, issuer(tmp_path / "two") as two:
             token = await two.server.create_token(TokenTerms(3600, 1))
             with pytest.raises(AgentError) as caught:
-                await one.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                await one.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=IN_VAIN_S)
             assert caught.value.status == exits.TOKEN_FOREIGN
             assert one.counts["admissions/foreign"] >= 1
             assert one.counts["admissions/token-unknown"] == 0
@@ -138,7 +138,7 @@ def test_somebody_who_poses_as_a_member_learns_no_secret(tmp_path: Path) -> None
             token = await one.server.create_token(TokenTerms(3600, 1))
             impostor.identity.cluster_id = one.identity.cluster_id
             with pytest.raises(AgentError, match="certificate authority is not the one") as caught:
-                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=IN_VAIN_S)
             assert caught.value.status == exits.UNREACHABLE
             assert "`covey token create`" in caught.value.hint, "it may have been replaced"
             assert not any(key.startswith("admissions/") for key in impostor.counts)
@@ -155,7 +155,7 @@ def test_a_stolen_authority_certificate_is_not_enough(tmp_path: Path) -> None:
             impostor.identity.cluster_id = one.identity.cluster_id
             impostor.identity.trust = one.identity.trust
             with pytest.raises(AgentError, match="not signed by this covey's authority"):
-                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                await impostor.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=IN_VAIN_S)
             assert not any(key.startswith("admissions/") for key in impostor.counts)
 
     asyncio.run(scenario())
@@ -203,7 +203,7 @@ def test_a_lost_answer_does_not_use_the_token_twice(
 
             monkeypatch.setattr(joining, "read_frame", lossy)
             with pytest.raises(AgentError, match="answer of the covey was lost") as caught:
-                await made.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                await made.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=IN_VAIN_S)
             assert caught.value.status == exits.TIMED_OUT
             assert made.store.registry() is not None, "the covey did admit it"
             monkeypatch.setattr(joining, "read_frame", read_frame)
@@ -384,7 +384,9 @@ def test_without_any_issuer_the_device_learns_why(tmp_path: Path) -> None:
             identity = await first.join(token, tmp_path / "b" / "identity", "pi2")
             async with member(identity, tmp_path / "b") as second:
                 with pytest.raises(AgentError, match=r"\(pi1\) can be reached now") as caught:
-                    await second.join(token, tmp_path / "c" / "identity", "pi3", timeout_s=1)
+                    await second.join(
+                        token, tmp_path / "c" / "identity", "pi3", timeout_s=IN_VAIN_S
+                    )
                 assert caught.value.status == exits.UNREACHABLE
                 # Whether the issuer was really not reached, or only its answer, nobody knows.
                 [kept] = leftovers(tmp_path / "c")

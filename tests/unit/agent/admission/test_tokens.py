@@ -37,7 +37,7 @@ from gossip.control.bounds import TOKENS_CHANGED_MAX
 from gossip.core.errors import Malformed
 from gossip.core.ids import format_node_id
 from gossip.registry.registry import open_registry
-from tests.support.admission_rig import Member, issuer, member, proven, refusal
+from tests.support.admission_rig import IN_VAIN_S, Member, issuer, member, proven, refusal
 from tests.support.patience import GIVE_UP_S
 
 
@@ -321,7 +321,9 @@ def test_who_passes_an_answer_on_can_change_nothing_of_it(tmp_path: Path, field:
 
                 second.server._relay.ask_any = lies  # type: ignore[assignment,method-assign]
                 with pytest.raises(AgentError, match="not signed by the authority"):
-                    await second.join(token, tmp_path / "b" / "identity", "pi2", timeout_s=1)
+                    await second.join(
+                        token, tmp_path / "b" / "identity", "pi2", timeout_s=IN_VAIN_S
+                    )
                 assert seen, "it was asked"
                 await first.join(token, tmp_path / "b" / "identity", "pi2")
 

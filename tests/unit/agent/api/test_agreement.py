@@ -19,6 +19,7 @@ from gossip.control.messages import OverviewAnswer
 from gossip.control.transactions import PutKey
 from gossip.control.watchers import ControlWatch
 from tests.support.fake_agent import Served, serving
+from tests.support.patience import GIVE_UP_S
 
 PAST = WAITING_MAX + 100
 """More changes than may wait for a reader who watches from now on."""
@@ -231,7 +232,7 @@ def test_programs_begin_together_and_end_together(client: Client) -> None:
         inside.append(number)
         thread.start()
     for thread in threads:
-        thread.join(30.0)
+        thread.join(GIVE_UP_S)
     assert sorted(began) == [0, 1, 2]
     assert ended == [3, 3, 3], "nobody ends before all have begun"
     with pytest.raises(NotHeld, match="1 of 2 have entered"):

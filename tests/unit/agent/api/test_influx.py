@@ -54,7 +54,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 def exchange(target: Path, head: str, body: bytes = b"") -> Answer:
     """Say exactly this on a connection of its own, and return the answer."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.settimeout(30)
+        channel.settimeout(GIVE_UP_S)
         channel.connect(str(target))
         channel.sendall(head.replace("\n", "\r\n").encode() + body)
         answer = b""

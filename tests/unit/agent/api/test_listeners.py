@@ -376,7 +376,7 @@ def test_closing_ends_open_streams_and_removes_the_socket(tmp_path: Path) -> Non
     with serving(tmp_path) as served:
         watcher = threading.Thread(target=watch, args=[served.paths.socket], daemon=True)
         watcher.start()
-        begun.wait(10)
+        begun.wait(GIVE_UP_S)
         served.call(_until_watched(served))
     watcher.join(GIVE_UP_S)
     assert ended == ["end"], "the stream ended in order, not by a broken connection"
@@ -411,7 +411,7 @@ def test_garbage_harms_nobody(tmp_path: Path) -> None:
                 try:
                     peer.sendall(garbage)
                     peer.shutdown(socket.SHUT_WR)
-                    peer.settimeout(10)
+                    peer.settimeout(GIVE_UP_S)
                     while peer.recv(4096):
                         pass
                 except (BrokenPipeError, ConnectionResetError):

@@ -15,9 +15,9 @@ from agent.api.request_bodies import SMALL_BYTES_MAX, VALUE_BYTES_MAX, read_body
 from agent.http.asgi import Message
 from agent.http.request import WHOLE_BODY, Request
 from tests.support.fake_agent import Served, serving
+from tests.support.patience import GIVE_UP_S
 
 LARGE = (b"#" + b"-" * 1000 + b"\n") * 100 + b"m v=1\n"
-GIVE_UP_S = 30.0
 
 
 @pytest.fixture

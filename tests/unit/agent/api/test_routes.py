@@ -86,7 +86,7 @@ def test_config_names_origins(client: Client) -> None:
 
 def test_leave_answers_before_it_leaves(served: Served, client: Client) -> None:
     assert client.post("/api/v1/leave") == {"leaving": True, "freed": False}
-    assert served.agent.left.wait(10)
+    assert served.agent.left.wait(GIVE_UP_S)
 
 
 # ---- sleep -----------------------------------------------------------------------------------

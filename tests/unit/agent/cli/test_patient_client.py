@@ -18,8 +18,7 @@ from agent.config.paths import Paths
 from agent.store.lock import is_held, locked
 from edge_apps.client import AgentUnreachable
 from tests.support.fake_agent import serving
-
-PATIENCE_S = 30.0
+from tests.support.patience import GIVE_UP_S
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wait_until_drawn(waiting: WaitNotice) -> None:
-    give_up = time.monotonic() + PATIENCE_S
+    give_up = time.monotonic() + GIVE_UP_S
     while not waiting._is_drawn:
         assert time.monotonic() < give_up
         time.sleep(0.01)
@@ -91,7 +90,7 @@ def test_an_agent_that_starts_is_waited_for(tmp_path: Path, paths: Paths) -> Non
         time.sleep(0.2)
         assert asking.is_alive(), "it waits"
         with serving(tmp_path):
-            asking.join(PATIENCE_S)
+            asking.join(GIVE_UP_S)
     assert len(answers) == 1
 
 

@@ -18,6 +18,7 @@ from agent.cli.root import root
 from agent.cli.session import Session
 from agent.config.paths import Paths, may_be_there
 from edge_apps.client import AgentForbidden
+from tests.support.patience import GIVE_UP_S
 
 Refuse = Callable[[type[OSError]], None]
 
@@ -261,7 +262,7 @@ def as_nobody(*arguments: str, **environ: str) -> subprocess.CompletedProcess[st
     """Run a command as a user whom no list of users has, with these variables alone."""
     return subprocess.run(
         [sys.executable, "-c", NOBODY, *arguments],
-        capture_output=True, text=True, check=False, env=environ, cwd="/", timeout=60,
+        capture_output=True, text=True, check=False, env=environ, cwd="/", timeout=GIVE_UP_S,
     )  # fmt: skip
 
 
@@ -297,7 +298,7 @@ def test_a_directory_that_is_gone(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=GIVE_UP_S,
     )  # fmt: skip
     assert done.returncode == exits.USAGE
     assert done.stderr.startswith("error: nobody knows where a is")

@@ -202,7 +202,7 @@ def test_run_without_identity_waits_and_ends_when_told(tmp_path: Path) -> None:
         assert status.returncode == exits.UNHEALTHY
         assert status.stdout.startswith("state\twaiting\nbecause\tthis node belongs to no covey")
         waiting.send_signal(signal.SIGTERM)
-        assert waiting.wait(30) == 0
+        assert waiting.wait(GIVE_UP_S) == 0
 
 
 @pytest.mark.parametrize("why", ["has_left", "is_resumed", "has_another_log"])
@@ -280,7 +280,7 @@ def test_ctrl_c_ends_a_stream_quietly(served: Served) -> None:
         subprocess.run([*COVEY, "--dir", directory, "publish", "t", "1"], check=True)
         assert b"\tt\t1\t" in following.stdout.readline()
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == exits.INTERRUPTED
+        assert following.wait(GIVE_UP_S) == exits.INTERRUPTED
         assert b"Traceback" not in following.stderr.read()
 
 

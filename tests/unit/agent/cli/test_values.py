@@ -21,6 +21,7 @@ from edge_apps.client import AgentUnreachable, Client, Response
 from edge_apps.reading import Reading
 from tests.support.command_line import Covey, feed
 from tests.support.fake_agent import Served, serving
+from tests.support.patience import GIVE_UP_S
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -139,8 +140,8 @@ class Pipe:
         assert self.process.stdout is not None
         self.process.stdin.close()
         told = self.process.stdout.read()
-        status = self.process.wait(60)
-        self._reader.join(60)
+        status = self.process.wait(GIVE_UP_S)
+        self._reader.join(GIVE_UP_S)
         return status, told
 
 

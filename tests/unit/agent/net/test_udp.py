@@ -46,7 +46,7 @@ def endpoint(sockets: Sockets) -> UdpEndpoint:
 def sender(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
     fresh = socket.socket(family, socket.SOCK_DGRAM)
     fresh.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-    fresh.settimeout(5)
+    fresh.settimeout(GIVE_UP_S)
     return fresh
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.store import page_caches
+from tests.support.patience import GIVE_UP_S
 
 OF_CONNECTIONS = """
 import ctypes
@@ -29,7 +30,11 @@ def memory(file: Path, told: str) -> tuple[bool, int]:
     """Return whether SQLite took what it was told, and the bytes that it uses then."""
     program = OF_CONNECTIONS.format(told=told, file=str(file), connections=CONNECTIONS)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIVE_UP_S,
     )
     took, used_bytes = done.stdout.split()
     return took == "True", int(used_bytes)

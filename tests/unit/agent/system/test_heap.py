@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from agent.system import heap
+from tests.support.patience import GIVE_UP_S
 
 GROWN_BY = """
 import threading
@@ -27,7 +28,11 @@ print(took, sum(int(line.split("-")[0], 16) % 2**26 == 0 for line in open("/proc
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt(3) is glibc's")
 def test_threads_share_one_arena() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", GROWN_BY], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", GROWN_BY],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=GIVE_UP_S,
     )
     assert done.stdout.split() == ["True", "0"]
 

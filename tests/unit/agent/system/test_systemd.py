@@ -20,7 +20,7 @@ EXTENSION = b"EXTEND_TIMEOUT_USEC=40000000\nSTATUS=starting: it opens its stores
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(tmp_path / "notify"))
-        listener.settimeout(10)
+        listener.settimeout(GIVE_UP_S)
         yield listener
 
 
@@ -47,7 +47,7 @@ def test_abstract_sockets() -> None:
     name = f"covey-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name)
-        listener.settimeout(10)
+        listener.settimeout(GIVE_UP_S)
         Notifier({"NOTIFY_SOCKET": "@" + name}).alive()
         assert listener.recv(100) == b"WATCHDOG=1"
 

@@ -6,6 +6,7 @@ import pytest
 
 from agent.loop.periodic import rest_s
 from agent.system.wall_clock import EARLIEST_S, ClockStep, WallClock, date, flaw
+from tests.support.patience import GIVE_UP_S
 
 DAY_S = 86400.0
 FROM, UNTIL = EARLIEST_S + 10 * DAY_S, EARLIEST_S + 100 * DAY_S
@@ -89,7 +90,7 @@ def test_followers_hear_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0)
         following.cancel()
 
-    asyncio.run(asyncio.wait_for(story(), 30))
+    asyncio.run(asyncio.wait_for(story(), GIVE_UP_S))
     assert [round(step.by_s) for step in heard] == [5, -7]
 
 
@@ -105,7 +106,7 @@ def test_waiting_ends_when_the_clock_is_set(monkeypatch: pytest.MonkeyPatch) -> 
         device.wall_s = FROM + 1
         await waiting
 
-    asyncio.run(asyncio.wait_for(story(), 30))
+    asyncio.run(asyncio.wait_for(story(), GIVE_UP_S))
 
 
 def test_any_number_has_a_date() -> None:
