@@ -1,4 +1,4 @@
-"""Another authority for a running covey: nobody is accused, and the old one opens nothing."""
+"""Another authority for a running covey: nobody is lost, and the old one opens nothing."""
 
 import subprocess
 import sys
@@ -15,20 +15,21 @@ from gossip.registry.registry import Registry, SignedRegistry
 from tests.live.harness.admitted import registry_on_disk
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import Fleet
-from tests.live.harness.traffic import accused, traffic
+from tests.live.harness.traffic import buried, traffic
 from tests.live.harness.waiting import eventually
+from tests.support.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live]
 
 DIAL = """
 import socket, ssl, sys
-host, port, certificate, key = sys.argv[1:]
+host, port, certificate, key, patience_s = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 context.load_cert_chain(certificate, key)
 try:
-    with context.wrap_socket(socket.create_connection((host, int(port)), 5)) as stream:
-        stream.settimeout(3)
+    with context.wrap_socket(socket.create_connection((host, int(port)), 180)) as stream:
+        stream.settimeout(float(patience_s))
         print("spoken to" if stream.recv(1) else "refused")
 except TimeoutError:
     print("listened to")
@@ -38,18 +39,31 @@ except (ssl.SSLError, ConnectionError):
 """A member says nothing on a stream that somebody else dialled, and waits for frames; to a stranger
 it says one. Where the handshake failed it closes, with or without an alert."""
 
+SILENT_S = 3.0
+
 
 def _identity(agent: AgentProcess) -> identity.Identity:
     return identity.load(agent.directory / "data" / "identity")
 
 
-def _dial(agent: AgentProcess, to: AgentProcess, certificate: bytes) -> str:
-    """Say what becomes of a stream that shows this certificate, and the agent's own key."""
+def _dial(
+    agent: AgentProcess, to: AgentProcess, certificate: bytes, patience_s: float = GIVE_UP_S
+) -> str:
+    """Say what becomes of a stream that shows this certificate, and the agent's own key.
+
+    ``patience_s``: how long nothing is said until that means that nothing will be.
+    """
     file = agent.directory / "shown.pem"
     file.write_bytes(certificates.to_pem(certificate))
-    words = to.at.ipv4, str(DEFAULT_PORT), str(file), str(_identity(agent).key_file)
+    words = (
+        to.at.ipv4,
+        str(DEFAULT_PORT),
+        str(file),
+        str(_identity(agent).key_file),
+        str(patience_s),
+    )
     command = [*agent.at.enter(), sys.executable, "-c", DIAL, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _issued(
@@ -93,7 +107,7 @@ def test_the_authority_is_replaced_under_traffic(fleet: Fleet) -> None:
     assert set(outcomes) == {"ok"}
     assert done.json()["authority"] == {"number": 1, "overlaps": False, "uncertified": []}
     for agent in (ash, birch, cedar):
-        assert not accused(agent), agent.name
+        assert not buried(agent), agent.name
         eventually(
             partial(_authorities, agent),
             lambda seen: seen == 1,
@@ -108,7 +122,8 @@ def test_the_authority_is_replaced_under_traffic(fleet: Fleet) -> None:
     now = _identity(birch)
     key, registry = _identity(ash).authority_private_key(), registry_on_disk(birch.directory)
     birch.stop()  # else its own stream takes the place of ours
-    assert _dial(birch, cedar, _issued(now, key, now.authority, registry)) == "listened to\n"
+    good = _issued(now, key, now.authority, registry)
+    assert _dial(birch, cedar, good, SILENT_S) == "listened to\n"
     assert _dial(birch, cedar, _issued(now, stolen, old, registry)) == "refused\n"
     assert _dial(birch, cedar, former) == "refused\n"
     replaced = _issued(now, key, now.authority, registry, certificates.new_serial())
@@ -143,7 +158,7 @@ def _await_noted(replaced: AgentProcess, at: AgentProcess) -> None:
 
     who = f"node {replaced.name} ({format_node_id(_identity(replaced).node_id)})"
     tried = who, replaced.at.ipv4
-    eventually(noted, lambda seen: seen == [tried], 15.0, "the audit log says who tried it")
+    eventually(noted, lambda seen: set(seen) == {tried}, 15.0, "the audit log says who tried it")
 
 
 def _authorities(agent: AgentProcess) -> int:

@@ -12,14 +12,14 @@ import pytest
 from agent import exits
 from edge_apps.locks import Lock, NotHeld
 from tests.live.harness.agents import AgentProcess, environment
-from tests.live.harness.fleet import LOCAL_TOML, Fleet
-from tests.live.harness.waiting import eventually
+from tests.live.harness.fleet import VOTERS_TOML, Fleet
+from tests.live.harness.waiting import eventually, insist
 from tests.support.patience import GIVE_UP_S
 
 pytestmark = [pytest.mark.live]
 
-TOML = f'{LOCAL_TOML}[node.tags]\nsite = "barn"\n'
-TTL_S = 3.0
+TOML = f'{VOTERS_TOML}[node.tags]\nsite = "barn"\n'
+TTL_S = 6.0
 """Of who is killed; whoever is to stay has the usual one, for beside busy neighbours it is long."""
 TOLD_WITHIN_S = 10.0
 
@@ -29,6 +29,7 @@ def three(networks: None) -> Iterator[Fleet]:
     """Give three agents; each test leaves them whole."""
     with Fleet() as fleet:
         fleet.form_admitted("ash", "birch", "cedar", toml=TOML)
+        fleet.wait_voters()  # or it depends on how long the tests take who decides
         yield fleet
 
 
@@ -57,7 +58,9 @@ def is_there(process_id: int) -> bool:
 
 
 def holders(agent: AgentProcess, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = agent.api.get(f"/api/v1/locks/{name}")["holders"]
+    found: list[dict[str, Any]] = insist(
+        lambda: agent.api.get(f"/api/v1/locks/{name}")["holders"], f"who holds {name} is told"
+    )
     return found
 
 
@@ -200,20 +203,18 @@ def test_a_session_ends_with_whoever_holds_it_or_by_an_operator(three: Fleet) ->
         told = ash.must("session", "list", "-o", "json").json()["sessions"]
         return [each["session"] for each in told if each["node"] == node]
 
-    before = {node: shown(node) for node in ("birch", "cedar")}
+    before = {node: set(shown(node)) for node in ("birch", "cedar")}
     hold = ("--grace", "500ms", "--", "sh", "-c", "echo in; sleep 300")
     killed = begun(birch, "lock", "hoist", "--ttl", f"{TTL_S:g}s", *hold)
     closed = begun(cedar, "lock", "crane", *hold)
     assert [line_of(each) for each in (killed, closed)] == ["in", "in"]
-    assert len(shown("birch")) == len(before["birch"]) + 1
+    (own,) = set(shown("birch")) - before["birch"]
     killed.kill()
-    (number,) = set(shown("cedar")) - set(before["cedar"])
+    (number,) = set(shown("cedar")) - before["cedar"]
     ash.must("session", "close", number)
     assert closed.wait(GIVE_UP_S) == exits.UNHEALTHY, "its command is stopped"
     assert holders(cedar, "crane") == [], "free at once"
-    eventually(
-        lambda: shown("birch"), lambda seen: seen == before["birch"], TTL_S + 5.0, "ended with it"
-    )
+    eventually(lambda: shown("birch"), lambda seen: own not in seen, TTL_S + 5.0, "ended with it")
     assert ash.covey("session", "close", number).status == exits.NOT_FOUND
     killed.wait(GIVE_UP_S)
 
@@ -236,10 +237,18 @@ def test_settings_reach_the_other_devices(three: Fleet) -> None:
         TOLD_WITHIN_S,
         "cedar has what was set",
     )
-    running = cedar.api.get("/api/v1/config")
-    values = {each["setting"]: each["value"] for each in running["settings"]}
-    assert values["log.level"] == "warning", "applied at once"
-    assert running["changed"] == ["uplink.window"], "shown as waiting for a restart"
+
+    def running() -> tuple[object, list[str]]:
+        told = cedar.api.get("/api/v1/config")
+        values = {each["setting"]: each["value"] for each in told["settings"]}
+        return values["log.level"], told["changed"]
+
+    eventually(
+        running,
+        lambda seen: seen == ("warning", ["uplink.window"]),
+        TOLD_WITHIN_S,
+        "one is applied at once, the other shown as waiting for a restart",
+    )
     assert ash.covey("config", "set", "log.level", "loud").status == 2
     ash.must("config", "unset", "uplink.window")
     eventually(
@@ -258,10 +267,9 @@ def test_who_decides_is_shown_by_all(three: Fleet) -> None:
 
 
 def test_the_leader_is_killed_and_what_was_agreed_is_there(three: Fleet) -> None:
-    """Writes go on when it is back, or at once where there are more voters than one."""
+    """What goes on without any majority is in ``test_voters.py``."""
     ash, birch = three.agents["ash"], three.agents["birch"]
-    name = birch.must("voters", "-o", "json").json()["leader"]
-    leader = three.agents[name]
+    leader = three.leader()
     other = birch if leader is not birch else ash
     written = [
         other.must("txn", "--then", f"put count {number}", "-o", "json").json()["revision"]
@@ -274,14 +282,8 @@ def test_the_leader_is_killed_and_what_was_agreed_is_there(three: Fleet) -> None
         "its own copy has it",
     )
     leader.kill()
-    alone = len(other.api.get("/api/v1/voters")["voters"]) == 1
-    if alone:
-        refused = other.covey("txn", "--then", "put count 3", "--timeout", "1s")
-        assert refused.status == 6, refused
-        assert "unavailable" in refused.stderr or "indeterminate" in refused.stderr
-        stale = other.api.get("/api/v1/control/count", stale=True)
-        assert stale["value"] == "2", "its own copy goes on"
-        leader.start()
+    stale = other.api.get("/api/v1/control/count", stale=True)
+    assert stale["value"] == "2", "its own copy goes on"
     done = other.must(
         "txn",
         "--then",
@@ -295,5 +297,4 @@ def test_the_leader_is_killed_and_what_was_agreed_is_there(three: Fleet) -> None
         timeout_s=60,
     ).json()
     assert done["revision"] > max(written)
-    if leader.process is None:
-        leader.start()
+    leader.start()

@@ -53,5 +53,5 @@ def test_kill_is_known_to_all_at_once(five: Fleet) -> None:
 
 
 def test_the_log_says_how_it_is_known(five: Fleet) -> None:
-    logs = [agent.log_tail() for agent in five.agents.values() if agent.name != VICTIM]
+    logs = [agent.log for agent in five.agents.values() if agent.name != VICTIM]
     assert any("its host says that it no longer runs" in log for log in logs)

@@ -1,6 +1,7 @@
 """Events and queries among real agents: handlers, an app, a restart, an agent that is gone."""
 
 import json
+import select
 import subprocess
 from collections.abc import Callable
 
@@ -78,7 +79,12 @@ def test_a_covey_tells_and_asks(fleet: Fleet) -> None:
     ash, birch, cedar = (fleet.agents[name] for name in NAMES)
     tell(fleet, ash, cedar)
     ask(birch)
-    assert "tared/by" in ash.must("kv", "list").stdout
+    eventually(
+        lambda: ash.must("kv", "list").stdout,
+        lambda listed: "tared/by" in listed,
+        TOLD_WITHIN_S,
+        "the app was told",
+    )
 
     # A restart brings nothing back; what is sent afterwards comes.
     birch.kill()
@@ -113,8 +119,10 @@ def tell(fleet: Fleet, ash: AgentProcess, cedar: AgentProcess) -> None:
             TOLD_WITHIN_S,
             "one event everywhere",
         )
-        ash.must("event", "send", "tare")
         assert follower.stdout is not None
+        ash.must("event", "send", "tare")
+        while not select.select([follower.stdout], [], [], 1.0)[0]:
+            ash.must("event", "send", "tare")  # it was not there yet, and shows what comes from now
         assert json.loads(follower.stdout.readline())["name"] in ("door", "tare")
     finally:
         follower.terminate()

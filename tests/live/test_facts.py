@@ -6,7 +6,7 @@ import pytest
 
 from agent._version import __version__
 from tests.live.harness.fleet import LAN_TOML, Fleet
-from tests.live.harness.waiting import eventually
+from tests.live.harness.waiting import eventually, insist
 
 pytestmark = [pytest.mark.live]
 
@@ -66,7 +66,10 @@ def test_what_is_set_on_one_is_seen_on_all_and_survives_until_unset(three: Fleet
 
     birch.kill()
     birch.start()
-    began = birch.api.get("/api/v1/facts", node="birch")["members"][0]["facts"]["started_at"]
+    began = insist(
+        lambda: birch.api.get("/api/v1/facts", node="birch")["members"][0]["facts"]["started_at"],
+        "it says when it started",
+    )
     wait_told(
         three,
         "birch",

@@ -111,20 +111,31 @@ def test_a_firewall_that_was_opened_for_datagrams_alone(three: Fleet) -> None:
     assert not [
         told for told in chronicle.deaths() if told.reason == "did not refute the suspicion"
     ]
-    found = _checks(others[0])
-    assert found["streams"]["status"] == "fail"
+    found = eventually(
+        lambda: _checks(others[0]),
+        lambda seen: (
+            seen["streams"]["status"] == "fail"
+            and "from ash, birch" in seen["no-streams"]["message"]
+        ),
+        FLAGGED_WITHIN_S,
+        "the doctor has heard of it from both",
+    )
     assert "no stream to cedar" in found["streams"]["message"]
     assert re.search(
         r"TCP port 7747 at (10\.77\.0\.3|fd77::3) does not answer", found["streams"]["message"]
     )
-    assert "from ash, birch" in found["no-streams"]["message"]
     advice = _checks(cedar)["streams"]
     assert "let TCP to port 7747 of this device in" in advice["hint"]
 
     three.network.pass_all()
     eventually(lambda: [_impaired(agent) for agent in others], lambda seen: not any(seen),
                FLAGGED_WITHIN_S, "all is well again")  # fmt: skip
-    assert _checks(others[0])["streams"]["status"] == "ok"
+    eventually(
+        lambda: _checks(others[0])["streams"]["status"],
+        lambda status: status == "ok",
+        FLAGGED_WITHIN_S,
+        "the doctor says so, too",
+    )
 
 
 def test_a_path_that_is_narrower_than_allowed(three: Fleet) -> None:

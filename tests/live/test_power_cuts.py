@@ -46,7 +46,7 @@ def test_what_was_answered_outlives_the_power(three: Cut) -> None:
     with AgreementLoad(everybody) as load:
         for who in ("leader", "all"):
             time.sleep(AT_WORK_S)
-            leader = fleet.agents[everybody[0].api.get("/api/v1/voters")["leader"]]
+            leader = fleet.leader()
             victims = [leader] if who == "leader" else everybody
             cut_power(victims, disks)
             for agent in victims:

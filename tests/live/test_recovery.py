@@ -9,7 +9,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.live.harness.agreement_load import AgreementLoad
 from tests.live.harness.fleet import VOTERS_TOML, Fleet
 from tests.live.harness.lock_load import LockLoad
-from tests.live.harness.waiting import eventually
+from tests.live.harness.waiting import eventually, insist
 
 pytestmark = [pytest.mark.live]
 
@@ -30,9 +30,13 @@ def issuers(agent: AgentProcess) -> set[str]:
 def locked(agent: AgentProcess) -> int:
     """Hold a lock from now on, for longer than the test; return its fencing token."""
     terms = {"ttl_s": SESSION_S, "lock_delay_s": 0.0, "label": agent.name}
-    session = agent.api.post("/api/v1/sessions", terms)["session"]
+    session = insist(
+        lambda: agent.api.post("/api/v1/sessions", terms)["session"], "a session is opened"
+    )
     asked = {"session": session, "permits": 1, "value": "", "wait_s": 0}
-    answer = agent.api.request("PUT", "/api/v1/locks/valve", json=asked).json()
+    answer = insist(
+        lambda: agent.api.request("PUT", "/api/v1/locks/valve", json=asked).json(), "it is locked"
+    )
     return int(answer["token"])
 
 
@@ -40,7 +44,8 @@ def opened(agent: AgentProcess, token: int) -> bool:
     """Write to what the lock guards: done only under the token that counts now."""
     compare = [{"key": "valve", "field": "token", "operand": token}]
     body = {"compare": compare, "then": [{"put": "valve/position", "value": agent.name}]}
-    return bool(agent.api.post("/api/v1/txn", body)["succeeded"])
+    done = insist(lambda: agent.api.post("/api/v1/txn", body), "it is decided")
+    return bool(done["succeeded"])
 
 
 def lose_two_voters(fleet: Fleet) -> tuple[AgentProcess, AgentProcess, list[AgentProcess]]:
@@ -97,6 +102,7 @@ def test_what_is_left_goes_on_and_who_comes_back_does_no_harm(fleet: Fleet) -> N
     before = locked(ash)
     assert opened(ash, before)
     generation = voters(ash)["generation"]
+    fleet.leader()
     early = ash.covey("recover", "--from-this-node", "--yes")
     assert early.status == exits.NO, early
     assert "majority" in early.stderr
@@ -112,7 +118,8 @@ def test_what_is_left_goes_on_and_who_comes_back_does_no_harm(fleet: Fleet) -> N
         lambda: voters(other)["generation"], lambda seen: seen == generation + 1, FOLLOWED_WITHIN_S,
         "who only had a copy follows",
     )  # fmt: skip
-    assert other.api.get("/api/v1/control/count")["value"] == "1", "nothing is lost"
+    count = insist(lambda: other.api.get("/api/v1/control/count")["value"], "it is read")
+    assert count == "1", "nothing is lost"
     assert not opened(other, before), "who held the lock asks again"
     after = locked(other)
     assert after > before, "a token never goes back"

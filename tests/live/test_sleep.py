@@ -76,8 +76,12 @@ def test_two_devices_cloned_from_one_card_are_named_by_the_others(three: Fleet) 
             90,
             "the others name the clone",
         )
-        logs = birch.log + clone.log
-        assert "its identity was copied to another device" in logs
+        eventually(
+            lambda: birch.log + clone.log,
+            lambda log: "its identity was copied to another device" in log,
+            90,
+            "it is told so",
+        )
         both = (birch, clone)
         eventually(
             lambda: [agent.covey("status") for agent in both],

@@ -56,10 +56,18 @@ def test_a_covey_of_before_moves_over_by_itself(fleet: Fleet) -> None:
     fleet.wait_settled(MOVED_WITHIN_S, "what was on its way when the power failed has arrived")
     for number in range(told["keys"]):
         assert cedar.must("kv", "get", f"key-{number}").stdout == str(number)
-    assert "stand in the log that the voters agree on from now on" in ash.log
+    eventually(
+        lambda: ash.log,
+        lambda log: "stand in the log that the voters agree on from now on" in log, MOVED_WITHIN_S,
+        "what stood on the founder's disk stands in the log",
+    )  # fmt: skip
     assert birch.must("txn", "--then", "get tank").stdout.split("\t")[:3] == ["get", "tank", "full"]
-    shown = birch.must("config", "show", "-o", "json").json()["settings"]
-    assert {"debug"} == {each["value"] for each in shown if each["setting"] == "log.level"}
+
+    def level() -> set[str]:
+        shown = birch.must("config", "show", "-o", "json").json()["settings"]
+        return {each["value"] for each in shown if each["setting"] == "log.level"}
+
+    eventually(level, lambda seen: seen == {"debug"}, MOVED_WITHIN_S, "settings moved as well")
 
     # The founder's special place is gone: it dies, and the token that it made lets somebody in.
     fleet.wait_voters()

@@ -69,7 +69,7 @@ def _fill(agent: AgentProcess) -> Path:
 def test_disks_of_voters_fill_up_and_are_emptied(three: Fleet) -> None:
     """One costs nothing that a majority decides; two cost decisions, which are refused as such."""
     lives = {agent.name: agent.pid for agent in three.running()}
-    leader = three.agents[three.agents["ash"].api.get("/api/v1/voters")["leader"]]
+    leader = three.leader()
     others = [agent for agent in three.running() if agent is not leader]
     first, last = leader, others[0]
     roomy = others[1]
@@ -139,7 +139,7 @@ def _reasons(agent: AgentProcess) -> str:
 
 
 def test_a_leader_whose_disk_hangs_loses_no_lock_and_another_leads(hangable: Fleet) -> None:
-    leader = hangable.agents[hangable.agents["ash"].api.get("/api/v1/voters")["leader"]]
+    leader = hangable.leader()
     healthy = [agent for agent in hangable.running() if agent is not leader]
     hanging = next(leader.directory.rglob("consensus.db")).with_name("hanging")
     with _holding(healthy[0], "door") as holder, AgreementLoad(hangable.running()) as load:
@@ -163,7 +163,12 @@ def test_a_leader_whose_disk_hangs_loses_no_lock_and_another_leads(hangable: Fle
             GOES_ON_WITHIN_S,
             "the leader knows who cannot write",
         )
-        assert "hangs" in _reasons(leader)
+        eventually(
+            lambda: _reasons(leader),
+            lambda told: "hangs" in told,
+            GOES_ON_WITHIN_S,
+            "it says so itself",
+        )
         hanging.unlink()
         eventually(
             lambda: (_voters(healthy[1])[leader.name], _reasons(leader)),

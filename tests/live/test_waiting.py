@@ -47,7 +47,7 @@ def test_every_order_works(fleet: Fleet) -> None:
         assert status(agent)["stage"] == "waiting"
         assert agent.covey("members").status == exits.UNHEALTHY
     ash.must("init", "barn", "--node-name", "ash")
-    assert status(ash)["stage"] == "member"
+    eventually(lambda: status(ash)["stage"], lambda stage: stage == "member", 10, "founded")
 
     token = ash.must("token", "create", "--uses", "2").stdout.strip()
     said = birch.must("join", token, "--node-name", "birch").stderr
@@ -73,7 +73,7 @@ def test_every_order_works(fleet: Fleet) -> None:
     assert birch.me()["id"] != before
     assert birch.stop() == 0
     birch.start()
-    assert status(birch)["stage"] == "member"
+    eventually(lambda: status(birch)["stage"], lambda stage: stage == "member", 10, "as before")
 
 
 def faked(says: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tests.live.harness.agents import AgentProcess
 from tests.support.linearizability import Call, Model, Verdict, judge
 from tests.support.sequential_models import Register
 
-KEYS = 3
+KEYS, MORE_MAX = 3, 4
 ASK_S = 5.0
 CLIENT_PATIENCE_S = 60.0
 PAUSE_S = 0.1
@@ -37,11 +37,16 @@ class AgreementLoad:
         self._is_over = threading.Event()
         self._numbers = itertools.count(1)
         seats = [(agent, number) for agent in agents for number in range(clients_each)]
-        self._pool = ThreadPoolExecutor(len(seats))
+        self._pool = ThreadPoolExecutor(len(seats) + MORE_MAX)
         self._work = [
             self._pool.submit(self._ask_on, agent, f"{agent.name}-{number}")
             for agent, number in seats
         ]
+
+    def ask_more(self, agent: AgentProcess) -> None:
+        """Have one more client ask an agent, from now on."""
+        name = f"{agent.name}-more-{next(self._numbers)}"
+        self._work.append(self._pool.submit(self._ask_on, agent, name))
 
     def answered_since(self, moment: float, *, by: str = "") -> list[Call]:
         """Return the writes that were asked after a moment, and acknowledged; ``by`` one agent."""

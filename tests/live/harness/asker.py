@@ -12,7 +12,9 @@ import socket
 import ssl
 import sys
 
-TIMEOUT_S = 30.0
+from tests.support.patience import GIVE_UP_S
+
+TIMEOUT_S = GIVE_UP_S
 
 
 def _main(name: str, ipv4: str, port: str) -> None:

@@ -124,6 +124,17 @@ class Fleet:
         what = f"{count} vote, and all know it"
         eventually(voters, lambda seen: set(seen) == {count}, VOTING_WITHIN_S, what)
 
+    def leader(self) -> AgentProcess:
+        """Wait until all running agents follow one leader, and return that."""
+        names = {agent.name for agent in self.running()}
+        found = eventually(
+            lambda: {agent.api.get("/api/v1/voters")["leader"] for agent in self.running()},
+            lambda seen: len(seen) == 1 and seen <= names,
+            VOTING_WITHIN_S,
+            "all follow one leader",
+        )
+        return self.agents[found.pop()]
+
     def logs(self) -> str:
         """Return the end of each agent's log, for a failure message."""
         return "\n".join(

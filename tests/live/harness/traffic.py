@@ -1,4 +1,4 @@
-"""Writes that go on while something else happens, and whether anybody was accused meanwhile."""
+"""Writes that go on while something else happens, and whether anybody was lost meanwhile."""
 
 import contextlib
 import threading
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from edge_apps.client import ClientError
 from tests.live.harness.agents import AgentProcess
+
+WRITTEN_S = 60.0
+"""What is on its way meanwhile is to come through; how fast, a busy machine decides."""
 
 
 @contextlib.contextmanager
@@ -18,7 +21,8 @@ def traffic(agent: AgentProcess) -> Iterator[list[str]]:
         while not over.wait(0.05):
             key = f"/api/v1/kv/a{len(outcomes) % 50}"
             try:
-                outcomes.append(agent.api.request("PUT", key, body=b"1").json()["outcome"])
+                answer = agent.api.request("PUT", key, query={"timeout": WRITTEN_S}, body=b"1")
+                outcomes.append(answer.json()["outcome"])
             except ClientError as error:
                 outcomes.append(str(error))
 
@@ -31,6 +35,9 @@ def traffic(agent: AgentProcess) -> Iterator[list[str]]:
         writing.join()
 
 
-def accused(agent: AgentProcess) -> list[str]:
-    """Return where this agent's log says that a member is suspect or dead."""
-    return [line for line in agent.log.splitlines() if " is suspect" in line or " is dead" in line]
+def buried(agent: AgentProcess) -> list[str]:
+    """Return where this agent's log says that a member is dead.
+
+    Whoever gets no time on a busy machine is suspected every now and then, and clears that up.
+    """
+    return [line for line in agent.log.splitlines() if " is dead" in line]

@@ -28,6 +28,14 @@ def patience_s(promised_s: float) -> float:
     return max(GIVE_UP_S, promised_s * PATIENCE)
 
 
+def insist(ask: Callable[[], T], what: str) -> T:
+    """Ask until there is an answer, and return it.
+
+    For what is no test of its own: an election, or an owner that is late, refuses it any time.
+    """
+    return eventually(ask, lambda _: True, 0.0, what)
+
+
 def eventually(
     look: Callable[[], T],
     accept: Callable[[T], bool],
