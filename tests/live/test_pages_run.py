@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.harness.agents import PASSING
 from tests.live.harness.network import Network
 from tests.live.harness.shell import Device
 from tests.live.harness.waiting import eventually
@@ -85,7 +86,11 @@ def typed(device: Device, line: str) -> str:
         assert status == STREAM_ENDED, f"{line}: {device.said()}"
         return shown
     more = next((more for begun, more in SLOW.items() if command.startswith(begun)), "")
-    status, shown = device.type(command + more)
+    for _ in range(TRIES):
+        status, shown = device.type(command + more)
+        if status not in PASSING:
+            break
+        time.sleep(PAUSE_S)
     assert status == 0, f"{line}: status {status}: {shown}\n{device.said()}"
     return shown
 

@@ -9,7 +9,7 @@ from tests.devices.rig.podman import Failed, Podman
 from tests.live.harness.waiting import eventually
 
 BOOT_S = 10.0
-COMMAND_TIMEOUT_S = 120.0
+COMMAND_TIMEOUT_S = 600.0
 # What systemd in a container needs: a cgroup of its own, the right to mount, and the right to look
 # into processes, without which PrivateUsers= fails beside ProtectProc=. A device gives it all.
 AS_A_MACHINE = ("--systemd=always", "--cap-add", "SYS_ADMIN,SYS_PTRACE")

@@ -63,14 +63,14 @@ class Podman:
         _run(["ip", "netns", "add", self._name])
         self("network", "create", "--subnet", SUBNET, "--disable-dns", self._name)
 
-    def __call__(self, *words: str | Path, timeout_s: float = 120) -> str:
+    def __call__(self, *words: str | Path, timeout_s: float = 600) -> str:
         """Run one command of podman on our network, and return its output. Raises Failed."""
         return self.attempt(*words, timeout_s=timeout_s, check=True).stdout
 
     def attempt(
         self,
         *words: str | Path,
-        timeout_s: float = 120,
+        timeout_s: float = 600,
         check: bool = False,
         text: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
@@ -124,7 +124,7 @@ def _run(
     command: Sequence[str],
     *,
     check: bool = True,
-    timeout_s: float = 120,
+    timeout_s: float = 600,
     text: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(

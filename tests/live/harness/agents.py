@@ -23,6 +23,7 @@ READY_WITHIN_S = 20.0
 STOPPED_WITHIN_S = 15.0
 LOG_LINES_SHOWN = 60
 PASSING = (exits.TIMED_OUT, exits.UNREACHABLE, exits.UNHEALTHY)
+"""With these a command ends where it may succeed a moment later."""
 AGAIN_S = 0.5
 
 
