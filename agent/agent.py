@@ -40,6 +40,8 @@ from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
+from agent.cluster.kv_messages import CODEC as KV_LOOK_CODEC
+from agent.cluster.kv_why import KeyViews
 from agent.cluster.member_log import log_member
 from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.rtt import RttClient
@@ -129,6 +131,7 @@ class Agent:
     boot: Boot
     driver: Driver
     kv: Kv
+    key_views: KeyViews
     agreement: Agreement
     voters: Voters
     recovery: Recovery
@@ -485,11 +488,13 @@ class Agent:
         self._listen(book, strangers)
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)
+        self.key_views = KeyViews(self.driver)
         await self.driver.start(
             on_guest=self.admission.serve,
             routes=[
                 (KEY_CODEC.tags, self.keys.receive_frame),
                 (DOCTOR_CODEC.tags, survey.receive_frame),
+                (KV_LOOK_CODEC.tags, self.key_views.receive_frame),
                 (RELAY_CODEC.tags, self.admission.receive_frame),
             ],
             greeting=self.keys.greeting,

@@ -36,8 +36,8 @@ async def show_ring(request: Request) -> Response:
         check_key(key)
         partition = registry.partition_of(key)
         ownership = registry.table[partition]
-        owners = [_node(agent, owner) for owner in ownership.owners]
-        pending = [_node(agent, owner) for owner in ownership.pending]
+        owners = [node_of(agent, owner) for owner in ownership.owners]
+        pending = [node_of(agent, owner) for owner in ownership.pending]
         told = {"owners": owners, "stage": ownership.stage.value, "pending": pending}
         return JSONResponse({**answer, "key": key, "partition": partition, **told})
     copies = sum(map(len, registry.owners))
@@ -46,7 +46,7 @@ async def show_ring(request: Request) -> Response:
     staying = Counter(chain.from_iterable(map(_staying, registry.table)))
     nodes = (
         {
-            **_node(agent, entry.id),
+            **node_of(agent, entry.id),
             "capacity": entry.weight,
             "partitions": owning[entry.id],
             "share": owning[entry.id] / copies,
@@ -157,7 +157,7 @@ def _described(agent: AgentServices, entry: RegisteredNode) -> dict[str, Any]:
     }
 
 
-def _node(agent: AgentServices, node: NodeId) -> dict[str, Any]:
+def node_of(agent: AgentServices, node: NodeId) -> dict[str, Any]:
     """Describe an owner: its name is the registry's, its state what this node believes."""
     entry = agent.registry.node(node)
     return {

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
+from agent.cli.kv_why import why
 from agent.cli.output import (
     output_option,
     wide_option,
@@ -56,6 +57,9 @@ read_option = click.option(
 @click.group(cls=ValueGroup)
 def kv() -> None:
     """Read and write the covey's shared keys."""
+
+
+kv.add_command(why)
 
 
 @kv.command()

@@ -14,8 +14,10 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
     80..89   frames between agents: joining   agent/admission/messages.py
     90..93   keyrings                         agent/keys/messages.py
     94, 95   the authority's key              agent/admission/messages.py
-    96..99   the doctor's questions           agent/doctor/messages.py
-    100..103 relayed streams                  agent/net/relay_messages.py
+    96, 97   the doctor's questions           agent/doctor/messages.py
+    98, 99   what members have of a key       agent/cluster/kv_messages.py
+    100, 101 relayed streams                  agent/net/relay_messages.py
+    102, 103 how members' shared keys stand   agent/cluster/kv_messages.py
     104..111 to guests, or inside of 80..89   agent/admission/messages.py
     112..124 frames of agreement              gossip/consensus/messages.py
     125..126 frames of the control plane      gossip/control/messages.py

@@ -70,6 +70,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/admission/renewal.py": (CODECS, "tests/unit/agent/admission/test_renewal.py"),
     "agent/admission/client.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
     "agent/admission/joining.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
+    "agent/cluster/kv_why.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/doctor/survey.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/identity/certificates.py": (PARSERS,),
     "agent/keys/key_service.py": (CODECS, "tests/hostile/test_servers.py"),

@@ -11,7 +11,9 @@ from agent.admission.issuer_relay import IssuerRelay
 from agent.admission.messages import RELAY_CODEC, RelayedRequest, TokenRequest
 from agent.admission.server import ASKING_EACH_MAX, ASKING_MAX, AdmissionServer
 from agent.admission.token_terms import TokenTerms
+from agent.cluster import kv_messages
 from agent.cluster.cluster_view import ClusterView
+from agent.cluster.kv_why import KeyViews
 from agent.doctor import messages as doctor
 from agent.doctor.survey import Survey
 from agent.identity.identity import Identity
@@ -22,6 +24,7 @@ from gossip.core.errors import Malformed
 from gossip.core.wire import Codec
 from tests.fuzz.codecs import goldens
 from tests.fuzz.hostile import bit_flips, truncations
+from tests.support.kv_net import Net, registry_of
 from tests.unit.agent.keys.test_rotation import COVEY, A, B, Circle, Credentials
 
 
@@ -100,6 +103,21 @@ def test_spoilt_doctor_frames_are_counted_or_answered() -> None:
     assert refused(counts) == refusable(doctor.CODEC, frames) > 100
     assert sent
     assert not survey._replies._waiting
+
+
+def test_spoilt_looks_at_keys_are_counted_or_answered() -> None:
+    net, counts, sent = Net(registry_of([A, B])), Counter[str](), list[bytes]()
+    node = SimpleNamespace(settings=SimpleNamespace(me=A), state=net.planes[A])
+    driver = SimpleNamespace(
+        node=node, counts=counts, send_frame=lambda data, _to: sent.append(data)
+    )
+    views = KeyViews(driver)  # type: ignore[arg-type]
+    frames = list(spoilt(kv_messages.CODEC))
+    for data in frames:
+        views.receive_frame(data, B)
+    assert refused(counts) == refusable(kv_messages.CODEC, frames) > 100
+    assert sent
+    assert not views._replies._waiting
 
 
 def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:

@@ -26,6 +26,8 @@ from agent.apps.host import AppStatus
 from agent.cluster.agreement import Agreement
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
+from agent.cluster.kv_messages import KeyView, VersionView
+from agent.cluster.kv_why import KeyReport
 from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.voters import Voters
 from agent.config.loader import Config
@@ -44,12 +46,14 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.requests import GetResult, ListEntry, ListResult, PutResult, Value, WatchEvent
+from gossip.kv.takeover import Copy
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.network.reachability import PathStatus as Ways
 from gossip.membership.rtt import Rtt
 from gossip.registry import registry as registries
 from gossip.registry.node import RegisteredNode
 from gossip.registry.node_change import NodeChange
+from gossip.registry.ownership import Ownership
 from gossip.registry.registry import Registry
 from tests.support.control_solo import SoloDriver
 from tests.support.fake_allegiance import FakeAllegiance
@@ -141,6 +145,24 @@ class FakeKv:
                 yield event
         finally:
             self.watches_open -= 1
+
+
+class FakeKeyViews:
+    """What ada, bob and cy say that they have: bob is behind, and cy does not answer."""
+
+    def __init__(self) -> None:
+        self.silent = {GONE}
+
+    async def report(self, key: str) -> KeyReport:
+        sound, digest = Copy(is_sound=True, complete_for=4), bytes(range(8))
+        new, old = VersionView(7, 2, STAMP, 300, digest), VersionView(7, 1, STAMP - 1, 2, digest)
+        views = {
+            ME: KeyView(1, 4, sound, True, False, (new,), ((7, 2),), ((7, 1), (7, 2))),
+            OTHER: KeyView(1, 3, sound, True, True, (old,), ((7, 1),), ((7, 1),)),
+        }
+        told = {node: view for node, view in views.items() if node not in self.silent}
+        ownership = Ownership((ME, OTHER, GONE), 4, 4)
+        return KeyReport(key, 5, 4, ownership, frozenset({ME, OTHER, GONE}), told)
 
 
 class FakeTelemetry:
@@ -387,7 +409,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.config = Config()
         self.identity = Identity()
-        self.kv = FakeKv()
+        self.kv, self.key_views = FakeKv(), FakeKeyViews()
         self.solo = SoloDriver(ME)
         self.agreement = Agreement(self.solo.driver())
         self.access = AccessService()

@@ -16,17 +16,20 @@ import pytest
 
 from agent.admission import messages as admission
 from agent.admission.token_terms import TokenTerms
+from agent.cluster import kv_messages as kv_looks
 from agent.doctor import messages as doctor
 from agent.keys import messages as keys
 from agent.net import relay_messages as relay
 from gossip.core.machine import Address
 from gossip.core.wire import Codec
+from gossip.kv.takeover import Copy
 from gossip.registry.node_change import NodeChange
 
 FILE = pathlib.Path(__file__).parents[2] / "vectors" / "agents-v1.json"
 
-ADMISSION, KEYS, DOCTOR = range(80, 90), range(90, 96), range(96, 100)
-RELAYS, TO_GUESTS = range(100, 104), range(104, 112)
+ADMISSION, KEYS, DOCTOR = range(80, 90), range(90, 96), range(96, 98)
+RELAYS, TO_GUESTS = range(100, 102), range(104, 112)
+KV_LOOKS = frozenset({98, 99, 102, 103})
 
 ID, MAX = 0xC0FFEE, 2**64 - 1
 COVEY = bytes(range(16))
@@ -161,9 +164,27 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "relay ask": (relay.CODEC, relay.RelayAsk(MAX)),
     "relay answer": (relay.CODEC, relay.RelayAnswer(is_through=True)),
     "view, of nobody": (doctor.CODEC, doctor.NodeView(0, 0, ())),
+    "key view ask": (kv_looks.CODEC, kv_looks.KeyViewRequest(2**33, "lights/é", ((MAX, 7),))),
+    "key view": (
+        kv_looks.CODEC,
+        kv_looks.KeyView(
+            2**33,
+            9,
+            Copy(is_sound=True, complete_for=4),
+            True,
+            False,
+            (kv_looks.VersionView(MAX, 7, 2**63, 300, bytes(range(8))),),
+            ((1, 2), (MAX, 7)),
+            ((MAX, 7),),
+        ),
+    ),
+    "key view, of a damaged copy": (
+        kv_looks.CODEC,
+        kv_looks.KeyView(0, 0, Copy(False, 0), False, True, (), (), (), is_cut=True),
+    ),
 }
 
-MODULES = (admission, keys, doctor, relay)
+MODULES = (admission, keys, doctor, relay, kv_looks)
 
 
 def vector_of(message: Any, codec: Codec[Any]) -> dict[str, Any]:
@@ -221,9 +242,10 @@ def test_each_plane_keeps_to_its_tags() -> None:
         (frozenset(KEYS), [keys.CODEC]),
         (frozenset(DOCTOR), [doctor.CODEC]),
         (frozenset(RELAYS), [relay.CODEC]),
+        (KV_LOOKS, [kv_looks.CODEC]),
     ]
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
-    ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS]
+    ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS, KV_LOOKS]
     assert sum(map(len, ranges)) == len(set().union(*ranges)), "one tag, one plane"
 
 

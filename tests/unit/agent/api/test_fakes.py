@@ -12,6 +12,7 @@ from agent.agent import Agent
 from agent.apps.host import AppHost
 from agent.cluster.events import EventService
 from agent.cluster.kv import Kv
+from agent.cluster.kv_why import KeyViews
 from agent.cluster.rtt import RttClient
 from agent.doctor.on_call import OnCallDoctor
 from agent.keys.key_service import KeyService
@@ -25,6 +26,7 @@ from tests.support.fake_uplink import FakeUplink
 PAIRS = (
     (fakes.FakeAgent, Agent),
     (fakes.FakeKv, Kv),
+    (fakes.FakeKeyViews, KeyViews),
     (fakes.FakeTelemetry, Telemetry),
     (FakeUplink, Uplink),
     (FakeForum, EventService),
