@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
+from agent.cli.kv_transfer import export, import_
 from agent.cli.kv_why import why
 from agent.cli.output import (
     output_option,
@@ -59,7 +60,8 @@ def kv() -> None:
     """Read and write the covey's shared keys."""
 
 
-kv.add_command(why)
+for command in (why, export, import_):
+    kv.add_command(command)
 
 
 @kv.command()

@@ -9,7 +9,7 @@ that every text passes through ``agent/text/escaping.py``; what is not a result 
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import click
@@ -73,6 +73,13 @@ def write_json_line(value: Any) -> None:
     """Write one value of a stream, on one line, at once."""
     click.echo(json_text(value))
     sys.stdout.flush()
+
+
+def write_json_lines(values: Iterable[Any]) -> None:
+    """Write values, one a line, all at once."""
+    lines = "\n".join(map(json_text, values))
+    if lines:
+        click.echo(lines)
 
 
 def write_table(

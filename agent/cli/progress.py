@@ -49,8 +49,22 @@ class Progress:
             return
         self._draws_at = self._clock() + REDRAW_S
         self._is_drawn = True
+        click.echo(f"\r{self._line(done)}", nl=False, err=True, color=True)
+
+    def _line(self, done: float) -> str:
         bar = "#" * round(done * PROGRESS_COLUMNS)
-        click.echo(f"\r[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}", nl=False, err=True, color=True)
+        return f"[{bar:<{PROGRESS_COLUMNS}}] {done:4.0%}"
+
+
+class CountProgress(Progress):
+    """So many of something so far, where nobody knows how many there will be."""
+
+    def __init__(self, noun: str, *, quiet: bool = False) -> None:
+        super().__init__(quiet=quiet)
+        self._noun = noun
+
+    def _line(self, done: float) -> str:
+        return f"{done:,.0f} {self._noun} ..."
 
 
 class WaitNotice:

@@ -70,6 +70,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/admission/renewal.py": (CODECS, "tests/unit/agent/admission/test_renewal.py"),
     "agent/admission/client.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
     "agent/admission/joining.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
+    "agent/cluster/kv_lines.py": ("tests/unit/agent/cluster/test_kv_lines.py",),
     "agent/cluster/kv_why.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/doctor/survey.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/identity/certificates.py": (PARSERS,),
@@ -151,6 +152,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/store/tokens.py": (DAMAGE, OWN),
     # What nobody else writes.
     "agent/cli/kv.py": (OWN,),
+    "agent/cli/kv_transfer.py": (OWN,),
     "agent/text/escaping.py": (OWN,),
     "agent/text/units.py": ("tests/unit/agent/config/test_loader.py",),
     "agent/config/accepted_values.py": (OWN,),

@@ -1,0 +1,85 @@
+"""What operators ask of the shared keys, of real agents: why, export and import, statistics."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent import exits
+from tests.live.harness.fleet import LOCAL_TOML, Fleet
+from tests.live.harness.waiting import eventually
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
+
+NAMES = ("ash", "birch", "cedar")
+SETTLED_WITHIN_S = 30.0
+WITHIN_S = 20.0
+
+
+@pytest.fixture(scope="module")
+def three(networks: None) -> Iterator[Fleet]:
+    """Give three agents, each of which owns every key."""
+    with Fleet() as fleet:
+        fleet.form_admitted(*NAMES, toml=LOCAL_TOML)
+        fleet.wait_settled(SETTLED_WITHIN_S, "three own every key")
+        yield fleet
+
+
+def _nodes(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {node["name"]: node for node in answer["nodes"]}
+
+
+def test_why_shows_who_missed_a_write_and_of_whom_nothing_is_known(three: Fleet) -> None:
+    ash, cedar = three.agents["ash"], three.agents["cedar"]
+    ash.must("kv", "put", "why/k", "first", "-w", "3")
+    whole = ash.must("kv", "why", "why/k", "-o", "json").json()
+    assert [node["behind"] for node in whole["nodes"]] == [False] * 3
+    digests = {v["digest"] for node in whole["nodes"] for v in node["versions"]}
+    assert len(digests) == 1
+    cedar.kill()
+    ash.must("kv", "put", "why/k", "second", "-w", "2")
+    told = ash.covey("kv", "why", "why/k", "-o", "json")
+    assert told.status == exits.YES, "two of three are a quorum"
+    nodes = _nodes(told.json())
+    assert not nodes["cedar"]["answered"]
+    assert nodes["cedar"]["reason"]
+    assert nodes["birch"]["versions"] == nodes["ash"]["versions"] != whole["versions"]
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+    eventually(
+        lambda: _nodes(cedar.must("kv", "why", "why/k", "-o", "json").json()),
+        lambda seen: not any(node.get("behind", True) for node in seen.values()),
+        WITHIN_S,
+        "who came back has the second value",
+    )
+
+
+def test_keys_go_to_a_file_and_come_back_byte_for_byte(three: Fleet) -> None:
+    """With versions that knew nothing of each other, and while one owner is away."""
+    ash, birch, cedar = (three.agents[name] for name in NAMES)
+    data = bytes(range(256))
+    for n in range(300):
+        ash.api.request("PUT", f"/api/v1/kv/t/{n:04}", body=f"value {n}".encode())
+    ash.api.request("PUT", "/api/v1/kv/t/bytes", body=data)
+    seen = ash.must("kv", "put", "t/two", "one", "-o", "json").json()["context"]
+    ash.must("kv", "delete", "t/two")
+    for value in ("one", "other"):
+        ash.must("kv", "put", "t/two", value, "--context", seen)
+    exported = birch.must("kv", "export", "--prefix", "t/").stdout
+    assert len(exported.splitlines()) == 302
+    file = three.folder / "keys.jsonl"
+    file.write_text(exported)
+    for line in exported.splitlines():
+        ash.api.request("DELETE", f"/api/v1/kv/{json.loads(line)['key']}")
+    assert birch.must("kv", "export", "--prefix", "t/").stdout == ""
+    cedar.kill()
+    first = birch.must("kv", "import", str(file), "-o", "json").json()
+    assert (first["written"], first["unchanged"]) == (302, 0)
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+    again = cedar.must("kv", "import", str(file), "-o", "json").json()
+    assert (again["written"], again["unchanged"]) == (0, 302)
+    assert cedar.api.request("GET", "/api/v1/kv/t/bytes").body == data
+    two = cedar.must("kv", "get", "t/two", "-o", "json").json()["values"]
+    assert [each["value"] for each in two] == ["other", "one"]
