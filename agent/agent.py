@@ -40,8 +40,7 @@ from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
-from agent.cluster.kv_messages import CODEC as KV_LOOK_CODEC
-from agent.cluster.kv_why import KeyViews
+from agent.cluster.kv_reports import KvReports
 from agent.cluster.member_log import log_member
 from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.rtt import RttClient
@@ -131,7 +130,7 @@ class Agent:
     boot: Boot
     driver: Driver
     kv: Kv
-    key_views: KeyViews
+    kv_reports: KvReports
     agreement: Agreement
     voters: Voters
     recovery: Recovery
@@ -488,13 +487,13 @@ class Agent:
         self._listen(book, strangers)
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)
-        self.key_views = KeyViews(self.driver)
+        self.kv_reports = KvReports(self.driver, self._records, lambda: self.uptime_s)
         await self.driver.start(
             on_guest=self.admission.serve,
             routes=[
                 (KEY_CODEC.tags, self.keys.receive_frame),
                 (DOCTOR_CODEC.tags, survey.receive_frame),
-                (KV_LOOK_CODEC.tags, self.key_views.receive_frame),
+                *self.kv_reports.routes,
                 (RELAY_CODEC.tags, self.admission.receive_frame),
             ],
             greeting=self.keys.greeting,
@@ -502,6 +501,7 @@ class Agent:
             on_strange_authority=self.allegiance.on_strange_authority,
         )
         opened.push_async_callback(self.driver.stop)
+        opened.push_async_callback(self.kv_reports.stop)
         self.facts = self._make_facts()
         self.facts.publish()
         self.keys.start()

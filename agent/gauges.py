@@ -1,5 +1,8 @@
 """What an agent's metrics show of how it stands now; what happened is counted where it happens."""
 
+import time
+
+from agent.cluster.kv_stats import count_incomplete
 from agent.cluster.traffic_budget import TrafficBudget
 from agent.loop.stalls import StallWatch
 from agent.metrics import Metrics
@@ -29,6 +32,31 @@ def show_membership(
     gauge("registry_draining", "To own nothing.", lambda: len(state.registry.draining))
     moving = "Partitions on their way to other owners, by stage."
     gauge("partitions_moving", moving, lambda: state.registry.count_moving(), "stage")
+    _show_keys(metrics, node)
     gauge("gossip_bytes_per_day", "Gossip a day at this rate.", budget.projected)
     gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
     gauge("loop_stall_worst_seconds", "Longest stall.", lambda: stalls.worst_s)
+
+
+def _show_keys(metrics: Metrics, node: Node) -> None:
+    """Show how the shared keys stand here."""
+    gauge, state, me, members = metrics.gauge, node.state, node.settings.me, node.swim.members
+
+    def short() -> int:
+        there = {each.id for each in members if each.is_live} | {me}
+        return sum(not there.issuperset(owners) for owners in state.registry.owners)
+
+    def ages_s() -> dict[str, float]:
+        now, entry_of = time.clock_gettime(time.CLOCK_BOOTTIME), state.registry.node
+        return {
+            entry.name: max(0.0, now - state.repair.compared_at.get(peer, state.repair.began))
+            for peer in state.repair.peers()
+            if (entry := entry_of(peer)) is not None
+        }
+
+    own = "Partitions that this node owns."
+    gauge("kv_partitions_owned", own, lambda: sum(me in each for each in state.registry.owners))
+    gauge("kv_partitions_incomplete", "Not complete yet.", lambda: count_incomplete(state))
+    gauge("kv_partitions_short", "With an owner away.", short)
+    gauge("kv_hints_waiting", "To be compared.", lambda: state.repair.waiting().total())
+    gauge("kv_comparison_age_seconds", "Since the last comparison.", ages_s, "node")

@@ -20,7 +20,7 @@ from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
-from agent.cluster.kv_why import KeyViews
+from agent.cluster.kv_reports import KvReports
 from agent.cluster.recovery import Recovery
 from agent.cluster.rtt import RttClient
 from agent.cluster.voters import Voters
@@ -55,7 +55,7 @@ class AgentServices(Protocol):
     apps: AppHost
 
     kv: Kv
-    key_views: KeyViews
+    kv_reports: KvReports
     access: AccessService
     audit: AuditLog
     agreement: Agreement

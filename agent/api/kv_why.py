@@ -20,7 +20,7 @@ async def show_why(request: Request) -> Response:
     agent: AgentServices = request.app.state.agent
     key: str = request.path_params["key"]
     check_shared_key(request, key)
-    report = await agent.key_views.report(key)
+    report = await agent.kv_reports.views.report(key)
     ownership = report.ownership
     return JSONResponse(
         {

@@ -36,6 +36,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/registry"): Right.INSPECT,
     ("GET", "/api/v1/ring/plan"): Right.INSPECT,
     ("GET", "/api/v1/kv-why/{key:key}"): Right.INSPECT,
+    ("GET", "/api/v1/kv-stats"): Right.INSPECT,
     ("GET", "/api/v1/nodes/{name}"): Right.INSPECT,
     ("GET", "/api/v1/copies"): Right.INSPECT,
     ("GET", "/api/v1/keys"): Right.INSPECT,

@@ -72,6 +72,8 @@ ROOMS = (
     Room("kv", Stage.MEMBER,
         ("GET /api/v1/kv", "GET /api/v1/kv/{key:key}", "PUT /api/v1/kv/{key:key}",
          "DELETE /api/v1/kv/{key:key}", "GET /api/v1/watch")),
+    Room("kv_stats", Stage.MEMBER,
+        ("GET /api/v1/kv-stats",)),
     Room("kv_why", Stage.MEMBER,
         ("GET /api/v1/kv-why/{key:key}",)),
     Room("ring", Stage.MEMBER,

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
+from agent.cli.kv_stats import stats
 from agent.cli.kv_transfer import export, import_
 from agent.cli.kv_why import why
 from agent.cli.output import (
@@ -60,7 +61,7 @@ def kv() -> None:
     """Read and write the covey's shared keys."""
 
 
-for command in (why, export, import_):
+for command in (why, stats, export, import_):
     kv.add_command(command)
 
 

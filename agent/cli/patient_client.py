@@ -36,6 +36,7 @@ WAITED_FOR = {
     "/api/v1/doctor": "for what the members see",
     "/api/v1/init": "for the agent to found the covey",
     "/api/v1/keys": "for the members",
+    "/api/v1/kv-stats": "for the members to count",
     "/api/v1/kv-why": "for all owners of the key",
     "/api/v1/kv": "for the owners of the key",
     "/api/v1/locks": "for the voters",

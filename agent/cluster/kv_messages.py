@@ -10,15 +10,20 @@ from typing import Annotated
 import msgspec
 
 from gossip.core.hlc import Stamp
+from gossip.core.ids import NodeId
 from gossip.core.wire import Codec
 from gossip.kv.dots import MARK_BYTES, Actor, Counter, Dot
 from gossip.kv.requests import Key
 from gossip.kv.takeover import Copy
+from gossip.registry.placement import PARTITIONS_MAX
 
 DOTS_MAX = 4096
 """Of one key; with as many versions an answer is well within a frame. What is more is cut off."""
 
+PEERS_MAX = 1024
+
 Number = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Dots = Annotated[tuple[Dot, ...], msgspec.Meta(max_length=DOTS_MAX)]
 Digest = Annotated[bytes, msgspec.Meta(max_length=MARK_BYTES)]
 
@@ -64,5 +69,49 @@ class KeyView(msgspec.Struct, frozen=True, array_like=True, tag=99):
     """Whether there is more of any of the three than was told."""
 
 
-KvLookMessage = KeyViewRequest | KeyView
-CODEC: Codec[KvLookMessage] = Codec(KvLookMessage)
+class ComparisonView(msgspec.Struct, frozen=True, array_like=True):
+    """When the teller last compared with another owner, and what is to be compared again."""
+
+    peer: NodeId
+    age_s: Seconds | None
+    """Since that one answered; None if it has not since the teller started."""
+    waiting: Number
+    """Partitions that are to be compared with it: hints, and what comparisons found to differ."""
+
+
+class KvStatsRequest(msgspec.Struct, frozen=True, array_like=True, tag=102):
+    """Asks how the other's shared keys stand."""
+
+    number: Number
+
+
+class KvStats(msgspec.Struct, frozen=True, array_like=True, tag=103):
+    """How the teller's shared keys stand. What is counted is so since ``since_s`` ago."""
+
+    number: Number
+    epoch: Number
+    since_s: Seconds
+    bytes_used: Number
+    keys: Annotated[tuple[tuple[Number, Number], ...], msgspec.Meta(max_length=PARTITIONS_MAX)]
+    """Of each partition of which there are any."""
+    incomplete: Number
+    """Partitions that it owns, and does not answer reads of yet."""
+    damaged: Number
+    is_held_back: bool
+    comparing: Number
+    """Partitions that are being compared just now, with anybody."""
+    differing: Number
+    """Comparisons that found a difference."""
+    failed: Number
+    """Comparisons that were not ended."""
+    diverged: Number
+    """Reads that found a difference."""
+    repaired: Number
+    """Keys that were made equal, by either."""
+    comparisons: Annotated[tuple[ComparisonView, ...], msgspec.Meta(max_length=PEERS_MAX)]
+
+
+KeyViewMessage = KeyViewRequest | KeyView
+VIEW_CODEC: Codec[KeyViewMessage] = Codec(KeyViewMessage)
+KvStatsMessage = KvStatsRequest | KvStats
+STATS_CODEC: Codec[KvStatsMessage] = Codec(KvStatsMessage)

@@ -19,11 +19,11 @@ from hashlib import blake2b
 import msgspec
 
 from agent.cluster.kv_messages import (
-    CODEC,
     DOTS_MAX,
+    VIEW_CODEC,
     KeyView,
+    KeyViewMessage,
     KeyViewRequest,
-    KvLookMessage,
     VersionView,
 )
 from agent.exits import AgentError
@@ -143,7 +143,7 @@ class KeyViews:
     def receive_frame(self, data: bytes, peer: NodeId) -> None:
         """Take in a member's frame."""
         try:
-            message = CODEC.decode_known(data)
+            message = VIEW_CODEC.decode_known(data)
         except Malformed:
             self._driver.counts["frames_dropped/malformed"] += 1
             return
@@ -161,8 +161,8 @@ class KeyViews:
         ):  # the disk cannot be read: the agent tells so itself, and the asker waits
             self._driver.counts["frames_dropped/unanswerable"] += 1
 
-    def _send(self, message: KvLookMessage, to: NodeId) -> None:
-        self._driver.send_frame(CODEC.encode(message), to)
+    def _send(self, message: KeyViewMessage, to: NodeId) -> None:
+        self._driver.send_frame(VIEW_CODEC.encode(message), to)
 
 
 def _version(version: Version) -> VersionView:

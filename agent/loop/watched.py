@@ -78,6 +78,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "http-api-accept": (Failure.AGAIN, "accepting connections to the HTTP API"),
     "http-api-handshake": (Failure.ONCE, "TLS with a client of the HTTP API"),
     "http-api-start": (Failure.AGAIN, "loading what answers on the sockets"),
+    "kv-stats": (Failure.ONCE, "counting the shared keys for a member that asks"),
     "key-rotation": (Failure.AGAIN, "the steps of a rotation"),
     "key-work": (Failure.ONCE, "one offer of keys, or one answer"),
     "link": (Failure.ONCE, "a stream to a member"),

@@ -197,6 +197,13 @@ class RecordStore:
         """Return the partitions that have records."""
         return {partition for (partition,) in self._rows("SELECT DISTINCT partition FROM records")}
 
+    def count_keys(self, partition: int) -> int:
+        """Return how many keys of a partition have a value here."""
+        # By the index of marks, a page of which has hundreds; 0 stands for a context alone.
+        query = "SELECT count(*) FROM records WHERE partition = ? AND mark != 0"
+        [[keys]] = self._rows(query, partition)
+        return int(keys)
+
     def size_bytes(self) -> int:
         """Return how much of the file is in use."""
         [[pages, free, page_bytes]] = self._rows(

@@ -54,6 +54,9 @@ class RepairScheduler:
         self._summaries: dict[int, NodeId] = {}
         self._answered_at: dict[NodeId, Instant] = {}
         self._round: deque[NodeId] = deque()
+        self.began = now
+        self.compared_at: dict[NodeId, Instant] = {}
+        """When it was last known of each peer whether it holds the same as we do."""
         # After a start we may have missed writes: go once around quickly.
         self._hurry = True
         self._due = now + parts.rng.uniform(0, RETRY_S)
@@ -68,6 +71,14 @@ class RepairScheduler:
     def is_wanted(self, partition: int) -> bool:
         """Tell whether a pass over this partition is planned or under way."""
         return self._passes[partition] > 0
+
+    def waiting(self) -> Counter[NodeId]:
+        """Return how many partitions are still to be compared with each peer."""
+        return Counter(peer for _, peer in self._wanted)
+
+    def running(self) -> int:
+        """Return how many passes are under way."""
+        return len(self._running)
 
     def work(self, now: Instant) -> None:
         """Begin passes as long as there is room."""
@@ -137,15 +148,19 @@ class RepairScheduler:
         self._answered_at[peer] = now
         shared = self.shared(peer)
         same = message.epoch == epoch and message.summary == self._summary(shared)
+        if same:
+            self.compared_at[peer] = now
         token = max(map(self._replica.token, shared), default=0)
         self._outbound.send(SummaryReply(message.number, same), peer, token)
 
-    def compared(self, message: SummaryReply, peer: NodeId, _now: Instant) -> None:
+    def compared(self, message: SummaryReply, peer: NodeId, now: Instant) -> None:
         """Say more to a peer that does not hold the same."""
         if self._summaries.pop(message.number, None) != peer:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
-        if not message.same:
+        if message.same:
+            self.compared_at[peer] = now
+        else:
             self._survey_each(peer)
 
     def _survey_each(self, peer: NodeId) -> None:
@@ -166,6 +181,7 @@ class RepairScheduler:
         if self._surveys.pop(message.number, None) != peer:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
+        self.compared_at[peer] = now
         shared = set(self.shared(peer))
         for partition in message.partitions:
             if partition in shared:
@@ -186,7 +202,7 @@ class RepairScheduler:
 
     def _survey_next(self) -> None:
         if not self._round:
-            peers = self._peers()
+            peers = self.peers()
             self._rng.shuffle(peers)
             self._round.extend(peers)
         if self._round:
@@ -196,7 +212,7 @@ class RepairScheduler:
             self.survey(peer)
         self._hurry = self._hurry and bool(self._round)
 
-    def _peers(self) -> list[NodeId]:
+    def peers(self) -> list[NodeId]:
         """Return the nodes that own something together with us."""
         me = self._outbound.me
         table = [each.holders for each in self._registry_sync.registry.table if me in each.holders]

@@ -71,6 +71,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/admission/client.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
     "agent/admission/joining.py": (CODECS, "tests/unit/agent/admission/test_server.py"),
     "agent/cluster/kv_lines.py": ("tests/unit/agent/cluster/test_kv_lines.py",),
+    "agent/cluster/kv_stats.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/cluster/kv_why.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/doctor/survey.py": (CODECS, "tests/hostile/test_servers.py"),
     "agent/identity/certificates.py": (PARSERS,),

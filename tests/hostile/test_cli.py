@@ -79,6 +79,7 @@ CALLS: dict[str, list[list[str]]] = {
     "kv get": [["nothing\x1b[2J"]],
     "kv list": [[]],
     "kv put": [["\x1b[2J", EVIL]],
+    "kv stats": [[], ["-o", "json"]],
     "kv why": [["\x1b[2J"], [EVIL, "-o", "json"]],
     "leave": [[]],
     "lock": [["\x1b[2J", "--no-wait", "true"], [EVIL, "--ttl", EVIL, "true"]],

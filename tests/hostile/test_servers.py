@@ -13,6 +13,7 @@ from agent.admission.server import ASKING_EACH_MAX, ASKING_MAX, AdmissionServer
 from agent.admission.token_terms import TokenTerms
 from agent.cluster import kv_messages
 from agent.cluster.cluster_view import ClusterView
+from agent.cluster.kv_stats import ANSWERS_MAX, KvSurvey
 from agent.cluster.kv_why import KeyViews
 from agent.doctor import messages as doctor
 from agent.doctor.survey import Survey
@@ -112,12 +113,45 @@ def test_spoilt_looks_at_keys_are_counted_or_answered() -> None:
         node=node, counts=counts, send_frame=lambda data, _to: sent.append(data)
     )
     views = KeyViews(driver)  # type: ignore[arg-type]
-    frames = list(spoilt(kv_messages.CODEC))
+    frames = list(spoilt(kv_messages.VIEW_CODEC))
     for data in frames:
         views.receive_frame(data, B)
-    assert refused(counts) == refusable(kv_messages.CODEC, frames) > 100
+    assert refused(counts) == refusable(kv_messages.VIEW_CODEC, frames) > 100
     assert sent
     assert not views._replies._waiting
+
+
+def test_spoilt_questions_for_statistics_are_counted_or_answered() -> None:
+    """As many at a time as there is room for; the keys are counted once for all of them."""
+    net, counts, sent, looks = Net(registry_of([A, B])), Counter[str](), list[bytes](), list[int]()
+    node = SimpleNamespace(settings=SimpleNamespace(me=A), state=net.planes[A])
+    driver = SimpleNamespace(
+        node=node, counts=counts, now=lambda: net.now,
+        send_frame=lambda data, _to: sent.append(data),
+    )  # fmt: skip
+
+    def count(partition: int) -> int:
+        looks.append(partition)
+        return 1
+
+    counter = SimpleNamespace(count_keys=count, size_bytes=lambda: 4096)
+    frames = list(spoilt(kv_messages.STATS_CODEC))
+    flood = [kv_messages.STATS_CODEC.encode(kv_messages.KvStatsRequest(n)) for n in range(1000)]
+
+    async def scenario() -> None:
+        survey = KvSurvey(driver, counter, lambda: 1.0)  # type: ignore[arg-type]
+        for data in [*frames, *flood]:
+            survey.receive_frame(data, B)
+        assert len(survey._answers) == ANSWERS_MAX
+        await survey._answers.finish()
+        assert not survey._replies._waiting
+        await survey.stop()
+
+    asyncio.run(scenario())
+    assert refused(counts) == refusable(kv_messages.STATS_CODEC, frames) > 100
+    assert len(sent) == ANSWERS_MAX
+    assert counts["frames_dropped/questions_too_many"] >= len(flood) - ANSWERS_MAX
+    assert len(looks) == net.registry.partitions
 
 
 def test_spoilt_questions_get_no_more_answers_than_there_is_room_for() -> None:

@@ -26,7 +26,8 @@ from agent.apps.host import AppStatus
 from agent.cluster.agreement import Agreement
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
-from agent.cluster.kv_messages import KeyView, VersionView
+from agent.cluster.kv_messages import ComparisonView, KeyView, KvStats, VersionView
+from agent.cluster.kv_stats import KvStatsReport
 from agent.cluster.kv_why import KeyReport
 from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.voters import Voters
@@ -163,6 +164,32 @@ class FakeKeyViews:
         told = {node: view for node, view in views.items() if node not in self.silent}
         ownership = Ownership((ME, OTHER, GONE), 4, 4)
         return KeyReport(key, 5, 4, ownership, frozenset({ME, OTHER, GONE}), told)
+
+
+class FakeKvSurvey:
+    """What ada tells of its keys, and bob of his; bob may be silent."""
+
+    def __init__(self) -> None:
+        self.told = {
+            ME: KvStats(
+                1, 2, 90.0, 8192, ((0, 3), (7, 2)), 0, 0, False, 0, 1, 0, 0, 2,
+                (ComparisonView(OTHER, 2.5, 4),),
+            ),
+            OTHER: KvStats(
+                1, 2, 5.0, 4096, ((0, 3), (7, 1)), 2, 1, True, 1, 0, 6, 0, 0,
+                (ComparisonView(ME, None, 0),),
+            ),
+        }  # fmt: skip
+
+    async def report(self) -> KvStatsReport:
+        return KvStatsReport((ME, OTHER), self.told)
+
+
+class FakeKvReports:
+    """Both kinds of reports."""
+
+    def __init__(self) -> None:
+        self.views, self.survey = FakeKeyViews(), FakeKvSurvey()
 
 
 class FakeTelemetry:
@@ -409,7 +436,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.config = Config()
         self.identity = Identity()
-        self.kv, self.key_views = FakeKv(), FakeKeyViews()
+        self.kv, self.kv_reports = FakeKv(), FakeKvReports()
         self.solo = SoloDriver(ME)
         self.agreement = Agreement(self.solo.driver())
         self.access = AccessService()

@@ -164,9 +164,9 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "relay ask": (relay.CODEC, relay.RelayAsk(MAX)),
     "relay answer": (relay.CODEC, relay.RelayAnswer(is_through=True)),
     "view, of nobody": (doctor.CODEC, doctor.NodeView(0, 0, ())),
-    "key view ask": (kv_looks.CODEC, kv_looks.KeyViewRequest(2**33, "lights/é", ((MAX, 7),))),
+    "key view ask": (kv_looks.VIEW_CODEC, kv_looks.KeyViewRequest(2**33, "lights/é", ((MAX, 7),))),
     "key view": (
-        kv_looks.CODEC,
+        kv_looks.VIEW_CODEC,
         kv_looks.KeyView(
             2**33,
             9,
@@ -178,8 +178,28 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
             ((MAX, 7),),
         ),
     ),
+    "key statistics ask": (kv_looks.STATS_CODEC, kv_looks.KvStatsRequest(2**33)),
+    "key statistics": (
+        kv_looks.STATS_CODEC,
+        kv_looks.KvStats(
+            2**33,
+            9,
+            3600.5,
+            2**40,
+            ((0, 1), (255, 70_000)),
+            1,
+            2,
+            True,
+            3,
+            4,
+            5,
+            6,
+            7,
+            (kv_looks.ComparisonView(MAX, 0.25, 8), kv_looks.ComparisonView(ID, None, 0)),
+        ),
+    ),
     "key view, of a damaged copy": (
-        kv_looks.CODEC,
+        kv_looks.VIEW_CODEC,
         kv_looks.KeyView(0, 0, Copy(False, 0), False, True, (), (), (), is_cut=True),
     ),
 }
@@ -242,7 +262,7 @@ def test_each_plane_keeps_to_its_tags() -> None:
         (frozenset(KEYS), [keys.CODEC]),
         (frozenset(DOCTOR), [doctor.CODEC]),
         (frozenset(RELAYS), [relay.CODEC]),
-        (KV_LOOKS, [kv_looks.CODEC]),
+        (KV_LOOKS, [kv_looks.VIEW_CODEC, kv_looks.STATS_CODEC]),
     ]
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
     ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS, KV_LOOKS]

@@ -12,6 +12,7 @@ from agent.agent import Agent
 from agent.apps.host import AppHost
 from agent.cluster.events import EventService
 from agent.cluster.kv import Kv
+from agent.cluster.kv_stats import KvSurvey
 from agent.cluster.kv_why import KeyViews
 from agent.cluster.rtt import RttClient
 from agent.doctor.on_call import OnCallDoctor
@@ -27,6 +28,7 @@ PAIRS = (
     (fakes.FakeAgent, Agent),
     (fakes.FakeKv, Kv),
     (fakes.FakeKeyViews, KeyViews),
+    (fakes.FakeKvSurvey, KvSurvey),
     (fakes.FakeTelemetry, Telemetry),
     (FakeUplink, Uplink),
     (FakeForum, EventService),

@@ -25,12 +25,12 @@ def test_each_owner_has_its_line_and_troubles_are_told(covey: Covey, served: Ser
 
 
 def test_too_few_answers_are_a_partial_result(covey: Covey, served: Served) -> None:
-    served.agent.key_views.silent |= {OTHER}
+    served.agent.kv_reports.views.silent |= {OTHER}
     outcome = covey("kv", "why", "k")
     assert outcome.status == exits.UNHEALTHY
     assert "What bob has is not known: it is there and did not answer in time" in outcome.stderr
     assert len(outcome.stdout.splitlines()) == 3, "what is known is shown all the same"
-    served.agent.key_views.silent |= {ME}
+    served.agent.kv_reports.views.silent |= {ME}
     answer = covey("kv", "why", "k", "-o", "json")
     assert answer.status == exits.UNHEALTHY
     assert answer.json()["versions"] == []

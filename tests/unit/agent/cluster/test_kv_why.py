@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.cluster import kv_why
-from agent.cluster.kv_messages import CODEC, KeyView
+from agent.cluster.kv_messages import VIEW_CODEC, KeyView
 from agent.cluster.kv_why import KeyReport, KeyViews
 from agent.exits import AgentError
 from gossip.core.errors import InvalidRequest
@@ -166,4 +166,4 @@ def test_what_is_not_on_the_disk_yet_is_told_too(net: Net) -> None:
     view = Desks(net).report().views[A]
     assert isinstance(view, KeyView)
     assert len(view.versions) == 1
-    assert len(CODEC.encode(view)) < 1024
+    assert len(VIEW_CODEC.encode(view)) < 1024

@@ -44,6 +44,18 @@ def random_change(rng: random.Random) -> object:
             return RecordChange(partition, rng.choice(KEYS), record)
 
 
+def test_keys_are_counted_that_have_a_value(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        records = await RecordStore.open(tmp_path / "data.db")
+        live, bare = Record((Version(1, 1, 1, b"v"),), ((1, 1),)), Record((), ((1, 1),))
+        rows = [(0, "a", live), (0, "b", live), (0, "c", bare), (1, "a", live)]
+        await records.save([RecordChange(*row) for row in rows])
+        assert [records.count_keys(partition) for partition in range(3)] == [2, 1, 0]
+        await records.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_same_answers_as_memory(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

@@ -1,0 +1,183 @@
+"""How the shared keys stand at every node: asked of all that are there, and told when others ask.
+
+Each counts its own: keys, bytes, what is to be compared, what comparisons found. Who owns what, and
+whose owners are away, follows from the registry and from what the asker believes of the members;
+that is for people alone. Keys are counted by partition, so that a key with three copies can be
+counted once.
+
+Counting goes through an index of all keys, a partition at a time and in slices, and is done once
+for all who ask within a second.
+"""
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from agent.cluster.kv_messages import (
+    PEERS_MAX,
+    STATS_CODEC,
+    ComparisonView,
+    KvStats,
+    KvStatsRequest,
+)
+from agent.exits import AgentError
+from agent.loop import watched
+from agent.loop.rpc import PendingReplies
+from agent.loop.slices import collect
+from agent.runtime.driver import Driver
+from gossip.core.errors import Malformed
+from gossip.core.ids import NodeId
+from gossip.kv.plane import KvPlane
+
+ANSWERS_S, AGAIN_S = 5.0, 1.0
+"""Counting a million keys takes a slow device seconds."""
+FRESH_S = 1.0
+ANSWERS_MAX = 64
+"""So many who ask are answered at a time; of more, the question is counted and forgotten."""
+
+
+def count_incomplete(state: KvPlane) -> int:
+    """Return of how many partitions a node is one of the readers, and may not answer yet."""
+    me, registry = state.outbound.me, state.registry
+    return sum(
+        me in ownership.readers and not state.replica.is_complete(partition, registry)
+        for partition, ownership in enumerate(registry.table)
+    )
+
+
+class KeyCounter(Protocol):
+    """What is on the disk of the shared keys."""
+
+    def count_keys(self, partition: int) -> int:
+        """Return how many keys of a partition have a value here."""
+
+    def size_bytes(self) -> int:
+        """Return how much of the file is in use."""
+
+
+class KvStatsReport(NamedTuple):
+    """What all who were asked have told; who is in ``asked`` alone was silent."""
+
+    asked: Collection[NodeId]
+    told: Mapping[NodeId, KvStats]
+
+    def keys(self) -> dict[int, int]:
+        """Return how many keys each partition has, by who has most of them."""
+        most: dict[int, int] = {}
+        for stats in self.told.values():
+            for partition, count in stats.keys:
+                most[partition] = max(count, most.get(partition, 0))
+        return most
+
+
+class KvSurvey:
+    """Asks all members how their shared keys stand, and answers when others ask."""
+
+    def __init__(self, driver: Driver, counter: KeyCounter, uptime_s: Callable[[], float]) -> None:
+        self._driver, self._node, self._state = driver, driver.node, driver.node.state
+        self._me = driver.node.settings.me
+        self._keys, self._uptime_s = counter, uptime_s
+        self._numbers = itertools.count(secrets.randbits(32))
+        self._replies: PendingReplies[KvStats] = PendingReplies()
+        self._answers = watched.TaskSet()
+        self._counting = asyncio.Lock()
+        self._latest: KvStats | None = None
+        self._counted_at = 0.0
+
+    async def report(self) -> KvStatsReport:
+        """Ask everybody in the registry who is there. Raises AgentError for our own disk."""
+        members = self._node.swim.members
+        nodes = self._state.registry.ids()
+        asked = [n for n in nodes if (one := members.get(n)) is not None and one.is_live]
+        others = [node for node in asked if node != self._me]
+        own, *told = await asyncio.gather(self.own(), *map(self._stats_of, others))
+        answers = {n: stats for n, stats in zip(others, told, strict=True) if stats is not None}
+        assert own is not None, "this node answers itself"
+        return KvStatsReport(nodes, {self._me: own, **answers})
+
+    async def _stats_of(self, node: NodeId) -> KvStats | None:
+        """Return how a node's keys stand; None when it does not say so in time."""
+        number = next(self._numbers)
+        question = STATS_CODEC.encode(KvStatsRequest(number))
+        send = partial(self._driver.send_frame, question, node)
+        try:
+            return await self._replies.request(node, number, send, ANSWERS_S, AGAIN_S)
+        except TimeoutError:
+            return None
+
+    async def own(self) -> KvStats:
+        """Return how this node's keys stand, not older than a second. Raises AgentError."""
+        loop = asyncio.get_running_loop()
+        async with self._counting:
+            if self._latest is None or loop.time() - self._counted_at >= FRESH_S:
+                self._latest = await self._count()
+                self._counted_at = loop.time()
+            return self._latest
+
+    async def _count(self) -> KvStats:
+        state, registry = self._state, self._state.registry
+        counted = await collect(map(self._keys.count_keys, range(registry.partitions)))
+        replica, counts = state.replica, state.counts
+        return KvStats(
+            0,
+            registry.epoch,
+            self._uptime_s(),
+            self._keys.size_bytes(),
+            tuple((partition, keys) for partition, keys in enumerate(counted) if keys),
+            count_incomplete(state),
+            len(replica.damaged),
+            replica.is_held_back,
+            state.repair.running(),
+            counts["partition_syncs/differing"],
+            counts["partition_syncs/failed"],
+            counts["reads/diverged"],
+            counts["repairs/keys"] + counts["repairs/reads"],
+            self._comparisons(),
+        )
+
+    def _comparisons(self) -> tuple[ComparisonView, ...]:
+        repair, now = self._state.repair, self._driver.now()
+        waiting, at = repair.waiting(), repair.compared_at
+        return tuple(
+            ComparisonView(
+                peer, max(0.0, round(now - at[peer], 3)) if peer in at else None, waiting[peer]
+            )
+            for peer in repair.peers()[:PEERS_MAX]
+        )
+
+    def receive_frame(self, data: bytes, peer: NodeId) -> None:
+        """Take in a member's frame."""
+        try:
+            message = STATS_CODEC.decode_known(data)
+        except Malformed:
+            self._driver.counts["frames_dropped/malformed"] += 1
+            return
+        match message:
+            case KvStatsRequest(number):
+                self._begin_answer(number, peer)
+            case KvStats(number):
+                self._replies.receive(peer, number, message)
+
+    def _begin_answer(self, number: int, peer: NodeId) -> None:
+        """Answer a member as soon as the keys are counted."""
+        if len(self._answers) >= ANSWERS_MAX:
+            self._driver.counts["frames_dropped/questions_too_many"] += 1
+            return
+        self._answers.start("kv-stats", partial(self._answer, number, peer))
+
+    async def _answer(self, number: int, peer: NodeId) -> None:
+        try:
+            stats = msgspec.structs.replace(await self.own(), number=number)
+        except AgentError:  # the disk cannot be read, as the agent tells elsewhere
+            self._driver.counts["frames_dropped/unanswerable"] += 1
+            return
+        self._driver.send_frame(STATS_CODEC.encode(stats), peer)
+
+    async def stop(self) -> None:
+        """Answer nobody any more."""
+        await self._answers.stop()
