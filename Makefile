@@ -24,7 +24,7 @@ BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf etcd:et
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
-        bench-lifeguard bench-simulator bench-doors bench-consensus-log bench-control
+        bench-lifeguard bench-simulator bench-doors bench-consensus-log bench-control bench-state
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -195,6 +195,10 @@ bench-consensus-log: $(STAMPS)/test  ## bytes and commits of the log that voters
 bench-control: PROGRAMS := $(BENCH_PROGRAMS)
 bench-control: $(STAMPS)/test debian  ## writes, reads, a leader's death beside etcd; OPTIONS="--quick", "--joining 100", "--followers 100"
 	@$(BIN)/python -m bench.control $(OPTIONS)
+
+bench-state: PROGRAMS := $(BENCH_PROGRAMS)
+bench-state: $(STAMPS)/bench debian  ## puts and gets beside etcd; balance, repair, memory; OPTIONS=--quick
+	@$(BIN)/python -m bench.state $(OPTIONS)
 
 bench-telemetry: $(STAMPS)/test debian  ## readings accepted and delivered a second
 	@$(BIN)/python -m bench.telemetry

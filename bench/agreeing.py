@@ -214,6 +214,12 @@ class EtcdTrio(_Processes):
         return http("POST", "/v3/kv/range", _base64(key=key))
 
 
+def read_serializably(key: str) -> bytes:
+    """Return the request by which one member of etcd answers from what it has."""
+    asked = json.loads(_base64(key=key)) | {"serializable": True}
+    return http("POST", "/v3/kv/range", json.dumps(asked).encode())
+
+
 def _base64(**texts: str) -> bytes:
     told = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
     return json.dumps(told).encode()

@@ -11,6 +11,7 @@ from pathlib import Path
 QUICK = {
     "membership": "--quick",
     "control": "--quick",
+    "state": "--quick",
     "lifeguard": "--quick",
     "simulator": "--small",
 }

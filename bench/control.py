@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bench import trials
 from bench.agreeing import CoveyTrio, EtcdTrio, Trio, eventually, kill
@@ -34,6 +34,8 @@ TRIOS: tuple[Callable[[], Trio], ...] = (CoveyTrio, EtcdTrio)
 SECONDS_PER_HOUR = 3600
 ASK_EVERY_S = 0.01
 FAILED_OVER_S = 60.0
+
+R = TypeVar("R")
 
 
 class Lengths(NamedTuple):
@@ -87,7 +89,7 @@ def key(client: int, asked: int) -> str:
 
 def run_round(trio: Trio, lengths: Lengths) -> Round:
     """Measure one system."""
-    asyncio.run(_fill(trio))
+    asyncio.run(fill(trio))
     writes: dict[int, Load] = {}
     write_bytes: dict[int, float] = {}
     for clients in CLIENTS:
@@ -113,7 +115,8 @@ def run_round(trio: Trio, lengths: Lengths) -> Round:
     return Round(writes, reads, write_bytes, idle, rss, statistics.median(failovers))
 
 
-async def _fill(trio: Trio) -> None:
+async def fill(trio: Trio) -> None:
+    """Write each of the keys once."""
     for number in range(KEYS):
         await ask_once(trio.addresses[number % 3], trio.put(key(0, number)))
 
@@ -146,7 +149,7 @@ async def _first_write(trio: Trio, addresses: list[tuple[str, int]]) -> float:
     raise RuntimeError(f"no write was accepted within {FAILED_OVER_S:.0f} s")
 
 
-def middle(rounds: list[Round], of: Callable[[Round], float]) -> float:
+def middle(rounds: list[R], of: Callable[[R], float]) -> float:
     """Return the median of the rounds."""
     return statistics.median(of(each) for each in rounds)
 
@@ -180,7 +183,7 @@ def show(found: dict[str, list[Round]]) -> None:
     table("What it costs", head, costs)
 
 
-def ratio(found: dict[str, list[Round]], of: Callable[[Round], float]) -> float:
+def ratio(found: dict[str, list[R]], of: Callable[[R], float]) -> float:
     """Return Covey's figure over etcd's, rounded."""
     return round(middle(found["covey"], of) / middle(found["etcd"], of), 3)
 

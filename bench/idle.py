@@ -55,13 +55,17 @@ def _rss_mib(process: int) -> float:
 
 def sample(process: int) -> Sample:
     """Return the counters of a process as they are now."""
-    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
     # The process sees the network of its own host.
     card = re.search(r"eth0:\s*(.+)", Path(f"/proc/{process}/net/dev").read_text())
     assert card, "every host has one card"
     counters = card.group(1).split()
-    cpu_s = (int(fields[11]) + int(fields[12])) / TICKS_PER_S
-    return Sample(cpu_s, int(counters[8]), int(counters[9]))
+    return Sample(cpu_s(process), int(counters[8]), int(counters[9]))
+
+
+def cpu_s(process: int) -> float:
+    """Return how many seconds of a processor a process has had."""
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
 def measure(processes: Sequence[int], seconds: float, settle_s: float = SETTLE_S) -> Idle:

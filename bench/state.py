@@ -1,0 +1,293 @@
+"""The shared keys beside etcd: puts and gets, what they cost; balance, repair, memory.
+
+Three agents of which each owns every key, and three members of etcd 3.4, take turns on this
+machine as in ``control.py``, asked over HTTP by the same clients. What is promised differs. Covey's
+put (W = 2) is answered when two of the three have committed it to files that survive the end of a
+process, and a power cut of one device; they are synced within a second. etcd's is answered when
+two have synced it. A get with R = 1 is beside etcd's serializable read, which one member answers
+from what it has, and R = 2 beside the linearizable one; but it is not linearizable.
+
+Balance and movement are beside PyPI's uhashring (``state_balance.py``); what it takes to find and
+mend one key of 100,000 is in ``state_repair.py``, and here how long a member lacks it that was
+away.
+"""
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bench.agreeing import (
+    MEMBERS,
+    TOKEN,
+    VALUE,
+    CoveyTrio,
+    EtcdTrio,
+    Trio,
+    ask_json,
+    eventually,
+    read_serializably,
+)
+from bench.control import fill, key, middle, ratio, rss_mib, written_bytes
+from bench.http_load import WARM_UP_S, Connection, Load, ask_once, http, measure
+from bench.idle import cpu_s
+from bench.report import finish, table
+from bench.state_balance import Balance, show_balance, weigh
+from bench.state_repair import Repair, repair_one
+from gossip.registry.placement import PARTITIONS
+
+CLIENTS = (1, 64)
+MANY_KEYS = 100_000
+WRITERS = 64
+FORMED_WITHIN_S = 120.0
+
+
+class Lengths(NamedTuple):
+    """How thorough a run is."""
+
+    rounds: int
+    load_s: float
+
+
+THOROUGH = Lengths(rounds=3, load_s=8.0)
+QUICK = Lengths(rounds=1, load_s=4.0)
+
+
+class KeyTrio(Trio, Protocol):
+    """Three members that keep keys, asked in two ways."""
+
+    def get_from_one(self, key: str) -> bytes:
+        """Return the request that reads a key from what one member has."""
+
+
+class CoveyKeys(CoveyTrio):
+    """Three agents of which each owns every key."""
+
+    def _form(self) -> None:
+        super()._form()
+        for number in range(MEMBERS):
+            eventually(lambda number=number: self._owns_all(number), "all own all", FORMED_WITHIN_S)
+
+    def _owns_all(self, number: int) -> bool:
+        ring = ask_json(self.addresses[number], http("GET", "/api/v1/ring", token=TOKEN))
+        owned = [each["partitions"] for each in ring["nodes"]]
+        return not any(ring["moving"].values()) and owned == [PARTITIONS] * MEMBERS
+
+    def put(self, key: str) -> bytes:
+        """Return the request that has a value of 128 bytes with two owners."""
+        return http("PUT", f"/api/v1/kv/{key}?w=2", VALUE.encode(), TOKEN)
+
+    def get(self, key: str) -> bytes:
+        """Return the request that reads a key from two owners."""
+        return http("GET", f"/api/v1/kv/{key}?r=2", token=TOKEN)
+
+    def get_from_one(self, key: str) -> bytes:
+        """Return the request that reads a key from what one owner has."""
+        return http("GET", f"/api/v1/kv/{key}?r=1", token=TOKEN)
+
+
+class EtcdKeys(EtcdTrio):
+    """Three members of etcd 3.4."""
+
+    def get_from_one(self, key: str) -> bytes:
+        """Return the request that reads a key from what one member has."""
+        return read_serializably(key)
+
+
+TRIOS: tuple[Callable[[], KeyTrio], ...] = (CoveyKeys, EtcdKeys)
+
+
+class Asked(NamedTuple):
+    """What came of one kind of request, and what it cost all three together."""
+
+    load: Load
+    cpu_us: float
+    disk_bytes: float
+
+
+class Round(NamedTuple):
+    """One system in one round: by what is asked, and by the number of clients."""
+
+    puts: dict[int, Asked]
+    gets_r1: dict[int, Asked]
+    gets_r2: dict[int, Asked]
+
+
+KINDS = {"puts": "puts, W=2", "gets_r1": "gets, R=1", "gets_r2": "gets, R=2"}
+
+
+def run_round(trio: KeyTrio, load_s: float) -> Round:
+    """Measure one system."""
+    asyncio.run(fill(trio))
+    kinds = (trio.put, trio.get_from_one, trio.get)
+    return Round(*({n: _ask(trio, kind, n, load_s) for n in CLIENTS} for kind in kinds))
+
+
+def _ask(trio: Trio, kind: Callable[[str], bytes], clients: int, load_s: float) -> Asked:
+    cpu_before, disk_before = _cpu_s(trio), written_bytes(trio)
+    load = measure(trio.addresses, lambda who, asked: kind(key(who, asked)), clients, load_s)
+    # What the warm-up cost is in it, and so is what was asked then.
+    done = load.done * (load_s + WARM_UP_S) / load_s
+    cpu_us = 1e6 * (_cpu_s(trio) - cpu_before) / done
+    return Asked(load, cpu_us, (written_bytes(trio) - disk_before) / done)
+
+
+def _cpu_s(trio: Trio) -> float:
+    return sum(cpu_s(process.pid) for process in trio.processes)
+
+
+def fill_many(trio: Trio) -> float:
+    """Write a hundred thousand keys; return what a member holds then, in MiB."""
+    asyncio.run(_write_many(trio))
+    return rss_mib(trio)
+
+
+async def _write_many(trio: Trio) -> None:
+    async def write(writer: int) -> None:
+        connection = Connection(trio.addresses[writer % MEMBERS])
+        await connection.open()
+        for number in range(writer, MANY_KEYS, WRITERS):
+            await connection.ask(trio.put(f"many/{number:06}"))
+        connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for writer in range(WRITERS):
+            group.create_task(write(writer))
+
+
+def return_s(trio: CoveyKeys) -> float:
+    """Have a member miss one write; return how long after its return it lacks it still."""
+    away, name = MEMBERS - 1, "many/000000"
+    trio.processes[away].send_signal(signal.SIGTERM)
+    trio.processes[away].wait()
+    missed = http("PUT", f"/api/v1/kv/{name}?w=2", b"missed", TOKEN)
+    asyncio.run(ask_once(trio.addresses[0], missed))
+    trio.start(away)
+    eventually(lambda: _read(trio, away, "many/000001") != b"missed", "it answers again")
+    begun = time.monotonic()
+    eventually(lambda: _read(trio, away, name) == b"missed", "it has what it missed")
+    return time.monotonic() - begun
+
+
+def _read(trio: CoveyKeys, number: int, name: str) -> bytes:
+    return asyncio.run(ask_once(trio.addresses[number], trio.get_from_one(name)))
+
+
+def show(found: dict[str, list[Round]]) -> None:
+    """Print what was asked."""
+    rows: list[list[object]] = []
+
+    def add(what: str, of: Callable[[Round], float]) -> None:
+        rows.append([what, *(middle(rounds, of) for rounds in found.values())])
+
+    for kind, title in KINDS.items():
+        for n in CLIENTS:
+            asked: Callable[[Round], Asked] = lambda r, k=kind, n=n: getattr(r, k)[n]  # noqa: E731
+            add(f"{title}, {n} clients: a second", lambda r, of=asked: of(r).load.per_s)
+            add("p50 ms", lambda r, of=asked: of(r).load.p50_ms)
+            add("p99 ms", lambda r, of=asked: of(r).load.p99_ms)
+            add("processor time, three together, µs each", lambda r, of=asked: of(r).cpu_us)
+    for n in CLIENTS:
+        add(
+            f"bytes to disk a put, three together, {n} clients",
+            lambda r, n=n: r.puts[n].disk_bytes,
+        )
+    table("Three that keep keys; Covey syncs within a second, etcd before", ["", *found], rows)
+
+
+class Measured(NamedTuple):
+    """All of it."""
+
+    rounds: dict[str, list[Round]]
+    rss_mib: dict[str, float]
+    return_s: float
+    balance: list[Balance]
+    repair: Repair
+
+
+def run(lengths: Lengths) -> Measured:
+    """Measure both, round by round, and the rest after the last."""
+    rounds: dict[str, list[Round]] = {"covey": [], "etcd": []}
+    rss: dict[str, float] = {}
+    returned_s = 0.0
+    for number in range(lengths.rounds):
+        for new in TRIOS:
+            with new() as trio:
+                print(f"{trio.name}: round {number + 1} of {lengths.rounds}", file=sys.stderr)
+                rounds[trio.name].append(run_round(trio, lengths.load_s))
+                if number + 1 < lengths.rounds:
+                    continue
+                print(f"{trio.name}: {MANY_KEYS:,} keys", file=sys.stderr)
+                rss[trio.name] = fill_many(trio)
+                if isinstance(trio, CoveyKeys):
+                    returned_s = return_s(trio)
+    print("balance, repair", file=sys.stderr)
+    # Beside the code: /tmp may be memory.
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
+        repair = repair_one(Path(folder), MANY_KEYS)
+    return Measured(rounds, rss, returned_s, weigh(), repair)
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    if shutil.which("etcd") is None:
+        sys.exit("needs etcd: apt-get install etcd-server")
+    found = run(QUICK if options.quick else THOROUGH)
+    show(found.rounds)
+    rows = [["RSS of one, MiB", *found.rss_mib.values()]]
+    table(f"With {MANY_KEYS:,} keys more", ["", *found.rss_mib], rows)
+    show_balance(found.balance)
+    repair = found.repair._asdict() | {"member_back_s": found.return_s}
+    table(f"One differing key among {MANY_KEYS:,}", list(repair), [list(repair.values())])
+    finish("state", _figures(found))
+
+
+def _figures(found: Measured) -> dict[str, object]:
+    ratios = {
+        f"{kind}_ratio_etcd_{n}": ratio(
+            found.rounds, lambda r, kind=kind, n=n: getattr(r, kind)[n].load.per_s
+        )
+        for kind in KINDS
+        for n in CLIENTS
+    }
+    costs = {
+        f"{kind}_cpu_us_{n}": {
+            name: round(middle(rounds, lambda r, kind=kind, n=n: getattr(r, kind)[n].cpu_us))
+            for name, rounds in found.rounds.items()
+        }
+        for kind in KINDS
+        for n in CLIENTS
+    }
+    disk = {
+        f"put_disk_bytes_{n}": {
+            name: round(middle(rounds, lambda r, n=n: r.puts[n].disk_bytes))
+            for name, rounds in found.rounds.items()
+        }
+        for n in CLIENTS
+    }
+    return {
+        **ratios,
+        **costs,
+        **disk,
+        "durability": {"covey": "two of three committed, synced within 1 s", "etcd": "two synced"},
+        "balance_max_mean": max(each.covey.max_mean for each in found.balance),
+        "moved_over_optimum": max(each.covey.moved_over_optimum for each in found.balance),
+        "balance": [each.figures() for each in found.balance],
+        "rss_100k_mib": found.rss_mib["covey"],
+        "rss_100k_etcd_mib": found.rss_mib["etcd"],
+        "repair": found.repair._asdict(),
+        "member_back_s": found.return_s,
+    }
+
+
+if __name__ == "__main__":
+    main()
