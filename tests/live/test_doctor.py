@@ -92,7 +92,7 @@ def test_alone_the_doctor_still_looks_at_the_device(fleet: Fleet) -> None:
     by_id = {check["id"]: check["status"] for check in outcome.json()["checks"]}
     assert by_id["agent"] == "fail"
     assert by_id["certificate"] == by_id["multicast"] == "ok"
-    assert by_id["disk"] in ("ok", "warn"), "others may have it write slowly, and it is looked at"
+    assert "disk" in by_id, "it is looked at, and others may have it write slowly"
     nft = (*agent.host.enter(), "nft") if agent.host else ()
     run(*nft, "add", "table", "inet", "deaf")
     run(*nft, "add", "chain", "inet", "deaf", "output", "{ type filter hook output priority 0; }")

@@ -1,7 +1,9 @@
 """The doctor: what it makes of views, clocks, disks and packages."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -310,6 +312,16 @@ def test_multicast_says_what_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "seeds" in blocked.hint
     assert device_checks.multicast(interfaces, mdns=False)[0].status is Status.OK
     assert device_checks.multicast([], mdns=True)[0].status is Status.WARN
+
+
+def test_a_question_that_came_back_while_nobody_looked_counts() -> None:
+    """As on a machine so busy that the time is over before the first look."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.sendto(b"of others", listening.getsockname())
+        listening.sendto(b"ours", listening.getsockname())
+        assert device_checks._receives(listening, b"ours", time.monotonic() - 1.0)
+        assert not device_checks._receives(listening, b"ours", time.monotonic() - 1.0)
 
 
 def test_what_was_counted() -> None:
