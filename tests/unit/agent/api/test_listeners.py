@@ -270,7 +270,7 @@ def test_who_says_nothing_holds_no_connection(
 ) -> None:
     """Without a token, and without a request, anybody could take all the agent's descriptors."""
     monkeypatch.setattr(api_serving, "CONNECTIONS_MAX", 5)
-    monkeypatch.setattr(api_serving, "REQUEST_S", 0.5)
+    monkeypatch.setattr(api_serving, "REQUEST_S", 2.0)
     port = free_port()
     with serving(tmp_path, ApiSettings(listen=f"127.0.0.1:{port}")) as served:
         token = served.paths.api_token.read_text().strip()

@@ -95,6 +95,8 @@ def test_requests_that_are_sent_at_once_are_answered_one_after_the_other() -> No
         async with connected(answering(handler)) as client:
             paths = [b"/%d" % number for number in range(3)]
             await client.send(b"".join(GET.replace(b"/ ", path + b" ") for path in paths))
+            while not asked:  # noqa: ASYNC110 - a test
+                await asyncio.sleep(0.01)
             await asyncio.sleep(0.01)
             assert asked == ["/0"]
             free.set()

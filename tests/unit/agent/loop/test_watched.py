@@ -13,11 +13,12 @@ from agent import exits
 from agent.exits import AgentError
 from agent.loop import watched
 from agent.loop.watched import TASKS, WELL_AFTER_S, Failure, TaskSet, Watch
+from tests.support.patience import GIVE_UP_S
 from tests.support.sources import nodes
 
 ROOT = Path(__file__).resolve().parents[4]
 Work = Callable[[], Coroutine[Any, Any, None]]
-WITHIN_S = 30.0
+WITHIN_S = GIVE_UP_S
 
 # ---- what a failure means -----------------------------------------------------------------------
 

@@ -376,7 +376,7 @@ def test_a_clone_of_this_node_is_refused(tmp_path: Path) -> None:
 def test_half_open_connections_find_no_more_than_their_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT_S", 3.0)
 
     async def scenario() -> None:
         async with pair(tmp_path) as (one, _):
