@@ -37,4 +37,4 @@ async def _save(self: ConsensusStore, changes: Sequence[object]) -> None:
 
 Replica._merge = _merge  # type: ignore[method-assign]
 ConsensusStore.save = _save  # type: ignore[method-assign]
-stalls.STUCK_S = 2.0
+stalls.STUCK_S = 8.0  # not half a minute; and longer than a busy machine has a loop wait
