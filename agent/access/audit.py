@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agent.access.audit_retention import AuditRetention
 from agent.access.audit_schema import AUDIT_MIGRATIONS, ENTRIES
 from agent.access.repeated_refusals import RepeatedRefusals
 from agent.exits import AgentError
@@ -29,9 +30,6 @@ from agent.loop import watched
 from agent.store.database import Database
 from agent.store.inserting import insert_all
 
-CHANGES_MAX, REFUSALS_MAX = 10_000, 2_000
-TRIM_EVERY = 64
-"""Of so many entries one looks for those that are too many."""
 WAITING_MAX = 1_000
 GATHER_S = 0.1
 """From one transaction to the next: where there are many changes a second, each would cost more
@@ -40,8 +38,6 @@ GATHERED_MAX = WAITING_MAX // 2
 TEXT_CHARACTERS_MAX = 300
 DETAIL_CHARACTERS_MAX = 16_000
 """Room for the names of the largest transaction: none of them hides behind the others."""
-DETAILS_CHARACTERS_MAX = 32 * 2**20
-"""Of all changes together."""
 PAGE_MAX = 1_000
 
 log = logging.getLogger(__name__)
@@ -70,6 +66,7 @@ class AuditLog:
         self.attempts = RepeatedRefusals(self.refusal)
         """What was refused comes by here."""
         self._waiting: deque[AuditEntry] = deque()
+        self._retention = AuditRetention()
         self._database: Database | None = None
         self._writing: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
@@ -162,7 +159,7 @@ class AuditLog:
             self._waiting.clear()
             self._under_way = len(group)
             try:
-                await self._database.write(partial(_insert, group))
+                await self._database.write(partial(_insert, group, self._retention))
             except AgentError as error:
                 self.counts["audit_entries/lost"] += len(group)
                 log.warning("%d entries of the audit log were not written: %s", len(group), error)
@@ -192,7 +189,7 @@ class AuditLog:
         return self._database.read(partial(_select, since_ms, after, limit, newest=newest))
 
 
-def _insert(group: list[AuditEntry], writer: sqlite3.Connection) -> None:
+def _insert(group: list[AuditEntry], retention: AuditRetention, writer: sqlite3.Connection) -> None:
     query = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'entries'), 0)"
     (last,) = writer.execute(query).fetchone()
     numbered = enumerate(group, last + 1)
@@ -201,19 +198,7 @@ def _insert(group: list[AuditEntry], writer: sqlite3.Connection) -> None:
         ENTRIES,
         [ENTRIES.sealed(n, int(entry.is_refusal), *entry[:-2]) for n, entry in numbered],
     )
-    if last // TRIM_EVERY != (last + len(group)) // TRIM_EVERY:
-        for kind, most in ((0, CHANGES_MAX), (1, REFUSALS_MAX)):
-            writer.execute(
-                "DELETE FROM entries WHERE is_refusal = ? AND number <= (SELECT number FROM entries"
-                " WHERE is_refusal = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
-                (kind, kind, most),
-            )
-        writer.execute(
-            "DELETE FROM entries WHERE is_refusal = 0 AND number <= (SELECT number FROM (SELECT"
-            " number, sum(length(detail)) OVER (ORDER BY number DESC) AS size FROM entries WHERE"
-            " is_refusal = 0) WHERE size > ? ORDER BY number DESC LIMIT 1)",
-            (DETAILS_CHARACTERS_MAX,),
-        )
+    retention.inserted(last, (entry.detail for entry in group), writer)
 
 
 def _select(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.access import audit
+from agent.access import audit, audit_retention
 from agent.access.audit import AuditEntry, AuditLog
 from agent.store.errors import StorageError
 from tests.support.patience import GIVE_UP_S
@@ -35,9 +35,9 @@ def test_entries_outlive_the_agent_and_their_numbers_go_on(tmp_path: Path) -> No
 
 def test_both_kinds_are_bounded_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is refused without end pushes no change out."""
-    monkeypatch.setattr(audit, "CHANGES_MAX", 5)
-    monkeypatch.setattr(audit, "REFUSALS_MAX", 3)
-    attempts = audit.TRIM_EVERY * 2
+    monkeypatch.setattr(audit_retention, "CHANGES_MAX", 5)
+    monkeypatch.setattr(audit_retention, "REFUSALS_MAX", 3)
+    attempts = audit_retention.TRIM_EVERY * 2
 
     async def life() -> list[AuditEntry]:
         log = AuditLog()
@@ -55,23 +55,23 @@ def test_both_kinds_are_bounded_apart(tmp_path: Path, monkeypatch: pytest.Monkey
     found = asyncio.run(life())
     changes = [entry for entry in found if not entry.is_refusal]
     assert told(changes) == [f"change {number}" for number in range(2, 7)]
-    assert len(found) - len(changes) <= 3 + audit.TRIM_EVERY
+    assert len(found) - len(changes) <= 3 + audit_retention.TRIM_EVERY
     assert told(found)[-1] == f"attempt {attempts - 1}"
 
 
 def test_long_details_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "DETAILS_CHARACTERS_MAX", 1_000)
+    monkeypatch.setattr(audit_retention, "DETAILS_CHARACTERS_MAX", 1_000)
 
     async def life() -> list[AuditEntry]:
         log = AuditLog()
         await log.open(tmp_path / "audit.db")
-        for number in range(audit.TRIM_EVERY):
+        for number in range(audit_retention.TRIM_EVERY):
             log.change("uid 0", "here", f"change {number}", "ok", "x" * 300)
         found = await log.entries(limit=1000)
         await log.close()
         return found
 
-    last = audit.TRIM_EVERY
+    last = audit_retention.TRIM_EVERY
     assert told(asyncio.run(life())) == [f"change {number}" for number in range(last - 3, last)]
 
 
