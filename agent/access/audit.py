@@ -215,6 +215,8 @@ def _select(
 
 
 def _bounded(entry: AuditEntry) -> AuditEntry:
+    if all(len(text) <= TEXT_CHARACTERS_MAX and text.isascii() for text in entry[1:6]):
+        return entry
     texts: dict[str, Any] = {
         name: _cut(getattr(entry, name), TEXT_CHARACTERS_MAX)
         for name in ("who", "source", "action", "outcome")

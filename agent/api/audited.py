@@ -14,6 +14,7 @@ NOTE = "covey.note"
 """In the scope of a request: what it changes, in a few words."""
 
 
+QUOTER = json.JSONEncoder(ensure_ascii=False)
 NAME_HEAD, NAME_TAIL = 32, 16
 """So much of a long name is shown; what it begins and ends with."""
 
@@ -22,7 +23,7 @@ def note_names(request: Request, names: Iterable[str]) -> None:
     """Say which names a request changes: each once, quoted, so that no two look like one."""
     note(
         request,
-        " ".join(json.dumps(_short(name), ensure_ascii=False) for name in dict.fromkeys(names)),
+        " ".join(QUOTER.encode(_short(name)) for name in dict.fromkeys(names)),
     )
 
 

@@ -82,6 +82,10 @@ class TokenGate:
         self._application = application
         self._all, self._metrics = (token.encode() for token in tokens)
         self._access = access
+        self._own = (
+            Caller("the token in api-token", OF_CONFIGURED_TOKEN),
+            Caller("the token for metrics", frozenset({Right.METRICS})),
+        )
         assert self._all, "an empty token would open all"
         assert self._metrics, "an empty token would open the metrics"
 
@@ -93,6 +97,9 @@ class TokenGate:
             await _refuse(self._application, scope, found)(scope, receive, send)
             return
         scope[CALLER] = found if _is_secret(scope) else found.in_the_clear()
+        if found in self._own:
+            await self._application(scope, receive, send)  # the agent's own never end
+            return
         begun = AnswerProgress(send)
         try:
             async with self._access.while_good(shown) as until:
@@ -108,9 +115,9 @@ class TokenGate:
         opens_all = hmac.compare_digest(shown, self._all)
         opens_metrics = hmac.compare_digest(shown, self._metrics)
         if opens_all:
-            return Caller("the token in api-token", OF_CONFIGURED_TOKEN)
+            return self._own[0]
         if opens_metrics:
-            return Caller("the token for metrics", frozenset({Right.METRICS}))
+            return self._own[1]
         return self._access.caller_with(shown) if shown else NO_TOKEN
 
 
@@ -192,7 +199,8 @@ def _is_loopback(host: str) -> bool:
 
 def _shown_in(scope: Scope) -> bytes:
     """Return the token that a request gives in one of the three forms; empty in none."""
-    header: bytes = dict(scope["headers"]).get(b"authorization", b"")
+    headers = scope["headers"]
+    header: bytes = next((value for name, value in headers if name == b"authorization"), b"")
     scheme, _, value = header.partition(b" ")
     match scheme.lower():
         case b"bearer" | b"token":

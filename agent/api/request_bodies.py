@@ -208,7 +208,7 @@ async def read_object(
         raise BadRequest(f"the body is not JSON: {error}", "send an object in UTF-8") from None
     if not isinstance(value, dict):
         raise BadRequest("the body is not a JSON object", f"its keys are {_listed(known)}")
-    if unknown := set(value) - known:
+    if unknown := value.keys() - known:
         raise BadRequest(f"unknown: {_listed(unknown)}", f"the keys are {_listed(known)}")
     return value
 
@@ -241,6 +241,8 @@ def check_is_text(request: Request) -> None:
     They are read leniently, each wrong byte as U+FFFD: two keys would become one.
     """
     target: bytes = request.scope.get("raw_path", b"") + b"?" + request.scope["query_string"]
+    if b"%" not in target and target.isascii():
+        return
     try:
         unquote_to_bytes(target).decode()
     except UnicodeDecodeError:

@@ -111,10 +111,13 @@ ROUTES = tuple(route for room in ROOMS for route in room.routes)
 
 def late(module: str, route: tuple[str, str]) -> Handler:
     """Return a handler that loads the file that has the right one."""
+    found: list[Handler] = []
 
     async def answer(request: Request) -> Response:
-        await load(module)
-        return await handlers_in(module)[route](request)
+        if not found:
+            await load(module)
+            found.append(handlers_in(module)[route])
+        return await found[0](request)
 
     return answer
 

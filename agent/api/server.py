@@ -37,6 +37,8 @@ asked just now, else the oldest of the client that has most."""
 REQUEST_S = 15.0
 """For the line and the headers of a request, from the connection or their first byte on; and for
 that first byte, from the end of the answer before on."""
+LOOK_S = 0.001
+"""A timer may fire so much too early: uvloop's have whole milliseconds."""
 HANDSHAKES_MAX = 64
 SHUTDOWN_S = 2
 CREDENTIALS = struct.Struct("3i")
@@ -172,7 +174,10 @@ class BoundedConnection(Connection):
         super().__init__(application, connections)
         self._counts = counts
         self.began_s = self.loop.time()
+        self._patient_until_s: float | None = None
         self._patience: asyncio.TimerHandle | None = None
+        """Looks then, or before: patience begins and ends with each request, and a timer of its own
+        for each would cost more than to look once in vain."""
         self._is_kept_alive = False
         self.unread: UnreadAnswer
         self._refusals = 0
@@ -205,7 +210,7 @@ class BoundedConnection(Connection):
         super().data_received(data)
         if not self.awaits_request:
             self._end_patience()
-        elif self._patience is None:
+        elif self._patient_until_s is None:
             self._have_patience()
         self.unread.watch()
 
@@ -236,6 +241,9 @@ class BoundedConnection(Connection):
         """Forget it."""
         super().connection_lost(exc)
         self._end_patience()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self.unread.end()
 
     @property
@@ -250,21 +258,26 @@ class BoundedConnection(Connection):
 
     def _have_patience(self, *, is_kept_alive: bool = False) -> None:
         """Wait so long for a request, or for a first byte of the next one."""
-        self._end_patience()
         self._is_kept_alive = is_kept_alive
-        self._patience = self.loop.call_later(REQUEST_S, self._give_up)
+        self._patient_until_s = self.loop.time() + REQUEST_S
+        if self._patience is None:
+            self._patience = self.loop.call_at(self._patient_until_s, self._look)
 
-    def _give_up(self) -> None:
+    def _look(self) -> None:
+        """Give up, or look again when patience ends that has begun since."""
         self._patience = None
+        until_s = self._patient_until_s
+        if until_s is None:
+            return
+        if self.loop.time() < until_s - LOOK_S:
+            self._patience = self.loop.call_at(until_s, self._look)
+            return
         if not self._is_kept_alive:
             self._counts["api_connections/too_slow"] += 1
         self.transport.close()
 
     def _end_patience(self) -> None:
-        self._is_kept_alive = False
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        self._is_kept_alive, self._patient_until_s = False, None
 
 
 def _of_who_has_most(connections: list[BoundedConnection]) -> list[BoundedConnection]:

@@ -16,7 +16,7 @@ import h11
 
 from agent.http.asgi import ASGIApp, Headers, Scope
 from agent.http.exchange import AnswerStart, Exchange, last_words
-from agent.http.plain import HEAD_BYTES_MAX, PHRASES, PlainRequest, read_plain, write_plain
+from agent.http.plain import HEAD_BYTES_MAX, PHRASES, PlainRequest, PlainRequests, write_plain
 from agent.http.request import WHOLE_BODY
 
 VERSIONS = (b"1.0", b"1.1")
@@ -40,8 +40,13 @@ class Connection(asyncio.Protocol):
         """What is answered just now, or was last."""
         self.answering: asyncio.Task[None] | None = None
         self._conn = h11.Connection(h11.SERVER, HEAD_BYTES_MAX)
+        self._is_h11_idle = True
+        """Whether h11 has nothing to do with what is under way, or knows nothing yet."""
+        self._reader = PlainRequests()
         self._plain = b""
         """The request that is answered just now, if h11 knows nothing of it."""
+        self._plain_scope: Scope = {}
+        """What is known of it; of the next one, too, if it begins alike."""
         self._client: tuple[str, int] | None = None
         self._scheme = "http"
         self._is_paused = False
@@ -69,11 +74,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come."""
-        if self._awaits_anything and (plain := read_plain(data)) is not None:
+        if self._awaits_anything and (plain := self._reader.read(data)) is not None:
             self._plain = data
             self._take_plain(plain)
             return
         self._leave_to_h11()
+        self._is_h11_idle = False
         self._conn.receive_data(data)
         self._read()
 
@@ -154,11 +160,14 @@ class Connection(asyncio.Protocol):
         """Go on with the next request, which may be here already."""
         assert self.exchange is not None, "somebody was answered"
         self._plain = b""
-        if self._conn.our_state is h11.MUST_CLOSE or not self.exchange.keeps_alive:
+        is_over = not self._is_h11_idle and self._conn.our_state is h11.MUST_CLOSE
+        if is_over or not self.exchange.keeps_alive:
             self.transport.close()
         if self.transport.is_closing():
             return
         self.resume_reading()
+        if self._is_h11_idle:
+            return
         if self._conn.our_state is h11.DONE and self._conn.their_state is h11.DONE:
             self._conn.start_next_cycle()
             self._read()
@@ -174,13 +183,18 @@ class Connection(asyncio.Protocol):
     @property
     def _awaits_anything(self) -> bool:
         """Whether what comes next is the beginning of a request."""
-        conn = self._conn
-        is_idle = conn.our_state is h11.IDLE and conn.their_state is h11.IDLE
-        return is_idle and not self._plain and not conn.trailing_data[0]
+        if self._plain:
+            return False
+        if not self._is_h11_idle:
+            conn = self._conn
+            is_idle = conn.our_state is h11.IDLE and conn.their_state is h11.IDLE
+            self._is_h11_idle = is_idle and not conn.trailing_data[0]
+        return self._is_h11_idle
 
     def _leave_to_h11(self) -> None:
         """Let h11 know of the request that is answered just now, as if it had read it."""
         if self._plain:
+            self._is_h11_idle = False
             self._conn.receive_data(self._plain)
             self._plain = b""
             while not isinstance(self._conn.next_event(), h11.EndOfMessage):
@@ -218,8 +232,9 @@ class Connection(asyncio.Protocol):
         self._answer(scope, waits_for_continue=waits_for_continue)
 
     def _take_plain(self, request: PlainRequest) -> None:
-        scope = self._scope(request.method, request.target, request.headers)
-        scope["extensions"] = {WHOLE_BODY: request.body}
+        if self._plain_scope.get("headers") is not request.headers:
+            self._plain_scope = self._scope(request.method, request.target, request.headers)
+        scope = {**self._plain_scope, "extensions": {WHOLE_BODY: request.body}}
         exchange = self._answer(scope)
         exchange.feed(request.body)
         exchange.feed_end()

@@ -4,9 +4,12 @@ Most requests are: one method of five, a path, headers that each come once, a bo
 told, all of it there at once and nothing behind it. What is read here h11 would read alike; what is
 odd in any way, or merely not whole, is left to it (``connection.py``). A test holds the two against
 each other.
+
+Who asks often sends the same line and headers again: they are read once, and only compared then.
 """
 
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -39,12 +42,47 @@ class PlainRequest(NamedTuple):
     body: bytes
 
 
+class PlainHeaders(NamedTuple):
+    """The line and the headers of a request, and how many bytes of a body follow."""
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    body_bytes: int
+
+
+class PlainRequests:
+    """Reads the requests of one connection."""
+
+    def __init__(self) -> None:
+        self._raw = b""
+        self._head: PlainHeaders | None = None
+        """What ``_raw`` says, which is the last that was read."""
+
+    def read(self, data: bytes) -> PlainRequest | None:
+        """Return the request that these bytes are, or None where h11 has to look.
+
+        The headers of one that begins as the one before are the same list.
+        """
+        end = data.find(HEAD_END, 0, HEAD_BYTES_MAX)
+        if end < 0:
+            return None
+        raw = data[:end]
+        if raw != self._raw:
+            self._raw, self._head = raw, _read_head(raw)
+        head = self._head
+        if head is None or len(data) - end - len(HEAD_END) != head.body_bytes:
+            return None
+        return PlainRequest(head.method, head.target, head.headers, data[end + len(HEAD_END) :])
+
+
 def read_plain(data: bytes) -> PlainRequest | None:
     """Return the request that these bytes are, or None where h11 has to look."""
-    end = data.find(HEAD_END, 0, HEAD_BYTES_MAX)
-    if end < 0:
-        return None
-    first, *lines = data[:end].split(b"\r\n")
+    return PlainRequests().read(data)
+
+
+def _read_head(raw: bytes) -> PlainHeaders | None:
+    first, *lines = raw.split(b"\r\n")
     line = LINE.fullmatch(first)
     fields = [FIELD.fullmatch(each) for each in lines]
     if line is None or None in fields:
@@ -56,10 +94,9 @@ def read_plain(data: bytes) -> PlainRequest | None:
     if told.get(CONNECTION, b"keep-alive").lower() != b"keep-alive":
         return None
     length = told.get(LENGTH, b"0")
-    body = data[end + len(HEAD_END) :]
-    if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX or int(length) != len(body):
+    if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
         return None
-    return PlainRequest(line[1], line[2], headers, body)
+    return PlainHeaders(line[1], line[2], headers, int(length))
 
 
 def write_plain(status: int, headers: Headers, body: bytes) -> bytes | None:
@@ -67,8 +104,15 @@ def write_plain(status: int, headers: Headers, body: bytes) -> bytes | None:
     told = dict(headers)
     if told.get(LENGTH) != b"%d" % len(body) or CONNECTION in told or b"transfer-encoding" in told:
         return None
-    lines = [b"%b: %b" % each for each in headers]
-    if status < FIRST_FINAL or status in WITHOUT_BODY or None in map(HEADER.fullmatch, lines):
+    lines = [_line(*each) for each in headers]
+    if status < FIRST_FINAL or status in WITHOUT_BODY or None in lines:
         return None
     first = b"HTTP/1.1 %d %b" % (status, PHRASES.get(status, b""))
-    return b"\r\n".join((first, *lines, b"", body))
+    return b"\r\n".join((first, *filter(None, lines), b"", body))
+
+
+@lru_cache(maxsize=256)
+def _line(name: bytes, value: bytes) -> bytes | None:
+    """Return a header of an answer, None for what is none: most are the same each time."""
+    line = b"%b: %b" % (name, value)
+    return None if HEADER.fullmatch(line) is None else line

@@ -1,7 +1,6 @@
 """A request, as whoever answers it sees it."""
 
 from collections.abc import AsyncIterator
-from functools import cached_property
 from typing import Any, overload
 from urllib.parse import parse_qsl
 
@@ -63,6 +62,8 @@ class Request:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
+        self._headers: RequestHeaders | None = None
+        self._query: QueryParameters | None = None
 
     @property
     def app(self) -> Any:
@@ -87,15 +88,19 @@ class Request:
         parameters: dict[str, str] = self.scope["path_params"]
         return parameters
 
-    @cached_property
+    @property
     def headers(self) -> RequestHeaders:
         """The headers."""
-        return RequestHeaders(self.scope["headers"])
+        if self._headers is None:
+            self._headers = RequestHeaders(self.scope["headers"])
+        return self._headers
 
-    @cached_property
+    @property
     def query_params(self) -> QueryParameters:
         """What stands behind the ``?``."""
-        return QueryParameters(self.scope["query_string"])
+        if self._query is None:
+            self._query = QueryParameters(self.scope["query_string"])
+        return self._query
 
     @property
     def known_body(self) -> bytes | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from agent.http.asgi import Headers, Receive, Scope, Send
@@ -107,9 +108,14 @@ async def _until_gone(receive: Receive) -> None:
 def _encoded(headers: Mapping[str, str] | None, media_type: str | None) -> Headers:
     encoded = [
         (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in (headers or {}).items()
+        for name, value in (headers.items() if headers else ())
     ]
     if media_type is not None and all(name != b"content-type" for name, _ in encoded):
-        charset = "; charset=utf-8" if media_type.startswith("text/") else ""
-        encoded.append((b"content-type", (media_type + charset).encode("latin-1")))
+        encoded.append((b"content-type", _content_type(media_type)))
     return encoded
+
+
+@lru_cache(maxsize=64)
+def _content_type(media_type: str) -> bytes:
+    charset = "; charset=utf-8" if media_type.startswith("text/") else ""
+    return (media_type + charset).encode("latin-1")

@@ -5,7 +5,14 @@ import random
 import h11
 import pytest
 
-from agent.http.plain import HEAD_BYTES_MAX, PHRASES, PlainRequest, read_plain, write_plain
+from agent.http.plain import (
+    HEAD_BYTES_MAX,
+    PHRASES,
+    PlainRequest,
+    PlainRequests,
+    read_plain,
+    write_plain,
+)
 
 GET = b"GET /api/v1/control/a%20b?stale=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a b \r\n\r\n"
 PUT = (
@@ -42,6 +49,18 @@ def read_by_h11(data: bytes) -> PlainRequest:
 @pytest.mark.parametrize("data", [GET, PUT], ids=["get", "put"])
 def test_plain_requests_are_read(data: bytes) -> None:
     assert read_plain(data) == read_by_h11(data)
+
+
+def test_a_head_that_comes_again_is_not_read_again() -> None:
+    requests = PlainRequests()
+    first, second = requests.read(PUT), requests.read(PUT.replace(b"hello", b"there"))
+    assert first is not None
+    assert second == first._replace(body=b"there")
+    assert second.headers is first.headers
+    assert requests.read(PUT + b"!") is None, "its body is not what the head says"
+    other = requests.read(GET)
+    assert other == read_by_h11(GET)
+    assert requests.read(PUT) == first
 
 
 @pytest.mark.parametrize("seed", range(4))
