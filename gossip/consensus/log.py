@@ -160,14 +160,16 @@ class RaftLog:
         self._outbound.change(AppendChange(tuple(entries)))
 
     def _take(self, entries: Sequence[Entry]) -> None:
+        index, term = self.last_index, self.last_term
         for entry in entries:
-            assert entry.index == self.last_index + 1, "entries follow on each other"
-            assert entry.term >= self.last_term, "terms only grow"
-            self._entries.append(entry)
-            if entry.index > self.commit:
+            assert entry.index == index + 1, "entries follow on each other"
+            assert entry.term >= term, "terms only grow"
+            index, term = entry.index, entry.term
+            if index > self.commit:
                 self.uncommitted_bytes += entry_bytes(entry)
-            if entry.kind is EntryKind.CONFIGURATION and entry.index > self.configuration_index:
-                self._configurations.append((entry.index, decode_configuration(entry.data)))
+            if entry.kind is EntryKind.CONFIGURATION and index > self.configuration_index:
+                self._configurations.append((index, decode_configuration(entry.data)))
+        self._entries += entries
 
     def follows(self, index: int, term: int) -> bool:
         """Tell whether our log agrees with another up to this entry of it."""
@@ -253,8 +255,8 @@ class RaftLog:
         if index <= self.commit:
             return False
         assert index <= self.last_index, "nobody commits what is not there"
-        for entry in self.between(self.commit + 1, index):
-            self.uncommitted_bytes -= entry_bytes(entry)
+        fresh = self.between(self.commit + 1, index)
+        self.uncommitted_bytes -= sum([entry_bytes(entry) for entry in fresh])
         self.commit = index
         return True
 

@@ -77,8 +77,10 @@ class Space:
 
         ``is_own``: they are Covey's own, for which there is a reserve.
         """
+        if more_bytes <= 0:
+            return True
         limit_bytes = self.limit_bytes + RESERVE_BYTES * is_own
-        return more_bytes <= 0 or self.used_bytes + more_bytes <= limit_bytes
+        return self.used_bytes + more_bytes <= limit_bytes
 
     def add(self, more_bytes: int) -> None:
         """Count bytes that came, or went (negative)."""
@@ -89,7 +91,7 @@ class Space:
 def check_text(text: str, what: str, bytes_max: int, bytes_min: int = 1) -> None:
     """Raise InvalidRequest unless a text is UTF-8 of a size between these bounds."""
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise InvalidRequest(f"{what} is text in UTF-8; this one has a lone surrogate") from None
     if not bytes_min <= size <= bytes_max:

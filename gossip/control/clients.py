@@ -40,7 +40,7 @@ def outcome_bytes(outcome: CommandOutcome) -> int:
     return len(_SIZER.encode(outcome))
 
 
-class SettledOutcome(msgspec.Struct, frozen=True, array_like=True):
+class SettledOutcome(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a command came to, and at which index."""
 
     sequence: int
@@ -121,8 +121,10 @@ class ClientTable:
         if settled <= client.settled:
             return
         client.settled = settled
-        for sequence in [each for each in client.outcomes if each < settled]:
-            self._grow(client, -client.outcomes.pop(sequence).size_bytes)
+        outcomes = client.outcomes
+        over = [each for each in outcomes if each < settled]
+        if over:
+            self._grow(client, -sum([outcomes.pop(sequence).size_bytes for sequence in over]))
 
     def _grow(self, client: ControlClient, size_bytes: int) -> None:
         client.size_bytes += size_bytes

@@ -223,6 +223,7 @@ def check_command(action: Action) -> None:
     match action:
         case Transact():
             check_transaction(action.compares, action.then, action.otherwise)
+            return
         case OpenSession():
             check_number(
                 action.ttl_ms, "a session's `ttl` in ms", SESSION_TTL_MS_MIN, SESSION_TTL_MS_MAX

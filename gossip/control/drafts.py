@@ -7,6 +7,7 @@ away and nothing has changed.
 
 import heapq
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 
 from gossip.control.bounds import RESULT_BYTES_MAX, Space
 from gossip.control.fleet_settings import RESERVED_PREFIX
@@ -53,7 +54,7 @@ class Draft:
 
     def carry_out(self, operations: tuple[Operation, ...]) -> tuple[OperationResult, ...]:
         """Carry out operations on the draft. Raises DraftDeclined."""
-        results = tuple(self._carry_out(operation) for operation in operations)
+        results = tuple([self._carry_out(operation) for operation in operations])
         if not self._fits():
             raise DraftDeclined(
                 Declined(
@@ -67,14 +68,15 @@ class Draft:
     def commit(self) -> None:
         """Make the draft the state."""
         assert self._fits(), "carry_out has looked"
-        for key in sorted(self._written):
-            entry = self._written[key]
+        for key, entry in sorted(self._written.items(), key=itemgetter(0)):
             if entry is not None:
                 self._keys.put(entry)
             elif self._keys.get(key) is not None:
                 self._keys.delete(key)
 
     def _fits(self) -> bool:
+        if self._space.fits(self._more_bytes):
+            return True
         is_own = all(key.startswith(RESERVED_PREFIX) for key in self._written)
         return self._space.fits(self._more_bytes, is_own=is_own)
 
@@ -93,7 +95,8 @@ class Draft:
                 return self._read_range(operation)
 
     def _get(self, key: str) -> KeyEntry | None:
-        return self._written[key] if key in self._written else self._keys.get(key)
+        written = self._written
+        return written[key] if key in written else self._keys.get(key)
 
     def _names(self, prefix: str, after: str) -> Iterator[str]:
         """Yield the keys as the draft has them."""
@@ -108,8 +111,7 @@ class Draft:
         both = heapq.merge(self._keys.names(prefix, after), fresh)
         return (key for key in both if self._get(key) is not None)
 
-    def _set(self, key: str, entry: KeyEntry | None) -> None:
-        before = self._get(key)
+    def _set(self, key: str, entry: KeyEntry | None, before: KeyEntry | None) -> None:
         self._more_bytes += (entry.size_bytes if entry else 0) - (
             before.size_bytes if before else 0
         )
@@ -125,13 +127,15 @@ class Draft:
             # Written twice in one transaction is written once, for all who look at it from outside.
             created = before.created
             version = before.version + (before.modified < self._index)
-        self._set(put.key, KeyEntry(put.key, put.value, created, self._index, version, put.session))
+        entry = KeyEntry(put.key, put.value, created, self._index, version, put.session)
+        self._set(put.key, entry, before)
         return WrittenResult(version)
 
     def _delete(self, key: str) -> bool:
-        if self._get(key) is None:
+        before = self._get(key)
+        if before is None:
             return False
-        self._set(key, None)
+        self._set(key, None, before)
         return True
 
     def _read(self, get: GetKey) -> EntriesResult:

@@ -18,7 +18,7 @@ from gossip.control.locks import LockChange
 ControlChange = KeyChange | LockChange | BarrierChange
 
 
-class RevisionChanges(msgspec.Struct, frozen=True):
+class RevisionChanges(msgspec.Struct, frozen=True, gc=False):
     """Everything that one entry of the log has changed: they are seen together or not at all."""
 
     revision: int
@@ -44,7 +44,7 @@ class History:
         """Remember what an entry has changed, and forget the oldest in exchange."""
         assert not self._batches or revision > self._batches[-1].revision, "revisions grow"
         assert revision > self.floor, "what is forgotten does not come again"
-        batch = RevisionChanges(revision, changes, sum(change_bytes(each) for each in changes))
+        batch = RevisionChanges(revision, changes, sum([change_bytes(each) for each in changes]))
         self._batches.append(batch)
         self._count += len(changes)
         self._size_bytes += batch.size_bytes

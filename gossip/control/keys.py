@@ -15,7 +15,9 @@ from gossip.control.bounds import ENTRY_BYTES, Space
 CODE_POINT_MAX = 0x10FFFF
 
 
-class KeyEntry(msgspec.Struct, frozen=True, array_like=True):
+# What a replica keeps of each write, it keeps by the ten thousand; nothing of it can lead back to
+# itself, so the garbage collector need not look through it (``gc=False``, here and below).
+class KeyEntry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One key as it is now. ``session`` 0: it belongs to nobody and stays."""
 
     key: str
@@ -33,7 +35,7 @@ class KeyEntry(msgspec.Struct, frozen=True, array_like=True):
         return ENTRY_BYTES + key_bytes + len(self.value)
 
 
-class KeyChange(msgspec.Struct, frozen=True):
+class KeyChange(msgspec.Struct, frozen=True, gc=False):
     """A key was written, or deleted (``entry`` None)."""
 
     key: str
@@ -74,14 +76,14 @@ class KeyTable:
     def put(self, entry: KeyEntry) -> None:
         """Store an entry in place of what the key had."""
         assert entry.created <= entry.modified, "a key is created before it is modified"
-        self._forget(entry.key)
-        if entry.key not in self._entries:
-            insort(self._order, entry.key)
-        self._entries[entry.key] = entry
+        key = entry.key
+        if not self._forget(key):
+            insort(self._order, key)
+        self._entries[key] = entry
         self._space.add(entry.size_bytes)
         if entry.session:
-            self._of_session.setdefault(entry.session, set()).add(entry.key)
-        self._changed(KeyChange(entry.key, entry))
+            self._of_session.setdefault(entry.session, set()).add(key)
+        self._changed(KeyChange(key, entry))
 
     def delete(self, key: str) -> None:
         """Remove a key that is there."""
@@ -90,17 +92,18 @@ class KeyTable:
         del self._order[bisect_left(self._order, key)]
         self._changed(KeyChange(key, None))
 
-    def _forget(self, key: str) -> None:
-        """Take an entry out of all that is counted by its size and session."""
+    def _forget(self, key: str) -> bool:
+        """Take an entry out of all that is counted by size and session; False: there is none."""
         before = self._entries.get(key)
         if before is None:
-            return
+            return False
         self._space.add(-before.size_bytes)
         if before.session:
             owned = self._of_session[before.session]
             owned.discard(key)
             if not owned:
                 del self._of_session[before.session]
+        return True
 
     def names(self, prefix: str, after: str = "") -> Iterator[str]:
         """Yield the keys that begin with ``prefix`` and come after ``after``, in order."""

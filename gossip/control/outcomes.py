@@ -47,7 +47,7 @@ class ClientResult(msgspec.Struct, frozen=True, array_like=True, tag=2):
     client: int
 
 
-class TransactionResult(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class TransactionResult(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     """``succeeded``: all comparisons held, and the results are those of ``then``."""
 
     succeeded: bool

@@ -325,10 +325,10 @@ class Participation:
 
     def took(self, entries: tuple[Entry, ...], now: Instant) -> None:
         """These entries were applied."""
+        self._log_entries += len(entries)
+        self._log_bytes += sum([entry_bytes(entry) for entry in entries])
         for entry in entries:
             self._term = entry.term
-            self._log_entries += 1
-            self._log_bytes += entry_bytes(entry)
             if entry.kind is EntryKind.CONFIGURATION:
                 self._configure(decode_configuration(entry.data), entry.index)
         if entries and self.raft is None:

@@ -159,7 +159,8 @@ class Proposals:
 
     def _oldest(self) -> int:
         """Return the sequence before which everything is settled."""
-        return min(self._pending, default=self._sequence + 1)
+        # They are put in in the order of their sequences.
+        return next(iter(self._pending), self._sequence + 1)
 
     def _register(self, now: Instant) -> None:
         """Become known first: whoever is not cannot repeat anything safely."""

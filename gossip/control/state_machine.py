@@ -121,13 +121,12 @@ class ControlState:
         except InvalidRequest as error:
             return Declined(INVALID, str(error))
         match action:
+            case Transact(compares, then, otherwise):
+                draft = Draft(self.keys, self.space, self.sessions.__contains__, index)
+                return transact(compares, then, otherwise, draft, self.keys, self.locks.has_token)
             case RegisterClient():
                 self.clients.register(index)
                 return ClientResult(index)
-            case Transact():
-                draft = Draft(self.keys, self.space, self.sessions.__contains__, index)
-                parts = (action.compares, action.then, action.otherwise)
-                return transact(*parts, draft, self.keys, self.locks.has_token)
             case OpenSession():
                 return self._open(action, index)
             case CloseSession():

@@ -65,7 +65,9 @@ class Compare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     operand: Uint64 | bytes
 
 
-class PutKey(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
+class PutKey(
+    msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1, forbid_unknown_fields=True
+):
     """Write a value. With a ``session`` the key goes when that session ends; 0: it stays."""
 
     key: str
@@ -103,19 +105,19 @@ class GetRange(msgspec.Struct, frozen=True, array_like=True, tag=5, forbid_unkno
 Operation = PutKey | DeleteKey | DeletePrefix | GetKey | GetRange
 
 
-class WrittenResult(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class WrittenResult(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=1):
     """A put: which write of its key it is, counted from the key's creation."""
 
     version: int
 
 
-class DeletedResult(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class DeletedResult(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=2):
     """How many keys were deleted."""
 
     count: int
 
 
-class EntriesResult(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class EntriesResult(msgspec.Struct, frozen=True, gc=False, array_like=True, tag=3):
     """What was read. ``more``: there are further keys after the last of these."""
 
     entries: tuple[KeyEntry, ...]
@@ -132,14 +134,15 @@ def check_transaction(
     compares: tuple[Compare, ...], then: tuple[Operation, ...], otherwise: tuple[Operation, ...]
 ) -> None:
     """Raise InvalidRequest for what no state could carry out."""
-    for what, listed in (("compares", compares), ("then", then), ("else", otherwise)):
-        if len(listed) > OPERATIONS_MAX:
-            raise InvalidRequest(
-                f"`{what}`: at most {OPERATIONS_MAX} in a transaction, not {len(listed)}"
-            )
+    if max(len(compares), len(then), len(otherwise)) > OPERATIONS_MAX:
+        lists = (("compares", compares), ("then", then), ("else", otherwise))
+        what, size = next((w, len(listed)) for w, listed in lists if len(listed) > OPERATIONS_MAX)
+        raise InvalidRequest(f"`{what}`: at most {OPERATIONS_MAX} in a transaction, not {size}")
     for compare in compares:
         _check_compare(compare)
-    for operation in (*then, *otherwise):
+    for operation in then:
+        check_operation(operation)
+    for operation in otherwise:
         check_operation(operation)
 
 
@@ -160,6 +163,14 @@ def _check_compare(compare: Compare) -> None:
 def check_operation(operation: Operation) -> None:
     """Raise InvalidRequest for a key, prefix or value that is out of bounds."""
     match operation:
+        case PutKey():
+            check_text(operation.key, "a key", KEY_BYTES_MAX)
+            if len(operation.value) > VALUE_BYTES_MAX:
+                raise InvalidRequest(
+                    f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(operation.value)}: what"
+                    " is larger belongs into `covey kv`"
+                )
+            check_number(operation.session, "a session", 0, UINT64_MAX)
         case GetRange():
             check_text(operation.prefix, "a prefix", KEY_BYTES_MAX, 0)
             check_text(operation.after, "`after`", KEY_BYTES_MAX, 0)
@@ -168,10 +179,3 @@ def check_operation(operation: Operation) -> None:
             check_text(operation.prefix, "a prefix", KEY_BYTES_MAX)
         case _:
             check_text(operation.key, "a key", KEY_BYTES_MAX)
-    if isinstance(operation, PutKey):
-        if len(operation.value) > VALUE_BYTES_MAX:
-            raise InvalidRequest(
-                f"a value has at most {VALUE_BYTES_MAX} bytes, not {len(operation.value)}: what is"
-                " larger belongs into `covey kv`"
-            )
-        check_number(operation.session, "a session", 0, UINT64_MAX)

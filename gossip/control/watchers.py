@@ -104,8 +104,9 @@ class Watchers:
 
     def changed(self, batch: RevisionChanges) -> None:
         """Tell of a revision that was applied just now."""
-        for request, watch in list(self._watches.items()):
-            self._tell(request, watch, batch)
+        if self._watches:
+            for request, watch in list(self._watches.items()):
+                self._tell(request, watch, batch)
 
     def replaced(self, index: int) -> None:
         """A snapshot has taken the place of the state: what was between is not known here."""
