@@ -44,6 +44,8 @@ SHUTDOWN_S = 2.0
 MEMBER_SILENCE_S = 24 * 3600.0
 """Streams that only watch are silent (``outgoing.py``). The kernel finds out about hosts that
 vanished, and a member has one connection, so this only ends what nobody will ever use again."""
+PATIENCE_SET_EVERY_S = 60.0
+"""Not with each frame: a timer costs as much as reading it."""
 READ_BUFFER_BYTES = 32 * 1024
 
 OnFrame = Callable[[bytes, NodeId], None]
@@ -257,17 +259,25 @@ class Listener:
         self._members[peer] = shown, writer
         if former is not None:  # a node dials once; the older connection is a dead one
             former[1].transport.abort()
-        arriving = ArrivingFrames(reader)
         try:
-            while True:
-                async with asyncio.timeout(MEMBER_SILENCE_S):
-                    frames = await arriving.read()
-                self.counts["frames/received"] += len(frames)
-                for frame in frames:
-                    self._on_frame(frame, peer)
+            await self._hand_on(ArrivingFrames(reader), peer)
         finally:
             if self._members.get(peer) == (shown, writer):
                 del self._members[peer]
+
+    async def _hand_on(self, arriving: ArrivingFrames, peer: NodeId) -> None:
+        """Hand on frames until the stream ends. Raises EOFError, OSError, RemoteError."""
+        loop = asyncio.get_running_loop()
+        looked_s = loop.time()
+        async with asyncio.timeout(MEMBER_SILENCE_S) as patience:
+            while True:
+                frames = await arriving.read()
+                if loop.time() - looked_s > PATIENCE_SET_EVERY_S:
+                    looked_s = loop.time()
+                    patience.reschedule(looked_s + MEMBER_SILENCE_S)
+                self.counts["frames/received"] += len(frames)
+                for frame in frames:
+                    self._on_frame(frame, peer)
 
 
 def _reason(error: Exception) -> str:

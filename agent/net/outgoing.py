@@ -231,11 +231,14 @@ class OutgoingStream:
             if self._is_stale:
                 return
             self._more.clear()
+            if self._is_kept:
+                await self._more.wait()
+                continue
             try:
                 async with asyncio.timeout(self._patience_s()):
                     await self._more.wait()
             except TimeoutError:
-                if not self._waiting and not self._is_kept:
+                if not self._waiting and not self._is_kept:  # it may be kept since
                     return
         raise ConnectionResetError("the other side closed the stream")
 
@@ -250,9 +253,7 @@ class OutgoingStream:
         self.counts["frames/sent"] += len(taken)
         return b"".join(taken)
 
-    def _patience_s(self) -> float | None:
-        if self._is_kept:
-            return None
+    def _patience_s(self) -> float:
         return IDLE_S if self._are_few() else IDLE_AMONG_MANY_S
 
     async def _cool(self) -> None:
