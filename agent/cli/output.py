@@ -104,6 +104,12 @@ def write_table(
         click.echo(_aligned(line, widths))
 
 
+def write_tsv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a header and rows, divided by tabs and in full, wherever they go."""
+    for row in (header, *rows):
+        click.echo("\t".join(map(printable, row)))
+
+
 def write_row(row: Sequence[object], widths: Sequence[int], *, wide: bool = False) -> None:
     """Write one row of a stream, at once; ``widths`` are for the terminal, 0 for the last."""
     if not is_terminal():

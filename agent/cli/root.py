@@ -100,6 +100,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "query": CommandEntry(
         "agent.cli.query", "query", "Ask members something, and show their answers."
     ),
+    "db": CommandEntry("agent.cli.db", "db", "Look into this node's databases with SQL."),
     "app": CommandEntry("agent.cli.apps", "app", "Run, stop and watch the agent's apps."),
     "service": CommandEntry(
         "agent.cli.service", "service", "Run the agent as a service of this machine."

@@ -74,6 +74,7 @@ CALLS: dict[str, list[list[str]]] = {
     "facts unset": [[EVIL]],
     "keys list": [[]],
     "keys rotate": [["--force"]],
+    "db query": [[EVIL], ["SELECT 1", "--db", "audit"]],
     "kv delete": [[EVIL]],
     "kv export": [[]],
     "kv get": [["nothing\x1b[2J"]],

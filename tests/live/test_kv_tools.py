@@ -83,3 +83,54 @@ def test_keys_go_to_a_file_and_come_back_byte_for_byte(three: Fleet) -> None:
     assert cedar.api.request("GET", "/api/v1/kv/t/bytes").body == data
     two = cedar.must("kv", "get", "t/two", "-o", "json").json()["values"]
     assert [each["value"] for each in two] == ["other", "one"]
+
+
+def test_stats_count_keys_once_and_name_who_is_silent(three: Fleet) -> None:
+    ash, cedar = three.agents["ash"], three.agents["cedar"]
+    before = ash.must("kv", "stats", "-o", "json").json()
+    for n in range(20):
+        ash.must("kv", "put", f"stats/{n}", "v", "-w", "all")
+    told = eventually(
+        lambda: ash.must("kv", "stats", "-o", "json").json(),
+        lambda seen: seen["keys"] == before["keys"] + 20,
+        WITHIN_S,
+        "the keys are counted",
+    )
+    assert told["copies"] == 3 * told["keys"]
+    assert (told["short"], told["silent"]) == (0, [])
+    eventually(
+        lambda: _nodes(ash.must("kv", "stats", "-o", "json").json()),
+        lambda seen: all(node["compared_s"] is not None for node in seen.values()),
+        120.0,
+        "everybody has compared with somebody",
+    )
+    metrics = ash.api.request("GET", "/metrics").body.decode()
+    assert "covey_kv_partitions_owned 256.0" in metrics
+    assert 'covey_kv_comparison_age_seconds{node="birch"}' in metrics
+    cedar.kill()
+    three.wait_states({"ash": "alive", "birch": "alive", "cedar": "dead"}, WITHIN_S, "it is dead")
+    outcome = ash.covey("kv", "stats", "-o", "json")
+    assert outcome.status == exits.UNHEALTHY
+    told = outcome.json()
+    assert (told["silent"], told["short"], told["without_majority"]) == (["cedar"], 256, 0)
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+
+
+def test_the_databases_of_an_agent_that_runs_are_read_and_it_writes_on(three: Fleet) -> None:
+    ash = three.agents["ash"]
+    ash.must("kv", "put", "db/k", "on", "-w", "all")
+    found = ash.must("db", "query", "SELECT key FROM records WHERE key = 'db/k'").stdout
+    assert found == "db/k\n"
+    packed = ash.must("db", "query", "SELECT unpacked(record) FROM records", "-o", "json").json()
+    assert len(packed) > 0
+    for name in ("control", "telemetry", "consensus", "audit"):
+        ash.must("db", "query", "SELECT count(*) FROM sqlite_schema", "--db", name)
+    assert ash.covey("db", "query", "DELETE FROM records").status == exits.NOT_PERMITTED
+    ash.must("kv", "put", "db/k", "off")
+    ash.stop()
+    assert ash.must("db", "query", "SELECT count(*) FROM records").stdout.strip() != "0"
+    ash.start()
+    three.wait_formed(WITHIN_S)
+    assert ash.must("kv", "get", "db/k").stdout.strip() == "off"
+    assert ash.must("status", "-o", "json").json()["losses"] == [], "a look leaves nothing behind"
