@@ -25,6 +25,12 @@ def took_s(device: Device) -> float:
     return (int(device.unit(ended)) - int(device.unit(begun))) / MICROSECONDS
 
 
+def took_again_s(device: Device) -> float:
+    """Start it once more, and return how long that took."""
+    device.run("systemctl restart covey")
+    return took_s(device)
+
+
 def waiting(device: Device) -> int:
     """Return how many readings wait."""
     status = json.loads(device.run("covey status -o json"))
@@ -36,8 +42,7 @@ def test_a_start_that_mends_much_is_not_cut_off(device: Callable[..., Device]) -
     fir = device("fir")
     fir.run(f"{PROGRAM} init barn && {PROGRAM} service install --now")
     fir.run(FILL)
-    fir.run("systemctl restart covey")
-    allowed_s = 2 * took_s(fir)
+    allowed_s = 2 * min(took_again_s(fir) for _ in range(3))  # others may be at work meanwhile
     fir.run(f"systemctl stop covey; dd if=/dev/zero of={STORE} bs=100 count=1 conv=notrunc")
     fir.run("mkdir -p /etc/systemd/system/covey.service.d")
     fir.copy_in(

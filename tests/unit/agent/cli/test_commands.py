@@ -22,6 +22,7 @@ from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.registry import admit, remove
 from tests.support.command_line import Covey, feed
 from tests.support.fake_agent import GONE, ME, OTHER, STALE_CONTEXT, STAMP, TOKEN_ID, Served
+from tests.support.patience import GIVE_UP_S
 
 
 @pytest.fixture(autouse=True)
@@ -485,7 +486,7 @@ def test_completion_offers_commands_and_names(
         "COVEY_DIR": str(tmp_path),
     }
     command = [sys.executable, "-m", "agent"]
-    offered, give_up = "", time.monotonic() + 30
+    offered, give_up = "", time.monotonic() + GIVE_UP_S
     while (
         expected not in offered
     ):  # an agent that is busy for a tenth of a second completes nothing

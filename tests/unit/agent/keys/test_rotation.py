@@ -32,6 +32,7 @@ from gossip.node import Node, NodeConfig, UnknownKeyReported
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import SignedRegistry, admit, found
 from gossip.sim.toy_cipher import toy_signing
+from tests.support.patience import GIVE_UP_S
 
 COVEY = bytes(range(16))
 CA = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -275,11 +276,9 @@ def runs(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
 
 
 async def until_true(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came true")
+    async with asyncio.timeout(GIVE_UP_S):
+        while not condition():  # noqa: ASYNC110 - any condition, not one that tells
+            await asyncio.sleep(0.01)
 
 
 async def until(net: Net, generations: list[int]) -> None:
