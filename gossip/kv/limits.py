@@ -57,8 +57,17 @@ SETTLE_S = 5.0
 LEASE_S = 30.0
 LEASE_RENEWAL_S = 10.0
 SUBSCRIPTIONS_MAX = 1_000
-WATCH_MEMORY_DOTS = 8_192
-"""How many dots a watch remembers, to tell an owner's echo from news."""
+WATCH_MEMORY_DOTS = 32_768
+"""So many changes a watch remembers that most owners do not have yet; more are told later."""
+WATCH_SETTLE_S = 2.0
+"""How long after a change a watch asks the owners what they have, so that its token gets on."""
+WATCH_ASKS_MAX = 8
+"""So many of these questions to one node are under way at once."""
+WATCH_PATIENCE_S = 60.0
+"""How long a watch looks for somebody who can tell what is missing, before it says: a gap."""
+WATCH_TOKEN_BYTES_MAX = 256 * 1024
+DELETIONS_REMEMBERED_MAX = 8_192
+"""Of so many deletes an owner can say which keys they were of."""
 
 SURVEY_INTERVAL_S = 30.0
 """One other owner is compared with in this time; jittered by a quarter."""

@@ -37,6 +37,9 @@ Life = Annotated[int, msgspec.Meta(ge=0)]
 Marks = Annotated[
     tuple[tuple[Partition, Mark, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
 ]
+WatchMarks = Annotated[
+    tuple[tuple[Partition, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
+]
 Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
@@ -151,11 +154,16 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=60):
 
 
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
-    """Tell me of changes for the length of a lease. Repeat it to renew."""
+    """Tell me of changes for the length of a lease. Repeat it to renew.
+
+    ``marks``: the partitions of which I ask you, each with the mark of what I have settled there.
+    A version before these had none, and is told changes without the key's state.
+    """
 
     number: Number
     text: Prefix
     is_prefix: bool
+    marks: WatchMarks = ()
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
@@ -165,13 +173,20 @@ class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
 
 
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag=63):
-    """A watched key changed here: these versions came, these dots went, ``left`` still live."""
+    """A watched key changed here: these versions came, these dots went, ``left`` still live.
+
+    To who asks with marks: the whole state of the key instead, its dots being those of this change.
+    ``order`` grows with each frame of this kind in one life of the owner.
+    """
 
     number: Number
     key: Key
     came: tuple[Version, ...]
     went: tuple[Dot, ...]
     left: int
+    state: KeyState | None = None
+    life: Life = 0
+    order: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class DigestRequest(msgspec.Struct, frozen=True, array_like=True, tag=64):
@@ -265,6 +280,51 @@ class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
     same: bool
 
 
+class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    """You will be told. In these partitions my clock has the mark that you named; in those not."""
+
+    number: Number
+    life: Life
+    same: WatchMarks
+    differing: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)]
+
+
+class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=76):
+    """Which watched keys of this partition have changed beyond what I have settled and seen?
+
+    ``is_new``: nothing was seen yet, and nothing is to be told but your clock. ``life``: whose
+    answer this goes on from, behind ``after``; 0 at the beginning.
+    """
+
+    number: Number
+    epoch: Epoch
+    partition: Partition
+    text: Prefix
+    is_prefix: bool
+    settled: Coverage
+    seen: Coverage
+    is_new: bool
+    after: Prefix
+    life: Life
+
+
+class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=77):
+    """These, in order; complete up to ``horizon``, or to the end if empty.
+
+    ``is_level``: my clock has all that you have settled; where it lacks something I tell nothing.
+    ``extras``: what my clock has beyond that, as of the first page. ``others``: deletes of keys
+    that you do not watch.
+    """
+
+    number: Number
+    life: Life
+    is_level: bool
+    extras: Coverage
+    entries: tuple[tuple[Key, KeyState], ...]
+    others: tuple[Dot, ...]
+    horizon: str
+
+
 Question = (
     Forward
     | Store
@@ -275,6 +335,7 @@ Question = (
     | SyncStart
     | KeyPageRequest
     | SyncStates
+    | WatchAsk
 )
 Answer = (
     ReadyReply
@@ -288,6 +349,8 @@ Answer = (
     | SyncStarted
     | KeyPage
     | StatesSynced
+    | Subscribed
+    | WatchPage
 )
 Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed | Reached
 Message = Question | Answer | Notice

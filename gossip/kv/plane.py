@@ -51,7 +51,8 @@ from gossip.kv.scan_server import ScanServer
 from gossip.kv.storage import Storage
 from gossip.kv.sync_session import SyncSessions
 from gossip.kv.takeover import Copy
-from gossip.kv.watch import WatchClient, WatchSource
+from gossip.kv.watch import WatchSource
+from gossip.kv.watch_client import WatchClient
 from gossip.kv.writes import AskedWrite, Writes
 from gossip.registry.registry import Registry, Verify
 
@@ -96,8 +97,8 @@ class KvPlane:
         self.reads = Reads(parts)
         self.informed_writes = InformedWrites(self.reads, self.forwards)
         self.listings = Listings(parts, self.reads)
-        self.owners = WatchSource(self.registry_sync, self.outbound)
-        self.watchers = WatchClient(self.registry_sync, self.outbound)
+        self.owners = WatchSource(parts)
+        self.watchers = WatchClient(parts)
         self.replica.listener = self.owners.changed
         self.sync_sessions.finished = self._pass_finished
         self.registry_sync.on_adopted = self._adopted
@@ -128,6 +129,9 @@ class KvPlane:
             m.Subscribe: self.owners.subscribe,
             m.Unsubscribe: self.owners.unsubscribe,
             m.Changed: self.watchers.changed,
+            m.Subscribed: self.watchers.subscribed,
+            m.WatchAsk: self.owners.ask,
+            m.WatchPage: self.watchers.paged,
             m.DigestRequest: self.serving.survey,
             m.DigestReply: self.repair.surveyed,
             m.DigestSummary: self.repair.summarised,
@@ -318,6 +322,7 @@ class KvPlane:
             or self.forwards.refused(number, peer, message.reason, now)
             or self.reads.refused(number, peer, message.reason, now)
             or self.sync_sessions.refused(number, peer, now)
+            or self.watchers.refused(number, peer, now)
         )
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
@@ -328,6 +333,7 @@ class KvPlane:
         self.reads.unreachable(peer, now)
         self.listings.unreachable(peer, now)
         self.sync_sessions.unreachable(peer, now)
+        self.watchers.unreachable(peer, now)
         self._deliver_own(now)
 
     def peer_alive(self, peer: NodeId, now: Instant) -> None:
@@ -336,7 +342,7 @@ class KvPlane:
         if self.registry.node(peer) is None or peer == self.outbound.me:
             return
         self.writes.returned(peer)
-        self.watchers.returned(peer)
+        self.watchers.returned(peer, now)
         self.repair.survey(peer)
         self._deliver_own(now)
 
@@ -409,7 +415,7 @@ class KvPlane:
         self.writes.adopted(epoch_before)
         self.reads.adopted(epoch_before, now)
         self.listings.adopted(now)
-        self.watchers.adopted(now)
+        self.watchers.adopted(changed, now)
         for question, peer in self.registry_sync.unpark():
             self._accept(question, peer, now)
 

@@ -128,11 +128,14 @@ def put(record: Record, version: Version, replaced: Iterable[Dot]) -> tuple[Reco
     return _written(tuple(live), context, gone)
 
 
-def delete(record: Record, removed: Iterable[Dot]) -> tuple[Record, KeyState]:
-    """Remove the dots in ``removed``; return the record and what to tell. No dot is made."""
+def delete(record: Record, dot: Dot, removed: Iterable[Dot]) -> tuple[Record, KeyState]:
+    """Remove the dots in ``removed``; return the record and what to tell.
+
+    The delete's own dot is covered and never live: by it a clock tells that there was a delete.
+    """
     gone = frozenset(removed)
     live = tuple(v for v in record.live if v.dot not in gone)
-    return _written(live, record.context, gone)
+    return _written(live, record.context, gone | {dot})
 
 
 def _written(

@@ -25,6 +25,7 @@ from gossip.core.hlc import HybridClock
 from gossip.core.ids import UINT64_MAX, NodeId
 from gossip.core.machine import Durability, Instant, Persist
 from gossip.core.trials import OnTrial, trusted
+from gossip.kv.deletions import DELETING, DeletionMemory, putting
 from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
 from gossip.kv.records import (
     NOTHING,
@@ -54,8 +55,8 @@ from gossip.registry.registry import Registry
 ACTOR_BITS = 64
 TITLE_KEY_CHARACTERS = 100
 
-Listener = Callable[[str, Record, Record, int], None]
-"""(key, record before, record after, token): called for each change of live versions."""
+Listener = Callable[[str, Record, Record, frozenset[Dot], int], None]
+"""(key, record before, record after, the dots that did it, token): for each change of live versions."""
 
 
 def title_of(key: str, state: KeyState) -> str:
@@ -69,8 +70,9 @@ class Partition:
     """What is kept in memory of one partition."""
 
     def __init__(self, actor: Actor, coverage: Coverage = (), digest: int = 0) -> None:
-        self.actor = actor
+        self.actor = putting(actor)
         self.issued = 0
+        self.deleted = 0
         self.clock = PartitionClock(coverage)
         self.digest = digest
         self.token = 0
@@ -103,7 +105,8 @@ class Replica:
         """Whether the disk takes nothing, so that no more is to be begun here."""
         self.on_foretold: Callable[[], None] = lambda: None
         """Called when somebody told of writes that are yet to be made here."""
-        self.listener: Listener = lambda _key, _before, _after, _token: None
+        self.listener: Listener = lambda _key, _before, _after, _dots, _token: None
+        self.deletions = DeletionMemory()
         held = storage.holdings()
         self.on_trial: OnTrial = trusted
         self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
@@ -209,7 +212,7 @@ class Replica:
         before = self.record(partition, key)
         gone = before.dots() if replaced is None else replaced
         if value is None:
-            after, state = delete(before, gone)
+            after, state = delete(before, self._deletion(partition), gone)
             dot = None
         else:
             version = self._version(partition, value, now)
@@ -217,6 +220,12 @@ class Replica:
             dot = version.dot
         self._commit(partition, key, before, after, coverage(state))
         return state, dot
+
+    def _deletion(self, partition: int) -> Dot:
+        """Return the dot of the next delete of this process in this partition."""
+        held = self._partition(partition)
+        held.deleted += 1
+        return (held.actor | DELETING, held.deleted)
 
     def _version(self, partition: int, value: bytes, now: Instant) -> Version:
         """Make a version under the next dot of this process in this partition."""
@@ -248,14 +257,17 @@ class Replica:
         Whoever believed it would take them for ones that were replaced long ago: acknowledge them,
         and drop them. No honest replica can tell such a thing.
         """
-        if any(actor == held.actor and n > held.issued for actor, n in told):
-            held.actor, held.issued = self._rng.getrandbits(ACTOR_BITS), 0
+        issued = {held.actor: held.issued, held.actor | DELETING: held.deleted}
+        if any(actor in issued and n > issued[actor] for actor, n in told):
+            held.actor = putting(self._rng.getrandbits(ACTOR_BITS))
+            held.issued, held.deleted = 0, 0
             self.on_foretold()
 
     def _commit(
-        self, partition: int, key: str, before: Record, after: Record, dots: Iterable[Dot]
+        self, partition: int, key: str, before: Record, after: Record, dots: frozenset[Dot]
     ) -> None:
         held = self._partition(partition)
+        self.deletions.record(partition, key, dots)
         self._cover(partition, held, held.clock.add(dots))
         kept = settle(after, held.clock)
         if (kept or NOTHING) == before:
@@ -265,7 +277,7 @@ class Replica:
         self._overlay[partition, key] = (self._token, kept)
         self._change(held, ("record", partition, key), RecordChange(partition, key, kept))
         if before.dots() != after.dots():
-            self.listener(key, before, after, self._token)
+            self.listener(key, before, after, dots, self._token)
 
     def _cover(self, partition: int, held: Partition, actors: Iterable[Actor]) -> None:
         for actor in actors:
@@ -298,7 +310,7 @@ class Replica:
         for key in bare:
             record = self.record(partition, key)
             if not record.live and record.context:
-                self._commit(partition, key, record, record, ())
+                self._commit(partition, key, record, record, frozenset())
                 left = left or bool(self.record(partition, key).context)
         held.bare = left
 

@@ -25,6 +25,7 @@ from gossip.kv.limits import (
     VALUE_BYTES_MAX,
 )
 from gossip.kv.records import KeyState, Version, decode_context, newest_first
+from gossip.kv.watch_token import decode_token, watched_mark
 from gossip.registry.registry import Registry
 
 ALL = -1
@@ -83,12 +84,14 @@ class List(msgspec.Struct, frozen=True):
 class Watch(msgspec.Struct, frozen=True):
     """Tell of changes of one key, or of all keys with a prefix, until cancelled.
 
-    Best effort: owners tell what they see while they can reach this node. A change may be
-    missed while an owner is away; each change is told once, in no order across keys.
+    Each acknowledged change is told at least once, or a later state of its key instead; the last
+    state that is told of a key is the one that stays. ``since``: a token of an earlier watch of the
+    same keys, which this one goes on from; without it, from now on.
     """
 
     prefix: str | None = None
     key: str | None = None
+    since: bytes | None = None
 
 
 Request = Put | Delete | Get | List | Watch
@@ -169,12 +172,18 @@ class Completed(msgspec.Struct, frozen=True):
 
 
 class WatchEvent(msgspec.Struct, frozen=True):
-    """A watched key changed. ``kind`` is "put" or "delete"; ``values`` are the new versions."""
+    """A watched key changed: ``kind`` is "put", with the versions that it has now, or "delete".
+
+    A "mark" carries a ``token``: all that it covers has been told. A "gap" says that something was
+    missed which nobody can tell any more, and why: what there is now has to be read.
+    """
 
     request: int
     key: str
     kind: str
-    values: tuple[Value, ...]
+    values: tuple[Value, ...] = ()
+    token: bytes = b""
+    reason: str = ""
 
 
 class OwnersReady(msgspec.Struct, frozen=True):
@@ -264,6 +273,9 @@ def _check_watch(request: Watch) -> None:
         check_key(request.key)
     if request.prefix is not None:
         _check_prefix(request.prefix)
+    if request.since is not None:
+        text, is_prefix = request.key or request.prefix or "", request.key is None
+        decode_token(request.since, watched_mark(text, is_prefix=is_prefix))
 
 
 def _check_prefix(text: str) -> None:

@@ -1,33 +1,41 @@
-"""Watches: told by owners, under leases, best effort.
+"""The telling side of watches: what an owner says of changes, at once and when it is asked.
 
-A watch on any node subscribes at the owners of its key, or at all nodes for a prefix, and renews
-that before the lease runs out; an owner whose watcher vanished forgets it with the lease. Each
-owner tells of a change when it is on disk there, so the watcher hears of it up to N times and
-keeps the dots of the last few thousand changes to tell an echo from news.
-
-Best effort means: what happens while no owner can reach the watcher is not told later. A watcher
-that must not miss anything reads the key again after the gap.
+A watch on any node subscribes at the readers of its partitions, and renews that before the lease
+runs out; an owner whose watcher vanished forgets it with the lease. An owner tells of a change when
+it is on disk there. Such a frame may be lost, so telling is not what a watch rests upon: it compares
+what it has settled with the clock of each reader, and asks for what is missing. How it puts that
+together is told in ``watched_partition.py``; docs/adr/0048-watches-that-say-what-they-miss.md has why.
 """
-
-from collections import OrderedDict
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.dots import Dot
-from gossip.kv.limits import LEASE_RENEWAL_S, LEASE_S, SUBSCRIPTIONS_MAX, WATCH_MEMORY_DOTS
-from gossip.kv.messages import Changed, Subscribe, Unsubscribe
-from gossip.kv.outbound import OutboundFrames
-from gossip.kv.records import Record
-from gossip.kv.registry_sync import RegistrySync
-from gossip.kv.requests import Watch, WatchEvent, values_of
+from gossip.kv.coverages import difference
+from gossip.kv.dots import Coverage, Dot, PartitionClock
+from gossip.kv.limits import LEASE_S, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SUBSCRIPTIONS_MAX
+from gossip.kv.messages import (
+    INCOMPLETE,
+    INVALID,
+    Changed,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    WatchAsk,
+    WatchPage,
+)
+from gossip.kv.parts import KvParts
+from gossip.kv.records import KeyState, Record
 
 
 class WatchSubscription:
     """At an owner: who wants to be told of which keys, and until when."""
 
-    def __init__(self, text: str, *, is_prefix: bool, until: Instant) -> None:
+    def __init__(
+        self, text: str, *, is_prefix: bool, wants_states: bool = False, until: Instant = 0.0
+    ) -> None:
         self.text = text
         self.is_prefix = is_prefix
+        self.wants_states = wants_states
+        """Whether whole states of keys are told; versions before that understand changes alone."""
         self.until = until
 
     def wants(self, key: str) -> bool:
@@ -38,41 +46,143 @@ class WatchSubscription:
 class WatchSource:
     """Manages the telling side: subscriptions that other nodes, and this one, hold here."""
 
-    def __init__(self, registry_sync: RegistrySync, outbound: OutboundFrames) -> None:
-        self._registry_sync = registry_sync
-        self._outbound = outbound
+    def __init__(self, parts: KvParts) -> None:
+        self._replica = parts.replica
+        self._registry_sync = parts.registry_sync
+        self._outbound = parts.outbound
         self._subscriptions: dict[tuple[NodeId, int], WatchSubscription] = {}
+        self._order = 0
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
     def subscribe(self, message: Subscribe, peer: NodeId, now: Instant) -> None:
-        """Grant or renew a lease."""
+        """Grant or renew a lease, and say where our clock is another one than the watch's."""
         name = (peer, message.number)
         if name not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             self._outbound.counts["watches/too_many"] += 1
             return
         self._subscriptions[name] = WatchSubscription(
-            message.text, is_prefix=message.is_prefix, until=now + LEASE_S
+            message.text,
+            is_prefix=message.is_prefix,
+            wants_states=bool(message.marks),
+            until=now + LEASE_S,
         )
+        if message.marks:
+            self._compare_marks(message, peer)
+
+    def _compare_marks(self, message: Subscribe, peer: NodeId) -> None:
+        registry = self._registry_sync.registry
+        same = tuple(
+            (partition, mark)
+            for partition, mark in message.marks
+            if partition < registry.partitions
+            and self._replica.may_answer(partition, registry)
+            and mark == self._replica.clock_mark(partition)
+        )
+        equal = {partition for partition, _ in same}
+        differing = tuple(p for p, _ in message.marks if p not in equal)
+        token = max((self._replica.token(partition) for partition in equal), default=0)
+        life = self._outbound.life
+        self._outbound.send(Subscribed(message.number, life, same, differing), peer, token)
 
     def unsubscribe(self, message: Unsubscribe, peer: NodeId, now: Instant) -> None:
         """End a lease early."""
         del now
         self._subscriptions.pop((peer, message.number), None)
 
-    def changed(self, key: str, before: Record, after: Record, token: int) -> None:
+    def changed(
+        self, key: str, before: Record, after: Record, dots: frozenset[Dot], token: int
+    ) -> None:
         """Tell of a change, once it is on disk."""
         if not self._subscriptions or self._outbound.me not in self._holders(key):
             return
         came = tuple(v for v in after.live if v.dot not in before.dots())
         went = tuple(sorted(before.dots() - after.dots()))
+        state = KeyState(after.live, after.context, tuple(sorted(dots | before.dots())))
         for (peer, number), subscription in self._subscriptions.items():
-            if subscription.wants(key):
-                self._outbound.send(Changed(number, key, came, went, len(after.live)), peer, token)
+            if not subscription.wants(key):
+                continue
+            self._order += 1
+            news = Changed(number, key, came, went, len(after.live))
+            if subscription.wants_states:
+                life = self._outbound.life
+                news = Changed(number, key, (), (), len(after.live), state, life, self._order)
+            self._outbound.send(news, peer, token)
 
     def _holders(self, key: str) -> tuple[NodeId, ...]:
         return self._registry_sync.registry.ownership_of(key).holders
+
+    def ask(self, message: WatchAsk, peer: NodeId, now: Instant) -> None:
+        """Answer with the watched keys that have changed beyond what was settled and seen."""
+        partition, registry = message.partition, self._registry_sync.registry
+        is_first = message.life == 0
+        if partition >= registry.partitions or not (
+            is_first or message.life == self._outbound.life
+        ):
+            self._registry_sync.refuse(message, peer, INVALID)
+            return
+        if not self._registry_sync.agrees(message, partition, peer, now):
+            return
+        if self._outbound.me not in registry.table[partition].readers or (
+            not self._replica.may_answer(partition, registry)
+        ):
+            self._registry_sync.refuse(message, peer, INCOMPLETE)
+            return
+        page = self._page(message, is_first=is_first)
+        self._outbound.send(page, peer, self._replica.token(partition))
+
+    def _page(self, message: WatchAsk, *, is_first: bool) -> WatchPage:
+        number, life = message.number, self._outbound.life
+        clock = self._replica.coverage(message.partition)
+        settled = PartitionClock(message.settled)
+        extras = difference(clock, settled) if is_first else ()
+        is_level = not difference(settled.coverage(), PartitionClock(clock))
+        if message.is_new or not is_level:
+            return WatchPage(number, life, is_level, extras, (), (), "")
+        seen = PartitionClock(message.settled)
+        seen.absorb(message.seen)
+        missing = difference(clock, seen)
+        if not missing:
+            return WatchPage(number, life, is_level, extras, (), (), "")
+        entries, others, horizon = self._entries(message, missing, PartitionClock(missing))
+        return WatchPage(number, life, is_level, extras, entries, others, horizon)
+
+    def _entries(
+        self, message: WatchAsk, missing: Coverage, wanted: PartitionClock
+    ) -> tuple[tuple[tuple[str, KeyState], ...], tuple[Dot, ...], str]:
+        """Return keys with their states, deletes of other keys, and how far this is complete."""
+        watched = WatchSubscription(message.text, is_prefix=message.is_prefix)
+        deleted = self._replica.deletions.among(message.partition, missing)
+        others = tuple(d for key, dots in deleted.items() if not watched.wants(key) for d in dots)
+        changed, reach = self._changed_after(message, wanted)
+        for key in deleted:
+            if watched.wants(key) and message.after < key and (not reach or key <= reach):
+                changed.setdefault(key, self._replica.record(message.partition, key))
+        entries: list[tuple[str, KeyState]] = []
+        size = 0
+        for key, record in sorted(changed.items()):
+            dots = record.dots().union(deleted.get(key, ()))
+            state = KeyState(record.live, record.context, tuple(sorted(dots)))
+            size += state.size_bytes() + len(key)
+            if entries and (size > PAGE_BYTES_MAX or len(entries) >= PAGE_ENTRIES_MAX):
+                reach = entries[-1][0]
+                break
+            entries.append((key, state))
+        return tuple(entries), others if not message.after else (), reach
+
+    def _changed_after(
+        self, message: WatchAsk, wanted: PartitionClock
+    ) -> tuple[dict[str, Record], str]:
+        """Return watched keys with a version that is missing, up to where was looked."""
+        partition, text, after = message.partition, message.text, message.after
+        if not message.is_prefix:
+            found, reach = [(text, self._replica.record(partition, text))], ""
+        else:
+            found = self._replica.scan(partition, text, after, PAGE_ENTRIES_MAX)
+            reach = found[-1][0] if len(found) == PAGE_ENTRIES_MAX else ""
+        changed = {key: r for key, r in found if any(dot in wanted for dot in r.dots())}
+        return changed, reach
 
     def wake(self, now: Instant) -> None:
         """Forget leases that were not renewed."""
@@ -83,99 +193,3 @@ class WatchSource:
     def deadline(self) -> Instant | None:
         """Return when the next lease runs out."""
         return min((lease.until for lease in self._subscriptions.values()), default=None)
-
-
-class RecentDots:
-    """The dots of recent changes, so that each is told once."""
-
-    def __init__(self) -> None:
-        self._dots: OrderedDict[tuple[str, bool, Dot], None] = OrderedDict()
-
-    def is_news(self, key: str, dot: Dot, *, came: bool) -> bool:
-        """Tell whether this is the first time, and remember it. Who went does not come."""
-        name = (key, came, dot)
-        known = name in self._dots or (came and (key, False, dot) in self._dots)
-        self._dots[name] = None
-        self._dots.move_to_end(name)
-        if len(self._dots) > WATCH_MEMORY_DOTS:
-            self._dots.popitem(last=False)
-        return not known
-
-
-class WatchClient:
-    """Manages the hearing side: watches of this node's applications."""
-
-    def __init__(self, registry_sync: RegistrySync, outbound: OutboundFrames) -> None:
-        self._registry_sync = registry_sync
-        self._outbound = outbound
-        self._watches: dict[int, tuple[int, Watch, RecentDots]] = {}
-        self._renewal: Instant | None = None
-
-    def __len__(self) -> int:
-        return len(self._watches)
-
-    def begin(self, request: int, watch: Watch, now: Instant) -> None:
-        """Watch from now on."""
-        number = self._outbound.number()
-        self._watches[number] = (request, watch, RecentDots())
-        self._subscribe(number, watch)
-        if self._renewal is None:
-            self._renewal = now + LEASE_RENEWAL_S
-
-    def cancel(self, request: int) -> bool:
-        """End a watch. False if there is none."""
-        for number, (of, watch, _) in list(self._watches.items()):
-            if of == request:
-                del self._watches[number]
-                for node in self._tellers(watch):
-                    self._outbound.send(Unsubscribe(number), node)
-                return True
-        return False
-
-    def _tellers(self, watch: Watch) -> tuple[NodeId, ...]:
-        registry = self._registry_sync.registry
-        return registry.ids() if watch.key is None else registry.ownership_of(watch.key).holders
-
-    def _subscribe(self, number: int, watch: Watch) -> None:
-        text = watch.prefix if watch.key is None else watch.key
-        for node in self._tellers(watch):
-            self._outbound.send(Subscribe(number, text or "", watch.key is None), node)
-
-    def changed(self, message: Changed, peer: NodeId, now: Instant) -> None:
-        """An owner tells of a change."""
-        if message.number not in self._watches:
-            self._outbound.send(Unsubscribe(message.number), peer)
-            return
-        del now
-        request, _, memory = self._watches[message.number]
-        key = message.key
-        came = tuple(v for v in message.came if memory.is_news(key, v.dot, came=True))
-        went = [dot for dot in message.went if memory.is_news(key, dot, came=False)]
-        if came:
-            self._outbound.emit(WatchEvent(request, key, "put", values_of(came)))
-        elif went and not message.left:
-            self._outbound.emit(WatchEvent(request, key, "delete", ()))
-
-    def adopted(self, now: Instant) -> None:
-        """Subscribe at the owners of now."""
-        if self._watches:
-            self._renewal = now
-
-    def returned(self, peer: NodeId) -> None:
-        """A peer can be reached again: it may have forgotten us."""
-        for number, (_, watch, _) in self._watches.items():
-            if peer in self._tellers(watch):
-                text = watch.prefix if watch.key is None else watch.key
-                self._outbound.send(Subscribe(number, text or "", watch.key is None), peer)
-
-    def wake(self, now: Instant) -> None:
-        """Renew leases."""
-        if self._renewal is None or now < self._renewal:
-            return
-        for number, (_, watch, _) in self._watches.items():
-            self._subscribe(number, watch)
-        self._renewal = now + LEASE_RENEWAL_S if self._watches else None
-
-    def deadline(self) -> Instant | None:
-        """Return when leases are to be renewed."""
-        return self._renewal

@@ -121,7 +121,9 @@ class Model:
     def remove(self) -> None:
         at, copy, key = self.pick()
         gone = copy.record(key).dots() if self.rng.random() < 0.5 else self.seen_by_client(key)
-        after, state = records.delete(copy.record(key), gone)
+        copy.issued += 1
+        dot = (copy.actor, copy.issued)
+        after, state = records.delete(copy.record(key), dot, gone)
         copy.keep(key, after, state)
         self.tell(at, copy, key, state)
 

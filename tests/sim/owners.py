@@ -471,7 +471,7 @@ class Trouble(Net):
             self.counts += plane.counts
             if plane.handoff.unfinished():
                 raise Violation(f"node {number} has unfinished hand-offs")
-            if plane.pending():
+            if self.under_way(plane):
                 raise Violation(f"node {number} has requests under way in peace")
         if ignored := [each.id for each in self.registry.absent if each.id in self.planes]:
             raise Violation(f"{ignored} run in peace, and get nothing")
@@ -505,8 +505,12 @@ class Trouble(Net):
 
     def is_at_rest(self) -> bool:
         return all(
-            not p.handoff.unfinished() and not p.pending() for p in self.planes.values()
+            not p.handoff.unfinished() and not self.under_way(p) for p in self.planes.values()
         ) and all(len(set(self.held_by_owners(key).values())) == 1 for key in KEYS)
+
+    def under_way(self, plane: Any) -> int:
+        """Return how many requests have yet to end."""
+        return int(plane.pending())
 
     def held_by_owners(self, key: str) -> dict[NodeId, frozenset[Dot]]:
         partition = self.registry.partition_of(key)
