@@ -186,7 +186,7 @@ FAMILIES: dict[str, str] = {
     "writes": "Writes of keys, by the outcome.",
     "writes_foretold": "Times that somebody told of writes that were yet to be made here: a lie.",
     "lists": "Lists of keys, by the outcome.",
-    "watches": "Watches that were refused.",
+    "watches": "Watches that were refused, whose changes were put off, or that said a gap.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
     "partition_syncs": "Comparisons of partitions between owners.",
     "digest_rounds": "Rounds of asking other owners what they have.",

@@ -11,11 +11,12 @@ wait for two slow devices at once is two apps.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 from edge_apps.agreement import Compare, Operation, Outcome
+from edge_apps.key_watch import KeyChange
 from edge_apps.locks import TTL_S
 from edge_apps.reading import BadReading, Reading, Value, draft
 from edge_apps.units import parse_duration
@@ -60,6 +61,20 @@ class Kv(Protocol):
 
     def delete(self, key: str) -> None:
         """Delete the key; it is no error when it does not exist."""
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        key: str | None = None,
+        since: str = "",
+        idle_s: float | None = None,
+    ) -> Iterable[KeyChange]:
+        """Return the changes of all keys with a prefix, or of one key, as they happen.
+
+        From now on, or from the ``token`` of an earlier change. It ends when nothing happened for
+        ``idle_s``. A change may come twice; what was missed is said as a "gap".
+        """
 
 
 class HeldLock(Protocol):

@@ -33,6 +33,7 @@ import msgspec
 from edge_apps.agreement import AgentAgreement
 from edge_apps.app import App, Context, Copies, Function, Seen
 from edge_apps.client import AgentUnreachable, ApiError, Client
+from edge_apps.key_watch import KeyWatch
 from edge_apps.listener import listen
 from edge_apps.publisher import Post, Publisher
 from edge_apps.reading import Reading, boot_time_ns
@@ -96,6 +97,18 @@ class AgentKv:
         except ApiError as error:
             if error.status != NOT_FOUND:
                 raise
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        key: str | None = None,
+        since: str = "",
+        idle_s: float | None = None,
+    ) -> KeyWatch:
+        """Return changes as they happen."""
+        subject = {"prefix": prefix} if key is None else {"key": key}
+        return KeyWatch(self._client, subject, since, idle_s)
 
 
 def _unless_usual(name: str, copies: Copies) -> dict[str, str | int | bool]:

@@ -9,12 +9,13 @@ The harness uses the schedule of the real runner. Ten minutes of an app's life t
 its calls do, and the same seed gives the same readings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from edge_apps.agreement import Compare, Delete, Entry, Get, Operation, Outcome, Put
 from edge_apps.app import App, Context, Copies, Event, Function, Query, Seen
 from edge_apps.client import ApiError
+from edge_apps.key_watch import KeyChange
 from edge_apps.listener import as_bytes
 from edge_apps.locks import NotHeld
 from edge_apps.reading import Reading, Value
@@ -30,6 +31,8 @@ class MemoryKv:
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
+        self.changes: list[KeyChange] = []
+        """What a watch tells, in order; each put and delete adds to it, and a test may as well."""
 
     def get(self, key: str, *, r: Copies = "quorum") -> bytes | None:
         """Return the value, None when there is none."""
@@ -48,12 +51,32 @@ class MemoryKv:
         del w
         if seen is not None and seen != self.look(key):
             raise ApiError(CONFLICT, "failed", "the key does not have what was seen any more")
-        self.contents[key] = value.encode() if isinstance(value, str) else value
+        kept = value.encode() if isinstance(value, str) else value
+        self.contents[key] = kept
+        self._record("put", key, kept)
         return True
 
     def delete(self, key: str) -> None:
         """Forget a value."""
-        self.contents.pop(key, None)
+        if self.contents.pop(key, None) is not None:
+            self._record("delete", key)
+
+    def _record(self, kind: str, key: str, *values: bytes) -> None:
+        self.changes.append(KeyChange(kind, key, values, str(len(self.changes) + 1)))
+
+    def watch(
+        self,
+        prefix: str = "",
+        *,
+        key: str | None = None,
+        since: str = "",
+        idle_s: float | None = None,
+    ) -> Iterator[KeyChange]:
+        """Yield the changes so far, behind the token ``since`` or all; then it is idle."""
+        del idle_s
+        for change in self.changes[int(since or 0) :]:
+            if change.key == key or (key is None and change.key.startswith(prefix)):
+                yield change
 
 
 class MemoryLock:

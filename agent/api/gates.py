@@ -21,7 +21,7 @@ from agent.access.caller import Caller, local_caller
 from agent.access.rights import OF_CONFIGURED_TOKEN, Right
 from agent.api.callers import CALLER, NOBODY
 from agent.api.errors import REFUSED, error_body, respond
-from agent.api.ndjson import MEDIA_TYPE, line
+from agent.api.ndjson import FRAMINGS
 from agent.api.refusals import Attempt, Refusals, attempt_of
 from agent.http.application import Application
 from agent.http.asgi import ASGIApp, Message, Receive, Scope, Send
@@ -169,8 +169,9 @@ def _end(application: Application, attempt: Attempt, begun: AnswerProgress) -> A
 
     async def last_line(_scope: Scope, _receive: Receive, send: Send) -> None:
         # Anything else is left unfinished: a part of it must not look like all of it.
-        if begun.media_type == MEDIA_TYPE.encode() and not begun.is_whole:
-            await send({"type": "http.response.body", "body": line(body)})
+        framing = FRAMINGS.get(begun.media_type.decode("latin-1").partition(";")[0])
+        if framing is not None and not begun.is_whole:
+            await send({"type": "http.response.body", "body": framing(body)})
 
     return last_line
 

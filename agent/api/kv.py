@@ -9,12 +9,13 @@ import base64
 import binascii
 from typing import Any
 
+from agent.api import ndjson, server_sent
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.name_scope import check_shared_key
 from agent.api.ndjson import OpenStreams
-from agent.api.request_bodies import copies, flag, integer, number, value_of
+from agent.api.request_bodies import copies, flag, integer, number, read_object, value_of
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
@@ -33,6 +34,7 @@ OUTCOME_HEADER = "Covey-Outcome"
 VERSIONS_HEADER = "Covey-Versions"
 LIST_ENTRIES_DEFAULT = 100
 BINARY = "application/octet-stream"
+SINCE = frozenset({"since"})
 
 
 async def get_key(request: Request) -> Response:
@@ -113,16 +115,33 @@ async def list_keys(request: Request) -> Response:
 
 
 async def watch_keys(request: Request) -> Response:
-    """Stream the changes of a key, or of all keys with a prefix."""
+    """Stream the changes of a key, or of all keys with a prefix, from a token on or from now on."""
     agent: AgentServices = request.app.state.agent
     prefix, key = request.query_params.get("prefix"), request.query_params.get("key")
     if (prefix is None) == (key is None):
         raise BadRequest("watch either a key or a prefix", "?key=NAME or ?prefix=BEGINNING")
     check_shared_key(request, key if key is not None else prefix or "")
-    check_request(Watch(prefix, key))  # a stream has no status to refuse with
-    events = agent.kv.watch(prefix=prefix, key=key)
+    since = await _since(request)
+    check_request(Watch(prefix, key, since))  # a stream has no status to refuse with
+    events = agent.kv.watch(prefix=prefix, key=key, since=since)
     streams: OpenStreams = request.app.state.streams
-    return streams.respond(events, _describe_event)
+    accepted = request.headers.get("accept", "").partition(";")[0].strip()
+    media_type = server_sent.MEDIA_TYPE if accepted == server_sent.MEDIA_TYPE else ndjson.MEDIA_TYPE
+    return streams.respond(events, _describe_event, media_type)
+
+
+async def _since(request: Request) -> bytes | None:
+    """Return the token to go on from: of a body, of the query, or what a browser sends again."""
+    text: Any = request.headers.get("last-event-id") or request.query_params.get("since")
+    if request.method == "POST":
+        text = (await read_object(request, SINCE)).get("since", text)
+    if not text:
+        return None
+    try:
+        return base64.urlsafe_b64decode(text.encode("ascii"))
+    except (AttributeError, binascii.Error, UnicodeEncodeError):
+        hint = "send back a token that a watch gave, unchanged"
+        raise BadRequest("`since` is no token of a watch", hint) from None
 
 
 def describe_value(value: Value) -> dict[str, Any]:
@@ -159,6 +178,10 @@ def _written(result: PutResult) -> Response:
 
 
 def _describe_event(event: WatchEvent) -> dict[str, Any]:
+    if event.kind == "mark":
+        return {"kind": "mark", "token": _to_text(event.token)}
+    if event.kind == "gap":
+        return {"kind": "gap", "reason": event.reason}
     values = [describe_value(value) for value in event.values]
     return {"key": event.key, "kind": event.kind, "values": values}
 
@@ -195,4 +218,5 @@ ROUTES = (
     ("PUT", "/api/v1/kv/{key:key}", put_key),
     ("DELETE", "/api/v1/kv/{key:key}", delete_key),
     ("GET", "/api/v1/watch", watch_keys),
+    ("POST", "/api/v1/watch", watch_keys),
 )

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+from agent.api import server_sent
 from agent.api.errors import TooManyStreams, error_of
 from agent.api.request_bodies import client_of
 from agent.http.asgi import Receive, Scope, Send
@@ -50,13 +51,16 @@ class OpenStreams:
         self._closing.set()
 
     def respond(
-        self, source: AsyncIterator[Any], describe: Callable[[Any], Any] = lambda value: value
+        self,
+        source: AsyncIterator[Any],
+        describe: Callable[[Any], Any] = lambda value: value,
+        media_type: str = MEDIA_TYPE,
     ) -> "NdjsonResponse":
-        """Return an answer that sends what the source yields, each value as one line.
+        """Return an answer that sends what the source yields, each value as one line or event.
 
         ``describe`` turns a value into what JSON can hold.
         """
-        return NdjsonResponse(source, describe, self._closing, self.place_for)
+        return NdjsonResponse(source, describe, self._closing, self.place_for, media_type)
 
 
 class NdjsonResponse(StreamingResponse):
@@ -68,8 +72,10 @@ class NdjsonResponse(StreamingResponse):
         describe: Callable[[Any], Any],
         closing: asyncio.Event,
         place_for: Callable[[str], AbstractContextManager[None]],
+        media_type: str = MEDIA_TYPE,
     ) -> None:
-        super().__init__(self._lines(), media_type=MEDIA_TYPE)
+        super().__init__(self._lines(), media_type=media_type)
+        self._encode = FRAMINGS[media_type]
         self._source = source
         self._describe = describe
         self._closing = closing
@@ -92,9 +98,9 @@ class NdjsonResponse(StreamingResponse):
         self._waiting.add(closing)
         try:
             while (value := await self._next(closing)) is not _END:
-                yield line(self._describe(value))
+                yield self._encode(self._describe(value))
         except Exception as error:  # noqa: BLE001  whatever it is, the client is told
-            yield line(error_of(error))
+            yield self._encode(error_of(error))
 
     async def _next(self, closing: "asyncio.Future[Any]") -> Any:
         """Return the next value; ``_END`` after the last one, or when the agent stops."""
@@ -122,3 +128,10 @@ async def _close(source: Any) -> None:
 def line(value: Any) -> bytes:
     """Return a value as one line of JSON."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+FRAMINGS: dict[str, Callable[[Any], bytes]] = {
+    MEDIA_TYPE: line,
+    server_sent.MEDIA_TYPE: server_sent.event_of,
+}
+"""How a value of a stream is written, by the stream's media type."""

@@ -17,6 +17,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/kv"): Right.READ,
     ("GET", "/api/v1/kv/{key:key}"): Right.READ,
     ("GET", "/api/v1/watch"): Right.READ,
+    ("POST", "/api/v1/watch"): Right.READ,
     ("GET", "/api/v1/ring"): Right.READ,
     ("GET", "/api/v1/control"): Right.READ,
     ("GET", "/api/v1/control/{key:key}"): Right.READ,

@@ -207,23 +207,51 @@ def list_(
 @kv.command()
 @click.argument("key", required=False)
 @click.option("--prefix", help="Watch all keys that begin like this; empty for all.")
+@click.option("--since", metavar="TOKEN", help="Go on from where an earlier watch gave this [now].")
 @output_option
 @wide_option
 @pass_session
 def watch(
-    session: Session, key: str | None, prefix: str | None, output: str, *, wide: bool
+    session: Session,
+    key: str | None,
+    prefix: str | None,
+    since: str | None,
+    output: str,
+    *,
+    wide: bool,
 ) -> None:
-    """Show changes of KEY, or of a --prefix, until Ctrl-C."""
+    """Show changes of KEY, or of a --prefix, until Ctrl-C.
+
+    At the end it says the token with which --since goes on, also at another node.
+    """
     if (key is None) == (prefix is None):
         raise click.UsageError("watch either a KEY or a --prefix")
     query = {"key": key, "prefix": prefix}
-    for event in lines_of(session.client(), "/api/v1/watch", query):
-        if output == "json":
-            write_json_line(event)
-        else:
+    asked = {"since": since} if since else None
+    token = since
+    try:
+        for event in lines_of(session.client(), "/api/v1/watch", query, asked):
+            token = event.get("token", token)
+            if output == "json":
+                write_json_line(event)
+            else:
+                _show_change(session, event, wide=wide)
+    finally:
+        if token and output != "json":
+            session.say(f"to go on from here: --since {token}")
+
+
+def _show_change(session: Session, event: dict[str, Any], *, wide: bool) -> None:
+    """Write one change as a row; what is no change to whom it concerns."""
+    match event["kind"]:
+        case "mark":
+            pass
+        case "gap":
+            session.say(f"a gap: {event['reason']}; see `covey kv list` for what there is")
+        case kind:
             values = event["values"]
             shown = _shown(values[0]) if values else ""
-            write_row((event["kind"], event["key"], shown), WATCH_WIDTHS, wide=wide)
+            write_row((kind, event["key"], shown), WATCH_WIDTHS, wide=wide)
 
 
 def _value(value: str | None, file: BinaryIO | None) -> bytes:

@@ -81,10 +81,13 @@ class Kv:
         return await self._ask(List(prefix, after, limit, r, timeout_s), ListResult)
 
     async def watch(
-        self, *, prefix: str | None = None, key: str | None = None
+        self, *, prefix: str | None = None, key: str | None = None, since: bytes | None = None
     ) -> AsyncIterator[WatchEvent]:
-        """Yield changes of a key, or of all keys with a prefix, until the iterator is closed."""
-        events = self._driver.watch(Watch(prefix, key))
+        """Yield changes of a key, or of all keys with a prefix, until the iterator is closed.
+
+        ``since`` is a token of an earlier watch of the same, to go on from.
+        """
+        events = self._driver.watch(Watch(prefix, key, since))
         try:
             async for event in events:
                 yield event

@@ -372,7 +372,7 @@ class Driver:
                     future.set_result(result)
             case WatchEvent():
                 watch = self._watches.get(event.request)
-                size_bytes = sum(len(each.data) for each in event.values)
+                size_bytes = sum(len(each.data) for each in event.values) + len(event.token)
                 if watch is not None and not watch.put(event, size_bytes):
                     self.counts["events_dropped/watch_overrun"] += 1
             case (

@@ -156,14 +156,12 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=60):
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
     """Tell me of changes for the length of a lease. Repeat it to renew.
 
-    ``marks``: the partitions of which I ask you, each with the mark of what I have settled there.
-    A version before these had none, and is told changes without the key's state.
+    Versions before ``WatchRenew`` say it so, and hear ``Changed``.
     """
 
     number: Number
     text: Prefix
     is_prefix: bool
-    marks: WatchMarks = ()
 
 
 class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
@@ -173,20 +171,13 @@ class Unsubscribe(msgspec.Struct, frozen=True, array_like=True, tag=62):
 
 
 class Changed(msgspec.Struct, frozen=True, array_like=True, tag=63):
-    """A watched key changed here: these versions came, these dots went, ``left`` still live.
-
-    To who asks with marks: the whole state of the key instead, its dots being those of this change.
-    ``order`` grows with each frame of this kind in one life of the owner.
-    """
+    """A watched key changed here: these versions came, these dots went, ``left`` still live."""
 
     number: Number
     key: Key
     came: tuple[Version, ...]
     went: tuple[Dot, ...]
     left: int
-    state: KeyState | None = None
-    life: Life = 0
-    order: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class DigestRequest(msgspec.Struct, frozen=True, array_like=True, tag=64):
@@ -280,7 +271,7 @@ class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
     same: bool
 
 
-class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=75):
+class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=144):
     """You will be told. In these partitions my clock has the mark that you named; in those not."""
 
     number: Number
@@ -289,8 +280,8 @@ class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=75):
     differing: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)]
 
 
-class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=76):
-    """Which watched keys of this partition have changed beyond what I have settled and seen?
+class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=145):
+    """Tell me the watched keys of this partition beyond what I have settled and seen.
 
     ``is_new``: nothing was seen yet, and nothing is to be told but your clock. ``life``: whose
     answer this goes on from, behind ``after``; 0 at the beginning.
@@ -308,7 +299,7 @@ class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=76):
     life: Life
 
 
-class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=77):
+class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=146):
     """These, in order; complete up to ``horizon``, or to the end if empty.
 
     ``is_level``: my clock has all that you have settled; where it lacks something I tell nothing.
@@ -323,6 +314,31 @@ class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=77):
     entries: tuple[tuple[Key, KeyState], ...]
     others: tuple[Dot, ...]
     horizon: str
+
+
+class WatchRenew(msgspec.Struct, frozen=True, array_like=True, tag=147):
+    """Tell me the states of changed keys for the length of a lease. Repeat it to renew.
+
+    ``marks``: the partitions of which I ask you, each with the mark of what I have settled there.
+    """
+
+    number: Number
+    text: Prefix
+    is_prefix: bool
+    marks: WatchMarks
+
+
+class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=148):
+    """A watched key changed here: this is its state, which covers the dots of this change.
+
+    ``order`` grows with each frame of this kind in one life of the owner.
+    """
+
+    number: Number
+    key: Key
+    state: KeyState
+    life: Life
+    order: Annotated[int, msgspec.Meta(ge=1)]
 
 
 Question = (
@@ -352,7 +368,17 @@ Answer = (
     | Subscribed
     | WatchPage
 )
-Notice = RegistryOffer | RegistryAsk | Ready | Subscribe | Unsubscribe | Changed | Reached
+Notice = (
+    RegistryOffer
+    | RegistryAsk
+    | Ready
+    | Subscribe
+    | Unsubscribe
+    | Changed
+    | Reached
+    | WatchRenew
+    | WatchedChange
+)
 Message = Question | Answer | Notice
 
 CODEC: Codec[Message] = Codec(Message)

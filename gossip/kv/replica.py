@@ -56,7 +56,7 @@ ACTOR_BITS = 64
 TITLE_KEY_CHARACTERS = 100
 
 Listener = Callable[[str, Record, Record, frozenset[Dot], int], None]
-"""(key, record before, record after, the dots that did it, token): for each change of live versions."""
+"""(key, record before, record after, the dots that did it, token): live versions have changed."""
 
 
 def title_of(key: str, state: KeyState) -> str:

@@ -2,9 +2,9 @@
 
 A watch on any node subscribes at the readers of its partitions, and renews that before the lease
 runs out; an owner whose watcher vanished forgets it with the lease. An owner tells of a change when
-it is on disk there. Such a frame may be lost, so telling is not what a watch rests upon: it compares
+it is on disk there. Such a frame may be lost, so this is not what a watch rests upon: it compares
 what it has settled with the clock of each reader, and asks for what is missing. How it puts that
-together is told in ``watched_partition.py``; docs/adr/0048-watches-that-say-what-they-miss.md has why.
+together is told in ``watched_partition.py``, and why in docs/adr/0048-watches-without-silence.md.
 """
 
 from gossip.core.ids import NodeId
@@ -20,7 +20,9 @@ from gossip.kv.messages import (
     Subscribed,
     Unsubscribe,
     WatchAsk,
+    WatchedChange,
     WatchPage,
+    WatchRenew,
 )
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, Record
@@ -56,22 +58,24 @@ class WatchSource:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def subscribe(self, message: Subscribe, peer: NodeId, now: Instant) -> None:
-        """Grant or renew a lease, and say where our clock is another one than the watch's."""
+    def subscribe(self, message: Subscribe | WatchRenew, peer: NodeId, now: Instant) -> bool:
+        """Grant or renew a lease; False when there are too many."""
         name = (peer, message.number)
         if name not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             self._outbound.counts["watches/too_many"] += 1
-            return
+            return False
         self._subscriptions[name] = WatchSubscription(
             message.text,
             is_prefix=message.is_prefix,
-            wants_states=bool(message.marks),
+            wants_states=isinstance(message, WatchRenew),
             until=now + LEASE_S,
         )
-        if message.marks:
-            self._compare_marks(message, peer)
+        return True
 
-    def _compare_marks(self, message: Subscribe, peer: NodeId) -> None:
+    def renew(self, message: WatchRenew, peer: NodeId, now: Instant) -> None:
+        """Grant or renew a lease, and say where our clock is another one than the watch's."""
+        if not self.subscribe(message, peer, now):
+            return
         registry = self._registry_sync.registry
         same = tuple(
             (partition, mark)
@@ -103,12 +107,12 @@ class WatchSource:
         for (peer, number), subscription in self._subscriptions.items():
             if not subscription.wants(key):
                 continue
-            self._order += 1
-            news = Changed(number, key, came, went, len(after.live))
             if subscription.wants_states:
-                life = self._outbound.life
-                news = Changed(number, key, (), (), len(after.live), state, life, self._order)
-            self._outbound.send(news, peer, token)
+                self._order += 1
+                news = WatchedChange(number, key, state, self._outbound.life, self._order)
+                self._outbound.send(news, peer, token)
+            else:
+                self._outbound.send(Changed(number, key, came, went, len(after.live)), peer, token)
 
     def _holders(self, key: str) -> tuple[NodeId, ...]:
         return self._registry_sync.registry.ownership_of(key).holders

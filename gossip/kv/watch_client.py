@@ -27,7 +27,16 @@ from gossip.kv.limits import (
     WATCH_MEMORY_DOTS,
     WATCH_SETTLE_S,
 )
-from gossip.kv.messages import Changed, Subscribe, Subscribed, Unsubscribe, WatchAsk, WatchPage
+from gossip.kv.messages import (
+    Changed,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    WatchAsk,
+    WatchedChange,
+    WatchPage,
+    WatchRenew,
+)
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
 from gossip.kv.requests import Watch, WatchEvent, values_of
@@ -50,6 +59,8 @@ class OpenWatch:
         """Where something was told since the readers were last asked."""
         self.queue: dict[tuple[int, NodeId], None] = {}
         """Partitions and readers that are to be asked, in this order."""
+        self.answered: set[NodeId] = set()
+        """Who understands what is asked here; versions before this one do not."""
         self.token: bytes | None = None
         self.is_token_old = True
         self.orders: dict[tuple[NodeId, int], int] = {}
@@ -149,7 +160,12 @@ class WatchClient:
             ]
             for at in range(0, len(marks), SURVEY_PARTITIONS_MAX):
                 some = tuple(marks[at : at + SURVEY_PARTITIONS_MAX])
-                self._outbound.send(Subscribe(number, run.text, run.is_prefix, some), node)
+                self._outbound.send(WatchRenew(number, run.text, run.is_prefix, some), node)
+
+    def _subscribe_before(self, number: int, run: OpenWatch) -> None:
+        """Ask those that have not answered as versions before this one understand it."""
+        for node in set(self._all_readers(run)) - run.answered:
+            self._outbound.send(Subscribe(number, run.text, run.is_prefix), node)
 
     def subscribed(self, message: Subscribed, peer: NodeId, now: Instant) -> None:
         """A reader will tell of changes; where its clock is another one, ask what is missing."""
@@ -157,6 +173,7 @@ class WatchClient:
         if run is None:
             self._outbound.send(Unsubscribe(message.number), peer)
             return
+        run.answered.add(peer)
         for partition, mark in message.same:
             watched = run.partitions.get(partition)
             if watched is None or peer not in self._readers(partition):
@@ -171,14 +188,11 @@ class WatchClient:
                 self._want(run, partition, peer)
         self._work(now)
 
-    def changed(self, message: Changed, peer: NodeId, now: Instant) -> None:
+    def changed(self, message: WatchedChange, peer: NodeId, now: Instant) -> None:
         """A reader tells of a change."""
         run = self._watches.get(message.number)
         if run is None:
             self._outbound.send(Unsubscribe(message.number), peer)
-            return
-        if message.state is None:
-            self._tell_of_earlier_version(run, message)
             return
         if message.order <= run.orders.get((peer, message.life), 0):
             return  # an old frame once more
@@ -191,9 +205,13 @@ class WatchClient:
             self._tell(run, watched, message.key, message.state)
         self._unsettle(run, partition, now)
 
-    def _tell_of_earlier_version(self, run: OpenWatch, message: Changed) -> None:
-        """Pass on what an owner says that does not know of states: best effort, as it was there."""
-        if message.came:
+    def changed_before(self, message: Changed, peer: NodeId, now: Instant) -> None:
+        """An owner of an earlier version tells of a change: passed on, best effort as it was."""
+        del now
+        run = self._watches.get(message.number)
+        if run is None:
+            self._outbound.send(Unsubscribe(message.number), peer)
+        elif message.came:
             event = WatchEvent(run.request, message.key, "put", values_of(message.came))
             self._outbound.emit(event)
         elif message.went and not message.left:
@@ -227,7 +245,7 @@ class WatchClient:
                 run.queue[partition, node] = None
 
     def _work(self, now: Instant) -> None:
-        """Ask what is on the lists, so much of each reader at once that a silent one holds up none."""
+        """Ask what is on the lists; of each reader so much at once that silence holds up none."""
         busy = Counter(ask.reader for ask in self._asks.values())
         under_way = {(ask.watch, ask.partition, ask.reader) for ask in self._asks.values()}
         for number, run in self._watches.items():
@@ -299,7 +317,10 @@ class WatchClient:
         if message.horizon and message.horizon <= ask.after:
             return False
         watched.pass_over(message.others)
-        return all(self._tell(run, watched, key, state) for key, state in message.entries)
+        return all(
+            self._tell(run, watched, key, watched.vouched(key, state, ask.extras))
+            for key, state in message.entries
+        )
 
     # Settling
 
@@ -390,6 +411,7 @@ class WatchClient:
         if self._renewal is not None and now >= self._renewal:
             for number, run in self._watches.items():
                 self._renew(number, run)
+                self._subscribe_before(number, run)
             self._renewal = now + LEASE_RENEWAL_S if self._watches else None
         if self._settling is not None and now >= self._settling:
             self._settling = None

@@ -1,9 +1,9 @@
 """The token by which a watch goes on later, at any node: what was told, as a clock per partition.
 
-Every start of a process is an actor in many partitions, so actors stand in it once, and the whole is
-compressed: 64 partitions that three nodes write to take some hundred bytes. A token is bound to what
-was watched. The dots that it covers are those of a whole partition, and to say of another prefix's
-changes that they were told would lose them.
+Every start of a process is an actor in many partitions, so actors stand in it once, and the whole
+is compressed: 64 partitions that three nodes write to take some hundred bytes. A token is bound to
+what was watched. The dots that it covers are those of a whole partition, and to say of another
+prefix's changes that they were told would lose them.
 """
 
 import zlib

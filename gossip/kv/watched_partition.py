@@ -3,13 +3,14 @@
 A reader of the partition tells states of keys, as it has them, and no two readers have the same at
 every moment. So that nothing is missed, and the last state told of a key is never an old one:
 
-* **settled** are dots that most readers have in their clocks, each of whom has told all that it has.
-  They are as safe as an acknowledged write, so that every reader has them sooner or later. They are
-  the token.
-* a reader is **level** if its clock covers all that is settled. Only who is level is believed: where
-  it shows a key of which nothing is remembered here, its state is at least as new as what was told.
-* what was told and is not settled is **remembered** by key, without its values, and what is told of
-  that key meanwhile is merged into it, by the rule of replicas (``records.py``).
+* **settled** are dots that most readers have in their clocks, each of whom has told all that it
+  has. They are as safe as an acknowledged write, so that every reader has them sooner or later.
+  They are the token.
+* a reader is **level** if its clock covers all that is settled. Only who is level is believed:
+  where it shows a key of which nothing is remembered here, its state is at least as new as what
+  was told.
+* what was told and is not settled is **remembered** by key, without its values, and what is told
+  of that key meanwhile is merged into it, by the rule of replicas (``records.py``).
 
 A put that is settled and was not told was replaced; what replaced it is told or yet to be. A delete
 that is settled and was not told is a gap, unless somebody still knows of which key it was.
@@ -157,6 +158,19 @@ class WatchedPartition:
             return News(live) if told.last is None or told.last != dots else None
         # A sibling is elsewhere, and its teller will have this one: what is new does not wait.
         return News(live) if dots - told.record.dots() else None
+
+    def vouched(self, key: str, state: KeyState, extras: Coverage) -> KeyState:
+        """Return a state that covers what is remembered of its key and is in its teller's clock.
+
+        Of a key that is gone an owner keeps nothing, so it cannot name what went.
+        """
+        told = self._told.get(key)
+        if told is None:
+            return state
+        clock = PartitionClock(extras)
+        gone = {dot for dot in told.record.dots() if dot in self._settled or dot in clock}
+        covered = tuple(sorted(gone.union(state.covered)))
+        return KeyState(state.live, state.context, covered)
 
     def pass_over(self, dots: Collection[Dot]) -> None:
         """Take note of changes of keys that are not watched."""

@@ -2,11 +2,11 @@
 
 Everything goes wrong as it does there: owners change, crash, lose power and are cut off, frames are
 lost and come again. Meanwhile two clients watch, one all keys and one a single key, at nodes that
-end under them. A client keeps what it was told and the token, as a client that stores both together
-would: when its node ends, or it does not read on, it goes on elsewhere from its last token, and from
-what it knew when it got that token. In peace, what a client knows of each key must be what there is:
-each acknowledged change was told, or what took its place. Only after a gap that was said, a client
-knows nothing of the keys that it watches until they are told again.
+end under them. A client keeps what it was told and the token, as a client that stores both
+together would: when its node ends, or it does not read on, it goes on elsewhere from its last
+token, and from what it knew when it got that token. In peace, what a client knows of each key must
+be what there is: each acknowledged change was told, or what took its place. Only after a gap that
+was said, a client knows nothing of the keys that it watches until they are told again.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from typing import Any
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.dots import Dot
+from gossip.kv.dots import Dot, PartitionClock
 from gossip.kv.requests import Watch, WatchEvent
 from tests.sim.owners import KEYS, LOOK_S, Trouble, Violation
 
@@ -37,7 +37,7 @@ class WatchingClient:
         self._kept: tuple[View, set[str]] = ({}, set())
         self.told = 0
 
-    def keys(self) -> list[str]:
+    def watched(self) -> list[str]:
         """Return what is watched."""
         return KEYS if self.watch.key is None else [self.watch.key]
 
@@ -53,7 +53,7 @@ class WatchingClient:
                 self.token = event.token
                 self._kept = dict(self.known), set(self.unknown)
             case "gap":
-                self.unknown |= set(self.keys())
+                self.unknown |= set(self.watched())
             case _:
                 self.told += 1
                 assert (event.kind == "put") == bool(event.values), "a put has values"
@@ -136,12 +136,28 @@ class WatchedTrouble(Trouble):
         """Return where a client knows something else than what there is."""
         found: list[Any] = []
         for at, client in enumerate(self.clients):
-            for key in client.keys():
+            for key in client.watched():
                 there = next(iter(self.held_by_owners(key).values()))
                 known = client.known.get(key, frozenset())
-                if key not in client.unknown and known != there:
+                if key not in client.unknown and known != there and not self.is_lost(key, known):
                     found.append((at, client.ticket, key, sorted(known), sorted(there)))
         return found
+
+    def is_lost(self, key: str, known: frozenset[Dot]) -> bool:
+        """Whether a version that was told went with the disk of the only one that had it.
+
+        No such write was acknowledged, and nothing can tell that it is gone.
+        """
+        partition = self.registry.partition_of(key)
+        clocks = [
+            PartitionClock(self.planes[owner].replica.coverage(partition))
+            for owner in self.registry.owners[partition]
+            if owner in self.planes
+        ]
+        return any(
+            (key, dot) not in self.acked and not any(dot in clock for clock in clocks)
+            for dot in known
+        )
 
 
 def run(seed: int) -> WatchedTrouble:

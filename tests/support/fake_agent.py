@@ -136,7 +136,10 @@ class FakeKv:
         following = found[limit - 1] if len(found) > limit else ""
         return ListResult(entries, following, "ok" if self.outcome == "ok" else "partial")
 
-    async def watch(self, *, prefix: str | None, key: str | None) -> AsyncIterator[WatchEvent]:
+    async def watch(
+        self, *, prefix: str | None, key: str | None, since: bytes | None
+    ) -> AsyncIterator[WatchEvent]:
+        self.asked.append({"prefix": prefix, "key": key, "since": since})
         self.watches_open += 1
         try:
             while True:
