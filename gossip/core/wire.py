@@ -10,6 +10,7 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
              of them 13..15                   gossip/events/messages.py
     32..47   frames of the membership         gossip/membership/model/messages.py
              of them 38 and 39                gossip/events/messages.py
+             of them 43..47: watches          gossip/kv/messages.py
     48..79   frames of the state plane        gossip/kv/messages.py
     80..89   frames between agents: joining   agent/admission/messages.py
     90..93   keyrings                         agent/keys/messages.py
@@ -23,7 +24,6 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
     125..126 frames of the control plane      gossip/control/messages.py
     127      the next authority's key, kept   agent/admission/messages.py
     128..143 inside of 80..89 alone           agent/admission/messages.py
-    144..151 watches of the state plane       gossip/kv/messages.py
 
 A datagram carries several messages, each behind a two-byte length. A message with a tag that
 we do not know was sent by a newer version and is skipped by its length; a message with a known

@@ -4,6 +4,7 @@ Read in this order. First the values, which know nothing of networks:
 
     limits             every bound and interval of this plane, with its unit
     dots               which writes a replica has processed: a coverage clock per partition
+    coverages          sums and differences of such clocks; deletions: the dots of deletes
     records            one key's live values, and the one rule by which two copies merge
 
 then what one node keeps, and how it may be asked:
@@ -22,7 +23,8 @@ then the conversations, each a small table of what is under way:
     writes             put and delete at the coordinating owner; forwarding: getting there
     reads              quorum reads with blocking repair; listing: many keys at once
     informed_writes    writes that read first: what to delete, or whether it is still the same
-    watch              subscriptions under leases
+    watch              what owners tell of changes; watch_client: how a watch is put together of it,
+                       with watched_partition: what to believe of whom, watch_token: going on later
     sync_session       one pass over a partition with one other node; repair: when, with whom
     handoff            taking partitions over and letting go; takeover: when a copy is complete
     ownership_progress what the issuer hears of it

@@ -69,6 +69,7 @@ def _deep_enough(count: int, changes: list[tuple[int, int]]) -> tuple[Interval, 
         if depth >= count and at > since:
             clock.absorb(((0, ((since, at - 1),)),))
         depth += change
+        assert depth >= 0, "no interval ends that has not begun"
         since = at
     return clock.intervals(0)
 

@@ -51,6 +51,7 @@ class DeletionMemory:
         while len(self._order) > DELETIONS_REMEMBERED_MAX:
             (of, oldest), _ = self._order.popitem(last=False)
             del self._keys[of][oldest]
+        assert len(self._order) <= DELETIONS_REMEMBERED_MAX, "the oldest make room"
 
     def among(self, partition: int, missing: Coverage) -> dict[str, list[Dot]]:
         """Return the remembered deletes among these dots, by key."""

@@ -156,7 +156,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=60):
 class Subscribe(msgspec.Struct, frozen=True, array_like=True, tag=61):
     """Tell me of changes for the length of a lease. Repeat it to renew.
 
-    Versions before ``WatchRenew`` say it so, and hear ``Changed``.
+    Versions before ``WatchSubscribe`` say it so, and hear ``Changed``.
     """
 
     number: Number
@@ -271,7 +271,7 @@ class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
     same: bool
 
 
-class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=144):
+class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=43):
     """You will be told. In these partitions my clock has the mark that you named; in those not."""
 
     number: Number
@@ -280,7 +280,7 @@ class Subscribed(msgspec.Struct, frozen=True, array_like=True, tag=144):
     differing: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)]
 
 
-class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=145):
+class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=44):
     """Tell me the watched keys of this partition beyond what I have settled and seen.
 
     ``is_new``: nothing was seen yet, and nothing is to be told but your clock. ``life``: whose
@@ -299,7 +299,7 @@ class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=145):
     life: Life
 
 
-class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=146):
+class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=45):
     """These, in order; complete up to ``horizon``, or to the end if empty.
 
     ``is_level``: my clock has all that you have settled; where it lacks something I tell nothing.
@@ -316,7 +316,7 @@ class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=146):
     horizon: str
 
 
-class WatchRenew(msgspec.Struct, frozen=True, array_like=True, tag=147):
+class WatchSubscribe(msgspec.Struct, frozen=True, array_like=True, tag=46):
     """Tell me the states of changed keys for the length of a lease. Repeat it to renew.
 
     ``marks``: the partitions of which I ask you, each with the mark of what I have settled there.
@@ -328,7 +328,7 @@ class WatchRenew(msgspec.Struct, frozen=True, array_like=True, tag=147):
     marks: WatchMarks
 
 
-class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=148):
+class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=47):
     """A watched key changed here: this is its state, which covers the dots of this change.
 
     ``order`` grows with each frame of this kind in one life of the owner.
@@ -365,7 +365,7 @@ Answer = (
     | SyncStarted
     | KeyPage
     | StatesSynced
-    | Subscribed
+    | WatchSubscribeReply
     | WatchPage
 )
 Notice = (
@@ -376,7 +376,7 @@ Notice = (
     | Unsubscribe
     | Changed
     | Reached
-    | WatchRenew
+    | WatchSubscribe
     | WatchedChange
 )
 Message = Question | Answer | Notice

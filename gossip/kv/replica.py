@@ -225,6 +225,7 @@ class Replica:
         """Return the dot of the next delete of this process in this partition."""
         held = self._partition(partition)
         held.deleted += 1
+        assert not held.actor & DELETING, "puts and deletes have actors of their own"
         return (held.actor | DELETING, held.deleted)
 
     def _version(self, partition: int, value: bytes, now: Instant) -> Version:

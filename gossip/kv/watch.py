@@ -17,12 +17,12 @@ from gossip.kv.messages import (
     INVALID,
     Changed,
     Subscribe,
-    Subscribed,
     Unsubscribe,
     WatchAsk,
     WatchedChange,
     WatchPage,
-    WatchRenew,
+    WatchSubscribe,
+    WatchSubscribeReply,
 )
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, Record
@@ -58,7 +58,7 @@ class WatchSource:
     def __len__(self) -> int:
         return len(self._subscriptions)
 
-    def subscribe(self, message: Subscribe | WatchRenew, peer: NodeId, now: Instant) -> bool:
+    def subscribe(self, message: Subscribe | WatchSubscribe, peer: NodeId, now: Instant) -> bool:
         """Grant or renew a lease; False when there are too many."""
         name = (peer, message.number)
         if name not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
@@ -67,12 +67,12 @@ class WatchSource:
         self._subscriptions[name] = WatchSubscription(
             message.text,
             is_prefix=message.is_prefix,
-            wants_states=isinstance(message, WatchRenew),
+            wants_states=isinstance(message, WatchSubscribe),
             until=now + LEASE_S,
         )
         return True
 
-    def renew(self, message: WatchRenew, peer: NodeId, now: Instant) -> None:
+    def renew(self, message: WatchSubscribe, peer: NodeId, now: Instant) -> None:
         """Grant or renew a lease, and say where our clock is another one than the watch's."""
         if not self.subscribe(message, peer, now):
             return
@@ -88,7 +88,7 @@ class WatchSource:
         differing = tuple(p for p, _ in message.marks if p not in equal)
         token = max((self._replica.token(partition) for partition in equal), default=0)
         life = self._outbound.life
-        self._outbound.send(Subscribed(message.number, life, same, differing), peer, token)
+        self._outbound.send(WatchSubscribeReply(message.number, life, same, differing), peer, token)
 
     def unsubscribe(self, message: Unsubscribe, peer: NodeId, now: Instant) -> None:
         """End a lease early."""
@@ -173,6 +173,7 @@ class WatchSource:
                 reach = entries[-1][0]
                 break
             entries.append((key, state))
+        assert not reach or reach > message.after, "whoever asks again from here gets further"
         return tuple(entries), others if not message.after else (), reach
 
     def _changed_after(

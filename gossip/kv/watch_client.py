@@ -3,7 +3,7 @@
 ::
 
     Subscribe(marks of what is settled)  ->  each reader, every LEASE_RENEWAL_S
-                                         <- Subscribed(same, differing)
+                                         <- WatchSubscribeReply(same, differing)
     for what differs:  WatchAsk(settled, seen)  ->
                                          <- WatchPage(keys with their states), page after page
     in between                           <- Changed(state), at once, which may be lost
@@ -30,12 +30,12 @@ from gossip.kv.limits import (
 from gossip.kv.messages import (
     Changed,
     Subscribe,
-    Subscribed,
     Unsubscribe,
     WatchAsk,
     WatchedChange,
     WatchPage,
-    WatchRenew,
+    WatchSubscribe,
+    WatchSubscribeReply,
 )
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
@@ -72,7 +72,7 @@ class OpenWatch:
         return all(each.is_ready for each in self.partitions.values())
 
 
-class OpenAsk:
+class WatchQuery:
     """A question that a reader has not answered."""
 
     def __init__(self, number: int, partition: int, reader: NodeId) -> None:
@@ -93,7 +93,7 @@ class WatchClient:
         self._registry_sync = parts.registry_sync
         self._outbound = parts.outbound
         self._watches: dict[int, OpenWatch] = {}
-        self._asks: dict[int, OpenAsk] = {}
+        self._asks: dict[int, WatchQuery] = {}
         self._timers: TimerQueue[int] = TimerQueue()
         self._renewal: Instant | None = None
         self._settling: Instant | None = None
@@ -160,14 +160,14 @@ class WatchClient:
             ]
             for at in range(0, len(marks), SURVEY_PARTITIONS_MAX):
                 some = tuple(marks[at : at + SURVEY_PARTITIONS_MAX])
-                self._outbound.send(WatchRenew(number, run.text, run.is_prefix, some), node)
+                self._outbound.send(WatchSubscribe(number, run.text, run.is_prefix, some), node)
 
     def _subscribe_before(self, number: int, run: OpenWatch) -> None:
         """Ask those that have not answered as versions before this one understand it."""
         for node in set(self._all_readers(run)) - run.answered:
             self._outbound.send(Subscribe(number, run.text, run.is_prefix), node)
 
-    def subscribed(self, message: Subscribed, peer: NodeId, now: Instant) -> None:
+    def subscribed(self, message: WatchSubscribeReply, peer: NodeId, now: Instant) -> None:
         """A reader will tell of changes; where its clock is another one, ask what is missing."""
         run = self._watches.get(message.number)
         if run is None:
@@ -254,14 +254,15 @@ class WatchClient:
                     del run.queue[partition, reader]
                     if (number, partition, reader) not in under_way:
                         busy[reader] += 1
-                        self._ask(OpenAsk(number, partition, reader), now)
+                        self._ask(WatchQuery(number, partition, reader), now)
 
-    def _ask(self, ask: OpenAsk, now: Instant) -> None:
+    def _ask(self, ask: WatchQuery, now: Instant) -> None:
         run = self._watches[ask.watch]
         watched = run.partitions[ask.partition]
         number = self._outbound.number()
         if ask.after == "":
             ask.mark, ask.is_new = watched.mark, not watched.is_ready
+        assert (ask.life == 0) == (ask.after == ""), "a pass goes on with the life that began it"
         self._asks[number] = ask
         self._timers.set(number, now + SESSION_TIMEOUT_S)
         question = WatchAsk(
@@ -309,7 +310,7 @@ class WatchClient:
             self._want(run, partition)
 
     def _take_page(
-        self, run: OpenWatch, ask: OpenAsk, watched: WatchedPartition, message: WatchPage
+        self, run: OpenWatch, ask: WatchQuery, watched: WatchedPartition, message: WatchPage
     ) -> bool:
         """Tell what is on a page; False if not all of it could be told."""
         if not ask.after:
@@ -357,6 +358,7 @@ class WatchClient:
         """Give a new token, if what was settled has grown."""
         if not run.is_token_old or not run.is_ready:
             return
+        assert run.partitions, "a watch is of some partition"
         run.is_token_old = False
         token = encode_token(run.mark, {p: each.settled for p, each in run.partitions.items()})
         if token != run.token:

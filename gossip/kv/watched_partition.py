@@ -55,7 +55,7 @@ class ToldKey:
         """The versions that were told last; none of them is a delete."""
 
 
-class News(NamedTuple):
+class ToldState(NamedTuple):
     """What is to be told of a key: its versions now, none for a delete."""
 
     live: tuple[Version, ...]
@@ -112,6 +112,7 @@ class WatchedPartition:
         heard = [v.extras for n, v in self.readers.items() if n in readers and v.extras is not None]
         if len(heard) < majority(readers):
             return False
+        assert not self._told, "nothing was told before the beginning"
         self._settle_at(union(heard))
         self.is_ready = True
         self.readers.clear()
@@ -119,7 +120,7 @@ class WatchedPartition:
 
     # What is told
 
-    def take(self, key: str, state: KeyState) -> News | None:
+    def take(self, key: str, state: KeyState) -> ToldState | None:
         """Merge a state that a level reader has; return what is to be told. Raises NoRoom."""
         dots = coverage(state)
         told = self._told.get(key)
@@ -146,18 +147,19 @@ class WatchedPartition:
         if len(more) > self._room.left:
             raise NoRoom
         self._room.left -= len(more)
+        assert self._room.left >= 0, "no more is remembered than there is room for"
         self._told.setdefault(key, ToldKey()).dots.update(more)
 
     @staticmethod
-    def _news(told: ToldKey, after: Record, state: KeyState) -> News | None:
+    def _news(told: ToldKey, after: Record, state: KeyState) -> ToldState | None:
         """Say what is new, of versions whose values are here."""
         here = {version.dot: version for version in state.live}
         live = tuple(here[version.dot] for version in after.live if version.dot in here)
         dots = frozenset(version.dot for version in live)
         if dots == after.dots():
-            return News(live) if told.last is None or told.last != dots else None
+            return ToldState(live) if told.last is None or told.last != dots else None
         # A sibling is elsewhere, and its teller will have this one: what is new does not wait.
-        return News(live) if dots - told.record.dots() else None
+        return ToldState(live) if dots - told.record.dots() else None
 
     def vouched(self, key: str, state: KeyState, extras: Coverage) -> KeyState:
         """Return a state that covers what is remembered of its key and is in its teller's clock.
@@ -180,6 +182,7 @@ class WatchedPartition:
 
     def completed(self, view: ReaderView, extras: Coverage) -> None:
         """A level reader has told all that its clock had beyond what is settled."""
+        assert self.is_ready, "nobody is level with what is not known yet"
         view.is_level, view.is_behind, view.extras = True, False, extras
 
     def fell_behind(self, view: ReaderView) -> None:
@@ -210,6 +213,7 @@ class WatchedPartition:
     def _absorb(self, grown: Coverage) -> None:
         if not grown:
             return
+        assert self.is_ready, "what comes before the beginning is not settled one by one"
         self._settled.absorb(grown)
         self._seen.absorb(grown)
         self.mark = self._settled.mark()

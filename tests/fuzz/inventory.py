@@ -127,7 +127,9 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/config/service_address.py": (KERNEL,),
     "agent/cli/events.py": (REQUESTS,),
     "gossip/kv/records.py": (PARSERS, SIEGE),
+    "gossip/kv/watch_token.py": (PARSERS,),
     "edge_apps/client.py": ("tests/unit/edge_apps/test_client.py",),
+    "edge_apps/key_watch.py": ("tests/unit/edge_apps/test_key_watch.py",),
     "edge_apps/listener.py": ("tests/unit/edge_apps/test_listener.py",),
     # Files that were copied, restored or edited.
     "agent/identity/identity.py": (PARSERS, "tests/unit/agent/identity/test_identity.py"),

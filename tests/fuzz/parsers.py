@@ -43,6 +43,7 @@ from edge_apps.units import read_duration
 from gossip.core.errors import InvalidRequest, Malformed, RemoteError
 from gossip.core.machine import Address
 from gossip.kv.records import decode_context, encode_context
+from gossip.kv.watch_token import decode_token, encode_token
 from gossip.registry.node import RegisteredNode
 from gossip.registry.registry import Registry, SignedRegistry, admit
 from gossip.registry.registry import found as found_registry
@@ -348,6 +349,12 @@ PARSERS: tuple[Parser, ...] = (
         "context",
         (encode_context("k", ((1, 2), (2**64 - 1, 3))),),
         lambda data: decode_context("k", data),
+        (InvalidRequest,),
+    ),
+    Parser(
+        "watch token",
+        (encode_token(7, {0: ((2**64 - 1, ((1, 3),)),), 9: ()}),),
+        lambda data: decode_token(data, 7),
         (InvalidRequest,),
     ),
 )  # fmt: skip

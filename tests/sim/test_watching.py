@@ -11,22 +11,17 @@ import pytest
 
 from gossip.core.ids import NodeId
 from gossip.kv import watched_partition
-from gossip.kv.coverages import difference
 from gossip.kv.deletions import DeletionMemory
-from gossip.kv.records import KeyState, Record, coverage
+from gossip.kv.records import KeyState, coverage
 from gossip.kv.watch_client import WatchClient
-from gossip.kv.watched_partition import News, ReaderView, ToldKey, WatchedPartition
+from gossip.kv.watched_partition import ReaderView, ToldState, WatchedPartition
 from tests.sim.owners import Violation
-from tests.sim.watching import run
+from tests.sim.watching import MUST_HAPPEN, run
 
 SLICE = range(12)
 VACUITY = range(60)
 CAUGHT_WITHIN = range(400)
 GAPS_SHARE_MAX = 0.1
-MUST_HAPPEN = (
-    "watches/put", "watches/delete", "watches/mark", "watches/gap", "schedule/watches resumed",
-    "handoffs/taken", "handoffs/let_go", "schedule/batches lost", "schedule/frames again",
-)  # fmt: skip
 
 Patch = pytest.MonkeyPatch
 Mutation = Callable[[Patch], None]
@@ -68,7 +63,7 @@ def _gives_the_token_before_it_tells(patch: Patch) -> None:
 
 
 def _tells_each_key_once(patch: Patch) -> None:
-    def take(self: WatchedPartition, key: str, state: KeyState) -> News | None:
+    def take(self: WatchedPartition, key: str, state: KeyState) -> ToldState | None:
         if key in self._told:
             self._seen.add(coverage(state))
             return None
@@ -127,33 +122,14 @@ def _does_not_ask_for_what_was_lost(patch: Patch) -> None:
     patch.setattr(WatchClient, "_unsettle", lambda *_: None)
 
 
-def _takes_the_last_word_for_the_last_state(patch: Patch) -> None:
-    def merge(_record: Record, _clock: Any, state: KeyState) -> Record:
-        return Record(state.live, state.context)
-
-    patch.setattr("gossip.kv.watched_partition.records.merge", merge)
-
-
-def _forgets_what_it_told(patch: Patch) -> None:
-    """Of a key that it remembers it merges nothing, and it remembers none."""
-
-    def news(_told: ToldKey, _after: Record, state: KeyState) -> News:
-        return News(state.live)
-
-    patch.setattr(WatchedPartition, "_news", staticmethod(news))
-    patch.setattr(WatchedPartition, "_remember", lambda *_: None)
-    patch.setattr(watched_partition, "difference", difference)
-    patch.setattr(WatchedPartition, "_forget_settled", lambda self: self._told.clear())
-
-
 FOUND_BY: dict[Mutation, int] = {
-    _gives_the_token_before_it_tells: 0,
-    _tells_each_key_once: 0,
-    _asks_the_owners_of_the_beginning: 0,
+    _gives_the_token_before_it_tells: 1,
+    _tells_each_key_once: 1,
+    _asks_the_owners_of_the_beginning: 4,
     _believes_who_is_behind: 0,
     _settles_what_one_reader_has: 0,
-    _says_nothing_of_deletes_that_nobody_knows: 0,
-    _does_not_ask_for_what_was_lost: 0,
+    _says_nothing_of_deletes_that_nobody_knows: 2,
+    _does_not_ask_for_what_was_lost: 2,
 }
 """Each with a seed that finds it, which is tried first."""
 

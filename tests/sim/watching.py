@@ -18,6 +18,10 @@ from gossip.kv.dots import Dot, PartitionClock
 from gossip.kv.requests import Watch, WatchEvent
 from tests.sim.owners import KEYS, LOOK_S, Trouble, Violation
 
+MUST_HAPPEN = (
+    "watches/put", "watches/delete", "watches/mark", "watches/gap", "schedule/watches resumed",
+    "handoffs/taken", "handoffs/let_go", "schedule/batches lost", "schedule/frames again",
+)  # fmt: skip
 STARTED_S = 1.0
 TOLD_WITHIN_S = 400.0
 """In peace: who is behind is compared, and what nobody can tell is said to be a gap."""

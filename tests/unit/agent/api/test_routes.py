@@ -1,5 +1,6 @@
 """Every route, through the real client on a real socket, against a fake agent."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from agent.api.members import find_entry, find_member
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
 from gossip.kv.requests import ALL, Value, WatchEvent
+from gossip.kv.watch_token import encode_token, watched_mark
 from gossip.membership.model.members import Member, MemberState
 from gossip.registry.node import RegisteredNode
 from tests.support.fake_agent import OTHER, STAMP, TOKEN_ID, Served, serving
@@ -279,6 +281,69 @@ def test_watch_streams_until_hung_up(served: Served, client: Client) -> None:
     assert served.agent.kv.watches_open == 1
     stream.close()  # type: ignore[attr-defined]
     eventually(lambda: served.agent.kv.watches_open == 0)
+
+
+def put_events(served: Served, *events: WatchEvent | AgentError) -> None:
+    for event in events:
+        served.loop.call_soon_threadsafe(served.agent.kv.events.put_nowait, event)
+
+
+ENDED = AgentError("the agent is stopping", "", UNHEALTHY)
+
+
+def test_a_watch_goes_on_from_a_token_and_gives_tokens_and_gaps(
+    served: Served, client: Client
+) -> None:
+    token = encode_token(watched_mark("k", is_prefix=False), {0: ((1, ((1, 2),)),)})
+    text = base64.urlsafe_b64encode(token).decode()
+    put_events(
+        served,
+        WatchEvent(1, "", "mark", token=token),
+        WatchEvent(1, "", "gap", reason="nobody knows"),
+        WatchEvent(1, "k", "delete"),
+        ENDED,
+    )
+    lines = list(client.stream("/api/v1/watch", query={"key": "k", "since": text}))
+    assert lines[:3] == [
+        {"kind": "mark", "token": text},
+        {"kind": "gap", "reason": "nobody knows"},
+        {"key": "k", "kind": "delete", "values": []},
+    ]
+    assert served.agent.kv.asked[-1] == {"prefix": None, "key": "k", "since": token}
+    put_events(served, ENDED)
+    list(client.stream("/api/v1/watch", query={"key": "k"}, json={"since": text}))
+    assert served.agent.kv.asked[-1]["since"] == token
+    for wrong in ("é", "rubbish", text[:-8]):
+        query = {"key": "k", "since": wrong}
+        assert refused(client, "GET", "/api/v1/watch", query=query).status == 400
+    other = {"prefix": "", "since": text}
+    assert refused(client, "GET", "/api/v1/watch", query=other).status == 400
+    assert refused(client, "POST", "/api/v1/watch?key=k", json={"since": 3}).status in (400, 404)
+
+
+def test_a_watch_as_server_sent_events_goes_on_by_its_last_id(
+    served: Served, client: Client
+) -> None:
+    token = encode_token(watched_mark("", is_prefix=True), {0: ((1, ((1, 2),)),)})
+    text = base64.urlsafe_b64encode(token).decode()
+    value = Value(b"line\nline", STAMP, (1, 1))
+    put_events(
+        served, WatchEvent(1, "k", "put", (value,)), WatchEvent(1, "", "mark", token=token), ENDED
+    )
+    answer = client.request(
+        "GET",
+        "/api/v1/watch",
+        query={"prefix": ""},
+        headers={"Accept": "text/event-stream", "Last-Event-ID": text},
+    )
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    put, mark, failed, rest = answer.body.decode().split("\n\n")
+    assert put.startswith("event: put\ndata: {")
+    assert json.loads(put.partition("data: ")[2])["values"][0]["value"] == "line\nline"
+    assert mark.startswith(f"event: mark\nid: {text}\ndata: ")
+    assert failed.startswith("event: error\ndata: ")
+    assert rest == ""
+    assert served.agent.kv.asked[-1]["since"] == token
 
 
 def test_watch_that_fails_says_so_in_its_last_line(served: Served, client: Client) -> None:

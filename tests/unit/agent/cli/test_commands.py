@@ -18,6 +18,7 @@ from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
 from gossip.core.ids import format_node_id
 from gossip.kv.requests import ALL, Value, WatchEvent
+from gossip.kv.watch_token import encode_token, watched_mark
 from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.registry import admit, remove
 from tests.support.command_line import Covey, feed
@@ -253,6 +254,26 @@ def test_watch_until_the_stream_fails(served: Served, covey: Covey) -> None:
         served.loop.call_soon_threadsafe(queue.put_nowait, item)
     outcome = covey("kv", "watch", "--prefix", "")
     assert outcome == (exits.UNHEALTHY, "put\tk\tv\n", "error: the agent is stopping\n")
+
+
+def test_watch_goes_on_from_a_token_and_says_the_next_one(served: Served, covey: Covey) -> None:
+    token = encode_token(watched_mark("", is_prefix=True), {0: ((1, ((1, 2),)),)})
+    text = base64.urlsafe_b64encode(token).decode()
+    for item in (
+        WatchEvent(1, "", "mark", token=token),
+        WatchEvent(1, "k", "delete"),
+        WatchEvent(1, "", "gap", reason="nobody knows"),
+        AgentError("the agent is stopping", "", UNHEALTHY),
+    ):
+        served.loop.call_soon_threadsafe(served.agent.kv.events.put_nowait, item)
+    outcome = covey("kv", "watch", "--prefix", "", "--since", text)
+    assert outcome.stdout == "delete\tk\t-\n"
+    assert outcome.stderr.splitlines() == [
+        "a gap: nobody knows; see `covey kv list` for what there is",
+        f"to go on from here: --since {text}",
+        "error: the agent is stopping",
+    ]
+    assert served.agent.kv.asked[-1]["since"] == token
 
 
 # ---- readings -----------------------------------------------------------------------------------
