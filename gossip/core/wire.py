@@ -10,7 +10,7 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
              of them 13..15                   gossip/events/messages.py
     32..47   frames of the membership         gossip/membership/model/messages.py
              of them 38 and 39                gossip/events/messages.py
-             of them 43..47: watches          gossip/kv/messages.py
+             of them 45                       gossip/kv/messages.py
     48..79   frames of the state plane        gossip/kv/messages.py
     80..89   frames between agents: joining   agent/admission/messages.py
     90..93   keyrings                         agent/keys/messages.py

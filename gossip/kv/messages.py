@@ -271,7 +271,7 @@ class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
     same: bool
 
 
-class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=43):
+class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=76):
     """You will be told. In these partitions my clock has the mark that you named; in those not."""
 
     number: Number
@@ -280,7 +280,7 @@ class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=43):
     differing: Annotated[tuple[Partition, ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)]
 
 
-class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=44):
+class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=77):
     """Tell me the watched keys of this partition beyond what I have settled and seen.
 
     ``is_new``: nothing was seen yet, and nothing is to be told but your clock. ``life``: whose
@@ -299,7 +299,7 @@ class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=44):
     life: Life
 
 
-class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=45):
+class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=78):
     """These, in order; complete up to ``horizon``, or to the end if empty.
 
     ``is_level``: my clock has all that you have settled; where it lacks something I tell nothing.
@@ -316,7 +316,7 @@ class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=45):
     horizon: str
 
 
-class WatchSubscribe(msgspec.Struct, frozen=True, array_like=True, tag=46):
+class WatchSubscribe(msgspec.Struct, frozen=True, array_like=True, tag=79):
     """Tell me the states of changed keys for the length of a lease. Repeat it to renew.
 
     ``marks``: the partitions of which I ask you, each with the mark of what I have settled there.
@@ -328,7 +328,7 @@ class WatchSubscribe(msgspec.Struct, frozen=True, array_like=True, tag=46):
     marks: WatchMarks
 
 
-class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=47):
+class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=45):
     """A watched key changed here: this is its state, which covers the dots of this change.
 
     ``order`` grows with each frame of this kind in one life of the owner.
