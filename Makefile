@@ -11,6 +11,8 @@ PIP := $(BIN)/pip --disable-pip-version-check -qq
 LOCKED := $(PIP) install --require-hashes --requirement
 # Covey itself: its packages are there already, and so is what builds it.
 COVEY := $(PIP) install --no-deps --no-build-isolation --editable .
+# A mirror that does not answer once is asked again, as pip does.
+APT := apt-get -o Acquire::Retries=5
 STAMPS := .venv/.stamps
 LOCKS := packaging/locks
 
@@ -75,7 +77,7 @@ debian:
 	    echo "not here:$$missing - the tests that need them will skip" >&2; exit 0; fi; \
 	echo "installing Debian packages:$$missing"; \
 	export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
-	apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+	$(APT) update -qq && $(APT) install -y -qq --no-install-recommends $$missing >/dev/null
 
 # --- use ----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from agent import exits
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar")
 SETTLED_WITHIN_S = 30.0
