@@ -60,6 +60,9 @@ from gossip.registry.strangers import DatagramRefused, Strangers
 REGISTRY_FRAMES = range(48, 50)
 """What a stranger may say: which registry it follows."""
 
+GATHERED = frozenset(FRAME_TAGS) | CODEC.tags - frozenset(REGISTRY_FRAMES)
+"""Frames of which those that come in one turn share a batch to save, and what follows from it."""
+
 POWER_TAG = "power"
 POWERS = {"mains": True, "battery": False}
 """What the tag of a node says of its power; anything else says nothing."""
@@ -233,7 +236,7 @@ class Node:
             self._counts["frames_skipped/unknown"] += 1
             return False
         handler(data, peer, now)
-        if tag in FRAME_TAGS:
+        if tag in GATHERED:
             self._settle_later(now)
         else:
             self._settle(now)
@@ -288,12 +291,12 @@ class Node:
             self._settle_later(now)
         else:
             self.state.persisted(token, now)
-            self._settle(now)
+            self._settle_later(now)
 
     def submit(self, request: Request, now: Instant) -> int:
         """Begin a request; return its number, under which ``Completed`` will come."""
         number = self.state.submit(request, now)
-        self._settle(now)
+        self._settle_later(now)
         return number
 
     def cancel(self, request: int, now: Instant) -> None:

@@ -249,33 +249,62 @@ def _doubt(connection: sqlite3.Connection) -> None:
 
 
 def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
-    """Apply changes, in order, inside the transaction that is open."""
+    """Apply changes, in order, inside the transaction that is open.
+
+    Of changes to one row the last counts, and rows of one table are written with one statement:
+    many writers share a transaction.
+    """
+    rows = _Rows()
     for change in changes:
         match change:
-            case RecordChange():
-                _apply_record(connection, change)
+            case RecordChange(partition, key):
+                rows.records[partition, key] = change.record
             case ClockChange(partition, actor, intervals):
-                row = CLOCKS.sealed(partition, _signed(actor), _encode(intervals))
-                connection.execute("INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)", row)
+                rows.clocks[partition, actor] = intervals
             case HoldingChange(partition, None):
                 connection.execute("DELETE FROM holdings WHERE partition = ?", (partition,))
             case HoldingChange(partition, since):
                 row = HOLDINGS.sealed(partition, since)
                 connection.execute("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", row)
             case DropPartition(partition):
+                rows.write(connection)
                 for table in ("records", "clocks", "holdings"):
                     query = f"DELETE FROM {table} WHERE partition = ?"  # noqa: S608 - our names
                     connection.execute(query, (partition,))
                 give_back(connection)
             case _:
                 raise AssertionError(f"not a change of the state plane: {change!r}")
+    rows.write(connection)
 
 
-def _apply_record(connection: sqlite3.Connection, change: RecordChange) -> None:
-    name = (change.partition, change.key)
-    if change.record is None:
-        connection.execute("DELETE FROM records WHERE partition = ? AND key = ?", name)
-        return
-    mark = _signed(record_mark(change.key, change.record.dots()))
-    row = RECORDS.sealed(*name, mark, _encode(change.record))
-    connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", row)
+class _Rows:
+    """Records and clocks that are to be written, each row once."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[int, str], Record | None] = {}
+        self.clocks: dict[tuple[int, int], tuple[Interval, ...]] = {}
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write all, and forget them."""
+        gone = [name for name, record in self.records.items() if record is None]
+        if gone:
+            connection.executemany("DELETE FROM records WHERE partition = ? AND key = ?", gone)
+        connection.executemany(
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+            [
+                RECORDS.sealed(
+                    partition, key, _signed(record_mark(key, record.dots())), _encode(record)
+                )
+                for (partition, key), record in self.records.items()
+                if record is not None
+            ],
+        )
+        connection.executemany(
+            "INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)",
+            [
+                CLOCKS.sealed(partition, _signed(actor), _encode(intervals))
+                for (partition, actor), intervals in self.clocks.items()
+            ],
+        )
+        self.records.clear()
+        self.clocks.clear()

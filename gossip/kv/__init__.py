@@ -10,7 +10,7 @@ Read in this order. First the values, which know nothing of networks:
 then what one node keeps, and how it may be asked:
 
     storage            what is on disk, and the changes that a Persist effect carries
-    replica            this node's copy: unsaved changes over what is stored
+    replica            this node's copy: unsaved changes over what is stored; hot_records: in memory
     messages           every frame of this plane
     requests           what an application asks for, and what it gets back
     replica_server     answers the frames of other nodes from the replica; scan_server: long lists

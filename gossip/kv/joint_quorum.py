@@ -45,12 +45,14 @@ class JointQuorum:
     @property
     def nodes(self) -> tuple[NodeId, ...]:
         """All that count, each once."""
+        if len(self._parts) == 1:
+            return tuple(self._parts[0][0])
         return tuple(dict.fromkeys(chain.from_iterable(part for part, _ in self._parts)))
 
     def is_met(self, nodes: Collection[NodeId]) -> bool:
         """Tell whether these are enough."""
         assert self._parts, "it takes somebody"
-        return not self._lacking(nodes)
+        return all(_count(part, nodes) >= needed for part, needed in self._parts)
 
     def _lacking(self, nodes: Collection[NodeId]) -> list[Collection[NodeId]]:
         return [part for part, needed in self._parts if _count(part, nodes) < needed]
@@ -65,10 +67,27 @@ class JointQuorum:
 
         Who belongs to no set that lacks somebody is passed over.
         """
+        if len(self._parts) == 1:
+            return self._chosen_of_one(candidates, have)
         chosen: list[NodeId] = []
         for node in candidates:
             if any(node in part for part in self._lacking({*have, *chosen})):
                 chosen.append(node)
+        return chosen
+
+    def _chosen_of_one(
+        self, candidates: Iterable[NodeId], have: Collection[NodeId]
+    ) -> list[NodeId]:
+        """Return the same where there is one set, as there is nearly always."""
+        [(part, needed)] = self._parts
+        there = set(part).intersection(have)
+        chosen: list[NodeId] = []
+        for node in candidates:
+            if len(there) >= needed:
+                break
+            if node in part:
+                chosen.append(node)
+                there.add(node)
         return chosen
 
 

@@ -31,6 +31,8 @@ class OutboundFrames:
         self._number = self.life << NUMBER_COUNT_BITS
         self._effects: deque[Effect] = deque()
         self._held: dict[int, list[tuple[Message, NodeId]]] = {}
+        self._encoded: tuple[Message | None, bytes] = None, b""
+        """The last message: the next one is often the same, to another owner."""
         self._saved = 0
 
     def number(self) -> int:
@@ -48,7 +50,10 @@ class OutboundFrames:
             self._encode(message, to)
 
     def _encode(self, message: Message, to: NodeId) -> None:
-        data = CODEC.encode(message)
+        last, data = self._encoded
+        if message is not last:
+            data = CODEC.encode(message)
+            self._encoded = message, data
         if len(data) > FRAME_BYTES_MAX:
             self.counts["frames_dropped/too_large"] += 1
             return
@@ -62,12 +67,17 @@ class OutboundFrames:
         """Tell the application."""
         self._effects.append(Emit(event))
 
+    def is_saved(self, token: int) -> bool:
+        """Tell whether what waits for this batch may be said."""
+        return token <= self._saved
+
     def saved(self, token: int) -> None:
         """Let go of what waited for this batch and those before it."""
         self._saved = max(self._saved, token)
         for waited in sorted(t for t in self._held if t <= self._saved):
             for message, to in self._held.pop(waited):
                 self.send(message, to)
+        self._encoded = None, b""
 
     def drain(self) -> Iterator[Effect]:
         """Take out what is to be done, in order."""

@@ -58,6 +58,8 @@ from gossip.registry.registry import Registry, Verify
 
 SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
 """Frames of others that bring something to save."""
+OPEN_TO_ALL = (m.RegistryOffer, m.RegistryAsk)
+"""What anybody may say."""
 
 
 class KvPlane:
@@ -296,11 +298,9 @@ class KvPlane:
 
     def _belongs(self, message: m.Message, peer: NodeId) -> bool:
         """Tell whether a peer may speak: all in the registry, and who shows a newer one."""
-        if isinstance(message, m.RegistryOffer | m.RegistryAsk):
+        if peer in self.registry_sync.members or isinstance(message, OPEN_TO_ALL):
             return True
-        if isinstance(message, m.Question) and message.epoch > self.registry.epoch:
-            return True
-        return self.registry.node(peer) is not None
+        return isinstance(message, m.Question) and message.epoch > self.registry.epoch
 
     def _deliver_own(self, now: Instant) -> None:
         """Take in what we asked of ourselves."""

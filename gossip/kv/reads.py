@@ -85,10 +85,26 @@ class Reads:
         """Read a key; return the number by which to cancel. Raises InvalidRequest."""
         read = Read(asked, JointQuorum.of_read(self._ownership(asked.key), asked.r))
         name = self._outbound.number()
+        if asked.r == 1 and self._is_answered_here(asked, now):
+            return name
         self._reads[name] = read
         self._timers.set((name, OVER), asked.until)
         self._read(name, read, now)
         return name
+
+    def _is_answered_here(self, asked: AskedRead, now: Instant) -> bool:
+        """Answer a read that asks for one owner, if that is us and all that it shows is on disk."""
+        registry = self._registry_sync.registry
+        partition = registry.partition_of(asked.key)
+        ownership = registry.table[partition]
+        if len(ownership.read_sets) > 1 or not self._replica.is_complete(partition, registry):
+            return False
+        if not self._outbound.is_saved(self._replica.token(partition)):
+            return False
+        self._finish(
+            asked.key, self._replica.answer(partition, asked.key, ()), 1, asked.finish, now
+        )
+        return True
 
     def _ownership(self, key: str) -> Ownership:
         return self._registry_sync.registry.ownership_of(key)
@@ -218,10 +234,13 @@ class Reads:
 
     def _succeed(self, name: int, read: Read, now: Instant) -> None:
         self.cancel(name)
-        context = encode_context(read.key, read.combined.dots())
-        self._outbound.counts["reads/ok"] += 1
         _, needed = read.quorum.progress(())
-        read.finish(get_result(read.combined, needed, needed, context), now)
+        self._finish(read.key, read.combined, needed, read.finish, now)
+
+    def _finish(self, key: str, state: KeyState, needed: int, finish: Finish, now: Instant) -> None:
+        context = encode_context(key, state.dots())
+        self._outbound.counts["reads/ok"] += 1
+        finish(get_result(state, needed, needed, context), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
         """An owner cannot answer: ask another. False if this is not about a read of ours."""

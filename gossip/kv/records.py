@@ -23,7 +23,8 @@ would be unknown to the clock, so the bare context stays until the gap is filled
 comparison. (DottedDB strips causality by the same condition.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -32,6 +33,9 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.hlc import Stamp
 from gossip.kv.dots import MARK_BYTES, Actor, Counter, Dot, PartitionClock
 from gossip.kv.limits import CONTEXT_ACTORS_MAX, CONTEXT_BYTES_MAX
+
+MARKS_REMEMBERED = 1024
+"""Each write asks for the mark of its record twice, and the next write of the key once more."""
 
 
 class Version(msgspec.Struct, frozen=True, array_like=True, order=True):
@@ -56,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
 
     def dots(self) -> frozenset[Dot]:
         """Return the dots of the live versions."""
-        return frozenset(version.dot for version in self.live)
+        return _dots_of(self.live)
 
 
 class KeyState(msgspec.Struct, frozen=True, array_like=True):
@@ -68,13 +72,19 @@ class KeyState(msgspec.Struct, frozen=True, array_like=True):
 
     def dots(self) -> frozenset[Dot]:
         """Return the dots of the live versions."""
-        return frozenset(version.dot for version in self.live)
+        return _dots_of(self.live)
 
     def size_bytes(self) -> int:
         """Return roughly how much of a frame this state takes."""
         per_dot = 20
         dots = len(self.live) + len(self.context) + len(self.covered)
         return sum(len(version.value) for version in self.live) + per_dot * (dots + 1)
+
+
+def _dots_of(live: tuple[Version, ...]) -> frozenset[Dot]:
+    if len(live) == 1:  # as nearly always
+        return frozenset(((live[0].actor, live[0].n),))
+    return frozenset(version.dot for version in live)
 
 
 NOTHING = Record()
@@ -180,14 +190,16 @@ def settle(record: Record, clock: PartitionClock) -> Record | None:
     return Record(record.live, context) if record.live else record
 
 
-def answer(record: Record, clock: PartitionClock, asked: Iterable[Dot]) -> KeyState:
+def answer(record: Record, clock: PartitionClock, asked: Collection[Dot]) -> KeyState:
     """Return this replica's state of a key, vouching for those of the asked dots it has seen.
 
     Whoever asks names the dots that other replicas hold, and so learns exactly what it needs
     of this replica's clock: "absent but covered" beats a stale copy.
     """
-    processed = seen(record, clock)
-    covered = {dot for dot in asked if dot in processed} | record.dots()
+    covered = record.dots()
+    if asked:
+        processed = seen(record, clock)
+        covered = covered.union(dot for dot in asked if dot in processed)
     return KeyState(record.live, record.context, tuple(sorted(covered)))
 
 
@@ -209,7 +221,8 @@ def combine(states: Iterable[KeyState]) -> KeyState:
     return KeyState(live, context, tuple(sorted(covered)))
 
 
-def record_mark(key: str, dots: Iterable[Dot]) -> int:
+@lru_cache(MARKS_REMEMBERED)
+def record_mark(key: str, dots: frozenset[Dot]) -> int:
     """Return a 64-bit hash of a key and its live dots; 0 for none, so that it adds nothing.
 
     The exclusive or of all marks is a partition's digest. Values are not hashed: a dot names
@@ -224,6 +237,8 @@ def record_mark(key: str, dots: Iterable[Dot]) -> int:
 
 def newest_first(live: Iterable[Version]) -> tuple[Version, ...]:
     """Sort siblings for people: latest stamp first, the dot breaking ties everywhere alike."""
+    if isinstance(live, tuple) and len(live) == 1:
+        return live
     return tuple(sorted(live, key=lambda v: (v.stamp, v.dot), reverse=True))
 
 

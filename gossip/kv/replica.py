@@ -1,7 +1,8 @@
 """This node's copy of its partitions: unsaved changes laid over what is stored.
 
-Records stay on disk. In memory are the changes of batches that are not yet saved, and for each
-partition that was touched its clock and its digest, which are loaded at first touch, when
+Records stay on disk. In memory are the changes of batches that are not yet saved, some records
+that were used lately (``hot_records.py``), and for each partition that was touched its clock and
+its digest, which are loaded at first touch, when
 nothing of that partition can be unsaved, and kept up to date from then on.
 
 Every change gets the token of the batch it will be saved with; whoever reveals a partition's
@@ -16,7 +17,8 @@ of which somebody tells writes that it has yet to make.
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import chain
 from zlib import crc32
 
@@ -27,6 +29,7 @@ from gossip.core.machine import Durability, Instant, Persist
 from gossip.core.trials import OnTrial, trusted
 from gossip.kv.deletions import DELETING, DeletionMemory, putting
 from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
+from gossip.kv.hot_records import HotRecords
 from gossip.kv.records import (
     NOTHING,
     KeyState,
@@ -53,6 +56,7 @@ from gossip.kv.takeover import NO_EPOCH, Copy
 from gossip.registry.registry import Registry
 
 ACTOR_BITS = 64
+UNSAVED_FOR_EVER = UINT64_MAX
 TITLE_KEY_CHARACTERS = 100
 
 Listener = Callable[[str, Record, Record, frozenset[Dot], int], None]
@@ -117,6 +121,9 @@ class Replica:
         self._rng = rng
         self._partitions: dict[int, Partition] = {}
         self._overlay: dict[tuple[int, str], tuple[int, Record | None]] = {}
+        self._unsaved: deque[tuple[int, tuple[int, str]]] = deque()
+        """The names in the overlay with the tokens that they had, oldest first."""
+        self._hot = HotRecords()
         self._batch: dict[object, Change] = {}
         self._tokens = tokens
         self._token = next(tokens)
@@ -134,12 +141,17 @@ class Replica:
 
     def record(self, partition: int, key: str) -> Record:
         """Return a key's record, with changes that are not saved yet."""
-        unsaved = self._overlay.get((partition, key))
+        name = partition, key
+        unsaved = self._overlay.get(name)
         if unsaved:
             return unsaved[1] or NOTHING
         if self._is_forgotten(partition):
             return NOTHING
-        return self._storage.load(partition, key) or NOTHING
+        if name in self._hot:
+            return self._hot.use(name) or NOTHING
+        stored = self._storage.load(partition, key)
+        self._hot.keep(name, stored)
+        return stored or NOTHING
 
     def _is_forgotten(self, partition: int) -> bool:
         """Tell whether what is stored of a partition is only waiting to be removed."""
@@ -150,7 +162,7 @@ class Replica:
         """Return the batch after which all that is here of a partition is on disk."""
         return self._partition(partition).token
 
-    def answer(self, partition: int, key: str, asked: Iterable[Dot]) -> KeyState:
+    def answer(self, partition: int, key: str, asked: Collection[Dot]) -> KeyState:
         """Return the state of a key, vouching for those of the asked dots that were seen."""
         return answer(self.record(partition, key), self._partition(partition).clock, asked)
 
@@ -274,10 +286,12 @@ class Replica:
         if (kept or NOTHING) == before:
             return
         held.bare = held.bare or (kept is not None and not kept.live)
-        held.digest ^= record_mark(key, before.dots()) ^ record_mark(key, after.dots())
+        dots_before, dots_after = before.dots(), after.dots()
+        held.digest ^= record_mark(key, dots_before) ^ record_mark(key, dots_after)
         self._overlay[partition, key] = (self._token, kept)
+        self._unsaved.append((self._token, (partition, key)))
         self._change(held, ("record", partition, key), RecordChange(partition, key, kept))
-        if before.dots() != after.dots():
+        if dots_before != dots_after:
             self.listener(key, before, after, dots, self._token)
 
     def _cover(self, partition: int, held: Partition, actors: Iterable[Actor]) -> None:
@@ -356,6 +370,7 @@ class Replica:
         self.holdings.pop(partition, None)
         self.damaged.discard(partition)
         self._overlay = {name: kept for name, kept in self._overlay.items() if name[0] != partition}
+        self._hot.drop_partition(partition)
         self._batch = {name: c for name, c in self._batch.items() if c.partition != partition}
         held = Partition(self._rng.getrandbits(ACTOR_BITS))
         held.forgotten = self._token
@@ -376,6 +391,9 @@ class Replica:
     def saved(self, token: int) -> None:
         """Forget unsaved changes up to this batch: they are in the storage now."""
         self._saved = max(self._saved, token)
-        done = [name for name, (of, _) in self._overlay.items() if of <= self._saved]
-        for name in done:
-            del self._overlay[name]
+        while self._unsaved and self._unsaved[0][0] <= self._saved:
+            _, name = self._unsaved.popleft()
+            token, record = self._overlay.get(name, (UNSAVED_FOR_EVER, None))
+            if token <= self._saved:
+                del self._overlay[name]
+                self._hot.keep(name, record)

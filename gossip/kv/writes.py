@@ -146,8 +146,11 @@ class Writes:
         write.ownership = self._registry_sync.registry.table[write.partition]
         write.quorum = JointQuorum.of_write(write.ownership, write.w)
         write.acks = set()
+        epoch, token = self._registry_sync.registry.epoch, self._replica.token(write.partition)
+        store = Store(number, epoch, write.key, write.state)
         for node in self._acknowledge(write):
-            self._replicate(number, write, node)
+            message = Stored(number) if node == self._outbound.me else store
+            self._outbound.send(message, node, token)
 
     def _acknowledge(self, write: Write) -> list[NodeId]:
         """Return who is to have it; who was removed is not asked."""

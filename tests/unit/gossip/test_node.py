@@ -4,8 +4,10 @@ from functools import partial
 
 import pytest
 
-from gossip.core.machine import Address, Emit, Instant
+from gossip.core.machine import Address, Emit, Instant, Persist
 from gossip.kv import messages as kv
+from gossip.kv.records import KeyState, Version
+from gossip.kv.storage import RecordChange
 from gossip.membership.model.messages import FRAMES, RttRequest
 from gossip.node import Node
 from gossip.registry.strangers import DatagramRefused
@@ -96,3 +98,18 @@ def overhear(data: bytes, peer: int, node: Node, now: Instant) -> None:
 
 def take_none(data: bytes, _peer: int, _now: float) -> None:
     raise AssertionError(f"{data.hex()} is for nobody here")
+
+
+def test_frames_of_one_turn_share_a_batch(world: World) -> None:
+    """Each save is a transaction and an answer: they are for all that came, not for each."""
+    node, peer = world.hosts["n0"].node, world.hosts["n1"].id
+    list(node.effects())
+    for n in (1, 2, 3):
+        version = Version(7, n, 1, b"v")
+        state = KeyState((version,), (version.dot,), (version.dot,))
+        store = kv.Store(n, node.state.registry.epoch, f"k{n}", state)
+        node.receive_frame(kv.CODEC.encode(store), peer, node.state.forwards.last_frame_at[peer])
+    saves = [effect for effect in node.effects() if isinstance(effect, Persist)]
+    assert len(saves) == 1
+    records = [each for each in saves[0].changes if isinstance(each, RecordChange)]
+    assert len(records) == 3

@@ -3,7 +3,9 @@
 import pytest
 
 from gossip.core.errors import InvalidRequest
-from gossip.kv.messages import CODEC, DigestSummary
+from gossip.core.ids import NodeId
+from gossip.core.wire import tag_of
+from gossip.kv.messages import CODEC, DigestSummary, Store
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -535,3 +537,19 @@ def test_a_forged_or_foreign_registry_is_refused() -> None:
     plane.receive_frame(CODEC.encode(RegistryOffer(forged)), 2, net.now)
     assert plane.counts["frames_dropped/bad_registry"] == 1
     assert plane.registry.epoch == 1
+
+
+def test_what_two_owners_are_told_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net(registry_of([1, 2, 3]))
+    sent: list[bytes] = []
+    deliver = net.send
+
+    def send(sender: NodeId, to: NodeId, data: bytes) -> None:
+        sent.append(data)
+        deliver(sender, to, data)
+
+    monkeypatch.setattr(net, "send", send)
+    assert net.ask(1, Put("k", b"v", w=3)).outcome == "ok"
+    stores = [data for data in sent if tag_of(data) == Store.__struct_config__.tag]
+    assert len(stores) == 2
+    assert stores[0] is stores[1]

@@ -50,3 +50,17 @@ def test_an_old_version_that_arrives_while_a_read_weighs_is_weighed_too(
     assert read_while_an_old_version_arrives() == [b"new"]
     monkeypatch.setattr(Reads, "_weighed", Reads._combine)
     assert read_while_an_old_version_arrives() == [b"new", b"old"], "weighing once is not enough"
+
+
+def test_one_owner_answers_at_once_what_is_on_its_disk_and_nothing_else() -> None:
+    net = Net(registry_of([1, 2, 3]))
+    assert net.ask(1, Put("k", b"old", w=3)).outcome == "ok"
+    frames = net.frames
+    number = net.submit(1, Get("k", r=1))
+    assert net.values(net.results[1, number]) == [b"old"], "without a turn in between"
+    assert net.frames == frames
+    net.submit(1, Put("k", b"new", w=1))
+    number = net.submit(1, Get("k", r=1))
+    assert (1, number) not in net.results, "what is here now is not on the disk"
+    net.run(0.1)
+    assert net.values(net.results[1, number]) == [b"new"]
