@@ -52,7 +52,7 @@ def test_each_datagram_of_a_stranger_is_told_and_no_frame(world: World) -> None:
     assert refused == [DatagramRefused(STRANGER, source)] * 2
 
 
-@pytest.mark.parametrize("data", [b"\x91\x20", b"\x91\x4f", AGENTS, b"\x91\x7f"])
+@pytest.mark.parametrize("data", [b"\x91\x20", b"\x91\x1f", AGENTS, b"\x91\x7f"])
 def test_what_nobody_knows_is_counted_once(world: World, data: bytes) -> None:
     """Whichever plane's range its tag is in: a later version said it."""
     host, before = world.hosts["n0"], world.hosts["n0"].node.counts
