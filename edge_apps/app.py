@@ -59,6 +59,27 @@ class Kv(Protocol):
         later or not; write it again if it matters.
         """
 
+    def count(self, key: str, by: int = 1) -> bool:
+        """Count a counter up, or down; ``get`` gives its value as digits.
+
+        False as for ``put``: then it may have been counted or not. To repeat it may count twice.
+        """
+
+    def add(self, key: str, member: str) -> bool:
+        """Add a member to a set; ``get`` gives all of them as a JSON list."""
+
+    def discard(self, key: str, member: str) -> bool:
+        """Remove a member from a set. Who adds it at the same time wins."""
+
+    def set_field(self, key: str, field: str, value: str | None) -> bool:
+        """Give a field of a map a value, None to remove it; ``get`` gives a JSON object."""
+
+    def raise_to(self, key: str, number: float) -> bool:
+        """Raise a maximum to this number, if it is below; ``get`` gives it as digits."""
+
+    def lower_to(self, key: str, number: float) -> bool:
+        """Lower a minimum to this number, if it is above; ``get`` gives it as digits."""
+
     def delete(self, key: str) -> None:
         """Delete the key; it is no error when it does not exist."""
 

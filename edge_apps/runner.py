@@ -90,6 +90,33 @@ class AgentKv:
         answer = self._client.request("PUT", path, query=query, body=body, headers=headers)
         return answer.status == OK
 
+    def count(self, key: str, by: int = 1) -> bool:
+        """Count a counter up, or down."""
+        return self._update(key, {"type": "counter", "by": by})
+
+    def add(self, key: str, member: str) -> bool:
+        """Add a member to a set."""
+        return self._update(key, {"type": "set", "add": member})
+
+    def discard(self, key: str, member: str) -> bool:
+        """Remove a member from a set."""
+        return self._update(key, {"type": "set", "remove": member})
+
+    def set_field(self, key: str, field: str, value: str | None) -> bool:
+        """Give a field of a map a value, or remove it."""
+        return self._update(key, {"type": "map", "field": field, "value": value})
+
+    def raise_to(self, key: str, number: float) -> bool:
+        """Raise a maximum."""
+        return self._update(key, {"type": "max", "number": number})
+
+    def lower_to(self, key: str, number: float) -> bool:
+        """Lower a minimum."""
+        return self._update(key, {"type": "min", "number": number})
+
+    def _update(self, key: str, change: Mapping[str, Any]) -> bool:
+        return self._client.request("POST", f"/api/v1/kv/{key}", json=change).status == OK
+
     def delete(self, key: str) -> None:
         """Delete a key."""
         try:

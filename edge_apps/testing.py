@@ -9,6 +9,7 @@ The harness uses the schedule of the real runner. Ten minutes of an app's life t
 its calls do, and the same seed gives the same readings.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -55,6 +56,47 @@ class MemoryKv:
         self.contents[key] = kept
         self._record("put", key, kept)
         return True
+
+    def count(self, key: str, by: int = 1) -> bool:
+        """Count a counter up, or down."""
+        return self.put(key, str(int(self.contents.get(key, b"0")) + by))
+
+    def add(self, key: str, member: str) -> bool:
+        """Add a member to a set."""
+        return self._keep_members(key, self._members(key) | {member})
+
+    def discard(self, key: str, member: str) -> bool:
+        """Remove a member from a set."""
+        return self._keep_members(key, self._members(key) - {member})
+
+    def _members(self, key: str) -> set[str]:
+        return set(json.loads(self.contents.get(key, b"[]")))
+
+    def _keep_members(self, key: str, members: set[str]) -> bool:
+        if not members:
+            self.delete(key)
+            return True
+        return self.put(key, json.dumps(sorted(members), ensure_ascii=False))
+
+    def set_field(self, key: str, field: str, value: str | None) -> bool:
+        """Give a field of a map a value, or remove it."""
+        fields = json.loads(self.contents.get(key, b"{}")) | {field: value}
+        left = {name: text for name, text in sorted(fields.items()) if text is not None}
+        if left:
+            return self.put(key, json.dumps(left, ensure_ascii=False))
+        self.delete(key)
+        return True
+
+    def raise_to(self, key: str, number: float) -> bool:
+        """Raise a maximum."""
+        return self.put(key, json.dumps(max(number, *self._numbers(key), number)))
+
+    def lower_to(self, key: str, number: float) -> bool:
+        """Lower a minimum."""
+        return self.put(key, json.dumps(min(number, *self._numbers(key), number)))
+
+    def _numbers(self, key: str) -> list[float]:
+        return [json.loads(self.contents[key])] if key in self.contents else []
 
     def delete(self, key: str) -> None:
         """Forget a value."""

@@ -135,7 +135,7 @@ class Node:
         self.swim = Swim(me, boot, *told, tuning, rng, now, events, signing)
         view = MembershipView(self.swim.reachable_first, self.swim.is_gone)
         self.state = KvPlane(
-            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, view, now
+            me, settings.actor, signed_registry, verify, storage, rng, wall_ms, view, now, boot=boot
         )
         self.control = self._open_control(log, rng, now) if log is not None else None
         self.on_trial = on_trial

@@ -7,11 +7,13 @@ quorum is no error and no success: 202, with the outcome ``indeterminate``.
 
 import base64
 import binascii
+import json
 from typing import Any
 
 from agent.api import ndjson, server_sent
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
+from agent.api.kv_changes import CHANGE_BYTES_MAX, CHANGE_WORDS, read_change
 from agent.api.long_lists import listing
 from agent.api.name_scope import check_shared_key
 from agent.api.ndjson import OpenStreams
@@ -28,10 +30,12 @@ from gossip.kv.requests import (
     WatchEvent,
     check_request,
 )
+from gossip.kv.typed_values import REGISTER
 
 CONTEXT_HEADER = "Covey-Context"
 OUTCOME_HEADER = "Covey-Outcome"
 VERSIONS_HEADER = "Covey-Versions"
+TYPE_HEADER = "Covey-Type"
 LIST_ENTRIES_DEFAULT = 100
 BINARY = "application/octet-stream"
 SINCE = frozenset({"since"})
@@ -54,6 +58,7 @@ async def get_key(request: Request) -> Response:
         CONTEXT_HEADER: _to_text(result.context),
         OUTCOME_HEADER: result.outcome,
         VERSIONS_HEADER: str(len(result.values)),
+        TYPE_HEADER: result.values[0].type,
     }
     if request.headers.get("accept") == "application/json":
         return JSONResponse(_versions(key, result), headers=headers)
@@ -79,6 +84,15 @@ async def put_key(request: Request) -> Response:
             if_unchanged=unchanged or absent,
         )
     return _written(result)
+
+
+async def update_key(request: Request) -> Response:
+    """Change a counter, set, map, max or min, as the JSON of the body says."""
+    agent: AgentServices = request.app.state.agent
+    key = _key(request)
+    change = read_change(await read_object(request, CHANGE_WORDS, CHANGE_BYTES_MAX))
+    w = copies(request, "w")
+    return _written(await agent.kv.update(key, change, w=w, timeout_s=_timeout(request)))
 
 
 async def delete_key(request: Request) -> Response:
@@ -145,9 +159,11 @@ async def _since(request: Request) -> bytes | None:
 
 
 def describe_value(value: Value) -> dict[str, Any]:
-    """Return a version as JSON: text where the bytes are UTF-8, else base64."""
+    """Return a value as JSON: what a type folds to, text where bytes are UTF-8, else base64."""
     # The upper 48 bits of a stamp are Unix milliseconds (gossip/core/hlc.py).
     described: dict[str, Any] = {"written_ms": value.stamp >> 16}
+    if value.type != REGISTER:
+        return {"value": json.loads(value.data), "type": value.type, **described}
     try:
         return {"value": value.data.decode(), **described}
     except UnicodeDecodeError:
@@ -216,6 +232,7 @@ ROUTES = (
     ("GET", "/api/v1/kv", list_keys),
     ("GET", "/api/v1/kv/{key:key}", get_key),
     ("PUT", "/api/v1/kv/{key:key}", put_key),
+    ("POST", "/api/v1/kv/{key:key}", update_key),
     ("DELETE", "/api/v1/kv/{key:key}", delete_key),
     ("GET", "/api/v1/watch", watch_keys),
     ("POST", "/api/v1/watch", watch_keys),

@@ -54,6 +54,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("POST", "/query"): Right.PUBLISH,
     # Keys and locks.
     ("PUT", "/api/v1/kv/{key:key}"): Right.WRITE,
+    ("POST", "/api/v1/kv/{key:key}"): Right.WRITE,
     ("DELETE", "/api/v1/kv/{key:key}"): Right.WRITE,
     ("POST", "/api/v1/txn"): Right.WRITE,
     ("POST", "/api/v1/sessions"): Right.WRITE,

@@ -71,7 +71,7 @@ ROOMS = (
         ("GET /api/v1/rtt",)),
     Room("kv", Stage.MEMBER,
         ("GET /api/v1/kv", "GET /api/v1/kv/{key:key}", "PUT /api/v1/kv/{key:key}",
-         "DELETE /api/v1/kv/{key:key}", "GET /api/v1/watch",
+         "POST /api/v1/kv/{key:key}", "DELETE /api/v1/kv/{key:key}", "GET /api/v1/watch",
          "POST /api/v1/watch")),
     Room("kv_stats", Stage.MEMBER,
         ("GET /api/v1/kv-stats",)),

@@ -5,6 +5,7 @@ Values are bytes. ``get`` writes them to stdout exactly as they are, so that
 """
 
 import base64
+import json
 import sys
 from typing import Any, BinaryIO
 
@@ -23,7 +24,7 @@ from agent.cli.output import (
     write_table,
     write_value,
 )
-from agent.cli.param_types import COPIES, DURATION, ValueGroup
+from agent.cli.param_types import COPIES, DURATION, NUMBER, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
@@ -128,7 +129,7 @@ def put(
 @output_option
 @pass_session
 def get(session: Session, key: str, r: str | None, timeout: float, output: str) -> None:
-    """Write the value of KEY to stdout, as it is.
+    """Write the value of KEY to stdout, as it is; of a counter, set, map, max or min as JSON.
 
     Of concurrent versions, the newest; `-o json` shows all.
     """
@@ -254,6 +255,121 @@ def _show_change(session: Session, event: dict[str, Any], *, wide: bool) -> None
             write_row((kind, event["key"], shown), WATCH_WIDTHS, wide=wide)
 
 
+@kv.command()
+@click.argument("key")
+@click.argument("by", type=int, default=1)
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def counter(
+    session: Session, key: str, by: int, w: str | None, timeout: float, output: str
+) -> None:
+    """Count KEY up by BY [1], or down by a negative one.
+
+    An increment that ended as indeterminate may have been counted: read before you repeat it.
+    """
+    change = {"type": "counter", "by": by}
+    _update(session, key, change, repeatable=False, w=w, timeout=timeout, output=output)
+
+
+@kv.command("set")
+@click.argument("key")
+@click.option("--add", metavar="MEMBER", help="Add this member.")
+@click.option("--remove", metavar="MEMBER", help="Remove this member.")
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def set_(
+    session: Session,
+    key: str,
+    add: str | None,
+    remove: str | None,
+    w: str | None,
+    timeout: float,
+    output: str,
+) -> None:
+    """Add a member to the set KEY, or remove one. Who adds while another removes wins."""
+    if (add is None) == (remove is None):
+        raise click.UsageError("give either --add or --remove")
+    change = {"type": "set", **({"remove": remove} if add is None else {"add": add})}
+    _update(session, key, change, w=w, timeout=timeout, output=output)
+
+
+@kv.command("map")
+@click.argument("key")
+@click.argument("field")
+@click.argument("value", required=False)
+@click.option("--remove", is_flag=True, help="Remove the field.")
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def map_(
+    session: Session,
+    key: str,
+    field: str,
+    value: str | None,
+    w: str | None,
+    timeout: float,
+    output: str,
+    *,
+    remove: bool,
+) -> None:
+    """Give FIELD of the map KEY the value VALUE, or remove it."""
+    if (value is None) != remove:
+        raise click.UsageError("give either a VALUE or --remove")
+    change = {"type": "map", "field": field, "value": value}
+    _update(session, key, change, w=w, timeout=timeout, output=output)
+
+
+@kv.command("max")
+@click.argument("key")
+@click.argument("number", type=NUMBER)
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def max_(
+    session: Session, key: str, number: float, w: str | None, timeout: float, output: str
+) -> None:
+    """Raise KEY to NUMBER, if it is below."""
+    change = {"type": "max", "number": number}
+    _update(session, key, change, w=w, timeout=timeout, output=output)
+
+
+@kv.command("min")
+@click.argument("key")
+@click.argument("number", type=NUMBER)
+@write_option
+@timeout_option
+@output_option
+@pass_session
+def min_(
+    session: Session, key: str, number: float, w: str | None, timeout: float, output: str
+) -> None:
+    """Lower KEY to NUMBER, if it is above."""
+    change = {"type": "min", "number": number}
+    _update(session, key, change, w=w, timeout=timeout, output=output)
+
+
+def _update(
+    session: Session,
+    key: str,
+    change: dict[str, Any],
+    *,
+    repeatable: bool = True,
+    w: str | None,
+    timeout: float,
+    output: str,
+) -> None:
+    query = {"w": w, "timeout": timeout}
+    path, patience_s = f"/api/v1/kv/{key}", timeout + EXTRA_WAIT_S
+    asked = session.client().request("POST", path, query=query, json=change, timeout_s=patience_s)
+    _report(key, asked.json(), output, repeatable=repeatable)
+
+
 def _value(value: str | None, file: BinaryIO | None) -> bytes:
     if (value is None) == (file is None):
         raise click.UsageError("give either a VALUE, `-` for stdin, or --file")
@@ -290,6 +406,17 @@ def _write(
         )
         .json()
     )
+    _report(key, answer, output, repeatable=repeatable)
+    unseen = answer["versions"] - (body is not None)
+    if unseen:
+        session.say(
+            f"kept as well: {counted(unseen, 'version')} that this context had not seen; "
+            f"`covey kv get {key} -o json` shows all, with the context that replaces all"
+        )
+
+
+def _report(key: str, answer: dict[str, Any], output: str, *, repeatable: bool) -> None:
+    """Show how a write ended. Raises AgentError unless it is acknowledged."""
     if output == "json":
         write_json(answer)
     if answer["outcome"] != "ok":
@@ -298,12 +425,6 @@ def _write(
             "disk; it may spread, or not",
             f"read it again with `covey kv get {key}`{AGAIN if repeatable else ''}",
             exits.UNHEALTHY,
-        )
-    unseen = answer["versions"] - (body is not None)
-    if unseen:
-        session.say(
-            f"kept as well: {counted(unseen, 'version')} that this context had not seen; "
-            f"`covey kv get {key} -o json` shows all, with the context that replaces all"
         )
 
 
@@ -329,6 +450,8 @@ def _pages(
 def _shown(value: dict[str, Any]) -> str:
     """Return the beginning of a value, for a table."""
     text = value.get("value")
+    if "type" in value:
+        text = json.dumps(text, ensure_ascii=False)
     if text is None:
         size = len(base64.b64decode(value["value_base64"]))
         return f"({size} bytes)"

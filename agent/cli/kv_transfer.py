@@ -169,9 +169,11 @@ def _import(client: Client, line: NumberedLine) -> ImportedKey:
 
 
 def _write(client: Client, line: "KeyLine") -> tuple[str, str]:
-    present, context = _read(client, line.key)
-    if sorted(present) == sorted(line.values):
+    present, context, types = _read(client, line.key)
+    if sorted(present) == sorted(line.values) and types <= {line.type}:
         return UNCHANGED, ""
+    if line.type != "register":
+        return _build(client, line, context if present else "")
     outcome, reason = WRITTEN, ""
     # The newest was first, and is to be so again.
     for count, value in enumerate(reversed(line.values)):
@@ -186,9 +188,27 @@ def _write(client: Client, line: "KeyLine") -> tuple[str, str]:
     return outcome, reason
 
 
-def _read(client: Client, key: str) -> tuple[list[bytes], str]:
-    """Return what there is of a key, and its context. Raises ApiError."""
-    from agent.cluster.kv_lines import unseen
+def _build(client: Client, line: "KeyLine", seen: str) -> tuple[str, str]:
+    """Make a key with a type anew, after what was seen of it is deleted."""
+
+    def ask(method: str, change: Any, headers: dict[str, str]) -> bool:
+        path, query = f"/api/v1/kv/{line.key}", {"timeout": TIMEOUT_S}
+        patience_s = TIMEOUT_S + EXTRA_WAIT_S
+        answer = client.request(
+            method, path, query=query, json=change, headers=headers, timeout_s=patience_s
+        )
+        return bool(answer.json()["outcome"] == "ok")
+
+    if (not seen or ask("DELETE", None, {"Covey-Context": seen})) and all(
+        ask("POST", change, {}) for change in line.changes()
+    ):
+        return WRITTEN, ""
+    return INDETERMINATE, "only part of it is known to be there"
+
+
+def _read(client: Client, key: str) -> tuple[list[bytes], str, set[str]]:
+    """Return what there is of a key, its context, and of which types. Raises ApiError."""
+    from agent.cluster.kv_lines import as_json, unseen
 
     try:
         found = client.request(
@@ -201,12 +221,15 @@ def _read(client: Client, key: str) -> tuple[list[bytes], str]:
     except ApiError as error:
         if error.code != "not-found":
             raise
-        return [], unseen(key)
-    values = [
-        each["value"].encode() if "value" in each else base64.b64decode(each["value_base64"])
-        for each in found["values"]
-    ]
-    return values, found["context"]
+        return [], unseen(key), set()
+
+    def data(each: dict[str, Any]) -> bytes:
+        if "type" in each:
+            return as_json(each["value"])
+        return each["value"].encode() if "value" in each else base64.b64decode(each["value_base64"])
+
+    types = {each.get("type", "register") for each in found["values"]}
+    return [data(each) for each in found["values"]], found["context"], types
 
 
 def _put(client: Client, key: str, value: bytes, context: str) -> dict[str, Any]:

@@ -83,6 +83,23 @@ class Copies(click.ParamType[str]):
         return text
 
 
+class Number(click.ParamType[float]):
+    """A number, whole where it is written so."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return an int or a float. Ends the command with a usage error for anything else."""
+        if not _is_number(str(value)):
+            self.fail(f"{value!r} is no number", param, ctx)
+        try:
+            return int(value)
+        except ValueError:
+            return float(value)
+
+
 class Share(click.ParamType[tuple[str, str]]):
     """``zone=ZONE`` or ``capacity=NUMBER``: becomes a pair."""
 
@@ -132,6 +149,7 @@ FILE = FilePath()
 NAME = Name()
 TAG = Pair("tag")
 FACT = Pair("fact")
+NUMBER = Number()
 OPTION = Pair("option")
 SHARE = Share()
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from agent.exits import NO, UNREACHABLE, USAGE, AgentError
 from agent.runtime.driver import Driver
+from gossip.kv.changes import Change
 from gossip.kv.limits import REQUEST_TIMEOUT_S
 from gossip.kv.requests import (
     Delete,
@@ -21,6 +22,7 @@ from gossip.kv.requests import (
     PutResult,
     Rejected,
     Request,
+    Update,
     Watch,
     WatchEvent,
 )
@@ -50,6 +52,17 @@ class Kv:
         """
         put = Put(key, value, w, context, timeout_s, if_unchanged)
         return await self._ask(put, PutResult)
+
+    async def update(
+        self,
+        key: str,
+        change: Change,
+        *,
+        w: int | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> PutResult:
+        """Change a counter, set, map, max or min. Raises AgentError if refused."""
+        return await self._ask(Update(key, change, w, timeout_s), PutResult)
 
     async def get(
         self, key: str, *, r: int | None = None, timeout_s: float = REQUEST_TIMEOUT_S

@@ -7,15 +7,26 @@ here is refused and not passed over: what it means would be lost without a word.
 
 import base64
 import binascii
-from typing import Annotated, NamedTuple
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from gossip.core.errors import InvalidRequest
 from gossip.kv.records import encode_context
 from gossip.kv.requests import check_key
+from gossip.kv.typed_values import COUNTER, MAP, MAX, MIN, REGISTER, SET
 
 VERSIONS_MAX = 1024
+CONTENTS: dict[str, tuple[type, ...]] = {
+    COUNTER: (int,),
+    SET: (list,),
+    MAP: (dict,),
+    MAX: (int, float),
+    MIN: (int, float),
+}
+"""What the value of each type is in JSON."""
 
 
 class BadKeyLine(ValueError):
@@ -23,14 +34,33 @@ class BadKeyLine(ValueError):
 
 
 class KeyLine(NamedTuple):
-    """A key, and the values that it is to have: one, or several that knew nothing of each other."""
+    """A key, and the values that it is to have: one, or several that knew nothing of each other.
+
+    A counter, set, map, max or min has one value, as JSON.
+    """
 
     key: str
     values: tuple[bytes, ...]
+    type: str = REGISTER
+
+    def changes(self) -> Iterator[dict[str, Any]]:
+        """Yield what makes of nothing a key of this type with this value, as the API takes it."""
+        content = json.loads(self.values[0])
+        match self.type:
+            case "counter":
+                yield {"type": self.type, "by": content}
+            case "set":
+                yield from ({"type": self.type, "add": member} for member in content)
+            case "map":
+                for name, text in content.items():
+                    yield {"type": self.type, "field": name, "value": text}
+            case _:
+                yield {"type": self.type, "number": content}
 
 
 class _Version(msgspec.Struct, forbid_unknown_fields=True):
-    value: str | None = None
+    value: str | int | float | list[str] | dict[str, str] | None = None
+    type: str = REGISTER
     value_base64: str | None = None
     written_ms: int = 0
 
@@ -50,7 +80,20 @@ def read_line(line: bytes) -> KeyLine:
         check_key(entry.key)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest) as error:
         raise BadKeyLine(str(error)) from None
-    return KeyLine(entry.key, tuple(map(_data, entry.values)))
+    types = {version.type for version in entry.values}
+    if types == {REGISTER}:
+        return KeyLine(entry.key, tuple(map(_data, entry.values)))
+    if len(entry.values) > 1:
+        raise BadKeyLine("a key of several types cannot be written as it was; keep one of them")
+    (version,) = entry.values
+    if not isinstance(version.value, CONTENTS.get(version.type, ())):
+        raise BadKeyLine(f"`value` is not what a {version.type!r} has")
+    return KeyLine(entry.key, (as_json(version.value),), version.type)
+
+
+def as_json(content: object) -> bytes:
+    """Return what a typed value comes to, as the API has it."""
+    return json.dumps(content, ensure_ascii=False).encode(errors="replace")
 
 
 def _data(version: _Version) -> bytes:
@@ -58,6 +101,8 @@ def _data(version: _Version) -> bytes:
         raise BadKeyLine("a version has either `value` or `value_base64`")
     try:
         if version.value is not None:
+            if not isinstance(version.value, str):
+                raise BadKeyLine("a `value` without a type is text")
             return version.value.encode()
         return base64.b64decode(version.value_base64 or "", validate=True)
     except (UnicodeEncodeError, binascii.Error, ValueError) as error:

@@ -6,6 +6,8 @@ Read in this order. First the values, which know nothing of networks:
     dots               which writes a replica has processed: a coverage clock per partition
     coverages          sums and differences of such clocks; deletions: the dots of deletes
     records            one key's live values, and the one rule by which two copies merge
+    typed_values       counters, sets, maps, max, min: what live values come to
+    counting           of whom an increment is a share; changes: what may be asked of a type
 
 then what one node keeps, and how it may be asked:
 
@@ -23,6 +25,7 @@ then the conversations, each a small table of what is under way:
     writes             put and delete at the coordinating owner; forwarding: getting there
     reads              quorum reads with blocking repair; listing: many keys at once
     informed_writes    writes that read first: what to delete, or whether it is still the same
+    typed_writes       what a change of a set, map, max or min writes, by what was read
     watch              what owners tell of changes; watch_client: how a watch is put together of it,
                        with watched_partition: what to believe of whom, watch_token: going on later
     sync_session       one pass over a partition with one other node; repair: when, with whom

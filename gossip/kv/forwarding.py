@@ -15,6 +15,7 @@ The transitions, by stage and event::
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.dots import Dot
 from gossip.kv.limits import (
     COORDINATOR_SHARE,
     FRAME_FRESH_S,
@@ -27,11 +28,14 @@ from gossip.kv.messages import (
     BUSY,
     FORKED,
     FULL,
+    INCOMPLETE,
     INVALID,
+    NO_COUNTER,
     NOT_OWNER,
     TOO_LARGE,
     Forward,
     Forwarded,
+    Increment,
     Ready,
     ReadyReply,
 )
@@ -55,6 +59,8 @@ REASONS = {
     "context of that get",
     BUSY: "the owner of this key has too many requests; try again later",
     FORKED: FORK_REASON,
+    NO_COUNTER: "the owner of this key could not count there; nothing was counted, so get it and "
+    "see what it holds",
 }
 UNREACHABLE = {ABSENT: TOO_FEW, FULL: DISKS_FULL}
 """Why nobody did it, though somebody answered."""
@@ -105,8 +111,10 @@ class WriteForwarder:
         readers = registry.table[partition].readers
         others = [node for node in readers if node != me and node in self._registry_sync.members]
         owners = self._order(others)
-        if me in readers and not self._replica.is_held_back:
-            owners.insert(0 if self._replica.is_complete(partition, registry) else len(owners), me)
+        is_complete = self._replica.is_complete(partition, registry)
+        able = is_complete or forwarded_write.asked.by is None
+        if me in readers and able and not self._replica.is_held_back:
+            owners.insert(0 if is_complete else len(owners), me)
         return [node for node in owners if node not in forwarded_write.tried]
 
     def _try_next(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
@@ -157,11 +165,15 @@ class WriteForwarder:
         forwarded_write.sent = True
         left_s = max(0.0, forwarded_write.asked.until - now)
         number = self._enter(forwarded_write, now, left_s)
-        epoch = self._registry_sync.registry.epoch
-        asked, share_s = forwarded_write.asked, left_s * COORDINATOR_SHARE
-        question = Forward(number, epoch, asked.key, asked.value, asked.w, asked.replaced, share_s)
+        question = self._question(number, forwarded_write.asked, left_s * COORDINATOR_SHARE)
         self._outbound.send(question, forwarded_write.current)
         self._outbound.counts["requests/forwarded"] += 1
+
+    def _question(self, number: int, asked: AskedWrite, share_s: float) -> Forward | Increment:
+        epoch, key, w = self._registry_sync.registry.epoch, asked.key, asked.w
+        if asked.by is not None:
+            return Increment(number, epoch, key, asked.by, w, share_s)
+        return Forward(number, epoch, key, asked.value, w, asked.replaced, share_s)
 
     def _accept(self, number: int, peer: NodeId) -> ForwardedWrite | None:
         forwarded_write = self._forwarded_writes.get(number)
@@ -196,7 +208,8 @@ class WriteForwarder:
         forwarded_write.refusals += 1
         forwarded_write.reason = UNREACHABLE.get(reason, forwarded_write.reason)
         if reason in REASONS:
-            forwarded_write.asked.finish(Rejected(REASONS[reason]), now)
+            is_mismatch = reason == NO_COUNTER
+            forwarded_write.asked.finish(Rejected(REASONS[reason], mismatch=is_mismatch), now)
         elif reason == ABSENT or forwarded_write.refusals > REFUSALS_MAX:
             self._give_up(forwarded_write, now)
         else:
@@ -252,21 +265,44 @@ class WriteForwarder:
 
     def forward(self, message: Forward, peer: NodeId, now: Instant) -> None:
         """Coordinate a write for a peer."""
+        if self._may_coordinate(message, peer, now):
+            self._coordinate_for(message, peer, message.value, message.context, None, now)
+
+    def increment(self, message: Increment, peer: NodeId, now: Instant) -> None:
+        """Coordinate an increment for a peer: only with all that this node counted before."""
+        if not self._may_coordinate(message, peer, now):
+            return
+        registry = self._registry_sync.registry
+        if self._replica.is_complete(registry.partition_of(message.key), registry):
+            self._coordinate_for(message, peer, None, None, message.by, now)
+        else:
+            self._registry_sync.refuse(message, peer, INCOMPLETE)
+
+    def _may_coordinate(self, message: Forward | Increment, peer: NodeId, now: Instant) -> bool:
         registry = self._registry_sync.registry
         partition = registry.partition_of(message.key)
         if not self._registry_sync.agrees(message, partition, peer, now):
-            return
+            return False
         if self._outbound.me not in registry.table[partition].readers:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
-            return
+            return False
         if len(self._writes) >= REQUESTS_MAX:
             self._registry_sync.refuse(message, peer, BUSY)
-            return
+            return False
+        return True
 
+    def _coordinate_for(
+        self,
+        message: Forward | Increment,
+        peer: NodeId,
+        value: bytes | None,
+        replaced: tuple[Dot, ...] | None,
+        by: int | None,
+        now: Instant,
+    ) -> None:
         def finish(result: PutResult | Rejected, _now: Instant) -> None:
             if isinstance(result, Rejected):
-                reason = ABSENT if result.unreachable else TOO_LARGE
-                self._registry_sync.refuse(message, peer, reason)
+                self._registry_sync.refuse(message, peer, _reason_of(result))
                 return
             ok = result.outcome == "ok"
             answer = Forwarded(
@@ -275,8 +311,14 @@ class WriteForwarder:
             self._outbound.send(answer, peer)
 
         until = now + message.timeout_s
-        asked = AskedWrite(message.key, message.value, message.w, message.context, until, finish)
+        asked = AskedWrite(message.key, value, message.w, replaced, until, finish, by)
         try:
             self._writes.begin(asked, now)
         except InvalidRequest:
             self._registry_sync.refuse(message, peer, INVALID)
+
+
+def _reason_of(refusal: Rejected) -> int:
+    if refusal.mismatch:
+        return NO_COUNTER
+    return ABSENT if refusal.unreachable else TOO_LARGE

@@ -2,6 +2,8 @@
 
 A delete without a context has to know what there is: a coordinator that missed a write would
 delete less than its caller believes. A conditional put writes only over what its caller has seen.
+A member of a set, or a field of a map, takes the place of what there is of it
+(``typed_writes.py``).
 
 Looking and writing are two steps, and nothing is locked in between. What comes in between is not
 among the dots that the write names, so it stays, as a sibling: such a write can lose nothing, and
@@ -13,10 +15,13 @@ from collections.abc import Callable
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.machine import Instant
+from gossip.kv.changes import CounterUpdate
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import decode_context
-from gossip.kv.requests import GetResult, Put, PutResult, Rejected
+from gossip.kv.requests import Delete, GetResult, Put, PutResult, Rejected, Update
+from gossip.kv.typed_values import pack_register
+from gossip.kv.typed_writes import decide_change
 from gossip.kv.writes import AskedWrite
 
 Decide = Callable[[AskedWrite, GetResult], AskedWrite | PutResult | Rejected]
@@ -64,6 +69,19 @@ class InformedWrites:
             asked.finish(Rejected(str(error)), now)
 
 
+def decision_of(request: Put | Delete | Update) -> Decide:
+    """Return what decides about a request once its key was read."""
+    match request:
+        case Put():
+            return checked_put(request)
+        case Delete():
+            return observed_delete
+        case Update():
+            change = request.change
+            assert not isinstance(change, CounterUpdate), "its coordinator decides about that"
+            return decide_change(change)
+
+
 def observed_delete(asked: AskedWrite, found: GetResult) -> AskedWrite | PutResult:
     """Delete all that was found."""
     if not found.values:
@@ -78,7 +96,7 @@ def checked_put(request: Put) -> Decide:
     def decide(asked: AskedWrite, found: GetResult) -> AskedWrite | Rejected:
         there = decode_context(asked.key, found.context)
         if set(there) == set(named):
-            return asked._replace(value=request.value, replaced=there)
+            return asked._replace(value=pack_register(request.value), replaced=there)
         if named:
             reason = "the key does not have the versions of this context any more; nothing was "
             return Rejected(f"{reason}written, so get it again", mismatch=True)

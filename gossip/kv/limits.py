@@ -11,6 +11,11 @@ VALUE_BYTES_MAX = 256 * 1024
 """Bound of all values that live under one key when it is written. Three coordinators at once
 can thus leave three times this much, which still fits a frame."""
 
+ENTRIES_MAX = 512
+"""Of a set or a map: each is a version, whose dot is in the context of each read of the key."""
+ENTRY_BYTES_MAX = 512
+"""Of a member of a set, and of a field's name."""
+
 CONTEXT_BYTES_MAX = 16 * 1024
 CONTEXT_ACTORS_MAX = 16
 """From here on, a record forgets context that its partition's clock covers without a gap."""

@@ -26,6 +26,7 @@ from gossip.kv.limits import (
 from gossip.kv.records import KeyState, Version
 from gossip.kv.requests import Key
 from gossip.kv.takeover import Copy
+from gossip.kv.typed_values import Total
 from gossip.registry.placement import PARTITIONS_MAX
 
 Number = Annotated[int, msgspec.Meta(ge=0)]
@@ -44,6 +45,7 @@ Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
 STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED, ABSENT, FULL = range(9)
+NO_COUNTER = 9
 """Why a question was refused; nothing was changed by it."""
 
 
@@ -271,6 +273,17 @@ class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
     same: bool
 
 
+class Increment(msgspec.Struct, frozen=True, array_like=True, tag=75):
+    """Coordinate this increment, if your copy is complete; answered like ``Forward``."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    by: Total
+    w: int | None
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
+
+
 class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=76):
     """You will be told. In these partitions my clock has the mark that you named; in those not."""
 
@@ -343,6 +356,7 @@ class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=45):
 
 Question = (
     Forward
+    | Increment
     | Store
     | Fetch
     | Scan

@@ -17,12 +17,13 @@ from typing import Any
 
 from gossip.core.errors import InvalidRequest, LimitExceeded, RemoteError
 from gossip.core.hlc import HybridClock
-from gossip.core.ids import NodeId
+from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Effect, Instant
 from gossip.kv import messages as m
+from gossip.kv.changes import CounterUpdate
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
-from gossip.kv.informed_writes import InformedWrites, checked_put, observed_delete
+from gossip.kv.informed_writes import InformedWrites, decision_of
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
 from gossip.kv.outbound import OutboundFrames
@@ -44,6 +45,7 @@ from gossip.kv.requests import (
     Rejected,
     Request,
     Result,
+    Update,
     Watch,
     check_request,
 )
@@ -51,12 +53,13 @@ from gossip.kv.scan_server import ScanServer
 from gossip.kv.storage import Storage
 from gossip.kv.sync_session import SyncSessions
 from gossip.kv.takeover import Copy
+from gossip.kv.typed_values import pack_register
 from gossip.kv.watch import WatchSource
 from gossip.kv.watch_client import WatchClient
 from gossip.kv.writes import AskedWrite, Writes
 from gossip.registry.registry import Registry, Verify
 
-SAVED = (m.Forward, m.Store, m.SyncStates, m.StatesSynced)
+SAVED = (m.Forward, m.Increment, m.Store, m.SyncStates, m.StatesSynced)
 """Frames of others that bring something to save."""
 OPEN_TO_ALL = (m.RegistryOffer, m.RegistryAsk)
 """What anybody may say."""
@@ -79,11 +82,13 @@ class KvPlane:
         wall_ms: Callable[[Instant], int],
         view: MembershipView,
         now: Instant,
+        *,
+        boot: Boot,
     ) -> None:
         self.outbound = OutboundFrames(me, rng)
         tokens = itertools.count(1)
         self.registry_sync = RegistrySync(signed, verify, self.outbound, tokens, now)
-        self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng, tokens)
+        self.replica = Replica(me, actor, storage, HybridClock(wall_ms), rng, tokens, boot)
         self.replica.on_foretold = self._count_foretold
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}
@@ -120,6 +125,7 @@ class KvPlane:
             m.Ready: self.serving.ready,
             m.ReadyReply: self.forwards.ready,
             m.Forward: self.forwards.forward,
+            m.Increment: self.forwards.increment,
             m.Forwarded: self.forwards.forwarded,
             m.Store: self.serving.store,
             m.Stored: self._stored,
@@ -206,10 +212,13 @@ class KvPlane:
     def _begin(self, number: int, request: Request, now: Instant) -> None:
         cancel: Callable[[], object] = lambda: None  # noqa: E731  a write is not called back
         match request:
-            case Put(if_unchanged=True) | Delete(context=None):
+            case Update(change=CounterUpdate(by)):
+                self._write(number, request, None, None, now, by)
+            case Put(if_unchanged=True) | Delete(context=None) | Update():
                 self._write_informed(number, request, now)
             case Put():
-                self._write(number, request, request.value, self._dots(request), now)
+                value = pack_register(request.value)
+                self._write(number, request, value, self._dots(request), now)
             case Delete():
                 self._write(number, request, None, self._dots(request), now)
             case Get():
@@ -243,20 +252,21 @@ class KvPlane:
     def _write(
         self,
         number: int,
-        request: Put | Delete,
+        request: Put | Delete | Update,
         value: bytes | None,
         replaced: tuple[tuple[int, int], ...] | None,
         now: Instant,
+        by: int | None = None,
     ) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
-        asked = AskedWrite(request.key, value, request.w, replaced, until, finish)
+        asked = AskedWrite(request.key, value, request.w, replaced, until, finish, by)
         self.forwards.begin(asked, now)
 
-    def _write_informed(self, number: int, request: Put | Delete, now: Instant) -> None:
+    def _write_informed(self, number: int, request: Put | Delete | Update, now: Instant) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
         asked = AskedWrite(request.key, None, request.w, None, until, finish)
-        decide = checked_put(request) if isinstance(request, Put) else observed_delete
-        self.informed_writes.begin(asked, decide, lambda: number in self._requests, now)
+        is_wanted = lambda: number in self._requests  # noqa: E731
+        self.informed_writes.begin(asked, decision_of(request), is_wanted, now)
 
     def cancel(self, request: int, now: Instant) -> None:
         """Forget a request: no event will carry its number any more.

@@ -24,9 +24,10 @@ from zlib import crc32
 
 from gossip.core.errors import SetAside
 from gossip.core.hlc import HybridClock
-from gossip.core.ids import UINT64_MAX, NodeId
+from gossip.core.ids import UINT64_MAX, Boot, NodeId
 from gossip.core.machine import Durability, Instant, Persist
 from gossip.core.trials import OnTrial, trusted
+from gossip.kv.counting import increased
 from gossip.kv.deletions import DELETING, DeletionMemory, putting
 from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
 from gossip.kv.hot_records import HotRecords
@@ -53,6 +54,7 @@ from gossip.kv.storage import (
     Storage,
 )
 from gossip.kv.takeover import NO_EPOCH, Copy
+from gossip.kv.typed_values import Life, pack
 from gossip.registry.registry import Registry
 
 ACTOR_BITS = 64
@@ -73,8 +75,9 @@ def title_of(key: str, state: KeyState) -> str:
 class Partition:
     """What is kept in memory of one partition."""
 
-    def __init__(self, actor: Actor, coverage: Coverage = (), digest: int = 0) -> None:
+    def __init__(self, actor: Actor, life: Life, coverage: Coverage = (), digest: int = 0) -> None:
         self.actor = putting(actor)
+        self.life = life
         self.issued = 0
         self.deleted = 0
         self.clock = PartitionClock(coverage)
@@ -84,9 +87,9 @@ class Partition:
         self.bare = False
 
     @classmethod
-    def load(cls, storage: Storage, number: int, actor: Actor) -> "Partition":
+    def load(cls, storage: Storage, number: int, actor: Actor, life: Life) -> "Partition":
         """Return a partition as it is stored."""
-        held = cls(actor, storage.clock(number), storage.digest(number))
+        held = cls(actor, life, storage.clock(number), storage.digest(number))
         held.bare = bool(storage.orphan_context(number))
         return held
 
@@ -102,8 +105,9 @@ class Replica:
         clock: HybridClock,
         rng: random.Random,
         tokens: Iterator[int],
+        boot: Boot,
     ) -> None:
-        """``tokens`` numbers the batches to be saved."""
+        """``tokens`` numbers the batches to be saved; ``boot`` grows with each start."""
         self.me = me
         self.is_held_back = False
         """Whether the disk takes nothing, so that no more is to be begun here."""
@@ -116,6 +120,7 @@ class Replica:
         self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
         self.damaged = {p for p, since in held.items() if since == DAMAGED}
         self._actor = actor
+        self._life: Life = boot, 0
         self._storage = storage
         self._clock = clock
         self._rng = rng
@@ -135,7 +140,7 @@ class Replica:
         found = self._partitions.get(partition)
         if found is None:
             found = self._partitions[partition] = Partition.load(
-                self._storage, partition, self._actor
+                self._storage, partition, self._actor, self._life
             )
         return found
 
@@ -240,6 +245,17 @@ class Replica:
         assert not held.actor & DELETING, "puts and deletes have actors of their own"
         return (held.actor | DELETING, held.deleted)
 
+    def increment(
+        self, partition: int, key: str, by: int, now: Instant
+    ) -> tuple[KeyState, Dot | None]:
+        """Add to our share of a counter; needs a complete copy. Raises CountError.
+
+        Returns what ``write`` returns.
+        """
+        live, held = self.record(partition, key).live, self._partition(partition)
+        counter = increased(live, self.me, held.life, held.issued + 1, by)
+        return self.write(partition, key, pack(counter), [v.dot for v in live], now)
+
     def _version(self, partition: int, value: bytes, now: Instant) -> Version:
         """Make a version under the next dot of this process in this partition."""
         held = self._partition(partition)
@@ -274,7 +290,14 @@ class Replica:
         if any(actor in issued and n > issued[actor] for actor, n in told):
             held.actor = putting(self._rng.getrandbits(ACTOR_BITS))
             held.issued, held.deleted = 0, 0
+            held.life = self._next_life()
             self.on_foretold()
+
+    def _next_life(self) -> Life:
+        """Return a life for another actor of this process."""
+        boot, turn = self._life
+        self._life = boot, turn + 1
+        return self._life
 
     def _commit(
         self, partition: int, key: str, before: Record, after: Record, dots: frozenset[Dot]
@@ -372,7 +395,7 @@ class Replica:
         self._overlay = {name: kept for name, kept in self._overlay.items() if name[0] != partition}
         self._hot.drop_partition(partition)
         self._batch = {name: c for name, c in self._batch.items() if c.partition != partition}
-        held = Partition(self._rng.getrandbits(ACTOR_BITS))
+        held = Partition(self._rng.getrandbits(ACTOR_BITS), self._next_life())
         held.forgotten = self._token
         self._partitions[partition] = held
         self._change(held, ("forget", partition), DropPartition(partition))

@@ -16,6 +16,7 @@ import msgspec
 from gossip.core.errors import InvalidRequest
 from gossip.core.hlc import Stamp
 from gossip.core.ids import NodeId
+from gossip.kv.changes import Change, check_change
 from gossip.kv.dots import Dot
 from gossip.kv.limits import (
     KEY_BYTES_MAX,
@@ -25,6 +26,7 @@ from gossip.kv.limits import (
     VALUE_BYTES_MAX,
 )
 from gossip.kv.records import KeyState, Version, decode_context, newest_first
+from gossip.kv.typed_values import REGISTER, fold, is_typed, pack_register
 from gossip.kv.watch_token import decode_token, watched_mark
 from gossip.registry.registry import Registry
 
@@ -94,15 +96,29 @@ class Watch(msgspec.Struct, frozen=True):
     since: bytes | None = None
 
 
-Request = Put | Delete | Get | List | Watch
+class Update(msgspec.Struct, frozen=True):
+    """Change a typed value. Of all changes, an increment alone must not be repeated blindly."""
+
+    key: str
+    change: Change
+    w: int | None = None
+    timeout_s: float = REQUEST_TIMEOUT_S
+
+
+Request = Put | Delete | Get | List | Watch | Update
 
 
 class Value(msgspec.Struct, frozen=True):
-    """One version of a key: its bytes, when it was written, and the name of the write."""
+    """One value of a key: its bytes, when it was written, and the name of the write.
+
+    A register is one version. What is of another ``type`` is folded from all versions of it, its
+    data is JSON, and stamp and dot are the newest.
+    """
 
     data: bytes
     stamp: Stamp
     dot: Dot
+    type: str = REGISTER
 
 
 class PutResult(msgspec.Struct, frozen=True):
@@ -120,13 +136,17 @@ class PutResult(msgspec.Struct, frozen=True):
 
 
 class GetResult(msgspec.Struct, frozen=True):
-    """Versions, newest first; none for a key that does not exist. "ok" or "unavailable"."""
+    """Values, newest first; none for a key that does not exist. "ok" or "unavailable".
+
+    ``live`` are the versions that they come of.
+    """
 
     values: tuple[Value, ...]
     context: bytes
     answered: int
     needed: int
     outcome: str
+    live: tuple[Version, ...] = ()
 
 
 class ListEntry(msgspec.Struct, frozen=True):
@@ -232,7 +252,10 @@ FORK_REASON = (
 
 def values_of(live: tuple[Version, ...]) -> tuple[Value, ...]:
     """Return versions as values, newest first."""
-    return tuple(Value(v.value, v.stamp, v.dot) for v in newest_first(live))
+    live = tuple(live)
+    if not any(is_typed(version.value) for version in live):
+        return tuple(Value(v.value, v.stamp, v.dot) for v in newest_first(live))
+    return tuple(Value(one.data, one.newest.stamp, one.newest.dot, one.type) for one in fold(live))
 
 
 def check_key(key: str) -> None:
@@ -256,11 +279,14 @@ def check_request(request: Request) -> None:
             _check_prefix(request.after)
             if not 1 <= request.limit <= LIST_ENTRIES_MAX:
                 raise InvalidRequest(f"`limit={request.limit}`: 1 to {LIST_ENTRIES_MAX}")
+        case Update():
+            check_key(request.key)
+            check_change(request.change)
         case Put() | Delete() | Get():
             check_key(request.key)
     if not 0 < request.timeout_s <= REQUEST_TIMEOUT_S_MAX:
         raise InvalidRequest(f"`timeout`: up to {REQUEST_TIMEOUT_S_MAX:.0f} s")
-    if isinstance(request, Put) and len(request.value) > VALUE_BYTES_MAX:
+    if isinstance(request, Put) and len(pack_register(request.value)) > VALUE_BYTES_MAX:
         raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
     if isinstance(request, Put | Delete) and request.context is not None:
         decode_context(request.key, request.context)
@@ -296,4 +322,4 @@ def quorum(wanted: int | None, owners: int, name: str) -> int:
 
 def get_result(state: KeyState, answered: int, needed: int, context: bytes) -> GetResult:
     """Return the result of a read that as many as needed have answered."""
-    return GetResult(values_of(state.live), context, answered, needed, "ok")
+    return GetResult(values_of(state.live), context, answered, needed, "ok", state.live)

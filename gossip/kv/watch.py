@@ -26,6 +26,7 @@ from gossip.kv.messages import (
 )
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, Record
+from gossip.kv.typed_values import is_typed
 
 
 class WatchSubscription:
@@ -102,6 +103,8 @@ class WatchSource:
         if not self._subscriptions or self._outbound.me not in self._holders(key):
             return
         came = tuple(v for v in after.live if v.dot not in before.dots())
+        if any(is_typed(version.value) for version in after.live):
+            came = after.live  # what it comes to now is told, and that takes all of them
         went = tuple(sorted(before.dots() - after.dots()))
         state = KeyState(after.live, after.context, tuple(sorted(dots | before.dots())))
         for (peer, number), subscription in self._subscriptions.items():

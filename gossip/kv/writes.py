@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.counting import CountError
 from gossip.kv.dots import Dot
 from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import REFUSALS_MAX, RETRY_S, VALUE_BYTES_MAX
@@ -27,6 +28,7 @@ from gossip.kv.records import KeyState, encode_context
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
 from gossip.kv.timers import TimerQueue
+from gossip.kv.typed_values import count_folded
 from gossip.registry.ownership import Ownership
 
 Finish = Callable[[PutResult | Rejected, Instant], None]
@@ -36,7 +38,8 @@ class AskedWrite(NamedTuple):
     """What somebody wants written: a put, or a delete if ``value`` is None.
 
     ``w`` owners are to have it on disk, most of them if that is None. ``replaced`` are the dots
-    whose place it takes; None: those of all that its coordinator holds.
+    whose place it takes; None: those of all that its coordinator holds. With ``by`` it is an
+    increment of a counter, and the coordinator makes the value.
     """
 
     key: str
@@ -45,6 +48,7 @@ class AskedWrite(NamedTuple):
     replaced: tuple[Dot, ...] | None
     until: Instant
     finish: Finish
+    by: int | None = None
 
 
 class Write:
@@ -68,7 +72,8 @@ class Write:
     def result(self, outcome: str) -> PutResult:
         """Return how it stands, in the set of owners that is furthest behind."""
         acks, needed = self.quorum.progress(self.acks)
-        return PutResult(outcome, acks, needed, self.context, len(self.state.live))
+        versions = count_folded(self.state.live)
+        return PutResult(outcome, acks, needed, self.context, versions)
 
     def is_acknowledged(self) -> bool:
         """Tell whether enough have it on disk, of each set of owners whose word counts."""
@@ -96,7 +101,7 @@ class Writes:
 
         Raises InvalidRequest; then nothing was changed.
         """
-        key, value, w, replaced, _, finish = asked
+        key, value, w, replaced, _, finish, by = asked
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.table[partition].readers), "w")
@@ -111,7 +116,14 @@ class Writes:
             finish(Rejected(TOO_FEW, unreachable=True), now)
             return
         assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
-        state, dot = self._replica.write(partition, key, value, replaced, now)
+        if by is None:
+            state, dot = self._replica.write(partition, key, value, replaced, now)
+        else:
+            try:
+                state, dot = self._replica.increment(partition, key, by, now)
+            except CountError as error:
+                finish(Rejected(str(error), mismatch=True), now)
+                return
         context = encode_context(key, [dot] if dot else [])
         self._replicate_all(Write(asked, partition, state, context, now))
 

@@ -46,6 +46,7 @@ from gossip.consensus.storage import StoredState
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
+from gossip.kv.changes import Change
 from gossip.kv.requests import GetResult, ListEntry, ListResult, PutResult, Value, WatchEvent
 from gossip.kv.takeover import Copy
 from gossip.membership.model.members import Member, MemberState, MemberTable
@@ -84,6 +85,7 @@ class FakeKv:
 
     def __init__(self) -> None:
         self.values: dict[str, list[bytes]] = {}
+        self.types: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.outcome = "ok"
         self.events: asyncio.Queue[WatchEvent | Exception] = asyncio.Queue()
@@ -112,8 +114,16 @@ class FakeKv:
 
     async def get(self, key: str, *, r: int | None, timeout_s: float) -> GetResult:
         self.asked.append({"r": r, "timeout_s": timeout_s})
-        values = tuple(Value(value, STAMP, (1, 1)) for value in self.values.get(key, []))
+        kind = self.types.get(key, "register")
+        values = tuple(Value(value, STAMP, (1, 1), kind) for value in self.values.get(key, []))
         return GetResult(values, b"ctx\xff", 2 if self.outcome == "ok" else 1, 2, self.outcome)
+
+    async def update(
+        self, key: str, change: Change, *, w: int | None, timeout_s: float
+    ) -> PutResult:
+        self.asked.append({"change": change, "w": w, "timeout_s": timeout_s})
+        acks = 2 if self.outcome == "ok" else 1
+        return PutResult(self.outcome, acks, 2, b"ctx", 1)
 
     async def delete(
         self, key: str, *, w: int | None, context: bytes | None, timeout_s: float
@@ -130,7 +140,13 @@ class FakeKv:
     ) -> ListResult:
         found = sorted(key for key in self.values if key.startswith(prefix) and key > after)
         entries = tuple(
-            ListEntry(key, tuple(Value(value, STAMP, (1, 1)) for value in self.values[key]))
+            ListEntry(
+                key,
+                tuple(
+                    Value(value, STAMP, (1, 1), self.types.get(key, "register"))
+                    for value in self.values[key]
+                ),
+            )
             for key in found[:limit]
         )
         following = found[limit - 1] if len(found) > limit else ""

@@ -102,6 +102,7 @@ class Net:
             lambda now: 1_800_000_000_000 + int(now * 1000),
             MembershipView(lambda nodes: sorted(nodes), self.gone.__contains__),
             self.now,
+            boot=self.lives[number],
         )
         self.planes[number] = plane
         self.settle(number)

@@ -388,3 +388,28 @@ def test_a_harness_refuses_what_was_not_seen() -> None:
         harness.kv.put("k", b"2", seen=nothing)
     assert harness.kv.put("k", b"2", seen=seen)
     assert harness.kv.get("k") == b"2"
+
+
+def test_a_harness_has_typed_keys() -> None:
+    app = App("a")
+    app.on_event("bell")(lambda *_: None)
+    kv = AppHarness(app).kv
+    for _ in range(3):
+        kv.count("bells")
+    kv.count("bells", -1)
+    kv.add("who", "bob")
+    kv.add("who", "ada")
+    kv.discard("who", "bob")
+    kv.set_field("lamp", "colour", "red")
+    kv.set_field("lamp", "level", "5")
+    kv.set_field("lamp", "level", None)
+    kv.raise_to("high", 5)
+    kv.raise_to("high", 4)
+    kv.lower_to("low", 5)
+    kv.lower_to("low", 4.5)
+    assert kv.contents == {
+        "bells": b"2", "who": b'["ada"]', "lamp": b'{"colour": "red"}', "high": b"5", "low": b"4.5",
+    }  # fmt: skip
+    kv.discard("who", "ada")
+    kv.set_field("lamp", "colour", None)
+    assert not {"who", "lamp"} & kv.contents.keys()

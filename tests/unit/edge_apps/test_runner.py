@@ -7,7 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -78,6 +78,10 @@ class Api(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         batch = json.loads(self.body())
+        if "/kv/" in self.path:
+            self.keys[self.path] = json.dumps(batch).encode()
+            self.answer(self.write_status, b"{}")
+            return
         self.readings.extend(batch)
         self.answer(200, json.dumps({"accepted": len(batch)}).encode())
         self.arrived.set()
@@ -258,3 +262,21 @@ def test_keys(api: type[Api], tmp_path: Path) -> None:
     api.write_status = 400
     with pytest.raises(ApiError):
         kv.put("a/b", b"refused")
+
+
+def test_typed_keys(api: type[Api], tmp_path: Path) -> None:
+    kv = AgentKv(Client(tmp_path / "covey.sock"))
+    asked: list[tuple[Callable[..., bool], tuple[Any, ...], dict[str, Any]]] = [
+        (kv.count, (-2,), {"type": "counter", "by": -2}),
+        (kv.add, ("ada",), {"type": "set", "add": "ada"}),
+        (kv.discard, ("ada",), {"type": "set", "remove": "ada"}),
+        (kv.set_field, ("f", "v"), {"type": "map", "field": "f", "value": "v"}),
+        (kv.set_field, ("f", None), {"type": "map", "field": "f", "value": None}),
+        (kv.raise_to, (3,), {"type": "max", "number": 3}),
+        (kv.lower_to, (2.5,), {"type": "min", "number": 2.5}),
+    ]
+    for call, arguments, body in asked:
+        assert call("k", *arguments)
+        assert json.loads(api.keys["/api/v1/kv/k"]) == body
+    api.write_status = 202
+    assert not kv.count("k")

@@ -15,6 +15,7 @@ from agent.api.interfaces import AgentServices
 from agent.api.members import find_entry, find_member
 from agent.exits import UNHEALTHY, AgentError
 from edge_apps.client import ApiError, Client
+from gossip.kv.changes import Change, CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.requests import ALL, Value, WatchEvent
 from gossip.kv.watch_token import encode_token, watched_mark
 from gossip.membership.model.members import Member, MemberState
@@ -485,7 +486,8 @@ def test_unknown_routes_and_methods_are_json(client: Client) -> None:
     wrong = refused(client, "DELETE", "/api/v1/status")
     assert (wrong.status, wrong.code) == (405, "wrong-method")
     assert wrong.hint == "it takes GET"
-    assert refused(client, "POST", "/api/v1/kv/k").hint == "it takes DELETE and GET and PUT"
+    hint = "it takes DELETE and GET and POST and PUT"
+    assert refused(client, "PATCH", "/api/v1/kv/k").hint == hint
 
 
 def test_a_bug_is_logged_and_not_told(
@@ -549,3 +551,46 @@ def test_a_conditional_put(served: Served, client: Client) -> None:
     asked["query"] = {"if_context": True}
     assert client.request("PUT", "/api/v1/kv/k", **asked).status == 200
     assert served.agent.kv.asked[-1]["context"] == b"abc"
+
+
+@pytest.mark.parametrize(
+    ("body", "change"),
+    [
+        ({"type": "counter"}, CounterUpdate(1)),
+        ({"type": "counter", "by": -3}, CounterUpdate(-3)),
+        ({"type": "set", "add": "ada"}, SetUpdate("ada")),
+        ({"type": "set", "remove": "ada"}, SetUpdate("ada", removes=True)),
+        ({"type": "map", "field": "f", "value": "v"}, MapUpdate("f", "v")),
+        ({"type": "map", "field": "f", "value": None}, MapUpdate("f", None)),
+        ({"type": "max", "number": 3}, LimitUpdate(3, "max")),
+        ({"type": "min", "number": 2.5}, LimitUpdate(2.5, "min")),
+    ],
+)
+def test_an_update(served: Served, client: Client, body: dict[str, Any], change: Change) -> None:
+    answer = client.request("POST", "/api/v1/kv/k", json=body, query={"w": "all"})
+    assert answer.json()["outcome"] == "ok"
+    assert served.agent.kv.asked == [{"change": change, "w": ALL, "timeout_s": 5.0}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {}, {"type": "list"}, {"type": ["set"]}, {"type": "counter", "by": 1.5},
+        {"type": "counter", "by": True}, {"type": "counter", "add": "x"}, {"type": "set"},
+        {"type": "set", "add": "a", "remove": "b"}, {"type": "set", "add": 5},
+        {"type": "map", "field": "f"}, {"type": "map", "value": "v"}, {"type": "max"},
+        {"type": "min", "number": "3"}, {"type": "max", "number": 3, "by": 1}, {"typ": "set"},
+    ],
+)  # fmt: skip
+def test_updates_that_are_none(client: Client, body: dict[str, Any]) -> None:
+    assert refused(client, "POST", "/api/v1/kv/k", json=body).status == 400
+
+
+def test_a_typed_value_is_shown_as_what_it_is(served: Served, client: Client) -> None:
+    served.agent.kv.values["k"] = [b'["ada", "bob"]']
+    served.agent.kv.types["k"] = "set"
+    answer = client.request("GET", "/api/v1/kv/k")
+    assert (answer.body, answer.headers["covey-type"]) == (b'["ada", "bob"]', "set")
+    (entry,) = client.get("/api/v1/kv")["entries"]
+    shown = {name: entry["values"][0][name] for name in ("value", "type")}
+    assert shown == {"value": ["ada", "bob"], "type": "set"}

@@ -17,6 +17,7 @@ from agent.admission.token_terms import TokenTerms
 from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
 from gossip.core.ids import format_node_id
+from gossip.kv.changes import Change, CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.requests import ALL, Value, WatchEvent
 from gossip.kv.watch_token import encode_token, watched_mark
 from gossip.registry.node import ISSUER, RegisteredNode
@@ -552,3 +553,43 @@ def test_kv_put_on_a_condition(served: Served, covey: Covey) -> None:
     both = covey("kv", "put", "k", "w", "--if-context", seen, "--if-absent")
     assert both.status == exits.USAGE
     assert covey("kv", "get", "k", "-r", "most").status == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change"),
+    [
+        (("counter", "k"), CounterUpdate(1)),
+        (("counter", "k", "-5"), CounterUpdate(-5)),
+        (("set", "k", "--add", "-ada"), SetUpdate("-ada")),
+        (("set", "k", "--remove", "ada"), SetUpdate("ada", removes=True)),
+        (("map", "k", "level", "-5"), MapUpdate("level", "-5")),
+        (("map", "k", "level", "--remove"), MapUpdate("level", None)),
+        (("max", "k", "3"), LimitUpdate(3, "max")),
+        (("min", "k", "-2.5"), LimitUpdate(-2.5, "min")),
+    ],
+)
+def test_kv_types(served: Served, covey: Covey, arguments: tuple[str, ...], change: Change) -> None:
+    assert covey("kv", *arguments, "-w", "one") == (0, "", "")
+    assert served.agent.kv.asked == [{"change": change, "w": 1, "timeout_s": 5.0}]
+    served.agent.kv.outcome = "indeterminate"
+    outcome = covey("kv", *arguments)
+    assert outcome.status == exits.UNHEALTHY
+    assert ("does no harm" in outcome.stderr) is (arguments[0] != "counter")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("set", "k"), ("set", "k", "--add", "a", "--remove", "b"), ("map", "k", "f"),
+        ("map", "k", "f", "v", "--remove"), ("max", "k", "nan"), ("counter", "k", "1.5"),
+    ],
+)  # fmt: skip
+def test_kv_types_that_are_none(covey: Covey, arguments: tuple[str, ...]) -> None:
+    assert covey("kv", *arguments).status == exits.USAGE
+
+
+def test_kv_shows_what_a_type_comes_to(served: Served, covey: Covey) -> None:
+    served.agent.kv.values["k"] = [b'["ada"]']
+    served.agent.kv.types["k"] = "set"
+    assert covey("kv", "get", "k").stdout == '["ada"]'
+    assert '["ada"]' in covey("kv", "list").stdout

@@ -11,6 +11,7 @@ from agent import exits
 from agent.cli import kv_transfer
 from agent.cluster.kv_lines import unseen
 from gossip.core.errors import InvalidRequest
+from gossip.kv.changes import CounterUpdate, SetUpdate
 from gossip.kv.requests import ListResult, PutResult
 from tests.support.command_line import Covey, feed
 from tests.support.fake_agent import Served
@@ -172,3 +173,20 @@ def test_a_line_without_end_is_no_file_of_ours(
     outcome = covey("kv", "import", str(file))
     assert outcome.status == exits.USAGE
     assert "line 1 has more than 64 bytes" in outcome.stderr
+
+
+def test_typed_keys_are_made_anew_unless_they_are_the_same(
+    covey: Covey, served: Served, tmp_path: Path
+) -> None:
+    kv = served.agent.kv
+    kv.values, kv.types = {"n": [b"5"], "s": [b'["ada"]']}, {"n": "counter", "s": "set"}
+    lines = covey("kv", "export").stdout.splitlines()
+    file = written(tmp_path / "keys", list(map(json.loads, lines)))
+    assert "unchanged\t2\n" in covey("kv", "import", file).stdout
+    kv.values, kv.types, kv.asked = {"n": [b"5"]}, {}, []
+    assert "written\t2\n" in covey("kv", "import", file).stdout
+    assert [each["change"] for each in kv.asked if "change" in each] in (
+        [CounterUpdate(5), SetUpdate("ada")],
+        [SetUpdate("ada"), CounterUpdate(5)],
+    )
+    assert "n" not in kv.values, "bytes that were there were deleted first"

@@ -37,6 +37,10 @@ def test_what_the_api_lists_comes_back_byte_for_byte(key: str, values: list[byte
         b'{"key": "a", "values": [{"value_base64": "!"}]}',
         b'{"key": "a", "values": [{"value": "x", "later": 1}]}',
         b'{"key": "a", "values": [{"value": "x"}], "later": 1}',
+        b'{"key": "a", "values": [{"value": 5}]}',
+        b'{"key": "a", "values": [{"value": "5", "type": "counter"}]}',
+        b'{"key": "a", "values": [{"value": 5, "type": "queue"}]}',
+        b'{"key": "a", "values": [{"value": 5, "type": "max"}, {"value": "x"}]}',
         b'{"key": "\xff", "values": [{"value": "x"}]}',
         json.dumps({"key": "k" * 513, "values": [{"value": "x"}]}).encode(),
         json.dumps({"key": "a", "values": [{"value": "x"}] * 1025}).encode(),
@@ -61,3 +65,22 @@ def test_the_context_of_who_has_seen_nothing_names_no_version() -> None:
     import base64
 
     assert decode_context("k", base64.urlsafe_b64decode(unseen("k"))) == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "changes"),
+    [
+        ("counter", b"-5", [{"type": "counter", "by": -5}]),
+        ("set", b'["a", "b"]', [{"type": "set", "add": "a"}, {"type": "set", "add": "b"}]),
+        ("map", b'{"f": "v"}', [{"type": "map", "field": "f", "value": "v"}]),
+        ("max", b"2.5", [{"type": "max", "number": 2.5}]),
+        ("min", b"3", [{"type": "min", "number": 3}]),
+    ],
+)
+def test_a_typed_value_comes_back_as_what_makes_it(
+    kind: str, data: bytes, changes: list[object]
+) -> None:
+    described = describe_value(Value(data, 1 << 16, (1, 1), kind))
+    line = read_line(json_text({"key": "k", "values": [described]}).encode())
+    assert line == KeyLine("k", (data,), kind)
+    assert list(line.changes()) == changes
