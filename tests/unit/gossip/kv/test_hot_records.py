@@ -25,7 +25,7 @@ def record(n: int, value: bytes = b"v") -> Record:
 
 def replica_on(storage: MemoryStorage) -> Replica:
     clock = HybridClock(lambda now: int(now * 1000))
-    return Replica(1, 7, storage, clock, random.Random(1), iter(range(1, 1_000_000)))
+    return Replica(1, 7, storage, clock, random.Random(1), iter(range(1, 1_000_000)), boot=1)
 
 
 def save(replica: Replica, storage: MemoryStorage) -> None:
