@@ -105,10 +105,15 @@ class LogCopy:
         self.is_running = False
         self._open = self._arriving = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether nobody is being asked at this moment, and somebody is to be."""
+        return self.is_running and self._open is None
+
     def hurry(self, now: Instant) -> None:
         """There is news elsewhere, or a peer is back: do not wait for another try."""
         self._again_s = AGAIN_FIRST_S
-        if self.is_running and self._open is None:
+        if self.waits:
             self._next_at = now
 
     def wake(self, now: Instant) -> None:

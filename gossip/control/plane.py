@@ -436,8 +436,9 @@ class ControlPlane:
 
     def peer_alive(self, peer: NodeId, now: Instant) -> None:
         """A peer is there again: perhaps it can tell what we lack."""
-        if peer in (*self.directory.voters, *self.directory.contacts()):
-            self.part.copy.hurry(now)
+        copy = self.part.copy
+        if peer in self.directory.voters or (copy.waits and peer in self.directory.contacts()):
+            copy.hurry(now)
         if self.leadership.leads and self.part.generation > FIRST_GENERATION:
             # It may be of those who were lost when this generation began.
             self.standings.met(peer, now)

@@ -33,6 +33,7 @@ from gossip.kv.limits import (
 from gossip.kv.messages import DigestReply, DigestRequest, DigestSummary, SummaryReply
 from gossip.kv.parts import KvParts
 from gossip.kv.sync_session import SyncSessions
+from gossip.registry.registry import Registry
 
 Pair = tuple[int, NodeId]
 
@@ -53,6 +54,8 @@ class RepairScheduler:
         self._surveys: dict[int, NodeId] = {}
         self._summaries: dict[int, NodeId] = {}
         self._answered_at: dict[NodeId, Instant] = {}
+        self._held_by: dict[NodeId, list[int]] = {}
+        self._held_in: Registry | None = None
         self._round: deque[NodeId] = deque()
         self.began = now
         self.compared_at: dict[NodeId, Instant] = {}
@@ -109,11 +112,20 @@ class RepairScheduler:
     def shared(self, peer: NodeId) -> list[int]:
         """Return the partitions that a peer and we own, and that are complete here."""
         registry = self._registry_sync.registry
-        return [
-            partition
-            for partition, ownership in enumerate(registry.table)
-            if peer in ownership.holders and self._replica.is_complete(partition, registry)
-        ]
+        return [p for p in self._held(peer) if self._replica.is_complete(p, registry)]
+
+    def _held(self, peer: NodeId) -> list[int]:
+        """Return the partitions of which a peer is a holder; looked up once for all peers.
+
+        Where many come at once, this is asked about each of them.
+        """
+        registry = self._registry_sync.registry
+        if self._held_in is not registry:
+            self._held_in, self._held_by = registry, {}
+            for partition, ownership in enumerate(registry.table):
+                for holder in ownership.holders:
+                    self._held_by.setdefault(holder, []).append(partition)
+        return self._held_by.get(peer, [])
 
     def survey(self, peer: NodeId) -> None:
         """Compare all that is shared with a peer."""

@@ -15,6 +15,7 @@ from gossip.membership.bootstrap import Bootstrap
 from gossip.membership.delegate import Delegate
 from gossip.membership.detection.crash_detector import CrashDetector
 from gossip.membership.detection.failure_detector import FailureDetector
+from gossip.membership.detection.known_words import KnownWords
 from gossip.membership.detection.path_checks import PathChecks
 from gossip.membership.detection.planned_absence import PlannedAbsence
 from gossip.membership.detection.shared_parts import SharedParts
@@ -89,6 +90,7 @@ class Dispatcher:
         self._delegate = delegate
         self._rtt_service = rtt_service
         self._absence = absence
+        self._known_words = KnownWords(shared.members, shared.local.id)
         self._moved = False
         """Whether what was read so far may have moved the timers of parts."""
 
@@ -101,6 +103,9 @@ class Dispatcher:
         forgeries = self._signatures.forgeries
         try:
             for item in unpack(body):
+                if self._known_words.has(item):
+                    self._outbound.counts["updates_ignored/known already"] += 1
+                    continue
                 message = DATAGRAMS.decode(item)
                 is_request = type(message) in REQUESTS
                 requests += is_request
@@ -111,6 +116,8 @@ class Dispatcher:
                 else:
                     self._moved = self._moved or type(message) not in QUIET
                     self._act(message, sender, source, now)
+                    if type(message) is Alive:
+                        self._known_words.record(item, message)
                 if self._signatures.forgeries != forgeries:
                     # To see that a signature is false takes longer than all else in a packet.
                     self._outbound.counts["datagrams_dropped/false signature"] += 1
