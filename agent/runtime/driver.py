@@ -208,7 +208,8 @@ class Driver:
             self._requests[number] = future
             return number
 
-        number = self.call(submit)
+        self._check_running()
+        number = self._turn(submit, self._perform_soon)
         try:
             return await future
         finally:
