@@ -7,6 +7,7 @@ import click
 
 from agent import exits
 from agent.cli.output import output_option, wide_option, write_json, write_table
+from agent.cli.param_types import ValueCommand
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
 from agent.text.units import counted
@@ -15,7 +16,7 @@ HEADER = ("NODE", "ROLE", "STATE", "COPY", "WRITTEN", "BYTES", "DIGEST", "DOT", 
 MS_PER_S = 1000
 
 
-@click.command()
+@click.command(cls=ValueCommand)
 @click.argument("key")
 @output_option
 @wide_option

@@ -10,6 +10,15 @@ from collections.abc import Iterable, Sequence
 from gossip.kv.dots import Actor, Coverage, Interval, PartitionClock
 
 
+def sound(coverage: Coverage) -> Coverage:
+    """Return what somebody else says is covered as one that can be reckoned with.
+
+    >>> sound(((2, ((5, 6), (9, 3), (1, 5))), (1, ((2, 2),))))
+    ((1, ((2, 2),)), (2, ((1, 6),)))
+    """
+    return union((coverage,))
+
+
 def difference(coverage: Coverage, known: PartitionClock) -> Coverage:
     """Return what is covered and not known.
 

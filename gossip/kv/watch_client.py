@@ -18,6 +18,7 @@ from collections.abc import Collection
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.coverages import sound
 from gossip.kv.dots import Coverage
 from gossip.kv.limits import (
     LEASE_RENEWAL_S,
@@ -289,7 +290,7 @@ class WatchClient:
         if is_over or (ask.life and ask.life != message.life):
             self._want(run, ask.partition, peer)
         elif ask.is_new:
-            self._begin(run, ask.partition, view, message.extras)
+            self._begin(run, ask.partition, view, sound(message.extras))
         elif not message.is_level:
             watched.fell_behind(view)
         elif not self._take_page(run, ask, watched, message):
@@ -314,7 +315,7 @@ class WatchClient:
     ) -> bool:
         """Tell what is on a page; False if not all of it could be told."""
         if not ask.after:
-            ask.extras = message.extras
+            ask.extras = sound(message.extras)
         if message.horizon and message.horizon <= ask.after:
             return False
         watched.pass_over(message.others)

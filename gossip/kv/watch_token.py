@@ -9,14 +9,17 @@ prefix's changes that they were told would lose them.
 import zlib
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Annotated
 
 import msgspec
 
 from gossip.core.errors import InvalidRequest
-from gossip.kv.dots import MARK_BYTES, Coverage, Interval
+from gossip.kv.coverages import sound
+from gossip.kv.dots import MARK_BYTES, Actor, Coverage, Interval
 from gossip.kv.limits import WATCH_TOKEN_BYTES_MAX
 
 FORMAT = 1
+Place = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class WatchToken(msgspec.Struct, frozen=True, array_like=True):
@@ -24,8 +27,8 @@ class WatchToken(msgspec.Struct, frozen=True, array_like=True):
 
     format: int
     watched: int
-    actors: tuple[int, ...]
-    partitions: tuple[tuple[int, tuple[tuple[int, tuple[Interval, ...]], ...]], ...]
+    actors: tuple[Actor, ...]
+    partitions: tuple[tuple[int, tuple[tuple[Place, tuple[Interval, ...]], ...]], ...]
     """Each with its clock, the actors as places among ``actors``."""
 
 
@@ -60,7 +63,7 @@ def decode_token(token: bytes, watched: int) -> dict[int, Coverage]:
         raise InvalidRequest("this token is of a watch of other keys; go on with the same ones")
     try:
         return {
-            partition: tuple((found.actors[place], intervals) for place, intervals in clock)
+            partition: sound(tuple((found.actors[place], intervals) for place, intervals in clock))
             for partition, clock in found.partitions
         }
     except IndexError:

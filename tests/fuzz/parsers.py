@@ -11,6 +11,7 @@ import contextlib
 import json
 import random
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,8 @@ from agent.text.units import parse_endpoint
 from edge_apps.units import read_duration
 from gossip.core.errors import InvalidRequest, Malformed, RemoteError
 from gossip.core.machine import Address
+from gossip.kv.coverages import difference, in_at_least
+from gossip.kv.dots import PartitionClock
 from gossip.kv.records import decode_context, encode_context
 from gossip.kv.watch_token import decode_token, encode_token
 from gossip.registry.node import RegisteredNode
@@ -91,6 +94,13 @@ def spoil_text(mutator: Mutator, data: bytes) -> bytes:
             ]
         )[:200_000]
     return text.encode(errors="surrogatepass")
+
+
+def spoil_packed(mutator: Mutator, data: bytes) -> bytes:
+    """Spoil what is inside of compressed bytes, or these themselves."""
+    if mutator.rng.random() < 0.3:
+        return spoil_blindly(mutator, data)
+    return zlib.compress(mutator.spoil(zlib.decompress(data)))
 
 
 WORDS = (
@@ -286,6 +296,14 @@ enabled = true
 every = "10s"
 """
 
+
+def _watch_token(data: bytes) -> None:
+    clocks = decode_token(data, 7)
+    found = in_at_least(2, [*clocks.values(), *clocks.values()])
+    for clock in clocks.values():
+        difference(clock, PartitionClock(found))
+
+
 PARSERS: tuple[Parser, ...] = (
     Parser("token", (TOKEN,), _token, (AgentError,), spoil_text),
     Parser(
@@ -354,8 +372,9 @@ PARSERS: tuple[Parser, ...] = (
     Parser(
         "watch token",
         (encode_token(7, {0: ((2**64 - 1, ((1, 3),)),), 9: ()}),),
-        lambda data: decode_token(data, 7),
+        _watch_token,
         (InvalidRequest,),
+        spoil_packed,
     ),
 )  # fmt: skip
 

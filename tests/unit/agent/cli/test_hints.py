@@ -51,7 +51,7 @@ def test_the_examples_in_the_docstrings() -> None:
         (["get", "k"], "`covey kv get`"),
         (["put", "k", "v"], "`covey kv put`"),
         (["event", "sned", "x"], "`covey event send`"),
-        (["kv", "set", "k", "v"], "`covey kv put`"),
+        (["kv", "write", "k", "v"], "`covey kv put`"),
         (["kv", "rm", "k"], "`covey kv delete`"),
         (["app", "logs", "system"], "`covey app log`"),
         (["keys", "ls"], "`covey keys list`"),
@@ -70,7 +70,7 @@ def test_did_you_mean(served: Served, covey: Covey, arguments: list[str], meant:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["kv", "put", "k", "v", "-w", "0"], "'-w': 0 is no number from 1 on."),
+        (["kv", "list", "--limit", "0"], "'--limit': 0 is no number from 1 on."),
         (["events", "--limit", "-1"], "'--limit': -1 is no number from 0 to 256."),
         (["simulate", "--seconds", "5"], "'--seconds': 5.0 is no number from 10 to 86400."),
         (["simulate", "--loss", "91"], "'--loss': 91.0 is no number from 0 to 90."),
@@ -186,7 +186,7 @@ def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
         for name in re.findall(r"[\"' ]`([a-z_]+)(?:=[^`]*)?`[:, \"]", line)
     }
     for_programs = {"precision", "set", "unset", "path", "invite", "change", "drains", "zone"}
-    for_programs |= {"generation", "last", "set_aside", "follow", "without"}
+    for_programs |= {"generation", "last", "set_aside", "follow", "without", "type"}
     assert named - for_programs <= SPELLINGS.keys()
     assert len(ROUTES) > len(named) > 5
     assert spelled("`r=1` and `x=1`") == "`-r 1` and `x=1`"

@@ -1,13 +1,20 @@
 """Watches over planes that can be cut off and crash: nothing acknowledged is missed in silence."""
 
+import zlib
+
+import msgspec
 import pytest
 
 from gossip.core.errors import InvalidRequest
 from gossip.kv import limits, watched_partition
+from gossip.kv.coverages import in_at_least
 from gossip.kv.deletions import DELETING, DeletionMemory, is_deletion
+from gossip.kv.dots import Coverage
+from gossip.kv.messages import WatchAsk, WatchPage
 from gossip.kv.records import KeyState, Version
 from gossip.kv.requests import Delete, Put, Watch, WatchEvent
-from gossip.kv.watch_token import encode_token, watched_mark
+from gossip.kv.watch import WatchSource
+from gossip.kv.watch_token import decode_token, encode_token, watched_mark
 from gossip.kv.watched_partition import NoRoom, Room, WatchedPartition
 from tests.support.kv_net import Net, registry_of
 
@@ -197,6 +204,35 @@ def test_nothing_is_settled_that_one_reader_alone_has() -> None:
     partition.completed(partition.reader(2, 1), ((1, ((4, 4),)),))
     partition.settle((1, 2, 3))
     assert partition.settled == ((1, ((4, 4),)),)
+
+
+UNSOUND: Coverage = ((1, ((9, 2), (5, 6), (1, 5))), (1, ((7, 3),)))
+"""What no clock is: intervals that end before they begin, in no order, an actor twice."""
+
+
+def test_no_reader_ends_the_watching_node_by_a_clock_that_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = net_of(1, 2, 3)
+    honest = WatchSource._page
+
+    def page(source: WatchSource, message: WatchAsk, *, is_first: bool) -> WatchPage:
+        told = honest(source, message, is_first=is_first)
+        return msgspec.structs.replace(told, extras=UNSOUND) if source._outbound.me == 3 else told
+
+    monkeypatch.setattr(WatchSource, "_page", page)
+    request = begun(net, 1, Watch(prefix="k"))
+    net.ask(2, Put("k", b"v"))
+    net.run(RENEWED_S)
+    assert ("put", "k", b"v") in told(net, request)
+
+
+def test_a_token_that_no_watch_gave_ends_nobody() -> None:
+    clock = decode_token(encode_token(7, {0: UNSOUND}), 7)[0]
+    assert in_at_least(1, [clock]) == clock
+    beneath = msgspec.msgpack.encode((1, 7, (5,), ((0, ((-1, ((1, 2),)),)),)))
+    with pytest.raises(InvalidRequest):
+        decode_token(zlib.compress(beneath), 7)
 
 
 def test_who_is_behind_is_not_believed_and_another_life_neither() -> None:
