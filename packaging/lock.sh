@@ -27,5 +27,6 @@ compile test pyproject.toml --extra demo --extra fast \
 compile demo pyproject.toml --extra demo --group build --constraints $widest "$@"
 compile run pyproject.toml --constraints $widest "$@"
 compile build --group build --constraints $widest "$@"
+compile compiled --group build --group compiled --constraints $widest "$@"
 compile release --group build --group release --constraints $widest "$@"
 compile lock --group lock --constraints $widest "$@"

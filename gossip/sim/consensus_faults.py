@@ -69,8 +69,7 @@ def _length_s(rng: random.Random, mean_s: float) -> float:
     return min(4 * mean_s, rng.expovariate(1 / mean_s))
 
 
-def _weather(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
-    del names
+def _weather(rng: random.Random, _names: list[str], span_s: float) -> Iterator[Fault]:
     for at in [0.0, *_moments(rng, span_s, 1, 3)]:
         conditions = Conditions(
             loss=rng.choice((0.0, 0.05, 0.2, 0.4)),
@@ -115,9 +114,8 @@ def _partitions(rng: random.Random, names: list[str], span_s: float) -> Iterator
         yield Fault(at + length_s, "join_sides")
 
 
-def _isolations(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
+def _isolations(rng: random.Random, _names: list[str], span_s: float) -> Iterator[Fault]:
     """One leader after another loses all others, while clients go on asking it."""
-    del names
     for at in _moments(rng, span_s, 1, 4):
         stunned_s = rng.choice((0.0, 0.0, 8.0, 14.0))
         yield Fault(at, "isolate", (stunned_s + rng.uniform(2.0, 20.0), stunned_s))
@@ -150,14 +148,12 @@ def _damage(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fau
         yield Fault(at + length_s, "restart", (name,))
 
 
-def _changes(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
-    del names
+def _changes(rng: random.Random, _names: list[str], span_s: float) -> Iterator[Fault]:
     for at in _moments(rng, span_s, 4, 12):
         yield Fault(at, "change")
 
 
-def _transfers(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
-    del names
+def _transfers(rng: random.Random, _names: list[str], span_s: float) -> Iterator[Fault]:
     for at in _moments(rng, span_s, 1, 4):
         yield Fault(at, "transfer")
 

@@ -80,8 +80,7 @@ def _length_s(rng: random.Random, mean_s: float) -> float:
     return min(4 * mean_s, rng.expovariate(1 / mean_s))
 
 
-def _weather(rng: random.Random, names: list[str], span_s: float) -> Iterator[Fault]:
-    del names
+def _weather(rng: random.Random, _names: list[str], span_s: float) -> Iterator[Fault]:
     for at in [0.0, *_moments(rng, span_s, 4)]:
         conditions = Conditions(
             loss=rng.choice((0.0, 0.05, 0.1, 0.3, 0.6)),

@@ -42,7 +42,7 @@ class LocalMember:
         words = Alive(me, boot, FIRST_INCARNATION, name, (), {**tags})
         self._alive = _checked(_with_addresses(words, self.wishes), self.wishes)
         self._signatures = signatures or Signatures()
-        self._signed: tuple[Alive, Alive] | None = None
+        self._signed_alive: tuple[Alive, Alive] | None = None
         """The latest words that were asked for, without their signature and with it."""
         self.asleep_until: Instant | None = None
         """When the sleep ends that we announced; None while we are awake."""
@@ -65,10 +65,11 @@ class LocalMember:
     @property
     def alive(self) -> Alive:
         """Our latest words about ourselves; signed once, when they are first asked for."""
-        if self._signed is None or self._signed[0] is not self._alive:
+        if self._signed_alive is None or self._signed_alive[0] is not self._alive:
             signature = self._signatures.sign(self._alive.said())
-            self._signed = self._alive, msgspec.structs.replace(self._alive, signature=signature)
-        return self._signed[1]
+            signed = msgspec.structs.replace(self._alive, signature=signature)
+            self._signed_alive = self._alive, signed
+        return self._signed_alive[1]
 
     def describe(
         self, *, addresses: Iterable[Address] | None = None, tags: Mapping[str, str] | None = None

@@ -34,10 +34,11 @@ SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "test": (("demo", "fast"), ("build", "test", "lint")),
     "bench": (("demo", "fast"), ("build", "test", "lint", "bench")),
     "build": ((), ("build",)),
+    "compiled": ((), ("build", "compiled")),
     "release": ((), ("build", "release")),
     "lock": ((), ("lock",)),
 }
-ALONE = ("build", "release", "lock")
+ALONE = ("build", "compiled", "release", "lock")
 # No upper bound, with the reason beside `dependencies` in pyproject.toml.
 WITHOUT_END = ("cryptography",)
 
