@@ -24,7 +24,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf etcd:etcd-server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-watches soak-counting soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release lock base bench \
+.PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-watches soak-counting soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release test-compiled lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator bench-doors bench-consensus-log bench-control bench-state
 
@@ -53,6 +53,11 @@ $(STAMPS)/test: $(BIN)/python pyproject.toml $(LOCKS)/test.txt
 $(STAMPS)/bench: $(STAMPS)/test $(LOCKS)/bench.txt
 	@echo "installing what covey is compared with into .venv"
 	@$(LOCKED) $(LOCKS)/bench.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/compiled: $(STAMPS)/test $(LOCKS)/compiled.txt
+	@echo "installing what compiles gossip/ into .venv"
+	@$(LOCKED) $(LOCKS)/compiled.txt
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/release: $(BIN)/python $(LOCKS)/release.txt
@@ -132,8 +137,19 @@ fresh: $(STAMPS)/test debian  ## the README's two commands in bare Debians, 12 a
 	@$(MAKE) --no-print-directory devices SUITE=bookworm
 	@$(MAKE) --no-print-directory devices SUITE=trixie
 
-release: $(STAMPS)/release  ## build wheel and sdist into dist/, twice, and try them; uploads nothing
-	@packaging/release.sh $(BIN)/python
+release: $(STAMPS)/release $(if $(COMPILED),$(STAMPS)/compiled)  ## build wheel and sdist into dist/, twice, and try them; COMPILED=1 adds a compiled wheel; uploads nothing
+	@packaging/release.sh $(BIN)/python $(if $(COMPILED),compiled)
+
+# The C compiler takes minutes, so it is asked only where a source, or how they are compiled, changed.
+build/compiled/gossip: $(STAMPS)/compiled $(wildcard packaging/compiled/*) $(shell find gossip -name '*.py')
+	@echo "compiling gossip/ into build/compiled, which takes minutes"
+	@$(BIN)/python -W ignore packaging/compiled/build.py build/compiled $(ROOMS)
+	@touch $@
+
+compiled: build/compiled/gossip  ## gossip/ compiled by mypyc, in build/compiled; ROOMS="core membership" for some of it
+
+test-compiled: build/compiled/gossip  ## the protocols' tests, transcripts and some simulations on the compiled gossip/
+	@$(BIN)/pytest -q $(SHARED) --compiled -o pythonpath='. build/compiled' -m 'not slow' $(COMPILED_TESTS)
 
 lock: $(STAMPS)/lock  ## pin what pyproject.toml asks for in packaging/locks; OPTIONS=--upgrade for what is new
 	@packaging/lock.sh $(BIN)/uv $(OPTIONS)

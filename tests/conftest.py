@@ -5,6 +5,7 @@ says so in its summary. In continuous integration (``CI=true``) it is a failure,
 """
 
 import gc
+import importlib
 import os
 import signal
 from collections.abc import Generator
@@ -57,9 +58,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer ``--rewrite``, for transcripts and for the examples of docs/cli.md."""
+    """Offer ``--rewrite`` for transcripts and examples, ``--compiled`` for `make test-compiled`."""
     words = "record anew what transcripts and examples show"
     parser.getgroup("covey").addoption("--rewrite", action="store_true", help=words)
+    words = "go on only with a compiled gossip/, which -o pythonpath puts in front"
+    parser.getgroup("covey").addoption("--compiled", action="store_true", help=words)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """See to it that a run on compiled code is not one on its source by mistake."""
+    found = importlib.import_module("gossip.membership.swim").__file__ or ""
+    if found.endswith(".so") != config.getoption("compiled"):
+        raise pytest.UsageError(f"--compiled: {config.getoption('compiled')}; gossip/ is {found}")
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

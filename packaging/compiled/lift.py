@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FORMS = "__forms"
-INTERPRETED_BASES = {"Struct"} | {name for name in dir(builtins) if name.endswith(("Error", "Exception"))}
+INTERPRETED_BASES = {"Struct"} | {
+    name for name in dir(builtins) if name.endswith(("Error", "Exception"))
+}
 Definition = ast.ClassDef | ast.FunctionDef | ast.Assign | ast.AnnAssign
 Import = ast.Import | ast.ImportFrom | ast.If
 
@@ -39,7 +41,9 @@ class Module:
             name = wanted.pop()
             if name not in found:
                 found.update(_names(self.definitions[name]))
-                wanted += [each for each in _used(self.definitions[name]) if each in self.definitions]
+                wanted += [
+                    each for each in _used(self.definitions[name]) if each in self.definitions
+                ]
         return found
 
     def without(self, names: Iterable[str], done: Iterable[ast.stmt] = ()) -> list[str]:
@@ -64,7 +68,9 @@ def interpreted_classes(modules: Iterable[Module]) -> set[str]:
         if isinstance(node, ast.ClassDef)
     }
     found: set[str] = set()
-    while more := {name for name in bases.keys() - found if bases[name] & (found | INTERPRETED_BASES)}:
+    while more := {
+        name for name in bases.keys() - found if bases[name] & (found | INTERPRETED_BASES)
+    }:
         found |= more
     return found
 
@@ -76,7 +82,9 @@ def lift(path: Path, module: Module, interpreted: set[str]) -> Path | None:
     """
     forms = module.forms(interpreted)
     rest = module.definitions.keys() - forms
-    if not any(isinstance(module.definitions[name], ast.ClassDef | ast.FunctionDef) for name in rest):
+    if not any(
+        isinstance(module.definitions[name], ast.ClassDef | ast.FunctionDef) for name in rest
+    ):
         return None
     if forms:
         lines = module.without(forms)
@@ -96,7 +104,9 @@ def _names(node: Definition) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    return [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+    return [
+        each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
+    ]
 
 
 def _used(node: ast.AST) -> set[str]:
