@@ -140,16 +140,18 @@ fresh: $(STAMPS)/test debian  ## the README's two commands in bare Debians, 12 a
 release: $(STAMPS)/release $(if $(COMPILED),$(STAMPS)/compiled)  ## build wheel and sdist into dist/, twice, and try them; COMPILED=1 adds a compiled wheel; uploads nothing
 	@packaging/release.sh $(BIN)/python $(if $(COMPILED),compiled)
 
-# The C compiler takes minutes, so it is asked only where a source, or how they are compiled, changed.
-build/compiled/gossip: $(STAMPS)/compiled $(wildcard packaging/compiled/*) $(shell find gossip -name '*.py')
-	@echo "compiling gossip/ into build/compiled, which takes minutes"
-	@$(BIN)/python -W ignore packaging/compiled/build.py build/compiled $(ROOMS)
+# The C compiler takes minutes, so it is asked only where a source, or how it is compiled, changed.
+COMPILED_IN := build/compiled$(if $(ROOMS),-some)
+$(COMPILED_IN)/gossip: $(STAMPS)/compiled $(wildcard packaging/compiled/*) $(shell find gossip -name '*.py')
+	@echo "compiling gossip/ into $(COMPILED_IN)"
+	@$(BIN)/python packaging/compiled/build.py $(COMPILED_IN) $(ROOMS)
 	@touch $@
 
-compiled: build/compiled/gossip  ## gossip/ compiled by mypyc, in build/compiled; ROOMS="core membership" for some of it
+COMPILED_TESTS := tests/unit/gossip $(addprefix tests/sim/test_, transcripts.py consensus_transcripts.py kv.py events.py)
 
-test-compiled: build/compiled/gossip  ## the protocols' tests, transcripts and some simulations on the compiled gossip/
-	@$(BIN)/pytest -q $(SHARED) --compiled -o pythonpath='. build/compiled' -m 'not slow' $(COMPILED_TESTS)
+test-compiled: $(COMPILED_IN)/gossip  ## the protocols' tests and some simulations on compiled code; ROOMS="core membership" compiles less
+	@$(BIN)/pytest -q $(SHARED) --compiled -o pythonpath='$(COMPILED_IN) .' \
+	    -m 'not slow and not interpreted' $(COMPILED_TESTS)
 
 lock: $(STAMPS)/lock  ## pin what pyproject.toml asks for in packaging/locks; OPTIONS=--upgrade for what is new
 	@packaging/lock.sh $(BIN)/uv $(OPTIONS)

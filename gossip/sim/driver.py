@@ -25,8 +25,7 @@ from gossip.core.machine import (
     SendFrame,
 )
 from gossip.membership.detection.observers import SubjectsChanged
-from gossip.node import Node
-from gossip.sim.host import Host, HostState
+from gossip.sim.host import Host, Hosted, HostState
 from gossip.sim.kernel import Kernel
 from gossip.sim.network import Network
 from gossip.sim.rng import stream
@@ -80,7 +79,7 @@ class SimulatedDriver:
         """Let nobody be reached under this address any more."""
         del self._by_address[address]
 
-    def start(self, host: Host, node: Node) -> None:
+    def start(self, host: Host, node: Hosted) -> None:
         """Let a node run on a host."""
         host.boot_up(node)
         self._settle(host)
@@ -95,22 +94,22 @@ class SimulatedDriver:
         host.wake_at = None
         self._arm(host)
 
-    def call(self, host: Host, action: Callable[[Node, Instant], None]) -> None:
+    def call(self, host: Host, action: Callable[[Hosted, Instant], None]) -> None:
         """Let a running node take in something, then perform its effects.
 
         A paused process takes it in when it goes on, as it reads its sockets then.
         """
         if host.state is HostState.UP:
-            action(host.node, host.local(self.schedule.now))
+            action(host.hosted, host.local(self.schedule.now))
             self._settle(host)
         elif host.state is HostState.PAUSED:
-            host.inbox.append(lambda: action(host.node, host.local(self.schedule.now)))
+            host.inbox.append(lambda: action(host.hosted, host.local(self.schedule.now)))
 
     # ------------------------------------------------------------------ effects
 
     def _settle(self, host: Host) -> None:
         life = host.life
-        for effect in host.node.effects():
+        for effect in host.hosted.effects():
             self._perform[type(effect)](host, effect)
         if host.life == life and host.is_up:
             self._arm(host)
@@ -118,7 +117,7 @@ class SimulatedDriver:
 
     def _arm(self, host: Host) -> None:
         """Re-arm the timer. One that is set too early stays: it finds nothing due and re-arms."""
-        deadline = host.node.deadline()
+        deadline = host.hosted.deadline()
         if deadline is None:
             return
         due = max(host.world_time(deadline), self.schedule.now)
@@ -131,9 +130,9 @@ class SimulatedDriver:
             return
         host.wake_at = None
         now = host.local(self.schedule.now)
-        deadline = host.node.deadline()
+        deadline = host.hosted.deadline()
         if deadline is not None and deadline <= now:
-            host.node.wake(now)
+            host.hosted.wake(now)
             self._settle(host)
         else:
             self._arm(host)
@@ -173,7 +172,7 @@ class SimulatedDriver:
 
     # ------------------------------------------------------------------ slow hosts
 
-    def _take_in(self, host: Host, action: Callable[[Node, Instant], None]) -> None:
+    def _take_in(self, host: Host, action: Callable[[Hosted, Instant], None]) -> None:
         """Let a node take in what the air brought, when its host lets it through."""
         if not self._is_held(host, self._take_in, action):
             self.call(host, action)
@@ -213,7 +212,7 @@ class SimulatedDriver:
             return
         self.counts["sent/bytes"] += len(effect.data)
         target = self._by_id.get(effect.to)
-        known = host.node.addresses_of(effect.to)
+        known = host.hosted.addresses_of(effect.to)
         if target is not None and target.address in known:
             self.streams.send(host, target, effect.data)
             return
@@ -279,5 +278,5 @@ class SimulatedDriver:
         self._listener.emitted(host, effect.event)
 
 
-def _persisted(token: int, node: Node, now: Instant) -> None:
+def _persisted(token: int, node: Hosted, now: Instant) -> None:
     node.persisted(token, now)

@@ -13,6 +13,7 @@ import enum
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from gossip.core.ids import NodeId, new_node_id
 from gossip.core.machine import Address, Durability, Instant, Persist
@@ -28,6 +29,9 @@ WALL_CLOCK_START_MS = 1_790_000_000_000
 CLOCK_OFFSET_STEP_S = 4096.0
 # One transaction on an SD card.
 DISK_DELAY_S = 0.02
+Hosted = Any
+"""A Node, or what stands in for one in a scenario (``script/scripted_peer.py``): it has all that
+the driver asks a node for, and compiled code would not take it for a Node."""
 
 
 class HostState(enum.Enum):
@@ -62,7 +66,7 @@ class Host:
         self.wake_at: Instant | None = None
         self.inbox: deque[Callable[[], None]] = deque()
         self._clock_offset_s = CLOCK_OFFSET_STEP_S * rng.randrange(1, 1024)
-        self._node: Node | None = None
+        self._node: Hosted = None
 
     def __repr__(self) -> str:
         return f"Host({self.name}, {self.state.value})"
@@ -73,10 +77,16 @@ class Host:
         return self.disk.storage
 
     @property
-    def node(self) -> Node:
-        """The running node. Only hosts that are not down have one."""
+    def hosted(self) -> Hosted:
+        """What runs here. Only hosts that are not down have it."""
         assert self._node is not None, f"nothing runs on {self.name}"
         return self._node
+
+    @property
+    def node(self) -> Node:
+        """The running node, where it is one."""
+        node: Node = self.hosted
+        return node
 
     @property
     def is_full(self) -> bool:
@@ -98,7 +108,7 @@ class Host:
         """Whether the process stands still."""
         return self.state is HostState.PAUSED
 
-    def boot_up(self, node: Node) -> None:
+    def boot_up(self, node: Hosted) -> None:
         """Begin a life with this node."""
         assert self.is_down, f"{self.name} runs already"
         self._node, self.state, self.wake_at = node, HostState.UP, None

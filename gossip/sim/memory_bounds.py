@@ -20,6 +20,9 @@ NOT_MEMORY = (MemoryStorage, ToySuite)
 ITEMS_MAX = 400
 BITS_MAX = 2048
 
+SLOTS = ("__slots__", "__mypyc_attrs__")
+"""How a class tells of attributes that are in no dictionary; the latter, one that is compiled."""
+
 
 def sizes(node: Node) -> Iterator[tuple[str, int, int]]:
     """Yield (path, items, limit) for every container and number that a node refers to."""
@@ -49,7 +52,8 @@ def _parts(path: str, thing: object) -> Iterator[tuple[str, object]]:
         for item in thing:
             yield f"{path}[]", item
     elif type(thing).__module__.startswith(OURS):
-        slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        kinds = type(thing).__mro__
+        slots = [name for kind in kinds for how in SLOTS for name in getattr(kind, how, ())]
         for name in [*getattr(thing, "__dict__", {}), *slots]:
             yield f"{path}.{name}", getattr(thing, name, None)
 

@@ -159,6 +159,7 @@ MUTATIONS: list[tuple[Callable[[Patch], None], str]] = [
 ]
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     ("mutation", "stem"), MUTATIONS, ids=[f"{each[0].__name__}-{each[1]}" for each in MUTATIONS]
 )

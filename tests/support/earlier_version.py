@@ -25,7 +25,7 @@ class MixedWorld(World):
         if host.name not in self.earlier:
             return node
         node.swim._signatures._signing = None
-        node.swim._local._signed = None
+        node.swim._local._signed_alive = None
         node.swim._updates.announce(host.local(self.now))
         receive, frames = node.swim.receive, node._frame_handlers
 

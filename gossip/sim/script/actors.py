@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,7 +29,7 @@ from gossip.membership.model.messages import (
 )
 from gossip.membership.model.signatures import Signatures
 from gossip.node import Node
-from gossip.sim.host import Host
+from gossip.sim.host import Host, Hosted
 from gossip.sim.issuer import Issuer
 from gossip.sim.network import Conditions
 from gossip.sim.rng import stream
@@ -105,8 +105,7 @@ class Actors:
             world.names[host.id] = name
             world.issuer.admit(host)
             world.driver.plug_in(host)
-            # It has all of a node that the driver asks for.
-            world.driver.start(host, cast("Node", scripted))
+            world.driver.start(host, scripted)
         signed = world.issuer.signed()
         for node in world.hosts.values():
             world.driver.call(node, partial(_adopt, signed))
@@ -387,5 +386,5 @@ def _bare(text: str) -> str:
     return text.strip().removeprefix("unsigned ").removeprefix("forged ")
 
 
-def _adopt(signed: bytes, node: "Node", now: Instant) -> None:
+def _adopt(signed: bytes, node: Hosted, now: Instant) -> None:
     node.adopt_registry(signed, now)

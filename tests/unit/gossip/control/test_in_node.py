@@ -294,6 +294,7 @@ def test_the_issuer_that_leads_acts() -> None:
     assert pair.nodes[A].state.progress.voting() == (A, (A,))
 
 
+@pytest.mark.interpreted
 def test_who_leaves_or_sleeps_lets_somebody_else_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair()
     handed_over: list[float] = []

@@ -153,6 +153,7 @@ def test_copies_become_voters_and_voters_copies() -> None:
     assert net.planes[4].status(net.now).voters == (2, 3, 4)
 
 
+@pytest.mark.interpreted
 def test_who_was_taken_out_asks_again_though_it_was_told_who_leads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -491,6 +492,7 @@ def test_an_unfinished_change_of_voters_does_not_stop_anybody() -> None:
     net.agree()
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("node", [1, 4])
 def test_a_command_that_fails_halts_the_copy_and_nothing_else(
     node: NodeId, monkeypatch: pytest.MonkeyPatch

@@ -261,6 +261,7 @@ def test_a_member_that_lies_about_a_later_generation_ends_nobodys_log() -> None:
     assert net.get(1, "kept") == b"1"
 
 
+@pytest.mark.interpreted
 def test_a_copy_that_hears_a_leader_takes_no_later_generation_over_from_anybody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -568,6 +569,7 @@ def test_a_saved_copy_that_nobody_can_have_made_is_pulled_again() -> None:
     assert net.get(2, "b", stale=True) == b"2"
 
 
+@pytest.mark.interpreted
 def test_a_copy_at_which_a_command_fails_is_none_to_go_on_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -104,6 +104,7 @@ class Keeper(SessionKeeper):
         return [each.sure_until for each in told if isinstance(each, SessionConfirmed)]
 
 
+@pytest.mark.interpreted
 def test_an_answer_that_takes_longer_than_the_repetition_is_taken() -> None:
     """It promises what it promised when it was asked for."""
     keeper = Keeper()
@@ -118,6 +119,7 @@ def test_an_answer_that_takes_longer_than_the_repetition_is_taken() -> None:
     assert keeper.sure_until(7) == 100.0 + RETRY_S_MAX + REDIRECTED_S + 3_240.0
 
 
+@pytest.mark.interpreted
 def test_questions_about_sessions_that_are_asked_apart_later_are_forgotten() -> None:
     keeper = Keeper()
     for session in (7, 8):

@@ -210,6 +210,7 @@ def test_where_all_that_lead_drain_they_are_not_chased_round() -> None:
     assert voters(net) == {1, 2, 3}
 
 
+@pytest.mark.interpreted
 def test_one_that_does_not_lead_after_all_is_asked_no_more_than_once_a_minute(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

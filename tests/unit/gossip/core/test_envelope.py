@@ -273,6 +273,7 @@ def test_the_window_agrees_with_a_set() -> None:
             highest = max(highest, counter)
 
 
+@pytest.mark.interpreted
 def test_a_life_that_goes_on_twice_uses_no_nonce_twice() -> None:
     """A snapshot of a machine, or of a process: both have the same key, and count on from there."""
     suite = FakeSuite()

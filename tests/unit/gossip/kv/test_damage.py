@@ -134,6 +134,7 @@ def is_kept_when_power_fails_within_a_pass() -> bool:
     return net.values(net.ask(3, Get("k"))) == [b"v"]
 
 
+@pytest.mark.interpreted
 def test_a_pass_goes_on_with_no_later_life_of_its_partner(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of the one life says that what the other has lost was deleted."""
     assert is_kept_when_power_fails_within_a_pass()

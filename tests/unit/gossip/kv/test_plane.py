@@ -116,6 +116,7 @@ def test_an_owner_that_a_broken_stream_kept_from_a_write_is_told_again() -> None
     assert net.results[name].outcome == "ok"
 
 
+@pytest.mark.interpreted
 def test_an_owner_that_is_gone_is_told_nothing_until_it_is_back() -> None:
     net = net_of(1, 2, 3)
     told: list[int] = []
@@ -392,6 +393,7 @@ def test_who_asks_for_hashes_all_the_time_is_answered_now_and_then() -> None:
     assert plane.counts["digest_rounds/asked too often"] in (99, 100), "it may have just asked"
 
 
+@pytest.mark.interpreted
 def test_a_version_that_does_not_know_the_hash_is_compared_with_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

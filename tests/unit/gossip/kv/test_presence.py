@@ -290,6 +290,7 @@ def test_one_that_ends_before_it_owned_anything_is_given_up_after_ten_minutes() 
     assert net.registry.is_settled
 
 
+@pytest.mark.interpreted
 def test_a_newcomer_that_copies_for_long_is_heard_meanwhile() -> None:
     """What it does is between it and the owners; the issuer hears that it is there."""
     net = Signing(three())

@@ -44,6 +44,7 @@ def read_while_an_old_version_arrives() -> list[bytes]:
     return net.values(net.results[name])
 
 
+@pytest.mark.interpreted
 def test_an_old_version_that_arrives_while_a_read_weighs_is_weighed_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -68,6 +68,7 @@ def test_pages_of_any_size_bring_every_key_once_and_in_order(
     assert listed(net, limit, "b/")[0] == [key for key in keys if key.startswith("b/")]
 
 
+@pytest.mark.interpreted
 def test_a_scan_reads_a_few_partitions_in_one_go() -> None:
     net = filled([f"k{number:04d}" for number in range(500)])
     steps = watch_steps(net)
@@ -83,6 +84,7 @@ def test_keys_that_crowd_in_one_partition_are_all_found() -> None:
     assert listed(filled(crowd), 1000)[0] == sorted(crowd)
 
 
+@pytest.mark.interpreted
 def test_an_answer_fits_a_frame_and_what_does_not_fit_is_not_kept() -> None:
     keys = [f"k{number:03d}" for number in range(100)]
     net = filled(keys, PAGE_BYTES_MAX // 10)

@@ -125,6 +125,7 @@ def acknowledges_what_nobody_reads() -> bool:
     return written.outcome == "ok" and not net.values(read)
 
 
+@pytest.mark.interpreted
 def test_who_follows_a_registry_takes_nothing_under_the_one_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
