@@ -71,7 +71,7 @@ print(json.dumps([forms, told]))
 
 
 def _staged(root: Path) -> list[Path]:
-    """Take the package at this root apart, as ``build.py`` does."""
+    """Take the package at this root apart, as before it is compiled."""
     program = (
         "import sys, build, pathlib; "
         "print('\\n'.join(map(str, build.stage(pathlib.Path(sys.argv[1])))))"
