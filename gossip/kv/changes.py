@@ -6,7 +6,7 @@ import msgspec
 
 from gossip.core.errors import InvalidRequest
 from gossip.kv.limits import ENTRY_BYTES_MAX, VALUE_BYTES_MAX
-from gossip.kv.typed_values import INT64_MAX, MAX, MIN
+from gossip.kv.typed_values import INT64_MAX, MAX, MIN, Number
 
 
 class SetUpdate(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ def check_change(change: Change) -> None:
             _check_number(by)
 
 
-def _check_number(number: float) -> None:
+def _check_number(number: Number) -> None:
     if not isfinite(number) or (isinstance(number, int) and abs(number) > INT64_MAX):
         raise InvalidRequest("a number is finite, and a whole one has at most 64 bits")
 

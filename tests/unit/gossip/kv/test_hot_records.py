@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from gossip.core.hlc import HybridClock
 from gossip.kv.hot_records import HotRecords
 from gossip.kv.records import NOTHING, Record, Version
@@ -60,6 +62,7 @@ def test_bytes_are_bounded_and_a_large_value_puts_nobody_out() -> None:
     assert len(hot) == 1
 
 
+@pytest.mark.interpreted
 def test_a_record_is_read_once_and_a_missing_one_too() -> None:
     storage = CountedStorage()
     storage.records[0] = {"k": record(1)}
@@ -70,6 +73,7 @@ def test_a_record_is_read_once_and_a_missing_one_too() -> None:
     assert storage.loads == 2
 
 
+@pytest.mark.interpreted
 def test_what_is_in_memory_is_what_is_stored_whatever_happens() -> None:
     rng, storage = random.Random(3), CountedStorage()
     replica = replica_on(storage)
@@ -98,6 +102,7 @@ def test_what_is_in_memory_is_what_is_stored_whatever_happens() -> None:
     assert not replica._unsaved
 
 
+@pytest.mark.interpreted
 def test_a_save_that_is_overtaken_leaves_the_newer_change() -> None:
     storage = CountedStorage()
     replica = replica_on(storage)
