@@ -56,7 +56,8 @@ def check_change(change: Change) -> None:
 
 
 def _check_number(number: Number) -> None:
-    if not isfinite(number) or (isinstance(number, int) and abs(number) > INT64_MAX):
+    # Whole ones first: the largest have no fraction that they could be compared as.
+    if abs(number) > INT64_MAX if isinstance(number, int) else not isfinite(number):
         raise InvalidRequest("a number is finite, and a whole one has at most 64 bits")
 
 

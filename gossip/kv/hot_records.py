@@ -4,14 +4,16 @@ A replica that reads each record from the disk spends more on that than on every
 devices ask for the same few keys again and again. Only the replica changes what is stored, so it
 says what becomes of each record that is kept here, and none is ever older than the storage.
 
-Bounded by number and by the bytes of values; who was used last stays longest.
+Bounded by number and by bytes; who was used last stays longest.
 """
 
 from gossip.kv.records import Record
 
 RECORDS_MAX = 2_048
-VALUE_BYTES_MAX = 2 * 1024 * 1024
-"""Together; a value that takes an eighth of it alone is not kept."""
+BYTES_MAX = 2 * 1024 * 1024
+"""Together; a record that takes an eighth of it alone is not kept."""
+DOT_BYTES = 100
+"""What a version takes beside its value, and a dot of the context, roughly."""
 
 Name = tuple[int, str]
 
@@ -19,7 +21,7 @@ Name = tuple[int, str]
 class HotRecords:
     """Manages what is kept in memory of the storage: the record of a key, or that there is none."""
 
-    def __init__(self, records_max: int = RECORDS_MAX, bytes_max: int = VALUE_BYTES_MAX) -> None:
+    def __init__(self, records_max: int = RECORDS_MAX, bytes_max: int = BYTES_MAX) -> None:
         self._records: dict[Name, Record | None] = {}
         self._bytes = 0
         self._records_max, self._bytes_max = records_max, bytes_max
@@ -39,7 +41,7 @@ class HotRecords:
     def keep(self, name: Name, record: Record | None) -> None:
         """Take down what the storage has under this name now."""
         self.drop(name)
-        size = _value_bytes(record)
+        size = _size_bytes(record)
         if size > self._bytes_max // 8:
             return
         self._records[name] = record
@@ -49,7 +51,7 @@ class HotRecords:
 
     def drop(self, name: Name) -> None:
         """Keep nothing of this name; harmless where nothing is kept."""
-        self._bytes -= _value_bytes(self._records.pop(name, None))
+        self._bytes -= _size_bytes(self._records.pop(name, None))
 
     def drop_partition(self, partition: int) -> None:
         """Keep nothing of a partition."""
@@ -57,5 +59,8 @@ class HotRecords:
             self.drop(name)
 
 
-def _value_bytes(record: Record | None) -> int:
-    return sum(len(version.value) for version in record.live) if record else 0
+def _size_bytes(record: Record | None) -> int:
+    if record is None:
+        return 0
+    dots = DOT_BYTES * (len(record.live) + len(record.context))
+    return dots + sum([len(version.value) for version in record.live])

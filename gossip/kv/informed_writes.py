@@ -58,15 +58,17 @@ class InformedWrites:
         if found.outcome != "ok":
             asked.finish(Rejected(UNKNOWN, unreachable=True), now)
             return
-        decided = decide(asked, found)
-        if not isinstance(decided, AskedWrite):
-            asked.finish(decided, now)
-            return
         try:
-            self._forwards.begin(decided._replace(until=max(asked.until, now + SHORTEST_S)), now)
+            decided = decide(asked, found)
+            if isinstance(decided, AskedWrite):
+                decided = decided._replace(until=max(asked.until, now + SHORTEST_S))
+                self._forwards.begin(decided, now)
+                return
         except InvalidRequest as error:
-            # The owners have become fewer than the w that was asked for.
-            asked.finish(Rejected(str(error)), now)
+            # The owners have become fewer than the w that was asked for, or what was found is
+            # more than anybody may say that he has seen.
+            decided = Rejected(str(error))
+        asked.finish(decided, now)
 
 
 def decision_of(request: Put | Delete | Update) -> Decide:

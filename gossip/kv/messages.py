@@ -33,7 +33,7 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 Epoch = Annotated[int, msgspec.Meta(ge=0)]
 Partition = Annotated[int, msgspec.Meta(ge=0)]
 Mark = int
-Life = Annotated[int, msgspec.Meta(ge=0)]
+Life = Annotated[int, msgspec.Meta(ge=1)]
 """Which start of its process answers a pass; the rest of it is for that one alone."""
 Marks = Annotated[
     tuple[tuple[Partition, Mark, Mark], ...], msgspec.Meta(max_length=SURVEY_PARTITIONS_MAX)
@@ -309,7 +309,7 @@ class WatchAsk(msgspec.Struct, frozen=True, array_like=True, tag=77):
     seen: Coverage
     is_new: bool
     after: Prefix
-    life: Life
+    life: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class WatchPage(msgspec.Struct, frozen=True, array_like=True, tag=78):

@@ -26,7 +26,7 @@ class OutboundFrames:
         self.own: deque[Message] = deque()
         self.counts: Counter[str] = Counter()
         # An answer to our former life may still be under way: start where it never was.
-        self.life = rng.getrandbits(NUMBER_RANDOM_BITS)
+        self.life = rng.getrandbits(NUMBER_RANDOM_BITS) or 1
         """Tells this start of the process from those before it."""
         self._number = self.life << NUMBER_COUNT_BITS
         self._effects: deque[Effect] = deque()

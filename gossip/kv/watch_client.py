@@ -64,8 +64,12 @@ class OpenWatch:
         """Who understands what is asked here; versions before this one do not."""
         self.token: bytes | None = None
         self.is_token_old = True
-        self.orders: dict[tuple[NodeId, int], int] = {}
-        """How far the frames of each reader have come, in each of its lives."""
+        self.orders: dict[NodeId, tuple[int, int]] = {}
+        """Of each reader the life that was heard last, and how far the frames of that have come."""
+
+    def wants(self, key: str) -> bool:
+        """Tell whether changes of this key are to be told."""
+        return key.startswith(self.text) if self.is_prefix else key == self.text
 
     @property
     def is_ready(self) -> bool:
@@ -195,13 +199,14 @@ class WatchClient:
         if run is None:
             self._outbound.send(Unsubscribe(message.number), peer)
             return
-        if message.order <= run.orders.get((peer, message.life), 0):
-            return  # an old frame once more
-        run.orders[peer, message.life] = message.order
         partition = self._registry_sync.registry.partition_of(message.key)
         watched = run.partitions.get(partition)
-        if watched is None or peer not in self._readers(partition):
+        if watched is None or not self._may_tell(run, message.key, peer):
             return
+        life, order = run.orders.get(peer, (0, 0))
+        if message.life == life and message.order <= order:
+            return  # an old frame once more
+        run.orders[peer] = message.life, message.order
         if watched.is_believed(peer, message.life):
             self._tell(run, watched, message.key, message.state)
         self._unsettle(run, partition, now)
@@ -212,11 +217,21 @@ class WatchClient:
         run = self._watches.get(message.number)
         if run is None:
             self._outbound.send(Unsubscribe(message.number), peer)
+        elif not self._may_tell(run, message.key, peer):
+            return
         elif message.came:
             event = WatchEvent(run.request, message.key, "put", values_of(message.came))
             self._outbound.emit(event)
         elif message.went and not message.left:
             self._outbound.emit(WatchEvent(run.request, message.key, "delete"))
+
+    def _may_tell(self, run: OpenWatch, key: str, peer: NodeId) -> bool:
+        """Tell whether a key is watched, and this its reader: a liar shows nobody other keys."""
+        readers = self._readers(self._registry_sync.registry.partition_of(key))
+        if run.wants(key) and peer in readers:
+            return True
+        self._outbound.counts["frames_dropped/not_watched"] += 1
+        return False
 
     def _tell(self, run: OpenWatch, watched: WatchedPartition, key: str, state: KeyState) -> bool:
         """Tell what is new in a state; False if there is no room to remember it, so not now."""
@@ -322,6 +337,7 @@ class WatchClient:
         return all(
             self._tell(run, watched, key, watched.vouched(key, state, ask.extras))
             for key, state in message.entries
+            if self._may_tell(run, key, ask.reader)
         )
 
     # Settling

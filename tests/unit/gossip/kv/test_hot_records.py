@@ -5,7 +5,7 @@ import random
 import pytest
 
 from gossip.core.hlc import HybridClock
-from gossip.kv.hot_records import HotRecords
+from gossip.kv.hot_records import DOT_BYTES, HotRecords
 from gossip.kv.records import NOTHING, Record, Version
 from gossip.kv.replica import Replica
 from gossip.kv.storage import MemoryStorage
@@ -48,12 +48,16 @@ def test_who_was_used_last_stays() -> None:
 
 
 def test_bytes_are_bounded_and_a_large_value_puts_nobody_out() -> None:
-    hot = HotRecords(bytes_max=800)
+    size = 100 + 2 * DOT_BYTES  # a version, and a dot of the context
+    hot = HotRecords(bytes_max=8 * size)
     for number in range(20):
         hot.keep((0, str(number)), record(number + 1, bytes(100)))
     assert len(hot) == 8
     hot.keep((0, "large"), record(1, bytes(101)))
     assert len(hot) == 8
+    dots = Record(context=tuple((actor, 1) for actor in range(size // DOT_BYTES + 1)))
+    hot.keep((0, "dots"), dots)
+    assert (0, "dots") not in hot, "nor do many dots without a value"
     hot.keep((0, "19"), record(2, bytes(101)))
     assert (0, "19") not in hot, "what was kept of it is old now"
     for number in range(20):

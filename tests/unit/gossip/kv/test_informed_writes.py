@@ -3,6 +3,7 @@
 import pytest
 
 from gossip.core.errors import InvalidRequest
+from gossip.kv.records import encode_context
 from gossip.kv.requests import ALL, Delete, Get, List, Put, PutResult, Rejected
 from tests.support.kv_net import Net, registry_of
 
@@ -80,3 +81,16 @@ def test_all_travels_to_who_coordinates() -> None:
     net = net_of(1, 2, 3, 4, 5)
     key = next(f"k{n}" for n in range(99) if 1 not in net.registry.owners_of(f"k{n}"))
     assert net.ask(1, Put(key, b"on", w=ALL)).acks == 3
+
+
+def test_a_key_with_more_versions_than_a_context_can_name_is_refused_and_holds_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gossip.kv.records.CONTEXT_BYTES_MAX", 300)
+    net = net_of(1)
+    unseen = encode_context("k", ())
+    while len(net.ask(1, Get("k")).context) <= 300:
+        net.ask(1, Put("k", b"", context=unseen))
+    assert isinstance(net.ask(1, Delete("k")), Rejected)
+    assert isinstance(net.ask(1, Put("k", b"", context=unseen, if_unchanged=True)), Rejected)
+    assert net.ask(1, Put("k", b"one")).versions == 1, "who does not look replaces all of them"

@@ -114,8 +114,9 @@ def test_a_counter_keeps_within_64_bits() -> None:
     refused = net.ask(1, Update("k", CounterUpdate(1)))
     assert isinstance(refused, Rejected)
     assert read(net, 1) == INT64_MAX
-    with pytest.raises(InvalidRequest):
-        net.submit(1, Update("k", CounterUpdate(INT64_MAX + 1)))
+    for by in (INT64_MAX + 1, 10**400):
+        with pytest.raises(InvalidRequest):
+            net.submit(1, Update("k", CounterUpdate(by)))
 
 
 def test_a_counter_that_misses_w_is_indeterminate_and_counted_once() -> None:
@@ -183,7 +184,11 @@ def test_a_set_has_its_bounds() -> None:
     for text in ("", "x" * 513, "\ud800"):
         with pytest.raises(InvalidRequest):
             net.submit(1, Update("k", SetUpdate(text)))
-    for change in (LimitUpdate(float("inf"), "max"), MapUpdate("f", "x" * 200_000)):
+    for change in (
+        LimitUpdate(float("inf"), "max"),
+        LimitUpdate(-(10**400), "min"),
+        MapUpdate("f", "x" * 200_000),
+    ):
         with pytest.raises(InvalidRequest):
             net.submit(1, Update("k", change))
 

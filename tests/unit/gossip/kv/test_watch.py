@@ -5,12 +5,12 @@ import zlib
 import msgspec
 import pytest
 
-from gossip.core.errors import InvalidRequest
+from gossip.core.errors import InvalidRequest, Malformed
 from gossip.kv import limits, watched_partition
 from gossip.kv.coverages import in_at_least
 from gossip.kv.deletions import DELETING, DeletionMemory, is_deletion
 from gossip.kv.dots import Coverage
-from gossip.kv.messages import WatchAsk, WatchPage
+from gossip.kv.messages import CODEC, Changed, WatchAsk, WatchedChange, WatchPage
 from gossip.kv.records import KeyState, Version
 from gossip.kv.requests import Delete, Put, Watch, WatchEvent
 from gossip.kv.watch import WatchSource
@@ -225,6 +225,30 @@ def test_no_reader_ends_the_watching_node_by_a_clock_that_is_none(
     net.ask(2, Put("k", b"v"))
     net.run(RENEWED_S)
     assert ("put", "k", b"v") in told(net, request)
+
+
+def test_a_page_that_goes_on_with_nobodys_life_is_no_message() -> None:
+    page = WatchPage(1, 0, is_level=True, extras=(), entries=(), others=(), horizon="a")
+    with pytest.raises(Malformed):
+        CODEC.decode(CODEC.encode(page))
+
+
+@pytest.mark.parametrize("is_state", [True, False])
+def test_no_owner_shows_a_key_that_is_not_watched(*, is_state: bool) -> None:
+    net = net_of(1, 2, 3)
+    request = begun(net, 1, Watch(prefix="a/"))
+    (number,) = net.planes[1].watchers._watches
+    version = Version(9, 1, 1, b"secret")
+    state = KeyState((version,), (), ())
+    frame = (
+        WatchedChange(number, "b/secret", state, net.planes[2].outbound.life, 99)
+        if is_state
+        else Changed(number, "b/secret", (version,), (), 1)
+    )
+    net.planes[1].receive_frame(CODEC.encode(frame), 2, net.now)
+    net.settle(1)
+    assert told(net, request) == []
+    assert net.planes[1].counts["frames_dropped/not_watched"] == 1
 
 
 def test_a_token_that_no_watch_gave_ends_nobody() -> None:
