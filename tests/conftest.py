@@ -26,10 +26,13 @@ settings.register_profile(
 settings.register_profile("ci", settings.get_profile("covey"), derandomize=True)
 settings.load_profile("ci" if IN_CI else "covey")
 
-# A shell without job control starts what runs in its background with SIGINT ignored, and that is
-# inherited: no Ctrl-C of a test would reach the programs that it starts.
+# A shell without job control starts what runs in its background with SIGINT ignored, nohup with
+# SIGHUP, and that is inherited: no signal of a test would reach the programs that it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(wrapper=True)

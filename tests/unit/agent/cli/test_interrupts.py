@@ -60,7 +60,10 @@ def test_who_waits_and_is_told_to_end_leaves_no_session(
         else:
             until(client, "/api/v1/locks/door", "waiters", 1)
         process.send_signal(number)
-        assert process.wait(GIVE_UP_S) == INTERRUPTED
+        try:
+            assert process.wait(GIVE_UP_S) == INTERRUPTED
+        finally:
+            process.kill()  # or the end of the block would wait without end
     [left] = until(client, "/api/v1/sessions", "sessions", 1)
     assert left["session"] == session
 
