@@ -9,6 +9,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:?usage: packaging/release.sh PYTHON [compiled]}
+case $python in # it is called from elsewhere, too
+/*) ;;
+*/*) python=$PWD/$python ;;
+esac
 compiled=${2:-}
 
 if [ -n "$(git status --porcelain)" ]; then
