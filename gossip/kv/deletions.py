@@ -45,7 +45,7 @@ class DeletionMemory:
     def record(self, partition: int, key: str, dots: Iterable[Dot]) -> None:
         """Remember of which key those of the dots are that name deletes."""
         for dot in dots:
-            if dot[0] & DELETING:
+            if is_deletion(dot):
                 self._order[partition, dot] = None
                 self._keys[partition][dot] = key
         while len(self._order) > DELETIONS_REMEMBERED_MAX:
