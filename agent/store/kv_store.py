@@ -178,6 +178,12 @@ class RecordStore:
             digest ^= mark
         return _unsigned(digest)
 
+    def marks(self, partition: int) -> dict[str, int]:
+        """Return the ``record_mark`` of each key of a partition that has a live version."""
+        # The index of marks has the keys as well: no value is read.
+        query = "SELECT key, mark FROM records WHERE partition = ? AND mark != 0"
+        return {key: _unsigned(mark) for key, mark in self._rows(query, partition)}
+
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
         found = self._sound(RECORDS, "partition = ? AND mark = 0", partition)

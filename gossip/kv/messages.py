@@ -16,6 +16,7 @@ import msgspec
 
 from gossip.core.wire import Codec
 from gossip.kv.dots import Coverage, Dot
+from gossip.kv.leaves import GROUPS, LEAVES, LEAVES_ASKED_MAX, Leaf
 from gossip.kv.limits import (
     KEY_BYTES_MAX,
     REQUEST_TIMEOUT_S_MAX,
@@ -207,23 +208,31 @@ class SyncStart(msgspec.Struct, frozen=True, array_like=True, tag=66):
 
 
 class SyncStarted(msgspec.Struct, frozen=True, array_like=True, tag=67):
-    """Whether mine is the same, how good my copy is, my clock."""
+    """Whether mine is the same, how good my copy is, my clock; if it is not, my leaves' digests.
+
+    Versions before the leaves name none.
+    """
 
     number: Number
     same: bool
     copy: Copy
     coverage: Coverage
     life: Life
+    leaves: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=LEAVES)] = ()
 
 
 class KeyPageRequest(msgspec.Struct, frozen=True, array_like=True, tag=68):
-    """Name your keys after this one, with their live dots."""
+    """Name your keys after this one, with their live dots: those of these leaves, or all."""
 
     number: Number
     epoch: Epoch
     partition: Partition
     after: Prefix
     life: Life
+    leaves: Annotated[
+        tuple[Annotated[Leaf, msgspec.Meta(ge=0, lt=LEAVES)], ...],
+        msgspec.Meta(max_length=LEAVES_ASKED_MAX),
+    ] = ()
 
 
 class KeyPage(msgspec.Struct, frozen=True, array_like=True, tag=69):
@@ -267,10 +276,14 @@ class DigestSummary(msgspec.Struct, frozen=True, array_like=True, tag=73):
 
 
 class SummaryReply(msgspec.Struct, frozen=True, array_like=True, tag=74):
-    """Whether it is the same here. Where it is not, ask by partition."""
+    """Whether it is the same here. Where it is not, ask by partition, in the groups that differ.
+
+    Versions before the groups name none.
+    """
 
     number: Number
     same: bool
+    groups: Annotated[tuple[Mark, ...], msgspec.Meta(max_length=GROUPS)] = ()
 
 
 class Increment(msgspec.Struct, frozen=True, array_like=True, tag=75):

@@ -355,7 +355,7 @@ class KvPlane:
             return
         self.writes.returned(peer)
         self.watchers.returned(peer, now)
-        self.repair.survey(peer)
+        self.repair.returned(peer)
         self._deliver_own(now)
 
     def hold_back(self, *, held: bool) -> None:

@@ -4,13 +4,14 @@ Three causes put a pair (partition, peer) on the list: a survey that found a dif
 that missed an owner; a hand-off (``handoff.py``). A few pairs are worked on at a time.
 
 A **survey** is one hash over digests and clock marks of all partitions shared with one other owner;
-where the other has another hash, digest and clock mark of each of them follow, and the answer names
-those that differ. It goes to one peer per interval, in turn, and at once to a peer that comes back.
-So an idle covey spends some ten bytes a second on knowing that it is consistent, and needs no list
-of hints that could overflow or grow stale.
+where the other has another hash, it tells one for each group of them, and digest and clock mark of
+each partition of the groups that differ follow; the answer names those that do, and a pass finds
+which of their keys (``leaves.py``). It goes to one peer per interval, in turn, and at once to a
+peer that comes back. So an idle covey spends some ten bytes a second on knowing that it is
+consistent, and needs no list of hints that could overflow or grow stale.
 
-A version before the hash does not answer it: who has not when the next peer has its turn is sent
-digests and marks after all.
+A version before the hash does not answer it: who has not when the next peer has its turn, and
+never has since it came, is sent digests and marks after all.
 """
 
 import math
@@ -22,6 +23,8 @@ import msgspec
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.dots import MARK_BYTES
+from gossip.kv.leaves import GROUPS, differing
 from gossip.kv.limits import (
     RETRY_S,
     SESSIONS_MAX,
@@ -53,6 +56,8 @@ class RepairScheduler:
         """How many passes over each partition are planned or under way."""
         self._surveys: dict[int, NodeId] = {}
         self._summaries: dict[int, NodeId] = {}
+        self._sums_up: set[NodeId] = set()
+        """Who has answered a hash, and will do so again."""
         self._answered_at: dict[NodeId, Instant] = {}
         self._held_by: dict[NodeId, list[int]] = {}
         self._held_in: Registry | None = None
@@ -127,6 +132,11 @@ class RepairScheduler:
                     self._held_by.setdefault(holder, []).append(partition)
         return self._held_by.get(peer, [])
 
+    def returned(self, peer: NodeId) -> None:
+        """A peer is there again, perhaps with another version: compare with it at once."""
+        self._sums_up.discard(peer)
+        self.survey(peer)
+
     def survey(self, peer: NodeId) -> None:
         """Compare all that is shared with a peer."""
         if not (shared := self.shared(peer)):
@@ -159,25 +169,37 @@ class RepairScheduler:
             return
         self._answered_at[peer] = now
         shared = self.shared(peer)
-        same = message.epoch == epoch and message.summary == self._summary(shared)
+        is_ours = message.epoch == epoch
+        same = is_ours and message.summary == self._summary(shared)
         if same:
             self.compared_at[peer] = now
         token = max(map(self._replica.token, shared), default=0)
-        self._outbound.send(SummaryReply(message.number, same), peer, token)
+        groups = self._groups(shared) if is_ours and not same else ()
+        self._outbound.send(SummaryReply(message.number, same, groups), peer, token)
+
+    def _groups(self, shared: Sequence[int]) -> tuple[int, ...]:
+        """Return one digest for each group of partitions."""
+        parts = ([p for p in shared if p % GROUPS == group] for group in range(GROUPS))
+        return tuple(int.from_bytes(self._summary(part)[:MARK_BYTES]) for part in parts)
 
     def compared(self, message: SummaryReply, peer: NodeId, now: Instant) -> None:
         """Say more to a peer that does not hold the same."""
         if self._summaries.pop(message.number, None) != peer:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
+        self._sums_up.add(peer)
         if message.same:
             self.compared_at[peer] = now
         else:
-            self._survey_each(peer)
+            self._survey_each(peer, message.groups)
 
-    def _survey_each(self, peer: NodeId) -> None:
-        """Name what is here of each partition that is shared with a peer."""
+    def _survey_each(self, peer: NodeId, theirs: tuple[int, ...] = ()) -> None:
+        """Name what is here of the partitions that are shared with a peer: where groups differ."""
         shared = self.shared(peer)
+        if len(theirs) == GROUPS:
+            groups = differing(self._groups(shared), theirs)
+            # If it came by itself meanwhile, nothing is asked, and the next summary says so.
+            shared = [p for p in shared if p % GROUPS in groups]
         epoch = self._registry_sync.registry.epoch
         for at in range(0, len(shared), SURVEY_PARTITIONS_MAX):
             chunk = shared[at : at + SURVEY_PARTITIONS_MAX]
@@ -203,7 +225,7 @@ class RepairScheduler:
     def wake(self, now: Instant) -> None:
         """Survey the next peer when it is time, and say more to who did not answer the last one."""
         if now >= self._due:
-            silent = sorted(set(self._summaries.values()))
+            silent = sorted(set(self._summaries.values()) - self._sums_up)
             self._summaries.clear()
             for peer in silent:
                 self._survey_each(peer)

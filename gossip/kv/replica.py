@@ -31,6 +31,7 @@ from gossip.kv.counting import increased
 from gossip.kv.deletions import DELETING, DeletionMemory, putting
 from gossip.kv.dots import Actor, Coverage, Dot, PartitionClock
 from gossip.kv.hot_records import HotRecords
+from gossip.kv.leaves import Leaf, leaf_of, leaves_of
 from gossip.kv.records import (
     NOTHING,
     KeyState,
@@ -194,6 +195,27 @@ class Replica:
             live = [(key, record) for key, record in merged if record and record.live]
             if ended or len(live) >= limit:
                 return live[:limit]
+
+    def marks(self, partition: int) -> dict[str, int]:
+        """Return the mark of each key of a partition that has a live version, unsaved ones too."""
+        marks = {} if self._is_forgotten(partition) else self._storage.marks(partition)
+        for (of, key), (_, record) in self._overlay.items():
+            if of == partition:
+                marks[key] = record_mark(key, record.dots()) if record else 0
+        return {key: mark for key, mark in marks.items() if mark}
+
+    def leaves(self, partition: int) -> tuple[int, ...]:
+        """Return the digest of each leaf of a partition."""
+        return leaves_of(self.marks(partition))
+
+    def scan_part(
+        self, partition: int, leaves: Collection[Leaf], after: str, limit: int
+    ) -> list[tuple[str, Record]]:
+        """Do as ``scan`` does with the keys of these leaves; none stands for all."""
+        if not leaves:
+            return self.scan(partition, "", after, limit)
+        keys = (key for key in self.marks(partition) if key > after and leaf_of(key) in leaves)
+        return [(key, self.record(partition, key)) for key in sorted(keys)[:limit]]
 
     def digest(self, partition: int) -> int:
         """Return the digest of all live dots of a partition."""

@@ -99,12 +99,14 @@ class ReplicaServer:
         if not self._may_compare(message, peer, now):
             return
         replica, partition = self._replica, message.partition
+        same = message.digest == replica.digest(partition)
         answer = SyncStarted(
             message.number,
-            message.digest == replica.digest(partition),
+            same,
             replica.copy(partition),
             replica.coverage(partition),
             self._outbound.life,
+            () if same else replica.leaves(partition),
         )
         self._outbound.send(answer, peer, replica.token(partition))
 
@@ -113,7 +115,7 @@ class ReplicaServer:
         if not self._may_compare(message, peer, now):
             return
         partition = message.partition
-        found = self._replica.scan(partition, "", message.after, PAGE_ENTRIES_MAX)
+        found = self._replica.scan_part(partition, message.leaves, message.after, PAGE_ENTRIES_MAX)
         horizon = found[-1][0] if len(found) == PAGE_ENTRIES_MAX else ""
         entries = tuple((key, tuple(v.dot for v in record.live)) for key, record in found)
         token = self._replica.token(partition)

@@ -82,6 +82,9 @@ class Storage(Protocol):
     def digest(self, partition: int) -> int:
         """Return the exclusive or of ``record_mark`` over all records of a partition."""
 
+    def marks(self, partition: int) -> dict[str, int]:
+        """Return the ``record_mark`` of each key of a partition that has a live version."""
+
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
 
@@ -145,6 +148,11 @@ class MemoryStorage:
         for key, record in self.records.get(partition, {}).items():
             digest ^= record_mark(key, record.dots())
         return digest
+
+    def marks(self, partition: int) -> dict[str, int]:
+        """Return the ``record_mark`` of each key of a partition that has a live version."""
+        records = self.records.get(partition, {})
+        return {key: record_mark(key, r.dots()) for key, r in records.items() if r.live}
 
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""

@@ -6,7 +6,8 @@
     Compare(digest)             ->
                                 <-  Compared(same, complete, coverage)
         same: absorb coverage, done
-    Page(after)                 ->
+        else with it: a digest of each leaf (``leaves.py``)
+    Page(after, differing leaves) ->
                                 <-  Paged(keys with dots, horizon)
     Exchange(differing keys)    ->            merges ours
                                 <-  Exchanged(its states)
@@ -28,6 +29,7 @@ from gossip.core.errors import SetAside
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Coverage, Dot
+from gossip.kv.leaves import LEAVES, LEAVES_ASKED_MAX, Leaf, differing
 from gossip.kv.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SESSION_TIMEOUT_S
 from gossip.kv.messages import (
     KeyPage,
@@ -58,6 +60,8 @@ class SyncSession:
         self.life = 0
         self.after = ""
         self.horizon = ""
+        self.leaves: tuple[Leaf, ...] = ()
+        """Those whose keys are looked at; none: all are."""
         self.differing: dict[str, tuple[Dot, ...]] = {}
 
 
@@ -110,12 +114,23 @@ class SyncSessions:
             self._succeed(run, now)
         else:
             self._outbound.counts["partition_syncs/differing"] += 1
-            self._ask_page(run, now)
+            self._look_at_leaves(run, message.leaves, now)
+
+    def _look_at_leaves(self, run: SyncSession, theirs: tuple[int, ...], now: Instant) -> None:
+        """Ask for the keys of the leaves that differ; for all if that is not known, or most do."""
+        if len(theirs) == LEAVES:
+            found = differing(self._replica.leaves(run.partition), theirs)
+            if not found:  # what the other had when it looked is here by now
+                self._succeed(run, now)
+                return
+            run.leaves = tuple(sorted(found)) if len(found) <= LEAVES_ASKED_MAX else ()
+        self._ask_page(run, now)
 
     def _ask_page(self, run: SyncSession, now: Instant) -> None:
         number = self._enter(run, now)
         self._outbound.send(
-            KeyPageRequest(number, run.epoch, run.partition, run.after, run.life), run.peer
+            KeyPageRequest(number, run.epoch, run.partition, run.after, run.life, run.leaves),
+            run.peer,
         )
 
     def paged(self, message: KeyPage, peer: NodeId, now: Instant) -> None:
@@ -142,7 +157,7 @@ class SyncSessions:
         ours: dict[str, frozenset[Dot]] = {}
         after = run.after
         while True:
-            page = self._replica.scan(run.partition, "", after, PAGE_ENTRIES_MAX)
+            page = self._replica.scan_part(run.partition, run.leaves, after, PAGE_ENTRIES_MAX)
             ours.update((k, r.dots()) for k, r in page if not horizon or k <= horizon)
             if len(page) < PAGE_ENTRIES_MAX or (horizon and page[-1][0] >= horizon):
                 return ours

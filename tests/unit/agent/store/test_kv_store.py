@@ -81,6 +81,7 @@ def compare(records: RecordStore, memory: MemoryStorage) -> None:
     for partition in range(3):
         assert records.clock(partition) == memory.clock(partition)
         assert records.digest(partition) == memory.digest(partition)
+        assert records.marks(partition) == memory.marks(partition)
         assert dict(records.orphan_context(partition)) == dict(memory.orphan_context(partition))
         for key in KEYS:
             assert records.load(partition, key) == memory.load(partition, key)

@@ -41,13 +41,16 @@ MESSAGES: list[m.Message] = [
     m.DigestReply(1, (0,)),
     m.SyncStart(1, 7, 0, 2**64 - 1),
     m.SyncStarted(1, False, Copy(True, 7), ((1, ((1, 4), (6, 6))),), 3),
+    m.SyncStarted(1, False, Copy(True, 7), (), 3, (2**64 - 1, 0)),
     m.KeyPageRequest(1, 7, 0, "lamp", 3),
+    m.KeyPageRequest(1, 7, 0, "lamp", 3, (0, 63)),
     m.KeyPage(1, (("lamp", ((1, 2),)),), ""),
     m.SyncStates(1, 7, 0, (("lamp", STATE),), 3),
     m.StatesSynced(1, (("lamp", STATE),)),
     m.Reached(7, (0, 255)),
     m.DigestSummary(1, 7, bytes(range(16))),
     m.SummaryReply(1, True),
+    m.SummaryReply(1, False, (2**64 - 1, 0)),
     m.WatchSubscribeReply(1, 3, ((0, 2**64 - 1),), (255,)),
     m.WatchAsk(1, 7, 0, "room/", True, ((1, ((1, 4), (6, 6))),), ((1, ((7, 7),)),), False, "", 0),
     m.WatchPage(1, 3, True, ((1, ((7, 9),)),), (("lamp", STATE),), ((2**63 + 1, 1),), "lamp"),
@@ -80,6 +83,8 @@ def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     m.Forward(1, 7, "k", b"", None, None, float("nan")),
     m.Increment(1, 7, "k", 2**63, None, 1.0),
     m.Forward(1, 7, "k", b"", None, None, 1e9), m.KeyPageRequest(1, 7, -1, "", 3),
+    m.KeyPageRequest(1, 7, 0, "", 3, (64,)), m.KeyPageRequest(1, 7, 0, "", 3, (0,) * 33),
+    m.SyncStarted(1, False, Copy(True, 7), (), 3, (0,) * 65), m.SummaryReply(1, False, (0,) * 17),
 ])  # fmt: skip
 def test_values_out_of_bounds_are_malformed(message: m.Message) -> None:
     with pytest.raises(Malformed):
