@@ -2,9 +2,12 @@
 
 All other nodes hold a copy of the state, which they pull from whichever voter they reach: committed
 entries never change, so it does not matter which. A copy that has everything waits at its voter for
-what comes next, so that news is there at once and an idle copy costs two frames a minute.
+what comes next, so that news is there at once and an idle copy costs two frames a minute. While
+one commit follows another, what came within ``GATHER_S`` is handed on together: with a hundred
+copies, two frames a copy and a commit were most of what a voter did.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -34,6 +37,8 @@ from gossip.core.machine import Instant
 KEPT_ENTRIES_MAX = 4_096
 KEPT_BYTES_MAX = 4 * 2**20
 WAITING_MAX = 1_000
+GATHER_S = 0.1
+"""How far apart copies are told of news; the first after a rest is told at once."""
 
 
 class WaitingPull(msgspec.Struct, frozen=True):
@@ -73,13 +78,16 @@ class CommittedLog:
         self._floor = 0
         """All entries behind it are here."""
         self._waiting: dict[NodeId, WaitingPull] = {}
+        self._told_at: Instant = -math.inf
+        """When those who waited were told of news last, and up to which index."""
+        self._told = 0
         self._snapshot: tuple[SnapshotMark, bytes] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def applied(self, entries: tuple[Entry, ...], now: Instant) -> None:
-        """These entries were applied; tell who waits for them."""
+        """These entries were applied; tell who waits for them, now or soon."""
         assert not entries or entries[0].index > self._floor, "what was handed on is over"
         self._entries.extend(entries)
         self._bytes += sum(entry_bytes(entry) for entry in entries)
@@ -87,6 +95,12 @@ class CommittedLog:
             oldest = self._entries.popleft()
             self._bytes -= entry_bytes(oldest)
             self._floor = oldest.index
+        if now >= self._told_at + GATHER_S:
+            self._tell(now)
+
+    def _tell(self, now: Instant) -> None:
+        """Hand on to all who wait what has been gathered."""
+        self._told_at, self._told = now, self._state().index
         waiting, self._waiting = self._waiting, {}
         for pull in waiting.values():
             self._answer(pull, now)
@@ -94,7 +108,7 @@ class CommittedLog:
     def replaced(self, index: int) -> None:
         """A snapshot has taken the place of the state, or the copy begins here."""
         self._entries.clear()
-        self._bytes, self._floor = 0, index
+        self._bytes, self._floor, self._told = 0, index, index
 
     def pull(self, number: int, ask: PullAsk, peer: NodeId, now: Instant) -> None:
         """Send a copy what it lacks, or let it wait for that."""
@@ -112,12 +126,16 @@ class CommittedLog:
         elif pull.after < self._floor or (not pull.after and applied):
             mark = MarkAnswer(standing.generation, self._made()[0], standing.origin)
             self._outbound.answer(pull.number, mark, pull.peer)
-        elif pull.after < applied or pull.until <= now or len(self._waiting) >= WAITING_MAX:
+        elif self._is_due(pull, now) or len(self._waiting) >= WAITING_MAX:
             lacking = self._behind(pull.after)
             answer = PullAnswer(standing.generation, lacking, standing.hearsay, standing.origin)
             self._outbound.answer(pull.number, answer, pull.peer)
         else:
             self._waiting[pull.peer] = pull
+
+    def _is_due(self, pull: WaitingPull, now: Instant) -> bool:
+        """Tell whether a copy is answered now: others were told what it lacks, or its time is up."""
+        return pull.after < self._told or pull.until <= now
 
     def _behind(self, after: int) -> tuple[Entry, ...]:
         found: list[Entry] = []
@@ -155,11 +173,21 @@ class CommittedLog:
         self._outbound.answer(number, ChunkAnswer(ask.index, ask.chunk, data), peer)
 
     def wake(self, now: Instant) -> None:
-        """Answer those who have waited long enough: that nothing came is an answer, too."""
+        """Tell what was gathered, and answer who has waited long enough: that nothing came, too."""
+        if self._has_gathered and now >= self._told_at + GATHER_S:
+            self._tell(now)
         for pull in [each for each in self._waiting.values() if each.until <= now]:
             del self._waiting[pull.peer]
             self._answer(pull, now)
 
     def deadline(self) -> Instant | None:
-        """Return when somebody has waited long enough."""
-        return min((each.until for each in self._waiting.values()), default=None)
+        """Return when there is something to tell, or somebody has waited long enough."""
+        if not self._waiting:
+            return None
+        if self._has_gathered:
+            return self._told_at + GATHER_S
+        return min(each.until for each in self._waiting.values())
+
+    @property
+    def _has_gathered(self) -> bool:
+        return bool(self._waiting) and self._told < self._state().index

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gossip.control import clients, proposals, state_machine
+from gossip.control import clients, committed_log, proposals, state_machine
 from gossip.control.commands import Command, RegisterClient, Transact, decode_command
 from gossip.control.outcomes import TransactionResult
 from gossip.control.requests import ControlWrite, IndeterminateResult
@@ -27,6 +27,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> tuple[ControlNet, int]:
     It heard no answer, and takes its copy of the log later than it repeats what was not answered.
     """
     monkeypatch.setattr(clients, "CLIENTS_MAX", 2)
+    monkeypatch.setattr(committed_log, "GATHER_S", 0.0)
     net = ControlNet(5)
     net.leader()
     net.run(1.0)
