@@ -41,6 +41,7 @@ from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
 from agent.cluster.kv_reports import KvReports
+from agent.cluster.kv_spaces import KvSpaces
 from agent.cluster.member_log import log_member
 from agent.cluster.recovery import MakeLog, Recovery
 from agent.cluster.rtt import RttClient
@@ -135,6 +136,7 @@ class Agent:
     voters: Voters
     recovery: Recovery
     fleet_settings: FleetSettings
+    kv_spaces: KvSpaces
     timekeeper: Timekeeper
     telemetry: Telemetry
     uplink: Uplink
@@ -616,6 +618,8 @@ class Agent:
             self.agreement, self.paths.fleet_settings, me, tags, self._apply_settings
         )
         self.keep("fleet-settings", self.fleet_settings.follow)
+        self.kv_spaces = KvSpaces(self.agreement, self._node.state.spaces)
+        self.keep("kv-spaces", self.kv_spaces.follow)
         self.access.take_in(self.agreement, format_node_id(self.identity.node_id), me)
         self.keep("access-tokens", self.access.follow)
         settings = self.config.events, self.config.queries

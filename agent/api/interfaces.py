@@ -21,6 +21,7 @@ from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
 from agent.cluster.kv_reports import KvReports
+from agent.cluster.kv_spaces import KvSpaces
 from agent.cluster.recovery import Recovery
 from agent.cluster.rtt import RttClient
 from agent.cluster.voters import Voters
@@ -62,6 +63,7 @@ class AgentServices(Protocol):
     voters: Voters
     recovery: Recovery
     fleet_settings: FleetSettings
+    kv_spaces: KvSpaces
     event_service: EventService
     facts: FactPublisher
     admission: AdmissionServer

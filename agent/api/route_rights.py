@@ -18,6 +18,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/kv/{key:key}"): Right.READ,
     ("GET", "/api/v1/watch"): Right.READ,
     ("POST", "/api/v1/watch"): Right.READ,
+    ("GET", "/api/v1/kv-spaces"): Right.READ,
     ("GET", "/api/v1/ring"): Right.READ,
     ("GET", "/api/v1/control"): Right.READ,
     ("GET", "/api/v1/control/{key:key}"): Right.READ,
@@ -79,6 +80,8 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("POST", "/api/v1/uplink/test"): Right.DEVICE,
     # All devices.
     ("POST", "/api/v1/settings"): Right.OPERATE,
+    ("POST", "/api/v1/kv-spaces/{name}"): Right.OPERATE,
+    ("DELETE", "/api/v1/kv-spaces/{name}"): Right.OPERATE,
     ("POST", "/api/v1/nodes/{name}"): Right.OPERATE,
     ("POST", "/api/v1/voters"): Right.ADMIT,
     ("POST", "/api/v1/keys/rotate"): Right.OPERATE,

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
+from agent.cli.kv_space import space
 from agent.cli.kv_stats import stats
 from agent.cli.kv_transfer import export, import_
 from agent.cli.kv_why import why
@@ -62,7 +63,7 @@ def kv() -> None:
     """Read and write the covey's shared keys."""
 
 
-for command in (why, stats, export, import_):
+for command in (why, stats, space, export, import_):
     kv.add_command(command)
 
 

@@ -74,6 +74,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "facts": (Failure.AGAIN, "telling which apps run"),
     "access-tokens": (Failure.AGAIN, "following who may use the API"),
     "fleet-settings": (Failure.AGAIN, "following what the covey has set for this device"),
+    "kv-spaces": (Failure.AGAIN, "following what is set for spaces of the shared keys"),
     "handler-output": (Failure.ONCE, "what a handler prints"),
     "http-api-accept": (Failure.AGAIN, "accepting connections to the HTTP API"),
     "http-api-handshake": (Failure.ONCE, "TLS with a client of the HTTP API"),

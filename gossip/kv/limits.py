@@ -16,6 +16,9 @@ ENTRIES_MAX = 512
 ENTRY_BYTES_MAX = 512
 """Of a member of a set, and of a field's name."""
 
+SPACE_NAME_BYTES_MAX = 128
+SPACES_MAX = 256
+
 CONTEXT_BYTES_MAX = 16 * 1024
 CONTEXT_ACTORS_MAX = 16
 """From here on, a record forgets context that its partition's clock covers without a gap."""

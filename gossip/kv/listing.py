@@ -19,7 +19,7 @@ from gossip.kv.messages import Scan, Scanned
 from gossip.kv.parts import KvParts
 from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import Version
-from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value, values_of
+from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value
 from gossip.kv.timers import TimerQueue
 
 Finish = Callable[[ListResult, Instant], None]
@@ -55,7 +55,7 @@ class Listings:
         self._reads = reads
         self._registry_sync = parts.registry_sync
         self._outbound = parts.outbound
-        self._order = parts.view.order
+        self._order, self._shown = parts.view.order, parts.shown
         self._listings: dict[int, Listing] = {}
         self._questions: dict[int, tuple[int, NodeId]] = {}
         self._timers: TimerQueue[tuple[int, str]] = TimerQueue()
@@ -173,7 +173,7 @@ class Listings:
             keys = keys[: listing.request.limit]
             horizon = keys[-1]
         listing.horizons = [horizon] if horizon else []
-        disputed = [key for key in keys if not self._agree(listing, key)]
+        disputed = [key for key in keys if not self._agree(listing, key, now)]
         for key in disputed:
             # The place is kept now, so that the page is not done before the last read is.
             listing.reading[key] = 0
@@ -181,7 +181,7 @@ class Listings:
             self._read(name, listing, key, now)
         self._finish_if_done(name, listing, now)
 
-    def _agree(self, listing: Listing, key: str) -> bool:
+    def _agree(self, listing: Listing, key: str, now: Instant) -> bool:
         """Take a key's values if all that answered for its partition have the same."""
         partition = self._registry_sync.registry.partition_of(key)
         copies = listing.entries[key]
@@ -190,7 +190,7 @@ class Listings:
         }
         if len(sets) > 1:
             return False
-        listing.values[key] = values_of(next(iter(copies.values())))
+        listing.values[key] = self._shown.of(key, next(iter(copies.values())), now)
         return True
 
     def _read(self, name: int, listing: Listing, key: str, now: Instant) -> None:

@@ -8,6 +8,8 @@ from gossip.core.ids import NodeId
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
+from gossip.kv.shown_values import ShownValues
+from gossip.kv.spaces import Spaces
 
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
 """Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
@@ -31,3 +33,5 @@ class KvParts(NamedTuple):
     outbound: OutboundFrames
     view: MembershipView
     rng: random.Random
+    spaces: Spaces
+    shown: ShownValues

@@ -50,6 +50,8 @@ from gossip.kv.requests import (
     check_request,
 )
 from gossip.kv.scan_server import ScanServer
+from gossip.kv.shown_values import ShownValues
+from gossip.kv.spaces import Spaces
 from gossip.kv.storage import Storage
 from gossip.kv.sync_session import SyncSessions
 from gossip.kv.takeover import Copy
@@ -92,7 +94,11 @@ class KvPlane:
         self.replica.on_foretold = self._count_foretold
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}
-        parts = KvParts(self.replica, self.registry_sync, self.outbound, view, rng)
+        self.spaces = Spaces()
+        shown = ShownValues(self.spaces)
+        parts = KvParts(
+            self.replica, self.registry_sync, self.outbound, view, rng, self.spaces, shown
+        )
         self.sync_sessions = SyncSessions(parts)
         self.repair = RepairScheduler(parts, self.sync_sessions, now)
         self.handoff = Handoff(parts, self.repair)
@@ -185,6 +191,7 @@ class KvPlane:
         Raises InvalidRequest or LimitExceeded; then nothing was begun.
         """
         check_request(request)
+        self.spaces.check(request)
         if len(self._requests) >= REQUESTS_MAX:
             raise LimitExceeded(
                 f"{REQUESTS_MAX} requests are under way on this node; wait for some to complete"

@@ -28,7 +28,7 @@ from gossip.kv.limits import HEDGE_S, REFUSALS_MAX, RETRY_S
 from gossip.kv.messages import INCOMPLETE, Fetch, Fetched, Store
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, combine, encode_context
-from gossip.kv.requests import GetResult, get_result
+from gossip.kv.requests import GetResult
 from gossip.kv.timers import TimerQueue
 from gossip.registry.ownership import Ownership
 
@@ -73,7 +73,7 @@ class Reads:
         self._replica, self._is_gone = parts.replica, parts.view.is_gone
         self._registry_sync = parts.registry_sync
         self._outbound = parts.outbound
-        self._order = parts.view.order
+        self._order, self._shown = parts.view.order, parts.shown
         self._reads: dict[int, Read] = {}
         self._by_question: dict[int, int] = {}
         self._timers: TimerQueue[tuple[int, str]] = TimerQueue()
@@ -240,7 +240,8 @@ class Reads:
     def _finish(self, key: str, state: KeyState, needed: int, finish: Finish, now: Instant) -> None:
         context = encode_context(key, state.dots())
         self._outbound.counts["reads/ok"] += 1
-        finish(get_result(state, needed, needed, context), now)
+        values = self._shown.of(key, state.live, now)
+        finish(GetResult(values, context, needed, needed, "ok", state.live), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
         """An owner cannot answer: ask another. False if this is not about a read of ours."""

@@ -25,7 +25,7 @@ from gossip.kv.limits import (
     REQUEST_TIMEOUT_S_MAX,
     VALUE_BYTES_MAX,
 )
-from gossip.kv.records import KeyState, Version, decode_context, newest_first
+from gossip.kv.records import Version, decode_context, newest_first
 from gossip.kv.typed_values import REGISTER, fold, is_typed, pack_register
 from gossip.kv.watch_token import decode_token, watched_mark
 from gossip.registry.registry import Registry
@@ -318,8 +318,3 @@ def quorum(wanted: int | None, owners: int, name: str) -> int:
     if not 1 <= wanted <= owners:
         raise InvalidRequest(f"`{name}={wanted}`: this key has {owners} owners; use 1 to {owners}")
     return wanted
-
-
-def get_result(state: KeyState, answered: int, needed: int, context: bytes) -> GetResult:
-    """Return the result of a read that as many as needed have answered."""
-    return GetResult(values_of(state.live), context, answered, needed, "ok", state.live)

@@ -39,8 +39,8 @@ from gossip.kv.messages import (
     WatchSubscribeReply,
 )
 from gossip.kv.parts import KvParts
-from gossip.kv.records import KeyState
-from gossip.kv.requests import Watch, WatchEvent, values_of
+from gossip.kv.records import KeyState, Version
+from gossip.kv.requests import Watch, WatchEvent
 from gossip.kv.timers import TimerQueue
 from gossip.kv.watch_token import decode_token, encode_token, watched_mark
 from gossip.kv.watched_partition import NoRoom, ReaderView, Room, WatchedPartition
@@ -96,7 +96,7 @@ class WatchClient:
 
     def __init__(self, parts: KvParts) -> None:
         self._registry_sync = parts.registry_sync
-        self._outbound = parts.outbound
+        self._outbound, self._shown = parts.outbound, parts.shown
         self._watches: dict[int, OpenWatch] = {}
         self._asks: dict[int, WatchQuery] = {}
         self._timers: TimerQueue[int] = TimerQueue()
@@ -208,20 +208,18 @@ class WatchClient:
             return  # an old frame once more
         run.orders[peer] = message.life, message.order
         if watched.is_believed(peer, message.life):
-            self._tell(run, watched, message.key, message.state)
+            self._tell(run, watched, message.key, message.state, now)
         self._unsettle(run, partition, now)
 
     def changed_before(self, message: Changed, peer: NodeId, now: Instant) -> None:
         """An owner of an earlier version tells of a change: passed on, best effort as it was."""
-        del now
         run = self._watches.get(message.number)
         if run is None:
             self._outbound.send(Unsubscribe(message.number), peer)
         elif not self._may_tell(run, message.key, peer):
             return
         elif message.came:
-            event = WatchEvent(run.request, message.key, "put", values_of(message.came))
-            self._outbound.emit(event)
+            self._emit(run, message.key, message.came, now)
         elif message.went and not message.left:
             self._outbound.emit(WatchEvent(run.request, message.key, "delete"))
 
@@ -233,7 +231,14 @@ class WatchClient:
         self._outbound.counts["frames_dropped/not_watched"] += 1
         return False
 
-    def _tell(self, run: OpenWatch, watched: WatchedPartition, key: str, state: KeyState) -> bool:
+    def _tell(
+        self,
+        run: OpenWatch,
+        watched: WatchedPartition,
+        key: str,
+        state: KeyState,
+        now: Instant,
+    ) -> bool:
         """Tell what is new in a state; False if there is no room to remember it, so not now."""
         try:
             news = watched.take(key, state)
@@ -241,9 +246,14 @@ class WatchClient:
             self._outbound.counts["watches/put_off"] += 1
             return False
         if news is not None:
-            kind = "put" if news.live else "delete"
-            self._outbound.emit(WatchEvent(run.request, key, kind, values_of(news.live)))
+            self._emit(run, key, news.live, now)
         return True
+
+    def _emit(self, run: OpenWatch, key: str, live: tuple[Version, ...], now: Instant) -> None:
+        """Tell what a key has now, as far as it is shown."""
+        values = self._shown.of(key, live, now)
+        kind = "put" if values else "delete"
+        self._outbound.emit(WatchEvent(run.request, key, kind, values))
 
     def _unsettle(self, run: OpenWatch, partition: int, now: Instant) -> None:
         """Ask the readers of a partition some moments later."""
@@ -308,7 +318,7 @@ class WatchClient:
             self._begin(run, ask.partition, view, sound(message.extras))
         elif not message.is_level:
             watched.fell_behind(view)
-        elif not self._take_page(run, ask, watched, message):
+        elif not self._take_page(run, ask, watched, message, now):
             self._unsettle(run, ask.partition, now)
         elif message.horizon:
             ask.after, ask.life = message.horizon, message.life
@@ -326,7 +336,12 @@ class WatchClient:
             self._want(run, partition)
 
     def _take_page(
-        self, run: OpenWatch, ask: WatchQuery, watched: WatchedPartition, message: WatchPage
+        self,
+        run: OpenWatch,
+        ask: WatchQuery,
+        watched: WatchedPartition,
+        message: WatchPage,
+        now: Instant,
     ) -> bool:
         """Tell what is on a page; False if not all of it could be told."""
         if not ask.after:
@@ -335,7 +350,7 @@ class WatchClient:
             return False
         watched.pass_over(message.others)
         return all(
-            self._tell(run, watched, key, watched.vouched(key, state, ask.extras))
+            self._tell(run, watched, key, watched.vouched(key, state, ask.extras), now)
             for key, state in message.entries
             if self._may_tell(run, key, ask.reader)
         )

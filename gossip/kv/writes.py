@@ -27,6 +27,7 @@ from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, encode_context
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
+from gossip.kv.spaces import LWW, replaced_by_latest
 from gossip.kv.timers import TimerQueue
 from gossip.kv.typed_values import count_folded
 from gossip.registry.ownership import Ownership
@@ -88,7 +89,7 @@ class Writes:
         self._registry_sync = parts.registry_sync
         self._repair = repair
         self._outbound = parts.outbound
-        self._is_gone = parts.view.is_gone
+        self._is_gone, self._spaces = parts.view.is_gone, parts.spaces
         self._writes: dict[int, Write] = {}
         self._timers: TimerQueue[int] = TimerQueue()
         self._told_again: TimerQueue[NodeId] = TimerQueue()
@@ -105,6 +106,10 @@ class Writes:
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.table[partition].readers), "w")
+        if replaced is not None and self._spaces.policy(key) == LWW:
+            replaced = replaced_by_latest(
+                value, replaced, self._replica.record(partition, key).live
+            )
         if value is not None and self._grows_too_large(partition, key, value, replaced):
             reason = (
                 f"the versions under this key would exceed {VALUE_BYTES_MAX} bytes; read it, and "

@@ -49,13 +49,13 @@ def test_schedules_are_not_vacuous_and_gaps_are_rare() -> None:
 
 
 def _gives_the_token_before_it_tells(patch: Patch) -> None:
-    def take_page(self: Any, run: Any, ask: Any, watched: Any, message: Any) -> bool:
+    def take_page(self: Any, run: Any, ask: Any, watched: Any, message: Any, now: Any) -> bool:
         view = watched.reader(ask.reader, message.life)
         watched.completed(view, message.extras)
         watched._absorb(message.extras)
         run.is_token_old = True
         self._tell_token(run)
-        return original(self, run, ask, watched, message)
+        return original(self, run, ask, watched, message, now)
 
     original = WatchClient._take_page
     patch.setattr(WatchClient, "_take_page", take_page)

@@ -27,6 +27,7 @@ from agent.cluster.agreement import Agreement
 from agent.cluster.fact_publisher import FactPublisher
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv_messages import ComparisonView, KeyView, KvStats, VersionView
+from agent.cluster.kv_spaces import KvSpaces
 from agent.cluster.kv_stats import KvStatsReport
 from agent.cluster.kv_why import KeyReport
 from agent.cluster.recovery import MakeLog, Recovery
@@ -48,6 +49,7 @@ from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.changes import Change
 from gossip.kv.requests import GetResult, ListEntry, ListResult, PutResult, Value, WatchEvent
+from gossip.kv.spaces import Spaces
 from gossip.kv.takeover import Copy
 from gossip.membership.model.members import Member, MemberState, MemberTable
 from gossip.membership.network.reachability import PathStatus as Ways
@@ -471,8 +473,8 @@ class FakeAgent:
         self.fleet_settings = FleetSettings(
             self.agreement, Path("fleet.json"), "ada", {}, lambda: None
         )
-        self.telemetry = FakeTelemetry()
-        self.uplink = FakeUplink()
+        self.kv_spaces = KvSpaces(self.agreement, Spaces())
+        self.telemetry, self.uplink = FakeTelemetry(), FakeUplink()
         self.event_service = FakeForum()
         self.fact_store = FactsInMemory()
         configured = NodeSettings(facts={"rack": "north"}, services={"web": ":80/http"})

@@ -1,0 +1,60 @@
+"""``covey kv space``: rules for the shared keys that begin alike, up to their first slash."""
+
+import click
+
+from agent.cli.output import output_option, wide_option, write_json, write_table
+from agent.cli.param_types import NAME, ValueGroup
+from agent.cli.session import Session, pass_session
+
+POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
+
+
+@click.group(cls=ValueGroup)
+def space() -> None:
+    """Show and set what holds for shared keys that begin alike.
+
+    A space is what keys begin with, up to their first slash: lamps/north is in lamps.
+    """
+
+
+@space.command("list")
+@output_option
+@wide_option
+@pass_session
+def list_(session: Session, output: str, *, wide: bool) -> None:
+    """List the spaces for which something is set."""
+    answer = session.client().get("/api/v1/kv-spaces")
+    if output == "json":
+        write_json(answer)
+        return
+    rows = [(each["name"], each["policy"]) for each in answer["spaces"]]
+    write_table(("SPACE", "POLICY"), rows, wide=wide)
+
+
+@space.command("set")
+@click.argument("name", type=NAME)
+@click.option(
+    "--policy",
+    type=click.Choice(POLICIES),
+    required=True,
+    help="What becomes of concurrent values, or the one type that is accepted.",
+)
+@output_option
+@pass_session
+def set_(session: Session, name: str, policy: str, output: str) -> None:
+    """Set what holds for keys that begin with NAME/.
+
+    With the policy lww, concurrent writes may be dropped: of values that knew nothing of each
+    other only the latest is shown, and the next put replaces all. Values that are there stay.
+    """
+    answer = session.client().post(f"/api/v1/kv-spaces/{name}", json={"policy": policy})
+    if output == "json":
+        write_json(answer)
+
+
+@space.command()
+@click.argument("name", type=NAME)
+@pass_session
+def unset(session: Session, name: str) -> None:
+    """Take back all that was set for keys that begin with NAME/."""
+    session.client().request("DELETE", f"/api/v1/kv-spaces/{name}")
