@@ -169,6 +169,13 @@ class Client:
             for line in _lines(answer):
                 yield json_format.loads(line)
 
+    def connect(self) -> "tuple[socket.socket, Mapping[str, str]]":
+        """Return a connection of its own, and the headers that a request on it has to show.
+
+        For who goes on as another protocol. Raises AgentUnreachable.
+        """
+        return self._connect(self.timeout_s), self._showing
+
     @contextmanager
     def _exchange(
         self,
@@ -187,7 +194,7 @@ class Client:
             connection.request(method, target, body, {**self._showing, **headers})
             answer = connection.getresponse()
             if answer.status >= 400:
-                raise _api_error(answer.status, answer.read())
+                raise api_error(answer.status, answer.read())
             yield answer, connected
         except TimeoutError:
             waited_s = f"{connected.gettimeout():g} s"
@@ -272,7 +279,8 @@ def _lines(answer: "HTTPResponse") -> Iterator[bytes]:
         yield rest
 
 
-def _api_error(status: int, body: bytes) -> ApiError:
+def api_error(status: int, body: bytes) -> ApiError:
+    """Return the error that the agent told of, with its status."""
     import json as json_format
 
     try:

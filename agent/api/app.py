@@ -16,6 +16,7 @@ from agent.api.refusals import Refusals, attempt_of
 from agent.api.request_bodies import check_is_text
 from agent.api.route_rights import AUDITED, RIGHTS
 from agent.api.routes import ROOMS, late
+from agent.api.stream_budget import StreamBudget
 from agent.http.application import Application, Handler, Route
 from agent.http.request import Request
 from agent.http.response import Response
@@ -32,6 +33,7 @@ def create(agent: AgentServices) -> Application:
     application = Application(routes, HANDLERS)
     application.state.agent = agent
     application.state.streams = OpenStreams()
+    application.state.stream_budget = StreamBudget()
     application.state.counts = Counter()
     application.state.refusals = Refusals(application.state.counts, agent.audit)
     application.state.large_bodies = LargeBodies(PLACES)

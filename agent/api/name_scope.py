@@ -8,6 +8,7 @@ for some keys alone, there and among the shared keys.
 
 from collections.abc import Iterator, Sequence
 
+from agent.access.caller import Caller
 from agent.api.callers import caller_of
 from agent.api.interfaces import AgentServices
 from agent.exits import NOT_PERMITTED, AgentError
@@ -52,7 +53,12 @@ def check_name(request: Request, name: str) -> None:
 
 def check_shared_key(request: Request, key: str) -> None:
     """Raise AgentError unless this client may use this shared key, or all that begin so."""
-    _check_begins(key, caller_of(request).keys)
+    check_key_for(caller_of(request), key)
+
+
+def check_key_for(caller: Caller, key: str) -> None:
+    """Raise AgentError unless this caller may use this shared key, or all that begin so."""
+    _check_begins(key, caller.keys)
 
 
 def _check_begins(name: str, allowed: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/rtt"): Right.READ,
     ("GET", "/api/v1/kv"): Right.READ,
     ("GET", "/api/v1/kv/{key:key}"): Right.READ,
+    ("GET", "/api/v1/kv/stream"): Right.READ,
     ("GET", "/api/v1/watch"): Right.READ,
     ("POST", "/api/v1/watch"): Right.READ,
     ("GET", "/api/v1/kv-spaces"): Right.READ,

@@ -76,6 +76,8 @@ ROOMS = (
     Room("kv_spaces", Stage.MEMBER,
         ("GET /api/v1/kv-spaces", "POST /api/v1/kv-spaces/{name}",
          "DELETE /api/v1/kv-spaces/{name}")),
+    Room("kv_stream", Stage.MEMBER,
+        ("GET /api/v1/kv/stream",)),
     Room("kv_stats", Stage.MEMBER,
         ("GET /api/v1/kv-stats",)),
     Room("kv_why", Stage.MEMBER,

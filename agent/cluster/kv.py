@@ -5,7 +5,7 @@ into errors for people. What "ok", "indeterminate", "unavailable" and "partial" 
 ``gossip/kv/requests.py``; they are results, not errors, because something may have happened.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from agent.exits import NO, UNREACHABLE, USAGE, AgentError
@@ -22,6 +22,7 @@ from gossip.kv.requests import (
     PutResult,
     Rejected,
     Request,
+    Result,
     Update,
     Watch,
     WatchEvent,
@@ -106,6 +107,22 @@ class Kv:
                 yield event
         finally:
             events.close()
+
+    def begin(self, request: Request, settle: Callable[[Result | AgentError], None]) -> int:
+        """Begin what is asked, for many at once: no task waits for it. Returns its number.
+
+        ``settle`` gets the result, or why there is none; it is called later, and once. Raises
+        InvalidRequest, LimitExceeded or AgentError; then it is not called.
+        """
+
+        def settled(result: Result | AgentError) -> None:
+            settle(_refusal(result) if isinstance(result, Rejected) else result)
+
+        return self._driver.begin(request, settled)
+
+    def drop(self, number: int) -> None:
+        """Wait no more for what was begun; a write is still carried out."""
+        self._driver.drop(number)
 
     async def _ask(self, request: Request, expected: type[R]) -> R:
         result = await self._driver.request(request)

@@ -18,6 +18,7 @@ from agent.http.asgi import ASGIApp, Headers, Scope
 from agent.http.exchange import AnswerStart, Exchange, last_words
 from agent.http.plain import HEAD_BYTES_MAX, PHRASES, PlainRequest, PlainRequests, write_plain
 from agent.http.request import WHOLE_BODY
+from agent.http.upgrade import UPGRADE, UpgradedProtocol
 
 VERSIONS = (b"1.0", b"1.1")
 UNREAD_BYTES_MAX = 64 * 1024
@@ -49,6 +50,8 @@ class Connection(asyncio.Protocol):
         """What is known of it; of the next one, too, if it begins alike."""
         self._client: tuple[str, int] | None = None
         self._scheme = "http"
+        self._taker: UpgradedProtocol | None = None
+        """Who has it since it was upgraded."""
         self._is_paused = False
         self._writable = asyncio.Event()
         self._writable.set()
@@ -68,12 +71,17 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         """Tell whoever answers."""
         self.connections.discard(self)
+        if self._taker is not None:
+            self._taker.connection_lost()
         if self.exchange is not None:
             self.exchange.disconnect()
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:
         """Take in what has come."""
+        if self._taker is not None:
+            self._taker.data_received(data)
+            return
         if self._awaits_anything and (plain := self._reader.read(data)) is not None:
             self._plain = data
             self._take_plain(plain)
@@ -86,10 +94,14 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Have answers wait: the client does not keep up."""
         self._writable.clear()
+        if self._taker is not None:
+            self._taker.pause_writing()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._writable.set()
+        if self._taker is not None:
+            self._taker.resume_writing()
 
     # --- the exchange's ----------------------------------------------------------------------
 
@@ -151,10 +163,28 @@ class Connection(asyncio.Protocol):
 
     def shut_down(self) -> None:
         """End it: at once when nothing is asked, else after the answer."""
-        if self.exchange is None or self.exchange.is_answered:
+        if self._taker is not None:
+            self._taker.shut_down()
+        elif self.exchange is None or self.exchange.is_answered:
             self.transport.close()
         else:
             self.exchange.keeps_alive = False
+
+    def upgrade(self, protocol: str, taker: UpgradedProtocol) -> None:
+        """Say that it goes on as another protocol, and hand it over."""
+        assert self.exchange is not None, "somebody has asked for it"
+        headers = [(b"connection", b"upgrade"), (b"upgrade", protocol.encode("ascii"))]
+        head = h11.InformationalResponse(
+            status_code=101, headers=headers, reason=PHRASES[HTTPStatus.SWITCHING_PROTOCOLS]
+        )
+        self._write(self._conn.send(head) or b"")
+        self.exchange.hand_over()
+        self._taker = taker
+        early, _ = self._conn.trailing_data
+        taker.begin(self.transport)
+        self.resume_reading()
+        if early:
+            taker.data_received(early)
 
     def answer_complete(self) -> None:
         """Go on with the next request, which may be here already."""
@@ -229,6 +259,8 @@ class Connection(asyncio.Protocol):
         waits_for_continue = self._conn.they_are_waiting_for_100_continue
         version = request.http_version.decode("ascii")
         scope = self._scope(request.method, request.target, headers, version)
+        if _is_upgradable(version, dict(headers)):
+            scope["extensions"] = {UPGRADE: self.upgrade}
         self._answer(scope, waits_for_continue=waits_for_continue)
 
     def _take_plain(self, request: PlainRequest) -> None:
@@ -284,6 +316,13 @@ class Connection(asyncio.Protocol):
         if not self._is_paused:
             self._is_paused = True
             self.transport.pause_reading()
+
+
+def _is_upgradable(version: str, headers: dict[bytes, bytes]) -> bool:
+    """Tell whether a request asks to go on as another protocol as RFC 9110 (7.8) has it."""
+    options = {option.strip() for option in headers.get(b"connection", b"").lower().split(b",")}
+    has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return version == "1.1" and b"upgrade" in headers and b"upgrade" in options and not has_body
 
 
 def _flaw(request: h11.Request) -> HTTPStatus | None:

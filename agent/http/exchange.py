@@ -68,6 +68,7 @@ class Exchange:
         self._is_gone = False
         self._head: AnswerStart | None = None  # waits for the first part of the body
         self._has_begun = False
+        self._is_handed_over = False
 
     @property
     def unread_bytes(self) -> int:
@@ -88,6 +89,10 @@ class Exchange:
         """Take in that the client is gone."""
         self._is_gone = True
         self._news.set()
+
+    def hand_over(self) -> None:
+        """Take in that the connection is no longer HTTP's: nothing more is answered on it."""
+        self._has_begun = self._is_handed_over = True
 
     async def run(self, application: ASGIApp) -> None:
         """Have it answered; what the application leaves open is closed."""
@@ -120,6 +125,8 @@ class Exchange:
         return {"type": "http.request", "body": body, "more_body": self.has_more}
 
     async def _send(self, message: Message) -> None:
+        if self._is_handed_over:
+            return  # a refusal that comes too late; the connection's end says it
         await self._connection.drained()
         if self._is_gone:
             return

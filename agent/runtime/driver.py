@@ -74,6 +74,8 @@ DRAINS_BEFORE_WAKE_MAX = 4
 KNOWN_BEFORE_CANDIDATES = 2
 
 T = TypeVar("T")
+Settle = Callable[[Result | AgentError], None]
+"""Takes in the result of a request, or why there will be none."""
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Driver:
         self._routed: deque[Callable[[], None]] = deque()
         self._listeners: list[Callable[[object], None]] = []
         self._subscribers: set[BoundedQueue[object]] = set()
-        self._requests: dict[int, asyncio.Future[Result]] = {}
+        self._requests: dict[int, Settle] = {}
         self._watches: dict[int, BoundedQueue[WatchEvent]] = {}
         self.control = ControlRequests(self._on_control, clock, counts)
         self._is_gathering = False
@@ -202,19 +204,34 @@ class Driver:
         Raises InvalidRequest or LimitExceeded when it can never succeed.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def submit(now: Instant) -> int:
-            number = self.node.submit(request, now)
-            self._requests[number] = future
-            return number
-
-        self._check_running()
-        number = self._turn(submit, self._perform_soon)
+        number = self.begin(request, functools.partial(_settle, future))
         try:
             return await future
         finally:
-            if self._requests.pop(number, None) is not None and self._is_running:
-                self._input(lambda now: self.node.cancel(number, now))
+            self.drop(number)
+
+    def begin(self, request: Request, settle: Settle) -> int:
+        """Submit a request and return its number; ``settle`` gets what comes of it, later and once.
+
+        That is its result, or why the agent stops. It must be quick, must not raise, and may begin
+        another one. Raises what ``request`` raises; then it is not called.
+        """
+
+        def submit(now: Instant) -> int:
+            number = self.node.submit(request, now)
+            self._requests[number] = settle
+            return number
+
+        self._check_running()
+        return self._turn(submit, self._perform_soon)
+
+    def drop(self, number: int) -> None:
+        """Cancel a request for which nobody waits any more; harmless when it is over.
+
+        A write that is under way is still carried out.
+        """
+        if self._requests.pop(number, None) is not None and self._is_running:
+            self._input(lambda now: self.node.cancel(number, now))
 
     def watch(self, request: Watch) -> BoundedQueue[WatchEvent]:
         """Submit a watch and return its events; closing the subscription ends the watch."""
@@ -368,9 +385,9 @@ class Driver:
     def _publish(self, event: object) -> None:
         match event:
             case Completed(number, result):
-                future = self._requests.pop(number, None)
-                if future is not None and not future.done():
-                    future.set_result(result)
+                settle = self._requests.pop(number, None)
+                if settle is not None:
+                    settle(result)
             case WatchEvent():
                 watch = self._watches.get(event.request)
                 size_bytes = sum(len(each.data) for each in event.values) + len(event.token)
@@ -450,15 +467,23 @@ class Driver:
         self._udp.stop()
         if self._timer is not None:
             self._timer.cancel()
-        for future in self._requests.values():
-            if not future.done():
-                future.set_exception(reason)
-        self._requests.clear()
+        requests, self._requests = self._requests, {}
+        for settle in requests.values():
+            settle(reason)
         for watch in tuple(self._watches.values()):
             watch.fail(reason)
         self.control.fail(reason)
         for subscriber in tuple(self._subscribers):
             subscriber.fail(reason)
+
+
+def _settle(future: asyncio.Future[Result], outcome: Result | AgentError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, AgentError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 def with_candidates(known: list[Address], candidates: list[Address]) -> list[Address]:

@@ -131,6 +131,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "gossip/kv/records.py": (PARSERS, SIEGE),
     "gossip/kv/watch_token.py": (PARSERS,),
     "edge_apps/client.py": ("tests/unit/edge_apps/test_client.py",),
+    "edge_apps/kv_frames.py": (PARSERS, "tests/hostile/test_kv_stream.py"),
     "edge_apps/key_watch.py": ("tests/unit/edge_apps/test_key_watch.py",),
     "edge_apps/listener.py": ("tests/unit/edge_apps/test_listener.py",),
     # Files that were copied, restored or edited.

@@ -40,6 +40,7 @@ from agent.store.tokens import TokenRefusedError, TokenState
 from agent.system.wall_clock import flaw
 from agent.telemetry.readings_text import FORMATS, GoodLine, parse, split_lines
 from agent.text.units import parse_endpoint
+from edge_apps import kv_frames
 from edge_apps.units import read_duration
 from gossip.core.errors import InvalidRequest, Malformed, RemoteError
 from gossip.core.machine import Address
@@ -304,6 +305,28 @@ def _watch_token(data: bytes) -> None:
         difference(clock, PartitionClock(found))
 
 
+ASKS = (kv_frames.framed(kv_frames.PutAsk(1, "a", b"v", 2, b"c")) + kv_frames.framed(
+    kv_frames.GetAsk(2, "a")
+),)  # fmt: skip
+ANSWERS = (kv_frames.framed(kv_frames.WriteResult(1, "ok", 2, 2, b"c")) + kv_frames.framed(
+    kv_frames.Found(2, (kv_frames.StoredValue(b"v", 1, "register"),), b"c", 2, 2)
+),)  # fmt: skip
+
+
+def _asks(data: bytes) -> None:
+    arriving = kv_frames.ArrivingMessages(kv_frames.FRAME_BYTES_MAX)
+    arriving.feed(data)
+    while (message := arriving.take()) is not None:
+        kv_frames.decode_ask(message)
+
+
+def _answers(data: bytes) -> None:
+    arriving = kv_frames.ArrivingMessages(kv_frames.ANSWER_BYTES_MAX)
+    arriving.feed(data)
+    while (message := arriving.take()) is not None:
+        kv_frames.decode_answer(message)
+
+
 PARSERS: tuple[Parser, ...] = (
     Parser("token", (TOKEN,), _token, (AgentError,), spoil_text),
     Parser(
@@ -351,6 +374,8 @@ PARSERS: tuple[Parser, ...] = (
            (RemoteError, EOFError), spoil_blindly),
     Parser("frames", (framed(b"one") + framed(b"x" * 500),), _frames,
            (RemoteError, EOFError), spoil_blindly),
+    Parser("questions of a stream", ASKS, _asks, (Malformed,), spoil_blindly),
+    Parser("answers of a stream", ANSWERS, _answers, (Malformed,), spoil_blindly),
     Parser("mDNS announcement", (_good_service(),), _service,
            (msgspec.DecodeError, UnicodeDecodeError, RecursionError)),
     Parser("node uri", (node_uri(COVEY, 0xC0FFEE).encode(),), _node_uri, (RemoteError,),

@@ -48,7 +48,19 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.changes import Change
-from gossip.kv.requests import GetResult, ListEntry, ListResult, PutResult, Value, WatchEvent
+from gossip.kv.requests import (
+    Delete,
+    Get,
+    GetResult,
+    ListEntry,
+    ListResult,
+    Put,
+    PutResult,
+    Request,
+    Result,
+    Value,
+    WatchEvent,
+)
 from gossip.kv.spaces import Spaces
 from gossip.kv.takeover import Copy
 from gossip.membership.model.members import Member, MemberState, MemberTable
@@ -92,6 +104,34 @@ class FakeKv:
         self.outcome = "ok"
         self.events: asyncio.Queue[WatchEvent | Exception] = asyncio.Queue()
         self.watches_open = 0
+        self.begun, self.is_stuck = 0, False
+        self.under_way: dict[int, Callable[[], None]] = {}
+
+    def begin(self, request: Request, settle: Callable[[Result | AgentError], None]) -> int:
+        self.begun += 1
+        match request:
+            case Put(key, value, w, context, timeout_s, if_unchanged):
+                asked: Any = self.put(
+                    key, value, w=w, context=context, timeout_s=timeout_s, if_unchanged=if_unchanged
+                )
+            case Get(key, r, timeout_s):
+                asked = self.get(key, r=r, timeout_s=timeout_s)
+            case Delete(key, w, context, timeout_s):
+                asked = self.delete(key, w=w, context=context, timeout_s=timeout_s)
+        try:
+            asked.send(None)
+        except StopIteration as end:
+            outcome = end.value
+        except AgentError as error:
+            outcome = error
+        loop, number = asyncio.get_running_loop(), self.begun
+        self.under_way[number] = lambda: settle(outcome)
+        if not self.is_stuck:
+            loop.call_soon(finish, self, number)
+        return number
+
+    def drop(self, number: int) -> None:
+        self.under_way.pop(number, None)
 
     async def put(
         self,
@@ -167,6 +207,12 @@ class FakeKv:
                 yield event
         finally:
             self.watches_open -= 1
+
+
+def finish(kv: FakeKv, number: int) -> None:
+    """Tell whoever waits what came of it; nothing when nobody waits any more."""
+    if (settle := kv.under_way.pop(number, None)) is not None:
+        settle()
 
 
 class FakeKeyViews:
@@ -564,9 +610,11 @@ class FakeAgent:
         self.members.put(me)
         return was_asleep
 
+    app_prefixes: tuple[str, ...] = ()
+
     def app_with(self, key: str) -> Caller | None:
         name = self.app_keys.get(key)
-        return app_caller(name) if name else None
+        return app_caller(name, keys=self.app_prefixes) if name else None
 
     def require(self, stage: Stage) -> None:
         if self.stage < stage:
