@@ -134,7 +134,7 @@ class CommittedLog:
             self._waiting[pull.peer] = pull
 
     def _is_due(self, pull: WaitingPull, now: Instant) -> bool:
-        """Tell whether a copy is answered now: others were told what it lacks, or its time is up."""
+        """Tell whether a copy is answered now: others were told what it lacks, or it is time."""
         return pull.after < self._told or pull.until <= now
 
     def _behind(self, after: int) -> tuple[Entry, ...]:
