@@ -93,6 +93,7 @@ class CommittedLog:
         self._bytes += sum(entry_bytes(entry) for entry in entries)
         while len(self._entries) > KEPT_ENTRIES_MAX or self._bytes > KEPT_BYTES_MAX:
             oldest = self._entries.popleft()
+            assert oldest.index > self._floor, "entries leave in their order"
             self._bytes -= entry_bytes(oldest)
             self._floor = oldest.index
         if now >= self._told_at + GATHER_S:
@@ -100,6 +101,7 @@ class CommittedLog:
 
     def _tell(self, now: Instant) -> None:
         """Hand on to all who wait what has been gathered."""
+        assert self._told <= self._state().index, "nobody is told what was not applied"
         self._told_at, self._told = now, self._state().index
         waiting, self._waiting = self._waiting, {}
         for pull in waiting.values():
@@ -138,6 +140,7 @@ class CommittedLog:
         return pull.after < self._told or pull.until <= now
 
     def _behind(self, after: int) -> tuple[Entry, ...]:
+        assert after >= self._floor, "a copy that lacks what is not kept takes a snapshot"
         found: list[Entry] = []
         size = 0
         if not self._entries:
