@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import exits
 from agent.admission import renewal
+from agent.admission.homes import HomeKeeper
 from agent.admission.registry_issuer import RegistryIssuer
 from agent.admission.server import AdmissionServer
 from agent.admission.trust_keeper import TrustKeeper
@@ -92,6 +93,7 @@ class Allegiance:
         self._keep("authority", lambda: renewal.keep_found(who, places, adopt, show, signals))
         self._keep("authority-key", self._server.keeper.run)
         self._keep("carry-over", self._server.carry_over)
+        self._keep("homes", HomeKeeper(who, self._registries, self._covey).run)
         self._keep("roll-over", self._roll_over_steps)
 
     async def finish(self) -> None:

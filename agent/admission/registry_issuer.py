@@ -46,6 +46,7 @@ from gossip.registry.registry import (
     UnknownNode,
     advance,
     amend,
+    house,
     remove,
 )
 
@@ -392,6 +393,20 @@ class RegistryIssuer:
         if news is not None:
             presence.log_changes(news[0], _registry_of(signed))
         return news is not None
+
+    async def house(self) -> bool:
+        """Give the devices their homes; tell whether that was news. Raises AgentError."""
+        is_news = False
+
+        def step(made: Draft) -> None:
+            nonlocal is_news
+            housed = house(made.registry)
+            is_news = housed is not made.registry
+            if is_news:
+                made.follow_with(housed)
+
+        await self.change(step)
+        return is_news
 
     async def mend(self, ours: bytes, rival: bytes) -> NewRegistry:
         """End a fork: sign the registry that follows both of these.

@@ -32,13 +32,14 @@ async def show_stats(request: Request) -> Response:
 def _sums(agent: AgentServices, registry: Registry, report: KvStatsReport) -> dict[str, Any]:
     """Return what can be said of the whole covey."""
     present = is_up(agent)
-    there = [sum(map(present, each.owners)) for each in registry.table]
-    owners = [each.owners for each in registry.table]
+    there = [sum(map(present, each.owners)) for _, each in registry.ownerships]
+    owners = [each.owners for _, each in registry.ownerships]
     told = report.told.values()
     return {
         "epoch": registry.epoch,
         "partitions": registry.partitions,
         "replicas": registry.replicas,
+        "homes": len(registry.places),
         "moving": registry.count_moving(),
         "keys": sum(report.keys().values()),
         "copies": sum(count for stats in told for _, count in stats.keys),
@@ -46,7 +47,7 @@ def _sums(agent: AgentServices, registry: Registry, report: KvStatsReport) -> di
         "short": sum(count < len(of) for count, of in zip(there, owners, strict=True)),
         "without_majority": sum(c < majority(of) for c, of in zip(there, owners, strict=True)),
         "uncounted": sum(
-            not any(node in report.told for node in each.owners) for each in registry.table
+            not any(node in report.told for node in each.owners) for _, each in registry.ownerships
         ),
         "hints": sum(each.waiting for stats in told for each in stats.comparisons),
         "differing": sum(stats.differing for stats in told),

@@ -73,7 +73,7 @@ def _describe(agent: AgentServices, entry: RegisteredNode) -> dict[str, Any]:
     ``away`` names those who share any of that and are not there, as this node believes.
     """
     registry, member = agent.registry, agent.members.get(entry.id)
-    pending = sum(entry.id in each.newcomers for each in registry.table)
+    pending = sum(entry.id in each.newcomers for _, each in registry.ownerships)
     up = is_up(agent)
     return {
         **_placed(entry),
@@ -94,7 +94,7 @@ def _describe(agent: AgentServices, entry: RegisteredNode) -> dict[str, Any]:
 
 def _sharing(registry: Registry, node: NodeId) -> set[NodeId]:
     """Return all others that hold, or are to have, a copy of what a node has."""
-    shared = (each.holders for each in registry.table if node in each.holders)
+    shared = (each.holders for _, each in registry.ownerships if node in each.holders)
     return set(chain.from_iterable(shared)) - {node}
 
 

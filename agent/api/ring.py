@@ -35,15 +35,17 @@ async def show_ring(request: Request) -> Response:
     if key is not None:
         check_key(key)
         partition = registry.partition_of(key)
-        ownership = registry.table[partition]
+        ownership = registry.ownership(partition)
         owners = [node_of(agent, owner) for owner in ownership.owners]
         pending = [node_of(agent, owner) for owner in ownership.pending]
         told = {"owners": owners, "stage": ownership.stage.value, "pending": pending}
-        return JSONResponse({**answer, "key": key, "partition": partition, **told})
+        home = _home(agent, partition)
+        return JSONResponse({**answer, "key": key, "partition": partition, "home": home, **told})
     copies = sum(map(len, registry.owners))
     owning = owned(registry.owners)
-    coming = Counter(chain.from_iterable(each.newcomers for each in registry.table))
-    staying = Counter(chain.from_iterable(map(_staying, registry.table)))
+    coming = Counter(chain.from_iterable(each.newcomers for _, each in registry.ownerships))
+    staying = Counter(chain.from_iterable(_staying(each) for _, each in registry.ownerships))
+    homes = owned([place.ownership.owners for place in registry.places])
     nodes = (
         {
             **node_of(agent, entry.id),
@@ -51,7 +53,8 @@ async def show_ring(request: Request) -> Response:
             "partitions": owning[entry.id],
             "share": owning[entry.id] / copies,
             "pending": coming[entry.id],
-            "leaving": owning[entry.id] - staying[entry.id],
+            "homes": homes[entry.id],
+            "leaving": owning[entry.id] + homes[entry.id] - staying[entry.id],
             "absent": entry.absent,
             "drains": entry.drains,
         }
@@ -60,9 +63,16 @@ async def show_ring(request: Request) -> Response:
     shape = {
         "partitions": registry.partitions,
         "replicas": registry.replicas,
+        "homes": len(registry.places),
         "moving": registry.count_moving(),
     }
     return await listing("nodes", nodes, **answer, **shape)
+
+
+def _home(agent: AgentServices, partition: int) -> dict[str, Any] | None:
+    """Describe the device whose home a partition is; None for one of all keys."""
+    device = agent.registry.device_of(partition)
+    return None if device is None else node_of(agent, device)
 
 
 def _staying(ownership: Ownership) -> Owners:

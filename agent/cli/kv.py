@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import click
 
 from agent import exits
+from agent.cli.device_keys import KEY
 from agent.cli.kv_space import space
 from agent.cli.kv_stats import stats
 from agent.cli.kv_transfer import export, import_
@@ -68,7 +69,7 @@ for command in (why, stats, space, export, import_):
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("value", required=False)
 @click.option("--file", "file", type=click.File("rb"), help="Take the value from this file.")
 @click.option(
@@ -124,7 +125,7 @@ def put(
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @read_option
 @timeout_option
 @output_option
@@ -156,7 +157,7 @@ def get(session: Session, key: str, r: str | None, timeout: float, output: str) 
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.option(
     "--context",
     callback=check_context,
@@ -174,7 +175,7 @@ def delete(
 
 
 @kv.command("list")
-@click.argument("prefix", default="")
+@click.argument("prefix", type=KEY, default="")
 @click.option("--limit", type=click.IntRange(min=1), help="At most this many keys [all].")
 @click.option("--after", default="", help="Only keys behind this one.")
 @read_option
@@ -207,8 +208,8 @@ def list_(
 
 
 @kv.command()
-@click.argument("key", required=False)
-@click.option("--prefix", help="Watch all keys that begin like this; empty for all.")
+@click.argument("key", type=KEY, required=False)
+@click.option("--prefix", type=KEY, help="Watch all keys that begin like this; empty for all.")
 @click.option("--since", metavar="TOKEN", help="Go on from where an earlier watch gave this [now].")
 @output_option
 @wide_option
@@ -257,7 +258,7 @@ def _show_change(session: Session, event: dict[str, Any], *, wide: bool) -> None
 
 
 @kv.command()
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("by", type=int, default=1)
 @write_option
 @timeout_option
@@ -275,7 +276,7 @@ def counter(
 
 
 @kv.command("set")
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.option("--add", metavar="MEMBER", help="Add this member.")
 @click.option("--remove", metavar="MEMBER", help="Remove this member.")
 @write_option
@@ -299,7 +300,7 @@ def set_(
 
 
 @kv.command("map")
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("field")
 @click.argument("value", required=False)
 @click.option("--remove", is_flag=True, help="Remove the field.")
@@ -326,7 +327,7 @@ def map_(
 
 
 @kv.command("max")
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("number", type=NUMBER)
 @write_option
 @timeout_option
@@ -341,7 +342,7 @@ def max_(
 
 
 @kv.command("min")
-@click.argument("key")
+@click.argument("key", type=KEY)
 @click.argument("number", type=NUMBER)
 @write_option
 @timeout_option

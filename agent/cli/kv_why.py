@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from agent import exits
+from agent.cli.device_keys import KEY
 from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.param_types import ValueCommand
 from agent.cli.session import Session, pass_session
@@ -17,7 +18,7 @@ MS_PER_S = 1000
 
 
 @click.command(cls=ValueCommand)
-@click.argument("key")
+@click.argument("key", type=KEY)
 @output_option
 @wide_option
 @pass_session

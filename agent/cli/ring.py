@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from agent.cli.completion import member_names
+from agent.cli.device_keys import KEY
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -87,12 +88,17 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
     write_table(header, rows, wide=wide, spare=("ID",))
     # A small covey has fewer nodes than replicas, and whoever is absent owns nothing.
     owning = sum(
-        node["partitions"] - node["leaving"] + node["pending"] > 0 for node in answer["nodes"]
+        node["partitions"] + node["homes"] - node["leaving"] + node["pending"] > 0
+        for node in answer["nodes"]
     )
     owners = min(answer["replicas"], owning)
     session.say(
         f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
     )
+    if answer["homes"]:
+        session.say(
+            f"Beside them {answer['homes']} homes, for the keys of one device each (device/ID/...)."
+        )
     if on_their_way := in_words(answer["moving"]):
         session.say(f"On their way to other owners: {on_their_way}.")
 
@@ -104,7 +110,7 @@ def _movement(node: dict[str, Any]) -> str:
 
 
 @ring.command(cls=ValueCommand)
-@click.argument("key")
+@click.argument("key", type=KEY)
 @output_option
 @wide_option
 @pass_session
@@ -120,6 +126,7 @@ def key(session: Session, key: str, output: str, *, wide: bool) -> None:
         [
             ("key", answer["key"]),
             ("partition", answer["partition"]),
+            *([("home of", answer["home"]["name"])] if answer["home"] else []),
             *(("owner", f"{one['name']} ({one['state']})") for one in answer["owners"]),
             *(("pending", f"{one['name']} ({one['state']}, {stage})") for one in answer["pending"]),
         ]

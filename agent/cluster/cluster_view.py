@@ -218,6 +218,15 @@ class ClusterView:
                 exits.UNHEALTHY,
             )
 
+    def lacking(self, fact: str) -> list[str]:
+        """Return the names of the members that are there and do not say this of themselves."""
+        live, facts_of = self.live(), self._node.swim.facts_of
+        return [
+            entry.name
+            for entry in self._node.state.registry.nodes
+            if entry.id in live and fact not in facts_of(entry.id)
+        ]
+
     def send_frame(self, data: bytes, to: NodeId) -> None:
         """Send a frame to a member."""
         self._driver.send_frame(data, to)

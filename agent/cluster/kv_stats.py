@@ -46,7 +46,7 @@ def count_incomplete(state: KvPlane) -> int:
     me, registry = state.outbound.me, state.registry
     return sum(
         me in ownership.readers and not state.replica.is_complete(partition, registry)
-        for partition, ownership in enumerate(registry.table)
+        for partition, ownership in registry.ownerships
     )
 
 
@@ -121,14 +121,15 @@ class KvSurvey:
 
     async def _count(self) -> KvStats:
         state, registry = self._state, self._state.registry
-        counted = await collect(map(self._keys.count_keys, range(registry.partitions)))
+        numbers = [partition for partition, _ in registry.ownerships]
+        counted = await collect(map(self._keys.count_keys, numbers))
         replica, counts = state.replica, state.counts
         return KvStats(
             0,
             registry.epoch,
             self._uptime_s(),
             self._keys.size_bytes(),
-            tuple((partition, keys) for partition, keys in enumerate(counted) if keys),
+            tuple(each for each in zip(numbers, counted, strict=True) if each[1]),
             count_incomplete(state),
             len(replica.damaged),
             replica.is_held_back,

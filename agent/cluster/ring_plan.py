@@ -133,7 +133,7 @@ def _owners_away(registry: Registry, made: Plan, is_up: IsUp) -> str:
         return sum(map(is_up, owners)) >= majority(owners)
 
     moving = {move.partition for move in made.moves}
-    stuck = [p for p in moving if not can_go_on(registry.table[p].readers)]
+    stuck = [p for p in moving if not can_go_on(registry.ownership(p).readers)]
     if not stuck:
         return ""
     return f"{counted(len(stuck), 'partition')} cannot move before more of their owners are back"

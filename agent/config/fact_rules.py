@@ -26,10 +26,12 @@ from gossip.membership.model.facts import FACT_NAME_CHARACTERS_MAX, FACT_VALUE_B
 WIRE_VERSION_MASK = 0x0F
 COMMANDS = "commands"
 """The newest command of the control plane that this version carries out."""
+HOMES = "homes"
+"""Whether this version finds the keys of devices in homes of their own."""
 SERVICE, APP = "service/", "app/"
 API_SERVICE = f"{SERVICE}covey-api"
 BUILT_IN = (
-    *("covey", "wire", COMMANDS, "profile", "python", "system", "machine"),
+    *("covey", "wire", COMMANDS, HOMES, "profile", "python", "system", "machine"),
     *("cores", "memory_bytes", "disk_bytes", "started_at", API_SERVICE),
 )
 
@@ -51,6 +53,7 @@ def built_in(
         "covey": __version__,
         "wire": str(MAGIC_AND_VERSION & WIRE_VERSION_MASK),
         COMMANDS: str(commands or ""),
+        HOMES: "1",
         "profile": profile,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",

@@ -183,7 +183,7 @@ class Doctor:
         registry = self._registry
         live = {each.id for each in self._members if each.is_live}
         named = {entry.id: entry.name for entry in registry.nodes}
-        holders = {node for each in registry.table if each.pending for node in each.holders}
+        holders = {node for _, each in registry.ownerships if each.pending for node in each.holders}
         waits_for = [named[node] for node in holders - live if node in named]
         issuers = [entry for entry in registry.nodes if entry.is_issuer]
         is_away = issuers and live.isdisjoint(entry.id for entry in issuers)

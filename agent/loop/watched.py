@@ -76,6 +76,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "fleet-settings": (Failure.AGAIN, "following what the covey has set for this device"),
     "kv-spaces": (Failure.AGAIN, "following what is set for spaces of the shared keys"),
     "handler-output": (Failure.ONCE, "what a handler prints"),
+    "homes": (Failure.AGAIN, "that the devices have homes for their own state"),
     "http-api-accept": (Failure.AGAIN, "accepting connections to the HTTP API"),
     "http-api-handshake": (Failure.ONCE, "TLS with a client of the HTTP API"),
     "http-api-start": (Failure.AGAIN, "loading what answers on the sockets"),

@@ -40,7 +40,14 @@ from agent.store.vacuum import give_back
 from gossip.kv.dots import Coverage, Interval
 from gossip.kv.limits import KEY_BYTES_MAX
 from gossip.kv.records import Record, record_mark
-from gossip.kv.storage import DAMAGED, ClockChange, DropPartition, HoldingChange, RecordChange
+from gossip.kv.storage import (
+    DAMAGED,
+    PLACES,
+    ClockChange,
+    DropPartition,
+    HoldingChange,
+    RecordChange,
+)
 from gossip.registry.placement import PARTITIONS
 
 if TYPE_CHECKING:
@@ -56,7 +63,7 @@ def mark_damaged(connection: sqlite3.Connection, path: Path, note: CommitNote | 
     del path, note
     connection.execute("DELETE FROM clocks")
     connection.execute("DELETE FROM holdings")
-    rows = (HOLDINGS.sealed(partition, DAMAGED) for partition in range(PARTITIONS))
+    rows = (HOLDINGS.sealed(partition, DAMAGED) for partition in (*range(PARTITIONS), PLACES))
     connection.executemany("INSERT INTO holdings VALUES (?, ?, ?)", rows)
     return ["what lay in the damaged places; the other owners of these keys are asked for it"]
 
@@ -250,7 +257,7 @@ def _doubt_from_now_on(mark: CleanShutdownMark) -> None:
 
 def _doubt(connection: sqlite3.Connection) -> None:
     """Doubt every partition: one that was joined lately has no row yet, and took writes as well."""
-    rows = [HOLDINGS.sealed(partition, DAMAGED) for partition in range(PARTITIONS)]
+    rows = [HOLDINGS.sealed(partition, DAMAGED) for partition in (*range(PARTITIONS), PLACES)]
     connection.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", rows)
 
 

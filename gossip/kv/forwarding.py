@@ -87,7 +87,7 @@ class WriteForwarder:
         self._replica = parts.replica
         self._registry_sync = parts.registry_sync
         self._writes = writes
-        self._outbound = parts.outbound
+        self._outbound, self._home = parts.outbound, parts.home
         self._order, self._is_gone = parts.view
         self._forwarded_writes: dict[int, ForwardedWrite] = {}
         self._timers: TimerQueue[int] = TimerQueue()
@@ -98,6 +98,7 @@ class WriteForwarder:
     def begin(self, asked: AskedWrite, now: Instant) -> None:
         """Bring what is asked to an owner. Raises InvalidRequest."""
         owners = self._registry_sync.registry.ownership_of(asked.key).readers
+        asked = asked._replace(w=self._home.copies(asked.key, asked.w))
         self._try_next(ForwardedWrite(asked, quorum(asked.w, len(owners), "w")), now)
 
     def check(self, key: str, w: int | None) -> None:
@@ -108,7 +109,7 @@ class WriteForwarder:
         """Return the owners to try: ourselves first if we are complete, then by reachability."""
         registry, me = self._registry_sync.registry, self._outbound.me
         partition = registry.partition_of(forwarded_write.asked.key)
-        readers = registry.table[partition].readers
+        readers = registry.ownership(partition).readers
         others = [node for node in readers if node != me and node in self._registry_sync.members]
         owners = self._order(others)
         is_complete = self._replica.is_complete(partition, registry)
@@ -283,7 +284,7 @@ class WriteForwarder:
         partition = registry.partition_of(message.key)
         if not self._registry_sync.agrees(message, partition, peer, now):
             return False
-        if self._outbound.me not in registry.table[partition].readers:
+        if self._outbound.me not in registry.ownership(partition).readers:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
             return False
         if len(self._writes) >= REQUESTS_MAX:

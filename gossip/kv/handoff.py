@@ -57,14 +57,18 @@ class Handoff:
         """See what a registry asks of us: at the start, and after each change."""
         before, me = self._takeovers, self._outbound.me
         self._takeovers, self._letting_go, self.done = {}, {}, set()
-        for partition, ownership in enumerate(self._registry_sync.registry.table):
+        registry = self._registry_sync.registry
+        self._replica.doubt_places([place.number for place in registry.places])
+        for partition, ownership in self._registry_sync.registry.ownerships:
             if me in ownership.holders:
                 kept = before.get(partition)
                 fresh = kept is None or kept.since != ownership.since
                 takeover = PartitionTakeover(ownership.since) if fresh or kept is None else kept
                 self._takeovers[partition] = takeover
                 self._settle(partition, takeover)
-        for partition in self._replica.occupied() | set(self._replica.holdings):
+        # What the registry knows of no more is kept: an issuer of a version before lost its number.
+        here = self._replica.occupied() | set(self._replica.holdings)
+        for partition in filter(registry.has, here):
             if me not in self._ownership(partition).holders:
                 self._letting_go[partition] = set()
         # Whoever only copies has acknowledged nothing yet that counts, so nothing of it is missed.
@@ -74,13 +78,13 @@ class Handoff:
         self._due = now if self._takeovers or self._letting_go else None
 
     def _ownership(self, partition: int) -> Ownership:
-        return self._registry_sync.registry.table[partition]
+        return self._registry_sync.registry.ownership(partition)
 
     def unfinished(self) -> int:
         """Return how many partitions we have to do with that are not at rest."""
         moving = sum(
             ownership.stage is not Stage.SETTLED and self._outbound.me in ownership.holders
-            for partition, ownership in enumerate(self._registry_sync.registry.table)
+            for partition, ownership in self._registry_sync.registry.ownerships
             if partition not in self._takeovers
         )
         return len(self._takeovers) + len(self._letting_go) + moving

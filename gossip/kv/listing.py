@@ -10,6 +10,8 @@ or most of those pending where their word counts.
 from collections import defaultdict
 from collections.abc import Callable
 
+import msgspec
+
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Dot
@@ -54,7 +56,7 @@ class Listings:
     def __init__(self, parts: KvParts, reads: Reads) -> None:
         self._reads = reads
         self._registry_sync = parts.registry_sync
-        self._outbound = parts.outbound
+        self._outbound, self._home = parts.outbound, parts.home
         self._order, self._shown = parts.view.order, parts.shown
         self._listings: dict[int, Listing] = {}
         self._questions: dict[int, tuple[int, NodeId]] = {}
@@ -65,17 +67,22 @@ class Listings:
 
     def begin(self, request: List, finish: Finish, now: Instant) -> int:
         """Begin to list; return the number by which to cancel. Raises InvalidRequest."""
-        quorums = self._quorums(request.r)
+        r = self._home.copies_of_all(request.prefix, request.r)
+        request = msgspec.structs.replace(request, r=r)
+        quorums = self._quorums(request)
         name = self._outbound.number()
         listing = self._listings[name] = Listing(request, quorums, finish)
         self._timers.set((name, OVER), now + request.timeout_s)
         self._ask(name, listing, now)
         return name
 
-    def _quorums(self, r: int | None) -> dict[int, JointQuorum]:
+    def _quorums(self, request: List) -> dict[int, JointQuorum]:
         """Return who must answer for which partition. Raises InvalidRequest."""
-        table = self._registry_sync.registry.table
-        return {p: JointQuorum.of_read(ownership, r) for p, ownership in enumerate(table)}
+        registry = self._registry_sync.registry
+        return {
+            partition: JointQuorum.of_read(registry.ownership(partition), request.r)
+            for partition in registry.partitions_of(request.prefix)
+        }
 
     def cancel(self, name: int) -> None:
         """Forget a list request; harmless if it is over."""
@@ -152,11 +159,12 @@ class Listings:
 
     def adopted(self, now: Instant) -> None:
         """Begin again under the new placement."""
-        table = self._registry_sync.registry.table
-        fewest = min(len(ownership.readers) for ownership in table)
+        every = self._registry_sync.registry.ownerships
+        fewest = min(len(ownership.readers) for _, ownership in every)
         for name, listing in list(self._listings.items()):
             request = listing.request
-            fresh = self._quorums(min(request.r, fewest) if request.r else None)
+            r = min(request.r, fewest) if request.r else None
+            fresh = self._quorums(msgspec.structs.replace(request, r=r))
             for read in listing.reading.values():
                 self._reads.cancel(read)
             self._questions = {q: of for q, of in self._questions.items() if of[0] != name}
@@ -185,12 +193,12 @@ class Listings:
         """Take a key's values if all that answered for its partition have the same."""
         partition = self._registry_sync.registry.partition_of(key)
         copies = listing.entries[key]
-        sets: set[frozenset[Dot]] = {
-            frozenset(v.dot for v in copies.get(node, ())) for node in listing.answered[partition]
-        }
+        # Who answered for another partition alone has what lay there before the key had a place.
+        told = [copies.get(node, ()) for node in listing.answered[partition]]
+        sets: set[frozenset[Dot]] = {frozenset(v.dot for v in live) for live in told}
         if len(sets) > 1:
             return False
-        listing.values[key] = self._shown.of(key, next(iter(copies.values())), now)
+        listing.values[key] = self._shown.of(key, told[0] if told else (), now)
         return True
 
     def _read(self, name: int, listing: Listing, key: str, now: Instant) -> None:

@@ -105,8 +105,8 @@ class OwnershipProgress:
 
     def _unreported(self) -> list[int]:
         """Return the partitions on their way of which we have done our part."""
-        table = self._registry_sync.registry.table
-        return sorted(p for p in self._handoff.done if table[p].stage is not Stage.SETTLED)
+        registry, done = self._registry_sync.registry, self._handoff.done
+        return sorted(p for p in done if registry.ownership(p).stage is not Stage.SETTLED)
 
     def _report(self, now: Instant) -> None:
         partitions = self._unreported()
@@ -134,20 +134,20 @@ class OwnershipProgress:
         """A node has done its part of these partitions."""
         registry = self._registry_sync.registry
         for partition in message.partitions:
-            if partition >= registry.partitions:
+            if not registry.has(partition):
                 continue
-            ownership = registry.table[partition]
+            ownership = registry.ownership(partition)
             if ownership.since <= message.epoch <= registry.epoch and peer in ownership.holders:
                 self._reached[partition].add(peer)
         self._consider(now)
 
     def _ready(self) -> dict[int, frozenset[NodeId]]:
         """Return what was reached of the partitions that can go on."""
-        registry = self._registry_sync.registry
+        registry, members = self._registry_sync.registry, self._registry_sync.members
         return {
             partition: frozenset(done)
             for partition, done in sorted(self._reached.items())
-            if registry.table[partition].may_advance(frozenset(done), self._registry_sync.members)
+            if registry.ownership(partition).may_advance(frozenset(done), members)
         }
 
     def _consider(self, now: Instant) -> None:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from gossip.core.ids import NodeId
 from gossip.kv.outbound import OutboundFrames
+from gossip.kv.own_home import OwnHome
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
 from gossip.kv.shown_values import ShownValues
@@ -31,6 +32,7 @@ class KvParts(NamedTuple):
     replica: Replica
     registry_sync: RegistrySync
     outbound: OutboundFrames
+    home: OwnHome
     view: MembershipView
     rng: random.Random
     spaces: Spaces

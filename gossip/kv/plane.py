@@ -27,6 +27,7 @@ from gossip.kv.informed_writes import InformedWrites, decision_of
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
 from gossip.kv.outbound import OutboundFrames
+from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.parts import KvParts, MembershipView
 from gossip.kv.reads import AskedRead, Reads
@@ -96,8 +97,9 @@ class KvPlane:
         self._requests: dict[int, Callable[[], object]] = {}
         self.spaces = Spaces()
         shown = ShownValues(self.spaces)
+        home = OwnHome(me, self.registry_sync, self.replica)
         parts = KvParts(
-            self.replica, self.registry_sync, self.outbound, view, rng, self.spaces, shown
+            self.replica, self.registry_sync, self.outbound, home, view, rng, self.spaces, shown
         )
         self.sync_sessions = SyncSessions(parts)
         self.repair = RepairScheduler(parts, self.sync_sessions, now)

@@ -72,7 +72,7 @@ class Reads:
     def __init__(self, parts: KvParts) -> None:
         self._replica, self._is_gone = parts.replica, parts.view.is_gone
         self._registry_sync = parts.registry_sync
-        self._outbound = parts.outbound
+        self._outbound, self._home = parts.outbound, parts.home
         self._order, self._shown = parts.view.order, parts.shown
         self._reads: dict[int, Read] = {}
         self._by_question: dict[int, int] = {}
@@ -83,6 +83,7 @@ class Reads:
 
     def begin(self, asked: AskedRead, now: Instant) -> int:
         """Read a key; return the number by which to cancel. Raises InvalidRequest."""
+        asked = asked._replace(r=self._home.copies(asked.key, asked.r))
         read = Read(asked, JointQuorum.of_read(self._ownership(asked.key), asked.r))
         name = self._outbound.number()
         if asked.r == 1 and self._is_answered_here(asked, now):
@@ -96,7 +97,7 @@ class Reads:
         """Answer a read that asks for one owner, if that is us and all that it shows is on disk."""
         registry = self._registry_sync.registry
         partition = registry.partition_of(asked.key)
-        ownership = registry.table[partition]
+        ownership = registry.ownership(partition)
         if len(ownership.read_sets) > 1 or not self._replica.is_complete(partition, registry):
             return False
         if not self._outbound.is_saved(self._replica.token(partition)):

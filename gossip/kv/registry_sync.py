@@ -334,7 +334,7 @@ class RegistrySync:
         if question.epoch > self.registry.epoch:
             self.hold(question, peer, now)
             return False
-        if question.epoch < self.registry.table[partition].since:
+        if question.epoch < self.registry.ownership(partition).since:
             self._outbound.send(RegistryOffer(self.signed), peer)
             self.refuse(question, peer, STALE_EPOCH)
             return False

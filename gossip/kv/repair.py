@@ -127,7 +127,7 @@ class RepairScheduler:
         registry = self._registry_sync.registry
         if self._held_in is not registry:
             self._held_in, self._held_by = registry, {}
-            for partition, ownership in enumerate(registry.table):
+            for partition, ownership in registry.ownerships:
                 for holder in ownership.holders:
                     self._held_by.setdefault(holder, []).append(partition)
         return self._held_by.get(peer, [])
@@ -249,8 +249,8 @@ class RepairScheduler:
     def peers(self) -> list[NodeId]:
         """Return the nodes that own something together with us."""
         me = self._outbound.me
-        table = [each.holders for each in self._registry_sync.registry.table if me in each.holders]
-        others = {node for holders in table for node in holders} - {me}
+        every = (each.holders for _, each in self._registry_sync.registry.ownerships)
+        others = {node for holders in every if me in holders for node in holders} - {me}
         return sorted(others & self._registry_sync.members)
 
     def deadline(self) -> Instant:

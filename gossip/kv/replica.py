@@ -47,6 +47,7 @@ from gossip.kv.records import (
 )
 from gossip.kv.storage import (
     DAMAGED,
+    PLACES,
     Change,
     ClockChange,
     DropPartition,
@@ -62,8 +63,9 @@ ACTOR_BITS = 64
 UNSAVED_FOR_EVER = UINT64_MAX
 TITLE_KEY_CHARACTERS = 100
 
-Listener = Callable[[str, Record, Record, frozenset[Dot], int], None]
-"""(key, record before, record after, the dots that did it, token): live versions have changed."""
+Listener = Callable[[int, str, Record, Record, frozenset[Dot], int], None]
+"""(partition, key, record before, record after, the dots that did it, token): live versions have
+changed."""
 
 
 def title_of(key: str, state: KeyState) -> str:
@@ -114,12 +116,13 @@ class Replica:
         """Whether the disk takes nothing, so that no more is to be begun here."""
         self.on_foretold: Callable[[], None] = lambda: None
         """Called when somebody told of writes that are yet to be made here."""
-        self.listener: Listener = lambda _key, _before, _after, _dots, _token: None
+        self.listener: Listener = lambda _p, _key, _before, _after, _dots, _token: None
         self.deletions = DeletionMemory()
         held = storage.holdings()
         self.on_trial: OnTrial = trusted
         self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
-        self.damaged = {p for p, since in held.items() if since == DAMAGED}
+        self.damaged = {p for p, since in held.items() if since == DAMAGED} - {PLACES}
+        self._doubts_places = PLACES in held
         self._actor = actor
         self._life: Life = boot, 0
         self._storage = storage
@@ -337,7 +340,7 @@ class Replica:
         self._unsaved.append((self._token, (partition, key)))
         self._change(held, ("record", partition, key), RecordChange(partition, key, kept))
         if dots_before != dots_after:
-            self.listener(key, before, after, dots, self._token)
+            self.listener(partition, key, before, after, dots, self._token)
 
     def _cover(self, partition: int, held: Partition, actors: Iterable[Actor]) -> None:
         for actor in actors:
@@ -382,6 +385,21 @@ class Replica:
         change = HoldingChange(partition, since)
         self._change(self._partition(partition), ("holding", partition), change)
 
+    def doubt_places(self, numbers: Collection[int]) -> None:
+        """Doubt these, if the disk says that any partition beside the table may be damaged.
+
+        It cannot say which there are.
+        """
+        if not self._doubts_places or not numbers:
+            return
+        self._doubts_places = False
+        for number in numbers:
+            self.holdings.pop(number, None)
+            self.damaged.add(number)
+            change = HoldingChange(number, DAMAGED)
+            self._change(self._partition(number), ("holding", number), change)
+        self._batch["holding", PLACES] = HoldingChange(PLACES, None)
+
     def write_off(self, partition: int) -> None:
         """Forget that a copy was damaged of which nothing is left, and that nobody wants."""
         self.damaged.discard(partition)
@@ -394,7 +412,7 @@ class Replica:
 
     def is_complete(self, partition: int, registry: Registry) -> bool:
         """Tell whether we are one of the readers of a partition, and have what they must have."""
-        ownership = registry.table[partition]
+        ownership = registry.ownership(partition)
         copy = self.copy(partition)
         return self.me in ownership.readers and copy.has_all_before(ownership.readers_since)
 
@@ -404,7 +422,7 @@ class Replica:
         One of those pending need not be complete: it counts among them alone, and whatever it
         lacks, the owners have.
         """
-        ownership = registry.table[partition]
+        ownership = registry.ownership(partition)
         if self.me in ownership.readers:
             return self.is_complete(partition, registry)
         is_asked = any(self.me in nodes for nodes in ownership.read_sets)

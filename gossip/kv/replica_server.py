@@ -56,7 +56,7 @@ class ReplicaServer:
         partition = self._registry_sync.registry.partition_of(message.key)
         if not self._registry_sync.agrees(message, partition, peer, now):
             return
-        if self._outbound.me not in self._registry_sync.registry.table[partition].holders:
+        if self._outbound.me not in self._registry_sync.registry.ownership(partition).holders:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
             return
         self._replica.merge(partition, message.key, message.state, now)
@@ -85,8 +85,8 @@ class ReplicaServer:
             partition
             for partition, digest, clock_mark in message.marks
             if self._known(partition)
-            and self._outbound.me in registry.table[partition].holders
-            and message.epoch >= registry.table[partition].since
+            and self._outbound.me in registry.ownership(partition).holders
+            and message.epoch >= registry.ownership(partition).since
             and (
                 digest != self._replica.digest(partition)
                 or clock_mark != self._replica.clock_mark(partition)
@@ -127,7 +127,7 @@ class ReplicaServer:
             return
         partition = message.partition
         registry = self._registry_sync.registry
-        holds = self._outbound.me in registry.table[partition].holders
+        holds = self._outbound.me in registry.ownership(partition).holders
         answers: list[tuple[str, KeyState]] = []
         size = 0
         for key, state in message.states:
@@ -158,4 +158,4 @@ class ReplicaServer:
         return isinstance(message, SyncStart) or message.life == self._outbound.life
 
     def _known(self, partition: int) -> bool:
-        return partition < self._registry_sync.registry.partitions
+        return self._registry_sync.registry.has(partition)

@@ -46,8 +46,8 @@ class ScanServer:
         answered = tuple(
             partition
             for partition in dict.fromkeys(message.partitions)
-            if partition < registry.partitions
-            and message.epoch >= registry.table[partition].since
+            if registry.has(partition)
+            and message.epoch >= registry.ownership(partition).since
             and self._replica.may_answer(partition, registry)
         )
         self._open.append(_OpenScan(message, peer, registry.epoch, answered, now))

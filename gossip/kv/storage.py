@@ -12,11 +12,11 @@ here, so that a new owner that has not copied everything does not answer reads.
 deleted", and would take the value from every other replica. So a storage that finds that it lost
 anything, be it one row or the newest batches, must be given to the machine like this: the records
 that are as they were written; *no clock*, of any partition it may be about; and the holding
-``DAMAGED`` for each of them. Records without a clock are harmless, as late and doubled messages
-are: they claim what was true once. A disk that is whole, but of an earlier moment, keeps its
-clocks, which fit what it has; it is ``DAMAGED`` as well. The machine then answers no reads, takes
-the copy over again from the other owners (``handoff.py``), and writes under a new actor, as after
-every start.
+``DAMAGED`` for each of them, and for ``PLACES``. Records without a clock are harmless, as late and
+doubled messages are: they claim what was true once. A disk that is whole, but of an earlier moment,
+keeps its clocks, which fit what it has; it is ``DAMAGED`` as well. The machine then answers no
+reads, takes the copy over again from the other owners (``handoff.py``), and writes under a new
+actor, as after every start.
 """
 
 from collections.abc import Iterable
@@ -29,6 +29,11 @@ from gossip.kv.records import Record, record_mark
 
 DAMAGED = 0
 """In place of an epoch, which begins at 1: there was a copy here, and part of it may be gone."""
+
+
+PLACES = -1
+"""In place of a number: any partition beside the table (``gossip/registry/places.py``). A storage
+that knows of no registry knows not which there are."""
 
 
 class RecordChange(msgspec.Struct, frozen=True):

@@ -208,7 +208,7 @@ class SyncSessions:
         self._go_on(run, now)
 
     def _is_holder(self, partition: int) -> bool:
-        return self._outbound.me in self._registry_sync.registry.table[partition].holders
+        return self._outbound.me in self._registry_sync.registry.ownership(partition).holders
 
     def _succeed(self, run: SyncSession, now: Instant) -> None:
         if self._is_holder(run.partition):

@@ -81,7 +81,7 @@ class WatchSource:
         same = tuple(
             (partition, mark)
             for partition, mark in message.marks
-            if partition < registry.partitions
+            if registry.has(partition)
             and self._replica.may_answer(partition, registry)
             and mark == self._replica.clock_mark(partition)
         )
@@ -97,10 +97,16 @@ class WatchSource:
         self._subscriptions.pop((peer, message.number), None)
 
     def changed(
-        self, key: str, before: Record, after: Record, dots: frozenset[Dot], token: int
+        self,
+        partition: int,
+        key: str,
+        before: Record,
+        after: Record,
+        dots: frozenset[Dot],
+        token: int,
     ) -> None:
         """Tell of a change, once it is on disk."""
-        if not self._subscriptions or self._outbound.me not in self._holders(key):
+        if not self._subscriptions or not self._is_held(partition, key):
             return
         came = tuple(v for v in after.live if v.dot not in before.dots())
         if any(is_typed(version.value) for version in after.live):
@@ -117,21 +123,22 @@ class WatchSource:
             else:
                 self._outbound.send(Changed(number, key, came, went, len(after.live)), peer, token)
 
-    def _holders(self, key: str) -> tuple[NodeId, ...]:
-        return self._registry_sync.registry.ownership_of(key).holders
+    def _is_held(self, partition: int, key: str) -> bool:
+        """Tell whether we hold this key, and this is where it lies."""
+        registry = self._registry_sync.registry
+        is_there = registry.partition_of(key) == partition
+        return is_there and self._outbound.me in registry.ownership(partition).holders
 
     def ask(self, message: WatchAsk, peer: NodeId, now: Instant) -> None:
         """Answer with the watched keys that have changed beyond what was settled and seen."""
         partition, registry = message.partition, self._registry_sync.registry
         is_first = message.life == 0
-        if partition >= registry.partitions or not (
-            is_first or message.life == self._outbound.life
-        ):
+        if not registry.has(partition) or not (is_first or message.life == self._outbound.life):
             self._registry_sync.refuse(message, peer, INVALID)
             return
         if not self._registry_sync.agrees(message, partition, peer, now):
             return
-        if self._outbound.me not in registry.table[partition].readers or (
+        if self._outbound.me not in registry.ownership(partition).readers or (
             not self._replica.may_answer(partition, registry)
         ):
             self._registry_sync.refuse(message, peer, INCOMPLETE)

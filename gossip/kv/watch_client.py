@@ -44,6 +44,7 @@ from gossip.kv.requests import Watch, WatchEvent
 from gossip.kv.timers import TimerQueue
 from gossip.kv.watch_token import decode_token, encode_token, watched_mark
 from gossip.kv.watched_partition import NoRoom, ReaderView, Room, WatchedPartition
+from gossip.registry.places import HOMES_FROM
 
 
 class OpenWatch:
@@ -56,6 +57,7 @@ class OpenWatch:
         self.is_prefix = watch.key is None
         self.mark = watched_mark(self.text, is_prefix=self.is_prefix)
         self.partitions: dict[int, WatchedPartition] = {}
+        self.room = Room(WATCH_MEMORY_DOTS)
         self.unsettled: set[int] = set()
         """Where something was told since the readers were last asked."""
         self.queue: dict[tuple[int, NodeId], None] = {}
@@ -115,9 +117,11 @@ class WatchClient:
         told: dict[int, Coverage] = {}
         if watch.since is not None:
             told = decode_token(watch.since, run.mark)
-            if told.keys() != set(wanted):
+            if _of_table(wanted) and _of_table(told) != _of_table(wanted):
                 raise InvalidRequest("this token is of another covey; begin without one")
-        room = Room(WATCH_MEMORY_DOTS)
+            # Of a place that came since then, nothing was told.
+            told = {each: told.get(each, ()) for each in wanted}
+        room = run.room
         run.partitions = {each: WatchedPartition(room, told.get(each)) for each in wanted}
         number = self._outbound.number()
         self._watches[number] = run
@@ -144,10 +148,10 @@ class WatchClient:
         registry = self._registry_sync.registry
         if watch.key is not None:
             return (registry.partition_of(watch.key),)
-        return range(registry.partitions)
+        return registry.partitions_of(watch.prefix or "")
 
     def _readers(self, partition: int) -> tuple[NodeId, ...]:
-        return self._registry_sync.registry.table[partition].readers
+        return self._registry_sync.registry.ownership(partition).readers
 
     def _all_readers(self, run: OpenWatch) -> list[NodeId]:
         """Return whom to ask; who was removed is not, and counts all the same."""
@@ -223,10 +227,16 @@ class WatchClient:
         elif message.went and not message.left:
             self._outbound.emit(WatchEvent(run.request, message.key, "delete"))
 
-    def _may_tell(self, run: OpenWatch, key: str, peer: NodeId) -> bool:
-        """Tell whether a key is watched, and this its reader: a liar shows nobody other keys."""
-        readers = self._readers(self._registry_sync.registry.partition_of(key))
-        if run.wants(key) and peer in readers:
+    def _may_tell(
+        self, run: OpenWatch, key: str, peer: NodeId, partition: int | None = None
+    ) -> bool:
+        """Tell whether a key is watched, and this its reader: a liar shows nobody other keys.
+
+        Nor is it told what lay in another ``partition`` before the key had a place of its own.
+        """
+        lies_in = self._registry_sync.registry.partition_of(key)
+        is_there = partition in (None, lies_in)
+        if run.wants(key) and is_there and peer in self._readers(lies_in):
             return True
         self._outbound.counts["frames_dropped/not_watched"] += 1
         return False
@@ -352,7 +362,7 @@ class WatchClient:
         return all(
             self._tell(run, watched, key, watched.vouched(key, state, ask.extras), now)
             for key, state in message.entries
-            if self._may_tell(run, key, ask.reader)
+            if self._may_tell(run, key, ask.reader, ask.partition)
         )
 
     # Settling
@@ -400,7 +410,9 @@ class WatchClient:
     # What happens around it
 
     def adopted(self, changed: set[int], now: Instant) -> None:
-        """Ask the readers of now about partitions that have changed."""
+        """Ask the readers of now about partitions that have changed, and of places that came."""
+        for run in self._watches.values():
+            changed = changed | self._replace(run)
         for number, ask in list(self._asks.items()):
             if ask.partition in changed:
                 self._give_up(number)
@@ -411,6 +423,22 @@ class WatchClient:
             if moved:
                 self._renew(number, run)
         self._work(now)
+
+    def _replace(self, run: OpenWatch) -> set[int]:
+        """Watch the partitions of now; return those that came, or were given up.
+
+        Nothing was told of what a new place has: it is from the beginning that it is watched.
+        """
+        wanted = set(self._partitions_of(run.watch))
+        gone, come = run.partitions.keys() - wanted, wanted - run.partitions.keys()
+        for partition in gone:
+            del run.partitions[partition]
+        run.unsettled -= gone
+        run.queue = {pair: None for pair in run.queue if pair[0] not in gone}
+        assert wanted, "every key has a partition"
+        run.partitions |= {each: WatchedPartition(run.room, ()) for each in sorted(come)}
+        run.is_token_old = run.is_token_old or bool(gone or come)
+        return come | gone
 
     def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
         """A reader cannot answer now: ask again later. False if it was not asked."""
@@ -460,3 +488,8 @@ class WatchClient:
         """Return when the next of these is due."""
         dues = (self._renewal, self._settling, self._timers.deadline())
         return min((due for due in dues if due is not None), default=None)
+
+
+def _of_table(numbers: Collection[int]) -> set[int]:
+    """Return those of some partitions that every registry of a covey has."""
+    return {number for number in numbers if number < HOMES_FROM}

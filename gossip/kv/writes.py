@@ -105,7 +105,7 @@ class Writes:
         key, value, w, replaced, _, finish, by = asked
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
-        quorum(w, len(registry.table[partition].readers), "w")
+        quorum(w, len(registry.ownership(partition).readers), "w")
         if replaced is not None and self._spaces.policy(key) == LWW:
             replaced = replaced_by_latest(
                 value, replaced, self._replica.record(partition, key).live
@@ -117,7 +117,7 @@ class Writes:
             )
             finish(Rejected(reason), now)
             return
-        if self._is_hopeless(registry.table[partition], w):
+        if self._is_hopeless(registry.ownership(partition), w):
             finish(Rejected(TOO_FEW, unreachable=True), now)
             return
         assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
@@ -160,7 +160,7 @@ class Writes:
         number = self._outbound.number()
         self._writes[number] = write
         self._timers.set(number, write.until)
-        write.ownership = self._registry_sync.registry.table[write.partition]
+        write.ownership = self._registry_sync.registry.ownership(write.partition)
         write.quorum = JointQuorum.of_write(write.ownership, write.w)
         write.acks = set()
         epoch, token = self._registry_sync.registry.epoch, self._replica.token(write.partition)
@@ -210,9 +210,9 @@ class Writes:
 
     def adopted(self, epoch_before: int) -> None:
         """Count again where the owners changed."""
-        table = self._registry_sync.registry.table
+        registry = self._registry_sync.registry
         for number, write in list(self._writes.items()):
-            if table[write.partition].since > epoch_before:
+            if registry.ownership(write.partition).since > epoch_before:
                 del self._writes[number]
                 self._timers.cancel(number)
                 self._replicate_all(write)

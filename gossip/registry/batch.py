@@ -25,6 +25,10 @@ def as_next(payload: bytes, base: Registry, last: Registry) -> Registry:
         last,
         epoch=epoch,
         table=tuple(_within(ownership, epoch) for ownership in last.table),
+        places=tuple(
+            msgspec.structs.replace(place, ownership=_within(place.ownership, epoch))
+            for place in last.places
+        ),
         removed=tuple(
             msgspec.structs.replace(gone, epoch=min(gone.epoch, epoch)) for gone in last.removed
         ),

@@ -15,6 +15,7 @@ from gossip.core.ids import NodeId
 from gossip.registry.lineage import LINEAGE_MAX, Mark
 from gossip.registry.node import SERIALS_MAX, RegisteredNode, RemovedNode
 from gossip.registry.ownership import Ownership
+from gossip.registry.places import PLACES_MAX, Places
 from gossip.registry.registry import REMOVED_MAX, Registry, following
 
 
@@ -33,7 +34,9 @@ def merge(ours: Registry, our_mark: Mark, theirs: Registry, their_mark: Mark) ->
     given_up = (their_mark, *theirs.lineage)
     newest = max(ours, theirs, key=lambda each: each.authority_number)
     authority = {"successions": newest.successions, "overlaps": newest.overlaps}
-    both = following(msgspec.structs.replace(ours, epoch=epoch, **authority), nodes, table)
+    places = _places(ours, theirs, members, epoch + 1)
+    owned = msgspec.structs.replace(ours, epoch=epoch, table=table, places=places, **authority)
+    both = following(owned, nodes)
     # Where their epochs go further than ours, theirs stand in for those that we never had.
     lineage = (*given_up[: epoch - ours.epoch], our_mark, *ours.lineage)
     # What both have in common was not given up, and would push out what an earlier fork gave up:
@@ -79,6 +82,18 @@ def _with_names_of_their_own(nodes: Iterable[RegisteredNode]) -> Iterable[Regist
         name = f"{node.name[:46]}-{node.id:016x}" if node.name in taken else node.name
         taken.add(name)
         yield msgspec.structs.replace(node, name=name)
+
+
+def _places(ours: Registry, theirs: Registry, members: set[NodeId], epoch: int) -> Places:
+    """Return the places of both: one that both have means the same in each."""
+    mine = {place.number: place for place in ours.places}
+    merged = {place.number: place for place in theirs.places} | mine
+    for place in theirs.places:
+        if place.number in mine:
+            owned = mine[place.number].ownership
+            both = _owned_by_both(owned, place.ownership, members, epoch)
+            merged[place.number] = msgspec.structs.replace(place, ownership=both)
+    return tuple(merged.values())[:PLACES_MAX]
 
 
 def _owned_by_both(

@@ -52,7 +52,7 @@ def arrange(registry: Registry, node: NodeId, change: NodeChange) -> Registry:
     if changed.drains and not entry.drains:
         _check_others_own(registry, entry)
     if entry.drains and not changed.drains:
-        owns = node in owners_of_any(registry.table)
+        owns = node in owners_of_any(each for _, each in registry.ownerships)
         changed = msgspec.structs.replace(changed, absent=not (owns or entry.is_issuer))
     return following(
         registry, tuple(changed if each.id == node else each for each in registry.nodes)

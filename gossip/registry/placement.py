@@ -27,6 +27,9 @@ from gossip.core.ids import NodeId
 
 Owners = tuple[NodeId, ...]
 
+Numbered = tuple[int, NodeId | None]
+"""The number of a partition, and who is to own it before all others."""
+
 PARTITIONS = 256
 PARTITIONS_MAX = 4096
 REPLICAS = 3
@@ -59,15 +62,21 @@ def partition_of(key: str, partitions: int) -> int:
 
 
 def assign(
-    previous: Sequence[Owners], nodes: Sequence[Placeable], partitions: int, replicas: int
+    previous: Sequence[Owners],
+    nodes: Sequence[Placeable],
+    partitions: int,
+    replicas: int,
+    names: Sequence[Numbered] = (),
 ) -> tuple[Owners, ...]:
     """Return the owners of each partition, moving as little as possible from ``previous``.
 
-    Owners that stay keep their order and come first. ``previous`` may be empty.
+    Owners that stay keep their order and come first. ``previous`` may be empty. ``names`` are the
+    numbers of the partitions, where they are not those of ``range(partitions)``, each with the node
+    that is to be its first owner whatever its share, if there is one and it is among the nodes.
     """
     assert nodes, "somebody must own the partitions"
     assert not previous or len(previous) == partitions, "the number of partitions never changes"
-    table = _Table(previous or [()] * partitions, nodes, replicas)
+    table = _Table(previous or [()] * partitions, nodes, replicas, names)
     table.part_shared_zones()
     table.fill()
     table.level()
@@ -127,28 +136,41 @@ class _Table:
     """A placement in the making."""
 
     def __init__(
-        self, previous: Sequence[Owners], nodes: Sequence[Placeable], replicas: int
+        self,
+        previous: Sequence[Owners],
+        nodes: Sequence[Placeable],
+        replicas: int,
+        names: Sequence[Numbered],
     ) -> None:
+        self.names = names or [(number, None) for number in range(len(previous))]
         self.zone_of = {node.id: zone_of(node) for node in nodes}
         self.replicas = min(replicas, len(nodes))
         sizes = list(Counter(self.zone_of.values()).values())
         self.in_zone_max = owners_in_zone_max(sizes, self.replicas)
         self.share = shares(nodes, len(previous), replicas)
         self.owners: list[list[NodeId]] = [
-            [node for node in owners if node in self.zone_of][: self.replicas]
-            for owners in previous
+            self._kept(owners, first)
+            for owners, (_, first) in zip(previous, self.names, strict=True)
         ]
         self.load = dict.fromkeys(self.zone_of, 0)
         for owners in self.owners:
             for node in owners:
                 self.load[node] += 1
+        self.fixed = Counter(first for _, first in self.names if first is not None)
+        """How many partitions a node owns whatever its share."""
         self._scores: dict[tuple[int, NodeId], int] = {}
+
+    def _kept(self, owners: Owners, first: NodeId | None) -> list[NodeId]:
+        """Return the owners of before that are there, behind the one that is to be the first."""
+        order = owners if first is None else (first, *(node for node in owners if node != first))
+        return [node for node in order if node in self.zone_of][: self.replicas]
 
     def part_shared_zones(self) -> None:
         """Let go of owners where a zone has more of them than it must."""
-        for owners in self.owners:
+        for owners, (_, first) in zip(self.owners, self.names, strict=True):
             for node in sorted(owners, key=self._overload, reverse=True):
-                if not self._fits(node, [other for other in owners if other != node]):
+                others = [other for other in owners if other != node]
+                if node != first and not self._fits(node, others):
                     owners.remove(node)
                     self.load[node] -= 1
 
@@ -172,6 +194,8 @@ class _Table:
         """Make the move that helps most; False when none helps."""
         by_load = sorted(self.zone_of, key=lambda node: (self._overload(node), node))
         for giver in reversed(by_load):
+            if self.load[giver] <= self.fixed[giver]:
+                continue
             for taker in by_load:
                 if not self._helps(giver, taker):
                     break
@@ -193,7 +217,7 @@ class _Table:
         """Return the giver's partition that suits the taker best, if any may go to it."""
         best, best_score = None, -1
         for partition, owners in enumerate(self.owners):
-            if giver not in owners or taker in owners:
+            if giver not in owners or taker in owners or giver == self.names[partition][1]:
                 continue
             if self._fits(taker, [node for node in owners if node != giver]):
                 score = self._score(partition, taker)
@@ -218,10 +242,11 @@ class _Table:
         return (self.load[node] - self.share[node]) / max(self.share[node], _ROUNDING)
 
     def _score(self, partition: int, node: NodeId) -> int:
-        """Rendezvous hash of a partition and a node."""
+        """Rendezvous hash of a partition's number and a node."""
         found = self._scores.get((partition, node))
         if found is None:
-            data = partition.to_bytes(4) + node.to_bytes(8)
+            number = self.names[partition][0]
+            data = number.to_bytes(4 if number < PARTITIONS_MAX else 8) + node.to_bytes(8)
             found = int.from_bytes(blake2b(data, digest_size=8).digest())
             self._scores[partition, node] = found
         return found

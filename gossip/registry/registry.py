@@ -8,14 +8,16 @@ the membership's view of who is up: a wrong update costs time, not data.
 Each registry names those before it (``lineage.py``): two of one epoch with other bytes, or one
 whose predecessors are not ours, prove that the issuer's past was set back.
 
-``table[p]`` says who owns partition p, and who is to follow them (``ownership.py``). Who was never
-heard is passed over there (``presence.py``). Each function below takes a registry and returns the
-next one; none knows how it comes to be signed and told, so that a log can carry these steps as well
-as an issuer.
+``table[p]`` says who owns partition p, and who is to follow them (``ownership.py``), and ``places``
+the same of partitions with numbers of their own (``places.py``): ``ownership`` and ``partition_of``
+know both, and all of either is in ``ownerships``. Who was never heard is passed over there
+(``presence.py``). Each function below takes a registry and returns the next one; none knows how it
+comes to be signed and told, so that a log can carry these steps as well as an issuer.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -33,6 +35,8 @@ from gossip.registry.placement import (
     assign,
     partition_of,
 )
+from gossip.registry.places import Places, PlaceSearch
+from gossip.registry.places import follow as follow_places
 from gossip.registry.succession import (
     SUCCESSIONS_MAX,
     Authority,
@@ -45,6 +49,7 @@ REMOVED_MAX = 256
 """So many of those that were removed are remembered; those removed last."""
 
 NOBODY: frozenset[NodeId] = frozenset()
+NOBODYS = Ownership((), 0)
 
 Verify = Callable[[bytes, bytes], bool]
 """(payload, signature) -> whether the covey's issuer signed it."""
@@ -70,7 +75,7 @@ class WouldLose(InvalidRequest):
         )
 
 
-class Registry(msgspec.Struct, frozen=True, array_like=True):
+class Registry(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """Who belongs, and who owns what; see the module's text."""
 
     cluster_id: ClusterId
@@ -89,6 +94,8 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     """How the present authority came after those before it, newest first."""
     overlaps: bool = False
     """Whether certificates of the authority before the present one are good as well."""
+    places: Places = ()
+    """Partitions beside the table; none in a covey whose issuers know of none."""
 
     def encode(self) -> bytes:
         """Return the bytes that are signed."""
@@ -111,7 +118,9 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         known = {node.id for node in self.nodes}
         if len(known) != len(self.nodes) or not known:
             raise Malformed("a registry without nodes, or with one node twice")
-        for ownership in self.table:
+        if len({place.number for place in self.places}) != len(self.places):
+            raise Malformed("a registry with two places of one number")
+        for _, ownership in self.ownerships:
             if not ownership.is_sound or known.isdisjoint(ownership.readers):
                 raise Malformed("a registry with a partition that is not owned by its nodes")
             if ownership.since > self.epoch:
@@ -155,13 +164,45 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
         """Return the ids of all nodes that belong."""
         return tuple(node.id for node in self.nodes)
 
+    @cached_property
+    def ownerships(self) -> tuple[tuple[int, Ownership], ...]:
+        """Every partition's number with who owns it: those of the table, then the places."""
+        places = ((place.number, place.ownership) for place in self.places)
+        return (*enumerate(self.table), *places)
+
+    @cached_property
+    def _by_number(self) -> dict[int, Ownership]:
+        return dict(self.ownerships)
+
+    @cached_property
+    def _search(self) -> PlaceSearch:
+        return PlaceSearch(self.places)
+
+    def has(self, partition: int) -> bool:
+        """Tell whether there is a partition of this number."""
+        return partition in self._by_number
+
+    def ownership(self, partition: int) -> Ownership:
+        """Return who owns a partition, and who is to follow; nobody where there is none."""
+        return self._by_number.get(partition, NOBODYS)
+
+    def device_of(self, partition: int) -> NodeId | None:
+        """Return the device whose home a partition is; None for one that is nobody's."""
+        return next((each.device for each in self.places if each.number == partition), None)
+
     def partition_of(self, key: str) -> int:
-        """Return the partition of a key."""
-        return partition_of(key, self.partitions)
+        """Return the partition of a key: the place that it has, or else the one it hashes to."""
+        place = self._search.number(key)
+        return partition_of(key, self.partitions) if place is None else place
+
+    def partitions_of(self, prefix: str) -> tuple[int, ...]:
+        """Return the partitions in which keys with this prefix may lie."""
+        places, may_hash = self._search.prefixed(prefix)
+        return (*range(self.partitions), *places) if may_hash else places
 
     def ownership_of(self, key: str) -> Ownership:
         """Return who owns a key, and who is to follow."""
-        return self.table[self.partition_of(key)]
+        return self.ownership(self.partition_of(key))
 
     def owners_of(self, key: str) -> Owners:
         """Return the owners of a key."""
@@ -169,7 +210,7 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def owners(self) -> tuple[Owners, ...]:
-        """The owners of each partition."""
+        """The owners of each partition of the table."""
         return tuple(ownership.owners for ownership in self.table)
 
     @property
@@ -185,7 +226,7 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
     @property
     def idle(self) -> frozenset[NodeId]:
         """Those who own nothing and could; no issuer, for it need not hear itself."""
-        owning = owners_of_any(self.table)
+        owning = owners_of_any(each for _, each in self.ownerships)
         return frozenset(
             each.id
             for each in self.nodes
@@ -194,24 +235,24 @@ class Registry(msgspec.Struct, frozen=True, array_like=True):
 
     def left_at(self, node: NodeId) -> int:
         """Return of how many partitions a node holds a copy, or is to have one."""
-        return sum(node in ownership.holders for ownership in self.table)
+        return sum(node in ownership.holders for _, ownership in self.ownerships)
 
     @property
     def is_settled(self) -> bool:
         """Whether no partition is on its way to other owners."""
-        return all(ownership.stage is Stage.SETTLED for ownership in self.table)
+        return all(ownership.stage is Stage.SETTLED for _, ownership in self.ownerships)
 
     def count_moving(self) -> dict[str, int]:
         """Return how many partitions are on their way to other owners, by the word of each stage.
 
         Every stage but ``SETTLED`` is there.
         """
-        stages = Counter(ownership.stage for ownership in self.table)
+        stages = Counter(ownership.stage for _, ownership in self.ownerships)
         return {stage.value: stages[stage] for stage in Stage if stage is not Stage.SETTLED}
 
     def changed_after(self, epoch: int) -> set[int]:
         """Return the partitions whose entry has changed since that epoch."""
-        return {p for p, ownership in enumerate(self.table) if ownership.since > epoch}
+        return {p for p, ownership in self.ownerships if ownership.since > epoch}
 
 
 _DECODER = msgspec.msgpack.Decoder(Registry)
@@ -338,7 +379,7 @@ def remove(registry: Registry, node: NodeId, *, accept_loss: bool = False) -> Re
         raise InvalidRequest("the last node of a covey cannot be removed")
     lossy = losses(registry, node)
     if lossy and not accept_loss:
-        raise WouldLose(leaver.name, lossy, registry.partitions)
+        raise WouldLose(leaver.name, lossy, len(registry.ownerships))
     held = registry.authority_number if leaver.is_issuer else -1
     gone = RemovedNode(leaver.id, leaver.name, registry.epoch + 1, not lossy, held)
     return msgspec.structs.replace(
@@ -357,13 +398,13 @@ def replace(registry: Registry, gone: NodeId, node: RegisteredNode) -> Registry:
     if leaver is None:
         raise UnknownNode(f"no node {gone:016x} belongs to this covey")
     if lossy := losses(registry, gone):
-        raise WouldLose(leaver.name, lossy, registry.partitions)
+        raise WouldLose(leaver.name, lossy, len(registry.ownerships))
     place = {"name": leaver.name, "weight": leaver.weight, "zone": leaver.zone}
     entry = msgspec.structs.replace(node, **place, absent=False)
     others = tuple(each for each in registry.nodes if each.id != gone)
     targets = [
         tuple(entry.id if owner == gone else owner for owner in ownership.target)
-        for ownership in registry.table
+        for _, ownership in registry.ownerships
     ]
     fresh = following(registry, (*others, entry), targets=targets)
     held = registry.authority_number if leaver.is_issuer else -1
@@ -375,7 +416,7 @@ def replace(registry: Registry, gone: NodeId, node: RegisteredNode) -> Registry:
 def losses(registry: Registry, node: NodeId) -> tuple[int, ...]:
     """Return the partitions of which acknowledged writes may be gone without this node."""
     left = frozenset(registry.ids()) - {node}
-    return tuple(p for p, ownership in enumerate(registry.table) if ownership.is_loss(left))
+    return tuple(p for p, ownership in registry.ownerships if ownership.is_loss(left))
 
 
 def advance(
@@ -392,12 +433,12 @@ def advance(
     idle ones that are ``away`` are. Returns the same one if there is no news.
     """
     members, next_epoch = frozenset(registry.ids()), registry.epoch + 1
-    table = tuple(
+    every = [
         ownership.advanced(done.get(p, NOBODY), members, next_epoch)
         if ownership.since <= epoch
         else ownership
-        for p, ownership in enumerate(registry.table)
-    )
+        for p, ownership in registry.ownerships
+    ]
     lost = away & registry.idle - here
     nodes = tuple(
         msgspec.structs.replace(
@@ -405,42 +446,73 @@ def advance(
         )
         for each in registry.nodes
     )
-    if table == registry.table and nodes == registry.nodes:
+    if every == [ownership for _, ownership in registry.ownerships] and nodes == registry.nodes:
         return registry
-    return following(registry, nodes, table)
+    return following(registry, nodes, every)
+
+
+def house(registry: Registry) -> Registry:
+    """Return the next registry, in which the devices that are there have homes.
+
+    From then on whoever is heard gets one. Returns the same one if they have them already.
+    """
+    if registry.places:
+        return registry
+    return following(registry, registry.nodes, is_housed=True)
+
+
+def _owned_so(registry: Registry, every: Sequence[Ownership]) -> Registry:
+    """Return the same registry with other owners of each partition."""
+    assert len(every) == len(registry.ownerships), "each partition has its entry"
+    places = tuple(
+        msgspec.structs.replace(place, ownership=ownership)
+        for place, ownership in zip(registry.places, every[registry.partitions :], strict=True)
+    )
+    table = tuple(every[: registry.partitions])
+    return msgspec.structs.replace(registry, table=table, places=places)
 
 
 def following(
     registry: Registry,
     nodes: tuple[RegisteredNode, ...],
-    table: tuple[Ownership, ...] | None = None,
+    every: Sequence[Ownership] = (),
     targets: Sequence[Owners] = (),
+    *,
+    is_housed: bool = False,
 ) -> Registry:
     """Return the registry of the next epoch: who is gone is let go of, targets are set anew.
 
-    As little as possible moves from the ``targets``, which are those of the table by default.
+    As little as possible moves from the ``targets``, which are those of all partitions by default.
     Who owns something is not absent, whatever its entry says. The others that are get nothing, nor
     does who drains, and what was joining with one of them goes a step back without it, as when it
-    is removed. An owner that drains stays one until those pending have taken over.
+    is removed. An owner that drains stays one until those pending have taken over. ``every`` says
+    who owns each partition by now, where that is not as it was. ``is_housed``: whether devices have
+    homes, as they have once there is a place.
     """
+    mark = registry.mark
+    registry = _owned_so(registry, every) if every else registry
     epoch, members = registry.epoch + 1, frozenset(node.id for node in nodes)
-    table = table or registry.table
-    before = targets or [ownership.target for ownership in table]
-    nodes = _owners_present(nodes, table)
+    targets = targets or [ownership.target for _, ownership in registry.ownerships]
+    nodes = _owners_present(nodes, registry)
     placed = placeable(nodes)
     present = frozenset(node.id for node in placed)
-    targets = assign(before, placed, registry.partitions, registry.replicas)
-    table = tuple(
-        _step(ownership, members, present, target, epoch)
-        for ownership, target in zip(table, targets, strict=True)
-    )
-    return msgspec.structs.replace(
+
+    def step(ownership: Ownership, target: Owners) -> Ownership:
+        return _step(ownership, members, present, target, epoch)
+
+    assert len(targets) == len(registry.ownerships), "each partition has a target"
+    partitions, replicas, places = registry.partitions, registry.replicas, registry.places
+    table = assign(targets[:partitions], placed, partitions, replicas)
+    if places or is_housed:
+        places = follow_places(places, targets[partitions:], placed, replicas, epoch, step)
+    fresh = msgspec.structs.replace(
         registry,
         epoch=epoch,
-        nodes=_owners_present(nodes, table),
-        table=table,
-        lineage=(registry.mark, *registry.lineage)[:LINEAGE_MAX],
+        table=tuple(map(step, registry.table, table)),
+        places=places,
+        lineage=(mark, *registry.lineage)[:LINEAGE_MAX],
     )
+    return msgspec.structs.replace(fresh, nodes=_owners_present(nodes, fresh))
 
 
 def placeable(nodes: Sequence[RegisteredNode]) -> Sequence[RegisteredNode]:
@@ -453,18 +525,18 @@ def placeable(nodes: Sequence[RegisteredNode]) -> Sequence[RegisteredNode]:
 
 
 def _owners_present(
-    nodes: tuple[RegisteredNode, ...], table: tuple[Ownership, ...]
+    nodes: tuple[RegisteredNode, ...], registry: Registry
 ) -> tuple[RegisteredNode, ...]:
-    owning = owners_of_any(table)
+    owning = owners_of_any(each for _, each in registry.ownerships)
     return tuple(
         msgspec.structs.replace(node, absent=False) if node.absent and node.id in owning else node
         for node in nodes
     )
 
 
-def owners_of_any(table: tuple[Ownership, ...]) -> set[NodeId]:
+def owners_of_any(every: Iterable[Ownership]) -> set[NodeId]:
     """Return who owns something, or answers for it already."""
-    return {node for ownership in table for node in (*ownership.owners, *ownership.readers)}
+    return {node for ownership in every for node in (*ownership.owners, *ownership.readers)}
 
 
 def _step(

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from gossip.consensus.storage import MemoryLog
 from gossip.core.ids import NodeId
 from gossip.core.machine import Durability, Instant, Persist
-from gossip.kv.storage import DAMAGED, MemoryStorage, RegistryChange
+from gossip.kv.storage import DAMAGED, PLACES, MemoryStorage, RegistryChange
 from gossip.registry.registry import Registry
 
 SYNC_INTERVAL_S = 1.0
@@ -34,7 +34,7 @@ class Disk:
     @property
     def is_doubtful(self) -> bool:
         """Whether something may be gone that was not made up for since."""
-        return DAMAGED in self.storage.complete.values()
+        return any(since == DAMAGED for p, since in self.storage.complete.items() if p != PLACES)
 
     def commit(self, batch: Persist, now: Instant) -> None:
         """Take in a batch; it is on the platter a sync later, or at once if it is to be."""
@@ -83,7 +83,7 @@ class Disk:
         """Say of every partition that something may be gone; records and clocks may still fit."""
         if not clocks_fit:
             self._synced.clocks.clear()
-        self._synced.complete = dict.fromkeys(range(partitions), DAMAGED)
+        self._synced.complete = dict.fromkeys((*range(partitions), PLACES), DAMAGED)
 
 
 def others_have_all_of(node: NodeId, registry: Registry, disks: Iterable[Disk]) -> bool:
@@ -95,8 +95,8 @@ def others_have_all_of(node: NodeId, registry: Registry, disks: Iterable[Disk]) 
     return (
         node in members
         and not any(disk.is_doubtful for disk in disks)
-        and all(members.issuperset(each.holders) for each in registry.table)
-        and all(len(nodes) > 1 for each in registry.table for nodes in each.writers)
+        and all(members.issuperset(each.holders) for _, each in registry.ownerships)
+        and all(len(nodes) > 1 for _, each in registry.ownerships for nodes in each.writers)
     )
 
 

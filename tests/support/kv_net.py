@@ -17,7 +17,7 @@ from gossip.kv.requests import Completed, OwnersReady, Request, Result, WatchEve
 from gossip.kv.storage import MemoryStorage, RegistryChange
 from gossip.registry.node import ISSUER, RegisteredNode
 from gossip.registry.ownership import Ownership
-from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found
+from gossip.registry.registry import Registry, SignedRegistry, admit, advance, found, house
 
 Timer = tuple[NodeId, str]
 """A node, and which of its planes is to be woken."""
@@ -56,6 +56,11 @@ def registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) 
         registry = admit(registry, node(number))
     table = tuple(Ownership(each.target, 1) for each in registry.table)
     return Registry(CLUSTER, 1, partitions, replicas, registry.nodes, table)
+
+
+def housed_registry_of(numbers: Iterable[int], partitions: int = 8, replicas: int = 3) -> Registry:
+    """The same, and each of them has a home."""
+    return house(registry_of(numbers, partitions, replicas))
 
 
 class Net:

@@ -20,7 +20,7 @@ from agent.store.control import ControlStore
 from agent.store.errors import StorageError
 from agent.store.kv_store import RecordStore, doubt_if_gone
 from gossip.core.ids import BOOT_RANDOM_BITS
-from gossip.kv.storage import DAMAGED, ClockChange, HoldingChange
+from gossip.kv.storage import DAMAGED, PLACES, ClockChange, HoldingChange
 from gossip.membership.detection.updates import BootSuperseded
 from gossip.registry.placement import PARTITIONS
 
@@ -232,4 +232,6 @@ def test_a_file_that_was_taken_away_is_not_taken_for_one_that_never_had_anything
     mark = CleanShutdownMark(tmp_path / "running")  # as another process has it
     assert set(start(3).values()) == {DAMAGED}
     mark.end()
-    assert start(4) == dict.fromkeys(range(3), 7) | dict.fromkeys(range(3, PARTITIONS), DAMAGED)
+    assert start(4) == dict.fromkeys(range(3), 7) | dict.fromkeys(
+        (*range(3, PARTITIONS), PLACES), DAMAGED
+    )

@@ -12,6 +12,7 @@ from agent.store.kv_store import RecordStore
 from gossip.kv.records import Record, Version
 from gossip.kv.storage import (
     DAMAGED,
+    PLACES,
     ClockChange,
     DropPartition,
     HoldingChange,
@@ -111,7 +112,7 @@ def test_a_changed_record_is_never_handed_out_and_the_next_start_mends_it(tmp_pa
         del records_of["key-4"]
         assert dict(records.scan(2, "", "", 99)) == records_of
         assert records.clock(2) == ()
-        assert records.holdings() == dict.fromkeys(range(PARTITIONS), DAMAGED)
+        assert records.holdings() == dict.fromkeys((*range(PARTITIONS), PLACES), DAMAGED)
         await records.save([HoldingChange(2, 6), HoldingChange(3, None)])
         await records.close()
         records = await RecordStore.open(tmp_path / "data.db")
