@@ -469,7 +469,7 @@ class Agent:
             Durability.FLUSH: self._records,
             Durability.FSYNC: SyncedChanges(self._control, self._agreed),
         }
-        self.driver = Driver(self._node, udp, streams, stores, self.counts)
+        self.driver = Driver(self._node, udp, streams, stores, self.counts, self._records)
         self._keeper.remind(self._node, self.driver.now())
         self.metrics.count(lambda: self._node.counts)
         who, control = self.identity, self._control
@@ -605,7 +605,7 @@ class Agent:
 
     async def _open_services(self, opened: AsyncExitStack) -> None:
         opened.push_async_callback(self._end_background)  # before what it works on is closed
-        self.kv = Kv(self.driver)
+        self.kv = Kv(self.driver, fsync=self.config.state.durability == "fsync")
         self.agreement = Agreement(self.driver)
         self.voters = Voters(self.driver)
         covey = format_cluster_id(self.identity.cluster_id), self.identity.cluster_name

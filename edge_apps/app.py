@@ -47,7 +47,13 @@ class Kv(Protocol):
         """Return the newest value, and what a put needs to replace only what was seen."""
 
     def put(
-        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+        self,
+        key: str,
+        value: bytes | str,
+        *,
+        w: Copies = "quorum",
+        seen: Seen | None = None,
+        fsync: bool = False,
     ) -> bool:
         """Write a value; text travels as UTF-8.
 
@@ -55,7 +61,8 @@ class Kv(Protocol):
         It looks first and then writes: of two that do so at once both may succeed, and both values
         stay. Where one must win, use ``txn``.
 
-        Return whether enough owners have it. False is no failure and no success: it may be read
+        Return whether enough owners have it, with ``fsync`` so that a power cut of all of them
+        takes nothing of it. False is no failure and no success: it may be read
         later or not; write it again if it matters.
         """
 

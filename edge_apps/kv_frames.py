@@ -34,7 +34,10 @@ Number = Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
 
 
 class PutAsk(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Write a value. ``w`` and ``context`` None: the default; ``w`` -1: all owners."""
+    """Write a value. ``w`` and ``context`` None: the default; ``w`` -1: all owners.
+
+    ``durability`` is "flush", "fsync", or empty for what the agent is configured to do.
+    """
 
     number: Number
     key: str
@@ -43,6 +46,7 @@ class PutAsk(msgspec.Struct, frozen=True, array_like=True, tag=1):
     context: bytes | None = None
     timeout_s: float = TIMEOUT_S
     condition: Annotated[int, msgspec.Meta(ge=ALWAYS, le=IF_ABSENT)] = ALWAYS
+    durability: str = ""
 
 
 class GetAsk(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -62,6 +66,7 @@ class DeleteAsk(msgspec.Struct, frozen=True, array_like=True, tag=3):
     w: int | None = None
     context: bytes | None = None
     timeout_s: float = TIMEOUT_S
+    durability: str = ""
 
 
 class WriteResult(msgspec.Struct, frozen=True, array_like=True, tag=4):

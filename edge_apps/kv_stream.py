@@ -104,14 +104,18 @@ class KvStream:
         context: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
         condition: int = ALWAYS,
+        durability: str = "",
     ) -> "Future[WriteResult]":
         """Write a value to ``w`` owners, most of them unless given, all for -1.
+
+        ``durability``: "flush" or "fsync", as in docs/api.md.
 
         ``condition``: IF_CONTEXT or IF_ABSENT of ``edge_apps/kv_frames.py``. The future raises
         ApiError when it was refused. ``indeterminate`` is an outcome, and no error.
         """
         return self._ask(
-            lambda number: PutAsk(number, key, value, w, context, timeout_s, condition), WriteResult
+            lambda number: PutAsk(number, key, value, w, context, timeout_s, condition, durability),
+            WriteResult,
         )
 
     def get(
@@ -127,9 +131,12 @@ class KvStream:
         w: int | None = None,
         context: bytes | None = None,
         timeout_s: float = TIMEOUT_S,
+        durability: str = "",
     ) -> "Future[WriteResult]":
         """Delete a key, or the versions that the context names."""
-        return self._ask(lambda number: DeleteAsk(number, key, w, context, timeout_s), WriteResult)
+        return self._ask(
+            lambda number: DeleteAsk(number, key, w, context, timeout_s, durability), WriteResult
+        )
 
     def close(self) -> None:
         """End it; what is under way ends with AgentUnreachable."""

@@ -78,11 +78,19 @@ class AgentKv:
         return Seen(answer.body, answer.headers.get(CONTEXT_HEADER.lower(), ""))
 
     def put(
-        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+        self,
+        key: str,
+        value: bytes | str,
+        *,
+        w: Copies = "quorum",
+        seen: Seen | None = None,
+        fsync: bool = False,
     ) -> bool:
         """Write a value; return whether enough owners acknowledged it."""
         body = value.encode() if isinstance(value, str) else value
         query, headers = _unless_usual("w", w), {}
+        if fsync:
+            query["durability"] = "fsync"
         if seen is not None:
             query["if_context" if seen.context else "if_absent"] = True
             headers = {CONTEXT_HEADER: seen.context} if seen.context else {}

@@ -46,10 +46,16 @@ class MemoryKv:
         return Seen(value, "" if value is None else value.hex() or "empty")
 
     def put(
-        self, key: str, value: bytes | str, *, w: Copies = "quorum", seen: Seen | None = None
+        self,
+        key: str,
+        value: bytes | str,
+        *,
+        w: Copies = "quorum",
+        seen: Seen | None = None,
+        fsync: bool = False,
     ) -> bool:
         """Keep a value. Raises ApiError if it is not what was seen."""
-        del w
+        del w, fsync
         if seen is not None and seen != self.look(key):
             raise ApiError(CONFLICT, "failed", "the key does not have what was seen any more")
         kept = value.encode() if isinstance(value, str) else value

@@ -293,6 +293,11 @@ class Node:
             self.state.persisted(token, now)
             self._settle_later(now)
 
+    def synced(self, token: int, now: Instant) -> None:
+        """Take note that what was written with FLUSH up to this token survives a power cut."""
+        self.state.synced(token, now)
+        self._settle_later(now)
+
     def submit(self, request: Request, now: Instant) -> int:
         """Begin a request; return its number, under which ``Completed`` will come."""
         number = self.state.submit(request, now)

@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from agent.api import ndjson, server_sent
+from agent.api.durability import wants_fsync
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.kv_changes import CHANGE_BYTES_MAX, CHANGE_WORDS, read_change
@@ -68,7 +69,7 @@ async def get_key(request: Request) -> Response:
 async def put_key(request: Request) -> Response:
     """Write the body to the key; where it is asked, only if nobody else did."""
     agent: AgentServices = request.app.state.agent
-    key, context = _key(request), _context(request)
+    key, context, fsync = _key(request), _context(request), wants_fsync(request)
     unchanged, absent = flag(request, "if_context"), flag(request, "if_absent")
     if unchanged and context is None:
         raise BadRequest(f"`if_context` goes with {CONTEXT_HEADER}", "send what a get answered")
@@ -82,6 +83,7 @@ async def put_key(request: Request) -> Response:
             context=context,
             timeout_s=_timeout(request),
             if_unchanged=unchanged or absent,
+            fsync=fsync,
         )
     return _written(result)
 
@@ -91,8 +93,9 @@ async def update_key(request: Request) -> Response:
     agent: AgentServices = request.app.state.agent
     key = _key(request)
     change = read_change(await read_object(request, CHANGE_WORDS, CHANGE_BYTES_MAX))
-    w = copies(request, "w")
-    return _written(await agent.kv.update(key, change, w=w, timeout_s=_timeout(request)))
+    w, fsync = copies(request, "w"), wants_fsync(request)
+    timeout_s = _timeout(request)
+    return _written(await agent.kv.update(key, change, w=w, timeout_s=timeout_s, fsync=fsync))
 
 
 async def delete_key(request: Request) -> Response:
@@ -103,6 +106,7 @@ async def delete_key(request: Request) -> Response:
         w=copies(request, "w"),
         context=_context(request),
         timeout_s=_timeout(request),
+        fsync=wants_fsync(request),
     )
     return _written(result)
 

@@ -16,6 +16,7 @@ from functools import partial
 from agent.access.caller import Caller, NotItsRight
 from agent.access.rights import Right
 from agent.api.callers import caller_of
+from agent.api.durability import fsync_of
 from agent.api.errors import BadRequest, error_of, status_of
 from agent.api.interfaces import AgentServices
 from agent.api.kv import get_key
@@ -185,11 +186,12 @@ class KvStream:
             label = "right" if isinstance(error, NotItsRight) else "name"
             self._refuse(label, self._caller, ask, error.message)
             raise
-        if isinstance(ask, PutAsk):
-            return _put(ask)
         if isinstance(ask, GetAsk):
             return Get(ask.key, ask.r, ask.timeout_s)
-        return Delete(ask.key, ask.w, ask.context or None, ask.timeout_s)
+        fsync = self._kv.is_synced(fsync_of(ask.durability))
+        if isinstance(ask, PutAsk):
+            return _put(ask, fsync=fsync)
+        return Delete(ask.key, ask.w, ask.context or None, ask.timeout_s, fsync)
 
     def _refuse(self, label: str, caller: Caller, ask: Ask, why: str) -> None:
         refusals: Refusals = self._refusals
@@ -256,7 +258,7 @@ class KvStream:
             self._ended.set()
 
 
-def _put(ask: PutAsk) -> Put:
+def _put(ask: PutAsk, *, fsync: bool) -> Put:
     """Return the put that is asked for. Raises BadRequest where context and condition disagree."""
     context = ask.context or None
     if ask.condition == IF_CONTEXT and context is None:
@@ -264,7 +266,7 @@ def _put(ask: PutAsk) -> Put:
     if ask.condition == IF_ABSENT and context is not None:
         raise BadRequest("a put if absent goes without a context", "send one of the two")
     is_informed = ask.condition != ALWAYS
-    return Put(ask.key, ask.value, ask.w, context, ask.timeout_s, is_informed)
+    return Put(ask.key, ask.value, ask.w, context, ask.timeout_s, is_informed, fsync)
 
 
 async def open_stream(request: Request) -> Response:

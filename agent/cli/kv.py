@@ -7,7 +7,8 @@ Values are bytes. ``get`` writes them to stdout exactly as they are, so that
 import base64
 import json
 import sys
-from typing import Any, BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
 
 import click
 
@@ -39,6 +40,8 @@ EXTRA_WAIT_S = 5.0
 SHOWN_CHARACTERS_MAX = 60
 AGAIN = ", or repeat this command: it does no harm"
 WATCH_WIDTHS = (6, 32, 0)
+DURABILITY = "covey.durability"
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def check_context(_ctx: click.Context, _option: click.Parameter, context: str | None) -> str | None:
@@ -51,9 +54,35 @@ def check_context(_ctx: click.Context, _option: click.Parameter, context: str | 
 timeout_option = click.option(
     "--timeout", type=DURATION, default="5s", show_default=True, help="How long to wait."
 )
-write_option = click.option(
+
+
+def _keep_durability(ctx: click.Context, _option: click.Parameter, fsync: bool) -> None:  # noqa: FBT001 - click's own
+    ctx.meta[DURABILITY] = "fsync" if fsync else None
+
+
+_w_option = click.option(
     "-w", "w", type=COPIES, help="Owners that must have it: one, quorum, all or N [quorum]."
 )
+_fsync_option = click.option(
+    "--fsync",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep_durability,
+    help="Owners count once it survives a power cut there.",
+)
+
+
+def write_option(command: Command) -> Command:
+    """Add what all writes have: how many owners, and what they are to survive."""
+    return _w_option(_fsync_option(command))
+
+
+def _durability() -> str | None:
+    """Return what the command line says about it."""
+    word: str | None = click.get_current_context().meta.get(DURABILITY)
+    return word
+
+
 read_option = click.option(
     "-r", "r", type=COPIES, help="Owners that must answer: one, quorum, all or N [quorum]."
 )
@@ -366,7 +395,7 @@ def _update(
     timeout: float,
     output: str,
 ) -> None:
-    query = {"w": w, "timeout": timeout}
+    query = {"w": w, "timeout": timeout, "durability": _durability()}
     path, patience_s = f"/api/v1/kv/{key}", timeout + EXTRA_WAIT_S
     asked = session.client().request("POST", path, query=query, json=change, timeout_s=patience_s)
     _report(key, asked.json(), output, repeatable=repeatable)
@@ -401,7 +430,7 @@ def _write(
         .request(
             method,
             f"/api/v1/kv/{key}",
-            query={"w": w, "timeout": timeout, **query},
+            query={"w": w, "timeout": timeout, "durability": _durability(), **query},
             body=body,
             headers={"Covey-Context": context} if context else {},
             timeout_s=timeout + EXTRA_WAIT_S,

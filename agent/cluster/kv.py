@@ -34,8 +34,10 @@ R = TypeVar("R", PutResult, GetResult, ListResult)
 class Kv:
     """Put, get, delete, list and watch keys. All raise InvalidRequest for what cannot succeed."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, fsync: bool = False) -> None:
+        """``fsync`` is what a write promises that does not say it (``[state] durability``)."""
         self._driver = driver
+        self.fsync = fsync
 
     async def put(
         self,
@@ -46,12 +48,14 @@ class Kv:
         context: bytes | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
         if_unchanged: bool = False,
+        fsync: bool | None = None,
     ) -> PutResult:
         """Write a value; "ok" when ``w`` owners have it on disk. Raises AgentError if refused.
 
-        ``if_unchanged``: only over what ``context`` names, or over nothing without one.
+        ``if_unchanged``: only over what ``context`` names, or over nothing without one. ``fsync``:
+        such an owner counts once it is synced there; None is what the configuration says.
         """
-        put = Put(key, value, w, context, timeout_s, if_unchanged)
+        put = Put(key, value, w, context, timeout_s, if_unchanged, self.is_synced(fsync))
         return await self._ask(put, PutResult)
 
     async def update(
@@ -61,9 +65,10 @@ class Kv:
         *,
         w: int | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        fsync: bool | None = None,
     ) -> PutResult:
         """Change a counter, set, map, max or min. Raises AgentError if refused."""
-        return await self._ask(Update(key, change, w, timeout_s), PutResult)
+        return await self._ask(Update(key, change, w, timeout_s, self.is_synced(fsync)), PutResult)
 
     async def get(
         self, key: str, *, r: int | None = None, timeout_s: float = REQUEST_TIMEOUT_S
@@ -78,9 +83,14 @@ class Kv:
         w: int | None = None,
         context: bytes | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
+        fsync: bool | None = None,
     ) -> PutResult:
         """Delete a key, or the versions in ``context``. Raises AgentError if refused."""
-        return await self._ask(Delete(key, w, context, timeout_s), PutResult)
+        return await self._ask(Delete(key, w, context, timeout_s, self.is_synced(fsync)), PutResult)
+
+    def is_synced(self, fsync: bool | None) -> bool:  # noqa: FBT001 - it is the question
+        """Tell whether a write is to be synced that says so, or does not, or says nothing."""
+        return self.fsync if fsync is None else fsync
 
     async def list(
         self,

@@ -24,6 +24,7 @@ FOR_FLEETS = (
     "gossip.profile",
     "gossip.bytes_per_day",
     "voters.settle",
+    "state.durability",
     "log.level",
     "log.format",
     "uplink.host",

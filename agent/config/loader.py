@@ -37,6 +37,7 @@ from agent.config.settings import (
     NetworkSettings,
     NodeSettings,
     Section,
+    StateSettings,
     TelemetrySettings,
     UplinkSettings,
     VoterSettings,
@@ -68,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     network: NetworkSettings = NetworkSettings()
     gossip: GossipSettings = GossipSettings()
     voters: VoterSettings = VoterSettings()
+    state: StateSettings = StateSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()

@@ -106,6 +106,12 @@ class VoterSettings(Section, frozen=True, kw_only=True):
         return read_duration(self.settle)
 
 
+class StateSettings(Section, frozen=True, kw_only=True):
+    """``[state]``: the shared keys."""
+
+    durability: Literal["flush", "fsync"] = "flush"
+
+
 class ApiSettings(Section, frozen=True, kw_only=True):
     """``[api]``: the HTTP API on TCP; the Unix socket is always there."""
 
@@ -241,6 +247,7 @@ SECTIONS: dict[str, type[Section]] = {
     "network": NetworkSettings,
     "gossip": GossipSettings,
     "voters": VoterSettings,
+    "state": StateSettings,
     "api": ApiSettings,
     "log": LogSettings,
     "uplink": UplinkSettings,

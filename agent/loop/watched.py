@@ -68,6 +68,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "discovery-rescan": (Failure.AGAIN, "this node's addresses, and mDNS"),
     "discovery-seeds": (Failure.AGAIN, "looking up the seeds"),
     "driver": (Failure.END, "the node itself"),
+    "driver-sync": (Failure.END, "syncing what is to survive a power cut"),
     "driver-save": (Failure.END, "what the node persists"),
     "event-time": (Failure.AGAIN, "the time of the last event"),
     "event-work": (Failure.ONCE, "a handler, or an answer to a query"),

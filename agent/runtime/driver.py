@@ -16,6 +16,7 @@ anything about the protocols.
   answered, and the node begins nothing that has to be saved so. If a commit fails for good, the
   driver stops: nobody knows what a disk holds after a failed sync, so going on would be lying to
   the others.
+  What is to survive a power cut is synced for all who wait for that together (``sync_queue.py``).
 * **A bug stops it too.** An exception out of the node means that its state is no longer what its
   authors thought. The process ends, says so, and is started again from what is on disk.
 """
@@ -40,6 +41,7 @@ from agent.net.streams import Streams
 from agent.net.udp import DRAIN_MAX, UdpEndpoint
 from agent.runtime.control_requests import ControlRequests
 from agent.runtime.save_queue import ChangeStore, SaveQueue
+from agent.runtime.sync_queue import SyncableStore, SyncQueue
 from gossip.control.plane import ControlPlane
 from gossip.control.requests import (
     ControlCompleted,
@@ -58,6 +60,7 @@ from gossip.core.machine import (
     Persist,
     SendDatagram,
     SendFrame,
+    SyncDisk,
 )
 from gossip.events import events, queries
 from gossip.events.events import EventDelivered
@@ -90,11 +93,13 @@ class Driver:
         streams: Streams,
         stores: Mapping[Durability, ChangeStore],
         counts: Counter[str],
+        syncable: SyncableStore,
         clock: Callable[[], Instant] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self.node, self.counts, self.now = node, counts, clock
         self._udp, self._streams = udp, streams
         self._saves = {kind: self._queue(kind, store) for kind, store in stores.items()}
+        self._syncs = SyncQueue(syncable, self._on_synced)
         self._routed: deque[Callable[[], None]] = deque()
         self._listeners: list[Callable[[object], None]] = []
         self._subscribers: set[BoundedQueue[object]] = set()
@@ -130,6 +135,7 @@ class Driver:
         self._is_running = True
         for kind, queue in self._saves.items():
             queue.start(kind.value)
+        self._syncs.start()
         self._streams.start(
             on_frame=self._receive_frame,
             on_unreachable=lambda peer: self._input(
@@ -156,6 +162,7 @@ class Driver:
         self._halt(AgentError("the agent is stopping.", status=exits.UNREACHABLE))
         for queue in self._saves.values():
             await queue.stop()
+        await self._syncs.stop()
         await self._streams.stop()
         self._ended.set()
 
@@ -363,6 +370,8 @@ class Driver:
                     self._streams.send(data, node)
                 case Persist():
                     self._saves[effect.durability].put(effect)
+                case SyncDisk(token):
+                    self._syncs.put(token)
                 case Emit(event):
                     self._publish(event)
         self._rearm()
@@ -444,6 +453,11 @@ class Driver:
     def _confirm(self, batches: list[Persist], now: Instant) -> None:
         for each in batches:
             self.node.persisted(each.token, now)
+        if batches[-1].durability is Durability.FLUSH:
+            self._syncs.saved(batches[-1].token)
+
+    def _on_synced(self, token: int) -> None:
+        self._gather(lambda now: self.node.synced(token, now))
 
     # ---- the end --------------------------------------------------------------------------------
 

@@ -165,6 +165,10 @@ class RecordStore:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
         await self.database.write(lambda connection: apply(connection, changes))
 
+    async def sync(self) -> None:
+        """Return when every commit so far survives a power cut. Raises StorageError."""
+        await self.database.sync()
+
     def load(self, partition: int, key: str) -> Record | None:
         """Return a key's record."""
         found = self._sound(RECORDS, "partition = ? AND key = ?", partition, key)

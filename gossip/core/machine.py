@@ -100,13 +100,24 @@ class Persist(msgspec.Struct, frozen=True):
     durability: Durability
 
 
+class SyncDisk(msgspec.Struct, frozen=True):
+    """Sync what was written with FLUSH up to this token, then call ``synced(token, now)``.
+
+    One sync serves all that was written before it began: the token that is reported may be a larger
+    one. What the process found on its disk when it began counts as written under the token 0; it
+    may be that nobody has synced it.
+    """
+
+    token: int
+
+
 class Emit(msgspec.Struct, frozen=True):
     """Tell the application: a member changed, a request completed, a record changed."""
 
     event: object
 
 
-Effect = SendDatagram | SendFrame | Persist | Emit
+Effect = SendDatagram | SendFrame | Persist | SyncDisk | Emit
 
 
 class Machine(Protocol):

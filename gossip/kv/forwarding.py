@@ -173,8 +173,8 @@ class WriteForwarder:
     def _question(self, number: int, asked: AskedWrite, share_s: float) -> Forward | Increment:
         epoch, key, w = self._registry_sync.registry.epoch, asked.key, asked.w
         if asked.by is not None:
-            return Increment(number, epoch, key, asked.by, w, share_s)
-        return Forward(number, epoch, key, asked.value, w, asked.replaced, share_s)
+            return Increment(number, epoch, key, asked.by, w, share_s, asked.fsync)
+        return Forward(number, epoch, key, asked.value, w, asked.replaced, share_s, asked.fsync)
 
     def _accept(self, number: int, peer: NodeId) -> ForwardedWrite | None:
         forwarded_write = self._forwarded_writes.get(number)
@@ -196,7 +196,8 @@ class WriteForwarder:
         if forwarded_write is None:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
-        outcome = "ok" if message.ok else "indeterminate"
+        is_synced = message.synced or not forwarded_write.asked.fsync
+        outcome = "ok" if message.ok and is_synced else "indeterminate"
         result = PutResult(outcome, message.acks, message.needed, message.context, message.versions)
         forwarded_write.asked.finish(result, now)
 
@@ -307,12 +308,15 @@ class WriteForwarder:
                 return
             ok = result.outcome == "ok"
             answer = Forwarded(
-                message.number, ok, result.acks, result.needed, result.context, result.versions
-            )
+                message.number, ok, result.acks, result.needed, result.context, result.versions,
+                ok and message.fsync,
+            )  # fmt: skip
             self._outbound.send(answer, peer)
 
         until = now + message.timeout_s
-        asked = AskedWrite(message.key, value, message.w, replaced, until, finish, by)
+        asked = AskedWrite(
+            message.key, value, message.w, replaced, until, finish, by, message.fsync
+        )
         try:
             self._writes.begin(asked, now)
         except InvalidRequest:

@@ -84,10 +84,15 @@ class Forward(msgspec.Struct, frozen=True, array_like=True, tag=52):
     w: int | None
     context: tuple[Dot, ...] | None
     timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
+    fsync: bool = False
 
 
 class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
-    """How the write that you forwarded ended; ``ok`` False is indeterminate."""
+    """How the write that you forwarded ended; ``ok`` False is indeterminate.
+
+    ``synced``: a power cut of all that have it takes nothing of it; who asks for that and is not
+    told so has asked a version that does not know of it.
+    """
 
     number: Number
     ok: bool
@@ -95,21 +100,24 @@ class Forwarded(msgspec.Struct, frozen=True, array_like=True, tag=53):
     needed: int
     context: bytes
     versions: int = 1
+    synced: bool = False
 
 
 class Store(msgspec.Struct, frozen=True, array_like=True, tag=54):
-    """Merge this state of a key."""
+    """Merge this state of a key. ``fsync``: say so when it survives a power cut."""
 
     number: Number
     epoch: Epoch
     key: Key
     state: KeyState
+    fsync: bool = False
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag=55):
-    """Merged, and on disk."""
+    """Merged, and on disk; ``synced``: also after a power cut."""
 
     number: Number
+    synced: bool = False
 
 
 class Fetch(msgspec.Struct, frozen=True, array_like=True, tag=56):
@@ -295,6 +303,7 @@ class Increment(msgspec.Struct, frozen=True, array_like=True, tag=75):
     by: Total
     w: int | None
     timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
+    fsync: bool = False
 
 
 class WatchSubscribeReply(msgspec.Struct, frozen=True, array_like=True, tag=76):

@@ -1,7 +1,8 @@
 """Where the parts of the state plane leave what is to happen: frames, events, batches.
 
 Two rules live here and nowhere else. A frame that reveals unsaved changes is held until their
-batch is on disk (``after``). And a frame to ourselves takes no detour through bytes: it goes
+batch is on disk (``after``), and one that promises more, until that is synced. And a frame to
+ourselves takes no detour through bytes: it goes
 into ``own``, which the plane empties before it returns, so that a node which happens to own a
 key is asked like any other owner.
 """
@@ -11,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from gossip.core.ids import NodeId
-from gossip.core.machine import Effect, Emit, SendFrame
+from gossip.core.machine import Effect, Emit, SendFrame, SyncDisk
 from gossip.core.tuning import FRAME_BYTES_MAX
 from gossip.kv.messages import CODEC, Message
 
@@ -34,6 +35,9 @@ class OutboundFrames:
         self._encoded: tuple[Message | None, bytes] = None, b""
         """The last message: the next one is often the same, to another owner."""
         self._saved = 0
+        self._held_synced: dict[int, list[tuple[Message, NodeId]]] = {}
+        self._synced = -1
+        """Nothing yet: what a former life has left on the disk, nobody may have synced."""
 
     def number(self) -> int:
         """Return a number that no other question of this node carries."""
@@ -48,6 +52,15 @@ class OutboundFrames:
             self.own.append(message)
         else:
             self._encode(message, to)
+
+    def send_synced(self, message: Message, to: NodeId, after: int) -> None:
+        """Send a frame, once the batch ``after`` and all before it survive a power cut."""
+        if after <= self._synced:
+            self.send(message, to)
+            return
+        if after not in self._held_synced:
+            self._effects.append(SyncDisk(after))
+        self._held_synced.setdefault(after, []).append((message, to))
 
     def _encode(self, message: Message, to: NodeId) -> None:
         last, data = self._encoded
@@ -78,6 +91,14 @@ class OutboundFrames:
             for message, to in self._held.pop(waited):
                 self.send(message, to)
         self._encoded = None, b""
+
+    def synced(self, token: int) -> None:
+        """Let go of what waited for this batch, and those before it, to survive a power cut."""
+        assert token <= self._saved, "what is not written yet cannot be synced"
+        self._synced = max(self._synced, token)
+        for waited in sorted(t for t in self._held_synced if t <= self._synced):
+            for message, to in self._held_synced.pop(waited):
+                self.send(message, to)
 
     def drain(self) -> Iterator[Effect]:
         """Take out what is to be done, in order."""

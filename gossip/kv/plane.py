@@ -268,12 +268,15 @@ class KvPlane:
         by: int | None = None,
     ) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
-        asked = AskedWrite(request.key, value, request.w, replaced, until, finish, by)
+        asked = AskedWrite(
+            request.key, value, request.w, replaced, until, finish, by, request.fsync
+        )
         self.forwards.begin(asked, now)
 
     def _write_informed(self, number: int, request: Put | Delete | Update, now: Instant) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
-        asked = AskedWrite(request.key, None, request.w, None, until, finish)
+        fsync = request.fsync
+        asked = AskedWrite(request.key, None, request.w, None, until, finish, fsync=fsync)
         is_wanted = lambda: number in self._requests  # noqa: E731
         self.informed_writes.begin(asked, decision_of(request), is_wanted, now)
 
@@ -376,6 +379,11 @@ class KvPlane:
         if not self.registry_sync.saved(token, now):
             self.replica.saved(token)
             self.outbound.saved(token)
+        self._deliver_own(now)
+
+    def synced(self, token: int, now: Instant) -> None:
+        """What was written with FLUSH up to this token survives a power cut."""
+        self.outbound.synced(token)
         self._deliver_own(now)
 
     def wake(self, now: Instant) -> None:

@@ -60,7 +60,11 @@ class ReplicaServer:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
             return
         self._replica.merge(partition, message.key, message.state, now)
-        self._outbound.send(Stored(message.number), peer, self._replica.token(partition))
+        token = self._replica.token(partition)
+        if message.fsync:
+            self._outbound.send_synced(Stored(message.number, synced=True), peer, token)
+        else:
+            self._outbound.send(Stored(message.number), peer, token)
 
     def fetch(self, message: Fetch, peer: NodeId, now: Instant) -> None:
         """Answer with a key's state, if our copy is good enough for that."""

@@ -5,6 +5,11 @@ a write on disk before it is acknowledged, ``r`` must answer before a read is; w
 it is a majority, N // 2 + 1, so that a read meets every acknowledged write. With w = 1 or
 r = 1 that no longer holds, and says so here. ``ALL`` stands for as many owners as there are.
 
+With ``fsync`` an owner counts when it has synced the write, so that it survives when all owners
+lose their power at once; without, when it survives the end of their processes. A write that finds
+nothing to do, such as the delete of a key that is not there, is acknowledged as it is: nothing is
+written, and nothing is synced.
+
 A write that missed ``w`` is never called failed: some owner may have it, and will spread it. It
 is ``indeterminate``. A client that must know reads the key again with a quorum.
 """
@@ -54,6 +59,7 @@ class Put(msgspec.Struct, frozen=True):
     context: bytes | None = None
     timeout_s: float = REQUEST_TIMEOUT_S
     if_unchanged: bool = False
+    fsync: bool = False
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -63,6 +69,7 @@ class Delete(msgspec.Struct, frozen=True):
     w: int | None = None
     context: bytes | None = None
     timeout_s: float = REQUEST_TIMEOUT_S
+    fsync: bool = False
 
 
 class Get(msgspec.Struct, frozen=True):
@@ -103,6 +110,7 @@ class Update(msgspec.Struct, frozen=True):
     change: Change
     w: int | None = None
     timeout_s: float = REQUEST_TIMEOUT_S
+    fsync: bool = False
 
 
 Request = Put | Delete | Get | List | Watch | Update

@@ -5,12 +5,13 @@
     commit here ─(on disk)─> tell the other owners ─(W have it on disk)─> ok
                                      └─(time is over)─> indeterminate; repair goes on
 
-While a partition is on its way to other owners, W of the old ones and W of the new ones must have
-it on disk (``ownership.py`` says when). Our own copy counts like any other: when it is on disk. If
-the owners change under way, the count starts again among those of now. Whom a broken stream kept
-from hearing of it is told again, whether or not anybody noticed that it was away. What misses W is
-kept, and the missing owners are put on the list of comparisons: a write is only ever repaired
-forward, never rolled back.
+Where a write is to survive a power cut (``fsync``), an owner counts when it has synced it; many
+share a sync. While a partition is on its way to other owners, W of the old ones and W of the new
+ones must have it on disk (``ownership.py`` says when). Our own copy counts like any other: when it
+is on disk. If the owners change under way, the count starts again among those of now. Whom a broken
+stream kept from hearing of it is told again, whether or not anybody noticed that it was away. What
+misses W is kept, and the missing owners are put on the list of comparisons: a write is only ever
+repaired forward, never rolled back.
 """
 
 from collections.abc import Callable
@@ -50,6 +51,8 @@ class AskedWrite(NamedTuple):
     until: Instant
     finish: Finish
     by: int | None = None
+    fsync: bool = False
+    """Whether only those count that have it synced."""
 
 
 class Write:
@@ -60,6 +63,7 @@ class Write:
     ) -> None:
         self.key = asked.key
         self.w = asked.w
+        self.fsync = asked.fsync
         self.until = max(now, asked.until)
         self.finish = asked.finish
         self.partition = partition
@@ -102,7 +106,7 @@ class Writes:
 
         Raises InvalidRequest; then nothing was changed.
         """
-        key, value, w, replaced, _, finish, by = asked
+        key, value, w, replaced, _, finish, by, _ = asked
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.ownership(partition).readers), "w")
@@ -163,29 +167,40 @@ class Writes:
         write.ownership = self._registry_sync.registry.ownership(write.partition)
         write.quorum = JointQuorum.of_write(write.ownership, write.w)
         write.acks = set()
-        epoch, token = self._registry_sync.registry.epoch, self._replica.token(write.partition)
-        store = Store(number, epoch, write.key, write.state)
+        store = self._store(number, write)
         for node in self._acknowledge(write):
-            message = Stored(number) if node == self._outbound.me else store
-            self._outbound.send(message, node, token)
+            self._tell(number, write, store, node)
+
+    def _store(self, number: int, write: Write) -> Store:
+        epoch = self._registry_sync.registry.epoch
+        return Store(number, epoch, write.key, write.state, write.fsync)
+
+    def _tell(self, number: int, write: Write, store: Store, owner: NodeId) -> None:
+        """Tell an owner once it is on our disk; ourselves as late as others would tell us."""
+        token = self._replica.token(write.partition)
+        if owner != self._outbound.me:
+            self._outbound.send(store, owner, token)
+        elif write.fsync:
+            self._outbound.send_synced(Stored(number, synced=True), owner, token)
+        else:
+            self._outbound.send(Stored(number), owner, token)
 
     def _acknowledge(self, write: Write) -> list[NodeId]:
         """Return who is to have it; who was removed is not asked."""
         return [node for node in write.ownership.holders if node in self._registry_sync.members]
 
     def _replicate(self, number: int, write: Write, owner: NodeId) -> None:
-        token = self._replica.token(write.partition)
-        if owner == self._outbound.me:
-            self._outbound.send(Stored(number), owner, token)
-        else:
-            epoch = self._registry_sync.registry.epoch
-            self._outbound.send(Store(number, epoch, write.key, write.state), owner, token)
+        self._tell(number, write, self._store(number, write), owner)
 
     def stored(self, message: Stored, peer: NodeId, now: Instant) -> bool:
         """An owner has it on disk. False if this is no write of ours, or no longer."""
         write = self._writes.get(message.number)
         if write is None:
             return False
+        if write.fsync and not message.synced:
+            # It is of a version that does not know of this: what it has may not be synced.
+            self._outbound.counts["frames_dropped/not_synced"] += 1
+            return True
         write.acks.add(peer)
         if write.is_acknowledged():
             self._end(message.number, write, "ok", now)

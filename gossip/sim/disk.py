@@ -26,6 +26,7 @@ class Disk:
         self.storage = MemoryStorage()
         self._synced = MemoryStorage()
         self._unsynced: deque[tuple[Instant, Persist]] = deque()
+        self._batches_synced = 0
         self.registry = RegistryChange(0, b"")
         """The newest signed registry."""
         self.log = MemoryLog()
@@ -53,16 +54,30 @@ class Disk:
             else:
                 self.log.apply([change])
 
+    @property
+    def committed(self) -> int:
+        """How many batches were committed so far, by all lives of the process."""
+        return self._batches_synced + len(self._unsynced)
+
+    def sync(self, committed: int) -> None:
+        """Put onto the platter what had been committed when so many batches had."""
+        while self._batches_synced < committed and self._unsynced:
+            self._put_onto_platter()
+
+    def _put_onto_platter(self) -> None:
+        self._batches_synced += 1
+        self._synced.apply(self._unsynced.popleft()[1].changes)
+
     def _sync(self, until: Instant) -> None:
         while self._unsynced and self._unsynced[0][0] < until:
-            self._synced.apply(self._unsynced.popleft()[1].changes)
+            self._put_onto_platter()
 
     def lose_power(self, rng: random.Random, partitions: int, now: Instant) -> int:
         """Forget what was not synced, from some batch on; return how many batches that were."""
         self._sync(now - SYNC_INTERVAL_S)
         lost = rng.randint(0, len(self._unsynced))
         while len(self._unsynced) > lost:
-            self._synced.apply(self._unsynced.popleft()[1].changes)
+            self._put_onto_platter()
         self._unsynced.clear()
         self.mark(partitions, clocks_fit=rng.random() < 0.5)
         self.storage = _copied(self._synced)

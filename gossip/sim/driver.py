@@ -23,6 +23,7 @@ from gossip.core.machine import (
     Persist,
     SendDatagram,
     SendFrame,
+    SyncDisk,
 )
 from gossip.membership.detection.observers import SubjectsChanged
 from gossip.sim.host import Host, Hosted, HostState
@@ -67,6 +68,7 @@ class SimulatedDriver:
             SendDatagram: self._send_datagram,
             SendFrame: self._send_frame,
             Persist: self._persist,
+            SyncDisk: self._sync_disk,
             Emit: self._emit,
         }
 
@@ -267,7 +269,39 @@ class SimulatedDriver:
             return
         for batch in batches:
             self.call(host, partial(_persisted, batch.token))
+            if batch.durability is Durability.FLUSH:
+                host.told = batch.token
+        if host.life != life:
+            return
         self._write(host, batches[0].durability)
+        if host.to_sync and batches[0].durability is Durability.FLUSH:
+            self._begin_sync(host)
+
+    def _sync_disk(self, host: Host, effect: Effect) -> None:
+        assert isinstance(effect, SyncDisk), "the table of effects says so"
+        host.to_sync.add(effect.token)
+        self._begin_sync(host)
+
+    def _begin_sync(self, host: Host) -> None:
+        """Sync what is written, if somebody waits for it and no sync is under way."""
+        told = host.told
+        if not host.is_syncing and any(token <= told for token in host.to_sync):
+            host.is_syncing = True
+            takes_s = host.disk_delay_s * self._disk.uniform(1.0, 3.0)
+            written = host.disk.committed
+            self.schedule.after(takes_s, self._synced, host, host.life, told, written)
+
+    def _synced(self, host: Host, life: int, token: int, written: int) -> None:
+        if host.life != life:
+            self.counts["disks/syncs_lost"] += 1
+            return
+        host.disk.sync(written)
+        self.counts["disks/syncs"] += 1
+        host.is_syncing = False
+        host.to_sync = {each for each in host.to_sync if each > token}
+        self.call(host, partial(_synced, token))
+        if host.life == life:
+            self._begin_sync(host)
 
     # ------------------------------------------------------------------ events
 
@@ -276,6 +310,10 @@ class SimulatedDriver:
         if isinstance(effect.event, SubjectsChanged):
             self.kernels.watched[host.name] = effect.event.watched
         self._listener.emitted(host, effect.event)
+
+
+def _synced(token: int, node: Hosted, now: Instant) -> None:
+    node.synced(token, now)
 
 
 def _persisted(token: int, node: Hosted, now: Instant) -> None:

@@ -62,6 +62,10 @@ class Host:
         self.unwritten: dict[Durability, list[Persist]] = {kind: [] for kind in Durability}
         self.writing: set[Durability] = set()
         """Of which kinds a transaction is under way."""
+        self.told = 0
+        """The last token of a batch of which the node was told that it is written."""
+        self.to_sync: set[int] = set()
+        self.is_syncing = False
         self.dies_writing = False
         self.wake_at: Instant | None = None
         self.inbox: deque[Callable[[], None]] = deque()
@@ -122,6 +126,8 @@ class Host:
         for waiting in self.unwritten.values():
             waiting.clear()
         self.writing.clear()
+        self.told, self.is_syncing = 0, False
+        self.to_sync.clear()
         self.dies_writing = False
 
     def local(self, world_now: Instant) -> Instant:

@@ -192,6 +192,14 @@ class World:
             self.record(name, f"has lost {lost} batches of its disk")
             self.driver.counts["disks/batches_lost"] += lost
 
+    def lose_all_power(self) -> None:
+        """Let the power of all devices fail at once: what was not synced is gone."""
+        for name, host in self.hosts.items():
+            self.vanish(name)
+            lost = host.disk.lose_power(self._power, self.issuer.newest.partitions, self.now)
+            self.record(name, f"has lost {lost} batches of its disk")
+            self.driver.counts["disks/batches_lost"] += lost
+
     def crash_writing(self, name: str) -> None:
         """Let a process die in the middle of what it next writes, or just behind it."""
         self.hosts[name].dies_writing = True
@@ -301,9 +309,11 @@ class World:
         *,
         after: Operation | None = None,
         w: int | None = None,
+        fsync: bool = False,
     ) -> Operation:
         """Ask a node to store a value; ``after`` is the get whose values it replaces."""
-        return self.submit(name, Put(key=key, value=value, w=w, context=_context(after)), after)
+        put = Put(key=key, value=value, w=w, context=_context(after), fsync=fsync)
+        return self.submit(name, put, after)
 
     def delete(
         self, name: str, key: str, *, after: Operation | None = None, w: int | None = None

@@ -110,25 +110,30 @@ class FakeKv:
     def begin(self, request: Request, settle: Callable[[Result | AgentError], None]) -> int:
         self.begun += 1
         match request:
-            case Put(key, value, w, context, timeout_s, if_unchanged):
+            case Put(key, value, w, context, timeout_s, if_unchanged, fsync):
                 asked: Any = self.put(
-                    key, value, w=w, context=context, timeout_s=timeout_s, if_unchanged=if_unchanged
-                )
+                    key, value, w=w, context=context, timeout_s=timeout_s,
+                    if_unchanged=if_unchanged, fsync=fsync or None,
+                )  # fmt: skip
             case Get(key, r, timeout_s):
                 asked = self.get(key, r=r, timeout_s=timeout_s)
-            case Delete(key, w, context, timeout_s):
-                asked = self.delete(key, w=w, context=context, timeout_s=timeout_s)
+            case Delete(key, w, context, timeout_s, fsync):
+                asked = self.delete(
+                    key, w=w, context=context, timeout_s=timeout_s, fsync=fsync or None
+                )
         try:
             asked.send(None)
         except StopIteration as end:
             outcome = end.value
         except AgentError as error:
             outcome = error
-        loop, number = asyncio.get_running_loop(), self.begun
-        self.under_way[number] = lambda: settle(outcome)
+        self.under_way[self.begun] = lambda: settle(outcome)
         if not self.is_stuck:
-            loop.call_soon(finish, self, number)
-        return number
+            asyncio.get_running_loop().call_soon(finish, self, self.begun)
+        return self.begun
+
+    def is_synced(self, fsync: bool | None) -> bool:
+        return bool(fsync)
 
     def drop(self, number: int) -> None:
         self.under_way.pop(number, None)
@@ -142,8 +147,10 @@ class FakeKv:
         context: bytes | None,
         timeout_s: float,
         if_unchanged: bool = False,
+        fsync: bool | None = None,
     ) -> PutResult:
         checked = {"if_unchanged": True} if if_unchanged else {}
+        checked |= {} if fsync is None else {"fsync": fsync}
         self.asked.append({"w": w, "context": context, "timeout_s": timeout_s, **checked})
         if if_unchanged and (context == STALE_CONTEXT or (context is None and key in self.values)):
             raise AgentError("not what was there", "get it again", NO)
@@ -161,16 +168,30 @@ class FakeKv:
         return GetResult(values, b"ctx\xff", 2 if self.outcome == "ok" else 1, 2, self.outcome)
 
     async def update(
-        self, key: str, change: Change, *, w: int | None, timeout_s: float
+        self,
+        key: str,
+        change: Change,
+        *,
+        w: int | None,
+        timeout_s: float,
+        fsync: bool | None = None,
     ) -> PutResult:
         self.asked.append({"change": change, "w": w, "timeout_s": timeout_s})
+        self.asked[-1] |= {} if fsync is None else {"fsync": fsync}
         acks = 2 if self.outcome == "ok" else 1
         return PutResult(self.outcome, acks, 2, b"ctx", 1)
 
     async def delete(
-        self, key: str, *, w: int | None, context: bytes | None, timeout_s: float
+        self,
+        key: str,
+        *,
+        w: int | None,
+        context: bytes | None,
+        timeout_s: float,
+        fsync: bool | None = None,
     ) -> PutResult:
-        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s})
+        said = {} if fsync is None else {"fsync": fsync}
+        self.asked.append({"w": w, "context": context, "timeout_s": timeout_s, **said})
         kept = self.values.get(key, []) if context == STALE_CONTEXT else []
         self.values.pop(key, None)
         if kept:

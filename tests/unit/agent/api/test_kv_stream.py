@@ -107,6 +107,27 @@ def test_what_is_asked_arrives_as_over_http(served: Served, keys: KvStream) -> N
     ]
 
 
+def test_durability_is_told_on(served: Served, keys: KvStream) -> None:
+    client = Client(served.paths.socket)
+    for word, told in (("fsync", {"fsync": True}), ("", {})):
+        keys.put("a", b"1", durability=word).result(GIVE_UP_S)
+        keys.delete("a", durability=word).result(GIVE_UP_S)
+        for method, body in (("PUT", b"1"), ("DELETE", None)):
+            client.request(method, "/api/v1/kv/a", query={"durability": word or None}, body=body)
+        change = {"type": "counter"}
+        query = {"durability": word or None}
+        client.request("POST", "/api/v1/kv/a", query=query, json=change)
+        asked = [{k: v for k, v in each.items() if k == "fsync"} for each in served.agent.kv.asked]
+        assert asked == 5 * [told]
+        served.agent.kv.asked.clear()
+    client.request("PUT", "/api/v1/kv/a", query={"durability": "flush"}, body=b"1")
+    assert served.agent.kv.asked[0]["fsync"] is False
+    with pytest.raises(ApiError, match="durability=none"):
+        client.request("PUT", "/api/v1/kv/a", query={"durability": "none"}, body=b"1")
+    with pytest.raises(ApiError, match="durability=none"):
+        keys.put("a", b"1", durability="none").result(GIVE_UP_S)
+
+
 def test_outcomes_and_errors_are_those_of_the_routes(served: Served, keys: KvStream) -> None:
     served.agent.kv.outcome = "indeterminate"
     written = keys.put("a", b"1").result(GIVE_UP_S)

@@ -76,7 +76,7 @@ def test_the_door_asks_the_registry_for_the_node_and_for_its_certificate() -> No
     registry = admit(found(bytes(16), RegisteredNode(1, "ada"), 4), entry)
     node = SimpleNamespace(state=SimpleNamespace(registry=registry))
     nothing = cast("Any", None)
-    driver = Driver(cast("Node", node), nothing, nothing, {}, Counter())
+    driver = Driver(cast("Node", node), nothing, nothing, {}, Counter(), nothing)
     assert driver.admits(ShownCertificate(2, current))
     assert not driver.admits(ShownCertificate(2, former)), "it was replaced"
     assert not driver.admits(ShownCertificate(1, current)), "it is somebody else's"
@@ -85,7 +85,7 @@ def test_the_door_asks_the_registry_for_the_node_and_for_its_certificate() -> No
 
 def test_who_was_not_let_in_is_told_to_those_who_listen_and_fills_no_queue() -> None:
     nothing, told = cast("Any", None), list[object]()
-    driver = Driver(nothing, nothing, nothing, {}, Counter())
+    driver = Driver(nothing, nothing, nothing, {}, Counter(), nothing)
     driver.listen(told.append)
     queue, shown = driver.subscribe(), ShownCertificate(2, b"0" * SERIAL_BYTES)
     driver.knocked(shown, "10.0.0.9")

@@ -28,6 +28,7 @@ from gossip.core.machine import (
     Persist,
     SendDatagram,
     SendFrame,
+    SyncDisk,
 )
 from gossip.kv.requests import Completed, Get, GetResult, Put, PutResult, Watch, WatchEvent
 from gossip.membership.detection.observers import SubjectsChanged
@@ -78,6 +79,9 @@ class RecordingNode:
     def persisted(self, token: int, now: float) -> None:
         self.calls.append(("persisted", token))
 
+    def synced(self, token: int, now: float) -> None:
+        self.calls.append(("synced", token))
+
     def hold_back(self, durability: Durability, now: float, *, held: bool) -> None:
         (self.held.add if held else self.held.discard)(durability)
 
@@ -120,12 +124,22 @@ class Disk:
         self.may_commit = asyncio.Event()
         self.may_commit.set()
         self.error: Exception | None = None
+        self.may_sync = asyncio.Event()
+        self.may_sync.set()
+        self.syncs = 0
+        self.sync_errors: list[Exception] = []
 
     async def save(self, changes: Sequence[object]) -> None:
         await self.may_commit.wait()
         if self.error is not None:
             raise self.error
         self.commits.append(list(changes))
+
+    async def sync(self) -> None:
+        await self.may_sync.wait()
+        if self.sync_errors:
+            raise self.sync_errors.pop()
+        self.syncs += 1
 
 
 class Rig:
@@ -138,7 +152,7 @@ class Rig:
         udp = UdpEndpoint(self.sockets.datagram, self.counts)
         streams = Streams(who, self.sockets, self.counts)
         stores = {FLUSH: self.disk, FSYNC: self.log}
-        self.driver = Driver(cast("Node", self.node), udp, streams, stores, self.counts)
+        self.driver = Driver(cast("Node", self.node), udp, streams, stores, self.counts, self.disk)
         self.routed: list[tuple[bytes, int]] = []
 
     async def start(self) -> None:
@@ -214,6 +228,50 @@ def test_the_timer_follows_the_deadline(run: Run) -> None:
         assert woken[0] >= sooner - 0.001
         assert rig.node.calls.count(("wake",)) == 1
         assert rig.driver._timer is None, "nothing is due"
+
+    run(scenario)
+
+
+def test_a_sync_waits_for_its_batch_and_serves_all_that_was_written_before_it(run: Run) -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.disk.may_commit.clear()
+        rig.disk.may_sync.clear()
+        rig.effect(Persist(1, ("a",), FLUSH), SyncDisk(1))
+        await asyncio.sleep(0.02)
+        rig.disk.may_commit.set()
+        await rig.until(lambda: ("persisted", 1) in rig.node.calls)
+        rig.effect(Persist(2, ("b",), FLUSH), SyncDisk(2), Persist(3, ("c",), FLUSH), SyncDisk(3))
+        await rig.until(lambda: ("persisted", 3) in rig.node.calls)
+        assert not any(call[0] == "synced" for call in rig.node.calls)
+        rig.disk.may_sync.set()
+        await rig.until(lambda: ("synced", 3) in rig.node.calls)
+        assert [call for call in rig.node.calls if call[0] == "synced"] == [
+            ("synced", 1), ("synced", 3),
+        ], "the first began before the others were written"  # fmt: skip
+        assert rig.disk.syncs == 2
+        rig.effect(Persist(4, ("d",), FLUSH))
+        await rig.until(lambda: ("persisted", 4) in rig.node.calls)
+        await asyncio.sleep(0.02)
+        assert rig.disk.syncs == 2, "nobody has asked for it"
+        rig.effect(SyncDisk(0))
+        await rig.until(lambda: ("synced", 4) in rig.node.calls)
+
+    run(scenario)
+
+
+def test_a_sync_that_finds_no_room_is_tried_again_and_nobody_is_told_before(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.runtime.sync_queue.RETRY_S", 0.01)
+
+    async def scenario(rig: Rig) -> None:
+        full = StorageError("data.db: the disk is full.", "Free some space.")
+        full.may_pass = True
+        rig.disk.sync_errors += 3 * [full]
+        rig.effect(Persist(1, ("a",), FLUSH), SyncDisk(1))
+        await rig.until(lambda: ("synced", 1) in rig.node.calls)
+        assert rig.disk.syncs == 1
+        assert not rig.disk.sync_errors
 
     run(scenario)
 

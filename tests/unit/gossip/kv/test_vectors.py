@@ -4,6 +4,7 @@ import json
 import typing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gossip.core.errors import Malformed
@@ -57,6 +58,11 @@ MESSAGES: list[m.Message] = [
     m.WatchSubscribe(1, "room/", True, ((0, 2**64 - 1), (255, 0))),
     m.WatchedChange(1, "lamp", STATE, 3, 9),
     m.Increment(1, 7, "visits", -3, None, 2.5),
+    m.Forward(1, 7, "lamp", b"on", 2, None, 2.5, True),
+    m.Forwarded(1, True, 2, 2, b"", 1, True),
+    m.Store(1, 7, "lamp", STATE, True),
+    m.Stored(1, True),
+    m.Increment(1, 7, "visits", -3, None, 2.5, True),
 ]
 
 
@@ -69,6 +75,15 @@ def test_every_message_has_its_pinned_bytes() -> None:
 def test_pinned_bytes_come_back_as_their_messages() -> None:
     pinned = [bytes.fromhex(data) for _, data in json.loads(VECTORS.read_text())]
     assert [m.CODEC.decode(data) for data in pinned] == MESSAGES
+
+
+def test_who_knows_nothing_of_synced_writes_is_not_believed_to_have_synced() -> None:
+    """Versions before send these without their last field, and skip it."""
+    assert m.CODEC.decode(msgspec.msgpack.encode([55, 1])) == m.Stored(1)
+    before = msgspec.msgpack.encode([53, 1, True, 2, 2, b"", 1])
+    assert m.CODEC.decode(before) == m.Forwarded(1, True, 2, 2, b"", 1)
+    longer = msgspec.msgpack.encode([55, 1, True, "of a version to come"])
+    assert m.CODEC.decode(longer) == m.Stored(1, True)
 
 
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
