@@ -186,6 +186,7 @@ FAMILIES: dict[str, str] = {
     "writes": "Writes of keys, by the outcome.",
     "writes_foretold": "Times that somebody told of writes that were yet to be made here: a lie.",
     "lists": "Lists of keys, by the outcome.",
+    "moves": "Keys of devices that were moved to their homes from where they hashed to.",
     "watches": "Watches that were refused, whose changes were put off, or that said a gap.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
     "partition_syncs": "Comparisons of partitions between owners.",

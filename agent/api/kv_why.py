@@ -32,6 +32,7 @@ async def show_why(request: Request) -> Response:
             "owners_since": ownership.owners_since,
             "pending_since": ownership.pending_since,
             "versions": [_version(each) for each in report.live],
+            "copies": report.copies,
             "outcome": "ok" if report.is_quorum else "partial",
             "nodes": [_holder(agent, report, node) for node in ownership.holders],
         }

@@ -87,6 +87,9 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
     shown = counted(len(answer["versions"]), "version")
     where = f"Partition {answer['partition']}, {answer['stage']} since epoch {answer['since']}"
     told = [f"{where} (now {answer['epoch']}). A read of all who answered shows {shown}."]
+    if answer["versions"]:
+        owners = sum("owner" in node["roles"] for node in answer["nodes"])
+        told[0] += f" {answer['copies']} of {counted(owners, 'owner')} are known to have that."
     for node in answer["nodes"]:
         name = node["name"] or node["id"]
         if not node["answered"]:

@@ -69,6 +69,12 @@ class KeyReport(msgspec.Struct, frozen=True):
         complete = [node for node, view in self.views.items() if view.may_answer]
         return JointQuorum.of_read(self.ownership, None).is_met(complete)
 
+    @property
+    def copies(self) -> int:
+        """On how many owners all that a read would show is known to be."""
+        owners = [node for node in self.ownership.owners if node in self.views]
+        return sum(not self.lacks(node) for node in owners)
+
     def lacks(self, node: NodeId) -> frozenset[Dot]:
         """Return the versions that a node that answered has not got yet."""
         return frozenset(v.dot for v in self.live) - _dots(self.views[node])

@@ -47,6 +47,10 @@ SCAN_STEP_PARTITIONS = 8
 SCAN_PARTITION_ENTRIES = 8
 """Read of each partition at least; of 256 partitions, some 480 keys are then known to be first."""
 
+MISPLACED_LOOK_ENTRIES = 64
+MISPLACED_MOVES_MAX = 16
+"""So many keys are on their way home at a time."""
+
 REQUESTS_MAX = 10_000
 PARKED_FRAMES_MAX = 1_000
 PARKED_BYTES_MAX = 8 * FRAME_BYTES_MAX

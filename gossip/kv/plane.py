@@ -21,17 +21,19 @@ from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Effect, Instant
 from gossip.kv import messages as m
 from gossip.kv.changes import CounterUpdate
+from gossip.kv.dots import Dot
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
 from gossip.kv.informed_writes import InformedWrites, decision_of
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
+from gossip.kv.misplaced_keys import MisplacedKeys
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.parts import KvParts, MembershipView
 from gossip.kv.reads import AskedRead, Reads
-from gossip.kv.records import decode_context
+from gossip.kv.records import Record, decode_context
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.replica import Replica
@@ -114,16 +116,19 @@ class KvPlane:
         self.listings = Listings(parts, self.reads)
         self.owners = WatchSource(parts)
         self.watchers = WatchClient(parts)
-        self.replica.listener = self.owners.changed
+        self.misplaced = MisplacedKeys(parts, self.repair)
+        self.replica.listener = self._on_record
         self.sync_sessions.finished = self._pass_finished
         self.registry_sync.on_adopted = self._adopted
         self._handlers = self._wire()
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
             self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning,
+            self.misplaced,
         )  # fmt: skip
         self.handoff.adopted(now)
         self.progress.adopted(set(), now)
+        self.misplaced.adopted(now)
 
     def _wire(self) -> dict[type, Callable[[Any, NodeId, Instant], object]]:
         """Say who takes in which frame."""
@@ -162,6 +167,20 @@ class KvPlane:
             m.StatesSynced: self.sync_sessions.exchanged,
             m.Reached: self.progress.reached,
         }
+
+    def _on_record(
+        self,
+        partition: int,
+        key: str,
+        before: Record,
+        after: Record,
+        dots: frozenset[Dot],
+        token: int,
+    ) -> None:
+        """Versions of a key have changed: some watch it, and it may lie in the wrong place."""
+        self.owners.changed(partition, key, before, after, dots, token)
+        if after.live:
+            self.misplaced.changed(partition, key)
 
     @property
     def registry(self) -> Registry:
@@ -335,8 +354,12 @@ class KvPlane:
             self.peer_alive(peer, now)
 
     def _stored(self, message: m.Stored, peer: NodeId, now: Instant) -> None:
-        if not self.writes.stored(message, peer, now):
-            self.reads.stored(message.number, peer, now)
+        # One of these asked; a late answer to what is over is nobody's.
+        _ = (
+            self.writes.stored(message, peer, now)
+            or self.reads.stored(message.number, peer, now)
+            or self.misplaced.stored(message, peer, now)
+        )
 
     def _refused(self, message: m.Refused, peer: NodeId, now: Instant) -> None:
         number = message.number
@@ -347,6 +370,7 @@ class KvPlane:
             or self.reads.refused(number, peer, message.reason, now)
             or self.sync_sessions.refused(number, peer, now)
             or self.watchers.refused(number, peer, now)
+            or self.misplaced.refused(number)
         )
 
     def peer_unreachable(self, peer: NodeId, now: Instant) -> None:
@@ -441,6 +465,7 @@ class KvPlane:
         self.sync_sessions.restart(changed, now)
         self.handoff.adopted(now)
         self.progress.adopted(changed, now)
+        self.misplaced.adopted(now)
         self.writes.adopted(epoch_before)
         self.reads.adopted(epoch_before, now)
         self.listings.adopted(now)
@@ -453,4 +478,5 @@ class KvPlane:
         if copy is not None:
             self.handoff.finished(partition, peer, copy, now)
             self.progress.advance(now)
+            self.misplaced.finished(partition, peer, now)
         self.repair.work(now)

@@ -135,7 +135,7 @@ class ReplicaServer:
         answers: list[tuple[str, KeyState]] = []
         size = 0
         for key, state in message.states:
-            if registry.partition_of(key) != partition:
+            if not registry.may_lie_in(key, partition):
                 raise WrongPartition(f"key {key!r} does not belong to partition {partition}")
             if holds:
                 self._replica.merge(partition, key, state, now)

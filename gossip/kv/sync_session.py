@@ -148,7 +148,7 @@ class SyncSessions:
             key: theirs.get(key, ())
             for key in sorted(theirs.keys() | ours.keys())
             if set(theirs.get(key, ())) != ours.get(key, frozenset())
-            and self._registry_sync.registry.partition_of(key) == run.partition
+            and self._registry_sync.registry.may_lie_in(key, run.partition)
         }
         self._go_on(run, now)
 

@@ -168,14 +168,19 @@ class WatchSource:
         """Return keys with their states, deletes of other keys, and how far this is complete."""
         watched = WatchSubscription(message.text, is_prefix=message.is_prefix)
         deleted = self._replica.deletions.among(message.partition, missing)
-        others = tuple(d for key, dots in deleted.items() if not watched.wants(key) for d in dots)
+        registry = self._registry_sync.registry
+
+        def is_told(key: str) -> bool:
+            return watched.wants(key) and registry.partition_of(key) == message.partition
+
+        others = tuple(d for key, dots in deleted.items() if not is_told(key) for d in dots)
         changed, reach = self._changed_after(message, wanted)
         for key in deleted:
-            if watched.wants(key) and message.after < key and (not reach or key <= reach):
+            if is_told(key) and message.after < key and (not reach or key <= reach):
                 changed.setdefault(key, self._replica.record(message.partition, key))
         entries: list[tuple[str, KeyState]] = []
         size = 0
-        for key, record in sorted(changed.items()):
+        for key, record in sorted(filter(lambda each: is_told(each[0]), changed.items())):
             dots = record.dots().union(deleted.get(key, ()))
             state = KeyState(record.live, record.context, tuple(sorted(dots)))
             size += state.size_bytes() + len(key)

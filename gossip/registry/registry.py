@@ -195,6 +195,13 @@ class Registry(msgspec.Struct, frozen=True, array_like=True, dict=True):
         place = self._search.number(key)
         return partition_of(key, self.partitions) if place is None else place
 
+    def may_lie_in(self, key: str, partition: int) -> bool:
+        """Tell whether a copy of a partition may have a key: it lies there, or it lay there once.
+
+        A key lay where it hashes to before it had a place.
+        """
+        return partition in (self.partition_of(key), partition_of(key, self.partitions))
+
     def partitions_of(self, prefix: str) -> tuple[int, ...]:
         """Return the partitions in which keys with this prefix may lie."""
         places, may_hash = self._search.prefixed(prefix)

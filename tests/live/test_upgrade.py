@@ -54,6 +54,12 @@ def test_a_covey_of_before_moves_over_by_itself(fleet: Fleet) -> None:
         agent.launch()
     fleet.wait_formed(FORMED_WITHIN_S)
     fleet.wait_settled(MOVED_WITHIN_S, "what was on its way when the power failed has arrived")
+    eventually(
+        lambda: cedar.api.get("/api/v1/ring")["homes"], lambda homes: homes == len(NAMES),
+        MOVED_WITHIN_S, "each device has a home",
+    )  # fmt: skip
+    cedar.must("kv", "put", "device/cedar/mode", "eco")
+    assert birch.must("kv", "get", "device/cedar/mode").stdout == "eco"
     for number in range(told["keys"]):
         assert cedar.must("kv", "get", f"key-{number}").stdout == str(number)
     eventually(

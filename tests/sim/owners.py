@@ -14,6 +14,9 @@ every commit, so that it knows which write was meant to replace which, and deman
   ends, and nobody is left with keys that are not its own;
 * who runs in peace is present, and who never runs, or ended before it owned anything, keeps nobody
   waiting. Nobody who owns something is absent, ever.
+* in each eighth schedule devices have homes: a device that is cut off from all reads what it wrote
+  in its own by itself, and in peace that is there too, unless its disk or the device was lost. Who
+  is there owns its home, and the keys of who was removed are where they were.
 * in each eighth schedule nodes drain as well, and are taken back: in peace nothing lies at who
   drains, and to remove one with nothing left costs no write.
 
@@ -34,9 +37,10 @@ from gossip.kv.messages import CODEC, Forward
 from gossip.kv.records import KeyState, decode_context
 from gossip.kv.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
 from gossip.registry.node_change import NobodyLeft, NodeChange, arrange
+from gossip.registry.places import home_number, home_prefix
 from gossip.registry.registry import Registry, WouldLose, admit, placeable, remove
 from gossip.sim.disk import Disk, others_have_all_of
-from tests.support.kv_net import FIRST, Net, node, registry_of
+from tests.support.kv_net import FIRST, Net, housed_registry_of, node, registry_of
 
 Named = tuple[str, Dot]
 
@@ -50,6 +54,8 @@ AGAIN_S = [0.05, 0.5, 3.0, 9.0]
 PEACE_S = 180.0
 DRAINS_EVERY, DRAINS_AT = 8, 3
 """One schedule of so many drains nodes, that with this remainder; the others are as they were."""
+HOMES_EVERY, HOMES_AT = 8, 5
+"""One schedule of so many is about homes, that with this remainder."""
 LONG_S = PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX + 3)
 """Until the issuer has given up who was to own its first partitions, and others got them."""
 LOOK_S = 3.0
@@ -63,12 +69,18 @@ MUST_HAPPEN = (
     "schedule/writes acknowledged", "schedule/ran late", "schedule/newcomer given up",
     "schedule/never ran", "schedule/ended before it owned anything", "schedule/drained",
     "schedule/drained within a hand-off", "schedule/drained while it is off", "schedule/taken back",
-    "schedule/removed after it drained",
+    "schedule/removed after it drained", "schedule/written alone", "schedule/read alone",
+    "schedule/written in a home of others", "schedule/removed with a home",
 )  # fmt: skip
 
 
 class Violation(AssertionError):
     """The witness has noticed something."""
+
+
+def home_key(device: NodeId) -> str:
+    """Return a key that lies in a device's home."""
+    return f"{home_prefix(device)}key"
 
 
 class Request:
@@ -78,6 +90,8 @@ class Request:
         self, key: str, expected: set[Named], killed: set[Named], *, deletes: bool
     ) -> None:
         self.key, self.expected, self.killed, self.deletes = key, expected, killed, deletes
+        self.alone: set[Named] = set()
+        """What its device had written by itself before it asked itself."""
         self.is_forgiven = False
         """Whether it may have gone to somebody whose removal was accepted as a loss."""
 
@@ -87,6 +101,7 @@ class Trouble(Net):
 
     def __init__(self, seed: int) -> None:
         self.replicas = (3, 3, 3, 2, 1)[seed % 5]
+        self.homes = seed % HOMES_EVERY == HOMES_AT
         self.drains = seed % DRAINS_EVERY == DRAINS_AT
         self.counts: Counter[str] = Counter()
         self.meant: set[Named] = set()
@@ -97,18 +112,22 @@ class Trouble(Net):
         self.lost_at: dict[str, int] = {}
         """The epoch from which a key counts again that an operator has given up."""
         self.open: dict[tuple[NodeId, int], Request] = {}
-        self.contexts: dict[str, list[bytes]] = {key: [] for key in KEYS}
+        self.alone: dict[Named, tuple[NodeId, set[Named]]] = {}
+        """What devices wrote in their own homes by themselves: who, and what it replaced."""
         self.disks: dict[NodeId, Disk] = {}
         self.down: set[NodeId] = set()
         self.trouble_rng = random.Random(f"trouble {seed}")
         count = self.trouble_rng.choice([1, 1, 3, 4])
+        self.asked_keys = [KEYS[0], *map(home_key, range(1, count + 1))] if self.homes else KEYS
+        self.contexts: dict[str, list[bytes]] = {key: [] for key in self.asked_keys}
         self.noise = self.trouble_rng.choice([0.0, 0.02, 0.1])
         self.newest = count
         super().__init__(self.first_registry(count), seed)
 
     def first_registry(self, count: int) -> Registry:
         """Return what all follow in the beginning."""
-        return registry_of(range(1, count + 1), PARTITIONS, self.replicas)
+        made = housed_registry_of if self.homes else registry_of
+        return made(range(1, count + 1), PARTITIONS, self.replicas)
 
     # What the net does otherwise
 
@@ -158,6 +177,7 @@ class Trouble(Net):
     def fail_power(self, number: NodeId) -> None:
         """Take from a disk what was not synced, but for some first batches, and say so."""
         self.crash(number)
+        self.forget_alone(number)
         self.counts["schedule/batches lost"] += self.disks[number].lose_power(
             self.trouble_rng, self.registry.partitions, self.now
         )
@@ -175,19 +195,20 @@ class Trouble(Net):
     def actions(self) -> list[Callable[[], object]]:
         """Return what may happen, each as often as it is in there."""
         drains = [*[self.drain] * 3, self.undrain, self.shrink_drained] if self.drains else []
+        homes = [self.put_alone] * 6 if self.homes else []
         return [
             *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
             self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
             self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
-            *[self.part] * 4, self.wait_long, *drains,
+            *[self.part] * 4, self.wait_long, *drains, *homes,
         ]  # fmt: skip
 
     def anybody(self) -> NodeId | None:
         up = sorted(self.planes)
         return self.trouble_rng.choice(up) if up else None
 
-    def ask_about(self, request: Put | Get | Delete) -> None:
-        who = self.anybody()
+    def ask_about(self, request: Put | Get | Delete, who: NodeId | None = None) -> None:
+        who = who or self.anybody()
         if who is None:
             return
         key = request.key
@@ -195,21 +216,40 @@ class Trouble(Net):
         killed = {name for name in self.killed if name[0] == key}
         number = self.submit(who, request)
         about = Request(key, expected, killed, deletes=isinstance(request, Delete))
+        about.alone = {name for name, (by, _) in self.alone.items() if (name[0], by) == (key, who)}
         about.is_forgiven = self.planes[who].registry.epoch < self.lost_at.get(key, 0)
         self.open[who, number] = about
 
+    def put_alone(self) -> None:
+        """A device that is cut off from all writes in its home, and reads what it wrote."""
+        able = [who for who in sorted(self.planes) if home_key(who) in self.asked_keys]
+        if not able:
+            return
+        who = self.trouble_rng.choice(able)
+        self.cut |= {frozenset((who, other)) for other in self.storages if other != who}
+        self.ask_about(Put(home_key(who), self.trouble_rng.randbytes(6)), who)
+        self.run(0.1)
+        self.judge()
+        self.ask_about(Get(home_key(who)), who)
+
+    def forget_alone(self, who: NodeId) -> None:
+        """Ask no more for what was on one disk that is gone, or doubted."""
+        self.alone = {name: kept for name, kept in self.alone.items() if kept[0] != who}
+        for request in self.open.values():
+            request.alone.clear()
+
     def put(self) -> None:
-        key = self.trouble_rng.choice(KEYS)
+        key = self.trouble_rng.choice(self.asked_keys)
         context = None
         if self.contexts[key] and self.trouble_rng.random() < 0.6:
             context = self.trouble_rng.choice(self.contexts[key][-3:])
         self.ask_about(Put(key, self.trouble_rng.randbytes(6), context=context))
 
     def delete(self) -> None:
-        self.ask_about(Delete(self.trouble_rng.choice(KEYS)))
+        self.ask_about(Delete(self.trouble_rng.choice(self.asked_keys)))
 
     def get(self) -> None:
-        self.ask_about(Get(self.trouble_rng.choice(KEYS)))
+        self.ask_about(Get(self.trouble_rng.choice(self.asked_keys)))
 
     def cut_one(self) -> None:
         numbers = sorted(self.storages)
@@ -218,7 +258,7 @@ class Trouble(Net):
 
     def part(self) -> None:
         """Keep one that is to own a partition from what others write to it just then."""
-        moving = [each for each in self.registry.table if each.pending_since]
+        moving = [each for _, each in self.registry.ownerships if each.pending_since]
         if not moving:
             return
         ownership = self.trouble_rng.choice(moving)
@@ -226,7 +266,7 @@ class Trouble(Net):
         others = [node for node in ownership.holders if node != one]
         for other in self.trouble_rng.sample(others, self.trouble_rng.randint(0, len(others))):
             self.cut.add(frozenset((one, other)))
-        for key in KEYS:
+        for key in self.asked_keys:
             if self.registry.ownership_of(key) == ownership and self.planes:
                 self.ask_about(Put(key, self.trouble_rng.randbytes(6)))
 
@@ -361,6 +401,8 @@ class Trouble(Net):
         if gone in self.planes:
             self.crash(gone)
         self.down.discard(gone)
+        self.forget_alone(gone)
+        self.counts["schedule/removed with a home"] += self.registry.has(home_number(gone))
         del self.storages[gone], self.disks[gone]
         self.tell_some(registry)
 
@@ -371,11 +413,14 @@ class Trouble(Net):
         who is removed may answer them, and take the answer along.
         """
         self.counts["schedule/loss accepted"] += 1
-        lost = {key for key in KEYS if self.registry.partition_of(key) in set(partitions)}
+        lost = {
+            key for key in self.asked_keys if self.registry.partition_of(key) in set(partitions)
+        }
 
         def keep(names: set[Named]) -> set[Named]:
             return {name for name in names if name[0] not in lost}
 
+        self.alone = {name: kept for name, kept in self.alone.items() if name[0] not in lost}
         self.acked, self.read, self.killed = keep(self.acked), keep(self.read), keep(self.killed)
         for request in self.open.values():
             request.expected, request.killed = keep(request.expected), keep(request.killed)
@@ -399,13 +444,13 @@ class Trouble(Net):
         up, members = set(self.planes), set(self.registry.ids())
         if FIRST not in up or self.is_one_damaged():
             return
-        for each in self.registry.table:
+        for _, each in self.registry.ownerships:
             for nodes in (each.readers, each.owners, each.target):  # it may get there meanwhile
                 if len(up.intersection(nodes, members)) <= len(nodes) // 2:
                     return
         self.adopt(self.registry)
         self.run(CALM_S)
-        asked = [(FIRST, self.submit(FIRST, Get(key))) for key in KEYS]
+        asked = [(FIRST, self.submit(FIRST, Get(key))) for key in self.asked_keys]
         self.run(6.0)
         for name in asked:
             result = self.results[name]
@@ -420,6 +465,8 @@ class Trouble(Net):
             raise Violation(f"{owning} own something and are absent")
         for name in [n for n in self.open if n in self.results]:
             request, result = self.open.pop(name), self.results[name]
+            if self.judge_alone(name[0], request, result):
+                continue
             if isinstance(result, GetResult) and result.outcome == "ok":
                 self.judge_read(name[0], request, result)
             elif isinstance(result, PutResult) and result.outcome == "ok":
@@ -432,8 +479,28 @@ class Trouble(Net):
                 if request.deletes:
                     self.killed |= request.expected
 
+    def judge_alone(self, asker: NodeId, request: Request, result: object) -> bool:
+        """Judge what a device asked itself alone; tell whether it did."""
+        if request.key != home_key(asker) or not isinstance(result, GetResult | PutResult):
+            if request.key != KEYS[0] and isinstance(result, PutResult):
+                self.counts["schedule/written in a home of others"] += result.outcome == "ok"
+            return False
+        if result.outcome != "ok" or result.needed != 1:
+            return False
+        if isinstance(result, PutResult):
+            for dot in decode_context(request.key, result.context) if result.context else ():
+                self.counts["schedule/written alone"] += 1
+                name = (request.key, dot)
+                self.alone[name] = asker, self.meant_by.get(name, set())
+            return True
+        seen = {(request.key, value.dot) for value in result.live}
+        self.counts["schedule/read alone"] += 1
+        if missed := request.alone - seen - self.meant:
+            raise Violation(f"{asker} misses what it wrote itself: {missed}")
+        return True
+
     def judge_read(self, reader: NodeId, request: Request, result: GetResult) -> None:
-        seen = {(request.key, value.dot) for value in result.values}
+        seen = {(request.key, version.dot) for version in result.live}
         self.contexts[request.key].append(result.context)
         if request.is_forgiven:
             return
@@ -479,7 +546,10 @@ class Trouble(Net):
         for each in self.registry.draining:
             if each.id not in placed and (left := self.registry.left_at(each.id)):
                 raise Violation(f"{each.id} drains, and {left} partitions lie there in peace")
-        for key in KEYS:
+        for place in self.registry.places:
+            if place.device in placed and place.device not in place.ownership.owners:
+                raise Violation(f"{place.device} is there, and does not own its home")
+        for key in self.asked_keys:
             self.agree(key)
 
     def never_back(self) -> set[NodeId]:
@@ -495,7 +565,7 @@ class Trouble(Net):
 
     def owning(self) -> set[NodeId]:
         """Return who owns something, or answers for it."""
-        return {n for each in self.registry.table for n in (*each.owners, *each.readers)}
+        return {n for _, each in self.registry.ownerships for n in (*each.owners, *each.readers)}
 
     def bring_back_owners(self) -> None:
         """Start those that were complete when they ended, and own something only now."""
@@ -506,7 +576,7 @@ class Trouble(Net):
     def is_at_rest(self) -> bool:
         return all(
             not p.handoff.unfinished() and not self.under_way(p) for p in self.planes.values()
-        ) and all(len(set(self.held_by_owners(key).values())) == 1 for key in KEYS)
+        ) and all(len(set(self.held_by_owners(key).values())) == 1 for key in self.asked_keys)
 
     def under_way(self, plane: Any) -> int:
         """Return how many requests have yet to end."""
@@ -514,7 +584,8 @@ class Trouble(Net):
 
     def held_by_owners(self, key: str) -> dict[NodeId, frozenset[Dot]]:
         partition = self.registry.partition_of(key)
-        loaded = {n: self.storages[n].load(partition, key) for n in self.registry.owners[partition]}
+        owners = self.registry.ownership(partition).owners
+        loaded = {n: self.storages[n].load(partition, key) for n in owners}
         return {n: record.dots() if record else frozenset() for n, record in loaded.items()}
 
     def agree(self, key: str) -> None:
@@ -527,10 +598,11 @@ class Trouble(Net):
             if record and record.live and number not in held and number not in self.down:
                 raise Violation(f"{number} keeps {key} without owning it")
         live = {(key, dot) for dot in next(iter(held.values()))}
-        acked = {name for name in self.acked if name[0] == key}
+        alone = {name: replaced for name, (_, replaced) in self.alone.items() if name[0] == key}
+        acked = {name for name in self.acked if name[0] == key} | alone.keys()
         if lost := acked - self.meant - live:
             raise Violation(f"lost: {lost}")
-        if back := live & self.killed:
+        if back := live & self.killed.union(*alone.values()):
             raise Violation(f"came back: {back}")
 
 

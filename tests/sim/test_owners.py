@@ -14,6 +14,7 @@ from gossip.core.ids import NodeId
 from gossip.kv import handoff, reads, replica, takeover
 from gossip.kv.messages import Message
 from gossip.kv.outbound import OutboundFrames
+from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.presence import Presence
 from gossip.kv.records import KeyState, join_contexts
@@ -21,7 +22,7 @@ from gossip.kv.replica import Replica
 from gossip.kv.requests import Get
 from gossip.kv.sync_session import SyncSession, SyncSessions
 from gossip.kv.writes import Writes
-from gossip.registry import ownership, registry
+from gossip.registry import ownership, placement, places, registry
 from gossip.registry.node import RegisteredNode
 from gossip.registry.ownership import Ownership, Stage
 from gossip.registry.registry import NOBODY
@@ -184,6 +185,47 @@ def _gives_to_who_drains(patch: Patch) -> None:
     patch.setattr(registry, "placeable", lambda nodes: [n for n in nodes if not n.absent] or nodes)
 
 
+# What homes stand on
+
+
+def _gives_the_number_of_who_is_gone_to_the_next(patch: Patch) -> None:
+    """A home without its device becomes the home of one that has none."""
+
+    def follow(all_places: Any, targets: Any, nodes: Any, *others: Any) -> Any:
+        here, housed = [each.id for each in nodes], {each.device for each in all_places}
+        fresh = [node for node in here if node not in housed]
+        taken = tuple(
+            msgspec.structs.replace(place, device=fresh.pop(0))
+            if place.device not in here and fresh
+            else place
+            for place in all_places
+        )
+        return original(taken, targets, nodes, *others)
+
+    original = places.follow
+    patch.setattr(registry, "follow_places", follow)
+
+
+def _places_homes_like_any_partition(patch: Patch) -> None:
+    """A home need not have its device among its owners."""
+
+    def assign(previous: Any, nodes: Any, count: int, replicas: int, names: Any) -> Any:
+        others = [(number, None) for number, _ in names]
+        return original(previous, nodes, count, replicas, others)
+
+    original = placement.assign
+    patch.setattr(places, "assign", assign)
+
+
+def _answers_for_others_alone(patch: Patch) -> None:
+    """One owner is enough for anybody, in any home."""
+
+    def copies(self: OwnHome, key: str, wanted: int | None) -> int | None:
+        return 1 if wanted is None and key.startswith("device/") else wanted
+
+    patch.setattr(OwnHome, "copies", copies)
+
+
 # What every write and read stands on
 
 
@@ -254,7 +296,7 @@ def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
 
 
 FOUND_BY: dict[Mutation, int] = {
-    _places_new_owners_at_once: 11, _remembers_one_step_alone: 21, _counts_only_who_is_left: 225,
+    _places_new_owners_at_once: 11, _remembers_one_step_alone: 83, _counts_only_who_is_left: 225,
     _writes_to_the_old_owners_alone: 354,
     _reads_from_the_owners_alone: 4334,
     _is_complete_without_asking: 120,
@@ -263,6 +305,8 @@ FOUND_BY: dict[Mutation, int] = {
     _waits_for_newcomers_for_ever: 30, _hears_nobody: 0,
     _says_nothing_before_it_has_done_something: 1, _lets_go_of_what_drains_at_once: 3,
     _takes_who_drains_for_removed: 9971, _gives_to_who_drains: 19,
+    _gives_the_number_of_who_is_gone_to_the_next: 53, _places_homes_like_any_partition: 5,
+    _answers_for_others_alone: 13,
     _counts_one_acknowledgement_as_enough: 7,
     _speaks_before_the_disk: 28, _reads_without_weighing: 15, _absorbs_the_clock_first: 0,
     _forgets_records_and_keeps_the_clock: 20, _merges_by_union: 0, _says_nothing_of_a_loss: 127,
@@ -272,7 +316,8 @@ FOUND_BY: dict[Mutation, int] = {
 What no schedule meets by chance, or one in thousands, has schedules of its own:
 ``tests/unit/gossip/kv/test_takeover.py``, ``test_reads.py``, ``test_damage.py`` (of it, who
 answers reads before it is complete); and in
-``test_joint_quorum.py`` who must have a write, and a read, is planted wrong beside them.
+``test_joint_quorum.py`` who must have a write, and a read, is planted wrong beside them; that
+homes are doubted with all else after a loss is in ``test_own_home.py``.
 """
 
 

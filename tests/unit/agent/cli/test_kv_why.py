@@ -18,6 +18,7 @@ def test_each_owner_has_its_line_and_troubles_are_told(covey: Covey, served: Ser
     assert rows[1][8] == "0000000000000007.1"
     told = outcome.stderr
     assert "Partition 5, settled since epoch 4" in told
+    assert "1 of 3 owners are known to have that." in told
     assert "it lacks 1 version" in told
     assert "its disk takes nothing" in told
     assert "epoch 3" in told
