@@ -89,9 +89,8 @@ from agent.store.synced_changes import SyncedChanges
 from agent.system.resumption import Resumption
 from agent.system.systemd import Notifier, ask_for_time, keep_alive
 from agent.system.wall_clock import ClockStep, WallClock, boot_time, date
-from agent.telemetry.outbox import Outbox
 from agent.telemetry.outbox_schema import OUTBOX_MIGRATIONS
-from agent.telemetry.service import Telemetry
+from agent.telemetry.service import Telemetry, open_outbox
 from agent.telemetry.timekeeping import Timekeeper
 from agent.telemetry.uplink.broker_memory import BrokerMemory
 from agent.telemetry.uplink.service import Uplink
@@ -392,14 +391,8 @@ class Agent:
         opened.push_async_callback(self.audit.close)
         own = self._control.database, agreed, self._records.database
         self._databases = *own, telemetry_db, audit_db
-        limits = self.config.telemetry
-        self._outbox = await Outbox.open(
-            telemetry_db,
-            me,
-            self.boot,
-            waiting_max=limits.waiting_max,
-            keep_delivered=limits.keep_delivered,
-            timekeeper=self.timekeeper,
+        self._outbox = await open_outbox(
+            telemetry_db, me, self.boot, self.config.telemetry, self.timekeeper
         )
         opened.push_async_callback(self._outbox.close)
         self.metrics.count(self._store_counts)
@@ -539,6 +532,7 @@ class Agent:
             self.apps,
             self.programs,
             self.uplink,
+            self.telemetry,
             self.keys,
             self.probation,
             self.stalls,

@@ -15,6 +15,8 @@ def show_kept(metrics: Metrics, telemetry: Telemetry, uplink: Uplink) -> None:
     """Show how what is kept stands, from now on, to who scrapes the metrics."""
     gauge, outbox, link = metrics.gauge, telemetry.stats, uplink.status
     gauge("outbox_waiting", "Readings not yet delivered.", lambda: outbox().waiting)
+    gauge("dead_letters_held", "Given up, and kept.", lambda: outbox().letters.held)
+    gauge("dead_letters_bytes", "What these take.", lambda: outbox().letters.held_bytes)
     gauge("uplink_connected", "1 with a broker.", lambda: float(link().connected))
     gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: link().in_flight)
 

@@ -223,7 +223,7 @@ FAMILIES: dict[str, str] = {
     "loop_stalled_ms": "Milliseconds for which the event loop stood still so, by where it was.",
     "readings_refused": "Readings that were not accepted, by the reason.",
     "followed_readings": "Readings that a slow follower missed; the outbox has them.",
-    "dead_letters": "Readings that the broker refused for good.",
+    "dead_letters": "Readings that were given up, and how they left the dead letters.",
     "progress_saves": "Failures to save which readings were delivered.",
     "uplink_connections": "Connections to the broker, by what happened to them.",
     "uplink_connects_failed": "Attempts to connect that failed, by the reason.",

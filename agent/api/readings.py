@@ -21,9 +21,10 @@ from agent.api.request_bodies import flag, globs, integer, readings_of
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
 from agent.loop.late import load
-from agent.telemetry.outbox import Accepted, DeadLetter, Receipt
+from agent.telemetry.dead_letters import DeadLetter
+from agent.telemetry.outbox import Accepted, Receipt
 from agent.telemetry.service import Overrun
-from edge_apps.reading import BadReading
+from edge_apps.reading import BadReading, Reading
 
 NS_PER_S = 1_000_000_000
 RECENT_DEFAULT = 100
@@ -116,16 +117,19 @@ def describe(one: Accepted | Overrun) -> dict[str, Any]:
     """Return an accepted reading as JSON, or the number of those that a slow reader missed."""
     if isinstance(one, Overrun):
         return {"missed": one.missed}
-    reading = one.reading
+    clock = {"clock": one.clock} if one.clock else {}
+    return {"id": one.id, **describe_reading(one.reading), **clock}
+
+
+def describe_reading(reading: Reading) -> dict[str, Any]:
+    """Return what was measured, as JSON."""
     return {
-        "id": one.id,
         "sensor": reading.sensor,
         "value": reading.value,
         "unit": reading.unit,
         "time": format_time(reading.time_ns),
         "time_ns": reading.time_ns,
         "tags": reading.tags,
-        **({"clock": one.clock} if one.clock else {}),
     }
 
 

@@ -32,6 +32,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/events"): Right.READ,
     ("GET", "/api/v1/readings"): Right.READ,
     ("GET", "/api/v1/outbox"): Right.READ,
+    ("GET", "/api/v1/dead-letters"): Right.READ,
     ("GET", "/api/v1/authority"): Right.READ,
     # How agents are.
     ("GET", "/api/v1/config"): Right.INSPECT,
@@ -79,6 +80,8 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("POST", "/api/v1/sleep"): Right.DEVICE,
     ("POST", "/api/v1/wake"): Right.DEVICE,
     ("POST", "/api/v1/uplink/test"): Right.DEVICE,
+    ("POST", "/api/v1/dead-letters/replay"): Right.DEVICE,
+    ("DELETE", "/api/v1/dead-letters"): Right.DEVICE,
     # All devices.
     ("POST", "/api/v1/settings"): Right.OPERATE,
     ("POST", "/api/v1/kv-spaces/{name}"): Right.OPERATE,

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from agent.cli.copyable import here
+from agent.cli.dead_letters import dead
 from agent.cli.output import (
     is_terminal,
     output_option,
@@ -23,6 +24,8 @@ from agent.text.suggestions import CANDIDATES_MAX
 
 HEADER = ("TIME", "SENSOR", "VALUE", "UNIT", "TAGS")
 FOLLOW_WIDTHS = (24, 32, 12, 6, 0)
+KIB = 1024
+LEFT = ("replayed", "dropped", "forgotten", "damaged")
 
 
 @click.command()
@@ -54,12 +57,14 @@ def readings(
             say_if_nothing(session, "sensor", sensor, {one["sensor"]: None for one in newest})
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @output_option
-@pass_session
-def outbox(session: Session, output: str) -> None:
+@click.pass_context
+def outbox(ctx: click.Context, output: str) -> None:
     """Show what waits for the broker, and how the uplink is."""
-    answer = session.client().get("/api/v1/outbox")
+    if ctx.invoked_subcommand is not None:
+        return
+    answer = ctx.ensure_object(Session).client().get("/api/v1/outbox")
     if output == "json":
         write_json(answer)
         return
@@ -67,7 +72,7 @@ def outbox(session: Session, output: str) -> None:
     facts = {
         "waiting": f"{answer['waiting']} of at most {answer['waiting_max']}",
         "delivered": answer["delivered"],
-        "dead letters": answer["dead_letters"],
+        "dead letters": _letters(answer["letters"]),
         "lost on the disk": answer["lost"],
         "uplink": uplink["state"],
         "broker": f"{uplink['host']}:{uplink['port']}" if uplink["host"] else None,
@@ -79,6 +84,15 @@ def outbox(session: Session, output: str) -> None:
     write_facts(facts)
     for letter in answer["newest_dead_letters"]:
         write_facts({"dead letter": f"{letter['sensor']}: {letter['reason']} ({letter['id']})"})
+
+
+outbox.add_command(dead)
+
+
+def _letters(totals: dict[str, int]) -> str:
+    """Return how many there are, and how those of before left."""
+    left = [f"{totals[name]} {name}" for name in LEFT if totals[name]]
+    return ", ".join([f"{totals['held']} ({-(-totals['held_bytes'] // KIB)} KiB)", *left])
 
 
 def _follower(session: Session, *, wide: bool) -> Callable[[dict[str, Any]], None]:

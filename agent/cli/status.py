@@ -57,6 +57,8 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["agreement"] = _agreement(answer["agreement"])
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]
+        if held := answer["outbox"]["letters"]["held"]:
+            told["dead letters"] = f"{held}; `{here('covey outbox dead list')}` shows them"
     if answer["uplink"]:
         told["uplink"] = answer["uplink"]["state"]
         told["uplink trouble"] = _trouble(answer["uplink"])

@@ -26,6 +26,7 @@ EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 HANDLER_TIMEOUT_S_MAX = 60
 SETTLE_S_MAX = 86_400
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
+MIB = 1024 * 1024
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -183,6 +184,8 @@ class TelemetrySettings(Section, frozen=True, kw_only=True):
 
     waiting_max: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
     keep_delivered: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 10_000
+    dead_letters_bytes_max: Annotated[int, msgspec.Meta(ge=MIB)] = 16 * MIB
 
 
 class HandlerSettings(Section, frozen=True, kw_only=True):

@@ -9,6 +9,8 @@ from agent.config.service_address import service_of_api
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.loop.stalls import MACHINE, Stall, describe
 from agent.system.wall_clock import ClockStep
+from agent.telemetry.dead_letter_sql import LetterTotals
+from agent.telemetry.dead_letters import DeadLetter
 from agent.telemetry.uplink.status import UplinkStatus
 from agent.text.units import format_duration
 from gossip.core.machine import Address, Instant
@@ -292,6 +294,20 @@ def loop(stalls: int, worst: Stall | None) -> Finding:
         else "Report the place: whatever it does takes too long at once. Is the disk very slow?"
     )
     return warn("loop", f"{describe(worst)}; stalls since the start: {stalls}.", hint)
+
+
+def dead_letters(totals: LetterTotals, newest: Sequence[DeadLetter]) -> Finding:
+    """Look whether readings were given up, and nobody has decided about them."""
+    if not totals.held:
+        return ok("dead-letters", "no reading was given up.")
+    reason = f"; the newest, of {newest[-1].reading.sensor}: {newest[-1].reason}" if newest else ""
+    forgotten = f"; {totals.forgotten} older ones are forgotten" if totals.forgotten else ""
+    return warn(
+        "dead-letters",
+        f"{totals.held} readings were given up{reason}{forgotten}.",
+        "See `covey outbox dead list`. Mend what the reason names, then `covey outbox dead replay"
+        " --all` sends them again; `covey outbox dead drop --all` deletes them.",
+    )
 
 
 def uplink(status: UplinkStatus) -> Finding:

@@ -252,4 +252,7 @@ class Doctor:
                 parts.stalls.worst_since(time.monotonic() - agent_checks.STALL_LOOK_BACK_S),
             ),
             agent_checks.uplink(parts.uplink.status()),
+            agent_checks.dead_letters(
+                parts.telemetry.stats().letters, parts.telemetry.dead_letters(1)
+            ),
         ]

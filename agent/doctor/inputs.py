@@ -15,6 +15,7 @@ from agent.programs.isolation import Programs
 from agent.runtime.driver import Driver
 from agent.runtime.probation import Probation
 from agent.system.wall_clock import WallClock
+from agent.telemetry.service import Telemetry
 from agent.telemetry.uplink.service import Uplink
 
 
@@ -40,6 +41,7 @@ class MemberInputs(NamedTuple):
     apps: AppHost
     programs: Programs
     uplink: Uplink
+    telemetry: Telemetry
     keys: KeyService
     probation: Probation
     stalls: StallWatch

@@ -2,7 +2,8 @@
 
 Accepting is a promise. ``accept`` returns when the readings are committed to ``telemetry.db``;
 from then on they leave the outbox in two ways only, and both are recorded: the broker has
-acknowledged them, or they became dead letters with a reason. Nothing is dropped to make room:
+acknowledged them, or they became dead letters with a reason (``dead_letters.py``), from which they
+may come back under the same ids. Nothing is dropped to make room:
 a full outbox refuses the new readings and says so, because whoever holds them can still act.
 
 What the promise survives is what the database survives (see ``database.py``): the end of the
@@ -35,7 +36,10 @@ from agent.loop.slices import collect
 from agent.store.database import Database
 from agent.store.errors import StorageError
 from agent.store.ranges import Range, format_ranges, joined, size, without
+from agent.telemetry import dead_letter_sql
 from agent.telemetry import outbox_sql as rows
+from agent.telemetry.dead_letter_sql import LetterBounds, LetterTotals
+from agent.telemetry.dead_letters import AT_ONCE, Choice, DeadLetter, DeadLetters, MoveResult
 from agent.telemetry.delivery_progress import DeliveryProgress
 from agent.telemetry.group_commit import GroupCommit
 from agent.telemetry.timekeeping import Moment, Timekeeper
@@ -79,19 +83,11 @@ class Receipt(msgspec.Struct, frozen=True):
     last: str
 
 
-class DeadLetter(msgspec.Struct, frozen=True):
-    """A reading that was given up, why, and when (Unix time in nanoseconds)."""
-
-    id: str
-    reading: Reading
-    reason: str
-    buried_at_ns: int
-
-
 class OutboxStats(msgspec.Struct, frozen=True):
     """The outbox in numbers. ``delivered``, ``dead_letters`` and ``lost`` count its whole life.
 
     ``lost`` readings were accepted, and then damaged on the disk before they were delivered.
+    A reading that was replayed and delivered counts in ``dead_letters`` and in ``delivered``.
     ``oldest_time_ns`` is the time of the oldest waiting reading, None when none waits.
     """
 
@@ -101,6 +97,7 @@ class OutboxStats(msgspec.Struct, frozen=True):
     dead_letters: int
     lost: int
     oldest_time_ns: int | None
+    letters: LetterTotals = LetterTotals()
 
 
 class Outbox:
@@ -114,6 +111,7 @@ class Outbox:
         waiting_max: int,
         keep_delivered: int,
         timekeeper: Timekeeper,
+        letter_bounds: LetterBounds,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.waiting_max = waiting_max
@@ -122,11 +120,12 @@ class Outbox:
         self._node = format_node_id(node)
         self._timekeeper = timekeeper
         self._progress = DeliveryProgress()
-        self._boots: list[tuple[int, Boot]] = []
+        self._boots: list[rows.Life] = []
         self._last = 0  # the position that was accepted last
         self._accepting = 0  # readings on their way to the disk
         self._arrivals = GroupCommit(self._store)
-        self._dead = 0
+        self._order = asyncio.Lock()  # one at a time gives positions
+        self._letters = DeadLetters(database, self.counts, letter_bounds)
         self._lost = 0
         self._unrecorded: list[Range] = []  # lost, and not yet among the losses on disk
         self._sought: list[Range] = []  # missing, and looked for in the whole file
@@ -144,6 +143,7 @@ class Outbox:
         waiting_max: int = 1_000_000,
         keep_delivered: int = 10_000,
         timekeeper: Timekeeper | None = None,
+        letter_bounds: LetterBounds | None = None,
     ) -> "Outbox":
         """Take up where the last life ended. ``database`` was opened with OUTBOX_MIGRATIONS."""
         outbox = cls(
@@ -152,10 +152,12 @@ class Outbox:
             waiting_max=waiting_max,
             keep_delivered=keep_delivered,
             timekeeper=timekeeper or Timekeeper(),
+            letter_bounds=letter_bounds or LetterBounds(),
         )
         # In the writer's thread: where it meets damage, it is done again on the new file.
         gone, stored = await database.write(partial(rows.begin_life, boot, database.noted))
         outbox._load(stored)
+        outbox._letters.totals = await database.write(dead_letter_sql.recount)
         if gone:
             outbox._report_lost(gone, "commits were lost on the disk, or in a power cut")
         if stored.has_spare_room:
@@ -175,13 +177,13 @@ class Outbox:
         self._progress.settle(before.beyond)
         self._last = max(self._last, stored.last)
         self._boots = stored.boots
-        self._dead = stored.buried
         self._lost = stored.lost + size(self._unrecorded)
 
     def _on_rebuilt(self) -> None:
         """Go on with a file that was made of a damaged one; whoever waits for readings looks."""
         before = self._lost
         self._load(self._database.read(rows.stored))
+        self._letters.note(self._database.read(dead_letter_sql.totals))
         self.counts["readings_lost/damaged"] += self._lost - before
         for listener in tuple(self._listeners):
             listener(self._last + 1, ())
@@ -217,7 +219,8 @@ class Outbox:
     async def _store(self, stored: list[rows.Row], readings: list[Reading]) -> int:
         """Commit what has arrived and tell of it; return the position of the first."""
         try:
-            first = await self._database.write(partial(rows.insert, stored, self._last + 1))
+            async with self._order:
+                first = await self._database.write(partial(rows.insert, stored, self._last + 1))
         finally:
             self._accepting -= len(stored)
         self._last = max(self._last, first + len(stored) - 1)
@@ -286,7 +289,11 @@ class Outbox:
             self._lose(joined(gone), "they are not as they were written")
         judge = self._timekeeper.judge()
         return [
-            Accepted(at, self.id_of(at), *judge(each[0], each[1], is_kept=each[2]))
+            Accepted(
+                at,
+                each.id or self.id_of(at),
+                *judge(each.reading, each.kernel, is_kept=each.is_kept),
+            )
             for at, each in readings
             if each is not None
         ]
@@ -331,15 +338,48 @@ class Outbox:
             await self._save()
         after = DeliveryProgress(self._progress.cursor, self._progress.encoded_beyond())
         after.settle([position])
-        letter = rows.DeadLetterRow(
-            position, self.id_of(position), reason, self._timekeeper.wall_ns()
-        )
-        forgotten = await self._database.write(partial(rows.dead_letter, letter, after))
+        now_ns = self._timekeeper.wall_ns()
+        letter = dead_letter_sql.DeadLetterRow(position, self.id_of(position), reason, now_ns)
+        await self._letters.bury(letter, after)
         self._progress.settle([position])
-        self._dead += 1
-        self.counts["dead_letters/buried"] += 1
-        self.counts["dead_letters/forgotten"] += forgotten
         self._save_soon()
+
+    async def replay(self, choice: Choice) -> MoveResult:
+        """Have dead letters wait for the broker again, behind all others, under their ids.
+
+        As many as may wait. Raises StorageError; those of before wait then, the others stay dead.
+        """
+        numbers = list(await self._letters.chosen(choice))
+        moved, before = 0, self._letters.totals.damaged
+        while numbers:
+            room = min(AT_ONCE, self.waiting_max - self.waiting - self._accepting)
+            if room <= 0:
+                break
+            part, numbers = numbers[:room], numbers[room:]
+            moved += await self._replay(part)
+        return MoveResult(moved, self._letters.totals.damaged - before, len(numbers))
+
+    async def _replay(self, numbers: Sequence[int]) -> int:
+        """Replay a few at once; return how many of them were still there."""
+        self._accepting += len(numbers)
+        try:
+            async with self._order:
+                replay = partial(dead_letter_sql.replay, numbers, self._last + 1)
+                first, count, now = await self._database.write(replay)
+        finally:
+            self._accepting -= len(numbers)
+        self._letters.note(now)
+        if count:
+            life, behind = self._life_at(first), first + count
+            self._boots.append(rows.Life(behind, life.boot, life.sequence_of(first)))
+            self._last = max(self._last, behind - 1)
+        for listener in tuple(self._listeners):
+            listener(first, ())
+        return count
+
+    async def drop_letters(self, choice: Choice) -> MoveResult:
+        """Delete dead letters for good. Raises StorageError."""
+        return await self._letters.drop(choice)
 
     # ---- questions ------------------------------------------------------------------------------
 
@@ -350,11 +390,15 @@ class Outbox:
 
     def id_of(self, position: int) -> str:
         """Return the id of the reading at a position."""
-        first, boot = self._boots[-1]
-        if position < first:
-            index = bisect_right(self._boots, position, key=lambda life: life[0]) - 1
-            first, boot = self._boots[max(index, 0)]
-        return f"{self._node}-{boot:016x}-{position - first + 1}"
+        life = self._life_at(position)
+        return f"{self._node}-{life.boot:016x}-{life.sequence_of(position)}"
+
+    def _life_at(self, position: int) -> rows.Life:
+        life = self._boots[-1]
+        if position < life.first_position:
+            index = bisect_right(self._boots, position, key=lambda life: life.first_position) - 1
+            life = self._boots[max(index, 0)]
+        return life
 
     async def recent(self, pattern: str = "*", limit: int = 100) -> list[Accepted]:
         """Return the newest readings of matching sensors that are still here, oldest first.
@@ -379,11 +423,11 @@ class Outbox:
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest dead letters, oldest first."""
-        found = self._database.read(partial(rows.dead_letters, limit))
-        return [
-            DeadLetter(reading_id, rows.reading(time_ns, sensor, body)[0], reason, at_ns)
-            for _, reading_id, time_ns, sensor, body, reason, at_ns, _ in reversed(found)
-        ]
+        return self._letters.newest(limit)
+
+    async def list_letters(self, choice: Choice, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters that are meant, oldest first."""
+        return await self._letters.list(choice, limit)
 
     def stats(self) -> OutboxStats:
         """Return the outbox in numbers."""
@@ -391,10 +435,11 @@ class Outbox:
         return OutboxStats(
             waiting=self.waiting,
             waiting_max=self.waiting_max,
-            delivered=self._progress.settled - self._dead - self._lost,
-            dead_letters=self._dead,
+            delivered=self._progress.settled - self._letters.totals.buried - self._lost,
+            dead_letters=self._letters.totals.buried,
             lost=self._lost,
             oldest_time_ns=oldest[0].reading.time_ns if oldest else None,
+            letters=self._letters.totals,
         )
 
     def losses(self) -> list[Range]:

@@ -6,23 +6,46 @@ positions ``beyond`` it that were acknowledged out of order. On flash, this is t
 between one small page now and then, and every page twice.
 
 Positions count readings over the whole life of the file, without gaps. A row of ``boots`` says
-at which position a life of this node began, so that neither the boot nor the sequence number
-needs to be stored with each reading.
+at which position a life of this node began, and where its numbers go on behind readings that were
+replayed, so that neither the boot nor the sequence number needs to be stored with each reading.
 """
 
 from typing import TYPE_CHECKING
 
-from agent.store.checksums import add_checksums
+from agent.store.checksums import Table, add_checksums
 from agent.store.migrations import Migrations
-from agent.telemetry.outbox_repair import mend
-from agent.telemetry.outbox_tables import BOOTS, DEAD_LETTERS, LOSSES, NUMBERS, PROGRESS, READINGS
+from agent.telemetry import dead_letter_sql, outbox_repair
+from agent.telemetry.outbox_tables import (
+    BOOTS,
+    DEAD_LETTERS,
+    LETTER_TOTALS,
+    LOSSES,
+    NUMBERS,
+    PROGRESS,
+    READINGS,
+)
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from sqlite3 import Connection
+
     from sqlite_utils import Database as Schema
+
+    from agent.store.commit_note import CommitNote
+
+
+def mend(connection: "Connection", path: "Path", note: "CommitNote | None") -> list[str]:
+    """Note what is missing in a file that was made of a damaged one; see ``Migrations``."""
+    told = outbox_repair.mend(connection, path, note)
+    before = dead_letter_sql.totals(connection).damaged
+    if gone := dead_letter_sql.recount(connection).damaged - before:
+        told.append(f"{gone} dead letters")
+    return told
+
 
 OUTBOX_MIGRATIONS = Migrations(
     "outbox",
-    (READINGS, BOOTS, PROGRESS, DEAD_LETTERS, LOSSES),
+    (READINGS, BOOTS, PROGRESS, DEAD_LETTERS, LOSSES, LETTER_TOTALS),
     mend=mend,
     numbers=NUMBERS,
 )
@@ -58,7 +81,8 @@ def checksums(db: "Schema") -> None:
     """Add the checksums. Readings that wait go without: there may be a million, and they leave."""
     for table in (READINGS, BOOTS, PROGRESS, DEAD_LETTERS):
         db.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
-    for table in (BOOTS, PROGRESS, DEAD_LETTERS):
+    boots = Table("boots", ("first_position", "boot", "checksum"), rowid="first_position")
+    for table in (boots, PROGRESS, DEAD_LETTERS):
         add_checksums(db.conn, table)
 
 
@@ -68,5 +92,20 @@ def losses(db: "Schema") -> None:
     db.execute(
         "CREATE TABLE losses (number INTEGER PRIMARY KEY AUTOINCREMENT, first INTEGER NOT NULL,"
         " last INTEGER NOT NULL, readings INTEGER NOT NULL, found_at_ns INTEGER NOT NULL,"
+        " checksum INTEGER)"
+    )
+
+
+@OUTBOX_MIGRATIONS
+def replayed_letters(db: "Schema") -> None:
+    """Add where the numbers of a life go on, and what became of all dead letters.
+
+    That row is counted from the letters when the file is opened.
+    """
+    db.execute("ALTER TABLE boots ADD COLUMN first_sequence INTEGER")
+    db.execute(
+        "CREATE TABLE letter_totals (id INTEGER PRIMARY KEY CHECK (id = 1), buried INTEGER"
+        " NOT NULL, held INTEGER NOT NULL, held_bytes INTEGER NOT NULL, replayed INTEGER NOT NULL,"
+        " dropped INTEGER NOT NULL, forgotten INTEGER NOT NULL, damaged INTEGER NOT NULL,"
         " checksum INTEGER)"
     )

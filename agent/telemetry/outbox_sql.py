@@ -17,7 +17,7 @@ from agent.store.ranges import Range
 from agent.store.vacuum import give_back, is_mostly_free
 from agent.telemetry import outbox_repair as mending
 from agent.telemetry.delivery_progress import DeliveryProgress
-from agent.telemetry.outbox_tables import BOOTS, DEAD_LETTERS, READINGS
+from agent.telemetry.outbox_tables import BOOTS, READINGS
 from agent.telemetry.timekeeping import Stamp
 from edge_apps.reading import Reading, Value
 from gossip.core.ids import Boot
@@ -25,36 +25,49 @@ from gossip.core.ids import Boot
 # Delivered readings are deleted in batches: rare enough for flash, small enough for the thread.
 PRUNE_BATCH, PRUNE_BATCH_MAX = 1_000, 20_000
 INSERTED_AT_ONCE = 1_000  # a list of them is faster to make than one after the other, and small
-DEAD_LETTERS_MAX = 10_000
 
 Row = tuple[int, str, bytes]  # time_ns, sensor, body
 StoredRow = tuple[int, int, str, bytes, int | None]  # position, the same, checksum
-LetterRow = tuple[int, str, int, str, bytes, str, int, int]  # the columns of dead_letters
 
 
-class DeadLetterRow(NamedTuple):
-    """Which reading is given up, why, and when."""
+class BadBody(Exception):
+    """What a row holds is no reading."""
 
-    position: int
-    reading_id: str
-    reason: str
-    now_ns: int
+
+class StoredReading(NamedTuple):
+    """A reading as a row holds it: with the stamp of our clock, and an id if it has one already."""
+
+    reading: Reading
+    kernel: int
+    is_kept: bool
+    id: str
+
+
+class Life(NamedTuple):
+    """From which position on a life of this node took readings, and the number of the first."""
+
+    first_position: int
+    boot: Boot
+    first_sequence: int = 1
+
+    def sequence_of(self, position: int) -> int:
+        """Return the number that the reading at a position has within its life."""
+        return position - self.first_position + self.first_sequence
 
 
 class Stored(NamedTuple):
-    """An outbox as it is on disk: how many dead letters and lost readings there ever were."""
+    """An outbox as it is on disk, and how many lost readings there ever were."""
 
     last: int
-    boots: list[tuple[int, Boot]]
+    boots: list[Life]
     progress: DeliveryProgress
-    buried: int
     losses: list[Range]
     lost: int
     has_spare_room: bool
 
 
 class _Body(msgspec.Struct, array_like=True, gc=False):
-    """What a row holds of a reading beside time and sensor; the end only of those we timed."""
+    """What a row holds of a reading beside time and sensor; its end only where it is needed."""
 
     value: Value
     unit: str
@@ -62,6 +75,7 @@ class _Body(msgspec.Struct, array_like=True, gc=False):
     taken_ns: int = 0
     kernel: int = 0
     is_kept: bool = True
+    id: str = ""  # of what was a dead letter, and waits again
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -76,14 +90,26 @@ def row(reading: Reading, stamp: Stamp) -> Row:
     return reading.time_ns, reading.sensor, _encode(timed if taken_ns else timed[:3])
 
 
-def reading(time_ns: int, sensor: str, body: bytes) -> tuple[Reading, int, bool]:
-    """Return the reading that the columns of a row hold, and the stamp with which it was timed."""
-    held = _DECODER.decode(body)
+def read_body(time_ns: int, sensor: str, body: bytes) -> StoredReading:
+    """Return the reading that the columns of a row hold. Raises BadBody."""
+    try:
+        held = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+        raise BadBody(str(error)) from None
     reading = Reading(sensor, held.value, held.unit, time_ns, held.tags, held.taken_ns)
-    return reading, held.kernel, held.is_kept
+    return StoredReading(reading, held.kernel, held.is_kept, held.id)
 
 
-def sound_reading(row: StoredRow) -> tuple[Reading, int, bool] | None:
+def with_id(body: bytes, reading_id: str) -> bytes:
+    """Return the body of a row that keeps the id which its reading has. Raises BadBody."""
+    try:
+        held = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError) as error:
+        raise BadBody(str(error)) from None
+    return _encode(msgspec.structs.replace(held, id=reading_id))
+
+
+def sound_reading(row: StoredRow) -> StoredReading | None:
     """Return the reading that a row holds, None when it is not as it was written.
 
     Rows from before there were checksums are believed when they can be read.
@@ -92,8 +118,8 @@ def sound_reading(row: StoredRow) -> tuple[Reading, int, bool] | None:
     if checksum is not None and not is_sealed(READINGS, row):
         return None
     try:
-        return reading(time_ns, sensor, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return read_body(time_ns, sensor, body)
+    except BadBody:
         return None
 
 
@@ -111,8 +137,8 @@ def begin_life(
 ) -> tuple[list[Range], Stored]:
     """Note at which position this life of the node begins; return what was found to be lost."""
     gone = mending.mend_end(connection, note)
-    row = BOOTS.sealed(next_position(connection), boot)
-    connection.execute("INSERT OR REPLACE INTO boots VALUES (?, ?, ?)", row)
+    row = BOOTS.sealed(next_position(connection), boot, None)
+    connection.execute("INSERT OR REPLACE INTO boots VALUES (?, ?, ?, ?)", row)
     return gone, stored(connection)
 
 
@@ -122,17 +148,20 @@ def stored(connection: Connection) -> Stored:
         next_position(connection) - 1,
         boots(connection),
         progress(connection),
-        dead_letters_count(connection),
         mending.losses(connection),
         mending.lost_readings(connection),
         is_mostly_free(connection),
     )
 
 
-def boots(connection: Connection) -> list[tuple[int, Boot]]:
-    """Return the lives whose readings are here: first position and boot, in order."""
+def boots(connection: Connection) -> list[Life]:
+    """Return the lives whose readings are here, in order; one goes on behind what was replayed."""
     query = f"SELECT {BOOTS.names} FROM boots ORDER BY first_position"  # noqa: S608 - our names
-    return [row[:2] for row in connection.execute(query) if BOOTS.verifies(row)]
+    return [
+        Life(first, boot, sequence or 1)
+        for first, boot, checksum, sequence in connection.execute(query)
+        if BOOTS.verifies((first, boot, checksum, sequence))
+    ]
 
 
 def progress(connection: Connection) -> DeliveryProgress:
@@ -211,40 +240,3 @@ def _prune(until: int, connection: Connection) -> bool:
         (last + 1,),
     )
     return surplus > PRUNE_BATCH_MAX
-
-
-def dead_letter(letter: DeadLetterRow, after: DeliveryProgress, connection: Connection) -> int:
-    """Copy a reading to the dead letters and save the progress that this makes, as one.
-
-    Return how many old letters were forgotten for it.
-    """
-    mending.save(connection, after)
-    row = connection.execute(
-        "SELECT time_ns, sensor, body FROM readings WHERE position = ?", (letter.position,)
-    ).fetchone()
-    if row is not None:
-        _insert_letter(connection, letter, row)
-    return connection.execute(
-        "DELETE FROM dead_letters WHERE number <= (SELECT max(number) FROM dead_letters) - ?",
-        (DEAD_LETTERS_MAX,),
-    ).rowcount
-
-
-def _insert_letter(connection: Connection, letter: DeadLetterRow, row: Row) -> None:
-    (number,) = connection.execute(
-        "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'), 0) + 1"
-    ).fetchone()
-    sealed = DEAD_LETTERS.sealed(number, letter.reading_id, *row, letter.reason, letter.now_ns)
-    connection.execute("INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)", sealed)
-
-
-def dead_letters_count(connection: Connection) -> int:
-    """Return how many dead letters there ever were."""
-    (number,) = connection.execute("SELECT max(number) FROM dead_letters").fetchone()
-    return number or 0
-
-
-def dead_letters(limit: int, connection: Connection) -> list[LetterRow]:
-    """Return the newest dead letters that are as they were written, newest first."""
-    query = f"SELECT {DEAD_LETTERS.names} FROM dead_letters ORDER BY number DESC LIMIT ?"  # noqa: S608
-    return [row for row in connection.execute(query, (limit,)) if DEAD_LETTERS.verifies(row)]

@@ -8,12 +8,29 @@ READINGS = Table(
     rowid="position",
     unsummed=(int, int, str, bytes),
 )
-BOOTS = Table("boots", ("first_position", "boot", "checksum"), rowid="first_position")
+BOOTS = Table(
+    "boots", ("first_position", "boot", "checksum", "first_sequence"), rowid="first_position"
+)
 PROGRESS = Table("progress", ("id", "cursor", "beyond", "checksum"), rowid="id")
 DEAD_LETTERS = Table(
     "dead_letters",
     ("number", "reading_id", "time_ns", "sensor", "body", "reason", "buried_at_ns", "checksum"),
     rowid="number",
+)
+LETTER_TOTALS = Table(
+    "letter_totals",
+    (
+        "id",
+        "buried",
+        "held",
+        "held_bytes",
+        "replayed",
+        "dropped",
+        "forgotten",
+        "damaged",
+        "checksum",
+    ),
+    rowid="id",
 )
 LOSSES = Table(
     "losses", ("number", "first", "last", "readings", "found_at_ns", "checksum"), rowid="number"

@@ -14,9 +14,15 @@ from itertools import chain
 
 import msgspec
 
+from agent.config.settings import TelemetrySettings
 from agent.loop.bounded_queue import LossyQueue
-from agent.telemetry.outbox import Accepted, DeadLetter, Outbox, OutboxStats, Receipt
+from agent.store.database import Database
+from agent.telemetry.dead_letter_sql import LetterBounds
+from agent.telemetry.dead_letters import Choice, DeadLetter, MoveResult
+from agent.telemetry.outbox import Accepted, Outbox, OutboxStats, Receipt
+from agent.telemetry.timekeeping import Timekeeper
 from edge_apps.reading import Checked, Reading
+from gossip.core.ids import Boot, NodeId
 
 FOLLOWER_READINGS_MAX = 10_000
 
@@ -32,6 +38,21 @@ class Overrun(msgspec.Struct, frozen=True):
     """Told to a follower in place of readings that it was too slow to take."""
 
     missed: int
+
+
+async def open_outbox(
+    database: Database, node: NodeId, boot: Boot, limits: TelemetrySettings, timekeeper: Timekeeper
+) -> Outbox:
+    """Open the outbox on a database that was opened with OUTBOX_MIGRATIONS."""
+    return await Outbox.open(
+        database,
+        node,
+        boot,
+        waiting_max=limits.waiting_max,
+        keep_delivered=limits.keep_delivered,
+        timekeeper=timekeeper,
+        letter_bounds=LetterBounds(limits.dead_letters_max, limits.dead_letters_bytes_max),
+    )
 
 
 class Telemetry:
@@ -52,6 +73,18 @@ class Telemetry:
     def dead_letters(self, limit: int = 100) -> list[DeadLetter]:
         """Return the newest readings that were given up, and why."""
         return self._outbox.dead_letters(limit)
+
+    async def list_letters(self, choice: Choice, limit: int) -> list[DeadLetter]:
+        """Return the newest dead letters that are meant, oldest first."""
+        return await self._outbox.list_letters(choice, limit)
+
+    async def replay(self, choice: Choice) -> MoveResult:
+        """Have dead letters wait for the broker again. Raises StorageError."""
+        return await self._outbox.replay(choice)
+
+    async def drop_letters(self, choice: Choice) -> MoveResult:
+        """Delete dead letters for good. Raises StorageError."""
+        return await self._outbox.drop_letters(choice)
 
     def stats(self) -> OutboxStats:
         """Return the outbox in numbers."""

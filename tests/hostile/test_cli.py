@@ -28,7 +28,8 @@ from agent.cli.root import root
 from agent.cli.session import Session
 from agent.cluster.event_json import EventRecord, MissedEvents, QueryResponse, QuerySummary
 from agent.exits import AgentError
-from agent.telemetry.outbox import Accepted, DeadLetter
+from agent.telemetry.dead_letters import DeadLetter
+from agent.telemetry.outbox import Accepted
 from agent.telemetry.uplink.broker_test import ConnectStep, StepOutcome
 from edge_apps.client import ApiError, Client
 from edge_apps.reading import Reading
@@ -102,6 +103,9 @@ CALLS: dict[str, list[list[str]]] = {
     "node show": [["ada"], ["\x1b[2J"]],
     "node undrain": [[EVIL], ["\x1b[2J"]],
     "outbox": [[]],
+    "outbox dead list": [[], ["--sensor", EVIL, "--reason", EVIL, EVIL]],
+    "outbox dead replay": [["--all"], ["--sensor", EVIL]],
+    "outbox dead drop": [["--yes", EVIL]],
     "publish": [[EVIL, "1"], ["t", EVIL], ["t", "1", "--tag", EVIL], ["t", "1", "--time", EVIL]],
     "query": [[EVIL], ["ping", "--filter", EVIL]],
     "readings": [[], ["--sensor", EVIL]],

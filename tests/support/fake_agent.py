@@ -40,7 +40,9 @@ from agent.keys.key_service import KeyHolding
 from agent.keys.messages import KeyringState, KeyShown
 from agent.metrics import Metrics
 from agent.readiness import Lack, Stage
-from agent.telemetry.outbox import Accepted, DeadLetter, OutboxStats, Receipt
+from agent.telemetry.dead_letter_sql import LetterTotals
+from agent.telemetry.dead_letters import Choice, DeadLetter, MoveResult
+from agent.telemetry.outbox import Accepted, OutboxStats, Receipt
 from agent.telemetry.service import Overrun
 from edge_apps.reading import Reading
 from gossip.consensus.storage import StoredState
@@ -286,6 +288,8 @@ class FakeTelemetry:
     def __init__(self) -> None:
         self.accepted: list[Accepted] = []
         self.refusal: AgentError | None = None
+        self.chosen: list[Choice] = []
+        self.left = 0
         self.followers: list[asyncio.Queue[Accepted | Overrun]] = []
 
     async def accept(self, readings: Sequence[Reading]) -> Receipt:
@@ -312,7 +316,20 @@ class FakeTelemetry:
         return self.accepted[-limit:]
 
     def stats(self) -> OutboxStats:
-        return OutboxStats(len(self.accepted), 1000, 7, 1, 2, None)
+        letters = LetterTotals(buried=4, held=1, held_bytes=60, replayed=2, dropped=1)
+        return OutboxStats(len(self.accepted), 1000, 7, 4, 2, None, letters)
+
+    async def list_letters(self, choice: Choice, limit: int) -> list[DeadLetter]:
+        self.chosen.append(choice)
+        return self.dead_letters(limit)
+
+    async def replay(self, choice: Choice) -> MoveResult:
+        self.chosen.append(choice)
+        return MoveResult(3, 1, self.left)
+
+    async def drop_letters(self, choice: Choice) -> MoveResult:
+        self.chosen.append(choice)
+        return MoveResult(1, 0, 0)
 
     def dead_letters(self, limit: int) -> list[DeadLetter]:
         return [

@@ -368,8 +368,9 @@ class Delivery:
     def _name_of(self, position: int) -> str:
         """Return what a reading is called in the log: its id, and its sensor's name escaped."""
         found = self._outbox.batch(1, position - 1)
-        sensor = ascii(found[0].reading.sensor) if found else "unknown"
-        return f"the reading {self._outbox.id_of(position)} of sensor {sensor}"
+        if not found:
+            return f"the reading {self._outbox.id_of(position)} of an unknown sensor"
+        return f"the reading {found[0].id} of sensor {found[0].reading.sensor!a}"
 
     async def _end_round(self) -> None:
         """After a refusal, with nothing in flight: wait, then start at the oldest again.

@@ -54,7 +54,7 @@ setting setup signal slot socket source speaker stamp start starter stat state s
 supervisor system telemetry template term terminal test text thread throttle timekeeper trouble
 tuning user value version violation welcome wobble workload
 applier delay directory draft field history image mirror operator prefix pull relation saver space
-timer application cause move signature share increment number
+timer application cause move signature share increment number choice bound total
 """
 """Plain words, and those that every programmer has used."""
 

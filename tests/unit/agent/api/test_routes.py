@@ -14,6 +14,7 @@ from agent.admission.token_terms import TokenTerms
 from agent.api.interfaces import AgentServices
 from agent.api.members import find_entry, find_member
 from agent.exits import UNHEALTHY, AgentError
+from agent.telemetry.dead_letters import Choice
 from edge_apps.client import ApiError, Client
 from gossip.kv.changes import Change, CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.requests import ALL, Value, WatchEvent
@@ -449,6 +450,46 @@ def test_following_shows_old_and_new(served: Served, client: Client) -> None:
     assert next(stream)["value"] == 2
     stream.close()  # type: ignore[attr-defined]
     eventually(lambda: not served.agent.telemetry.followers)
+
+
+def test_dead_letters_are_listed_replayed_and_dropped(served: Served, client: Client) -> None:
+    telemetry = served.agent.telemetry
+    answer = client.request("GET", "/api/v1/dead-letters", query={"sensor": "attic/*"}).json()
+    (letter,) = answer["dead_letters"]
+    assert (letter["id"], letter["sensor"], letter["value"]) == ("a-1-9", "attic/gas", 1)
+    assert (letter["reason"], letter["dead_since"]) == ("refused: 0x99", "2023-11-14T22:13:20.000Z")
+    assert answer["totals"]["replayed"] == 2
+    replayed = client.request(
+        "POST", "/api/v1/dead-letters/replay", query={"id": ["a-1-9", "a-1-8"], "reason": "*0x99"}
+    ).json()
+    assert replayed == {"replayed": 3, "damaged": 1, "left": 0}
+    assert client.request("DELETE", "/api/v1/dead-letters", query={"all": 1}).json() == {
+        "dropped": 1
+    }
+    assert telemetry.chosen == [
+        Choice(sensor="attic/*"),
+        Choice(frozenset({"a-1-9", "a-1-8"}), reason="*0x99"),
+        Choice(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query"),
+    [
+        ("POST", "/replay", {}),
+        ("DELETE", "", {"all": 0}),
+        ("DELETE", "", {"sensor": ["a", "b"]}),
+        ("POST", "/replay", {"id": [str(n) for n in range(101)]}),
+        ("POST", "/replay", {"id": "x" * 65}),
+    ],
+)
+def test_dead_letters_that_nobody_chose_stay(
+    served: Served, client: Client, method: str, path: str, query: dict[str, Any]
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        client.request(method, f"/api/v1/dead-letters{path}", query=query)
+    assert caught.value.status == 400
+    assert served.agent.telemetry.chosen == []
 
 
 def test_outbox(client: Client) -> None:

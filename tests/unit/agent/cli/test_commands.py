@@ -1,6 +1,7 @@
 """Each command against a fake agent: what it prints where, and its exit status."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from agent import exits
 from agent.admission.token_terms import TokenTerms
 from agent.cli import output
 from agent.exits import UNHEALTHY, AgentError
+from agent.telemetry.dead_letters import Choice
 from gossip.core.ids import format_node_id
 from gossip.kv.changes import Change, CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.requests import ALL, Value, WatchEvent
@@ -169,6 +171,42 @@ def test_outbox(served: Served, covey: Covey) -> None:
     outcome = covey("outbox")
     assert "broker\tbroker.lan:1883\n" in outcome.stdout
     assert "dead letter\tattic/gas: refused: 0x99 (a-1-9)\n" in outcome.stdout
+
+
+def test_outbox_says_what_became_of_dead_letters(served: Served, covey: Covey) -> None:
+    assert "dead letters\t1 (1 KiB), 2 replayed, 1 dropped\n" in covey("outbox").stdout
+    assert "dead letters\t1; `covey" in covey("status").stdout
+    assert served.agent.telemetry.chosen == [], "that was a look"
+
+
+def test_dead_letters(served: Served, covey: Covey) -> None:
+    chosen = served.agent.telemetry.chosen
+    listed = covey("outbox", "dead", "list", "--sensor", "attic/*", "--limit", "5")
+    told = listed.stdout.splitlines()[0].split("\t")
+    assert told == ["2023-11-14T22:13:20.000Z", "a-1-9", "attic/gas", "1", "refused: 0x99"]
+    replayed = covey("outbox", "dead", "replay", "a-1-9", "a-1-8")
+    assert replayed.stderr == (
+        "3 readings wait for the broker again.\n1 were damaged on the disk, and are gone.\n"
+    )
+    dropped = covey("outbox", "dead", "drop", "--reason", "*99", "--yes", "-o", "json")
+    assert json.loads(dropped.stdout) == {"dropped": 1}
+    assert chosen == [
+        Choice(sensor="attic/*"), Choice(frozenset({"a-1-9", "a-1-8"})), Choice(reason="*99"),
+    ]  # fmt: skip
+
+
+def test_dead_letters_that_have_no_room_are_told(served: Served, covey: Covey) -> None:
+    served.agent.telemetry.left = 5
+    replayed = covey("outbox", "dead", "replay", "--all")
+    assert replayed.status == exits.UNHEALTHY
+    assert "5 stay dead letters: the outbox is full." in replayed.stderr
+
+
+def test_dead_letters_are_chosen_before_they_are_touched(served: Served, covey: Covey) -> None:
+    for words in (["replay"], ["drop", "--yes"], ["replay", "--all", "a-1-9"]):
+        assert covey("outbox", "dead", *words).status == exits.USAGE
+    assert covey("outbox", "dead", "drop", "--all").status == exits.USAGE, "nobody was asked"
+    assert served.agent.telemetry.chosen == []
 
 
 # ---- keys ---------------------------------------------------------------------------------------

@@ -284,22 +284,6 @@ def test_dead_letters_keep_the_reading_the_reason_and_the_id(tmp_path: Path) -> 
     assert live(tmp_path, first) == live(tmp_path, second, boot=2 << 32)
 
 
-def test_the_oldest_dead_letters_are_forgotten_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(outbox_sql, "DEAD_LETTERS_MAX", 2)
-
-    async def scenario(outbox: Outbox) -> None:
-        await outbox.accept(readings(1, 2, 3))
-        for position in (1, 2, 3):
-            await outbox.dead_letter(position, "no")
-        assert [letter.reading.value for letter in outbox.dead_letters()] == [2, 3]
-        assert outbox.counts["dead_letters/forgotten"] == 1
-        assert outbox.stats().dead_letters == 3
-
-    live(tmp_path, scenario)
-
-
 def test_a_burial_that_cannot_be_saved_leaves_the_reading_waiting(tmp_path: Path) -> None:
     async def scenario(outbox: Outbox) -> None:
         await outbox.accept(readings(1))
