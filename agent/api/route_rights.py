@@ -104,6 +104,9 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("POST", "/api/v1/recovery"): Right.ADMIT,
     ("GET", "/api/v1/snapshot"): Right.ADMIT,
     ("PUT", "/api/v1/snapshot"): Right.ADMIT,
+    # The keys of a backup, with stamps of whoever puts them back.
+    ("GET", "/api/v1/backup"): Right.ADMIT,
+    ("PUT", "/api/v1/backup"): Right.ADMIT,
     # Who may use the API.
     ("POST", "/api/v1/access"): Right.ACCESS,
     ("GET", "/api/v1/access"): Right.ACCESS,

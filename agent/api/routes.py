@@ -105,6 +105,8 @@ ROOMS = (
     Room("recovery", Stage.MEMBER,
         ("GET /api/v1/copies", "POST /api/v1/recovery", "GET /api/v1/snapshot",
          "PUT /api/v1/snapshot")),
+    Room("backup", Stage.MEMBER,
+        ("GET /api/v1/backup", "PUT /api/v1/backup")),
     Room("settings", Stage.MEMBER,
         ("GET /api/v1/settings", "POST /api/v1/settings")),
     Room("events", Stage.MEMBER,

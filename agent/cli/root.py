@@ -81,6 +81,11 @@ COMMANDS: dict[str, CommandEntry] = {
     "recover": CommandEntry(
         "agent.cli.recovery", "recover", "Show which copies there are; go on with one of them."
     ),
+    "backup": CommandEntry(
+        "agent.cli.backup",
+        "backup",
+        "Save the whole covey to a file while it runs, and put it back.",
+    ),
     "snapshot": CommandEntry(
         "agent.cli.snapshot", "snapshot", "Save what is agreed on to a file, and go on from it."
     ),

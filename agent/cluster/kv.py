@@ -12,6 +12,7 @@ from agent.exits import NO, UNREACHABLE, USAGE, AgentError
 from agent.runtime.driver import Driver
 from gossip.kv.changes import Change
 from gossip.kv.limits import REQUEST_TIMEOUT_S
+from gossip.kv.records import Version
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -27,6 +28,7 @@ from gossip.kv.requests import (
     Watch,
     WatchEvent,
 )
+from gossip.kv.restored_key import RestoreKey
 
 R = TypeVar("R", PutResult, GetResult, ListResult)
 
@@ -103,6 +105,15 @@ class Kv:
     ) -> ListResult:
         """Read one page of the keys that begin with a prefix."""
         return await self._ask(List(prefix, after, limit, r, timeout_s), ListResult)
+
+    async def restore(
+        self, key: str, versions: tuple[Version, ...], *, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> PutResult:
+        """Put versions out of a backup in place of nothing. Raises AgentError if refused.
+
+        With status NO where the key has other values.
+        """
+        return await self._ask(RestoreKey(key, versions, None, timeout_s), PutResult)
 
     async def watch(
         self, *, prefix: str | None = None, key: str | None = None, since: bytes | None = None

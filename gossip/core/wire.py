@@ -6,8 +6,9 @@ default, and ``tests/vectors`` holds the bytes of every message so that nobody m
 
 Tags are shared by all planes, so that a reader of a packet can name anything in it:
 
-    1..31    messages in datagrams            gossip/membership/model/messages.py
+    1..17    messages in datagrams            gossip/membership/model/messages.py
              of them 13..15                   gossip/events/messages.py
+    18..31   frames; of them 28               gossip/kv/messages.py
     32..47   frames of the membership         gossip/membership/model/messages.py
              of them 38 and 39                gossip/events/messages.py
              of them 45                       gossip/kv/messages.py

@@ -6,6 +6,7 @@ Read in this order. First the values, which know nothing of networks:
     dots               which writes a replica has processed: a coverage clock per partition
     coverages          sums and differences of such clocks; deletions: the dots of deletes
     records            one key's live values, and the one rule by which two copies merge
+    restored_key       versions out of a backup, under dots of now
     typed_values       counters, sets, maps, max, min: what live values come to
     counting           of whom an increment is a share; changes: what may be asked of a type
 

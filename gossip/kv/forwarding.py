@@ -31,6 +31,7 @@ from gossip.kv.messages import (
     INCOMPLETE,
     INVALID,
     NO_COUNTER,
+    NOT_EMPTY,
     NOT_OWNER,
     TOO_LARGE,
     Forward,
@@ -38,8 +39,10 @@ from gossip.kv.messages import (
     Increment,
     Ready,
     ReadyReply,
+    Restore,
 )
 from gossip.kv.parts import KvParts
+from gossip.kv.records import Version
 from gossip.kv.requests import (
     ALL_GONE,
     DISKS_FULL,
@@ -50,6 +53,7 @@ from gossip.kv.requests import (
     Rejected,
     quorum,
 )
+from gossip.kv.restored_key import OTHER_VALUES
 from gossip.kv.timers import TimerQueue
 from gossip.kv.writes import AskedWrite, Writes
 
@@ -59,9 +63,12 @@ REASONS = {
     "context of that get",
     BUSY: "the owner of this key has too many requests; try again later",
     FORKED: FORK_REASON,
+    NOT_EMPTY: OTHER_VALUES,
     NO_COUNTER: "the owner of this key could not count there; nothing was counted, so get it and "
     "see what it holds",
 }
+MISMATCHES = (NO_COUNTER, NOT_EMPTY)
+AskedFrame = Forward | Increment | Restore
 UNREACHABLE = {ABSENT: TOO_FEW, FULL: DISKS_FULL}
 """Why nobody did it, though somebody answered."""
 
@@ -170,8 +177,10 @@ class WriteForwarder:
         self._outbound.send(question, forwarded_write.current)
         self._outbound.counts["requests/forwarded"] += 1
 
-    def _question(self, number: int, asked: AskedWrite, share_s: float) -> Forward | Increment:
+    def _question(self, number: int, asked: AskedWrite, share_s: float) -> AskedFrame:
         epoch, key, w = self._registry_sync.registry.epoch, asked.key, asked.w
+        if asked.versions:
+            return Restore(number, epoch, key, asked.versions, w, share_s, asked.fsync)
         if asked.by is not None:
             return Increment(number, epoch, key, asked.by, w, share_s, asked.fsync)
         return Forward(number, epoch, key, asked.value, w, asked.replaced, share_s, asked.fsync)
@@ -210,7 +219,7 @@ class WriteForwarder:
         forwarded_write.refusals += 1
         forwarded_write.reason = UNREACHABLE.get(reason, forwarded_write.reason)
         if reason in REASONS:
-            is_mismatch = reason == NO_COUNTER
+            is_mismatch = reason in MISMATCHES
             forwarded_write.asked.finish(Rejected(REASONS[reason], mismatch=is_mismatch), now)
         elif reason == ABSENT or forwarded_write.refusals > REFUSALS_MAX:
             self._give_up(forwarded_write, now)
@@ -280,7 +289,12 @@ class WriteForwarder:
         else:
             self._registry_sync.refuse(message, peer, INCOMPLETE)
 
-    def _may_coordinate(self, message: Forward | Increment, peer: NodeId, now: Instant) -> bool:
+    def restore(self, message: Restore, peer: NodeId, now: Instant) -> None:
+        """Put versions out of a backup in place for a peer."""
+        if self._may_coordinate(message, peer, now):
+            self._coordinate_for(message, peer, None, (), None, now, message.versions)
+
+    def _may_coordinate(self, message: AskedFrame, peer: NodeId, now: Instant) -> bool:
         registry = self._registry_sync.registry
         partition = registry.partition_of(message.key)
         if not self._registry_sync.agrees(message, partition, peer, now):
@@ -295,16 +309,17 @@ class WriteForwarder:
 
     def _coordinate_for(
         self,
-        message: Forward | Increment,
+        message: AskedFrame,
         peer: NodeId,
         value: bytes | None,
         replaced: tuple[Dot, ...] | None,
         by: int | None,
         now: Instant,
+        versions: tuple[Version, ...] = (),
     ) -> None:
         def finish(result: PutResult | Rejected, _now: Instant) -> None:
             if isinstance(result, Rejected):
-                self._registry_sync.refuse(message, peer, _reason_of(result))
+                self._registry_sync.refuse(message, peer, _reason_of(message, result))
                 return
             ok = result.outcome == "ok"
             answer = Forwarded(
@@ -315,7 +330,7 @@ class WriteForwarder:
 
         until = now + message.timeout_s
         asked = AskedWrite(
-            message.key, value, message.w, replaced, until, finish, by, message.fsync
+            message.key, value, message.w, replaced, until, finish, by, message.fsync, versions
         )
         try:
             self._writes.begin(asked, now)
@@ -323,7 +338,7 @@ class WriteForwarder:
             self._registry_sync.refuse(message, peer, INVALID)
 
 
-def _reason_of(refusal: Rejected) -> int:
+def _reason_of(message: AskedFrame, refusal: Rejected) -> int:
     if refusal.mismatch:
-        return NO_COUNTER
+        return NOT_EMPTY if isinstance(message, Restore) else NO_COUNTER
     return ABSENT if refusal.unreachable else TOO_LARGE

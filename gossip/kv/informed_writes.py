@@ -18,8 +18,9 @@ from gossip.core.machine import Instant
 from gossip.kv.changes import CounterUpdate
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.reads import AskedRead, Reads
-from gossip.kv.records import decode_context
+from gossip.kv.records import Version, decode_context
 from gossip.kv.requests import Delete, GetResult, Put, PutResult, Rejected, Update
+from gossip.kv.restored_key import OTHER_VALUES, RestoreKey, are_the_same
 from gossip.kv.typed_values import pack_register
 from gossip.kv.typed_writes import decide_change
 from gossip.kv.writes import AskedWrite
@@ -71,13 +72,15 @@ class InformedWrites:
         asked.finish(decided, now)
 
 
-def decision_of(request: Put | Delete | Update) -> Decide:
+def decision_of(request: Put | Delete | Update | RestoreKey) -> Decide:
     """Return what decides about a request once its key was read."""
     match request:
         case Put():
             return checked_put(request)
         case Delete():
             return observed_delete
+        case RestoreKey(versions=versions):
+            return restored(versions)
         case Update():
             change = request.change
             assert not isinstance(change, CounterUpdate), "its coordinator decides about that"
@@ -104,5 +107,18 @@ def checked_put(request: Put) -> Decide:
             return Rejected(f"{reason}written, so get it again", mismatch=True)
         reason = "the key exists already; nothing was written, so get it"
         return Rejected(reason, mismatch=True)
+
+    return decide
+
+
+def restored(versions: tuple[Version, ...]) -> Decide:
+    """Return what puts versions back where the key has none, and replaces nothing."""
+
+    def decide(asked: AskedWrite, found: GetResult) -> AskedWrite | PutResult | Rejected:
+        if not found.live:
+            return asked._replace(versions=versions, replaced=())
+        if are_the_same(found.live, versions):
+            return PutResult("unchanged", found.answered, found.needed, found.context)
+        return Rejected(OTHER_VALUES, mismatch=True)
 
     return decide

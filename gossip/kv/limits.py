@@ -15,6 +15,8 @@ ENTRIES_MAX = 512
 """Of a set or a map: each is a version, whose dot is in the context of each read of the key."""
 ENTRY_BYTES_MAX = 512
 """Of a member of a set, and of a field's name."""
+RESTORED_VERSIONS_MAX = 4 * ENTRIES_MAX
+"""Of a key out of a backup; more than ``ENTRIES_MAX``, for there may have been siblings."""
 
 SPACE_NAME_BYTES_MAX = 128
 SPACES_MAX = 256

@@ -21,7 +21,7 @@ from gossip.kv.messages import Scan, Scanned
 from gossip.kv.parts import KvParts
 from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import Version
-from gossip.kv.requests import GetResult, List, ListEntry, ListResult, Value
+from gossip.kv.requests import GetResult, List, ListEntry, ListResult
 from gossip.kv.timers import TimerQueue
 
 Finish = Callable[[ListResult, Instant], None]
@@ -40,7 +40,7 @@ class Listing:
         self.answered: dict[int, set[NodeId]] = defaultdict(set)
         self.entries: dict[str, dict[NodeId, tuple[Version, ...]]] = defaultdict(dict)
         self.horizons: list[str] = []
-        self.values: dict[str, tuple[Value, ...]] = {}
+        self.live: dict[str, tuple[Version, ...]] = {}
         self.reading: dict[str, int] = {}
         self.gathered = False
         self.partial = False
@@ -181,7 +181,7 @@ class Listings:
             keys = keys[: listing.request.limit]
             horizon = keys[-1]
         listing.horizons = [horizon] if horizon else []
-        disputed = [key for key in keys if not self._agree(listing, key, now)]
+        disputed = [key for key in keys if not self._agree(listing, key)]
         for key in disputed:
             # The place is kept now, so that the page is not done before the last read is.
             listing.reading[key] = 0
@@ -189,7 +189,7 @@ class Listings:
             self._read(name, listing, key, now)
         self._finish_if_done(name, listing, now)
 
-    def _agree(self, listing: Listing, key: str, now: Instant) -> bool:
+    def _agree(self, listing: Listing, key: str) -> bool:
         """Take a key's values if all that answered for its partition have the same."""
         partition = self._registry_sync.registry.partition_of(key)
         copies = listing.entries[key]
@@ -198,14 +198,14 @@ class Listings:
         sets: set[frozenset[Dot]] = {frozenset(v.dot for v in live) for live in told}
         if len(sets) > 1:
             return False
-        listing.values[key] = self._shown.of(key, told[0] if told else (), now)
+        listing.live[key] = told[0] if told else ()
         return True
 
     def _read(self, name: int, listing: Listing, key: str, now: Instant) -> None:
         def done(result: GetResult, now: Instant) -> None:
             del listing.reading[key]
             listing.partial = listing.partial or result.outcome != "ok"
-            listing.values[key] = result.values
+            listing.live[key] = result.live
             self._finish_if_done(name, listing, now)
 
         request = listing.request
@@ -220,8 +220,11 @@ class Listings:
 
     def _finish(self, name: int, listing: Listing, now: Instant) -> None:
         self.cancel(name)
-        found = sorted((key, values) for key, values in listing.values.items() if values)
-        entries = tuple(ListEntry(key, values) for key, values in found)
+        entries = tuple(
+            ListEntry(key, values, live)
+            for key, live in sorted(listing.live.items())
+            if (values := self._shown.of(key, live, now))
+        )
         outcome = "partial" if listing.partial else "ok"
         horizon = min(listing.horizons, default="")
         self._outbound.counts[f"lists/{outcome}"] += 1

@@ -20,6 +20,7 @@ from gossip.kv.leaves import GROUPS, LEAVES, LEAVES_ASKED_MAX, Leaf
 from gossip.kv.limits import (
     KEY_BYTES_MAX,
     REQUEST_TIMEOUT_S_MAX,
+    RESTORED_VERSIONS_MAX,
     SUMMARY_BYTES,
     SURVEY_PARTITIONS_MAX,
     VALUE_BYTES_MAX,
@@ -46,7 +47,7 @@ Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
 STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED, ABSENT, FULL = range(9)
-NO_COUNTER = 9
+NO_COUNTER, NOT_EMPTY = 9, 12
 """Why a question was refused; nothing was changed by it."""
 
 
@@ -363,6 +364,20 @@ class WatchSubscribe(msgspec.Struct, frozen=True, array_like=True, tag=79):
     marks: WatchMarks
 
 
+class Restore(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """Coordinate this: add these versions, under dots of yours; answered like ``Forward``."""
+
+    number: Number
+    epoch: Epoch
+    key: Key
+    versions: Annotated[
+        tuple[Version, ...], msgspec.Meta(min_length=1, max_length=RESTORED_VERSIONS_MAX)
+    ]
+    w: int | None
+    timeout_s: Annotated[float, msgspec.Meta(ge=0, le=REQUEST_TIMEOUT_S_MAX)]
+    fsync: bool = False
+
+
 class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=45):
     """A watched key changed here: this is its state, which covers the dots of this change.
 
@@ -379,6 +394,7 @@ class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=45):
 Question = (
     Forward
     | Increment
+    | Restore
     | Store
     | Fetch
     | Scan

@@ -52,6 +52,7 @@ from gossip.kv.requests import (
     Watch,
     check_request,
 )
+from gossip.kv.restored_key import RestoreKey
 from gossip.kv.scan_server import ScanServer
 from gossip.kv.shown_values import ShownValues
 from gossip.kv.spaces import Spaces
@@ -64,7 +65,7 @@ from gossip.kv.watch_client import WatchClient
 from gossip.kv.writes import AskedWrite, Writes
 from gossip.registry.registry import Registry, Verify
 
-SAVED = (m.Forward, m.Increment, m.Store, m.SyncStates, m.StatesSynced)
+SAVED = (m.Forward, m.Increment, m.Restore, m.Store, m.SyncStates, m.StatesSynced)
 """Frames of others that bring something to save."""
 OPEN_TO_ALL = (m.RegistryOffer, m.RegistryAsk)
 """What anybody may say."""
@@ -139,6 +140,7 @@ class KvPlane:
             m.ReadyReply: self.forwards.ready,
             m.Forward: self.forwards.forward,
             m.Increment: self.forwards.increment,
+            m.Restore: self.forwards.restore,
             m.Forwarded: self.forwards.forwarded,
             m.Store: self.serving.store,
             m.Stored: self._stored,
@@ -242,7 +244,7 @@ class KvPlane:
         match request:
             case Update(change=CounterUpdate(by)):
                 self._write(number, request, None, None, now, by)
-            case Put(if_unchanged=True) | Delete(context=None) | Update():
+            case Put(if_unchanged=True) | Delete(context=None) | Update() | RestoreKey():
                 self._write_informed(number, request, now)
             case Put():
                 value = pack_register(request.value)
@@ -292,7 +294,9 @@ class KvPlane:
         )
         self.forwards.begin(asked, now)
 
-    def _write_informed(self, number: int, request: Put | Delete | Update, now: Instant) -> None:
+    def _write_informed(
+        self, number: int, request: Put | Delete | Update | RestoreKey, now: Instant
+    ) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
         fsync = request.fsync
         asked = AskedWrite(request.key, None, request.w, None, until, finish, fsync=fsync)

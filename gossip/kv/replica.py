@@ -45,6 +45,7 @@ from gossip.kv.records import (
     record_mark,
     settle,
 )
+from gossip.kv.restored_key import put_back
 from gossip.kv.storage import (
     DAMAGED,
     PLACES,
@@ -280,6 +281,26 @@ class Replica:
         live, held = self.record(partition, key).live, self._partition(partition)
         counter = increased(live, self.me, held.life, held.issued + 1, by)
         return self.write(partition, key, pack(counter), [v.dot for v in live], now)
+
+    def restore(
+        self, partition: int, key: str, versions: Iterable[Version], now: Instant
+    ) -> tuple[KeyState, Dot | None]:
+        """Put versions out of a backup beside what is here, as writes of this process.
+
+        Returns what ``write`` returns.
+        """
+        before, held = self.record(partition, key), self._partition(partition)
+
+        def next_dot() -> Dot:
+            held.issued += 1
+            return held.actor, held.issued
+
+        versions = tuple(versions)
+        for version in versions:
+            self._clock.merge(version.stamp, now)
+        after, state, dot = put_back(before, versions, next_dot)
+        self._commit(partition, key, before, after, coverage(state))
+        return state, dot
 
     def _version(self, partition: int, value: bytes, now: Instant) -> Version:
         """Make a version under the next dot of this process in this partition."""

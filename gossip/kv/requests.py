@@ -31,6 +31,7 @@ from gossip.kv.limits import (
     VALUE_BYTES_MAX,
 )
 from gossip.kv.records import Version, decode_context, newest_first
+from gossip.kv.restored_key import RestoreKey, check_versions
 from gossip.kv.typed_values import REGISTER, fold, is_typed, pack_register
 from gossip.kv.watch_token import decode_token, watched_mark
 from gossip.registry.registry import Registry
@@ -113,7 +114,7 @@ class Update(msgspec.Struct, frozen=True):
     fsync: bool = False
 
 
-Request = Put | Delete | Get | List | Watch | Update
+Request = Put | Delete | Get | List | Watch | Update | RestoreKey
 
 
 class Value(msgspec.Struct, frozen=True):
@@ -131,6 +132,8 @@ class Value(msgspec.Struct, frozen=True):
 
 class PutResult(msgspec.Struct, frozen=True):
     """``outcome`` is "ok" or "indeterminate"; ``acks`` owners are known to have it on disk.
+
+    Of a ``RestoreKey`` it may be "unchanged".
 
     ``versions`` are under the key now, as far as the coordinator knows: this one, and those that
     the write's context had not seen.
@@ -158,10 +161,11 @@ class GetResult(msgspec.Struct, frozen=True):
 
 
 class ListEntry(msgspec.Struct, frozen=True):
-    """A key with its versions, newest first."""
+    """A key with its values, newest first, and the versions that they come of."""
 
     key: str
     values: tuple[Value, ...]
+    live: tuple[Version, ...] = ()
 
 
 class ListResult(msgspec.Struct, frozen=True):
@@ -290,6 +294,9 @@ def check_request(request: Request) -> None:
         case Update():
             check_key(request.key)
             check_change(request.change)
+        case RestoreKey():
+            check_key(request.key)
+            check_versions(request.versions)
         case Put() | Delete() | Get():
             check_key(request.key)
     if not 0 < request.timeout_s <= REQUEST_TIMEOUT_S_MAX:

@@ -25,9 +25,10 @@ from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import REFUSALS_MAX, RETRY_S, VALUE_BYTES_MAX
 from gossip.kv.messages import Store, Stored
 from gossip.kv.parts import KvParts
-from gossip.kv.records import KeyState, encode_context
+from gossip.kv.records import KeyState, Version, encode_context
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
+from gossip.kv.restored_key import OTHER_VALUES
 from gossip.kv.spaces import LWW, replaced_by_latest
 from gossip.kv.timers import TimerQueue
 from gossip.kv.typed_values import count_folded
@@ -41,7 +42,8 @@ class AskedWrite(NamedTuple):
 
     ``w`` owners are to have it on disk, most of them if that is None. ``replaced`` are the dots
     whose place it takes; None: those of all that its coordinator holds. With ``by`` it is an
-    increment of a counter, and the coordinator makes the value.
+    increment of a counter, and the coordinator makes the value. With ``versions`` they are put back
+    beside what there is.
     """
 
     key: str
@@ -53,6 +55,7 @@ class AskedWrite(NamedTuple):
     by: int | None = None
     fsync: bool = False
     """Whether only those count that have it synced."""
+    versions: tuple[Version, ...] = ()
 
 
 class Write:
@@ -106,7 +109,7 @@ class Writes:
 
         Raises InvalidRequest; then nothing was changed.
         """
-        key, value, w, replaced, _, finish, by, _ = asked
+        key, value, w, replaced, _, finish, by, _, versions = asked
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.ownership(partition).readers), "w")
@@ -124,8 +127,13 @@ class Writes:
         if self._is_hopeless(registry.ownership(partition), w):
             finish(Rejected(TOO_FEW, unreachable=True), now)
             return
+        if versions and self._replica.record(partition, key).live:
+            finish(Rejected(OTHER_VALUES, mismatch=True), now)
+            return
         assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
-        if by is None:
+        if versions:
+            state, dot = self._replica.restore(partition, key, versions, now)
+        elif by is None:
             state, dot = self._replica.write(partition, key, value, replaced, now)
         else:
             try:

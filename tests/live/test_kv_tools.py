@@ -1,14 +1,17 @@
-"""What operators ask of the shared keys, of real agents: why, export and import, statistics."""
+"""What operators ask of the shared keys, of real agents: why, export, import, backups, counts."""
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from agent import exits
-from tests.live.harness.fleet import LOCAL_TOML, Fleet
-from tests.live.harness.waiting import eventually
+from edge_apps.client import ClientError
+from tests.live.harness.fleet import LOCAL_TOML, VOTERS_TOML, Fleet
+from tests.live.harness.waiting import eventually, insist
 
 pytestmark = [pytest.mark.live]
 
@@ -134,3 +137,59 @@ def test_the_databases_of_an_agent_that_runs_are_read_and_it_writes_on(three: Fl
     three.wait_formed(WITHIN_S)
     assert ash.must("kv", "get", "db/k").stdout.strip() == "off"
     assert ash.must("status", "-o", "json").json()["losses"] == [], "a look leaves nothing behind"
+
+
+def test_a_backup_of_a_covey_that_writes_and_dies_is_the_same_in_a_new_one(three: Fleet) -> None:
+    """All keys, values, versions and times; what is agreed on, too."""
+    ash, birch, cedar = (three.agents[name] for name in NAMES)
+    for n in range(100):
+        ash.api.request("PUT", f"/api/v1/kv/b/{n:04}", body=bytes(range(n, 256)))
+    seen = ash.must("kv", "put", "b/two", "one", "-o", "json").json()["context"]
+    ash.must("kv", "delete", "b/two")
+    for value in ("one", "other"):
+        ash.must("kv", "put", "b/two", value, "--context", seen)
+    for agent in (ash, birch, cedar):
+        agent.must("kv", "counter", "b/visits", "3")
+        agent.must("kv", "set", "b/tags", "--add", agent.name)
+    ash.must("config", "set", "log.level", "warning")
+    file, secret = three.folder / "farm.backup", three.folder / "secret"
+    secret.write_bytes(bytes(range(32)))
+    stops = Event()
+
+    def write() -> None:
+        while not stops.wait(0.02):
+            with suppress(ClientError):
+                birch.api.request("PUT", "/api/v1/kv/busy", body=b"x")
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        cedar.kill()
+        made = birch.must("backup", "create", str(file), "--key-file", str(secret), "-o", "json")
+    finally:
+        stops.set()
+        writer.join()
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+    assert made.json()["whole"]
+    looked = ash.must("backup", "verify", str(file), "--key-file", str(secret), "-o", "json")
+    assert looked.json()["keys"] == made.json()["keys"]
+    before = ash.must("kv", "export", "--prefix", "b/").stdout
+    with Fleet(three.network) as fresh:
+        lone = fresh.add("lone", toml=VOTERS_TOML)
+        fresh.found(lone, "fresh")
+        insist(lambda: lone.must("voters"), "it votes alone")
+        lone.must("backup", "restore", str(file), "--key-file", str(secret), "--yes")
+        assert lone.must("kv", "export", "--prefix", "b/").stdout == before
+        assert "log.level" in str(lone.api.get("/api/v1/settings"))
+        lone.must("kv", "counter", "b/visits", "1")
+        assert lone.must("kv", "get", "b/visits").stdout.strip() == "10"
+    ash.must("kv", "delete", "b/0007")
+    ash.must("kv", "put", "b/0008", "newer")
+    sealed = "--key-file", str(secret), "--prefix", "b/", "--yes", "-o", "json"
+    merged = cedar.covey("backup", "restore", str(file), "--merge", *sealed)
+    assert merged.status == exits.NO, merged
+    told = merged.json()
+    assert (told["written"], told["different"], told["indeterminate"]) == (1, 1, 0), told
+    assert birch.must("kv", "get", "b/0008").stdout.strip() == "newer"
+    assert birch.api.request("GET", "/api/v1/kv/b/0007").body == bytes(range(7, 256))

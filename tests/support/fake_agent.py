@@ -50,6 +50,7 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.changes import Change
+from gossip.kv.records import Version
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -211,11 +212,26 @@ class FakeKv:
                     Value(value, STAMP, (1, 1), self.types.get(key, "register"))
                     for value in self.values[key]
                 ),
+                tuple(
+                    Version(1, n, STAMP, value) for n, value in enumerate(self.values[key], start=1)
+                ),
             )
             for key in found[:limit]
         )
         following = found[limit - 1] if len(found) > limit else ""
         return ListResult(entries, following, "ok" if self.outcome == "ok" else "partial")
+
+    async def restore(
+        self, key: str, versions: tuple[Version, ...], *, timeout_s: float
+    ) -> PutResult:
+        self.asked.append({"key": key, "timeout_s": timeout_s})
+        values = [version.value for version in versions]
+        if self.values.get(key) == values:
+            return PutResult("unchanged", 2, 2, b"", len(values))
+        if key in self.values:
+            raise AgentError("the key has other values by now", "delete it first", NO)
+        self.values[key] = values
+        return PutResult(self.outcome, 2 if self.outcome == "ok" else 1, 2, b"", len(values))
 
     async def watch(
         self, *, prefix: str | None, key: str | None, since: bytes | None

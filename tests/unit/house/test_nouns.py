@@ -35,7 +35,7 @@ OF_THE_FIELD = {
     "SQLite": "commit migration row section statement table",
     "WebSocket's ping and pong": "pong",
     "databases": "command get put delete list read write scan fetch watch store storage transact",
-    "etcd, ZooKeeper, Chubby": "barrier compare holder lock range waiter watcher",
+    "etcd, ZooKeeper, Chubby": "restore barrier compare holder lock range waiter watcher",
 }
 """Words of papers, RFCs and programs that everybody in the field has used, by their origin."""
 

@@ -52,6 +52,7 @@ ROOMS = {
     "agent/runtime": "BASE net store GOSSIP",
     "agent/programs": "BASE",
     "agent/cluster": "BASE identity store runtime programs GOSSIP",
+    "agent/backup": "BASE kv",
     "agent/access": "BASE store cluster core control",
     "agent/keys": "BASE identity cluster core kv node",
     "agent/telemetry": "BASE store sdk core",
@@ -75,7 +76,7 @@ GROUPS = {
     "GOSSIP": "core SWIM events membership registry kv consensus control node",
     "APPS": "sdk builtin loader",
     "BASE": "ground text files config loop system",
-    "SUBJECTS": "cluster access keys telemetry uplink admission apps",
+    "SUBJECTS": "cluster backup access keys telemetry uplink admission apps",
 }
 """Names for several rooms; a room that is in one of its own leaves itself out."""
 

@@ -63,6 +63,7 @@ MESSAGES: list[m.Message] = [
     m.Store(1, 7, "lamp", STATE, True),
     m.Stored(1, True),
     m.Increment(1, 7, "visits", -3, None, 2.5, True),
+    m.Restore(1, 7, "lamp", (VERSION,), None, 2.5),
 ]
 
 
@@ -88,7 +89,7 @@ def test_who_knows_nothing_of_synced_writes_is_not_believed_to_have_synced() -> 
 
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
-    assert m.CODEC.tags == {45, *range(48, 80)}
+    assert m.CODEC.tags == {28, 45, *range(48, 80)}
     assert not m.CODEC.tags & (FRAMES.tags | EVENT_FRAMES.tags), "one of them would not be heard"
 
 
