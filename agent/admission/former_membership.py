@@ -7,7 +7,8 @@ before anybody is told, and each start reads it.
 With ``--forget`` the identity and the databases move to ``former/``, where whoever wants them back
 finds them whole, readings that had not been delivered included. A node that was removed deletes
 what it held for others, unless some of that may be on it alone (``RemovedNode.spared``); its
-identity, and its own readings, stay.
+identity, and its own readings, stay. Its copies of shared keys lie in ``removed/`` for a day first,
+for ``covey salvage``: what one owner alone had acknowledged may be nowhere else.
 """
 
 import time
@@ -19,6 +20,8 @@ from agent.config.paths import Paths
 from agent.exits import NOT_PERMITTED, AgentError
 from agent.files.directories import make_directory
 from agent.files.private_files import DIRECTORY_MODE, replace_private, sync_directory
+
+REMOVED_KEPT_S = 86_400.0
 
 
 class FormerMembership(StrEnum):
@@ -54,19 +57,43 @@ def record_removal(paths: Paths, *, wipes: bool) -> None:
 
 
 def wipe(paths: Paths) -> bool:
-    """Delete what this node held for others, if it is to; tell whether. Raises AgentError.
+    """Let go of what this node held for others, if it is to; tell whether. Raises AgentError.
 
-    Nobody may have the files open. Cut off in the middle, the next start goes on with it.
+    Shared keys go to ``removed/``, all else is deleted. Nobody may have the files open. Cut off in
+    the middle, the next start goes on with it.
     """
     if recorded_parting(paths) is not FormerMembership.REMOVED or not paths.wipe_mark.exists():
         return False
-    held = (paths.data_db, paths.consensus_db, paths.fleet_settings)
+    held = (paths.consensus_db, paths.fleet_settings)
     try:
+        make_directory(paths.removed, DIRECTORY_MODE)
+        for file in sorted(paths.data.glob(f"{paths.data_db.name}*")):
+            file.replace(paths.removed / file.name)
+        sync_directory(paths.removed)
         for file in [file for each in held for file in paths.data.glob(f"{each.name}*")]:
             file.unlink(missing_ok=True)
         sync_directory(paths.data)
         paths.wipe_mark.unlink()
         sync_directory(paths.data)
+    except OSError as error:
+        raise _not_done(paths, error) from None
+    return True
+
+
+def discard_removed(paths: Paths, now_s: float) -> bool:
+    """Delete what was let go of more than a day ago; tell whether. Raises AgentError.
+
+    By the clock of this device: one that is behind keeps it for longer.
+    """
+    try:
+        if now_s - paths.removed.stat().st_mtime < REMOVED_KEPT_S:
+            return False
+        for file in paths.removed.iterdir():
+            file.unlink(missing_ok=True)
+        paths.removed.rmdir()
+        sync_directory(paths.data)
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise _not_done(paths, error) from None
     return True

@@ -7,6 +7,7 @@ data directory, and there is one at a time who writes.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from agent import exits
 from agent.admission.former_membership import (
     FormerMembership,
+    discard_removed,
     recorded_parting,
     set_aside,
     wipe,
@@ -62,7 +64,13 @@ class Newcomer:
         if recorded_parting(self._paths) is FormerMembership.FORGETS:
             set_aside(self._paths)
         if wipe(self._paths):
-            log.info("what this node held for the covey that removed it is deleted")
+            log.info(
+                "what this node held for the covey that removed it is deleted; its copies of shared"
+                " keys are in %s for a day: `covey salvage` writes them out",
+                self._paths.removed,
+            )
+        if discard_removed(self._paths, time.time()):
+            log.info("the copies of shared keys of the covey that removed this node are deleted")
 
     def lack(self) -> Lack | None:
         """Return why this node takes no part, with what to do; None when it does.
@@ -86,7 +94,7 @@ class Newcomer:
             return Lack(
                 f"this node was removed from the covey {left.cluster_name}",
                 "`covey join TOKEN` makes it a member again, as a new node; what it has now is "
-                "kept until then, and set aside in former/",
+                f"kept until then, and set aside in former/{self._salvageable()}",
             )
         if parting is FormerMembership.FORGETS:
             return Lack(
@@ -94,6 +102,14 @@ class Newcomer:
                 "its agent still says goodbye: try again in a few seconds",
             )
         return None
+
+    def _salvageable(self) -> str:
+        if not self._paths.removed.is_dir():
+            return ""
+        return (
+            ". `covey salvage` writes out the shared keys that it held, until the first start after"
+            " a day deletes them"
+        )
 
     def check_may_part(self, parting: FormerMembership) -> None:
         """Raise AgentError when this node cannot leave a covey so: who has left can only forget."""

@@ -18,6 +18,10 @@ from agent.identity.identity import Identity
 from agent.loop import watched
 from gossip.kv.requests import RegistryAdopted
 
+WIPED = (
+    "its copies of shared keys are deleted after a day in which `covey salvage` writes them out, "
+    "its readings kept"
+)
 KEPT = "some of what it has may be nowhere else, so all of it is kept"
 
 log = logging.getLogger(__name__)
@@ -50,7 +54,7 @@ class Removal:
                 "`covey join TOKEN` makes it a member again, as a new node",
                 self._identity.node_name,
                 self._identity.cluster_name,
-                "its copies of shared keys are deleted, its readings kept" if wipes else KEPT,
+                WIPED if wipes else KEPT,
             )
             await asyncio.to_thread(record_removal, self._paths, wipes=wipes)
             self._end()

@@ -86,6 +86,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "backup",
         "Save the whole covey to a file while it runs, and put it back.",
     ),
+    "salvage": CommandEntry(
+        "agent.cli.salvage", "salvage", "Write the shared keys that a node's files hold to stdout."
+    ),
     "snapshot": CommandEntry(
         "agent.cli.snapshot", "snapshot", "Save what is agreed on to a file, and go on from it."
     ),

@@ -8,14 +8,15 @@ here is refused and not passed over: what it means would be lost without a word.
 import base64
 import binascii
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from gossip.core.errors import InvalidRequest
-from gossip.kv.records import encode_context
-from gossip.kv.requests import check_key
+from gossip.core.hlc import stamp_ms
+from gossip.kv.records import Version, encode_context
+from gossip.kv.requests import Value, check_key, values_of
 from gossip.kv.typed_values import COUNTER, MAP, MAX, MIN, REGISTER, SET
 
 VERSIONS_MAX = 1024
@@ -89,6 +90,21 @@ def read_line(line: bytes) -> KeyLine:
     if not isinstance(version.value, CONTENTS.get(version.type, ())):
         raise BadKeyLine(f"`value` is not what a {version.type!r} has")
     return KeyLine(entry.key, (as_json(version.value),), version.type)
+
+
+def line_of(key: str, live: Iterable[Version]) -> dict[str, Any]:
+    """Return a key with these versions as a line, newest first; the inverse of ``read_line``."""
+    return {"key": key, "values": [_described(value) for value in values_of(tuple(live))]}
+
+
+def _described(value: Value) -> dict[str, Any]:
+    written = {"written_ms": stamp_ms(value.stamp)}
+    if value.type != REGISTER:
+        return {"value": json.loads(value.data), "type": value.type, **written}
+    try:
+        return {"value": value.data.decode(), **written}
+    except UnicodeDecodeError:
+        return {"value_base64": base64.b64encode(value.data).decode(), **written}
 
 
 def as_json(content: object) -> bytes:

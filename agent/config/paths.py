@@ -121,6 +121,11 @@ class Paths(NamedTuple):
         return self.data / "parting"
 
     @property
+    def removed(self) -> Path:
+        """Where a node that was removed keeps what it held for others, for a day."""
+        return self.data / "removed"
+
+    @property
     def wipe_mark(self) -> Path:
         """The note that what lies here for the covey is to be deleted at the next start."""
         return self.data / "wipe"

@@ -108,6 +108,11 @@ def checksums(db: "Schema") -> None:
     db.execute("CREATE INDEX clock_checksums ON clocks (partition, checksum)")
 
 
+def record_of(row: Sequence[object]) -> Record:
+    """Return the record of a row of all columns that fits its checksum."""
+    return _decode_record(row[3])  # type: ignore[arg-type]
+
+
 def _signed(number: int) -> int:
     return number - (1 << BITS) if number >> (BITS - 1) else number
 

@@ -36,7 +36,7 @@ def rebuild(path: Path, migrations: Migrations, reason: str, note: CommitNote | 
     fresh = _beside(path, ".rebuilding")
     for name in (fresh, _beside(fresh, "-journal")):
         name.unlink(missing_ok=True)
-    carried, gone = _carry_over(path, fresh, migrations, note)
+    carried, gone = carry_over(path, fresh, migrations, note)
     _sync(fresh)
     fresh.replace(_beside(path, ".rebuilt"))
     _sync(path.parent)
@@ -86,10 +86,13 @@ def _numbers(path: Path) -> list[int]:
     return [int(match[1]) for match in found if match]
 
 
-def _carry_over(
+def carry_over(
     path: Path, fresh: Path, migrations: Migrations, note: CommitNote | None
 ) -> tuple[Counter[str], list[str]]:
-    """Make the new file; return how many rows of each table it has, and what is gone."""
+    """Make the new file; return how many rows of each table it has, and what is gone.
+
+    Raises OSError and sqlite3.Error.
+    """
     from agent.store.pages import Pages  # only for who has damage
 
     connection = sqlite3.connect(fresh, isolation_level=None)

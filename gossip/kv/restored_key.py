@@ -32,6 +32,7 @@ class RestoreKey(msgspec.Struct, frozen=True):
     versions: tuple[Version, ...]
     w: int | None = None
     timeout_s: float = REQUEST_TIMEOUT_S
+    fsync: bool = False
 
 
 def check_versions(versions: Sequence[Version]) -> None:

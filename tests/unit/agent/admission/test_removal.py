@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from agent.admission.former_membership import (
+    REMOVED_KEPT_S,
     FormerMembership,
+    discard_removed,
     record_parting,
     record_removal,
     recorded_parting,
@@ -73,7 +75,7 @@ def test_who_was_removed_deletes_what_it_held_and_keeps_its_own(
     told(paths, who, remove(settled_with(who), who.node_id))
     assert held(paths) == [False, False, False]
     assert recorded_parting(paths) is FormerMembership.REMOVED
-    assert "its copies of shared keys are deleted, its readings kept" in caplog.text
+    assert "its copies of shared keys are deleted after a day" in caplog.text
     assert paths.telemetry_db.is_file()
     assert paths.control_db.is_file()
     assert load(paths.identity).node_name == "pi1"
@@ -138,3 +140,24 @@ def test_nobody_deletes_anything_who_was_not_removed(
         record_parting(paths, parting)
     assert not wipe(paths)
     assert held(paths) == [True, True, True]
+
+
+def test_its_copies_of_shared_keys_are_there_for_a_day(paths: Paths) -> None:
+    who = founded(paths)
+    data = paths.data_db.read_bytes()
+    told(paths, who, remove(settled_with(who), who.node_id))
+    assert (paths.removed / "data.db").read_bytes() == data
+    assert paths.removed.stat().st_mode & 0o777 == 0o700
+    lack = Newcomer(Config(), paths).lack()
+    assert lack is not None
+    assert "`covey salvage` writes out the shared keys" in lack.hint
+    now_s = paths.removed.stat().st_mtime
+    for early in (now_s - 1e9, now_s, now_s + REMOVED_KEPT_S - 1):
+        assert not discard_removed(paths, early)
+    assert paths.removed.is_dir()
+    assert discard_removed(paths, now_s + REMOVED_KEPT_S)
+    assert not paths.removed.exists()
+    assert not discard_removed(paths, now_s + REMOVED_KEPT_S), "once is enough"
+    lack = Newcomer(Config(), paths).lack()
+    assert lack is not None
+    assert "salvage" not in lack.hint
