@@ -24,7 +24,7 @@ DEVICE_PROGRAMS := podman:podman runc:runc debootstrap:debootstrap ip:iproute2 \
 BENCH_PROGRAMS := ip:iproute2 nft:nftables mosquitto:mosquitto serf:serf etcd:etcd-server
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-watches soak-counting soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release test-compiled lock base bench \
+.PHONY: help demo test check lint format map soak soak-nodes soak-owners soak-watches soak-counting soak-expiring soak-consensus soak-voters soak-recoveries soak-registry fuzz clean debian devices bare fresh release test-compiled lock base bench \
         bench-idle bench-cli bench-start bench-seal bench-telemetry bench-ingest bench-membership \
         bench-lifeguard bench-simulator bench-doors bench-consensus-log bench-control bench-state
 
@@ -166,7 +166,7 @@ format: $(STAMPS)/test  ## let ruff lay the code out and mend what it can
 map: $(STAMPS)/test  ## every file, by folder, with its first line; ROOM=gossip/kv for one folder
 	@$(BIN)/python -m tests.support.house_map $(ROOM)
 
-soak: soak-nodes soak-owners soak-watches soak-counting soak-consensus soak-voters soak-recoveries soak-registry  ## many simulator seeds; SEEDS=0:1000 says which
+soak: soak-nodes soak-owners soak-watches soak-counting soak-expiring soak-consensus soak-voters soak-recoveries soak-registry  ## many simulator seeds; SEEDS=0:1000 says which
 
 soak-nodes: $(STAMPS)/test  ## of it, whole nodes under all kinds of faults
 	@$(BIN)/python -m tests.sim.campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
@@ -179,6 +179,9 @@ soak-watches: $(STAMPS)/test  ## of it, 2,000 of these in which clients watch
 
 soak-counting: $(STAMPS)/test  ## of it, 5,000 schedules of owners with counters and sets
 	@$(BIN)/python -m tests.sim.counting_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
+
+soak-expiring: $(STAMPS)/test  ## of it, 5,000 schedules in which values expire and clocks jump
+	@$(BIN)/python -m tests.sim.expiring_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))
 
 soak-consensus: $(STAMPS)/test  ## of it, 2,000 schedules of a Raft group, with voters that change
 	@$(BIN)/python -m tests.sim.consensus_campaign --jobs $(CORES) $(if $(SEEDS),--seeds $(SEEDS))

@@ -189,6 +189,8 @@ FAMILIES: dict[str, str] = {
     "moves": "Keys of devices that were moved to their homes from where they hashed to.",
     "watches": "Watches that were refused, whose changes were put off, or that said a gap.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
+    "clock_rounds": "Comparisons of this node's clock with those of others, by what followed.",
+    "expiries": "Expired values that this node was to delete, by the outcome.",
     "partition_syncs": "Comparisons of partitions between owners.",
     "digest_rounds": "Rounds of asking other owners what they have.",
     "handoffs": "Partitions taken over from, or let go to, other owners.",

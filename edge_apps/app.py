@@ -54,12 +54,16 @@ class Kv(Protocol):
         w: Copies = "quorum",
         seen: Seen | None = None,
         fsync: bool = False,
+        ttl_s: float | None = None,
     ) -> bool:
         """Write a value; text travels as UTF-8.
 
         With ``seen``, only if the key still has what ``look`` saw; else ApiError with status 409.
         It looks first and then writes: of two that do so at once both may succeed, and both values
         stay. Where one must win, use ``txn``.
+
+        ``ttl_s``: after so long it is shown no more, and deleted; writing again renews it. Without
+        one it is as the key's space says, with 0 it stays.
 
         Return whether enough owners have it, with ``fsync`` so that a power cut of all of them
         takes nothing of it. False is no failure and no success: it may be read

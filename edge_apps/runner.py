@@ -85,10 +85,12 @@ class AgentKv:
         w: Copies = "quorum",
         seen: Seen | None = None,
         fsync: bool = False,
+        ttl_s: float | None = None,
     ) -> bool:
         """Write a value; return whether enough owners acknowledged it."""
         body = value.encode() if isinstance(value, str) else value
-        query, headers = _unless_usual("w", w), {}
+        query: dict[str, Any] = {**_unless_usual("w", w), "ttl": ttl_s}
+        headers = {}
         if fsync:
             query["durability"] = "fsync"
         if seen is not None:

@@ -53,9 +53,10 @@ class MemoryKv:
         w: Copies = "quorum",
         seen: Seen | None = None,
         fsync: bool = False,
+        ttl_s: float | None = None,
     ) -> bool:
-        """Keep a value. Raises ApiError if it is not what was seen."""
-        del w, fsync
+        """Keep a value, for ever. Raises ApiError if it is not what was seen."""
+        del w, fsync, ttl_s
         if seen is not None and seen != self.look(key):
             raise ApiError(CONFLICT, "failed", "the key does not have what was seen any more")
         kept = value.encode() if isinstance(value, str) else value

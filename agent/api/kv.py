@@ -22,7 +22,12 @@ from agent.api.request_bodies import copies, flag, integer, number, read_object,
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
-from gossip.kv.limits import LIST_ENTRIES_MAX, REQUEST_TIMEOUT_S, REQUEST_TIMEOUT_S_MAX
+from gossip.kv.limits import (
+    LIST_ENTRIES_MAX,
+    REQUEST_TIMEOUT_S,
+    REQUEST_TIMEOUT_S_MAX,
+    TTL_S_MAX,
+)
 from gossip.kv.requests import (
     GetResult,
     PutResult,
@@ -84,6 +89,7 @@ async def put_key(request: Request) -> Response:
             timeout_s=_timeout(request),
             if_unchanged=unchanged or absent,
             fsync=fsync,
+            ttl_s=time_to_live(request),
         )
     return _written(result)
 
@@ -166,6 +172,8 @@ def describe_value(value: Value) -> dict[str, Any]:
     """Return a value as JSON: what a type folds to, text where bytes are UTF-8, else base64."""
     # The upper 48 bits of a stamp are Unix milliseconds (gossip/core/hlc.py).
     described: dict[str, Any] = {"written_ms": value.stamp >> 16}
+    if value.expires_ms:
+        described["expires_ms"] = value.expires_ms
     if value.type != REGISTER:
         return {"value": json.loads(value.data), "type": value.type, **described}
     try:
@@ -211,6 +219,14 @@ def _key(request: Request) -> str:
     key: str = request.path_params["key"]
     check_shared_key(request, key)
     return key
+
+
+def time_to_live(request: Request) -> float | None:
+    """Return the seconds of ``?ttl=``, 0 for ever; None where its space is to say. BadRequest."""
+    text = request.query_params.get("ttl")
+    if text is None or text in ("0", "0.0"):
+        return None if text is None else 0
+    return number(request, "ttl", most=TTL_S_MAX, default=0)
 
 
 def _timeout(request: Request) -> float:

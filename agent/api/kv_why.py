@@ -81,6 +81,7 @@ def _is_complete(report: KeyReport, node: NodeId, view: KeyView) -> bool | None:
 
 
 def _version(version: VersionView) -> dict[str, Any]:
+    expiry = {"expires_ms": version.expires_ms} if version.expires_ms else {}
     return {
         "dot": _name(version.dot),
         # The upper 48 bits of a stamp are Unix milliseconds (gossip/core/hlc.py).
@@ -88,6 +89,7 @@ def _version(version: VersionView) -> dict[str, Any]:
         "stamp": f"{version.stamp:016x}",
         "size_bytes": version.size_bytes,
         "digest": version.digest.hex(),
+        **expiry,
     }
 
 

@@ -27,7 +27,7 @@ from agent.cli.output import (
     write_table,
     write_value,
 )
-from agent.cli.param_types import COPIES, DURATION, NUMBER, ValueGroup
+from agent.cli.param_types import COPIES, DURATION, NUMBER, TTL, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.cli.streaming import lines_of
 from agent.cli.suggestions import suggesting_keys
@@ -113,6 +113,12 @@ for command in (why, stats, space, export, import_):
     help="Write only if the key still has the versions that this context shows.",
 )
 @click.option("--if-absent", is_flag=True, help="Write only if the key does not exist.")
+@click.option(
+    "--ttl",
+    type=TTL,
+    metavar="DURATION",
+    help="Delete it after so long, from 1s on; none: never [as its space says].",
+)
 @write_option
 @timeout_option
 @output_option
@@ -124,6 +130,7 @@ def put(
     file: BinaryIO | None,
     context: str | None,
     if_context: str | None,
+    ttl: float | None,
     w: str | None,
     timeout: float,
     output: str,
@@ -138,7 +145,11 @@ def put(
     if (context is not None) + (if_context is not None) + if_absent > 1:
         raise click.UsageError("give one of --context, --if-context and --if-absent")
     data = _value(value, file)
-    query = {"if_context": if_context is not None or None, "if_absent": if_absent or None}
+    query = {
+        "if_context": if_context is not None or None,
+        "if_absent": if_absent or None,
+        "ttl": ttl,
+    }
     _write(
         session,
         "PUT",

@@ -1,10 +1,13 @@
 """``covey kv space``: rules for the shared keys that begin alike, up to their first slash."""
 
+from typing import Any
+
 import click
 
 from agent.cli.output import output_option, wide_option, write_json, write_table
-from agent.cli.param_types import NAME, ValueGroup
+from agent.cli.param_types import NAME, TTL, ValueGroup
 from agent.cli.session import Session, pass_session
+from agent.text.units import format_duration
 
 POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
 
@@ -27,8 +30,13 @@ def list_(session: Session, output: str, *, wide: bool) -> None:
     if output == "json":
         write_json(answer)
         return
-    rows = [(each["name"], each["policy"]) for each in answer["spaces"]]
-    write_table(("SPACE", "POLICY"), rows, wide=wide)
+    rows = [(each["name"], each["policy"], _ttl(each)) for each in answer["spaces"]]
+    write_table(("SPACE", "POLICY", "TTL"), rows, wide=wide)
+
+
+def _ttl(space: dict[str, Any]) -> str:
+    seconds = space["ttl_default_s"]
+    return "" if seconds is None else format_duration(seconds)
 
 
 @space.command("set")
@@ -36,18 +44,29 @@ def list_(session: Session, output: str, *, wide: bool) -> None:
 @click.option(
     "--policy",
     type=click.Choice(POLICIES),
-    required=True,
     help="What becomes of concurrent values, or the one type that is accepted.",
+)
+@click.option(
+    "--ttl-default",
+    "ttl",
+    type=TTL,
+    metavar="DURATION",
+    help="Delete after so long what is put without --ttl; none takes it back.",
 )
 @output_option
 @pass_session
-def set_(session: Session, name: str, policy: str, output: str) -> None:
+def set_(session: Session, name: str, policy: str | None, ttl: float | None, output: str) -> None:
     """Set what holds for keys that begin with NAME/.
 
     With the policy lww, concurrent writes may be dropped: of values that knew nothing of each
     other only the latest is shown, and the next put replaces all. Values that are there stay.
     """
-    answer = session.client().post(f"/api/v1/kv-spaces/{name}", json={"policy": policy})
+    changes: dict[str, Any] = {} if policy is None else {"policy": policy}
+    if ttl is not None:
+        changes["ttl_default_s"] = ttl or None
+    if not changes:
+        raise click.UsageError("say what is to be set: --policy or --ttl-default")
+    answer = session.client().post(f"/api/v1/kv-spaces/{name}", json=changes)
     if output == "json":
         write_json(answer)
 

@@ -7,6 +7,7 @@ other. Running it again does no harm, and finds most of it done.
 """
 
 import base64
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -34,7 +35,8 @@ TIMEOUT_S = 10.0
 EXTRA_WAIT_S = 5.0
 SHOWN_MAX = 10
 
-WRITTEN, UNCHANGED, REFUSED, INDETERMINATE = "written", "unchanged", "refused", "indeterminate"
+WRITTEN, UNCHANGED, EXPIRED = "written", "unchanged", "expired"
+REFUSED, INDETERMINATE = "refused", "indeterminate"
 
 
 @click.command()
@@ -91,12 +93,13 @@ class ImportedKey(NamedTuple):
 def import_(session: Session, file: BinaryIO, output: str) -> None:
     """Write the keys of FILE, which `covey kv export` made; `-` reads stdin.
 
-    Each key gets exactly the values of its line; keys that FILE does not name stay as they are.
+    Each key gets exactly the values of its line, and expires when they did; what has expired is
+    left out. Keys that FILE does not name stay as they are.
     Run it again where something was not written: what is there already is left alone.
     """
     from concurrent.futures import ThreadPoolExecutor  # late: `covey kv get` needs none
 
-    counts = dict.fromkeys((WRITTEN, UNCHANGED, REFUSED, INDETERMINATE), 0)
+    counts = dict.fromkeys((WRITTEN, UNCHANGED, EXPIRED, REFUSED, INDETERMINATE), 0)
     troubles: list[ImportedKey] = []
     with (
         CountProgress("keys", quiet=session.quiet) as progress,
@@ -169,18 +172,21 @@ def _import(client: Client, line: NumberedLine) -> ImportedKey:
 
 
 def _write(client: Client, line: "KeyLine") -> tuple[str, str]:
+    living = line.living(time.time() * 1000)
+    if not living:
+        return EXPIRED, ""
     present, context, types = _read(client, line.key)
-    if sorted(present) == sorted(line.values) and types <= {line.type}:
+    if sorted(present) == sorted(value for value, _ in living) and types <= {line.type}:
         return UNCHANGED, ""
     if line.type != "register":
         return _build(client, line, context if present else "")
     outcome, reason = WRITTEN, ""
     # The newest was first, and is to be so again.
-    for count, value in enumerate(reversed(line.values)):
+    for count, (value, ttl_s) in enumerate(reversed(living)):
         try:
-            told = _put(client, line.key, value, context)
+            told = _put(client, line.key, value, context, ttl_s)
         except ApiError as error:
-            some = f"; {count} of {len(line.values)} versions were written" if count else ""
+            some = f"; {count} of {len(living)} versions were written" if count else ""
             return REFUSED, error.message + some
         if told["outcome"] != "ok":
             outcome = INDETERMINATE
@@ -232,11 +238,13 @@ def _read(client: Client, key: str) -> tuple[list[bytes], str, set[str]]:
     return [data(each) for each in found["values"]], found["context"], types
 
 
-def _put(client: Client, key: str, value: bytes, context: str) -> dict[str, Any]:
+def _put(
+    client: Client, key: str, value: bytes, context: str, ttl_s: float | None
+) -> dict[str, Any]:
     told: dict[str, Any] = client.request(
         "PUT",
         f"/api/v1/kv/{key}",
-        query={"timeout": TIMEOUT_S},
+        query={"timeout": TIMEOUT_S, "ttl": ttl_s or 0},
         body=value,
         headers={"Covey-Context": context},
         timeout_s=TIMEOUT_S + EXTRA_WAIT_S,

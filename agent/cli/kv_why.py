@@ -90,6 +90,8 @@ def _sentences(answer: dict[str, Any]) -> list[str]:
     if answer["versions"]:
         owners = sum("owner" in node["roles"] for node in answer["nodes"])
         told[0] += f" {answer['copies']} of {counted(owners, 'owner')} are known to have that."
+    expiries = sorted({v["expires_ms"] for v in answer["versions"] if "expires_ms" in v})
+    told += [f"A version expires at {_moment(ms)}; an owner deletes it then." for ms in expiries]
     for node in answer["nodes"]:
         name = node["name"] or node["id"]
         if not node["answered"]:

@@ -33,6 +33,18 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class TimeToLive(click.ParamType[float]):
+    """A duration, or ``none``: becomes seconds, 0 for none."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds. Ends the command with a usage error for anything else."""
+        return 0.0 if value == "none" else DURATION.convert(value, param, ctx)
+
+
 class Pair(click.ParamType[tuple[str, str]]):
     """``NAME=VALUE``: becomes a pair. ``what`` says of what, for complaints."""
 
@@ -148,6 +160,7 @@ DURATION = Duration()
 FILE = FilePath()
 NAME = Name()
 TAG = Pair("tag")
+TTL = TimeToLive()
 FACT = Pair("fact")
 NUMBER = Number()
 OPTION = Pair("option")

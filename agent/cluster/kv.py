@@ -51,13 +51,16 @@ class Kv:
         timeout_s: float = REQUEST_TIMEOUT_S,
         if_unchanged: bool = False,
         fsync: bool | None = None,
+        ttl_s: float | None = None,
     ) -> PutResult:
         """Write a value; "ok" when ``w`` owners have it on disk. Raises AgentError if refused.
 
         ``if_unchanged``: only over what ``context`` names, or over nothing without one. ``fsync``:
         such an owner counts once it is synced there; None is what the configuration says.
+        ``ttl_s``: how long it lives; None: as its space says, 0: for ever.
         """
-        put = Put(key, value, w, context, timeout_s, if_unchanged, self.is_synced(fsync))
+        is_synced = self.is_synced(fsync)
+        put = Put(key, value, w, context, timeout_s, if_unchanged, is_synced, ttl_s)
         return await self._ask(put, PutResult)
 
     async def update(

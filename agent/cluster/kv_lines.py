@@ -15,6 +15,7 @@ import msgspec
 
 from gossip.core.errors import InvalidRequest
 from gossip.core.hlc import stamp_ms
+from gossip.kv.limits import TTL_S_MIN
 from gossip.kv.records import Version, encode_context
 from gossip.kv.requests import Value, check_key, values_of
 from gossip.kv.typed_values import COUNTER, MAP, MAX, MIN, REGISTER, SET
@@ -43,6 +44,14 @@ class KeyLine(NamedTuple):
     key: str
     values: tuple[bytes, ...]
     type: str = REGISTER
+    expires_ms: tuple[int, ...] = ()
+    """When each of the values expires, in Unix milliseconds; 0: it does not. Empty: none does."""
+
+    def living(self, now_ms: float) -> list[tuple[bytes, float | None]]:
+        """Return the values that have not expired, with the seconds that each has left."""
+        left = [(each - now_ms) / 1000 if each else None for each in self.expires_ms]
+        values = zip(self.values, left or [None] * len(self.values), strict=True)
+        return [(value, ttl_s) for value, ttl_s in values if ttl_s is None or ttl_s > TTL_S_MIN]
 
     def changes(self) -> Iterator[dict[str, Any]]:
         """Yield what makes of nothing a key of this type with this value, as the API takes it."""
@@ -64,6 +73,7 @@ class _Version(msgspec.Struct, forbid_unknown_fields=True):
     type: str = REGISTER
     value_base64: str | None = None
     written_ms: int = 0
+    expires_ms: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,7 +93,9 @@ def read_line(line: bytes) -> KeyLine:
         raise BadKeyLine(str(error)) from None
     types = {version.type for version in entry.values}
     if types == {REGISTER}:
-        return KeyLine(entry.key, tuple(map(_data, entry.values)))
+        ends = tuple(version.expires_ms for version in entry.values)
+        values = tuple(map(_data, entry.values))
+        return KeyLine(entry.key, values, expires_ms=ends if any(ends) else ())
     if len(entry.values) > 1:
         raise BadKeyLine("a key of several types cannot be written as it was; keep one of them")
     (version,) = entry.values

@@ -36,6 +36,8 @@ class VersionView(msgspec.Struct, frozen=True, array_like=True):
     stamp: Stamp
     size_bytes: Number
     digest: Digest
+    expires_ms: Number = 0
+    """Unix milliseconds; 0: it does not, or the teller is of a version that knows no such thing."""
 
     @property
     def dot(self) -> Dot:

@@ -45,15 +45,17 @@ from gossip.kv.storage import (
     PLACES,
     ClockChange,
     DropPartition,
+    Expiry,
     HoldingChange,
     RecordChange,
 )
+from gossip.kv.typed_values import earliest_expiry_ms
 from gossip.registry.placement import PARTITIONS
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as Schema
 
-RECORDS = Table("records", ("partition", "key", "mark", "record", "checksum"))
+RECORDS = Table("records", ("partition", "key", "mark", "record", "checksum", "expires_ms"))
 CLOCKS = Table("clocks", ("partition", "actor", "intervals", "checksum"))
 HOLDINGS = Table("holdings", ("partition", "since", "checksum"), rowid="partition")
 
@@ -102,10 +104,17 @@ def records_clocks_holdings(db: "Schema") -> None:
 @RECORDS_MIGRATIONS
 def checksums(db: "Schema") -> None:
     """Add the checksums, and an index by which a missing clock is noticed."""
-    for table in (RECORDS, CLOCKS, HOLDINGS):
+    for table in (RECORDS._replace(columns=RECORDS.columns[:5]), CLOCKS, HOLDINGS):
         db.execute(f"ALTER TABLE {table.name} ADD COLUMN checksum INTEGER")
         add_checksums(db.conn, table)
     db.execute("CREATE INDEX clock_checksums ON clocks (partition, checksum)")
+
+
+@RECORDS_MIGRATIONS
+def expiries(db: "Schema") -> None:
+    """Add when a record expires; an index has those alone that do, and costs others nothing."""
+    db.execute("ALTER TABLE records ADD COLUMN expires_ms INTEGER")
+    db.execute("CREATE INDEX expiries ON records (expires_ms) WHERE expires_ms NOT NULL")
 
 
 def record_of(row: Sequence[object]) -> Record:
@@ -185,7 +194,7 @@ class RecordStore:
         where = "partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
         end = prefix + BEYOND
         found = self._sound(RECORDS, where, partition, after, prefix, end, limit)
-        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
+        return [(key, _decode_record(record)) for _, key, _, record, *_ in found]
 
     def digest(self, partition: int) -> int:
         """Return the exclusive or of ``record_mark`` over all records of a partition."""
@@ -203,7 +212,16 @@ class RecordStore:
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
         found = self._sound(RECORDS, "partition = ? AND mark = 0", partition)
-        return [(key, _decode_record(record)) for _, key, _, record, _ in found]
+        return [(key, _decode_record(record)) for _, key, _, record, *_ in found]
+
+    def expired(self, until_ms: int, after: Expiry, limit: int) -> list[Expiry]:
+        """Return records with a version that expires by then, in order, behind ``after``."""
+        return self._rows(
+            "SELECT expires_ms, partition, key FROM records WHERE expires_ms NOT NULL"
+            " AND expires_ms BETWEEN ? AND ? AND (expires_ms, partition, key) > (?, ?, ?)"
+            " ORDER BY expires_ms, partition, key LIMIT ?",
+            *(after[0], until_ms, *after, limit),
+        )
 
     def clock(self, partition: int) -> Coverage:
         """Return the coverage clock of a partition."""
@@ -312,10 +330,14 @@ class _Rows:
         if gone:
             connection.executemany("DELETE FROM records WHERE partition = ? AND key = ?", gone)
         connection.executemany(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)",
             [
                 RECORDS.sealed(
-                    partition, key, _signed(record_mark(key, record.dots())), _encode(record)
+                    partition,
+                    key,
+                    _signed(record_mark(key, record.dots())),
+                    _encode(record),
+                    earliest_expiry_ms(record.live) or None,
                 )
                 for (partition, key), record in self.records.items()
                 if record is not None

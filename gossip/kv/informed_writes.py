@@ -21,7 +21,6 @@ from gossip.kv.reads import AskedRead, Reads
 from gossip.kv.records import Version, decode_context
 from gossip.kv.requests import Delete, GetResult, Put, PutResult, Rejected, Update
 from gossip.kv.restored_key import OTHER_VALUES, RestoreKey, are_the_same
-from gossip.kv.typed_values import pack_register
 from gossip.kv.typed_writes import decide_change
 from gossip.kv.writes import AskedWrite
 
@@ -72,11 +71,11 @@ class InformedWrites:
         asked.finish(decided, now)
 
 
-def decision_of(request: Put | Delete | Update | RestoreKey) -> Decide:
-    """Return what decides about a request once its key was read."""
+def decision_of(request: Put | Delete | Update | RestoreKey, value: bytes) -> Decide:
+    """Return what decides about a request once its key was read; ``value`` is what it puts."""
     match request:
         case Put():
-            return checked_put(request)
+            return checked_put(request, value)
         case Delete():
             return observed_delete
         case RestoreKey(versions=versions):
@@ -94,14 +93,14 @@ def observed_delete(asked: AskedWrite, found: GetResult) -> AskedWrite | PutResu
     return asked._replace(replaced=decode_context(asked.key, found.context))
 
 
-def checked_put(request: Put) -> Decide:
-    """Return what puts only if the key has the versions that the caller named, or none."""
+def checked_put(request: Put, value: bytes) -> Decide:
+    """Return what puts ``value`` only if the key has the versions that the caller named."""
     named = decode_context(request.key, request.context) if request.context is not None else ()
 
     def decide(asked: AskedWrite, found: GetResult) -> AskedWrite | Rejected:
         there = decode_context(asked.key, found.context)
-        if set(there) == set(named):
-            return asked._replace(value=pack_register(request.value), replaced=there)
+        if set(there) == set(named) or not (named or found.values):  # all of it has expired
+            return asked._replace(value=value, replaced=there)
         if named:
             reason = "the key does not have the versions of this context any more; nothing was "
             return Rejected(f"{reason}written, so get it again", mismatch=True)

@@ -20,6 +20,21 @@ RESTORED_VERSIONS_MAX = 4 * ENTRIES_MAX
 
 SPACE_NAME_BYTES_MAX = 128
 SPACES_MAX = 256
+TTL_S_MIN, TTL_S_MAX = 1.0, 10 * 366 * 86_400.0
+
+CLOCK_PEERS = 5
+"""So many others are asked what time it is."""
+CLOCK_START_S, CLOCK_ROUND_S = 1.0, 3.0
+CLOCK_INTERVAL_S, CLOCK_AGAIN_S = 600.0, 5.0
+"""How often; and how soon again while it is not agreed, then twice as late each time."""
+EXPIRY_LOOK_S, EXPIRY_NEXT_PAGE_S = 2.0, 0.1
+"""How often an owner looks for what has expired, where anything does at all."""
+EXPIRY_PAGE = 128
+EXPIRING_MAX = 256
+"""So many deletes of expired values one owner has under way."""
+EXPIRY_GRACE_S = 60.0
+"""So late the next owner deletes what the one before it should have."""
+EXPIRY_RETRY_S = 30.0
 
 CONTEXT_BYTES_MAX = 16 * 1024
 CONTEXT_ACTORS_MAX = 16

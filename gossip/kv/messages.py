@@ -391,6 +391,19 @@ class WatchedChange(msgspec.Struct, frozen=True, array_like=True, tag=45):
     order: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class ClockRequest(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """What time is it at your place, please."""
+
+    number: Number
+
+
+class ClockReply(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """So many Unix milliseconds; 0 if my clock cannot be right."""
+
+    number: Number
+    wall_ms: Annotated[int, msgspec.Meta(ge=0)]
+
+
 Question = (
     Forward
     | Increment
@@ -417,6 +430,7 @@ Answer = (
     | SyncStarted
     | KeyPage
     | StatesSynced
+    | ClockReply
     | WatchSubscribeReply
     | WatchPage
 )
@@ -424,6 +438,7 @@ Notice = (
     RegistryOffer
     | RegistryAsk
     | Ready
+    | ClockRequest
     | Subscribe
     | Unsubscribe
     | Changed

@@ -20,8 +20,10 @@ from gossip.core.hlc import HybridClock
 from gossip.core.ids import Boot, NodeId
 from gossip.core.machine import Effect, Instant
 from gossip.kv import messages as m
+from gossip.kv.agreed_clock import AgreedClock
 from gossip.kv.changes import CounterUpdate
 from gossip.kv.dots import Dot
+from gossip.kv.expiry_keeper import ExpiryKeeper
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
 from gossip.kv.informed_writes import InformedWrites, decision_of
@@ -39,6 +41,7 @@ from gossip.kv.repair import RepairScheduler
 from gossip.kv.replica import Replica
 from gossip.kv.replica_server import ReplicaServer
 from gossip.kv.requests import (
+    CLOCK_DOUBTED,
     FORK_REASON,
     Completed,
     Delete,
@@ -99,7 +102,8 @@ class KvPlane:
         self._away: set[NodeId] = set()
         self._requests: dict[int, Callable[[], object]] = {}
         self.spaces = Spaces()
-        shown = ShownValues(self.spaces)
+        self.clock = AgreedClock(self.registry_sync, self.outbound, view.order, wall_ms, now)
+        shown = ShownValues(self.spaces, self.clock)
         home = OwnHome(me, self.registry_sync, self.replica)
         parts = KvParts(
             self.replica, self.registry_sync, self.outbound, home, view, rng, self.spaces, shown
@@ -111,6 +115,7 @@ class KvPlane:
         self.serving = ReplicaServer(parts)
         self.scanning = ScanServer(parts)
         self.writes = Writes(parts, self.repair)
+        self.expiries = ExpiryKeeper(parts, self.clock, self.writes, now)
         self.forwards = WriteForwarder(parts, self.writes)
         self.reads = Reads(parts)
         self.informed_writes = InformedWrites(self.reads, self.forwards)
@@ -126,6 +131,7 @@ class KvPlane:
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
             self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning,
             self.misplaced,
+            self.clock, self.expiries,
         )  # fmt: skip
         self.handoff.adopted(now)
         self.progress.adopted(set(), now)
@@ -168,6 +174,8 @@ class KvPlane:
             m.SyncStates: self.serving.exchange,
             m.StatesSynced: self.sync_sessions.exchanged,
             m.Reached: self.progress.reached,
+            m.ClockRequest: self.clock.request,
+            m.ClockReply: self.clock.reply,
         }
 
     def _on_record(
@@ -244,11 +252,10 @@ class KvPlane:
         match request:
             case Update(change=CounterUpdate(by)):
                 self._write(number, request, None, None, now, by)
-            case Put(if_unchanged=True) | Delete(context=None) | Update() | RestoreKey():
+            case Delete(context=None) | Update() | RestoreKey():
                 self._write_informed(number, request, now)
             case Put():
-                value = pack_register(request.value)
-                self._write(number, request, value, self._dots(request), now)
+                self._put(number, request, now)
             case Delete():
                 self._write(number, request, None, self._dots(request), now)
             case Get():
@@ -264,6 +271,21 @@ class KvPlane:
                 cancel = lambda: self.watchers.cancel(number)  # noqa: E731
         if number in self._requests:
             self._requests[number] = cancel
+
+    def _put(self, number: int, request: Put, now: Instant) -> None:
+        """Write a value, that expires if it is to."""
+        ttl_s = request.ttl_s
+        if ttl_s is None:
+            ttl_s = self.spaces.asked_for(request.key).ttl_default_s or 0
+        wall_ms = self.clock.said_ms(now) if ttl_s else 0
+        if wall_ms is None:
+            self._finisher(number)(Rejected(CLOCK_DOUBTED, unreachable=True), now)
+            return
+        value = pack_register(request.value, wall_ms + round(ttl_s * 1000) if ttl_s else 0)
+        if request.if_unchanged:
+            self._write_informed(number, request, now, value)
+        else:
+            self._write(number, request, value, self._dots(request), now)
 
     def _finisher(self, number: int) -> Callable[[Result, Instant], None]:
         """Return what completes a request."""
@@ -295,13 +317,17 @@ class KvPlane:
         self.forwards.begin(asked, now)
 
     def _write_informed(
-        self, number: int, request: Put | Delete | Update | RestoreKey, now: Instant
+        self,
+        number: int,
+        request: Put | Delete | Update | RestoreKey,
+        now: Instant,
+        value: bytes = b"",
     ) -> None:
         until, finish = now + request.timeout_s, self._finisher(number)
         fsync = request.fsync
         asked = AskedWrite(request.key, None, request.w, None, until, finish, fsync=fsync)
         is_wanted = lambda: number in self._requests  # noqa: E731
-        self.informed_writes.begin(asked, decision_of(request), is_wanted, now)
+        self.informed_writes.begin(asked, decision_of(request, value), is_wanted, now)
 
     def cancel(self, request: int, now: Instant) -> None:
         """Forget a request: no event will carry its number any more.
@@ -470,6 +496,7 @@ class KvPlane:
         self.handoff.adopted(now)
         self.progress.adopted(changed, now)
         self.misplaced.adopted(now)
+        self.clock.adopted(now)
         self.writes.adopted(epoch_before)
         self.reads.adopted(epoch_before, now)
         self.listings.adopted(now)

@@ -242,7 +242,8 @@ class Reads:
         context = encode_context(key, state.dots())
         self._outbound.counts["reads/ok"] += 1
         values = self._shown.of(key, state.live, now)
-        finish(GetResult(values, context, needed, needed, "ok", state.live), now)
+        live = self._shown.unexpired(state.live, now)
+        finish(GetResult(values, context, needed, needed, "ok", live), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
         """An owner cannot answer: ask another. False if this is not about a read of ours."""

@@ -48,20 +48,23 @@ from gossip.kv.records import (
 from gossip.kv.restored_key import put_back
 from gossip.kv.storage import (
     DAMAGED,
+    FIRST_EXPIRY,
     PLACES,
     Change,
     ClockChange,
     DropPartition,
+    Expiry,
     HoldingChange,
     RecordChange,
     Storage,
 )
 from gossip.kv.takeover import NO_EPOCH, Copy
-from gossip.kv.typed_values import Life, pack
+from gossip.kv.typed_values import Life, earliest_expiry_ms, pack
 from gossip.registry.registry import Registry
 
 ACTOR_BITS = 64
 UNSAVED_FOR_EVER = UINT64_MAX
+EXPIRY_MS_MAX = 2**63 - 1
 TITLE_KEY_CHARACTERS = 100
 
 Listener = Callable[[int, str, Record, Record, frozenset[Dot], int], None]
@@ -119,6 +122,8 @@ class Replica:
         """Called when somebody told of writes that are yet to be made here."""
         self.listener: Listener = lambda _p, _key, _before, _after, _dots, _token: None
         self.deletions = DeletionMemory()
+        self.has_expiries = bool(storage.expired(EXPIRY_MS_MAX, FIRST_EXPIRY, 1))
+        """Whether there may be a record here that expires at some time."""
         held = storage.holdings()
         self.on_trial: OnTrial = trusted
         self.holdings = {p: since for p, since in held.items() if since != DAMAGED}
@@ -232,6 +237,17 @@ class Replica:
     def coverage(self, partition: int) -> Coverage:
         """Return a partition's clock."""
         return self._partition(partition).clock.coverage()
+
+    def expired(self, until_ms: int, after: Expiry, limit: int) -> list[Expiry]:
+        """Return stored records of which something has expired by then.
+
+        What they are now may be newer, and what is not stored yet is not among them.
+        """
+        page = self._storage.expired(until_ms, after, limit)
+        if not page and not self._unsaved and after == FIRST_EXPIRY:
+            ever = self._storage.expired(EXPIRY_MS_MAX, FIRST_EXPIRY, 1)
+            self.has_expiries = bool(ever)
+        return page
 
     def occupied(self) -> set[int]:
         """Return the partitions of which there are records, saved or not."""
@@ -355,6 +371,7 @@ class Replica:
         if (kept or NOTHING) == before:
             return
         held.bare = held.bare or (kept is not None and not kept.live)
+        self.has_expiries = self.has_expiries or bool(earliest_expiry_ms(after.live))
         dots_before, dots_after = before.dots(), after.dots()
         held.digest ^= record_mark(key, dots_before) ^ record_mark(key, dots_after)
         self._overlay[partition, key] = (self._token, kept)

@@ -28,11 +28,20 @@ from gossip.kv.limits import (
     LIST_ENTRIES_MAX,
     REQUEST_TIMEOUT_S,
     REQUEST_TIMEOUT_S_MAX,
+    TTL_S_MAX,
+    TTL_S_MIN,
     VALUE_BYTES_MAX,
 )
 from gossip.kv.records import Version, decode_context, newest_first
 from gossip.kv.restored_key import RestoreKey, check_versions
-from gossip.kv.typed_values import REGISTER, fold, is_typed, pack_register
+from gossip.kv.typed_values import (
+    REGISTER,
+    Fold,
+    expires_ms_of,
+    fold,
+    is_typed,
+    pack_register,
+)
 from gossip.kv.watch_token import decode_token, watched_mark
 from gossip.registry.registry import Registry
 
@@ -52,6 +61,8 @@ class Put(msgspec.Struct, frozen=True):
     none if there is no context. Looking and writing are two steps: of two that look at once both
     may write, and then both values live, as siblings. Where one must win, the control plane's
     transactions decide.
+
+    ``ttl_s``: after so long it is shown no more, and deleted; None: as its space says, 0: never.
     """
 
     key: str
@@ -61,6 +72,7 @@ class Put(msgspec.Struct, frozen=True):
     timeout_s: float = REQUEST_TIMEOUT_S
     if_unchanged: bool = False
     fsync: bool = False
+    ttl_s: float | None = None
 
 
 class Delete(msgspec.Struct, frozen=True):
@@ -128,6 +140,8 @@ class Value(msgspec.Struct, frozen=True):
     stamp: Stamp
     dot: Dot
     type: str = REGISTER
+    expires_ms: int = 0
+    """Unix milliseconds; 0: it does not expire."""
 
 
 class PutResult(msgspec.Struct, frozen=True):
@@ -250,6 +264,11 @@ class RegistryForked(msgspec.Struct, frozen=True):
 TOO_FEW = (
     "too few owners of this key are there; nothing was written, so try again when they are back"
 )
+CLOCK_DOUBTED = (
+    "this node's clock was not compared with those of others yet, or differs from most of them by "
+    "more than a minute, so that it cannot say when the value is to expire, and nothing was "
+    "written; try again in some seconds, set the clock, or ask another node"
+)
 DISKS_FULL = (
     "the disks of the owners of this key take nothing; nothing was written, so free some space"
 )
@@ -267,7 +286,12 @@ def values_of(live: tuple[Version, ...]) -> tuple[Value, ...]:
     live = tuple(live)
     if not any(is_typed(version.value) for version in live):
         return tuple(Value(v.value, v.stamp, v.dot) for v in newest_first(live))
-    return tuple(Value(one.data, one.newest.stamp, one.newest.dot, one.type) for one in fold(live))
+    return tuple(map(_value, fold(live)))
+
+
+def _value(one: Fold) -> Value:
+    newest = one.newest
+    return Value(one.data, newest.stamp, newest.dot, one.type, expires_ms_of(newest.value))
 
 
 def check_key(key: str) -> None:
@@ -301,10 +325,19 @@ def check_request(request: Request) -> None:
             check_key(request.key)
     if not 0 < request.timeout_s <= REQUEST_TIMEOUT_S_MAX:
         raise InvalidRequest(f"`timeout`: up to {REQUEST_TIMEOUT_S_MAX:.0f} s")
-    if isinstance(request, Put) and len(pack_register(request.value)) > VALUE_BYTES_MAX:
-        raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
+    if isinstance(request, Put):
+        if len(pack_register(request.value)) > VALUE_BYTES_MAX:
+            raise InvalidRequest(f"a value has at most {VALUE_BYTES_MAX} bytes; split it")
+        if request.ttl_s:
+            check_ttl(request.ttl_s)
     if isinstance(request, Put | Delete) and request.context is not None:
         decode_context(request.key, request.context)
+
+
+def check_ttl(ttl_s: float) -> None:
+    """Raise InvalidRequest for a time to live that is too short or too long."""
+    if not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
+        raise InvalidRequest(f"`ttl`: {TTL_S_MIN:g} s to {TTL_S_MAX / 86400:g} days, or 0")
 
 
 def _check_watch(request: Watch) -> None:

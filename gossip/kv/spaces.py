@@ -26,7 +26,7 @@ from gossip.kv.changes import CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.dots import Dot
 from gossip.kv.limits import SPACE_NAME_BYTES_MAX
 from gossip.kv.records import Version
-from gossip.kv.requests import Put, Request, Update
+from gossip.kv.requests import Put, Request, Update, check_ttl
 from gossip.kv.typed_values import COUNTER, MAP, MAX, MIN, REGISTER, SET, type_of
 
 SIBLINGS, LWW = "siblings", "lww"
@@ -43,6 +43,8 @@ class SpaceSetting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """
 
     policy: str | None = None
+    ttl_default_s: float | None = None
+    """After so long a value goes that is put without a time to live of its own."""
 
 
 NO_SPACE = SpaceSetting()
@@ -83,6 +85,10 @@ def check_space(space: SpaceSetting) -> None:
     """Raise InvalidRequest for what no space can be asked for."""
     if space.policy is not None and space.policy not in POLICIES:
         raise InvalidRequest(f"`policy`: {space.policy!r:.40} is none of {', '.join(POLICIES)}")
+    if space.ttl_default_s is not None:
+        check_ttl(space.ttl_default_s)
+        if space.policy in TYPES:
+            raise InvalidRequest(f"`ttl_default_s`: a {space.policy} has no time to live")
 
 
 def changed_space(data: bytes, changes: Mapping[str, Any]) -> bytes:

@@ -26,6 +26,7 @@ import msgspec
 
 from gossip.kv.dots import Actor, Coverage, Interval
 from gossip.kv.records import Record, record_mark
+from gossip.kv.typed_values import earliest_expiry_ms
 
 DAMAGED = 0
 """In place of an epoch, which begins at 1: there was a copy here, and part of it may be gone."""
@@ -75,6 +76,11 @@ class RegistryChange(msgspec.Struct, frozen=True):
     signed: bytes
 
 
+Expiry = tuple[int, int, str]
+"""When the first version of a record expires, in Unix milliseconds; its partition and key."""
+FIRST_EXPIRY: Expiry = (0, 0, "")
+
+
 class Storage(Protocol):
     """Reads of what is on disk. Cheap enough to be called between two packets."""
 
@@ -92,6 +98,9 @@ class Storage(Protocol):
 
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
+
+    def expired(self, until_ms: int, after: Expiry, limit: int) -> list[Expiry]:
+        """Return records with a version that expires by then, in order, behind ``after``."""
 
     def clock(self, partition: int) -> Coverage:
         """Return the coverage clock of a partition."""
@@ -163,6 +172,16 @@ class MemoryStorage:
         """Return the records that have a context but no live version."""
         records = self.records.get(partition, {})
         return [(key, record) for key, record in records.items() if not record.live]
+
+    def expired(self, until_ms: int, after: Expiry, limit: int) -> list[Expiry]:
+        """Return records with a version that expires by then, in order, behind ``after``."""
+        found = [
+            (expires_ms, partition, key)
+            for partition, records in self.records.items()
+            for key, record in records.items()
+            if 0 < (expires_ms := earliest_expiry_ms(record.live)) <= until_ms
+        ]
+        return sorted(each for each in found if each > after)[:limit]
 
     def clock(self, partition: int) -> Coverage:
         """Return the coverage clock of a partition."""

@@ -49,9 +49,14 @@ class Share(msgspec.Struct, frozen=True, array_like=True, order=True):
 
 
 class PlainValue(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """A register whose bytes begin with the mark."""
+    """A register whose bytes begin with the mark, or that expires; 0: it does not.
+
+    When it expires is with the value, as types are: an agent of a version before stores, repairs
+    and hands on what it does not know, and shows the data.
+    """
 
     data: bytes
+    expires_ms: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)] = 0
 
 
 class CounterValue(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -109,9 +114,23 @@ def pack(typed: TypedValue) -> bytes:
     return MARK + _encode(typed)
 
 
-def pack_register(data: bytes) -> bytes:
+def pack_register(data: bytes, expires_ms: int = 0) -> bytes:
     """Return what is written for the bytes of an application: they themselves, nearly always."""
-    return pack(PlainValue(data)) if is_typed(data) else data
+    return pack(PlainValue(data, expires_ms)) if expires_ms or is_typed(data) else data
+
+
+def expires_ms_of(value: bytes) -> int:
+    """Return the Unix milliseconds at which a value expires; 0 if it does not."""
+    if not is_typed(value):
+        return 0
+    typed = typed_of(value)
+    return typed.expires_ms if isinstance(typed, PlainValue) else 0
+
+
+def earliest_expiry_ms(live: Iterable[Version]) -> int:
+    """Return when the first of these versions expires; 0 if none does."""
+    found = [expires_ms_of(version.value) for version in live if is_typed(version.value)]
+    return min((expires_ms for expires_ms in found if expires_ms), default=0)
 
 
 def typed_of(value: bytes) -> TypedValue:

@@ -151,9 +151,11 @@ class FakeKv:
         timeout_s: float,
         if_unchanged: bool = False,
         fsync: bool | None = None,
+        ttl_s: float | None = None,
     ) -> PutResult:
-        checked = {"if_unchanged": True} if if_unchanged else {}
-        checked |= {} if fsync is None else {"fsync": fsync}
+        checked: dict[str, Any] = {"if_unchanged": True} if if_unchanged else {}
+        given = {"fsync": fsync, "ttl_s": ttl_s}
+        checked |= {name: value for name, value in given.items() if value is not None}
         self.asked.append({"w": w, "context": context, "timeout_s": timeout_s, **checked})
         if if_unchanged and (context == STALE_CONTEXT or (context is None and key in self.values)):
             raise AgentError("not what was there", "get it again", NO)
@@ -589,8 +591,7 @@ class FakeAgent:
         self.allegiance = FakeAllegiance(self)
         self.doctor = FakeDoctor()
         self.newcomer = FakeNewcomer()
-        self.stage = Stage.MEMBER
-        self.advice = ""
+        self.stage, self.advice = Stage.MEMBER, ""
         self.partings: list[FormerMembership] = []
         self.metrics = Metrics()
         self.app_keys: dict[str, str] = {}

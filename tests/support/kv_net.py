@@ -28,6 +28,8 @@ FIRST = 1
 STATE = "state"
 """Names the state plane of a node, where there is another one."""
 IDLE_STEPS_MAX = 10_000
+WALL_MS = 1_800_000_000_000
+"""What all clocks say at the beginning of time."""
 NO_TIMER: tuple[float, Timer] = (float("inf"), (0, ""))
 
 
@@ -72,6 +74,8 @@ class Net:
         self.storages: dict[NodeId, MemoryStorage] = defaultdict(MemoryStorage)
         self.results: dict[tuple[NodeId, int], Result] = {}
         self.watched: list[WatchEvent] = []
+        self.ahead_s: dict[NodeId, float] = defaultdict(float)
+        """How far a node's wall clock is ahead of the others'."""
         self.gone: set[NodeId] = set()
         """Whom all believe to be dead."""
         self.cut: set[frozenset[NodeId]] = set()
@@ -104,7 +108,7 @@ class Net:
             verify,
             self.storages[number],
             random.Random(self.rng.random()),
-            lambda now: 1_800_000_000_000 + int(now * 1000),
+            lambda now: WALL_MS + int((now + self.ahead_s[number]) * 1000),
             MembershipView(lambda nodes: sorted(nodes), self.gone.__contains__),
             self.now,
             boot=self.lives[number],

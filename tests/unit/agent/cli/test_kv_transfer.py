@@ -63,7 +63,8 @@ def test_what_is_exported_is_imported_with_siblings_and_bytes(
     assert served.agent.kv.values == values, "with the newest version first"
     again = covey("kv", "import", str(file), "-o", "json").json()
     assert again == {
-        "written": 0, "unchanged": 1202, "refused": 0, "indeterminate": 0, "troubles": [],
+        "written": 0, "unchanged": 1202, "expired": 0, "refused": 0, "indeterminate": 0,
+        "troubles": [],
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from agent.store.kv_store import RecordStore
 from gossip.kv.records import Record, Version
 from gossip.kv.storage import (
     DAMAGED,
+    FIRST_EXPIRY,
     PLACES,
     ClockChange,
     DropPartition,
@@ -19,9 +20,11 @@ from gossip.kv.storage import (
     MemoryStorage,
     RecordChange,
 )
+from gossip.kv.typed_values import pack_register
 from gossip.registry.placement import PARTITIONS
 
 KEYS = ["a", "a/b", "a/é", "a\U0010ffff", "a\U0010ffffb", "b", "ä", "z" * 512]
+ENDS_MS = [0, 0, 1, 5, 2**63 - 1]
 ACTORS = [0, 1, 2**63 - 1, 2**63, 2**64 - 1]
 
 
@@ -40,7 +43,8 @@ def random_change(rng: random.Random) -> object:
         case 6:
             return RecordChange(partition, rng.choice(KEYS), Record((), ((5, 6),)))
         case _:
-            version = Version(rng.choice(ACTORS), rng.randrange(1, 99), 2**64 - 1, rng.randbytes(9))
+            value = pack_register(rng.randbytes(9), rng.choice(ENDS_MS))
+            version = Version(rng.choice(ACTORS), rng.randrange(1, 99), 2**64 - 1, value)
             record = Record((version,), ((version.actor, version.n),))
             return RecordChange(partition, rng.choice(KEYS), record)
 
@@ -79,6 +83,10 @@ def test_same_answers_as_memory(tmp_path: Path, seed: int) -> None:
 def compare(records: RecordStore, memory: MemoryStorage) -> None:
     assert records.holdings() == memory.holdings()
     assert records.partitions() == memory.partitions()
+    for after in (FIRST_EXPIRY, (1, 1, "a/b"), (5, 0, "b")):
+        for until_ms, limit in ((1, 100), (5, 2), (2**63 - 1, 100)):
+            page = memory.expired(until_ms, after, limit)
+            assert records.expired(until_ms, after, limit) == page
     for partition in range(3):
         assert records.clock(partition) == memory.clock(partition)
         assert records.digest(partition) == memory.digest(partition)

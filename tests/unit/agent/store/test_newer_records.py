@@ -76,8 +76,8 @@ def write_as_later(connection: sqlite3.Connection) -> None:
         live = tuple(LaterVersion(v.actor, v.n, v.stamp, v.value) for v in held.live)
         mark = _signed(record_mark(key, held.dots()))
         data = msgspec.msgpack.encode(LaterRecord(live, held.context))
-        rows.append(RECORDS.sealed(partition_of(key, PARTITIONS), key, mark, data))
-    connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)", rows)
+        rows.append(RECORDS.sealed(partition_of(key, PARTITIONS), key, mark, data, None))
+    connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 @pytest.mark.parametrize("later", OWNERS)

@@ -24,6 +24,8 @@ MESSAGES: list[m.Message] = [
     m.RegistryAsk(7),
     m.Ready(2**63 - 1),
     m.ReadyReply(1),
+    m.ClockRequest(1),
+    m.ClockReply(1, 1_800_000_000_000),
     m.Forward(1, 7, "lamp", b"on", 2, ((1, 2),), 2.5),
     m.Forward(1, 7, "lamp", None, None, None, 0.0),
     m.Forwarded(1, True, 2, 2, b"context"),
@@ -89,7 +91,7 @@ def test_who_knows_nothing_of_synced_writes_is_not_believed_to_have_synced() -> 
 
 def test_no_message_is_missing_and_tags_are_the_planes_own() -> None:
     assert set(typing.get_args(m.Message)) == {type(each) for each in MESSAGES}
-    assert m.CODEC.tags == {28, 45, *range(48, 80)}
+    assert m.CODEC.tags == {20, 21, 28, 45, *range(48, 80)}
     assert not m.CODEC.tags & (FRAMES.tags | EVENT_FRAMES.tags), "one of them would not be heard"
 
 
