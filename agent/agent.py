@@ -33,6 +33,7 @@ from agent.admission.removal import Removal
 from agent.admission.server import AdmissionServer
 from agent.api.listeners import Listeners
 from agent.apps.host import AppHost
+from agent.blocks.service import BlockService
 from agent.cluster.agreed_registry import AgreedRegistry
 from agent.cluster.agreement import Agreement
 from agent.cluster.cluster_view import ClusterView
@@ -112,8 +113,7 @@ from gossip.membership.network.reachability import PathStatus as Ways
 from gossip.node import Node, NodeConfig
 from gossip.registry.registry import Registry, SignedRegistry
 
-LOG_BOOT_BITS = 63
-ACTOR_BITS = 64
+LOG_BOOT_BITS, ACTOR_BITS = 63, 64
 
 SUPERSEDED = "another device has this node's identity, and nobody listens to this one any more"
 
@@ -131,6 +131,7 @@ class Agent:
     driver: Driver
     kv: Kv
     kv_reports: KvReports
+    blocks: BlockService
     agreement: Agreement
     voters: Voters
     recovery: Recovery
@@ -399,8 +400,8 @@ class Agent:
         self.metrics.count(lambda: self.audit.counts)
         self.telemetry = Telemetry(self._outbox)
         self.metrics.count(lambda: self.telemetry.counts)
-        logs, wishes = self.paths.app_logs, self.paths.app_wishes
-        self.apps = AppHost(self.config.apps, self.programs, logs, wishes)
+        paths = self.paths
+        self.apps = AppHost(self.config.apps, self.programs, paths.app_logs, paths.app_wishes)
         self.metrics.count(lambda: self.apps.counts)
         who, memory = self.identity, BrokerMemory(self.paths.data / "uplink.json")
         place = TemplateContext(who.cluster_name, who.node_name, format_node_id(who.node_id))
@@ -483,19 +484,18 @@ class Agent:
         self.allegiance.open(streams, self.admission, self.keys)
         survey = Survey(self.driver)
         self.kv_reports = KvReports(self.driver, self._records, lambda: self.uptime_s)
+        self.blocks = await BlockService.open(self.driver, self.paths, self.config, self.metrics)
+        routes = [(DOCTOR_CODEC.tags, survey.receive_frame), *self.kv_reports.routes]
+        routes += [(KEY_CODEC.tags, self.keys.receive_frame), self.blocks.route]
         await self.driver.start(
             on_guest=self.admission.serve,
-            routes=[
-                (KEY_CODEC.tags, self.keys.receive_frame),
-                (DOCTOR_CODEC.tags, survey.receive_frame),
-                *self.kv_reports.routes,
-                (RELAY_CODEC.tags, self.admission.receive_frame),
-            ],
+            routes=[*routes, (RELAY_CODEC.tags, self.admission.receive_frame)],
             greeting=self.keys.greeting,
             candidates_of=self.keys.candidates_of,
             on_strange_authority=self.allegiance.on_strange_authority,
         )
         opened.push_async_callback(self.driver.stop)
+        opened.push_async_callback(self.blocks.stop)
         opened.push_async_callback(self.kv_reports.stop)
         self.facts = self._make_facts()
         self.facts.publish()

@@ -196,6 +196,11 @@ FAMILIES: dict[str, str] = {
     "handoffs": "Partitions taken over from, or let go to, other owners.",
     "persists": "Batches of changes, by whether the disk took them.",
     "events_dropped": "Events that a slow reader inside the agent did not take in time.",
+    # ---- files
+    "files": "Files that were written, moved and removed through this agent.",
+    "blocks": "Blocks of files, by what was done with their bodies here.",
+    "blocks_refused": "Blocks that were not taken, or not given out, by the reason.",
+    "blocks_dropped": "Parts of blocks that changed nothing, by the reason.",
     # ---- agreement
     "consensus_elections": "Elections that this store asked for, stood in, won or handed over.",
     "consensus_proposals": "Commands that a leader took into its log, or could not take.",

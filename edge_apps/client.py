@@ -16,7 +16,7 @@ Two things can go wrong, and they are different types because callers act differ
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -176,12 +176,40 @@ class Client:
         """
         return self._connect(self.timeout_s), self._showing
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        parts: Iterable[bytes],
+        *,
+        query: Query | None = None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+    ) -> Response:
+        """Return the whole answer to a request whose body is sent part by part.
+
+        ``headers`` say how long it is, where that is known. Raises like ``request``.
+        """
+        target = _target(path, query)
+        with self._exchange(method, target, parts, headers, timeout_s) as (answer, _):
+            names = {name.lower(): value for name, value in answer.getheaders()}
+            return Response(answer.status, names, answer.read())
+
+    @contextmanager
+    def receive(
+        self, path: str, *, headers: Mapping[str, str] | None = None
+    ) -> "Iterator[HTTPResponse]":
+        """Give the answer to ``GET path``, to be read part by part. Raises like ``request``."""
+        target = _target(path, None)
+        with self._exchange("GET", target, None, headers or {}, self.timeout_s) as (answer, _):
+            yield answer
+
     @contextmanager
     def _exchange(
         self,
         method: str,
         target: str,
-        body: bytes | None,
+        body: bytes | Iterable[bytes] | None,
         headers: Mapping[str, str],
         timeout_s: float | None,
     ) -> "Iterator[tuple[HTTPResponse, socket.socket]]":

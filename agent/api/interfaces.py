@@ -15,6 +15,7 @@ from agent.admission.former_membership import FormerMembership
 from agent.admission.newcomer import Newcomer
 from agent.admission.server import AdmissionServer
 from agent.apps.host import AppHost
+from agent.blocks.service import BlockService
 from agent.cluster.agreement import Agreement
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
@@ -57,6 +58,7 @@ class AgentServices(Protocol):
 
     kv: Kv
     kv_reports: KvReports
+    blocks: BlockService
     access: AccessService
     audit: AuditLog
     agreement: Agreement

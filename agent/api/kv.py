@@ -8,6 +8,8 @@ quorum is no error and no success: 202, with the outcome ``indeterminate``.
 import base64
 import binascii
 import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from agent.api import ndjson, server_sent
@@ -22,6 +24,7 @@ from agent.api.request_bodies import copies, flag, integer, number, read_object,
 from agent.exits import NOT_FOUND, UNHEALTHY, AgentError
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
+from gossip.bodies.file_records import OWN_LAST, OWN_PREFIX
 from gossip.kv.limits import (
     LIST_ENTRIES_MAX,
     REQUEST_TIMEOUT_S,
@@ -126,7 +129,7 @@ async def list_keys(request: Request) -> Response:
     check_shared_key(request, prefix)
     result = await agent.kv.list(
         prefix,
-        after=request.query_params.get("after", ""),
+        after=max(request.query_params.get("after", ""), OWN_LAST),
         limit=limit,
         r=copies(request, "r"),
         timeout_s=_timeout(request),
@@ -151,7 +154,15 @@ async def watch_keys(request: Request) -> Response:
     streams: OpenStreams = request.app.state.streams
     accepted = request.headers.get("accept", "").partition(";")[0].strip()
     media_type = server_sent.MEDIA_TYPE if accepted == server_sent.MEDIA_TYPE else ndjson.MEDIA_TYPE
-    return streams.respond(events, _describe_event, media_type)
+    return streams.respond(_of_applications(events), _describe_event, media_type)
+
+
+async def _of_applications(events: AsyncGenerator[WatchEvent]) -> AsyncIterator[WatchEvent]:
+    """Pass over what becomes of Covey's own keys."""
+    async with aclosing(events):
+        async for event in events:
+            if not event.key.startswith(OWN_PREFIX):
+                yield event
 
 
 async def _since(request: Request) -> bytes | None:

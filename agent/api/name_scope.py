@@ -13,6 +13,7 @@ from agent.api.callers import caller_of
 from agent.api.interfaces import AgentServices
 from agent.exits import NOT_PERMITTED, AgentError
 from agent.http.request import Request
+from gossip.bodies.file_records import OWN_PREFIX
 from gossip.control.fleet_settings import RESERVED_PREFIX
 from gossip.control.transactions import (
     Compare,
@@ -52,12 +53,20 @@ def check_name(request: Request, name: str) -> None:
 
 
 def check_shared_key(request: Request, key: str) -> None:
-    """Raise AgentError unless this client may use this shared key, or all that begin so."""
+    """Raise AgentError unless this client may use this shared key, or all that begin so.
+
+    So of the name of a file.
+    """
     check_key_for(caller_of(request), key)
 
 
 def check_key_for(caller: Caller, key: str) -> None:
     """Raise AgentError unless this caller may use this shared key, or all that begin so."""
+    if key.startswith(OWN_PREFIX):
+        raise NotItsName(
+            "keys that begin with the character U+0000 are Covey's own; nothing was done",
+            "`covey file put` and `covey file get` write and read files",
+        )
     _check_begins(key, caller.keys)
 
 

@@ -7,7 +7,7 @@ claiming that there is none. Nothing is waited for where nobody is about to list
 
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ WAITED_FOR = {
     "/api/v1/control": "for the voters",
     "/api/v1/copies": "for the other nodes",
     "/api/v1/doctor": "for what the members see",
+    "/api/v1/file": "for the owners of the file",
     "/api/v1/init": "for the agent to found the covey",
     "/api/v1/keys": "for the members",
     "/api/v1/kv-stats": "for the members to count",
@@ -67,7 +68,7 @@ class PatientClient(Client):
         self,
         method: str,
         target: str,
-        body: bytes | None,
+        body: bytes | Iterable[bytes] | None,
         headers: Mapping[str, str],
         timeout_s: float | None,
     ) -> "Iterator[tuple[HTTPResponse, socket.socket]]":

@@ -60,6 +60,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "agent.cli.keys", "keys", "Show and replace the keys that seal datagrams."
     ),
     "kv": CommandEntry("agent.cli.kv", "kv", "Read and write the covey's shared keys."),
+    "file": CommandEntry(
+        "agent.cli.files", "file", "Put files on several devices, and get them back."
+    ),
     "txn": CommandEntry(
         "agent.cli.txn", "txn", "Compare keys of the control plane, and change them together."
     ),

@@ -49,6 +49,12 @@ class Session:
 
         return PatientClient(self.agent_paths, quiet=self.quiet)
 
+    def quiet_client(self) -> Client:
+        """Return a client that waits for an agent, and leaves it to others to show so."""
+        from agent.cli.patient_client import PatientClient
+
+        return PatientClient(self.agent_paths, quiet=True)
+
     def hasty_client(self) -> Client:
         """Return a client that neither waits for an agent nor shows anything."""
         return Client(self.agent_paths.socket)

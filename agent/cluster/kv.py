@@ -5,7 +5,7 @@ into errors for people. What "ok", "indeterminate", "unavailable" and "partial" 
 ``gossip/kv/requests.py``; they are results, not errors, because something may have happened.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import TypeVar
 
 from agent.exits import NO, UNREACHABLE, USAGE, AgentError
@@ -120,7 +120,7 @@ class Kv:
 
     async def watch(
         self, *, prefix: str | None = None, key: str | None = None, since: bytes | None = None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent]:
         """Yield changes of a key, or of all keys with a prefix, until the iterator is closed.
 
         ``since`` is a token of an earlier watch of the same, to go on from.

@@ -31,6 +31,7 @@ from agent.config.settings import (
     SECTIONS,
     ApiSettings,
     AppSettings,
+    FileSettings,
     GossipSettings,
     HandlerSettings,
     LogSettings,
@@ -74,6 +75,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    files: FileSettings = FileSettings()
     events: HandlerSettings = HandlerSettings()
     queries: HandlerSettings = HandlerSettings()
     apps: dict[str, AppSettings] = {}

@@ -151,6 +151,11 @@ class Paths(NamedTuple):
         return self.data / "telemetry.db"
 
     @property
+    def blocks(self) -> Path:
+        """The bodies of the blocks of files that lie on this device."""
+        return self.data / "blocks"
+
+    @property
     def audit_db(self) -> Path:
         """What was changed by way of this agent's API, and who did it."""
         return self.data / "audit.db"

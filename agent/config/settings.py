@@ -188,6 +188,13 @@ class TelemetrySettings(Section, frozen=True, kw_only=True):
     dead_letters_bytes_max: Annotated[int, msgspec.Meta(ge=MIB)] = 16 * MIB
 
 
+class FileSettings(Section, frozen=True, kw_only=True):
+    """``[files]``: how large a file may be, and how much of the disk the blocks of files take."""
+
+    file_bytes_max: Annotated[int, msgspec.Meta(ge=1, le=4 * 2**30)] = 2**30
+    directory_bytes_max: Annotated[int, msgspec.Meta(ge=0)] = 8 * 2**30
+
+
 class HandlerSettings(Section, frozen=True, kw_only=True):
     """``[events]`` and ``[queries]``: the commands that are run when one arrives."""
 
@@ -255,6 +262,7 @@ SECTIONS: dict[str, type[Section]] = {
     "log": LogSettings,
     "uplink": UplinkSettings,
     "telemetry": TelemetrySettings,
+    "files": FileSettings,
     "events": HandlerSettings,
     "queries": HandlerSettings,
 }

@@ -99,6 +99,11 @@ class OutgoingStream:
         """Whether there is no connection, and nothing waits for one."""
         return self.state is LinkState.IDLE and not self._is_kept
 
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits to be sent."""
+        return self._waiting_bytes
+
     def send(self, data: bytes) -> None:
         """Queue a frame, dialling if need be. Never blocks or raises."""
         try:

@@ -162,6 +162,11 @@ class Streams:
         """Queue a frame for a node, dialling if need be. Never blocks or raises."""
         self._link_to(to).send(data)
 
+    def waiting_bytes(self, to: NodeId) -> int:
+        """Return how much waits to be sent to a node."""
+        link = self._links.get(to)
+        return link.waiting_bytes if link is not None else 0
+
     async def try_out(self, to: NodeId) -> DialTest | None:
         """Open a stream to a node on trial; tell the best attempt, None without an address."""
         best: DialTest | None = None

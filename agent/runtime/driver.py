@@ -197,6 +197,10 @@ class Driver:
         """Send a frame of the agents' own (tags 80 to 111) to a member."""
         self._streams.send(data, to)
 
+    def waiting_bytes(self, to: NodeId) -> int:
+        """Return how much of what was sent to a member has not left yet."""
+        return self._streams.waiting_bytes(to)
+
     async def try_stream(self, to: NodeId) -> DialTest | None:
         """Open a stream to a member on trial, and say how far it got; None without an address."""
         return await self._streams.try_out(to)

@@ -9,6 +9,7 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
     1..17    messages in datagrams            gossip/membership/model/messages.py
              of them 13..15                   gossip/events/messages.py
     18..31   frames; of them 20, 21, 28       gossip/kv/messages.py
+             of them 22..27                   gossip/bodies/messages.py
     32..47   frames of the membership         gossip/membership/model/messages.py
              of them 38 and 39                gossip/events/messages.py
              of them 45                       gossip/kv/messages.py

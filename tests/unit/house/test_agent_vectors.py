@@ -20,6 +20,8 @@ from agent.cluster import kv_messages as kv_looks
 from agent.doctor import messages as doctor
 from agent.keys import messages as keys
 from agent.net import relay_messages as relay
+from gossip.bodies import messages as bodies
+from gossip.bodies.file_records import BlockName
 from gossip.core.machine import Address
 from gossip.core.wire import Codec
 from gossip.kv.takeover import Copy
@@ -29,8 +31,10 @@ FILE = pathlib.Path(__file__).parents[2] / "vectors" / "agents-v1.json"
 
 ADMISSION, KEYS, DOCTOR = range(80, 90), range(90, 96), range(96, 98)
 RELAYS, TO_GUESTS = range(100, 102), range(104, 112)
+BODIES = range(22, 28)
 KV_LOOKS = frozenset({98, 99, 102, 103})
 
+BLOCK = BlockName(bytes(range(16)), 4095)
 ID, MAX = 0xC0FFEE, 2**64 - 1
 COVEY = bytes(range(16))
 PEERS = (
@@ -164,6 +168,17 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     "relay ask": (relay.CODEC, relay.RelayAsk(MAX)),
     "relay answer": (relay.CODEC, relay.RelayAnswer(is_through=True)),
     "view, of nobody": (doctor.CODEC, doctor.NodeView(0, 0, ())),
+    "block push": (
+        bodies.CODEC,
+        bodies.BlockPush(2**33, MAX, BLOCK, 2**20, bytes(range(32)), 65536, b"data", (7, MAX)),
+    ),
+    "block stored": (bodies.CODEC, bodies.BlockStored(7)),
+    "block not stored": (bodies.CODEC, bodies.BlockStored(2**33, "full")),
+    "block fetch": (bodies.CODEC, bodies.BlockFetch(7, BLOCK, 65536, 4096)),
+    "block slice": (bodies.CODEC, bodies.BlockSlice(7, 65536, b"data")),
+    "block not there": (bodies.CODEC, bodies.BlockSlice(7, 0, b"", "missing")),
+    "blocks ask": (bodies.CODEC, bodies.BlockAsk(7, (COVEY, bytes(16)))),
+    "blocks held": (bodies.CODEC, bodies.BlocksHeld(7, (b"\x05", b""), 2**30, 2**33)),
     "key view ask": (kv_looks.VIEW_CODEC, kv_looks.KeyViewRequest(2**33, "lights/é", ((MAX, 7),))),
     "key view": (
         kv_looks.VIEW_CODEC,
@@ -204,7 +219,7 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
     ),
 }
 
-MODULES = (admission, keys, doctor, relay, kv_looks)
+MODULES = (admission, keys, doctor, relay, kv_looks, bodies)
 
 
 def vector_of(message: Any, codec: Codec[Any]) -> dict[str, Any]:
@@ -262,10 +277,11 @@ def test_each_plane_keeps_to_its_tags() -> None:
         (frozenset(KEYS), [keys.CODEC]),
         (frozenset(DOCTOR), [doctor.CODEC]),
         (frozenset(RELAYS), [relay.CODEC]),
+        (frozenset(BODIES), [bodies.CODEC]),
         (KV_LOOKS, [kv_looks.VIEW_CODEC, kv_looks.STATS_CODEC]),
     ]
     assert not [codec.tags for tags, codecs in owned for codec in codecs if not codec.tags <= tags]
-    ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS, KV_LOOKS]
+    ranges = [ADMISSION, TO_GUESTS, KEYS, DOCTOR, RELAYS, KV_LOOKS, BODIES]
     assert sum(map(len, ranges)) == len(set().union(*ranges)), "one tag, one plane"
 
 

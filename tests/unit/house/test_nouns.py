@@ -55,6 +55,7 @@ supervisor system telemetry template term terminal test text thread throttle tim
 tuning user value version violation welcome wobble workload
 applier delay directory draft field history image mirror operator prefix pull relation saver space
 timer application cause move signature share increment number choice bound total
+push reader span writer service
 """
 """Plain words, and those that every programmer has used."""
 
@@ -64,6 +65,7 @@ forged forked forwarded found granted invented issued lost measured named opened
 reached ready received refused rejected renewed replayed reported revoked runnable scanned shown
 spared spoken started stored styled superseded synced taken timed unreachable unusable waiting
 checked committed confirmed declined doubted failed halted installed ordered overloaded placed seen
+broken held written
 """
 """What has become of something: events, outcomes, errors."""
 

@@ -32,6 +32,7 @@ ROOMS = {
     "gossip/membership": "core SWIM",
     "gossip/registry": "core",
     "gossip/kv": "core registry",
+    "gossip/bodies": "core",
     "gossip/consensus": "core",
     "gossip/control": "core registry consensus",
     "gossip node": "core SWIM events membership registry kv control",
@@ -53,6 +54,7 @@ ROOMS = {
     "agent/programs": "BASE",
     "agent/cluster": "BASE identity store runtime programs GOSSIP",
     "agent/backup": "BASE kv",
+    "agent/blocks": "BASE runtime cluster core bodies kv",
     "agent/access": "BASE store cluster core control",
     "agent/keys": "BASE identity cluster core kv node",
     "agent/telemetry": "BASE store sdk core",
@@ -73,10 +75,10 @@ ROOMS = {
 
 GROUPS = {
     "SWIM": "model network dissemination members detection anti_entropy",
-    "GOSSIP": "core SWIM events membership registry kv consensus control node",
+    "GOSSIP": "core SWIM events membership registry kv bodies consensus control node",
     "APPS": "sdk builtin loader",
     "BASE": "ground text files config loop system",
-    "SUBJECTS": "cluster backup access keys telemetry uplink admission apps",
+    "SUBJECTS": "cluster backup blocks access keys telemetry uplink admission apps",
 }
 """Names for several rooms; a room that is in one of its own leaves itself out."""
 

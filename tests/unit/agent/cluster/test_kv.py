@@ -93,7 +93,7 @@ def test_a_watch_is_closed_with_its_iterator() -> None:
         watch = kv_on(driver).watch(prefix="k")
         assert (await anext(watch)).key == "k"
         assert not driver.events.is_closed
-        await watch.aclose()  # type: ignore[attr-defined]
+        await watch.aclose()
         assert driver.events.is_closed
         assert driver.asked == [Watch("k", None)]
 

@@ -309,6 +309,10 @@ ELSEWHERE = {
     # And these hand their outcome to a watched task or to whoever waits for an answer.
     ("agent/http/connection.py", "_answer"): "its failure is logged, and ends the connection",
     ("agent/http/response.py", "__call__"): "waited for at once; what failed is raised there",
+    ("agent/blocks/block_store.py", "_do"): "waited for at once",
+    ("agent/blocks/file_reader.py", "_begin"): "waited for by read, which ends it otherwise",
+    ("agent/blocks/file_writer.py", "write"): "waited for at once",
+    ("agent/blocks/file_writer.py", "_begin"): "waited for by write",
     ("agent/doctor/device_checks.py", "_sync_time_within"): "its outcome is a future, waited for",
     ("agent/keys/key_service.py", "_serve"): "its answer is awaited by a watched task",
     ("agent/store/database.py", "*"): "calls into the writer thread, each waited for",

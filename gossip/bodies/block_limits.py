@@ -1,0 +1,19 @@
+"""Every bound and interval of files and blocks."""
+
+from gossip.core.tuning import FRAME_BYTES_MAX
+
+BLOCK_BYTES = 1024 * 1024
+"""Of each block of a file but the last, which has what is left."""
+BLOCKS_MAX = 4096
+"""Of one file: its settings can allow no more than 4 GiB."""
+SLICE_BYTES = 64 * 1024
+"""Of a block in one frame: the loop encrypts it in one go, and no other frame waits for long."""
+HOLDERS_MAX = 32
+FILE_ID_BYTES, DIGEST_BYTES = 16, 32
+FILE_NAME_BYTES_MAX = 400
+REASON_CHARACTERS_MAX = 200
+FILES_ASKED_MAX = 64
+"""Of so many files one question asks who has their blocks: the answer has 512 bytes of each."""
+
+assert BLOCKS_MAX // 8 * FILES_ASKED_MAX < FRAME_BYTES_MAX
+assert BLOCK_BYTES % SLICE_BYTES == 0

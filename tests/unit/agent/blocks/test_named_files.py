@@ -1,0 +1,192 @@
+"""Files by their names: seen as a whole or not at all, and gone on with where they broke off."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.blocks import named_files
+from agent.blocks.named_files import Files, NamedFile
+from agent.exits import NOT_FOUND, UNHEALTHY, USAGE, AgentError
+from edge_apps.files import FileDigest
+from gossip.bodies.block_limits import BLOCK_BYTES
+from gossip.bodies.file_records import BLOCK_PREFIX, UPLOAD_PREFIX, upload_key
+from gossip.core.errors import InvalidRequest
+from tests.support.block_net import BlockNet, all_of, parts_of
+
+DATA = bytes(range(251)) * (2 * BLOCK_BYTES // 251 + 999)
+
+
+def run(
+    folder: Path, work: Callable[[BlockNet, Files], Coroutine[Any, Any, None]], **settings: Any
+) -> BlockNet:
+    async def scenario() -> BlockNet:
+        async with BlockNet(folder, **settings) as net:
+            await work(net, net.services[1].files)
+        return net
+
+    return asyncio.run(scenario())
+
+
+async def _breaking(data: bytes) -> AsyncIterator[bytes]:
+    async for part in parts_of(data):
+        yield part
+    raise AgentError("hung up")
+
+
+def _blocks(net: BlockNet) -> int:
+    return sum(key.startswith(BLOCK_PREFIX) for key in net.keys.values)
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, len(DATA)])
+def test_what_is_put_is_read_back_at_any_node(tmp_path: Path, size: int) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        record = await files.put("a/b", parts_of(DATA[:size]))
+        assert record.size_bytes == size
+        digest = FileDigest()
+        digest.add(DATA[:size])
+        assert digest.hex() == record.digest.hex(), "the SDK knows the same digest"
+        there = net.services[3].files
+        assert await there.find("a/b") == record
+        assert await all_of(there.read(record, 0, size)) == DATA[:size]
+        assert upload_key(record.file) not in net.keys.values
+        [stat] = await net.services[2].stats.of([NamedFile("a/b", record)])
+        assert (len(stat.blocks), stat.short, stat.missing) == (record.blocks, 0, 0)
+
+    run(tmp_path, work)
+
+
+def test_a_range_may_begin_and_end_anywhere(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        record = await files.put("a", parts_of(DATA))
+        edges = (0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 2 * BLOCK_BYTES + 5, len(DATA))
+        for start in edges:
+            for end in (each for each in edges if each > start):
+                assert await all_of(files.read(record, start, end)) == DATA[start:end]
+
+    run(tmp_path, work)
+
+
+def test_nothing_is_seen_of_what_broke_off_and_it_can_be_gone_on_with(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        with pytest.raises(AgentError, match="hung up"):
+            await files.put("a", _breaking(DATA[: 2 * BLOCK_BYTES + 10]), mark="m")
+        with pytest.raises(AgentError) as missing:
+            await files.find("a")
+        assert missing.value.status == NOT_FOUND
+        assert not (await files.page()).files
+        assert await files.uploads("other") == []
+        [upload] = await net.services[2].files.uploads("m")
+        assert upload.record.name == "a"
+        assert len(upload.digests) == 2
+        before = net.services[1].counts["blocks/stored"]
+        rest = parts_of(DATA[2 * BLOCK_BYTES :])
+        record = await net.services[2].files.put("a", rest, upload=upload)
+        assert net.services[1].counts["blocks/stored"] == before + 1, "the last block alone"
+        assert await all_of(files.read(record, 0, len(DATA))) == DATA
+        assert await files.uploads("m") == []
+
+    run(tmp_path, work)
+
+
+def test_a_name_that_is_not_safe_is_not_told_as_stored(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        net.keys.refused.add("\0f/")
+        with pytest.raises(AgentError, match="indeterminate") as failed:
+            await files.put("a", parts_of(DATA))
+        assert failed.value.status == UNHEALTHY
+        net.keys.refused = {"\0b/"}
+        with pytest.raises(AgentError, match="record of a block"):
+            await files.put("a", parts_of(DATA))
+        assert not (await files.page()).files
+
+    run(tmp_path, work)
+
+
+def test_a_file_may_be_so_large(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        await files.put("a", parts_of(DATA[:1000]))
+        with pytest.raises(AgentError) as failed:
+            await files.put("a", parts_of(DATA[:1001]))
+        assert failed.value.status == USAGE
+        assert (await files.find("a")).size_bytes == 1000, "the one of before is there"
+
+    run(tmp_path, work, file_bytes_max=1000)
+
+
+def test_so_many_are_written_at_a_time(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        ends = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"x"
+            await ends.wait()
+
+        names = [str(n) for n in range(named_files.UPLOADS_MAX)]
+        writing = [asyncio.create_task(files.put(name, slow())) for name in names]
+        await asyncio.sleep(0)
+        with pytest.raises(AgentError, match="are being written"):
+            await files.put("more", parts_of(b"x"))
+        ends.set()
+        await asyncio.gather(*writing)
+        assert [each.name for each in (await files.page()).files] == names
+
+    run(tmp_path, work)
+
+
+def test_pages_of_names(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        for name in ("a/1", "a/2", "a/3", "b"):
+            await files.put(name, parts_of(b"x"))
+        first = await files.page("a/", limit=2)
+        assert [each.name for each in first.files] == ["a/1", "a/2"]
+        rest = await files.page("a/", after=first.next)
+        assert [each.name for each in rest.files] == ["a/3"]
+        assert rest.next == ""
+
+    run(tmp_path, work)
+
+
+def test_blocks_go_with_the_last_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(named_files, "COLLECT_AFTER_S", 0.01)
+
+    async def work(net: BlockNet, files: Files) -> None:
+        old = await files.put("a", parts_of(DATA))
+        reading = files.read(old, 0, len(DATA))
+        await anext(reading)
+        await files.put("a", parts_of(b"new"))
+        await files._tasks.finish()
+        assert _blocks(net) == 1
+        with pytest.raises(AgentError, match="replaced or removed while it was read"):
+            await all_of(reading)
+        moved = await files.move("a", "b")
+        await files.remove("b")
+        await files._tasks.finish()
+        assert _blocks(net) == 1, "they may be another name's: they are left to who knows all names"
+        assert moved.is_shared
+        for name in ("a", "b"):
+            with pytest.raises(AgentError, match="there is no file"):
+                await files.remove(name)
+        assert not [key for key in net.keys.values if key.startswith(UPLOAD_PREFIX)]
+
+    run(tmp_path, work)
+
+
+def test_a_move_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        one = await files.put("a", parts_of(b"one"))
+        await files.put("b", parts_of(b"two"))
+        await files.move("a", "b")
+        [left] = (await files.page()).files
+        assert (left.name, left.record.file) == ("b", one.file)
+        assert await all_of(files.read(left.record, 0, 3)) == b"one"
+        for old, new in (("b", "b"), ("none", "c")):
+            with pytest.raises(AgentError):
+                await files.move(old, new)
+        with pytest.raises(InvalidRequest):
+            await files.move("b", "../c")
+        assert [each.name for each in (await files.page()).files] == ["b"]
+
+    run(tmp_path, work)
