@@ -544,17 +544,12 @@ class Agent:
 
     def _make_node(self, plan: Plan) -> Node:
         settings = NodeConfig(
-            me=self.identity.node_id,
-            boot=self.boot,
-            name=self.identity.node_name,
-            addresses=find_addresses(plan).told,
-            tags=self.config.node.tags,
-            tuning=self._tuning,
-            cluster_id=self.identity.cluster_id,
-            actor=self._rng.getrandbits(ACTOR_BITS),
-            event_time=self._control.event_time(),
-            settle_s=self.config.voters.settle_s,
-        )
+            me=self.identity.node_id, boot=self.boot, name=self.identity.node_name,
+            addresses=find_addresses(plan).told, tags=self.config.node.tags, tuning=self._tuning,
+            cluster_id=self.identity.cluster_id, actor=self._rng.getrandbits(ACTOR_BITS),
+            event_time=self._control.event_time(), settle_s=self.config.voters.settle_s,
+            missing_after_s=self.config.state.missing_after_s,
+        )  # fmt: skip
         saved = self._control.registry()
         self._keyring: Keyring = self.identity.keyring()
         return Node(

@@ -31,6 +31,7 @@ def show_membership(
     gauge("registry_forked", "1 after a fork.", lambda: float(bool(state.registry_sync.rival)))
     gauge("registry_nodes", "Nodes that belong.", lambda: len(state.registry.nodes))
     gauge("registry_absent", "Let in and not heard.", lambda: len(state.registry.absent))
+    gauge("registry_missing", "Not heard for long.", lambda: len(state.registry.missing))
     gauge("registry_draining", "To own nothing.", lambda: len(state.registry.draining))
     moving = "Partitions on their way to other owners, by stage."
     gauge("partitions_moving", moving, lambda: state.registry.count_moving(), "stage")

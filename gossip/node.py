@@ -45,6 +45,7 @@ from gossip.core.trials import OnTrial, trusted
 from gossip.core.tuning import Tuning
 from gossip.core.wire import tag_of
 from gossip.events.plane import EventPlane
+from gossip.kv.limits import MISSING_AFTER_S
 from gossip.kv.messages import CODEC
 from gossip.kv.parts import MembershipView
 from gossip.kv.plane import KvPlane
@@ -107,6 +108,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     """The Lamport time of the last event that an earlier life delivered; older ones are over."""
     settle_s: float = SETTLE_S
     """Who has run for so long may vote."""
+    missing_after_s: float = MISSING_AFTER_S
+    """An owner that an issuer did not hear for so long is missing; 0: none ever is."""
 
 
 class Node:
@@ -137,6 +140,7 @@ class Node:
         self.state = KvPlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, view, now, boot=boot
         )
+        self.state.progress.judge_after(settings.missing_after_s, now)
         self.control = self._open_control(log, rng, now) if log is not None else None
         self.on_trial = on_trial
         self.swim.put_on_trial(on_trial)

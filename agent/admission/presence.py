@@ -1,6 +1,6 @@
-"""What the issuer's log says of those who come, and of those who did not.
+"""What the issuer's log says of those who come, of those who did not, and of those who went.
 
-Who is heard, and who is given up, is decided in ``gossip/kv/presence.py``.
+Who is heard, and who is given up, is decided in ``gossip/kv/presence.py`` and ``contact.py``.
 """
 
 import logging
@@ -23,4 +23,21 @@ def log_changes(before: Registry, after: Registry) -> None:
                 "others, until it is back (registry epoch %d)",
                 entry.name,
                 after.epoch,
+            )
+    _log_missing(before, after)
+
+
+def _log_missing(before: Registry, after: Registry) -> None:
+    """Tell whose share goes to others, and who gets one again."""
+    was, now = ({each.id for each in one.missing} for one in (before, after))
+    for entry in after.nodes:
+        if entry.id in now - was:
+            log.warning(
+                "%s was not heard for long: others get the partitions that it owns, of which %d "
+                "lie there, until it is back (registry epoch %d)",
+                entry.name, before.left_at(entry.id), after.epoch,
+            )  # fmt: skip
+        elif entry.id in was - now:
+            log.info(
+                "%s is there again, and gets a share (registry epoch %d)", entry.name, after.epoch
             )

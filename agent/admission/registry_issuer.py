@@ -384,7 +384,8 @@ class RegistryIssuer:
         def step(made: Draft) -> None:
             nonlocal news
             before = made.registry
-            after = advance(before, ready.done, ready.epoch, ready.here, ready.away)
+            heard = ready.here, ready.away, ready.missing, ready.found
+            after = advance(before, ready.done, ready.epoch, *heard)
             news = (before, after) if after is not before else None
             if news:
                 made.follow_with(after)

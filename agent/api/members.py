@@ -119,6 +119,15 @@ def absentees(agent: AgentServices) -> list[dict[str, Any]]:
     return [{"id": format_node_id(one.id), "name": one.name} for one in away]
 
 
+def missing(agent: AgentServices) -> list[dict[str, Any]]:
+    """Return whose share others get, and how many partitions still lie there."""
+    registry = agent.registry
+    return [
+        {"id": format_node_id(one.id), "name": one.name, "held": registry.left_at(one.id)}
+        for one in registry.missing
+    ]
+
+
 def draining(agent: AgentServices) -> list[dict[str, Any]]:
     """Return who is to own nothing, how many partitions still lie there, and whether it votes."""
     registry, voters = agent.registry, agent.agreement.status().voters

@@ -80,6 +80,7 @@ def _describe(agent: AgentServices, entry: RegisteredNode) -> dict[str, Any]:
         "epoch": registry.epoch,
         "state": member.state.value if member else None,
         "absent": entry.absent,
+        "missing": entry.missing,
         "roles": list(entry.roles),
         "partitions": owned(registry.owners)[entry.id],
         "pending": pending,

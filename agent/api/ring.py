@@ -57,6 +57,7 @@ async def show_ring(request: Request) -> Response:
             "leaving": owning[entry.id] + homes[entry.id] - staying[entry.id],
             "absent": entry.absent,
             "drains": entry.drains,
+            "missing": entry.missing,
         }
         for entry in registry.nodes
     )

@@ -10,7 +10,7 @@ import msgspec
 
 from agent._version import __version__
 from agent.api.interfaces import AgentServices
-from agent.api.members import absentees, draining
+from agent.api.members import absentees, draining, missing
 from agent.api.registry import issuers
 from agent.config.loader import Config
 from agent.http.request import Request
@@ -21,7 +21,7 @@ from gossip.core.ids import format_cluster_id, format_node_id
 
 NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
 NOTHING_SEEN = dict.fromkeys(
-    ("members", "absent", "draining", "epoch", "issuers", "moving", "agreement")
+    ("members", "absent", "missing", "draining", "epoch", "issuers", "moving", "agreement")
 )
 
 
@@ -87,6 +87,7 @@ def _seen(agent: AgentServices) -> dict[str, Any]:
     return {
         "members": agent.members.count_by_state(),
         "absent": absentees(agent),
+        "missing": missing(agent),
         "draining": draining(agent),
         "epoch": agent.registry.epoch,
         "issuers": issuers(agent),

@@ -77,7 +77,7 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
             node["partitions"],
             f"{node['share']:.1%}",
             _movement(node),
-            f"{node['state']}, drains" if node["drains"] and is_terminal() else node["state"],
+            _state(node) if is_terminal() else node["state"],
             node["id"],
             node["zone"],
             f"{node['capacity']:g}",
@@ -99,8 +99,15 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
         session.say(
             f"Beside them {answer['homes']} homes, for the keys of one device each (device/ID/...)."
         )
+    if missing := [node["name"] for node in answer["nodes"] if node["missing"]]:
+        session.say(f"Not heard for long, so that others get their share: {', '.join(missing)}.")
     if on_their_way := in_words(answer["moving"]):
         session.say(f"On their way to other owners: {on_their_way}.")
+
+
+def _state(node: dict[str, Any]) -> str:
+    """Return what is believed of a node, and what the registry says about its share."""
+    return ", ".join([node["state"], *(word for word in ("drains", "missing") if node[word])])
 
 
 def _movement(node: dict[str, Any]) -> str:

@@ -47,6 +47,11 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
         if answer["absent"]:
             told["let in, not heard"] = ", ".join(one["name"] for one in answer["absent"])
+        if answer["missing"]:
+            told["not heard for long"] = ", ".join(
+                f"{one['name']} ({counted(one['held'], 'partition')} left)"
+                for one in answer["missing"]
+            )
         if answer["draining"]:
             told["draining"] = ", ".join(_draining(one) for one in answer["draining"])
         told["epoch"] = answer["epoch"]

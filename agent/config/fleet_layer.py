@@ -25,6 +25,7 @@ FOR_FLEETS = (
     "gossip.bytes_per_day",
     "voters.settle",
     "state.durability",
+    "state.missing_after",
     "log.level",
     "log.format",
     "uplink.host",

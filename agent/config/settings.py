@@ -25,6 +25,7 @@ DEFAULT_PORT = 7747
 EVERY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104
 HANDLER_TIMEOUT_S_MAX = 60
 SETTLE_S_MAX = 86_400
+MISSING_S_MIN, MISSING_S_MAX = 10, 30 * 86_400
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 MIB = 1024 * 1024
 
@@ -108,9 +109,21 @@ class VoterSettings(Section, frozen=True, kw_only=True):
 
 
 class StateSettings(Section, frozen=True, kw_only=True):
-    """``[state]``: the shared keys."""
+    """``[state]``: the shared keys: what a write survives, and when they move to other owners."""
 
     durability: Literal["flush", "fsync"] = "flush"
+    missing_after: str = "30m"
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none. Raises ValueError."""
+        with naming("missing_after"):
+            if self.missing_after_s and not MISSING_S_MIN <= self.missing_after_s <= MISSING_S_MAX:
+                raise ValueError("must lie between 10s and 30d, or be 0s for never")
+
+    @property
+    def missing_after_s(self) -> float:
+        """Seconds for which an owner may be silent before it is missing; 0: for ever."""
+        return read_duration(self.missing_after)
 
 
 class ApiSettings(Section, frozen=True, kw_only=True):

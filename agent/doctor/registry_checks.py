@@ -25,6 +25,7 @@ def examine(
         fork(rival),
         issuers(registry, live),
         absentees(absent, signing),
+        missing(registry),
         draining(registry, voters),
         former_issuers(registry),
         strangers(knocking, removed),
@@ -67,6 +68,24 @@ def absentees(names: Sequence[str], issuers: Sequence[str]) -> Finding:
         "them.",
         "Start their agents. Who never comes is taken out on "
         f"{' or '.join(issuers)}: {' '.join(f'`covey members remove {name}`' for name in names)}",
+    )
+
+
+def missing(registry: Registry) -> Finding:
+    """Name those whose share others get, because they were not heard for long."""
+    gone = registry.missing
+    if not gone:
+        return ok("missing", "every owner of partitions was heard lately by who signs for them.")
+    told = (
+        f"{each.name} ({counted(registry.left_at(each.id), 'partition')} left)" for each in gone
+    )
+    return warn(
+        "missing",
+        f"not heard for so long that others get their partitions: {', '.join(told)}. What was "
+        "acknowledged is with the other owners, and nothing that they hold is thrown away.",
+        "Start their agents: each hands on what it took in alone, and gets a share again once it "
+        "has been there for a while. Who never comes is taken out by `covey members remove`. "
+        "`missing_after` in `[state]` says after how long.",
     )
 
 

@@ -29,6 +29,7 @@ def leaf_of(key: str) -> Leaf:
 
 def leaves_of(marks: Mapping[str, int]) -> tuple[int, ...]:
     """Return the digest of each leaf, of keys with the marks of what lies under them."""
+    assert all(marks.values()), "0 stands for a key without a value, which is in no leaf"
     digests = [0] * LEAVES
     for key, mark in marks.items():
         digests[leaf_of(key)] ^= mark

@@ -122,6 +122,17 @@ PRESENCE_CHECKS_MAX = 10
 PRESENCE_INTERVAL_S = 20.0
 """How often such a one says that it is there."""
 
+MISSING_AFTER_S = 1800.0
+"""An owner that was not heard for so long is missing: others are to have its partitions."""
+CONTACT_LOOKS = 10
+"""So often it is looked for in that time."""
+CONTACT_RETURN_LOOKS = 3
+"""At so many looks one after the other it is heard before it gets a share again."""
+CONTACT_FLAPS_MAX = 3
+"""That number is doubled each time it was missing lately, so often at most."""
+CONTACT_STEADY_LOOKS = 48 * CONTACT_LOOKS
+"""Who was heard at so many, which is a day, begins anew."""
+
 assert 3 * VALUE_BYTES_MAX + PAGE_BYTES_MAX <= FRAME_BYTES_MAX
 assert HEDGE_S < READY_TIMEOUT_S < REQUEST_TIMEOUT_S
 assert PRESENCE_INTERVAL_S * 2 < PRESENCE_CHECK_S, "a look is not in vain for one lost frame"

@@ -13,8 +13,9 @@ that votes (``acting_issuer``). Two that both believe to be the one cost a propo
 and nothing more; while nobody does, time is lost.
 
 The one that has heard enough of a partition says ``OwnersReady``, once a second at most, with all
-that is ready then, and who came or stays away; the runtime has the next registry agreed on
-(``registry.advance``). So a hundred devices that start at once make one registry, not a hundred.
+that is ready then, who came or stays away, and which owners are missing (``contact.py``); the
+runtime has the next registry agreed on (``registry.advance``). So a hundred devices that start at
+once make one registry, not a hundred.
 """
 
 from collections import defaultdict
@@ -22,19 +23,21 @@ from collections.abc import Callable, Collection
 
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
+from gossip.kv.contact import Contact
 from gossip.kv.handoff import Handoff
 from gossip.kv.limits import (
     ADVANCE_INTERVAL_S,
+    MISSING_AFTER_S,
     PRESENCE_INTERVAL_S,
     REPORT_DELAY_S,
     REPORT_INTERVAL_S,
 )
-from gossip.kv.messages import Reached
+from gossip.kv.messages import Reached, Ready
 from gossip.kv.parts import KvParts
 from gossip.kv.presence import Presence
 from gossip.kv.requests import OwnersReady
 from gossip.registry.ownership import Stage
-from gossip.registry.registry import Registry
+from gossip.registry.registry import Registry, replaceable
 
 Voting = Callable[[], tuple[NodeId | None, Collection[NodeId]]]
 """Returns who leads the control plane (None: nobody that we know), and who votes there."""
@@ -65,12 +68,20 @@ class OwnershipProgress:
         self.voting: Voting = _nobody_votes
         """Returns who leads the control plane and who votes; where there is none, it is unset."""
         self._presence = Presence()
+        self._contact = Contact(parts.outbound.me, MISSING_AFTER_S)
+        self._asked: set[int] = set()
+        """The numbers of the last questions for a sign of life."""
         self._is_absent = self._must_show_presence = False
         self._reported: set[int] = set()
         self._report_at: Instant | None = None
         self._reached: defaultdict[int, set[NodeId]] = defaultdict(set)
         self._advance_at: Instant | None = None
         self._advanced_at: Instant = float("-inf")
+
+    def judge_after(self, missing_after_s: float, now: Instant) -> None:
+        """Take owners for missing that were silent for so long; 0: never."""
+        self._contact = Contact(self._outbound.me, missing_after_s)
+        self._update_presence(now)
 
     # Telling
 
@@ -89,6 +100,7 @@ class OwnershipProgress:
         registry, me = self._registry_sync.registry, self._outbound.me
         if self._is_issuer():
             self._presence.adopted(registry, now)
+            self._contact.adopted(registry, now)
         entry = registry.node(me)
         self._is_absent = entry is not None and entry.absent
         self._must_show_presence = self._is_absent or me in registry.idle
@@ -127,8 +139,15 @@ class OwnershipProgress:
 
     def on_frame(self, peer: NodeId, now: Instant) -> None:
         """A frame of a member came, whatever it says."""
+        self._contact.heard(peer)
         if self._presence.saw_frame(peer):
             self._consider(now)
+
+    def answered(self, number: int) -> bool:
+        """A node has answered; say whether it was a question for a sign of life of ours."""
+        is_ours = number in self._asked
+        self._asked.discard(number)
+        return is_ours
 
     def reached(self, message: Reached, peer: NodeId, now: Instant) -> None:
         """A node has done its part of these partitions."""
@@ -155,7 +174,25 @@ class OwnershipProgress:
             self._advance_at = max(now + REPORT_DELAY_S, self._advanced_at + ADVANCE_INTERVAL_S)
 
     def _is_news(self) -> bool:
-        return bool(self._presence.here or self._presence.away or self._ready())
+        presence, contact = self._presence, self._contact
+        return bool(
+            presence.here or presence.away or contact.found or self._missing() or self._ready()
+        )
+
+    def _missing(self) -> frozenset[NodeId]:
+        return replaceable(self._registry_sync.registry, self._contact.missing)
+
+    def _look(self, now: Instant) -> None:
+        """Look who was heard, when it is time, and ask who was not."""
+        due = self._contact.deadline()
+        if due is None or now < due:
+            return
+        self._asked.clear()
+        for node in self._contact.wake(now):
+            number = self._outbound.number()
+            self._asked.add(number)
+            self._outbound.send(Ready(number), node)
+        self._consider(now)
 
     def _is_issuer(self) -> bool:
         entry = self._registry_sync.registry.node(self._outbound.me)
@@ -167,6 +204,7 @@ class OwnershipProgress:
             self._report(now)
         if self._presence.wake(now):
             self._consider(now)
+        self._look(now)
         if self._advance_at is not None and now >= self._advance_at:
             self._advance_at = None
             if self._is_news() and self._is_issuer():
@@ -181,10 +219,12 @@ class OwnershipProgress:
 
     def _say_ready(self) -> None:
         epoch, presence = self._registry_sync.registry.epoch, self._presence
-        ready = OwnersReady(epoch, self._ready(), presence.here, presence.away)
+        missing, found = self._missing(), self._contact.found
+        ready = OwnersReady(epoch, self._ready(), presence.here, presence.away, missing, found)
         self._outbound.emit(ready)
 
     def deadline(self) -> Instant | None:
         """Return when to tell, or to go on."""
-        dues = self._report_at, self._advance_at, self._presence.deadline()
+        presence, contact = self._presence.deadline(), self._contact.deadline()
+        dues = self._report_at, self._advance_at, presence, contact
         return min((due for due in dues if due is not None), default=None)

@@ -143,7 +143,7 @@ class KvPlane:
             m.RegistryOffer: self.registry_sync.offered,
             m.RegistryAsk: self.registry_sync.asked,
             m.Ready: self.serving.ready,
-            m.ReadyReply: self.forwards.ready,
+            m.ReadyReply: self._ready,
             m.Forward: self.forwards.forward,
             m.Increment: self.forwards.increment,
             m.Restore: self.forwards.restore,
@@ -382,6 +382,10 @@ class KvPlane:
         self.forwards.last_frame_at[peer] = now
         if peer in self._away:
             self.peer_alive(peer, now)
+
+    def _ready(self, message: m.ReadyReply, peer: NodeId, now: Instant) -> None:
+        if not self.progress.answered(message.number):
+            self.forwards.ready(message, peer, now)
 
     def _stored(self, message: m.Stored, peer: NodeId, now: Instant) -> None:
         # One of these asked; a late answer to what is over is nobody's.

@@ -11,9 +11,9 @@ others. Looks are counted and not time, so an issuer that was paused, suspended 
 takes nobody for gone on account of that. A member that others reach and the issuer does not is
 away as well: what it has copied cannot be told, so it cannot go on.
 
-Who owns something stays an owner while it is off, for however long. To move its data at each power
-cut would be worse, and its copy may be what an acknowledged write depends on; only an operator
-knows that it never comes back (``registry.remove``).
+Who owns something is never absent. While it is off it stays an owner, and when it is off for long
+others get its share, while its copy counts on (``contact.py``): an acknowledged write may depend on
+it, and only an operator knows that it never comes back (``registry.remove``).
 
 This is no word of the membership's: who is alive there may be out of date, and decides nothing.
 """

@@ -245,6 +245,10 @@ class OwnersReady(msgspec.Struct, frozen=True):
     """Absent ones that were heard: they get their share."""
     away: frozenset[NodeId] = frozenset()
     """Those who own nothing, and were not heard for a time."""
+    missing: frozenset[NodeId] = frozenset()
+    """Owners that were not heard for so long that others are to have their share."""
+    found: frozenset[NodeId] = frozenset()
+    """Those of before that were heard again for long enough."""
 
 
 class RegistryAdopted(msgspec.Struct, frozen=True):

@@ -71,7 +71,10 @@ def _known_by_both(node: RegisteredNode, other: Mapping[NodeId, RegisteredNode])
     theirs = other.get(node.id, node)
     serials = dict.fromkeys((*node.serials[:1], *theirs.serials[:1]))
     return msgspec.structs.replace(
-        node, serials=tuple(serials)[:SERIALS_MAX], absent=node.absent and theirs.absent
+        node,
+        serials=tuple(serials)[:SERIALS_MAX],
+        absent=node.absent and theirs.absent,
+        missing=node.missing and theirs.missing,
     )
 
 

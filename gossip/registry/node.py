@@ -46,6 +46,8 @@ class RegisteredNode(msgspec.Struct, frozen=True, array_like=True):
     """Whether it gets no partitions, since the issuer has not heard it (``presence.py``)."""
     drains: bool = False
     """Whether it is to own nothing, by an operator's word (``node_change.py``)."""
+    missing: bool = False
+    """Whether others are to have its share, since it was not heard for long (``contact.py``)."""
 
     @property
     def is_issuer(self) -> bool:

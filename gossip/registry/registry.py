@@ -231,13 +231,19 @@ class Registry(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return tuple(each for each in self.nodes if each.drains)
 
     @property
+    def missing(self) -> tuple[RegisteredNode, ...]:
+        """Those whose partitions others are to have, until they are heard again."""
+        return tuple(each for each in self.nodes if each.missing)
+
+    @property
     def idle(self) -> frozenset[NodeId]:
         """Those who own nothing and could; no issuer, for it need not hear itself."""
         owning = owners_of_any(each for _, each in self.ownerships)
         return frozenset(
             each.id
             for each in self.nodes
-            if each.id not in owning and not (each.absent or each.drains or each.is_issuer)
+            if each.id not in owning
+            and not (each.absent or each.drains or each.missing or each.is_issuer)
         )
 
     def left_at(self, node: NodeId) -> int:
@@ -432,12 +438,16 @@ def advance(
     epoch: int,
     here: frozenset[NodeId] = NOBODY,
     away: frozenset[NodeId] = NOBODY,
+    missing: frozenset[NodeId] = NOBODY,
+    found: frozenset[NodeId] = NOBODY,
 ) -> Registry:
     """Return the next registry, in which partitions that are ready for it are a stage further.
 
     ``done[p]`` names the nodes that have done what the stage of p asks of them, as of the registry
     of ``epoch``; what has changed since then is left alone. Who is ``here`` is absent no more, and
-    idle ones that are ``away`` are. Returns the same one if there is no news.
+    idle ones that are ``away`` are. Owners that are ``missing`` lose their place to others, as far
+    as these are ``replaceable``; who is ``found`` gets a share again. Returns the same one if there
+    is no news.
     """
     members, next_epoch = frozenset(registry.ids()), registry.epoch + 1
     every = [
@@ -447,9 +457,12 @@ def advance(
         for p, ownership in registry.ownerships
     ]
     lost = away & registry.idle - here
+    gone = replaceable(registry, missing - found)
     nodes = tuple(
         msgspec.structs.replace(
-            each, absent=each.id in lost or (each.absent and each.id not in here)
+            each,
+            absent=each.id in lost or (each.absent and each.id not in here),
+            missing=each.id in gone or (each.missing and each.id not in found),
         )
         for each in registry.nodes
     )
@@ -479,6 +492,20 @@ def _owned_so(registry: Registry, every: Sequence[Ownership]) -> Registry:
     return msgspec.structs.replace(registry, table=table, places=places)
 
 
+def replaceable(registry: Registry, missing: frozenset[NodeId]) -> frozenset[NodeId]:
+    """Return those missing whose share others can take: enough are there for as many copies.
+
+    Half of those that could own are kept at least: where more are off, it is the evening, or the
+    power, and a few devices would copy all of it for nothing.
+    """
+    placed = {node.id for node in placeable(registry.nodes)}
+    least = max(registry.replicas, (len(placed) + len(registry.missing) + 1) // 2)
+    room = max(0, len(placed) - least)
+    assert room < len(placed), "somebody stays to own the partitions"
+    owning = owners_of_any(each for _, each in registry.ownerships)
+    return frozenset(sorted(missing & placed & owning)[:room])
+
+
 def following(
     registry: Registry,
     nodes: tuple[RegisteredNode, ...],
@@ -491,10 +518,10 @@ def following(
 
     As little as possible moves from the ``targets``, which are those of all partitions by default.
     Who owns something is not absent, whatever its entry says. The others that are get nothing, nor
-    does who drains, and what was joining with one of them goes a step back without it, as when it
-    is removed. An owner that drains stays one until those pending have taken over. ``every`` says
-    who owns each partition by now, where that is not as it was. ``is_housed``: whether devices have
-    homes, as they have once there is a place.
+    does who drains or is missing, and what was joining with one of them goes a step back without
+    it, as when it is removed. An owner that drains, or is missing, stays one until those pending
+    have taken over. ``every`` says who owns each partition by now, where that is not as it was.
+    ``is_housed``: whether devices have homes, as they have once there is a place.
     """
     mark = registry.mark
     registry = _owned_so(registry, every) if every else registry
@@ -525,9 +552,10 @@ def following(
 def placeable(nodes: Sequence[RegisteredNode]) -> Sequence[RegisteredNode]:
     """Return those among whom the partitions are shared out.
 
-    That somebody owns them counts for more than who is absent, or drains.
+    That somebody owns them counts for more than who is absent, missing, or drains.
     """
-    present = [node for node in nodes if not node.absent]
+    heard = [node for node in nodes if not node.absent]
+    present = [node for node in heard if not node.missing] or heard
     return [node for node in present if not node.drains] or present or nodes
 
 

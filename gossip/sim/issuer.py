@@ -51,7 +51,8 @@ class Issuer:
     def advance(self, ready: OwnersReady) -> bool:
         """Carry partitions on to their next stage; tell whether there were any."""
         before = self.newest
-        self._newest = advance(before, ready.done, ready.epoch, ready.here, ready.away)
+        heard = ready.here, ready.away, ready.missing, ready.found
+        self._newest = advance(before, ready.done, ready.epoch, *heard)
         return self.newest is not before
 
     def signed(self) -> bytes:

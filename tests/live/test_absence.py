@@ -1,9 +1,10 @@
-"""Devices that are let in and never run: nobody waits for them; late ones get their share."""
+"""Devices that are let in and never run, and owners that are off for long."""
 
 from typing import Any
 
 import pytest
 
+from agent.exits import NOT_FOUND
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.waiting import eventually
@@ -12,6 +13,7 @@ pytestmark = [pytest.mark.live]
 
 GHOSTS = ("ghost-1", "ghost-2", "ghost-3", "ghost-4")
 SETTLED_WITHIN_S = 20.0
+MISSING_TOML = f'{LOCAL_TOML}[state]\nmissing_after = "10s"\n'
 
 
 def owning(agent: AgentProcess) -> set[str]:
@@ -20,8 +22,32 @@ def owning(agent: AgentProcess) -> set[str]:
     return {node["name"] for node in nodes if node["partitions"]}
 
 
+def missing(agent: AgentProcess) -> list[str]:
+    return [one["name"] for one in agent.api.get("/api/v1/status")["missing"]]
+
+
 def absent(agent: AgentProcess) -> set[str]:
     return {one["name"] for one in agent.api.get("/api/v1/members")["absent"]}
+
+
+def be_missing_and_back(fleet: Fleet, off: AgentProcess) -> None:
+    """Have others get what one owned that is off; it comes back with what it had."""
+    ash, birch, *_ = fleet.agents.values()
+    ash.stop()
+    ash.configure(MISSING_TOML)
+    ash.start()
+    eventually(lambda: missing(birch), lambda seen: seen == ["ghost-2"], 60.0, "it is missing")
+    fleet.wait_settled(60.0, "others own what it owned")
+    assert owning(birch) == {"ash", "birch", "cedar", "elm", "ghost-1"}
+    assert "ghost-2 was not heard for long" in ash.log
+    told = birch.must("ring")
+    assert "others get their share: ghost-2." in told.stdout + told.stderr
+    birch.must("kv", "delete", "k0")
+    off.launch()
+    eventually(lambda: missing(birch), lambda seen: not seen, 90.0, "it has stayed")
+    fleet.wait_settled(60.0, "it has its share again")
+    assert "ghost-2" in owning(birch)
+    assert [off.covey("kv", "get", f"k{n}").status for n in range(3)] == [NOT_FOUND, 0, 0]
 
 
 def test_who_never_runs_keeps_nobody_waiting_and_gets_its_share_when_it_does(fleet: Fleet) -> None:
@@ -78,3 +104,4 @@ def test_who_never_runs_keeps_nobody_waiting_and_gets_its_share_when_it_does(fle
     ash.must("members", "remove", "ghost-3", "--yes")
     eventually(lambda: absent(ash), lambda seen: seen == {"ghost-4"}, 10.0, "one is left")
     assert owning(ash) == {"ash", "birch", "cedar", "elm", "ghost-1", "ghost-2"}
+    be_missing_and_back(fleet, second)

@@ -17,6 +17,9 @@ every commit, so that it knows which write was meant to replace which, and deman
 * in each eighth schedule devices have homes: a device that is cut off from all reads what it wrote
   in its own by itself, and in peace that is there too, unless its disk or the device was lost. Who
   is there owns its home, and the keys of who was removed are where they were.
+* in each eighth schedule owners that are off for long are missing, and others get their share: only
+  those whom the issuer itself did not hear for that time, whatever is rumoured of anybody, and in
+  peace who runs is missing no more;
 * in each eighth schedule nodes drain as well, and are taken back: in peace nothing lies at who
   drains, and to remove one with nothing left costs no write.
 
@@ -32,7 +35,13 @@ from typing import Any
 from gossip.core.ids import NodeId
 from gossip.core.machine import Durability, Persist
 from gossip.kv.dots import Dot
-from gossip.kv.limits import PRESENCE_CHECK_S, PRESENCE_CHECKS_MAX
+from gossip.kv.limits import (
+    CONTACT_FLAPS_MAX,
+    CONTACT_LOOKS,
+    CONTACT_RETURN_LOOKS,
+    PRESENCE_CHECK_S,
+    PRESENCE_CHECKS_MAX,
+)
 from gossip.kv.messages import CODEC, Forward
 from gossip.kv.records import KeyState, decode_context
 from gossip.kv.requests import Delete, Get, GetResult, OwnersReady, Put, PutResult
@@ -56,6 +65,11 @@ DRAINS_EVERY, DRAINS_AT = 8, 3
 """One schedule of so many drains nodes, that with this remainder; the others are as they were."""
 HOMES_EVERY, HOMES_AT = 8, 5
 """One schedule of so many is about homes, that with this remainder."""
+MISSES_EVERY, MISSES_AT = 8, 6
+"""One schedule of so many has owners missing after ``MISSING_S``; in the others nobody ever is."""
+MISSING_S = 100.0
+RETURN_S = MISSING_S / CONTACT_LOOKS * ((CONTACT_RETURN_LOOKS << CONTACT_FLAPS_MAX) + 2)
+"""Within this time who runs in peace has been heard for long enough, however often it flapped."""
 LONG_S = PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX + 3)
 """Until the issuer has given up who was to own its first partitions, and others got them."""
 LOOK_S = 3.0
@@ -71,6 +85,8 @@ MUST_HAPPEN = (
     "schedule/drained within a hand-off", "schedule/drained while it is off", "schedule/taken back",
     "schedule/removed after it drained", "schedule/written alone", "schedule/read alone",
     "schedule/written in a home of others", "schedule/removed with a home",
+    "schedule/removed after it drained", "schedule/missing", "schedule/found again",
+    "schedule/rumoured to be gone", "schedule/missing within a hand-off",
 )  # fmt: skip
 
 
@@ -103,6 +119,9 @@ class Trouble(Net):
         self.replicas = (3, 3, 3, 2, 1)[seed % 5]
         self.homes = seed % HOMES_EVERY == HOMES_AT
         self.drains = seed % DRAINS_EVERY == DRAINS_AT
+        self.misses = seed % MISSES_EVERY == MISSES_AT
+        self.unheard_since: dict[NodeId, float] = {}
+        """Since when the issuer cannot have heard those whom it does not hear now."""
         self.counts: Counter[str] = Counter()
         self.meant: set[Named] = set()
         self.meant_by: dict[Named, set[Named]] = {}
@@ -134,6 +153,8 @@ class Trouble(Net):
     def start(self, number: NodeId, registry: Any = None) -> Any:
         self.storages[number] = self.disks.setdefault(number, Disk()).storage
         plane = super().start(number, registry)
+        plane.progress.judge_after(MISSING_S if self.misses else 0.0, self.now)
+        self.settle(number)
         write = plane.replica.write
 
         def listen(
@@ -189,19 +210,40 @@ class Trouble(Net):
         actions = self.actions()
         for _ in range(steps):
             self.trouble_rng.choice(actions)()
+            self.note_unheard()
             self.run(self.trouble_rng.choice(PAUSES_S))
+            self.note_unheard()
             self.judge()
 
     def actions(self) -> list[Callable[[], object]]:
         """Return what may happen, each as often as it is in there."""
         drains = [*[self.drain] * 3, self.undrain, self.shrink_drained] if self.drains else []
         homes = [self.put_alone] * 6 if self.homes else []
+        misses = [self.rumour, self.wait_missing] if self.misses else []
         return [
             *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
             self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
             self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
-            *[self.part] * 4, self.wait_long, *drains, *homes,
+            *[self.part] * 4, self.wait_long, *drains, *homes, *misses,
         ]  # fmt: skip
+
+    def rumour(self) -> None:
+        """Have everybody believe that a node is dead, or that nobody is."""
+        self.counts["schedule/rumoured to be gone"] += 1
+        self.gone = set() if self.gone else {self.trouble_rng.choice(sorted(self.storages))}
+
+    def wait_missing(self) -> None:
+        """Let so much time pass that who is off may be missing."""
+        self.note_unheard()
+        self.run(self.trouble_rng.choice([0.5, 1.2, 2.0]) * MISSING_S)
+
+    def note_unheard(self) -> None:
+        """Note since when the issuer hears whom not; at each change of who runs and is reached."""
+        for number in self.registry.ids():
+            if FIRST in self.planes and number in self.planes and self.reaches(FIRST, number):
+                self.unheard_since.pop(number, None)
+            else:
+                self.unheard_since.setdefault(number, self.now)
 
     def anybody(self) -> NodeId | None:
         up = sorted(self.planes)
@@ -435,6 +477,15 @@ class Trouble(Net):
 
     def advance(self, number: NodeId, ready: OwnersReady) -> None:
         self.counts["schedule/newcomer given up"] += len(ready.away)
+        self.counts["schedule/missing"] += len(ready.missing)
+        self.counts["schedule/missing within a hand-off"] += len(
+            ready.missing if not self.registry.is_settled else ()
+        )
+        self.counts["schedule/found again"] += len(ready.found)
+        for each in ready.missing:
+            silent_s = self.now - self.unheard_since.get(each, self.now)
+            if silent_s < MISSING_S * (1 - 1.5 / CONTACT_LOOKS):
+                raise Violation(f"{each} is missing, and was silent for {silent_s:.1f} s")
         super().advance(number, ready)
 
     def calm(self) -> None:
@@ -514,6 +565,7 @@ class Trouble(Net):
 
     def peace(self) -> None:
         self.heal()
+        self.gone.clear()
         self.delay_s, self.save_s = (lambda _a, _b: 0.001), (lambda _who: 0.002)
         for number in sorted(self.down - self.never_back()):
             self.start(number, self.kept[number])
@@ -525,6 +577,9 @@ class Trouble(Net):
             self.settle(number)
         self.run(AGAIN_S[-1])  # the last old frame has come
         until = self.now + PEACE_S + (LONG_S if self.down else 0.0)
+        if self.misses:
+            self.run(RETURN_S)
+            until = self.now + PEACE_S + LONG_S
         while self.now < until and not self.is_at_rest():
             self.run(LOOK_S)
             self.bring_back_owners()
@@ -540,6 +595,8 @@ class Trouble(Net):
                 raise Violation(f"node {number} has unfinished hand-offs")
             if self.under_way(plane):
                 raise Violation(f"node {number} has requests under way in peace")
+        if missed := [each.id for each in self.registry.missing if each.id in self.planes]:
+            raise Violation(f"{missed} run in peace, and are missing")
         if ignored := [each.id for each in self.registry.absent if each.id in self.planes]:
             raise Violation(f"{ignored} run in peace, and get nothing")
         placed = {each.id for each in placeable(self.registry.nodes)}

@@ -102,7 +102,8 @@ class Changing(Recovering):
             return
 
         def make(base: Registry) -> Registry:
-            return advance(base, ready.done, ready.epoch, ready.here, ready.away)
+            heard = ready.here, ready.away, ready.missing, ready.found
+            return advance(base, ready.done, ready.epoch, *heard)
 
         self.begin_issue(number, make)
 

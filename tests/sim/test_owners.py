@@ -12,10 +12,12 @@ import pytest
 
 from gossip.core.ids import NodeId
 from gossip.kv import handoff, reads, replica, takeover
+from gossip.kv.contact import Contact
 from gossip.kv.messages import Message
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
+from gossip.kv.parts import KvParts
 from gossip.kv.presence import Presence
 from gossip.kv.records import KeyState, join_contexts
 from gossip.kv.replica import Replica
@@ -226,6 +228,42 @@ def _answers_for_others_alone(patch: Patch) -> None:
     patch.setattr(OwnHome, "copies", copies)
 
 
+# What being missing stands on
+
+
+def _believes_a_rumour(patch: Patch) -> None:
+    """Takes for missing whom the membership of one node believes to be dead."""
+
+    def begin(self: OwnershipProgress, parts: KvParts, handoff: Any) -> None:
+        original(self, parts, handoff)
+        self.is_gone = parts.view.is_gone  # type: ignore[attr-defined]
+
+    def missing(self: OwnershipProgress) -> frozenset[NodeId]:
+        known = self._registry_sync.registry
+        gone = frozenset(n for n in known.ids() if self.is_gone(n))  # type: ignore[attr-defined]
+        return registry.replaceable(known, gone)
+
+    original = OwnershipProgress.__init__
+    patch.setattr(OwnershipProgress, "__init__", begin)
+    patch.setattr(OwnershipProgress, "_missing", missing)
+
+
+def _gives_a_place_away_before_there_is_a_copy(patch: Patch) -> None:
+    """Who is missing is an owner no more, and those that follow are, from the same moment on."""
+
+    def step(each: Ownership, members: Any, present: Any, target: Any, epoch: int) -> Ownership:
+        if members & set(each.owners) - present:
+            return Ownership(target, epoch, epoch)
+        return original(each, members, present, target, epoch)
+
+    original = registry._step
+    patch.setattr(registry, "_step", step)
+
+
+def _finds_nobody_again(patch: Patch) -> None:
+    patch.setattr(Contact, "found", NOBODY)
+
+
 # What every write and read stands on
 
 
@@ -307,6 +345,8 @@ FOUND_BY: dict[Mutation, int] = {
     _takes_who_drains_for_removed: 9971, _gives_to_who_drains: 19,
     _gives_the_number_of_who_is_gone_to_the_next: 53, _places_homes_like_any_partition: 5,
     _answers_for_others_alone: 13,
+    _believes_a_rumour: 37, _gives_a_place_away_before_there_is_a_copy: 29,
+    _finds_nobody_again: 29,
     _counts_one_acknowledgement_as_enough: 7,
     _speaks_before_the_disk: 28, _reads_without_weighing: 15, _absorbs_the_clock_first: 0,
     _forgets_records_and_keeps_the_clock: 20, _merges_by_union: 0, _says_nothing_of_a_loss: 127,

@@ -172,7 +172,8 @@ class Net:
 
     def advance(self, number: NodeId, ready: OwnersReady) -> None:
         """Sign the next registry, as the runtime of the issuer does, and have it told."""
-        self.registry = advance(self.registry, ready.done, ready.epoch, ready.here, ready.away)
+        heard = ready.here, ready.away, ready.missing, ready.found
+        self.registry = advance(self.registry, ready.done, ready.epoch, *heard)
         self.kept[number] = self.registry
         self.planes[number].adopt(sign(self.registry), self.now, announce=True)
         self.settle(number)

@@ -309,10 +309,11 @@ def test_a_newcomer_that_copies_for_long_is_heard_meanwhile() -> None:
 
 
 @pytest.mark.slow
-def test_an_owner_that_is_off_for_a_day_stays_one() -> None:
+def test_an_owner_that_is_off_for_a_day_stays_one_where_nobody_is_to_be_missing() -> None:
     net = Signing(three())
     net.let_in(4)
     net.run(20.0)
+    net.planes[FIRST].progress.judge_after(0.0, net.now)
     before = net.registry
     net.crash(4)
     net.run(24 * 3600.0)
