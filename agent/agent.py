@@ -107,6 +107,7 @@ from gossip.core.ids import Boot, NodeId, format_cluster_id, format_node_id, nex
 from gossip.core.machine import Address, Durability, Instant
 from gossip.core.tuning import PROFILES
 from gossip.kv.requests import FORKED
+from gossip.kv.transfers import TransferBudget
 from gossip.membership.model.members import MemberTable
 from gossip.membership.model.signatures import SigningKeys
 from gossip.membership.network.reachability import PathStatus as Ways
@@ -549,6 +550,7 @@ class Agent:
             cluster_id=self.identity.cluster_id, actor=self._rng.getrandbits(ACTOR_BITS),
             event_time=self._control.event_time(), settle_s=self.config.voters.settle_s,
             missing_after_s=self.config.state.missing_after_s,
+            transfers=TransferBudget(*self.config.state.transfers),
         )  # fmt: skip
         saved = self._control.registry()
         self._keyring: Keyring = self.identity.keyring()

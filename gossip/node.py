@@ -51,6 +51,7 @@ from gossip.kv.parts import MembershipView
 from gossip.kv.plane import KvPlane
 from gossip.kv.requests import RegistryAdopted, Request
 from gossip.kv.storage import Storage
+from gossip.kv.transfers import TransferBudget
 from gossip.membership.anti_entropy.sync import EpochReported
 from gossip.membership.model.members import RESTARTED, MemberChanged, MemberState
 from gossip.membership.model.signatures import SigningKeys
@@ -110,6 +111,8 @@ class NodeConfig(msgspec.Struct, frozen=True):
     """Who has run for so long may vote."""
     missing_after_s: float = MISSING_AFTER_S
     """An owner that an issuer did not hear for so long is missing; 0: none ever is."""
+    transfers: TransferBudget = TransferBudget()
+    """How much of others' partitions is copied at a time."""
 
 
 class Node:
@@ -140,6 +143,7 @@ class Node:
         self.state = KvPlane(
             me, settings.actor, signed_registry, verify, storage, rng, wall_ms, view, now, boot=boot
         )
+        self.state.transfers.limits = settings.transfers
         self.state.progress.judge_after(settings.missing_after_s, now)
         self.control = self._open_control(log, rng, now) if log is not None else None
         self.on_trial = on_trial

@@ -42,6 +42,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("GET", "/api/v1/settings"): Right.INSPECT,
     ("GET", "/api/v1/registry"): Right.INSPECT,
     ("GET", "/api/v1/ring/plan"): Right.INSPECT,
+    ("GET", "/api/v1/ring/status"): Right.INSPECT,
     ("GET", "/api/v1/kv-why/{key:key}"): Right.INSPECT,
     ("GET", "/api/v1/kv-stats"): Right.INSPECT,
     ("GET", "/api/v1/nodes/{name}"): Right.INSPECT,

@@ -91,6 +91,8 @@ ROOMS = (
         ("GET /api/v1/kv-why/{key:key}",)),
     Room("ring", Stage.MEMBER,
         ("GET /api/v1/ring", "GET /api/v1/ring/plan")),
+    Room("ring_status", Stage.MEMBER,
+        ("GET /api/v1/ring/status",)),
     Room("nodes", Stage.MEMBER,
         ("GET /api/v1/nodes/{name}", "POST /api/v1/nodes/{name}")),
     Room("agreement", Stage.MEMBER,

@@ -32,7 +32,8 @@ class Progress:
 
     def __init__(self, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._is_wanted = somebody_watches() and not quiet
+        self.is_wanted = somebody_watches() and not quiet
+        """Whether somebody sees it."""
         self._draws_at = clock() + PATIENCE_S
         self._is_drawn = False
 
@@ -45,7 +46,7 @@ class Progress:
 
     def show(self, done: float) -> None:
         """Draw how much is done, from 0 to 1."""
-        if not self._is_wanted or self._clock() < self._draws_at:
+        if not self.is_wanted or self._clock() < self._draws_at:
             return
         self._draws_at = self._clock() + REDRAW_S
         self._is_drawn = True

@@ -15,6 +15,7 @@ from agent.cli.output import (
     write_table,
 )
 from agent.cli.param_types import NAME, SHARE, ValueCommand, ValueGroup, shares_of
+from agent.cli.ring_status import status
 from agent.cli.session import Session, pass_session
 from agent.exits import USAGE, AgentError
 
@@ -114,6 +115,9 @@ def _movement(node: dict[str, Any]) -> str:
     """Return how many partitions come to a node, and how many go from it."""
     moves = {"+": node["pending"], "-": node["leaving"]}
     return " ".join(f"{sign}{count}" for sign, count in moves.items() if count)
+
+
+ring.add_command(status)
 
 
 @ring.command(cls=ValueCommand)

@@ -44,22 +44,7 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
         told["node"] = f"{answer['node']['name']} ({answer['node']['id']})"
     told["up for"] = format_duration(answer["uptime_s"])
     if answer["members"]:
-        told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
-        if answer["absent"]:
-            told["let in, not heard"] = ", ".join(one["name"] for one in answer["absent"])
-        if answer["missing"]:
-            told["not heard for long"] = ", ".join(
-                f"{one['name']} ({counted(one['held'], 'partition')} left)"
-                for one in answer["missing"]
-            )
-        if answer["draining"]:
-            told["draining"] = ", ".join(_draining(one) for one in answer["draining"])
-        told["epoch"] = answer["epoch"]
-        told["let in by"] = ", ".join(
-            f"{one['name']} ({one['state'] or 'never heard'})" for one in answer["issuers"]
-        )
-        told["partitions moving"] = partitions_in_words(answer["moving"])
-        told["agreement"] = _agreement(answer["agreement"])
+        told |= _seen(answer)
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]
         if held := answer["outbox"]["letters"]["held"]:
@@ -70,6 +55,27 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     told["version"] = answer["version"]
     if pending := in_words(answer["configuration"]):
         told["configuration"] = here(pending)
+    return told
+
+
+def _seen(answer: dict[str, Any]) -> dict[str, object]:
+    """Return what to show of how the agent takes part."""
+    told: dict[str, object] = {}
+    told["members"] = ", ".join(f"{n} {state}" for state, n in answer["members"].items())
+    if answer["absent"]:
+        told["let in, not heard"] = ", ".join(one["name"] for one in answer["absent"])
+    if answer["missing"]:
+        told["not heard for long"] = ", ".join(
+            f"{one['name']} ({counted(one['held'], 'partition')} left)" for one in answer["missing"]
+        )
+    if answer["draining"]:
+        told["draining"] = ", ".join(_draining(one) for one in answer["draining"])
+    told["epoch"] = answer["epoch"]
+    told["let in by"] = ", ".join(
+        f"{one['name']} ({one['state'] or 'never heard'})" for one in answer["issuers"]
+    )
+    told["partitions moving"] = partitions_in_words(answer["moving"])
+    told["agreement"] = _agreement(answer["agreement"])
     return told
 
 

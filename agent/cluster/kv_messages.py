@@ -111,6 +111,16 @@ class KvStats(msgspec.Struct, frozen=True, array_like=True, tag=103):
     repaired: Number
     """Keys that were made equal, by either."""
     comparisons: Annotated[tuple[ComparisonView, ...], msgspec.Meta(max_length=PEERS_MAX)]
+    copied: Number = 0
+    """Bytes of records that came with its own passes, and went with them."""
+    copied_per_s: Seconds = 0.0
+    sent: Number = 0
+    """Bytes of records that it told others in theirs."""
+    transferring: Number = 0
+    """Partitions that it copies just now, and those that wait for these."""
+    queued: Number = 0
+    unfinished: Number = 0
+    """Partitions that it has to take over, or to let go of."""
 
 
 KeyViewMessage = KeyViewRequest | KeyView

@@ -1,10 +1,11 @@
-"""What is told of the shared keys to people: of one key, and how all of them stand."""
+"""What is told of the shared keys to people: of one key, of all of them, of those that move."""
 
 from collections.abc import Callable
 
 from agent.cluster.kv_messages import STATS_CODEC, VIEW_CODEC
 from agent.cluster.kv_stats import KeyCounter, KvSurvey
 from agent.cluster.kv_why import KeyViews
+from agent.cluster.ring_moves import RingMoves
 from agent.runtime.driver import Driver
 from gossip.core.ids import NodeId
 
@@ -12,11 +13,13 @@ Route = tuple[frozenset[int], Callable[[bytes, NodeId], None]]
 
 
 class KvReports:
-    """Both kinds of reports, with the frames by which members ask each other for them."""
+    """All kinds of reports, with the frames by which members ask each other for them."""
 
     def __init__(self, driver: Driver, counter: KeyCounter, uptime_s: Callable[[], float]) -> None:
         self.views = KeyViews(driver)
         self.survey = KvSurvey(driver, counter, uptime_s)
+        self.moves = RingMoves(driver.node.state.registry)
+        driver.listen(self.moves.on_event)
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -139,6 +139,12 @@ class KvSurvey:
             counts["reads/diverged"],
             counts["repairs/keys"] + counts["repairs/reads"],
             self._comparisons(),
+            state.transfers.incoming.total,
+            state.transfers.incoming.per_s(self._driver.now()),
+            state.transfers.outgoing.total,
+            state.sync_sessions.transferring,
+            state.sync_sessions.queued,
+            state.handoff.unfinished(),
         )
 
     def _comparisons(self) -> tuple[ComparisonView, ...]:

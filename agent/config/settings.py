@@ -109,16 +109,24 @@ class VoterSettings(Section, frozen=True, kw_only=True):
 
 
 class StateSettings(Section, frozen=True, kw_only=True):
-    """``[state]``: the shared keys: what a write survives, and when they move to other owners."""
+    """``[state]``: the shared keys: what a write survives, and how they move to other owners."""
 
     durability: Literal["flush", "fsync"] = "flush"
     missing_after: str = "30m"
+    transfers_in: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    transfers_out: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    transfer_bytes_per_s: Annotated[int, msgspec.Meta(ge=4096)] = 256 * 1024
 
     def __post_init__(self) -> None:
         """Refuse a time that is none. Raises ValueError."""
         with naming("missing_after"):
             if self.missing_after_s and not MISSING_S_MIN <= self.missing_after_s <= MISSING_S_MAX:
                 raise ValueError("must lie between 10s and 30d, or be 0s for never")
+
+    @property
+    def transfers(self) -> tuple[int, int, int]:
+        """How much is copied at a time: to here, from here, and bytes a second."""
+        return self.transfers_in, self.transfers_out, self.transfer_bytes_per_s
 
     @property
     def missing_after_s(self) -> float:

@@ -99,7 +99,7 @@ class Contact:
     @property
     def missing(self) -> frozenset[NodeId]:
         """Owners that were not heard for too long."""
-        there = self._watched - self._missing
+        there = self._watched - self._missing - self._heard
         return frozenset(node for node in there if self._in_vain[node] >= CONTACT_LOOKS)
 
     @property

@@ -57,6 +57,10 @@ REFUSALS_MAX = 8
 LIST_ENTRIES_MAX = 1000
 PAGE_BYTES_MAX = 256 * 1024
 PAGE_ENTRIES_MAX = 512
+EXCHANGE_BYTES_MAX = 64 * 1024
+EXCHANGE_KEYS_MAX = 128
+"""Of what two owners tell each other at once: to merge it takes milliseconds, in which reads and
+writes wait."""
 
 SCANS_MAX = 64
 SCAN_STEP_PARTITIONS = 8
@@ -106,6 +110,8 @@ SUMMARY_GAP_S = 0.5
 """One other node is answered so often at most; it asks half as often."""
 SESSIONS_MAX = 8
 SESSION_TIMEOUT_S = 10.0
+TRANSFERS_QUEUED_MAX = SESSIONS_MAX - 2
+"""So many wait to be copied; the rest of the passes is for comparisons and repairs."""
 RETRY_S = 1.0
 """How often unfinished hand-offs look for a partner, and writes tell again what a stream lost."""
 

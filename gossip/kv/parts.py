@@ -11,6 +11,7 @@ from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.replica import Replica
 from gossip.kv.shown_values import ShownValues
 from gossip.kv.spaces import Spaces
+from gossip.kv.transfers import Transfers
 
 Order = Callable[[Iterable[NodeId]], list[NodeId]]
 """Sorts nodes by how soon they may be expected to answer. Only ever an order to try them in."""
@@ -37,3 +38,4 @@ class KvParts(NamedTuple):
     rng: random.Random
     spaces: Spaces
     shown: ShownValues
+    transfers: Transfers

@@ -62,6 +62,7 @@ from gossip.kv.spaces import Spaces
 from gossip.kv.storage import Storage
 from gossip.kv.sync_session import SyncSessions
 from gossip.kv.takeover import Copy
+from gossip.kv.transfers import Transfers
 from gossip.kv.typed_values import pack_register
 from gossip.kv.watch import WatchSource
 from gossip.kv.watch_client import WatchClient
@@ -105,9 +106,11 @@ class KvPlane:
         self.clock = AgreedClock(self.registry_sync, self.outbound, view.order, wall_ms, now)
         shown = ShownValues(self.spaces, self.clock)
         home = OwnHome(me, self.registry_sync, self.replica)
+        self.transfers = Transfers()
         parts = KvParts(
-            self.replica, self.registry_sync, self.outbound, home, view, rng, self.spaces, shown
-        )
+            self.replica, self.registry_sync, self.outbound, home, view, rng, self.spaces, shown,
+            self.transfers,
+        )  # fmt: skip
         self.sync_sessions = SyncSessions(parts)
         self.repair = RepairScheduler(parts, self.sync_sessions, now)
         self.handoff = Handoff(parts, self.repair)
@@ -402,7 +405,7 @@ class KvPlane:
             self.writes.refused(number, peer, now)
             or self.forwards.refused(number, peer, message.reason, now)
             or self.reads.refused(number, peer, message.reason, now)
-            or self.sync_sessions.refused(number, peer, now)
+            or self.sync_sessions.refused(number, peer, now, message.reason)
             or self.watchers.refused(number, peer, now)
             or self.misplaced.refused(number)
         )

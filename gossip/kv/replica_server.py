@@ -8,8 +8,9 @@ Questions of this node to itself take the same way.
 from gossip.core.errors import RemoteError
 from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
-from gossip.kv.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX
+from gossip.kv.limits import EXCHANGE_BYTES_MAX, PAGE_ENTRIES_MAX
 from gossip.kv.messages import (
+    BUSY,
     INCOMPLETE,
     INVALID,
     NOT_OWNER,
@@ -30,6 +31,7 @@ from gossip.kv.messages import (
 )
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
+from gossip.registry.ownership import Stage
 
 
 class WrongPartition(RemoteError):
@@ -45,6 +47,7 @@ class ReplicaServer:
         self._replica = parts.replica
         self._registry_sync = parts.registry_sync
         self._outbound = parts.outbound
+        self._transfers = parts.transfers
 
     def ready(self, message: Ready, peer: NodeId, now: Instant) -> None:
         """Say that we are there."""
@@ -119,17 +122,26 @@ class ReplicaServer:
         if not self._may_compare(message, peer, now):
             return
         partition = message.partition
+        if self._is_moving(partition) and not self._transfers.may_serve(peer, now):
+            self._registry_sync.refuse(message, peer, BUSY)
+            return
         found = self._replica.scan_part(partition, message.leaves, message.after, PAGE_ENTRIES_MAX)
         horizon = found[-1][0] if len(found) == PAGE_ENTRIES_MAX else ""
         entries = tuple((key, tuple(v.dot for v in record.live)) for key, record in found)
         token = self._replica.token(partition)
         self._outbound.send(KeyPage(message.number, entries, horizon), peer, token)
 
+    def _is_moving(self, partition: int) -> bool:
+        return self._registry_sync.registry.ownership(partition).stage is not Stage.SETTLED
+
     def exchange(self, message: SyncStates, peer: NodeId, now: Instant) -> None:
         """Merge states of keys and answer with ours, vouching for what the asker holds."""
         if not self._may_compare(message, peer, now):
             return
         partition = message.partition
+        if self._is_moving(partition) and not self._transfers.may_serve(peer, now):
+            self._registry_sync.refuse(message, peer, BUSY)
+            return
         registry = self._registry_sync.registry
         holds = self._outbound.me in registry.ownership(partition).holders
         answers: list[tuple[str, KeyState]] = []
@@ -143,8 +155,9 @@ class ReplicaServer:
             mine = self._replica.answer(partition, key, state.dots())
             answers.append((key, mine))
             size += mine.size_bytes()
-            if size > PAGE_BYTES_MAX:
+            if size > EXCHANGE_BYTES_MAX:
                 break
+        self._transfers.outgoing.add(size, now)
         token = self._replica.token(partition)
         self._outbound.send(StatesSynced(message.number, tuple(answers)), peer, token)
 

@@ -23,6 +23,7 @@ keys must come from one life of it, and a later one refuses to go on.
 Cheap when equal: one small frame each way.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from gossip.core.errors import SetAside
@@ -30,8 +31,16 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.dots import Coverage, Dot
 from gossip.kv.leaves import LEAVES, LEAVES_ASKED_MAX, Leaf, differing
-from gossip.kv.limits import PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SESSION_TIMEOUT_S
+from gossip.kv.limits import (
+    EXCHANGE_BYTES_MAX,
+    EXCHANGE_KEYS_MAX,
+    PAGE_ENTRIES_MAX,
+    SESSION_TIMEOUT_S,
+    TRANSFERS_QUEUED_MAX,
+)
 from gossip.kv.messages import (
+    BUSY,
+    STALE_EPOCH,
     KeyPage,
     KeyPageRequest,
     StatesSynced,
@@ -43,6 +52,7 @@ from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState
 from gossip.kv.takeover import Copy
 from gossip.kv.timers import TimerQueue
+from gossip.registry.ownership import Stage
 
 Finished = Callable[[int, NodeId, Copy | None, Instant], None]
 """(partition, peer, what the peer said of its copy; None if the pass failed, now)"""
@@ -60,8 +70,11 @@ class SyncSession:
         self.life = 0
         self.after = ""
         self.horizon = ""
+        self.is_transfer = False
         self.leaves: tuple[Leaf, ...] = ()
         """Those whose keys are looked at; none: all are."""
+        self.sent_bytes = 0
+        """Of what was told in the last exchange."""
         self.differing: dict[str, tuple[Dot, ...]] = {}
 
 
@@ -73,11 +86,26 @@ class SyncSessions:
         self._replica = parts.replica
         self._registry_sync = parts.registry_sync
         self._outbound = parts.outbound
+        self._transfers = parts.transfers
+        self._queued: deque[SyncSession] = deque()
+        """Transfers that wait for those before them."""
+        self._transferring = 0
+        self._paused: TimerQueue[SyncSession] = TimerQueue()
         self._passes: dict[int, SyncSession] = {}
         self._timers: TimerQueue[int] = TimerQueue()
 
     def __len__(self) -> int:
         return len(self._passes)
+
+    @property
+    def transferring(self) -> int:
+        """How many partitions are being copied to here."""
+        return self._transferring
+
+    @property
+    def queued(self) -> int:
+        """How many transfers wait for those before them."""
+        return len(self._queued)
 
     def begin(self, partition: int, peer: NodeId, now: Instant) -> None:
         """Begin a pass; ``finished`` will be called for it."""
@@ -124,7 +152,39 @@ class SyncSessions:
                 self._succeed(run, now)
                 return
             run.leaves = tuple(sorted(found)) if len(found) <= LEAVES_ASKED_MAX else ()
-        self._ask_page(run, now)
+        if not self._is_transfer(run.partition):
+            self._ask_page(run, now)
+        elif len(self._queued) < TRANSFERS_QUEUED_MAX:
+            self._queued.append(run)
+            self._start_transfers(now)
+        else:
+            self._put_off(run, now)
+
+    def _is_transfer(self, partition: int) -> bool:
+        """Tell whether what differs of a partition is a copy to be made, and no repair."""
+        registry = self._registry_sync.registry
+        is_moving = registry.ownership(partition).stage is not Stage.SETTLED
+        return is_moving or not self._replica.is_complete(partition, registry)
+
+    def _start_transfers(self, now: Instant) -> None:
+        """Go on with those that wait, as far as there is room."""
+        while self._queued and self._transferring < self._transfers.limits.inbound:
+            run = self._queued.popleft()
+            run.is_transfer = True
+            self._transferring += 1
+            self._ask_page(run, now)
+
+    def _put_off(self, run: SyncSession, now: Instant) -> None:
+        """Give a pass up that is to be begun again a little later; nothing is wrong with it."""
+        self._outbound.counts["partition_syncs/put_off"] += 1
+        self._end(run, None, now)
+
+    def _end(self, run: SyncSession, copy: Copy | None, now: Instant) -> None:
+        """A pass is over; the next transfer may begin."""
+        self._transferring -= run.is_transfer
+        run.is_transfer = False
+        self._start_transfers(now)
+        self.finished(run.partition, run.peer, copy, now)
 
     def _ask_page(self, run: SyncSession, now: Instant) -> None:
         number = self._enter(run, now)
@@ -179,9 +239,10 @@ class SyncSessions:
         for key, dots in run.differing.items():
             state = self._replica.answer(run.partition, key, dots)
             size += state.size_bytes()
-            if states and size > PAGE_BYTES_MAX:
+            if states and (size > EXCHANGE_BYTES_MAX or len(states) >= EXCHANGE_KEYS_MAX):
                 break
             states.append((key, state))
+        run.sent_bytes = size
         question = SyncStates(
             self._enter(run, now), run.epoch, run.partition, tuple(states), run.life
         )
@@ -205,7 +266,12 @@ class SyncSessions:
                     self._fail(run, now)
                     raise
                 self._outbound.counts["repairs/keys"] += 1
-        self._go_on(run, now)
+        size = run.sent_bytes + sum(state.size_bytes() for _, state in told)
+        pause_s = self._transfers.pause_s(size, now)
+        if pause_s > 0:
+            self._paused.set(run, now + pause_s)
+        else:
+            self._go_on(run, now)
 
     def _is_holder(self, partition: int) -> bool:
         return self._outbound.me in self._registry_sync.registry.ownership(partition).holders
@@ -213,37 +279,51 @@ class SyncSessions:
     def _succeed(self, run: SyncSession, now: Instant) -> None:
         if self._is_holder(run.partition):
             self._replica.absorb(run.partition, run.coverage)
-        self.finished(run.partition, run.peer, run.copy, now)
+        self._end(run, run.copy, now)
 
     def _fail(self, run: SyncSession, now: Instant) -> None:
         self._outbound.counts["partition_syncs/failed"] += 1
-        self.finished(run.partition, run.peer, None, now)
+        self._end(run, None, now)
 
-    def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
+    def refused(self, number: int, peer: NodeId, now: Instant, reason: int = STALE_EPOCH) -> bool:
         """A question was refused: give the pass up. False if it was not one of ours."""
         if number not in self._passes:
             return False
         run = self._accept(number, peer)
         if run is not None:
-            self._fail(run, now)
+            (self._put_off if reason == BUSY else self._fail)(run, now)
         return True
+
+    def _abandon_waiting(self, is_over: Callable[[SyncSession], bool], now: Instant) -> None:
+        """Give up passes that wait for no answer, but for those before them, or for their time."""
+        gone = [run for run in (*self._queued, *self._paused.items()) if is_over(run)]
+        self._queued = deque(run for run in self._queued if run not in gone)
+        for run in gone:
+            self._paused.cancel(run)
+        for run in gone:
+            self._fail(run, now)
 
     def unreachable(self, peer: NodeId, now: Instant) -> None:
         """Give up all passes with this peer."""
+        self._abandon_waiting(lambda run: run.peer == peer, now)
         for number in [n for n, run in self._passes.items() if run.peer == peer]:
             self.refused(number, peer, now)
 
     def restart(self, changed: set[int], now: Instant) -> None:
         """Give up the passes over these partitions: their owners have changed under them."""
+        self._abandon_waiting(lambda run: run.partition in changed, now)
         for number, run in list(self._passes.items()):
             if run.partition in changed:
                 self.refused(number, run.peer, now)
 
     def wake(self, now: Instant) -> None:
-        """Give up passes that got no answer."""
+        """Go on with passes that have waited, and give up those that got no answer."""
+        for run in list(self._paused.pop_due(now)):
+            self._go_on(run, now)
         for number in self._timers.pop_due(now):
             self._fail(self._passes.pop(number), now)
 
     def deadline(self) -> Instant | None:
         """Return when the next pass is to be given up."""
-        return self._timers.deadline()
+        dues = self._timers.deadline(), self._paused.deadline()
+        return min((due for due in dues if due is not None), default=None)

@@ -25,6 +25,10 @@ class TimerQueue(Generic[Item]):
         """Tell whether an item has a time."""
         return item in self._due
 
+    def items(self) -> list[Item]:
+        """Return the items that have a time."""
+        return list(self._due)
+
     def set(self, item: Item, due: Instant) -> None:
         """Set or move the time of an item."""
         self._entries += 1

@@ -23,10 +23,10 @@ BURST_S = 1.0
 """What fits so much time goes at once: a covey with few keys is done before anybody looks."""
 IDLE_S = 1.5
 """Whom we served so long ago is served no more; a paced one asks several times in this."""
-METER_S = 10
+COUNTED_S = 10
 
 
-class TransferLimits(NamedTuple):
+class TransferBudget(NamedTuple):
     """What an operator allows one node."""
 
     inbound: int = TRANSFERS_IN
@@ -34,12 +34,12 @@ class TransferLimits(NamedTuple):
     bytes_per_s: int = TRANSFER_BYTES_PER_S
 
 
-class Meter:
+class ByteCounter:
     """How many bytes went by in the last ten seconds, in steps of one."""
 
     def __init__(self) -> None:
         self.total = 0
-        self._seconds: deque[tuple[int, int]] = deque(maxlen=METER_S + 1)
+        self._seconds: deque[tuple[int, int]] = deque(maxlen=COUNTED_S + 1)
 
     def add(self, size_bytes: int, now: Instant) -> None:
         """Take note of some."""
@@ -51,16 +51,16 @@ class Meter:
 
     def per_s(self, now: Instant) -> float:
         """Return how many a second it were."""
-        recent = [size for second, size in self._seconds if now - second <= METER_S]
-        return sum(recent) / METER_S
+        recent = [size for second, size in self._seconds if now - second <= COUNTED_S]
+        return sum(recent) / COUNTED_S
 
 
 class Transfers:
     """Manages who may copy from us, and how fast we copy."""
 
     def __init__(self) -> None:
-        self.limits = TransferLimits()
-        self.incoming, self.outgoing = Meter(), Meter()
+        self.limits = TransferBudget()
+        self.incoming, self.outgoing = ByteCounter(), ByteCounter()
         self._free_at: Instant = float("-inf")
         """When all that came so far would have come at the rate that is allowed."""
         self._served: dict[NodeId, Instant] = {}

@@ -122,6 +122,8 @@ class Trouble(Net):
         self.misses = seed % MISSES_EVERY == MISSES_AT
         self.unheard_since: dict[NodeId, float] = {}
         """Since when the issuer cannot have heard those whom it does not hear now."""
+        self.back_at: dict[NodeId, tuple[float, float]] = {}
+        """When these were to be heard again, and for how long they were not."""
         self.counts: Counter[str] = Counter()
         self.meant: set[Named] = set()
         self.meant_by: dict[Named, set[Named]] = {}
@@ -241,7 +243,9 @@ class Trouble(Net):
         """Note since when the issuer hears whom not; at each change of who runs and is reached."""
         for number in self.registry.ids():
             if FIRST in self.planes and number in self.planes and self.reaches(FIRST, number):
-                self.unheard_since.pop(number, None)
+                since = self.unheard_since.pop(number, None)
+                if since is not None:
+                    self.back_at[number] = self.now, self.now - since
             else:
                 self.unheard_since.setdefault(number, self.now)
 
@@ -483,7 +487,10 @@ class Trouble(Net):
         )
         self.counts["schedule/found again"] += len(ready.found)
         for each in ready.missing:
+            back_at, was_silent_s = self.back_at.get(each, (0.0, 0.0))
             silent_s = self.now - self.unheard_since.get(each, self.now)
+            if self.now - back_at < MISSING_S / CONTACT_LOOKS:  # it may not have been heard yet
+                silent_s = max(silent_s, was_silent_s)
             if silent_s < MISSING_S * (1 - 1.5 / CONTACT_LOOKS):
                 raise Violation(f"{each} is missing, and was silent for {silent_s:.1f} s")
         super().advance(number, ready)

@@ -51,7 +51,7 @@ def names() -> dict[int, str]:
     return kinds
 
 
-class Meter:
+class ByteCounter:
     """Counts the bytes that are sent, by kind."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def exceeding(sent: dict[str, float], bounds: dict[str, float]) -> dict[str, flo
 @pytest.mark.slow
 def test_each_kind_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """At first, where the benchmark of idle agents measures, and at rest."""
-    meter = Meter(monkeypatch)
+    meter = ByteCounter(monkeypatch)
     world = World(7, partitions=PARTITIONS)
     world.add(*(f"n{index}" for index in range(MEMBERS)))
     assert world.run_until(world.is_settled, within_s=60) is not None

@@ -31,6 +31,7 @@ from agent.cluster.kv_spaces import KvSpaces
 from agent.cluster.kv_stats import KvStatsReport
 from agent.cluster.kv_why import KeyReport
 from agent.cluster.recovery import MakeLog, Recovery
+from agent.cluster.ring_moves import RingMoves
 from agent.cluster.voters import Voters
 from agent.config.loader import Config
 from agent.config.paths import Paths
@@ -298,6 +299,7 @@ class FakeKvReports:
 
     def __init__(self) -> None:
         self.views, self.survey = FakeKeyViews(), FakeKvSurvey()
+        self.moves = RingMoves(registries.found(CLUSTER, RegisteredNode(ME, "ada")))
 
 
 class FakeTelemetry:

@@ -211,6 +211,12 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
             6,
             7,
             (kv_looks.ComparisonView(MAX, 0.25, 8), kv_looks.ComparisonView(ID, None, 0)),
+            2**41,
+            1024.5,
+            2**42,
+            1,
+            6,
+            85,
         ),
     ),
     "key view, of a damaged copy": (

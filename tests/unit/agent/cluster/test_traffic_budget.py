@@ -8,7 +8,7 @@ import pytest
 from agent.cluster.traffic_budget import DAY_S, SAMPLE_EVERY_S, WINDOW_SAMPLES, TrafficBudget
 
 
-class Meter:
+class ByteCounter:
     """A link whose traffic the test sets."""
 
     def __init__(self, bytes_per_day: int = 0) -> None:
@@ -25,7 +25,7 @@ class Meter:
 
 
 def test_the_rate_of_the_last_hour_is_extrapolated_to_a_day() -> None:
-    meter = Meter()
+    meter = ByteCounter()
     assert meter.budget.projected() == 0
     meter.minutes(3, 1000)
     assert meter.budget.projected() == 1000 * DAY_S / 60
@@ -38,7 +38,7 @@ def test_the_log_complains_once_and_says_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "agent.cluster.traffic_budget")
-    meter = Meter(bytes_per_day=1_000_000)
+    meter = ByteCounter(bytes_per_day=1_000_000)
     meter.minutes(3, 10_000)
     assert caplog.messages == [], "a start takes more than what follows"
     meter.minutes(20, 10_000)
