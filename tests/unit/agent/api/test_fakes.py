@@ -22,13 +22,14 @@ from agent.telemetry.uplink.service import Uplink
 from tests.support import fake_agent as fakes
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
+from tests.support.fake_kv_reports import FakeKeyViews, FakeKvSurvey
 from tests.support.fake_uplink import FakeUplink
 
 PAIRS = (
     (fakes.FakeAgent, Agent),
     (fakes.FakeKv, Kv),
-    (fakes.FakeKeyViews, KeyViews),
-    (fakes.FakeKvSurvey, KvSurvey),
+    (FakeKeyViews, KeyViews),
+    (FakeKvSurvey, KvSurvey),
     (fakes.FakeTelemetry, Telemetry),
     (FakeUplink, Uplink),
     (FakeForum, EventService),
