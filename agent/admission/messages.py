@@ -29,6 +29,7 @@ from gossip.core.names import Name
 from gossip.core.wire import Codec
 from gossip.registry.node import Serial
 from gossip.registry.node_change import NodeChange
+from gossip.registry.places import REPLICAS_MAX
 from gossip.registry.succession import Successions
 
 GUEST_FRAME_BYTES_MAX = 256 * 1024
@@ -242,11 +243,24 @@ class NodePlaced(msgspec.Struct, frozen=True, array_like=True, tag=129):
     epoch: int
 
 
+class SpaceOrder(msgspec.Struct, frozen=True, array_like=True, tag=18):
+    """A member asks for partitions of their own, with so many owners, for the keys of a space."""
+
+    name: Name
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=REPLICAS_MAX)]
+
+
 TokenQuestion = TokenRequest | TokenList | TokenRevocation
 TokenAnswer = TokenIssued | TokensShown | TokenRevoked
 AuthorityQuestion = AuthorityRequest | NextAuthority
 Question = (
-    AdmissionRequest | Renewal | TokenQuestion | RemovalOrder | PlacementOrder | AuthorityQuestion
+    AdmissionRequest
+    | Renewal
+    | TokenQuestion
+    | RemovalOrder
+    | PlacementOrder
+    | SpaceOrder
+    | AuthorityQuestion
 )
 Verdict = Granted | Renewed | Refused | TokenAnswer | NodeRemoved | NodePlaced
 Answer = Verdict | AuthorityAnswer | NextAuthorityAnswer

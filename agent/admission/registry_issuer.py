@@ -49,6 +49,7 @@ from gossip.registry.registry import (
     house,
     remove,
 )
+from gossip.registry.space_change import place_space
 
 CHANGE_TAG = 12
 """Of ``ChangeRegistry`` in the log."""
@@ -346,6 +347,21 @@ class RegistryIssuer:
             if is_news:
                 made.follow_with(arranged)
             return node, is_news
+
+        return await self.change_for(step)
+
+    async def place_space(self, name: str, replicas: int) -> NewRegistry:
+        """Give the keys of a space so many owners; return the registry that says so.
+
+        Raises InvalidRequest.
+        """
+
+        def step(made: Draft) -> tuple[NodeId, bool]:
+            placed = place_space(made.registry, name, replicas)
+            is_news = placed is not made.registry
+            if is_news:
+                made.follow_with(placed)
+            return self._identity.node_id, is_news
 
         return await self.change_for(step)
 

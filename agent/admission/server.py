@@ -40,6 +40,7 @@ from agent.admission.messages import (
     RemovalOrder,
     Renewal,
     Renewed,
+    SpaceOrder,
     TokenIssued,
     TokenList,
     TokenRequest,
@@ -60,7 +61,7 @@ from agent.exits import AgentError
 from agent.identity.identity import Identity
 from agent.loop import watched
 from agent.net.framing import framed, read_frame
-from gossip.core.errors import Malformed, RemoteError
+from gossip.core.errors import InvalidRequest, Malformed, RemoteError
 from gossip.core.ids import NodeId, format_node_id
 from gossip.kv.requests import OwnersReady, RegistryAdopted
 from gossip.registry.node import INVITER, RegisteredNode
@@ -176,6 +177,10 @@ class AdmissionServer:
         """Have a node's share changed; return the epoch since when. Raises AgentError."""
         return (await self._order(PlacementOrder(node, change), NodePlaced)).epoch
 
+    async def place_space(self, name: str, replicas: int) -> int:
+        """Have the keys of a space given so many owners; return the epoch. Raises AgentError."""
+        return (await self._order(SpaceOrder(name, replicas), NodePlaced)).epoch
+
     async def mend(self) -> int:
         """End a fork of the registry; return the epoch of the one that does. Raises AgentError."""
         fork = self._covey.fork()
@@ -231,6 +236,17 @@ class AdmissionServer:
         if fresh.is_news and before is not None:
             told = placement.in_words(before, order.change.of(before))
             log.info("%s: %s, by %s (epoch %d)", before.name, told, origin, fresh.epoch)
+        return NodePlaced(fresh.epoch)
+
+    async def _place_space(self, issuer: "Issuer", order: SpaceOrder, origin: str) -> NodePlaced:
+        try:
+            fresh = await issuer.registries.place_space(order.name, order.replicas)
+        except InvalidRequest as error:
+            message, _, hint = str(error).partition("; ")
+            raise AgentError(f"{message}.", hint, exits.USAGE) from None
+        if fresh.is_news:
+            told = f"keys that begin with {order.name}/ have {order.replicas} owners"
+            log.info("%s, by %s (epoch %d)", told, origin, fresh.epoch)
         return NodePlaced(fresh.epoch)
 
     async def _order(self, question: Question, expected: type[A]) -> A:
@@ -368,6 +384,8 @@ class AdmissionServer:
                 return await self._remove(issuer, question, f"the operator of {origin}")
             case PlacementOrder():
                 return await self._place(issuer, question, f"the operator of {origin}")
+            case SpaceOrder():
+                return await self._place_space(issuer, question, f"the operator of {origin}")
             case AdmissionRequest():
                 peers = tuple(KnownPeer(*each) for each in self._covey.nearest())
                 granted, fresh = await issuer.admit(question, peers, origin, self._covey.is_there)
@@ -442,11 +460,15 @@ class AdmissionServer:
         if isinstance(question, PlacementOrder):
             told = placement.no_right(name, question, asker.id, me)
             return Refused(exits.NOT_PERMITTED, *told)
-        what = "remove others" if isinstance(question, RemovalOrder) else "let others in"
+        what = _DEEDS.get(type(question), "let others in")
         hint = f"Do it on {me}, or give {name} the right, on {me}: `covey members allow {name}`"
         if isinstance(question, RemovalOrder):
             hint += "; who has it removes those who have not."
         return Refused(exits.NOT_PERMITTED, f"{name} may not {what}; nothing was changed.", hint)
+
+
+_DEEDS: dict[type, str] = {RemovalOrder: "remove others", SpaceOrder: "say how many own a key"}
+"""What a member asked for, in the words of a refusal."""
 
 
 async def _read(reader: asyncio.StreamReader) -> Greeting | AdmissionRequest | Renewal:

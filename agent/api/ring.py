@@ -45,7 +45,8 @@ async def show_ring(request: Request) -> Response:
     owning = owned(registry.owners)
     coming = Counter(chain.from_iterable(each.newcomers for _, each in registry.ownerships))
     staying = Counter(chain.from_iterable(_staying(each) for _, each in registry.ownerships))
-    homes = owned([place.ownership.owners for place in registry.places])
+    homes = owned([each.ownership.owners for each in registry.places if each.device])
+    spaces = owned([each.ownership.owners for each in registry.places if each.space])
     nodes = (
         {
             **node_of(agent, entry.id),
@@ -54,7 +55,8 @@ async def show_ring(request: Request) -> Response:
             "share": owning[entry.id] / copies,
             "pending": coming[entry.id],
             "homes": homes[entry.id],
-            "leaving": owning[entry.id] + homes[entry.id] - staying[entry.id],
+            "in_spaces": spaces[entry.id],
+            "leaving": owning[entry.id] + homes[entry.id] + spaces[entry.id] - staying[entry.id],
             "absent": entry.absent,
             "drains": entry.drains,
             "missing": entry.missing,
@@ -64,7 +66,8 @@ async def show_ring(request: Request) -> Response:
     shape = {
         "partitions": registry.partitions,
         "replicas": registry.replicas,
-        "homes": len(registry.places),
+        "homes": sum(place.device > 0 for place in registry.places),
+        "spaces": registry.spaces,
         "moving": registry.count_moving(),
     }
     return await listing("nodes", nodes, **answer, **shape)

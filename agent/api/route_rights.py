@@ -94,6 +94,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     ("POST", "/api/v1/settings"): Right.OPERATE,
     ("POST", "/api/v1/kv-spaces/{name}"): Right.OPERATE,
     ("DELETE", "/api/v1/kv-spaces/{name}"): Right.OPERATE,
+    ("POST", "/api/v1/kv-owners/{name}"): Right.OPERATE,
     ("POST", "/api/v1/nodes/{name}"): Right.OPERATE,
     ("POST", "/api/v1/voters"): Right.ADMIT,
     ("POST", "/api/v1/keys/rotate"): Right.OPERATE,

@@ -79,6 +79,8 @@ ROOMS = (
     Room("kv_spaces", Stage.MEMBER,
         ("GET /api/v1/kv-spaces", "POST /api/v1/kv-spaces/{name}",
          "DELETE /api/v1/kv-spaces/{name}")),
+    Room("kv_owners", Stage.MEMBER,
+        ("POST /api/v1/kv-owners/{name}",)),
     Room("kv_stream", Stage.MEMBER,
         ("GET /api/v1/kv/stream",)),
     Room("files", Stage.MEMBER,

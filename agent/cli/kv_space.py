@@ -9,6 +9,7 @@ from agent.cli.param_types import NAME, TTL, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.text.units import format_duration
 
+REPLICAS_MAX = 7
 POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
 
 
@@ -69,6 +70,30 @@ def set_(session: Session, name: str, policy: str | None, ttl: float | None, out
     answer = session.client().post(f"/api/v1/kv-spaces/{name}", json=changes)
     if output == "json":
         write_json(answer)
+
+
+@space.command()
+@click.argument("name", type=NAME)
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, REPLICAS_MAX),
+    required=True,
+    metavar="N",
+    help="So many nodes own each key, 1 to 7.",
+)
+@output_option
+@pass_session
+def create(session: Session, name: str, replicas: int, output: str) -> None:
+    """Have keys that begin with NAME/ owned by N nodes.
+
+    They get partitions of their own, so there must be no such keys yet. Of a space that has them,
+    N may be changed at any time.
+    """
+    answer = session.client().post(f"/api/v1/kv-owners/{name}", json={"replicas": replicas})
+    if output == "json":
+        write_json(answer)
+    else:
+        session.say(f"Keys that begin with {name}/ have {replicas} owners; `covey ring` shows it.")
 
 
 @space.command()

@@ -88,10 +88,8 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
     header = ("NODE", "PARTITIONS", "SHARE", "PENDING", "STATE", "ID", "ZONE", "CAPACITY")
     write_table(header, rows, wide=wide, spare=("ID",))
     # A small covey has fewer nodes than replicas, and whoever is absent owns nothing.
-    owning = sum(
-        node["partitions"] + node["homes"] - node["leaving"] + node["pending"] > 0
-        for node in answer["nodes"]
-    )
+    held = ("partitions", "homes", "in_spaces", "pending")
+    owning = sum(sum(node[each] for each in held) > node["leaving"] for node in answer["nodes"])
     owners = min(answer["replicas"], owning)
     session.say(
         f"Epoch {answer['epoch']}: {answer['partitions']} partitions, owners of each: {owners}."
@@ -99,6 +97,10 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
     if answer["homes"]:
         session.say(
             f"Beside them {answer['homes']} homes, for the keys of one device each (device/ID/...)."
+        )
+    for name, replicas in answer["spaces"].items():
+        session.say(
+            f"Keys that begin with {name}/ have partitions of their own, owners: {replicas}."
         )
     if missing := [node["name"] for node in answer["nodes"] if node["missing"]]:
         session.say(f"Not heard for long, so that others get their share: {', '.join(missing)}.")

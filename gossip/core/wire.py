@@ -25,7 +25,7 @@ Tags are shared by all planes, so that a reader of a packet can name anything in
     112..124 frames of agreement              gossip/consensus/messages.py
     125..126 frames of the control plane      gossip/control/messages.py
     127      the next authority's key, kept   agent/admission/messages.py
-    128..143 inside of 80..89 alone           agent/admission/messages.py
+    128..143 inside of 80..89 alone, and 18   agent/admission/messages.py
 
 A datagram carries several messages, each behind a two-byte length. A message with a tag that
 we do not know was sent by a newer version and is skipped by its length; a message with a known

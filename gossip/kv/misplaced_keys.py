@@ -1,14 +1,14 @@
-"""Keys that lie where they hashed to before their device had a home: they are moved there.
+"""Keys that lie where they hashed to before their device had a home, or their space a place: moved.
 
-They were written before there were homes, or by an agent of a version that knows of none. A read
+They were written before, or by an agent of a version that knows of none. A read
 does not find them; so whoever holds a copy of such a partition moves them as soon as it may:
 
 1. It compares its copy with as many other owners as every majority has one of. Who follows a
    registry with the home coordinates no more writes of the key in its former partition, so what
    was acknowledged there, also that a version was replaced or deleted, is known here from then on.
-2. It sends what is live to the owners of the home, under dots that follow from the former ones.
+2. It sends what is live to the owners of the place, under dots that follow from the former ones.
    All that move a version make the same of it, so it is one there, whoever comes and however late;
-   and once it was replaced or deleted at home, nobody brings it back.
+   and once it was replaced or deleted there, nobody brings it back.
 3. When a majority has it on disk, it is deleted where it was, by a delete like any other.
 """
 
@@ -36,9 +36,7 @@ from gossip.kv.records import KeyState, Record, Version
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.timers import TimerQueue
 from gossip.registry.ownership import blocking
-from gossip.registry.places import DEVICE, HOMES_FROM
-
-PREFIX = f"{DEVICE}/"
+from gossip.registry.places import PLACES_FROM
 
 
 def moved_actor(partition: int, actor: Actor) -> Actor:
@@ -98,13 +96,12 @@ class MisplacedKeys:
 
     def changed(self, partition: int, key: str) -> None:
         """A record has changed: it may be one that somebody brought late."""
-        if key.startswith(PREFIX) and self._is_misplaced(partition, key):
+        if partition < PLACES_FROM and self._is_misplaced(partition, key):
             self._found.setdefault(partition, set())
             self._due = self._woken if self._due is None else self._due
 
     def _is_misplaced(self, partition: int, key: str) -> bool:
-        is_hashed = partition < HOMES_FROM
-        return is_hashed and self._registry_sync.registry.partition_of(key) != partition
+        return self._registry_sync.registry.partition_of(key) != partition
 
     def finished(self, partition: int, peer: NodeId, now: Instant) -> None:
         """A pass with a peer has succeeded."""
@@ -131,14 +128,18 @@ class MisplacedKeys:
 
     def _misplaced(self, partition: int) -> list[tuple[str, Record]]:
         """Return the first keys that lie in a partition and no more belong there."""
-        page = self._replica.scan(partition, PREFIX, "", MISPLACED_LOOK_ENTRIES)
+        for prefix in self._registry_sync.registry.place_prefixes:
+            if found := self._misplaced_of(partition, prefix):
+                return found
+        return []
+
+    def _misplaced_of(self, partition: int, prefix: str) -> list[tuple[str, Record]]:
+        page = self._replica.scan(partition, prefix, "", MISPLACED_LOOK_ENTRIES)
         while page:
             found = [(key, record) for key, record in page if self._is_misplaced(partition, key)]
-            if found:
+            if found or len(page) < MISPLACED_LOOK_ENTRIES:
                 return found
-            if len(page) < MISPLACED_LOOK_ENTRIES:
-                break
-            page = self._replica.scan(partition, PREFIX, page[-1][0], MISPLACED_LOOK_ENTRIES)
+            page = self._replica.scan(partition, prefix, page[-1][0], MISPLACED_LOOK_ENTRIES)
         return []
 
     def _go_on(self, partition: int, now: Instant) -> None:

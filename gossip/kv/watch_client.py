@@ -44,7 +44,7 @@ from gossip.kv.requests import Watch, WatchEvent
 from gossip.kv.timers import TimerQueue
 from gossip.kv.watch_token import decode_token, encode_token, watched_mark
 from gossip.kv.watched_partition import NoRoom, ReaderView, Room, WatchedPartition
-from gossip.registry.places import HOMES_FROM
+from gossip.registry.places import PLACES_FROM
 
 
 class OpenWatch:
@@ -492,4 +492,4 @@ class WatchClient:
 
 def _of_table(numbers: Collection[int]) -> set[int]:
     """Return those of some partitions that every registry of a covey has."""
-    return {number for number in numbers if number < HOMES_FROM}
+    return {number for number in numbers if number < PLACES_FROM}

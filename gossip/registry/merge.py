@@ -95,7 +95,7 @@ def _places(ours: Registry, theirs: Registry, members: set[NodeId], epoch: int) 
         if place.number in mine:
             owned = mine[place.number].ownership
             both = _owned_by_both(owned, place.ownership, members, epoch)
-            merged[place.number] = msgspec.structs.replace(place, ownership=both)
+            merged[place.number] = msgspec.structs.replace(mine[place.number], ownership=both)
     return tuple(merged.values())[:PLACES_MAX]
 
 

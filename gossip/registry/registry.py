@@ -188,7 +188,17 @@ class Registry(msgspec.Struct, frozen=True, array_like=True, dict=True):
 
     def device_of(self, partition: int) -> NodeId | None:
         """Return the device whose home a partition is; None for one that is nobody's."""
-        return next((each.device for each in self.places if each.number == partition), None)
+        return next((p.device for p in self.places if p.number == partition and p.device), None)
+
+    @property
+    def place_prefixes(self) -> tuple[str, ...]:
+        """How keys begin that may have a place."""
+        return self._search.prefixes
+
+    @property
+    def spaces(self) -> dict[str, int]:
+        """How many owners were asked for each space that has partitions of its own."""
+        return {each.space: each.replicas for each in self.places if each.space}
 
     def partition_of(self, key: str) -> int:
         """Return the partition of a key: the place that it has, or else the one it hashes to."""
@@ -477,7 +487,7 @@ def house(registry: Registry) -> Registry:
     From then on whoever is heard gets one. Returns the same one if they have them already.
     """
     if registry.places:
-        return registry
+        return registry  # there are spaces only where there are homes (``space_change.py``)
     return following(registry, registry.nodes, is_housed=True)
 
 

@@ -129,6 +129,10 @@ EXAMPLES: dict[str, tuple[Codec[Any], Any]] = {
         admission.RELAY_CODEC,
         admission.RelayedRequest(6, admission.PlacementOrder(MAX, NodeChange(drains=True))),
     ),
+    "ask, owners of a space": (
+        admission.RELAY_CODEC,
+        admission.RelayedRequest(7, admission.SpaceOrder("photos", 5)),
+    ),
     "answer, placed": (
         admission.RELAY_CODEC,
         admission.RelayedReply(5, admission.NodePlaced(7)),
