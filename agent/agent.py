@@ -85,7 +85,8 @@ from agent.store.consensus_store import ConsensusStore
 from agent.store.control import ControlStore
 from agent.store.database import Database
 from agent.store.known_peers import KnownPeers
-from agent.store.kv_store import RecordStore, doubt_if_gone
+from agent.store.kv_store import doubt_if_gone
+from agent.store.resealing import open_records
 from agent.store.synced_changes import SyncedChanges
 from agent.system.resumption import Resumption
 from agent.system.systemd import Notifier, ask_for_time, keep_alive
@@ -382,8 +383,7 @@ class Agent:
         opened.push_async_callback(self._agreed.close)
         opened.push_async_callback(self._replace_log)
         self._log = await self._open_log()
-        self._records = await RecordStore.open(self.paths.data_db)
-        opened.push_async_callback(self._records.close)
+        self._records = await open_records(self.paths.data_db, self.config.storage, opened)
         await self._records.believe(mark)
         opened.push_async_callback(self._records.finish, mark)
         telemetry_db = await Database.open(self.paths.telemetry_db, OUTBOX_MIGRATIONS)

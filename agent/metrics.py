@@ -116,6 +116,8 @@ class Metrics:
 
 
 FAMILIES: dict[str, str] = {
+    # ---- values at rest
+    "values_resealed": "Rows of shared keys written anew because another key, or none, seals them.",
     # ---- membership
     "probes": "Pings to members, by how they ended or for whom they were sent.",
     "relays": "Pings on behalf of a member that got no answer itself.",

@@ -22,8 +22,11 @@ PLACES = ("data.db", "data/data.db", "removed/data.db", "data/removed/data.db")
 @click.command()
 @click.argument("directory", type=FILE, required=False)
 @click.option("--prefix", default="", help="Only keys that begin like this [all].")
+@click.option("--key-file", "key_files", type=FILE, multiple=True, help="A key of its values.")
 @pass_session
-def salvage(session: Session, directory: Path | None, prefix: str) -> None:
+def salvage(
+    session: Session, directory: Path | None, prefix: str, key_files: tuple[Path, ...]
+) -> None:
     """Write the shared keys that a node's files hold to stdout, as `covey kv export` does.
 
     DIRECTORY is the node's, or its data.db; else this agent's own. No agent is asked, nothing is
@@ -31,17 +34,22 @@ def salvage(session: Session, directory: Path | None, prefix: str) -> None:
     """
     from agent.cluster.kv_lines import line_of
     from agent.store.salvaged_keys import SalvagedDatabase
+    from agent.store.value_keys import read_key
+    from agent.store.value_seal import ValueSeal
 
     path = _database(directory or session.agent_paths.data)
-    keys = damaged = 0
+    seal = ValueSeal(None, map(read_key, key_files))
+    keys = damaged = shut = 0
     with (
         tempfile.TemporaryDirectory(prefix="covey-salvage-") as scratch,
         CountProgress("keys", quiet=session.quiet) as progress,
     ):
         found = SalvagedDatabase(path, Path(scratch))
         batch = []
-        for key, record in found.rows():
-            if record is None:
+        for key, record, is_shut in found.rows(seal):
+            if is_shut:
+                shut += 1
+            elif record is None:
                 damaged += 1
             elif record.live and key.startswith(prefix):
                 batch.append(line_of(key, record.live))
@@ -52,6 +60,12 @@ def salvage(session: Session, directory: Path | None, prefix: str) -> None:
                 batch = []
         write_json_lines(batch)
     session.say(f"{counted(keys, 'key')} out of {path}, which was not changed.")
+    if shut:
+        raise AgentError(
+            f"{counted(shut, 'key')} left out: sealed with a key that was not named",
+            "name the file that `storage.key_file` named there: --key-file FILE",
+            exits.UNHEALTHY,
+        )
     if damaged or found.unreadable_bytes or not found.is_in_order:
         raise AgentError(
             f"{path} is damaged: {counted(damaged, 'row')} left out that were found and are not as"

@@ -39,6 +39,7 @@ from agent.config.settings import (
     NodeSettings,
     Section,
     StateSettings,
+    StorageSettings,
     TelemetrySettings,
     UplinkSettings,
     VoterSettings,
@@ -71,6 +72,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     gossip: GossipSettings = GossipSettings()
     voters: VoterSettings = VoterSettings()
     state: StateSettings = StateSettings()
+    storage: StorageSettings = StorageSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()

@@ -134,6 +134,14 @@ class StateSettings(Section, frozen=True, kw_only=True):
         return read_duration(self.missing_after)
 
 
+class StorageSettings(Section, frozen=True, kw_only=True):
+    """``[storage]``: how values lie on the disk."""
+
+    encryption: Literal["off", "on"] = "off"
+    key_file: str = ""
+    former_key_files: list[str] = []
+
+
 class ApiSettings(Section, frozen=True, kw_only=True):
     """``[api]``: the HTTP API on TCP; the Unix socket is always there."""
 
@@ -279,6 +287,7 @@ SECTIONS: dict[str, type[Section]] = {
     "gossip": GossipSettings,
     "voters": VoterSettings,
     "state": StateSettings,
+    "storage": StorageSettings,
     "api": ApiSettings,
     "log": LogSettings,
     "uplink": UplinkSettings,

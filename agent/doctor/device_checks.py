@@ -27,6 +27,7 @@ from agent.exits import AgentError
 from agent.identity import at_rest, identity, spares
 from agent.identity.seal import seal_here
 from agent.net.interfaces import Interface, best_first, choose, scan
+from agent.store.key_note import KeyNote
 from agent.system.wall_clock import flaw
 from agent.text.units import counted
 
@@ -54,6 +55,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
     return [
         certificate(paths.identity, is_removed=_is_removed(paths)),
         sealed_keys(paths),
+        sealed_values(paths),
         disk(paths.data),
         sqlite(sqlite3.sqlite_version),
         packages(packages_distributions()),
@@ -105,6 +107,21 @@ def certificate(
             "Nodes that let others in renew it: see in `covey members` whether all are away.",
         )
     return ok("certificate", f"{me.node_name} of {me.cluster_name}, valid until {until}.")
+
+
+def sealed_values(paths: Paths) -> Finding:
+    """Look whether values of shared keys are sealed on this disk, and with which key."""
+    ids, all_alike = KeyNote(paths.data_db).describe()
+    if not ids and all_alike:
+        return ok("sealed-values", "values of shared keys lie in clear, as the configuration asks.")
+    named = f"key {ids[-1]}" if ids else "another key"
+    if all_alike:
+        return ok("sealed-values", f"all values of shared keys are sealed with {named}.")
+    return warn(
+        "sealed-values",
+        f"values of shared keys are being written anew; so far they need {' and '.join(ids)}.",
+        "Let the agent run, and keep all keys until it is done.",
+    )
 
 
 def sealed_keys(paths: Paths) -> Finding:

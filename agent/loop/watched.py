@@ -96,6 +96,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "owners-advance": (Failure.ONCE, "carrying partitions on to their new owners"),
     "peer-book": (Failure.AGAIN, "the known peers"),
     "registry-change": (Failure.ONCE, "the next registry"),
+    "resealing": (Failure.AGAIN, "that values of before are written as the configuration asks"),
     "removal": (Failure.END, "ending a membership that others have ended"),
     "roll-over": (Failure.AGAIN, "the steps to another authority"),
     "resumption": (Failure.AGAIN, "whether this process was restored from a copy"),

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +37,7 @@ from agent.store.database import Database
 from agent.store.errors import StorageError, damaged
 from agent.store.migrations import Migrations
 from agent.store.vacuum import give_back
+from agent.store.value_seal import ValueBroken, ValueSeal
 from gossip.kv.dots import Coverage, Interval
 from gossip.kv.limits import KEY_BYTES_MAX
 from gossip.kv.records import Record, record_mark
@@ -77,6 +78,8 @@ RECORDS_MIGRATIONS = Migrations(
 log = logging.getLogger(__name__)
 
 BITS = 64
+IN_CLEAR = ValueSeal()
+RESEALED_ROWS = 100
 BEYOND = "\U0010ffff" * (KEY_BYTES_MAX // 4 + 1)
 """Sorts behind everything that can follow a prefix within the length of a key."""
 
@@ -117,9 +120,12 @@ def expiries(db: "Schema") -> None:
     db.execute("CREATE INDEX expiries ON records (expires_ms) WHERE expires_ms NOT NULL")
 
 
-def record_of(row: Sequence[object]) -> Record:
-    """Return the record of a row of all columns that fits its checksum."""
-    return _decode_record(row[3])  # type: ignore[arg-type]
+def record_of(seal: ValueSeal, row: Sequence[Any]) -> Record:
+    """Return the record of a row of all columns that fits its checksum.
+
+    Raises KeyMissing and ValueBroken.
+    """
+    return _decode_record(seal.open(row[1], row[3]))
 
 
 def _signed(number: int) -> int:
@@ -133,13 +139,13 @@ def _unsigned(number: int) -> int:
 class RecordStore:
     """Storage of the shared keys in a database that has ``RECORDS_MIGRATIONS``."""
 
-    def __init__(self, db: Database) -> None:
-        self.database = db
+    def __init__(self, db: Database, seal: ValueSeal = IN_CLEAR) -> None:
+        self.database, self.seal = db, seal
 
     @classmethod
-    async def open(cls, path: Path) -> "RecordStore":
+    async def open(cls, path: Path, seal: ValueSeal = IN_CLEAR) -> "RecordStore":
         """Open or create the database file. Raises StorageError."""
-        return cls(await Database.open(path, RECORDS_MIGRATIONS, synchronous="NORMAL"))
+        return cls(await Database.open(path, RECORDS_MIGRATIONS, synchronous="NORMAL"), seal)
 
     async def close(self) -> None:
         """Commit what is queued, and close the file."""
@@ -177,7 +183,7 @@ class RecordStore:
 
     async def save(self, changes: Sequence[object]) -> None:
         """Commit the changes in this order, in one transaction. Raises StorageError."""
-        await self.database.write(lambda connection: apply(connection, changes))
+        await self.database.write(lambda connection: apply(connection, changes, self.seal))
 
     async def sync(self) -> None:
         """Return when every commit so far survives a power cut. Raises StorageError."""
@@ -186,7 +192,7 @@ class RecordStore:
     def load(self, partition: int, key: str) -> Record | None:
         """Return a key's record."""
         found = self._sound(RECORDS, "partition = ? AND key = ?", partition, key)
-        return _decode_record(found[0][3]) if found else None
+        return self._record(found[0]) if found else None
 
     def scan(self, partition: int, prefix: str, after: str, limit: int) -> list[tuple[str, Record]]:
         """Return up to ``limit`` records with this prefix after this key, in key order."""
@@ -194,7 +200,7 @@ class RecordStore:
         where = "partition = ? AND key > ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"
         end = prefix + BEYOND
         found = self._sound(RECORDS, where, partition, after, prefix, end, limit)
-        return [(key, _decode_record(record)) for _, key, _, record, *_ in found]
+        return [(row[1], self._record(row)) for row in found]
 
     def digest(self, partition: int) -> int:
         """Return the exclusive or of ``record_mark`` over all records of a partition."""
@@ -212,7 +218,7 @@ class RecordStore:
     def orphan_context(self, partition: int) -> list[tuple[str, Record]]:
         """Return the records that have a context but no live version."""
         found = self._sound(RECORDS, "partition = ? AND mark = 0", partition)
-        return [(key, _decode_record(record)) for _, key, _, record, *_ in found]
+        return [(row[1], self._record(row)) for row in found]
 
     def expired(self, until_ms: int, after: Expiry, limit: int) -> list[Expiry]:
         """Return records with a version that expires by then, in order, behind ``after``."""
@@ -252,6 +258,16 @@ class RecordStore:
         )
         return int((pages - free) * page_bytes)
 
+    async def reseal(self, after: tuple[int, str]) -> tuple[tuple[int, str] | None, int]:
+        """Write some rows as they would be written now; see ``reseal``. Raises StorageError."""
+        return await self.database.write(lambda connection: reseal(connection, self.seal, after))
+
+    def _record(self, row: Sequence[Any]) -> Record:
+        try:
+            return record_of(self.seal, row)
+        except ValueBroken as error:
+            raise damaged(self.database.path, str(error)) from None
+
     def _sound(self, table: Table, where: str, *parameters: object) -> list[tuple]:  # type: ignore[type-arg]
         """Return rows with all columns. Raises StorageError if one is not as it was written."""
         query = f"SELECT {table.names} FROM {table.name} WHERE {where}"  # noqa: S608 - our names
@@ -288,13 +304,15 @@ def _doubt(connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT OR REPLACE INTO holdings VALUES (?, ?, ?)", rows)
 
 
-def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
+def apply(
+    connection: sqlite3.Connection, changes: Sequence[object], seal: ValueSeal = IN_CLEAR
+) -> None:
     """Apply changes, in order, inside the transaction that is open.
 
     Of changes to one row the last counts, and rows of one table are written with one statement:
     many writers share a transaction.
     """
-    rows = _Rows()
+    rows = _Rows(seal)
     for change in changes:
         match change:
             case RecordChange(partition, key):
@@ -317,10 +335,36 @@ def apply(connection: sqlite3.Connection, changes: Sequence[object]) -> None:
     rows.write(connection)
 
 
+def reseal(
+    connection: sqlite3.Connection, seal: ValueSeal, after: tuple[int, str]
+) -> tuple[tuple[int, str] | None, int]:
+    """Write the next rows behind one as they would be written now, inside the open transaction.
+
+    Returns how far that is, None at the end, and how many were written anew. A row that is not as
+    it was written is left alone: whoever reads it next says so. Raises KeyMissing.
+    """
+    query = (
+        f"SELECT {RECORDS.names} FROM records WHERE (partition, key) > (?, ?)"  # noqa: S608
+        " ORDER BY partition, key LIMIT ?"
+    )
+    rows = connection.execute(query, (*after, RESEALED_ROWS)).fetchall()
+    fresh = []
+    for row in rows:
+        partition, key, mark, data, _, expires_ms = row
+        if RECORDS.verifies(row) and not seal.is_current(data):
+            with suppress(ValueBroken):
+                closed = seal.close(key, seal.open(key, data))
+                fresh.append(RECORDS.sealed(partition, key, mark, closed, expires_ms))
+    connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)", fresh)
+    at = rows[-1][:2] if len(rows) == RESEALED_ROWS else None
+    return at, len(fresh)
+
+
 class _Rows:
     """Records and clocks that are to be written, each row once."""
 
-    def __init__(self) -> None:
+    def __init__(self, seal: ValueSeal) -> None:
+        self._seal = seal
         self.records: dict[tuple[int, str], Record | None] = {}
         self.clocks: dict[tuple[int, int], tuple[Interval, ...]] = {}
 
@@ -336,7 +380,7 @@ class _Rows:
                     partition,
                     key,
                     _signed(record_mark(key, record.dots())),
-                    _encode(record),
+                    self._seal.close(key, _encode(record)),
                     earliest_expiry_ms(record.live) or None,
                 )
                 for (partition, key), record in self.records.items()

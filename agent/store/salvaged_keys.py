@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from agent.exits import NO, NOT_FOUND, NOT_PERMITTED, AgentError
 from agent.store.checksums import lenient_text
-from agent.store.kv_store import RECORDS, RECORDS_MIGRATIONS, record_of
+from agent.store.kv_store import IN_CLEAR, RECORDS, RECORDS_MIGRATIONS, record_of
 from agent.store.salvage import carry_over
+from agent.store.value_seal import KeyMissing, ValueBroken, ValueSeal
 from gossip.kv.records import Record
 
 CHUNK_BYTES = 1024 * 1024
@@ -24,10 +25,14 @@ PAGE_BYTES = 4096
 
 
 class SalvagedKey(NamedTuple):
-    """A key with what this node had of it; None where the row is not as it was written."""
+    """A key with what this node had of it.
+
+    None where the row is not as it was written, or sealed with a key that is not here, ``is_shut``.
+    """
 
     key: str
     record: Record | None
+    is_shut: bool = False
 
 
 class SalvagedDatabase:
@@ -72,14 +77,21 @@ class SalvagedDatabase:
                 NO,
             ) from None
 
-    def rows(self) -> Iterator[SalvagedKey]:
-        """Yield all keys that have a row, one at a time."""
+    def rows(self, seal: ValueSeal = IN_CLEAR) -> Iterator[SalvagedKey]:
+        """Yield all keys that have a row, one at a time; those that ``seal`` opens not are shut."""
         query = f"SELECT {RECORDS.names} FROM records ORDER BY partition, key"  # noqa: S608
         with closing(sqlite3.connect(self._rows, isolation_level=None)) as connection:
             connection.text_factory = lenient_text
             for row in connection.execute(query):
-                sound = RECORDS.verifies(row)
-                yield SalvagedKey(str(row[1]), record_of(row) if sound else None)
+                record, is_shut = None, False
+                if RECORDS.verifies(row):
+                    try:
+                        record = record_of(seal, row)
+                    except KeyMissing:
+                        is_shut = True
+                    except ValueBroken:
+                        record = None
+                yield SalvagedKey(str(row[1]), record, is_shut)
 
 
 def _copy(source: Path, target: Path) -> int:

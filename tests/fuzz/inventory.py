@@ -56,6 +56,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/backup/contents.py": ("tests/unit/agent/backup/test_parts.py",),
     "agent/backup/key_pages.py": ("tests/unit/agent/backup/test_key_pages.py",),
     "agent/backup/parts.py": ("tests/unit/agent/backup/test_parts.py",),
+    "agent/store/key_note.py": ("tests/unit/agent/store/test_resealing.py",),
     "agent/admission/server.py": (CODECS, PARSERS),
     "agent/admission/issuer.py": (PARSERS, OWN),
     "agent/admission/registry_issuer.py": (PARSERS, OWN),

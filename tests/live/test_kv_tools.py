@@ -193,3 +193,42 @@ def test_a_backup_of_a_covey_that_writes_and_dies_is_the_same_in_a_new_one(three
     assert (told["written"], told["different"], told["indeterminate"]) == (1, 1, 0), told
     assert birch.must("kv", "get", "b/0008").stdout.strip() == "newer"
     assert birch.api.request("GET", "/api/v1/kv/b/0007").body == bytes(range(7, 256))
+
+
+def test_values_are_sealed_on_one_disk_and_without_its_key_nothing_is_touched(three: Fleet) -> None:
+    ash, cedar = three.agents["ash"], three.agents["cedar"]
+    ash.must("kv", "put", "sealed/k", "a-word-that-is-nowhere-else", "-w", "all")
+    key = cedar.directory / "values.key"
+    key.write_bytes(bytes(range(64)))
+    key.chmod(0o600)
+    cedar.stop()
+    cedar.configure(f'{LOCAL_TOML}\n[storage]\nencryption = "on"\nkey_file = "{key}"\n')
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+    eventually(
+        lambda: cedar.covey("doctor", "-o", "json").stdout,
+        lambda seen: "all values of shared keys are sealed" in seen,
+        WITHIN_S,
+        "what was there is sealed",
+    )
+    cedar.must("kv", "put", "sealed/k2", "another-word", "-w", "all")
+    assert cedar.must("kv", "get", "sealed/k", "-r", "one").stdout.strip().endswith("else")
+    cedar.stop()
+    ash.must("kv", "put", "sealed/k3", "missed")
+    held = (cedar.directory / "data" / "data.db").read_bytes()
+    assert b"sealed/k2" in held
+    assert b"another-word" not in held
+    kept = key.rename(key.with_suffix(".kept"))
+    refused = cedar.covey("run")
+    assert refused.status == exits.BAD_CONFIG, refused
+    assert "nothing was done" in refused.stderr
+    assert (cedar.directory / "data" / "data.db").read_bytes() == held
+    kept.rename(key)
+    cedar.start()
+    three.wait_formed(WITHIN_S)
+    eventually(
+        lambda: cedar.covey("kv", "get", "sealed/k3", "-r", "one").stdout.strip(),
+        lambda seen: seen == "missed",
+        WITHIN_S,
+        "what it missed comes to it as to every owner",
+    )

@@ -86,6 +86,8 @@ NO_NOUN = {
     "PersistBeforeReveal": "an invariant, by its name",
     "QuorumsIntersect": "an invariant, told as a sentence",
     "ReadsAreFresh": "an invariant, told as a sentence",
+    "KeyMissing": "an error, told as a sentence",
+    "ValueBroken": "an error, told as a sentence",
     "SealBroken": "an error, told as a sentence",
     "WordsAreTheirOwn": "an invariant, told as a sentence",
     "WouldLose": "an error, told as a sentence",

@@ -376,7 +376,15 @@ def test_an_agent_that_stands_still_is_told_where() -> None:
 
 def test_the_whole_device(tmp_path: Path) -> None:
     findings = device_checks.examine_device(Paths.find(tmp_path), (), mdns=False)
-    expected = {"certificate", "sealed-keys", "disk", "sqlite", "packages", "multicast"}
+    expected = {
+        "certificate",
+        "sealed-keys",
+        "sealed-values",
+        "disk",
+        "sqlite",
+        "packages",
+        "multicast",
+    }
     assert {finding.id for finding in findings} == expected
     assert any(finding.status is Status.FAIL for finding in findings)
 

@@ -41,7 +41,7 @@ def salvage(path: Path, tmp_path: Path) -> tuple[SalvagedDatabase, dict[str, Rec
     for left in scratch.iterdir():
         left.unlink()
     found = SalvagedDatabase(path, scratch)
-    return found, dict(found.rows())
+    return found, {key: record for key, record, _ in found.rows()}
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -121,7 +121,7 @@ def test_what_the_disk_does_not_give_is_counted(
     found = SalvagedDatabase(database, scratch)
     monkeypatch.undo()
     assert found.unreadable_bytes == 4096
-    sound = {key: record for key, record in found.rows() if record}
+    sound = {key: record for key, record, _ in found.rows() if record}
     assert sound.items() <= RECORDS.items()
     assert len(sound) > len(RECORDS) // 2
 

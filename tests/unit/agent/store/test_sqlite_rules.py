@@ -22,9 +22,10 @@ from agent.store.opening import open_file
 from tests.support.sources import nodes
 
 WHO_CONNECTS = {"store/opening.py": 2, "store/salvage.py": 1, "store/set_aside.py": 1,
-                "store/sql_reader.py": 1}  # fmt: skip
+                "store/sql_reader.py": 1, "store/salvaged_keys.py": 2}  # fmt: skip
 """A reader and the writer; whoever writes a new file that nobody else has open; whoever reads one
-that was set aside, which nobody writes any more; and a person's query, which only reads."""
+that was set aside, which nobody writes any more; a person's query, which only reads; and who reads
+a copy."""
 
 
 def test_only_the_store_opens_sqlite_files() -> None:
