@@ -70,6 +70,20 @@ class Kv(Protocol):
         later or not; write it again if it matters.
         """
 
+    def put_many(
+        self, values: Mapping[str, bytes | str], *, ttl_s: float | None = None
+    ) -> dict[str, str]:
+        """Write many keys, each for itself; return of each key how that ended.
+
+        "ok", "indeterminate", or "refused": nothing was written under this key.
+        """
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Return the newest value of many keys, None for those that do not exist.
+
+        Keys that too few owners could answer for are left out.
+        """
+
     def count(self, key: str, by: int = 1) -> bool:
         """Count a counter up, or down; ``get`` gives its value as digits.
 

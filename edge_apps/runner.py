@@ -23,7 +23,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -33,6 +33,7 @@ import msgspec
 from edge_apps.agreement import AgentAgreement
 from edge_apps.app import App, Context, Copies, Function, Seen
 from edge_apps.client import AgentUnreachable, ApiError, Client
+from edge_apps.key_batches import carry_out, data_of, put_of
 from edge_apps.key_watch import KeyWatch
 from edge_apps.listener import listen
 from edge_apps.publisher import Post, Publisher
@@ -99,6 +100,27 @@ class AgentKv:
         path = f"/api/v1/kv/{key}"
         answer = self._client.request("PUT", path, query=query, body=body, headers=headers)
         return answer.status == OK
+
+    def put_many(
+        self, values: Mapping[str, bytes | str], *, ttl_s: float | None = None
+    ) -> dict[str, str]:
+        """Write many keys, each for itself; return of each key how that ended."""
+        puts = (
+            put_of(key, value.encode() if isinstance(value, str) else value, ttl=ttl_s)
+            for key, value in values.items()
+        )
+        return {
+            each["key"]: each["outcome"] for each in carry_out(self._client, puts, POST_TIMEOUT_S)
+        }
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Return the newest value of many keys; without those that nobody could answer for."""
+        gets = ({"op": "get", "key": key} for key in keys)
+        return {
+            each["key"]: data_of(each["values"][0]) if each["values"] else None
+            for each in carry_out(self._client, gets, POST_TIMEOUT_S)
+            if each["outcome"] == "ok"
+        }
 
     def count(self, key: str, by: int = 1) -> bool:
         """Count a counter up, or down."""

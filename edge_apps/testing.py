@@ -10,7 +10,7 @@ its calls do, and the same seed gives the same readings.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from edge_apps.agreement import Compare, Delete, Entry, Get, Operation, Outcome, Put
@@ -63,6 +63,18 @@ class MemoryKv:
         self.contents[key] = kept
         self._record("put", key, kept)
         return True
+
+    def put_many(
+        self, values: Mapping[str, bytes | str], *, ttl_s: float | None = None
+    ) -> dict[str, str]:
+        """Keep many values, for ever."""
+        for key, value in values.items():
+            self.put(key, value, ttl_s=ttl_s)
+        return dict.fromkeys(values, "ok")
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Return many values."""
+        return {key: self.get(key) for key in keys}
 
     def count(self, key: str, by: int = 1) -> bool:
         """Count a counter up, or down."""

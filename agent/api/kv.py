@@ -94,7 +94,7 @@ async def put_key(request: Request) -> Response:
             fsync=fsync,
             ttl_s=time_to_live(request),
         )
-    return _written(result)
+    return written(result)
 
 
 async def update_key(request: Request) -> Response:
@@ -104,7 +104,7 @@ async def update_key(request: Request) -> Response:
     change = read_change(await read_object(request, CHANGE_WORDS, CHANGE_BYTES_MAX))
     w, fsync = copies(request, "w"), wants_fsync(request)
     timeout_s = _timeout(request)
-    return _written(await agent.kv.update(key, change, w=w, timeout_s=timeout_s, fsync=fsync))
+    return written(await agent.kv.update(key, change, w=w, timeout_s=timeout_s, fsync=fsync))
 
 
 async def delete_key(request: Request) -> Response:
@@ -117,7 +117,7 @@ async def delete_key(request: Request) -> Response:
         timeout_s=_timeout(request),
         fsync=wants_fsync(request),
     )
-    return _written(result)
+    return written(result)
 
 
 async def list_keys(request: Request) -> Response:
@@ -204,7 +204,8 @@ def _versions(key: str, result: GetResult) -> dict[str, Any]:
     }
 
 
-def _written(result: PutResult) -> Response:
+def written(result: PutResult) -> Response:
+    """Answer with how a write ended."""
     body = {
         "outcome": result.outcome,
         "acks": result.acks,

@@ -62,6 +62,7 @@ RIGHTS: dict[tuple[str, str], Right] = {
     # Keys and locks.
     ("PUT", "/api/v1/kv/{key:key}"): Right.WRITE,
     ("POST", "/api/v1/kv/{key:key}"): Right.WRITE,
+    ("POST", "/api/v1/kv/batch"): Right.WRITE,
     ("DELETE", "/api/v1/kv/{key:key}"): Right.WRITE,
     ("PUT", "/api/v1/files/{name:key}"): Right.WRITE,
     ("POST", "/api/v1/files/{name:key}"): Right.WRITE,

@@ -81,6 +81,8 @@ ROOMS = (
          "DELETE /api/v1/kv-spaces/{name}")),
     Room("kv_owners", Stage.MEMBER,
         ("POST /api/v1/kv-owners/{name}",)),
+    Room("kv_batch", Stage.MEMBER,
+        ("POST /api/v1/kv/batch",)),
     Room("kv_stream", Stage.MEMBER,
         ("GET /api/v1/kv/stream",)),
     Room("files", Stage.MEMBER,

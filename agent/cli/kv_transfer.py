@@ -6,8 +6,8 @@ meanwhile. Several versions are written with that same context, so that they sta
 other. Running it again does no harm, and finds most of it done.
 """
 
-import base64
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -20,6 +20,7 @@ from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
 from agent.text.units import counted
 from edge_apps.client import AgentTimedOut, ApiError, Client
+from edge_apps.key_batches import carry_out, data_of, put_of
 
 if TYPE_CHECKING:
     from agent.cluster.kv_lines import KeyLine
@@ -27,12 +28,10 @@ if TYPE_CHECKING:
 PAGE_KEYS = 500
 TRIES = 3
 """So often a page is asked for of which too few owners answered."""
-AT_ONCE = 8
-BATCH_KEYS = 64
+BATCH_KEYS = 256
 LINE_BYTES_MAX = 16 * 1024 * 1024
 """Several versions of 256 KiB, each character of them an escape."""
 TIMEOUT_S = 10.0
-EXTRA_WAIT_S = 5.0
 SHOWN_MAX = 10
 
 WRITTEN, UNCHANGED, EXPIRED = "written", "unchanged", "expired"
@@ -97,17 +96,12 @@ def import_(session: Session, file: BinaryIO, output: str) -> None:
     left out. Keys that FILE does not name stay as they are.
     Run it again where something was not written: what is there already is left alone.
     """
-    from concurrent.futures import ThreadPoolExecutor  # late: `covey kv get` needs none
-
     counts = dict.fromkeys((WRITTEN, UNCHANGED, EXPIRED, REFUSED, INDETERMINATE), 0)
     troubles: list[ImportedKey] = []
-    with (
-        CountProgress("keys", quiet=session.quiet) as progress,
-        ThreadPoolExecutor(AT_ONCE, thread_name_prefix="import") as pool,
-    ):
+    with CountProgress("keys", quiet=session.quiet) as progress:
         client = session.hasty_client()
         for batch in _batches(_numbered(file)):
-            for each in pool.map(lambda line: _import(client, line), batch):
+            for each in _import(client, batch):
                 counts[each.outcome] += 1
                 if each.outcome in (REFUSED, INDETERMINATE):
                     troubles.append(each)
@@ -158,98 +152,85 @@ def _batches(lines: Iterable[NumberedLine]) -> Iterator[list[NumberedLine]]:
         yield batch
 
 
-def _import(client: Client, line: NumberedLine) -> ImportedKey:
-    """Write one key. Raises AgentUnreachable when there is no agent any more."""
-    if line.says is None:
-        return ImportedKey(line.number, "", REFUSED, line.problem)
+def _import(client: Client, lines: list[NumberedLine]) -> Iterator[ImportedKey]:
+    """Write the keys of some lines. Raises AgentUnreachable when there is no agent any more."""
+    asked = [line.says for line in lines if line.says is not None]
+    outcomes = _read_and_write(client, asked)
+    for line in lines:
+        if line.says is None:
+            yield ImportedKey(line.number, "", REFUSED, line.problem)
+        else:
+            yield ImportedKey(line.number, line.says.key, *outcomes[line.says.key])
+
+
+def _read_and_write(client: Client, lines: "list[KeyLine]") -> dict[str, tuple[str, str]]:
+    """Return of each key what became of it, and why."""
+    outcomes: dict[str, tuple[str, str]] = {}
     try:
-        outcome, reason = _write(client, line.says)
-    except ApiError as error:
-        outcome, reason = REFUSED, error.message
-    except AgentTimedOut as error:
-        outcome, reason = INDETERMINATE, error.message
-    return ImportedKey(line.number, line.says.key, outcome, reason)
+        wanted = {line.key: _wanted(line, found) for line, found in _found(client, lines)}
+    except (ApiError, AgentTimedOut) as error:
+        return {line.key: (REFUSED, f"it could not be read: {error.message}") for line in lines}
+    writes: list[dict[str, Any]] = []
+    for key, decided in wanted.items():
+        if isinstance(decided, tuple):
+            outcomes[key] = decided
+        else:
+            writes += decided
+    results: dict[str, list[dict[str, Any]]] = {each["key"]: [] for each in writes}
+    try:
+        for told in carry_out(client, writes, TIMEOUT_S):
+            results[told["key"]].append(told)
+        why = "nothing was heard of it"
+    except (ApiError, AgentTimedOut) as error:
+        why = error.message
+    counts = Counter(each["key"] for each in writes)
+    for key, told_of in results.items():
+        outcomes[key] = _outcome(told_of, counts[key], why)
+    return outcomes
 
 
-def _write(client: Client, line: "KeyLine") -> tuple[str, str]:
+def _found(client: Client, lines: "list[KeyLine]") -> "Iterator[tuple[KeyLine, dict[str, Any]]]":
+    """Yield what there is of each key; what one batch has no room for is asked by itself."""
+    asked = [{"op": "get", "key": line.key} for line in lines]
+    for line, get, told in zip(lines, asked, carry_out(client, asked, TIMEOUT_S), strict=True):
+        if told["outcome"] == "refused":
+            (told,) = carry_out(client, [get], TIMEOUT_S)
+        yield line, told
+
+
+def _wanted(line: "KeyLine", found: dict[str, Any]) -> tuple[str, str] | list[dict[str, Any]]:
+    """Return what is to be done for a key, or what becomes of it without."""
+    from agent.cluster.kv_lines import unseen
+
     living = line.living(time.time() * 1000)
     if not living:
         return EXPIRED, ""
-    present, context, types = _read(client, line.key)
-    if sorted(present) == sorted(value for value, _ in living) and types <= {line.type}:
-        return UNCHANGED, ""
-    if line.type != "register":
-        return _build(client, line, context if present else "")
-    outcome, reason = WRITTEN, ""
-    # The newest was first, and is to be so again.
-    for count, (value, ttl_s) in enumerate(reversed(living)):
-        try:
-            told = _put(client, line.key, value, context, ttl_s)
-        except ApiError as error:
-            some = f"; {count} of {len(living)} versions were written" if count else ""
-            return REFUSED, error.message + some
-        if told["outcome"] != "ok":
-            outcome = INDETERMINATE
-            reason = f"{told['acks']} of {told['needed']} owners are known to have it"
-    return outcome, reason
-
-
-def _build(client: Client, line: "KeyLine", seen: str) -> tuple[str, str]:
-    """Make a key with a type anew, after what was seen of it is deleted."""
-
-    def ask(method: str, change: Any, headers: dict[str, str]) -> bool:
-        path, query = f"/api/v1/kv/{line.key}", {"timeout": TIMEOUT_S}
-        patience_s = TIMEOUT_S + EXTRA_WAIT_S
-        answer = client.request(
-            method, path, query=query, json=change, headers=headers, timeout_s=patience_s
-        )
-        return bool(answer.json()["outcome"] == "ok")
-
-    if (not seen or ask("DELETE", None, {"Covey-Context": seen})) and all(
-        ask("POST", change, {}) for change in line.changes()
-    ):
-        return WRITTEN, ""
-    return INDETERMINATE, "only part of it is known to be there"
-
-
-def _read(client: Client, key: str) -> tuple[list[bytes], str, set[str]]:
-    """Return what there is of a key, its context, and of which types. Raises ApiError."""
-    from agent.cluster.kv_lines import as_json, unseen
-
-    try:
-        found = client.request(
-            "GET",
-            f"/api/v1/kv/{key}",
-            query={"timeout": TIMEOUT_S},
-            headers={"Accept": "application/json"},
-            timeout_s=TIMEOUT_S + EXTRA_WAIT_S,
-        ).json()
-    except ApiError as error:
-        if error.code != "not-found":
-            raise
-        return [], unseen(key), set()
-
-    def data(each: dict[str, Any]) -> bytes:
-        if "type" in each:
-            return as_json(each["value"])
-        return each["value"].encode() if "value" in each else base64.b64decode(each["value_base64"])
-
+    if found["outcome"] != "ok":
+        error = found.get("error", {})
+        return REFUSED, error.get("message", "too few owners answered to know what there is")
+    present = sorted(map(data_of, found["values"]))
     types = {each.get("type", "register") for each in found["values"]}
-    return [data(each) for each in found["values"]], found["context"], types
+    if present == sorted(value for value, _ in living) and types <= {line.type}:
+        return UNCHANGED, ""
+    seen = found["context"] if present else unseen(line.key)
+    if line.type == "register":  # the newest was first, and is to be so again
+        return [put_of(line.key, v, context=seen, ttl=ttl_s or 0) for v, ttl_s in reversed(living)]
+    deletes = [{"op": "delete", "key": line.key, "context": seen}] if present else []
+    return deletes + [{"op": "update", "key": line.key, "change": c} for c in line.changes()]
 
 
-def _put(
-    client: Client, key: str, value: bytes, context: str, ttl_s: float | None
-) -> dict[str, Any]:
-    told: dict[str, Any] = client.request(
-        "PUT",
-        f"/api/v1/kv/{key}",
-        query={"timeout": TIMEOUT_S, "ttl": ttl_s or 0},
-        body=value,
-        headers={"Covey-Context": context},
-        timeout_s=TIMEOUT_S + EXTRA_WAIT_S,
-    ).json()
-    return told
+def _outcome(told: list[dict[str, Any]], asked: int, why: str) -> tuple[str, str]:
+    """Return what became of a key by what became of its operations."""
+    good = sum(each["outcome"] == "ok" for each in told)
+    if good == asked:
+        return WRITTEN, ""
+    bad = next((each for each in told if each["outcome"] != "ok"), None)
+    if bad is None:
+        return INDETERMINATE, why
+    some = f"; {good} of {asked} steps were carried out" if good else ""
+    if bad["outcome"] == "refused":
+        return REFUSED, bad["error"]["message"] + some
+    return INDETERMINATE, f"{bad['acks']} of {bad['needed']} owners are known to have it{some}"
 
 
 def _tell(
