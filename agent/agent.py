@@ -84,6 +84,7 @@ from agent.store.clean_shutdown import CleanShutdownMark
 from agent.store.consensus_store import ConsensusStore
 from agent.store.control import ControlStore
 from agent.store.database import Database
+from agent.store.disk_room import DiskRoom
 from agent.store.known_peers import KnownPeers
 from agent.store.kv_store import doubt_if_gone
 from agent.store.resealing import open_records
@@ -509,16 +510,11 @@ class Agent:
 
     def _listen(self, book: KnownPeers, strangers: RefusedStrangers) -> None:
         """Tell each of what the node says, in this order."""
+        removal = Removal(self.identity, self.paths, self._end_removed)
         for heed in (
-            book.record,
-            self._keeper.record,
-            self.admission.on_event,
-            log_member,
-            self._reasons.record,
-            Removal(self.identity, self.paths, self._end_removed).on_event,
-            self.keys.on_event,
-            strangers.on_event,
-        ):
+            book.record, self._keeper.record, self.admission.on_event, log_member,
+            self._reasons.record, removal.on_event, self.keys.on_event, strangers.on_event,
+        ):  # fmt: skip
             self.driver.listen(heed)
 
     def _inputs(self) -> AgentInputs:
@@ -621,11 +617,15 @@ class Agent:
         self.metrics.count(lambda: self.event_service.counts)
         self.keep("uplink", self.uplink.run)
         self.allegiance.keep(self.keep)
-        self.budget = TrafficBudget(
-            lambda: self._node.counts, self.driver.now, self.config.gossip.bytes_per_day
-        )
+        budget = self.config.gossip.bytes_per_day
+        self.budget = TrafficBudget(lambda: self._node.counts, self.driver.now, budget)
         self.keep("byte-budget", self.budget.run)
-        show_membership(self.metrics, self._node, self.budget, self.stalls)
+        room = DiskRoom(
+            self.paths.data, self.config.storage.disk_percent_max,
+            lambda short: self.driver.call(partial(self._node.limit_puts, limited=short)),
+        )  # fmt: skip
+        self.keep("disk-room", room.follow)
+        show_membership(self.metrics, self._node, self.budget, self.stalls, room)
 
     # ---- while it runs --------------------------------------------------------------------------
 

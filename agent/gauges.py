@@ -6,6 +6,7 @@ from agent.cluster.kv_stats import count_incomplete
 from agent.cluster.traffic_budget import TrafficBudget
 from agent.loop.stalls import StallWatch
 from agent.metrics import Metrics
+from agent.store.disk_room import DiskRoom
 from agent.telemetry.service import Telemetry
 from agent.telemetry.uplink.service import Uplink
 from gossip.node import Node
@@ -22,7 +23,7 @@ def show_kept(metrics: Metrics, telemetry: Telemetry, uplink: Uplink) -> None:
 
 
 def show_membership(
-    metrics: Metrics, node: Node, budget: TrafficBudget, stalls: StallWatch
+    metrics: Metrics, node: Node, budget: TrafficBudget, stalls: StallWatch, room: DiskRoom
 ) -> None:
     """Show how this node takes part, from now on, to who scrapes the metrics."""
     gauge, members, state = metrics.gauge, node.swim.members, node.state
@@ -38,6 +39,8 @@ def show_membership(
     _show_keys(metrics, node)
     gauge("gossip_bytes_per_day", "Gossip a day at this rate.", budget.projected)
     gauge("gossip_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
+    gauge("disk_used_ratio", "Of the disk, by whomever.", lambda: room.used_percent / 100)
+    gauge("kv_puts_limited", "1 with no room for puts.", lambda: float(room.is_short))
     gauge("loop_stall_worst_seconds", "Longest stall.", lambda: stalls.worst_s)
 
 

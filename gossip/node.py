@@ -292,6 +292,11 @@ class Node:
         elif self.control is not None:
             self.control.hold_back(now, held=held)
 
+    def limit_puts(self, now: Instant, *, limited: bool) -> None:
+        """Take no new values of shared keys, while the disk is nearly full; or again."""
+        self.state.limit_puts(limited=limited)
+        self._settle(now)
+
     def persisted(self, token: int, now: Instant) -> None:
         """Take note that the changes of this Persist are durable."""
         if token > TOKENS_FROM and self.control is not None:

@@ -75,6 +75,7 @@ def _node(
         "incomplete": stats.incomplete,
         "damaged": stats.damaged,
         "held_back": stats.is_held_back,
+        "takes_puts": stats.takes_puts,
         "comparing": stats.comparing,
         "hints": sum(each.waiting for each in stats.comparisons),
         "differing": stats.differing,

@@ -51,11 +51,11 @@ def doctor(ctx: click.Context, output: str, *, wide: bool) -> None:
 
 
 def _examine(session: Session) -> dict[str, Any]:
-    configuration, network = _configuration(session)
+    configuration, config = _configuration(session)
     try:
         answer = session.client().request("GET", "/api/v1/doctor", timeout_s=TIMEOUT_S).json()
     except AgentUnreachable as error:
-        checks = _device(session, network)
+        checks = _device(session, config)
         failed = {each["id"] for each in checks if each["status"] == "fail"}
         hint = LOCKED_OUT if "sealed-keys" in failed else hint_of(error)
         agent = _check("agent", "fail", f"{error.message}.", hint)
@@ -70,27 +70,26 @@ def _examine(session: Session) -> dict[str, Any]:
 
 
 def _configuration(session: Session) -> tuple[dict[str, str], Any]:
-    """Return the finding about the configuration, and its network part; defaults if it is bad."""
-    from agent.config.loader import load
-    from agent.config.settings import NetworkSettings
+    """Return the finding about the configuration, and that; defaults if it is bad."""
+    from agent.config.loader import Config, load
     from agent.doctor.config_checks import in_few_words
 
     try:
         loaded = load(session.agent_paths)
     except AgentError as error:
-        return _check("configuration", "fail", error.message, error.hint), NetworkSettings()
-    return _check(
-        "configuration", "ok", f"{in_few_words(loaded, session.agent_paths)}."
-    ), loaded.network
+        return _check("configuration", "fail", error.message, error.hint), Config()
+    told = f"{in_few_words(loaded, session.agent_paths)}."
+    return _check("configuration", "ok", told), loaded
 
 
-def _device(session: Session, network: Any) -> list[dict[str, str]]:
+def _device(session: Session, config: Any) -> list[dict[str, str]]:
     import msgspec
 
     from agent.doctor.device_checks import examine_device
 
     data = session.agent_paths.data
-    found = examine_device(session.agent_paths, network.interfaces, mdns=network.mdns)
+    network, percent_max = config.network, config.storage.disk_percent_max
+    found = examine_device(session.agent_paths, network.interfaces, percent_max, mdns=network.mdns)
     checks: list[dict[str, str]] = msgspec.to_builtins(found)
     if not data.is_dir() or os.access(data, os.R_OK | os.W_OK | os.X_OK):
         return checks

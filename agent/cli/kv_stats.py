@@ -87,6 +87,8 @@ def _troubles(node: dict[str, Any]) -> list[str]:
         found.append(f"{name}: {counted(node['incomplete'], 'partition')} not complete yet.")
     if node["held_back"]:
         found.append(f"{name}: its disk takes nothing at the moment.")
+    elif not node["takes_puts"]:
+        found.append(f"{name}: its disk is nearly full: no puts, until there is room.")
     if node["failed"]:
         found.append(f"{name}: {counted(node['failed'], 'comparison')} not ended since its start.")
     return found

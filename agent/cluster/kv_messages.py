@@ -121,6 +121,8 @@ class KvStats(msgspec.Struct, frozen=True, array_like=True, tag=103):
     queued: Number = 0
     unfinished: Number = 0
     """Partitions that it has to take over, or to let go of."""
+    takes_puts: bool = True
+    """Whether its disk has room for new values."""
 
 
 KeyViewMessage = KeyViewRequest | KeyView

@@ -145,6 +145,7 @@ class KvSurvey:
             state.sync_sessions.transferring,
             state.sync_sessions.queued,
             state.handoff.unfinished(),
+            replica.takes_puts,
         )
 
     def _comparisons(self) -> tuple[ComparisonView, ...]:

@@ -135,11 +135,12 @@ class StateSettings(Section, frozen=True, kw_only=True):
 
 
 class StorageSettings(Section, frozen=True, kw_only=True):
-    """``[storage]``: how values lie on the disk."""
+    """``[storage]``: how values lie on the disk, and how full it may be."""
 
     encryption: Literal["off", "on"] = "off"
     key_file: str = ""
     former_key_files: list[str] = []
+    disk_percent_max: Annotated[float, msgspec.Meta(ge=1, le=100)] = 95.0
 
 
 class ApiSettings(Section, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from agent.exits import AgentError
 from agent.identity import at_rest, identity, spares
 from agent.identity.seal import seal_here
 from agent.net.interfaces import Interface, best_first, choose, scan
+from agent.store.disk_room import used_percent
 from agent.store.key_note import KeyNote
 from agent.system.wall_clock import flaw
 from agent.text.units import counted
@@ -48,7 +49,9 @@ OUR_PACKAGES = ("gossip", "agent", "edge_apps")
 OUR_DISTRIBUTION = "covey"
 
 
-def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> list[Finding]:
+def examine_device(
+    paths: Paths, interfaces: Sequence[str], disk_percent_max: float, *, mdns: bool
+) -> list[Finding]:
     """Look at all of it. Takes a second, ten where the disk hangs: not for an event loop."""
     from importlib.metadata import packages_distributions  # for the doctor's visits alone
 
@@ -56,7 +59,7 @@ def examine_device(paths: Paths, interfaces: Sequence[str], *, mdns: bool) -> li
         certificate(paths.identity, is_removed=_is_removed(paths)),
         sealed_keys(paths),
         sealed_values(paths),
-        disk(paths.data),
+        disk(paths.data, disk_percent_max),
         sqlite(sqlite3.sqlite_version),
         packages(packages_distributions()),
         *multicast(best_first(choose(scan(), interfaces)), mdns=mdns),
@@ -161,14 +164,14 @@ def _service_gets_seal(paths: Paths) -> bool:
     return paths.data == SYSTEM_DATA and service_is_installed() and may_be_there(SYSTEM_SEAL)
 
 
-def disk(data: Path) -> Finding:
+def disk(data: Path, percent_max: float) -> Finding:
     """Look whether the data directory has space, can be written, and how long that takes."""
     if not data.is_dir():
         return warn(
             "disk", f"there is no data directory {data} yet.", "`covey init` or `covey join`."
         )
     try:
-        free = shutil.disk_usage(data).free
+        free, used = shutil.disk_usage(data).free, used_percent(data)
         took_s = _sync_time_within(data, SYNC_PATIENCE_S)
     except OSError as error:
         return _unwritable(data, error)
@@ -180,6 +183,9 @@ def disk(data: Path) -> Finding:
         return fail("disk", told, "Free some space: soon nothing can be saved any more.")
     if took_s > SYNC_FAIL_S:
         return fail("disk", told, "The disk is failing or overloaded: look at the kernel's log.")
+    if used > percent_max and percent_max < 100.0:
+        told = f"{told[:-1]}; {used:.1f} % in use, and above {percent_max:g} % puts are refused."
+        return warn("disk", told, "Free some space, or raise `[storage] disk_percent_max`.")
     if free < FREE_WARN_BYTES:
         return warn("disk", told, "Free some space before it runs out.")
     if took_s > SYNC_WARN_S:

@@ -58,7 +58,8 @@ class EarlyDoctor:
 
 def _check_device(inputs: AgentInputs) -> list[Finding]:
     network = inputs.config.network
-    return examine_device(inputs.paths, network.interfaces, mdns=network.mdns)
+    percent_max = inputs.config.storage.disk_percent_max
+    return examine_device(inputs.paths, network.interfaces, percent_max, mdns=network.mdns)
 
 
 def _check_process(inputs: AgentInputs) -> tuple[Finding, Finding]:

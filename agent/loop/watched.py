@@ -72,6 +72,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "database-sync": (Failure.ONCE, "forcing commits to the disk"),
     "discovery-rescan": (Failure.AGAIN, "this node's addresses, and mDNS"),
     "discovery-seeds": (Failure.AGAIN, "looking up the seeds"),
+    "disk-room": (Failure.AGAIN, "how full the disk is"),
     "driver": (Failure.END, "the node itself"),
     "driver-sync": (Failure.END, "syncing what is to survive a power cut"),
     "driver-save": (Failure.END, "what the node persists"),

@@ -121,9 +121,15 @@ class WriteForwarder:
         owners = self._order(others)
         is_complete = self._replica.is_complete(partition, registry)
         able = is_complete or forwarded_write.asked.by is None
-        if me in readers and able and not self._replica.is_held_back:
+        if me in readers and able and self._takes(forwarded_write.asked):
             owners.insert(0 if is_complete else len(owners), me)
         return [node for node in owners if node not in forwarded_write.tried]
+
+    def _takes(self, asked: AskedWrite) -> bool:
+        """Tell whether our own disk takes what is asked."""
+        if self._replica.is_held_back:
+            return False
+        return self._replica.takes_puts or not asked.is_put
 
     def _try_next(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
         """Go to the next owner. Only called while nobody can have carried the write out."""
@@ -154,7 +160,7 @@ class WriteForwarder:
         others = [n for n in readers if n != self._outbound.me and n in self._registry_sync.members]
         if not all(map(self._is_gone, others)):
             return False
-        forwarded_write.reason = DISKS_FULL if self._replica.is_held_back else ALL_GONE
+        forwarded_write.reason = ALL_GONE if self._takes(forwarded_write.asked) else DISKS_FULL
         return True
 
     def _coordinate(self, forwarded_write: ForwardedWrite, now: Instant) -> None:
@@ -195,6 +201,7 @@ class WriteForwarder:
 
     def ready(self, message: ReadyReply, peer: NodeId, now: Instant) -> None:
         """The owner is there: send the write."""
+        self._writes.full_disks.heard(peer, now, is_full=message.is_full)
         forwarded_write = self._accept(message.number, peer)
         if forwarded_write is not None:
             self._send(forwarded_write, now)
@@ -302,6 +309,11 @@ class WriteForwarder:
         if self._outbound.me not in registry.ownership(partition).readers:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
             return False
+        is_put = not isinstance(message, Forward) or message.value is not None
+        if is_put and not self._replica.takes_puts:
+            self._outbound.counts["puts_refused/disk"] += 1
+            self._registry_sync.refuse(message, peer, FULL)
+            return False
         if len(self._writes) >= REQUESTS_MAX:
             self._registry_sync.refuse(message, peer, BUSY)
             return False
@@ -341,4 +353,6 @@ class WriteForwarder:
 def _reason_of(message: AskedFrame, refusal: Rejected) -> int:
     if refusal.mismatch:
         return NOT_EMPTY if isinstance(message, Restore) else NO_COUNTER
+    if refusal.reason == DISKS_FULL:
+        return FULL
     return ABSENT if refusal.unreachable else TOO_LARGE

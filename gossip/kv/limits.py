@@ -45,6 +45,9 @@ REQUEST_TIMEOUT_S_MAX = 300.0
 COORDINATOR_SHARE = 0.8
 """A forwarded write gets this part of the caller's patience, so that its answer arrives in time."""
 
+FULL_AGAIN_S = 5.0
+"""How often an owner is asked that has said that its disk takes no puts."""
+
 READY_TIMEOUT_S = 0.5
 """How long a forwarder waits for a sign of life before it tries the next owner."""
 FRAME_FRESH_S = 1.0

@@ -73,6 +73,8 @@ class ReadyReply(msgspec.Struct, frozen=True, array_like=True, tag=51):
     """I am."""
 
     number: Number
+    is_full: bool = False
+    """Whether my disk is so full that I take no puts."""
 
 
 class Forward(msgspec.Struct, frozen=True, array_like=True, tag=52):
@@ -112,6 +114,8 @@ class Store(msgspec.Struct, frozen=True, array_like=True, tag=54):
     key: Key
     state: KeyState
     fsync: bool = False
+    is_put: bool = False
+    """Whether a put brings it, which an owner may refuse as FULL, and not a delete or a read."""
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, tag=55):

@@ -133,8 +133,7 @@ class KvPlane:
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
             self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning,
-            self.misplaced,
-            self.clock, self.expiries,
+            self.misplaced, self.clock, self.expiries, self.writes.full_disks,
         )  # fmt: skip
         self.handoff.adopted(now)
         self.progress.adopted(set(), now)
@@ -402,7 +401,7 @@ class KvPlane:
         number = message.number
         # One of these asked; a late refusal of what is over is nobody's.
         _ = (
-            self.writes.refused(number, peer, now)
+            self.writes.refused(number, peer, message.reason, now)
             or self.forwards.refused(number, peer, message.reason, now)
             or self.reads.refused(number, peer, message.reason, now)
             or self.sync_sessions.refused(number, peer, now, message.reason)
@@ -434,6 +433,10 @@ class KvPlane:
     def hold_back(self, *, held: bool) -> None:
         """Begin nothing here that has to be saved, while the disk takes nothing; or again."""
         self.replica.is_held_back = held
+
+    def limit_puts(self, *, limited: bool) -> None:
+        """Take no new values here, while the disk is nearly full; or again."""
+        self.replica.takes_puts = not limited
 
     def persisted(self, token: int, now: Instant) -> None:
         """The batch with this token, and all before it of its durability, are on disk."""

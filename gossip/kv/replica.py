@@ -118,6 +118,9 @@ class Replica:
         self.me = me
         self.is_held_back = False
         """Whether the disk takes nothing, so that no more is to be begun here."""
+        self.takes_puts = True
+        """Whether there is so much room that new values may come: deletes, and what a read mends,
+        are taken in any case."""
         self.on_foretold: Callable[[], None] = lambda: None
         """Called when somebody told of writes that are yet to be made here."""
         self.listener: Listener = lambda _p, _key, _before, _after, _dots, _token: None
@@ -332,6 +335,13 @@ class Replica:
         what = title_of(key, state)
         if not self.on_trial(what, lambda: self._merge(partition, key, state, now)):
             raise SetAside(f"{what} ended this agent before")
+
+    def has_room_for(self, partition: int, key: str, state: KeyState) -> bool:
+        """Tell whether a comparison may bring this here: no new version on a disk nearly full."""
+        if self.takes_puts:
+            return True
+        before = self.record(partition, key)
+        return merge(before, self._partition(partition).clock, state).dots() <= before.dots()
 
     def _merge(self, partition: int, key: str, state: KeyState, now: Instant) -> None:
         for version in state.live:

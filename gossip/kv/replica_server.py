@@ -11,6 +11,7 @@ from gossip.core.machine import Instant
 from gossip.kv.limits import EXCHANGE_BYTES_MAX, PAGE_ENTRIES_MAX
 from gossip.kv.messages import (
     BUSY,
+    FULL,
     INCOMPLETE,
     INVALID,
     NOT_OWNER,
@@ -52,7 +53,8 @@ class ReplicaServer:
     def ready(self, message: Ready, peer: NodeId, now: Instant) -> None:
         """Say that we are there."""
         del now
-        self._outbound.send(ReadyReply(message.number), peer)
+        is_full = self._replica.is_held_back or not self._replica.takes_puts
+        self._outbound.send(ReadyReply(message.number, is_full), peer)
 
     def store(self, message: Store, peer: NodeId, now: Instant) -> None:
         """Merge a key's state; say so when it is on disk."""
@@ -61,6 +63,10 @@ class ReplicaServer:
             return
         if self._outbound.me not in self._registry_sync.registry.ownership(partition).holders:
             self._registry_sync.refuse(message, peer, NOT_OWNER)
+            return
+        if message.is_put and not self._replica.takes_puts:
+            self._outbound.counts["puts_refused/disk"] += 1
+            self._registry_sync.refuse(message, peer, FULL)
             return
         self._replica.merge(partition, message.key, message.state, now)
         token = self._replica.token(partition)
@@ -149,7 +155,7 @@ class ReplicaServer:
         for key, state in message.states:
             if not registry.may_lie_in(key, partition):
                 raise WrongPartition(f"key {key!r} does not belong to partition {partition}")
-            if holds:
+            if holds and self._replica.has_room_for(partition, key, state):
                 self._replica.merge(partition, key, state, now)
             # A former owner only gives: what it took in now, it would have to hand on again.
             mine = self._replica.answer(partition, key, state.dots())

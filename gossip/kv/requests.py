@@ -274,7 +274,8 @@ CLOCK_DOUBTED = (
     "written; try again in some seconds, set the clock, or ask another node"
 )
 DISKS_FULL = (
-    "the disks of the owners of this key take nothing; nothing was written, so free some space"
+    "the disks of the owners of this key are full, or nearly; nothing was written, so delete keys, "
+    "which goes on, free some space there, or give them more of it (`[storage] disk_percent_max`)"
 )
 ALL_GONE = "all owners of this key are gone; nothing was written, so try again when one is back"
 SILENT = "no owner of this key could be reached; nothing was written, so try again later"

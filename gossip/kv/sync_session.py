@@ -76,6 +76,8 @@ class SyncSession:
         self.sent_bytes = 0
         """Of what was told in the last exchange."""
         self.differing: dict[str, tuple[Dot, ...]] = {}
+        self.lacks_room = False
+        """Whether something was left out, for which our disk is too full."""
 
 
 class SyncSessions:
@@ -259,7 +261,10 @@ class SyncSessions:
             return
         for key, state in told:
             del run.differing[key]
-            if self._is_holder(run.partition):
+            if not self._replica.has_room_for(run.partition, key, state):
+                run.lacks_room = True
+                self._outbound.counts["repairs/no_room"] += 1
+            elif self._is_holder(run.partition):
                 try:
                     self._replica.merge(run.partition, key, state, now)
                 except SetAside:  # a pass without it would hold it for deleted
@@ -277,6 +282,9 @@ class SyncSessions:
         return self._outbound.me in self._registry_sync.registry.ownership(partition).holders
 
     def _succeed(self, run: SyncSession, now: Instant) -> None:
+        if run.lacks_room:  # its clock would say of what was left out that it was deleted
+            self._fail(run, now)
+            return
         if self._is_holder(run.partition):
             self._replica.absorb(run.partition, run.coverage)
         self._end(run, run.copy, now)

@@ -21,13 +21,14 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.counting import CountError
 from gossip.kv.dots import Dot
+from gossip.kv.full_disks import FullDisks
 from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import REFUSALS_MAX, RETRY_S, VALUE_BYTES_MAX
-from gossip.kv.messages import Store, Stored
+from gossip.kv.messages import FULL, Store, Stored
 from gossip.kv.parts import KvParts
 from gossip.kv.records import KeyState, Version, encode_context
 from gossip.kv.repair import RepairScheduler
-from gossip.kv.requests import TOO_FEW, PutResult, Rejected, quorum
+from gossip.kv.requests import DISKS_FULL, TOO_FEW, PutResult, Rejected, quorum
 from gossip.kv.restored_key import OTHER_VALUES
 from gossip.kv.spaces import LWW, replaced_by_latest
 from gossip.kv.timers import TimerQueue
@@ -57,6 +58,11 @@ class AskedWrite(NamedTuple):
     """Whether only those count that have it synced."""
     versions: tuple[Version, ...] = ()
 
+    @property
+    def is_put(self) -> bool:
+        """Whether it brings a value, which takes room."""
+        return self.value is not None or self.by is not None or bool(self.versions)
+
 
 class Write:
     """A write that is under way."""
@@ -65,6 +71,7 @@ class Write:
         self, asked: AskedWrite, partition: int, state: KeyState, context: bytes, now: Instant
     ) -> None:
         self.key = asked.key
+        self.is_put = asked.is_put
         self.w = asked.w
         self.fsync = asked.fsync
         self.until = max(now, asked.until)
@@ -75,6 +82,7 @@ class Write:
         self.ownership = Ownership((), 0)
         self.quorum = JointQuorum()
         self.acks: set[NodeId] = set()
+        self.full: set[NodeId] = set()
         self.refusals = 0
 
     def result(self, outcome: str) -> PutResult:
@@ -96,6 +104,7 @@ class Writes:
         self._registry_sync = parts.registry_sync
         self._repair = repair
         self._outbound = parts.outbound
+        self.full_disks = FullDisks(parts.outbound, parts.registry_sync)
         self._is_gone, self._spaces = parts.view.is_gone, parts.spaces
         self._writes: dict[int, Write] = {}
         self._timers: TimerQueue[int] = TimerQueue()
@@ -124,8 +133,8 @@ class Writes:
             )
             finish(Rejected(reason), now)
             return
-        if self._is_hopeless(registry.ownership(partition), w):
-            finish(Rejected(TOO_FEW, unreachable=True), now)
+        if lack := self._lack(registry.ownership(partition), asked):
+            finish(Rejected(lack, unreachable=True), now)
             return
         if versions and self._replica.record(partition, key).live:
             finish(Rejected(OTHER_VALUES, mismatch=True), now)
@@ -144,8 +153,8 @@ class Writes:
         context = encode_context(key, [dot] if dot else [])
         self._replicate_all(Write(asked, partition, state, context, now))
 
-    def _is_hopeless(self, ownership: Ownership, w: int | None) -> bool:
-        """Tell whether those that are not gone are too few: better said before it is written."""
+    def _lack(self, ownership: Ownership, asked: AskedWrite) -> str:
+        """Say why too few owners would take it; better said before it is written. Else nothing."""
         me, members = self._outbound.me, self._registry_sync.members
         assert ownership.writers, "each partition has owners"
         there = [
@@ -153,7 +162,14 @@ class Writes:
             for node in ownership.holders
             if node == me or (node in members and not self._is_gone(node))
         ]
-        return not JointQuorum.of_write(ownership, w).is_met(there)
+        quorum_of_all = JointQuorum.of_write(ownership, asked.w)
+        if not quorum_of_all.is_met(there):
+            return TOO_FEW
+        roomy = [node for node in there if node not in self.full_disks]
+        if asked.is_put and not quorum_of_all.is_met(roomy):
+            self._outbound.counts["puts_refused/disks_of_others"] += 1
+            return DISKS_FULL
+        return ""
 
     def _grows_too_large(
         self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None
@@ -174,14 +190,14 @@ class Writes:
         self._timers.set(number, write.until)
         write.ownership = self._registry_sync.registry.ownership(write.partition)
         write.quorum = JointQuorum.of_write(write.ownership, write.w)
-        write.acks = set()
+        write.acks, write.full = set(), set()
         store = self._store(number, write)
         for node in self._acknowledge(write):
             self._tell(number, write, store, node)
 
     def _store(self, number: int, write: Write) -> Store:
         epoch = self._registry_sync.registry.epoch
-        return Store(number, epoch, write.key, write.state, write.fsync)
+        return Store(number, epoch, write.key, write.state, write.fsync, write.is_put)
 
     def _tell(self, number: int, write: Write, store: Store, owner: NodeId) -> None:
         """Tell an owner once it is on our disk; ourselves as late as others would tell us."""
@@ -220,16 +236,32 @@ class Writes:
         self._outbound.counts[f"writes/{outcome}"] += 1
         write.finish(write.result(outcome), now)
 
-    def refused(self, number: int, peer: NodeId, now: Instant) -> bool:
-        """An owner refused: by now we follow its registry, so tell it again."""
-        del now
+    def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:
+        """An owner refused: by now we follow its registry, so tell it again, or it has no room."""
         write = self._writes.get(number)
         if write is None:
             return False
+        if reason == FULL:
+            self._without_room(number, write, peer, now)
+            return True
         write.refusals += 1
         if peer in write.ownership.holders and write.refusals <= REFUSALS_MAX:
             self._replicate(number, write, peer)
         return True
+
+    def _without_room(self, number: int, write: Write, peer: NodeId, now: Instant) -> None:
+        """Go on without an owner whose disk is full; say at once when too few are left."""
+        self.full_disks.heard(peer, now, is_full=True)
+        write.full.add(peer)
+        if not write.quorum.is_met(set(self._acknowledge(write)) - write.full):
+            self._miss(number, write, now)
+
+    def _miss(self, number: int, write: Write, now: Instant) -> None:
+        """End a write that too few have; those that lack it are compared with."""
+        for node in self._acknowledge(write):
+            if node not in write.acks:
+                self._repair.want(write.partition, node)
+        self._end(number, write, "indeterminate", now)
 
     def adopted(self, epoch_before: int) -> None:
         """Count again where the owners changed."""
@@ -261,11 +293,7 @@ class Writes:
             if peer in self._registry_sync.members and not self._is_gone(peer):
                 self.returned(peer)
         for number in self._timers.pop_due(now):
-            write = self._writes[number]
-            for node in self._acknowledge(write):
-                if node not in write.acks:
-                    self._repair.want(write.partition, node)
-            self._end(number, write, "indeterminate", now)
+            self._miss(number, self._writes[number], now)
 
     def deadline(self) -> Instant | None:
         """Return when somebody is told again, or the next write runs out of time."""

@@ -14,12 +14,13 @@ from agent.store.ballast import BALLAST_BYTES, PLENTY_BYTES, Ballast
 from tests.live.harness.agents import AgentProcess, Outcome
 from tests.live.harness.fleet import Fleet
 from tests.live.harness.network import can_make_networks, run
-from tests.live.harness.small_disk import fill, small_disk
+from tests.live.harness.small_disk import fill, fill_to, small_disk
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live]
 
 DISK_MEBIBYTES = 12
+NEARLY_PERCENT = 97
 MEBIBYTE = 1024 * 1024
 DATABASES = 3
 
@@ -110,6 +111,35 @@ def test_full_disk_refuses_and_recovers(disk: Path, fleet: Fleet) -> None:
             5.0,
             "readings are accepted again",
         )
+
+
+def test_a_disk_that_is_nearly_full_takes_no_puts_and_all_else(disk: Path, fleet: Fleet) -> None:
+    with _alone(disk, fleet) as agent:
+        agent.start()
+        agent.must("kv", "put", "kept", "value")
+        agent.must("kv", "put", "given", "up")
+        filling = fill_to(disk, NEARLY_PERCENT)
+        refused = eventually(
+            lambda: agent.covey("kv", "put", "new", "value"),
+            lambda outcome: outcome.status != exits.YES,
+            30.0,
+            "it refuses",
+        )
+        _explains(refused, exits.UNREACHABLE, "nothing was written", "disk_percent_max")
+        assert agent.must("kv", "get", "kept").stdout == "value"
+        agent.must("kv", "delete", "given")
+        assert agent.api.get("/api/v1/status")["ready"], "all but puts goes on"
+        assert agent.counters()["covey_kv_puts_limited"] == 1.0
+        assert agent.counters()["covey_disk_used_ratio"] > NEARLY_PERCENT / 100 - 0.01
+        assert "no puts" in str(agent.must("kv", "stats"))
+        filling.unlink()
+        eventually(
+            lambda: agent.covey("kv", "put", "new", "value").status,
+            lambda status: status == exits.YES,
+            30.0,
+            "it takes puts again by itself",
+        )
+        assert agent.covey("kv", "get", "given").status == exits.NOT_FOUND
 
 
 def test_start_on_a_full_disk_waits_for_room(disk: Path, fleet: Fleet) -> None:

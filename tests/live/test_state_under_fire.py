@@ -13,13 +13,14 @@ import pytest
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
 from tests.live.harness.kv_load import KvLoad
-from tests.live.harness.small_disk import fill, small_disk
+from tests.live.harness.small_disk import fill, fill_to, small_disk
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live]
 
 NAMES = ("ash", "birch", "cedar", "elm", "fir")
 SMALL_DISK, SMALL_DISK_MEBIBYTES = "cedar", 64
+NEARLY_PERCENT = 97
 SETTLED_WITHIN_S = 30.0
 BACK_WITHIN_S = 20.0
 WRITES = 40
@@ -86,6 +87,12 @@ def test_the_disk_of_one_is_full(five: Fleet) -> None:
     agents = _agents(five, *NAMES)
     full = five.agents[SMALL_DISK]
     with KvLoad(agents) as load:
+        nearly = fill_to(full.directory, NEARLY_PERCENT, "nearly")
+        eventually(
+            lambda: full.counters()["covey_kv_puts_limited"], bool, BACK_WITHIN_S,
+            "it takes no puts",
+        )  # fmt: skip
+        load.wait_progress(WRITES, "while a disk is nearly full")
         filling = fill(full.directory)
         eventually(
             lambda: full.api.get("/api/v1/status")["ready"], lambda ready: not ready,
@@ -94,6 +101,7 @@ def test_the_disk_of_one_is_full(five: Fleet) -> None:
         load.wait_progress(WRITES, "while a disk is full")
         full.kill()
         filling.unlink()
+        nearly.unlink()
         full.start()
         load.wait_progress(WRITES, "after there is room again")
     _whole(five)

@@ -21,7 +21,8 @@ every commit, so that it knows which write was meant to replace which, and deman
   those whom the issuer itself did not hear for that time, whatever is rumoured of anybody, and in
   peace who runs is missing no more;
 * in each eighth schedule nodes drain as well, and are taken back: in peace nothing lies at who
-  drains, and to remove one with nothing left costs no write.
+  drains, and to remove one with nothing left costs no write;
+* in one of eight disks are nearly full, until there is peace: reads are answered all the same.
 
 What is not promised is not asked for: the power fails on one device at a time, and nobody is
 removed before the one on which it failed has compared its copy again.
@@ -70,6 +71,8 @@ MISSES_EVERY, MISSES_AT = 8, 6
 MISSING_S = 100.0
 RETURN_S = MISSING_S / CONTACT_LOOKS * ((CONTACT_RETURN_LOOKS << CONTACT_FLAPS_MAX) + 2)
 """Within this time who runs in peace has been heard for long enough, however often it flapped."""
+CROWDED_EVERY, CROWDED_AT = 8, 1
+"""In one schedule of so many disks are nearly full, that with this remainder."""
 LONG_S = PRESENCE_CHECK_S * (PRESENCE_CHECKS_MAX + 3)
 """Until the issuer has given up who was to own its first partitions, and others got them."""
 LOOK_S = 3.0
@@ -87,6 +90,8 @@ MUST_HAPPEN = (
     "schedule/written in a home of others", "schedule/removed with a home",
     "schedule/removed after it drained", "schedule/missing", "schedule/found again",
     "schedule/rumoured to be gone", "schedule/missing within a hand-off",
+    "schedule/disk nearly full", "schedule/room again", "puts_refused/disk",
+    "puts_refused/disks_of_others", "repairs/no_room",
 )  # fmt: skip
 
 
@@ -124,6 +129,7 @@ class Trouble(Net):
         """Since when the issuer cannot have heard those whom it does not hear now."""
         self.back_at: dict[NodeId, tuple[float, float]] = {}
         """When these were to be heard again, and for how long they were not."""
+        self.is_crowded = seed % CROWDED_EVERY == CROWDED_AT
         self.counts: Counter[str] = Counter()
         self.meant: set[Named] = set()
         self.meant_by: dict[Named, set[Named]] = {}
@@ -222,11 +228,13 @@ class Trouble(Net):
         drains = [*[self.drain] * 3, self.undrain, self.shrink_drained] if self.drains else []
         homes = [self.put_alone] * 6 if self.homes else []
         misses = [self.rumour, self.wait_missing] if self.misses else []
+        crowded = [self.crowd, self.crowd, self.make_room] if self.is_crowded else []
         return [
             *[self.put] * 7, *[self.get] * 4, self.delete, self.cut_one, self.cut_one, self.mend,
             self.mend, self.end, self.end, self.begin, self.begin, self.begin, self.blackout,
             self.power, self.slow_disk, self.stall, *[self.grow] * 3, *[self.shrink] * 2, self.calm,
             *[self.part] * 4, self.wait_long, *drains, *homes, *misses,
+            *crowded,
         ]  # fmt: skip
 
     def rumour(self) -> None:
@@ -363,6 +371,18 @@ class Trouble(Net):
     def slow_disk(self) -> None:
         slow, delay_s = self.anybody(), self.trouble_rng.choice([0.002, 0.05, 0.4])
         self.save_s = lambda who: delay_s if who == slow else 0.002
+
+    def crowd(self) -> None:
+        """The disk of one is nearly full from now on: it takes no puts, and all else."""
+        if (who := self.anybody()) is not None:
+            self.counts["schedule/disk nearly full"] += 1
+            self.planes[who].limit_puts(limited=True)
+
+    def make_room(self) -> None:
+        """The disks of all have room again."""
+        for plane in self.planes.values():
+            self.counts["schedule/room again"] += not plane.replica.takes_puts
+            plane.limit_puts(limited=False)
 
     def stall(self) -> None:
         """What one node sends to another takes long from now on, in the same order."""
@@ -573,6 +593,7 @@ class Trouble(Net):
     def peace(self) -> None:
         self.heal()
         self.gone.clear()
+        self.make_room()
         self.delay_s, self.save_s = (lambda _a, _b: 0.001), (lambda _who: 0.002)
         for number in sorted(self.down - self.never_back()):
             self.start(number, self.kept[number])

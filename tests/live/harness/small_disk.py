@@ -27,3 +27,12 @@ def fill(folder: Path, name: str = "filling") -> Path:
             file.write(bytes(4096))
     assert shutil.disk_usage(folder).free < 4096
     return filling
+
+
+def fill_to(folder: Path, percent: float, name: str = "filling") -> Path:
+    """Have so much of the disk of a folder in use; return what takes the room."""
+    filling, found = folder / name, shutil.disk_usage(folder)
+    more_bytes = int(found.total * percent / 100) - found.used
+    assert more_bytes > 0, "there is less room than that"
+    filling.write_bytes(bytes(more_bytes))
+    return filling

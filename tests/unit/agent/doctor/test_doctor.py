@@ -198,17 +198,22 @@ def test_whose_clock_is_off_is_named() -> None:
 
 
 def test_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert device_checks.disk(tmp_path).status is Status.OK
+    assert device_checks.disk(tmp_path, 100.0).status is Status.OK
     assert not list(tmp_path.iterdir()), "nothing is left behind"
-    assert device_checks.disk(tmp_path / "none").status is Status.WARN
+    assert device_checks.disk(tmp_path / "none", 100.0).status is Status.WARN
+    monkeypatch.setattr(device_checks, "used_percent", lambda _: 95.1)
+    finding = device_checks.disk(tmp_path, 95.0)
+    assert finding.status is Status.WARN
+    assert "95.1 % in use, and above 95 % puts are refused" in finding.message
+    assert "disk_percent_max" in finding.hint
     monkeypatch.setattr(device_checks, "SYNC_FAIL_S", 0.0)
-    assert device_checks.disk(tmp_path).status is Status.FAIL
+    assert device_checks.disk(tmp_path, 100.0).status is Status.FAIL
 
     def refuse(_data: Path) -> float:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(device_checks, "_sync_time_s", refuse)
-    finding = device_checks.disk(tmp_path)
+    finding = device_checks.disk(tmp_path, 100.0)
     assert finding.status is Status.FAIL
     assert "read-only" in finding.hint
 
@@ -224,7 +229,7 @@ def test_a_disk_that_hangs_holds_the_doctor_up_for_a_while_only(
 
     monkeypatch.setattr(device_checks, "_sync_time_s", hang)
     monkeypatch.setattr(device_checks, "SYNC_PATIENCE_S", 0.01)
-    finding = device_checks.disk(tmp_path)
+    finding = device_checks.disk(tmp_path, 100.0)
     is_over.set()
     assert finding.status is Status.FAIL
     assert "the disk hangs" in finding.message
@@ -283,7 +288,7 @@ def test_a_device_that_was_removed_knows_that_its_certificate_is_good_for_nothin
         (FormerMembership.REMOVED, Status.FAIL),
     ):
         record_parting(paths, parting)
-        finding = device_checks.examine_device(paths, [], mdns=False)[0]
+        finding = device_checks.examine_device(paths, [], 100.0, mdns=False)[0]
         assert finding.status is status
     assert finding.message == "ada was removed from attic: its certificate opens nothing."
     assert "`covey join TOKEN`" in finding.hint
@@ -375,7 +380,7 @@ def test_an_agent_that_stands_still_is_told_where() -> None:
 
 
 def test_the_whole_device(tmp_path: Path) -> None:
-    findings = device_checks.examine_device(Paths.find(tmp_path), (), mdns=False)
+    findings = device_checks.examine_device(Paths.find(tmp_path), (), 100.0, mdns=False)
     expected = {
         "certificate",
         "sealed-keys",
