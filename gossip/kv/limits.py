@@ -93,8 +93,12 @@ SETTLE_S = 5.0
 LEASE_S = 30.0
 LEASE_RENEWAL_S = 10.0
 SUBSCRIPTIONS_MAX = 1_000
+PEER_SUBSCRIPTIONS_MAX = 128
+"""Of these, of one node; a watch beyond is told when it asks, every ten seconds."""
 WATCH_MEMORY_DOTS = 32_768
 """So many changes a watch remembers that most owners do not have yet; more are told later."""
+TELLER_DOTS_MIN = 1_024
+"""Of these, each owner may tell its share, and so many however many they are."""
 WATCH_SETTLE_S = 2.0
 """How long after a change a watch asks the owners what they have, so that its token gets on."""
 WATCH_ASKS_MAX = 8

@@ -11,7 +11,13 @@ from gossip.core.ids import NodeId
 from gossip.core.machine import Instant
 from gossip.kv.coverages import difference
 from gossip.kv.dots import Coverage, Dot, PartitionClock
-from gossip.kv.limits import LEASE_S, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, SUBSCRIPTIONS_MAX
+from gossip.kv.limits import (
+    LEASE_S,
+    PAGE_BYTES_MAX,
+    PAGE_ENTRIES_MAX,
+    PEER_SUBSCRIPTIONS_MAX,
+    SUBSCRIPTIONS_MAX,
+)
 from gossip.kv.messages import (
     INCOMPLETE,
     INVALID,
@@ -60,9 +66,9 @@ class WatchSource:
         return len(self._subscriptions)
 
     def subscribe(self, message: Subscribe | WatchSubscribe, peer: NodeId, now: Instant) -> bool:
-        """Grant or renew a lease; False when there are too many."""
+        """Grant or renew a lease; False when there are too many, in all or of this node."""
         name = (peer, message.number)
-        if name not in self._subscriptions and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+        if name not in self._subscriptions and self._is_crowded(peer):
             self._outbound.counts["watches/too_many"] += 1
             return False
         self._subscriptions[name] = WatchSubscription(
@@ -73,10 +79,17 @@ class WatchSource:
         )
         return True
 
+    def _is_crowded(self, peer: NodeId) -> bool:
+        if len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            return True
+        return sum(node == peer for node, _ in self._subscriptions) >= PEER_SUBSCRIPTIONS_MAX
+
     def renew(self, message: WatchSubscribe, peer: NodeId, now: Instant) -> None:
-        """Grant or renew a lease, and say where our clock is another one than the watch's."""
-        if not self.subscribe(message, peer, now):
-            return
+        """Grant or renew a lease, and say where our clock is another one than the watch's.
+
+        Also to whom no lease is granted: it is told nothing at once, and misses nothing for that.
+        """
+        self.subscribe(message, peer, now)
         registry = self._registry_sync.registry
         same = tuple(
             (partition, mark)

@@ -24,8 +24,10 @@ from gossip.kv.limits import (
     LEASE_RENEWAL_S,
     SESSION_TIMEOUT_S,
     SURVEY_PARTITIONS_MAX,
+    TELLER_DOTS_MIN,
     WATCH_ASKS_MAX,
     WATCH_MEMORY_DOTS,
+    WATCH_PATIENCE_S,
     WATCH_SETTLE_S,
 )
 from gossip.kv.messages import (
@@ -58,6 +60,7 @@ class OpenWatch:
         self.mark = watched_mark(self.text, is_prefix=self.is_prefix)
         self.partitions: dict[int, WatchedPartition] = {}
         self.room = Room(WATCH_MEMORY_DOTS)
+        """Shared out when it is known how many owners may tell."""
         self.unsettled: set[int] = set()
         """Where something was told since the readers were last asked."""
         self.queue: dict[tuple[int, NodeId], None] = {}
@@ -91,6 +94,7 @@ class WatchQuery:
         self.after = ""
         self.life = 0
         self.extras: Coverage = ()
+        self.began: Instant = 0.0
 
 
 class WatchClient:
@@ -123,6 +127,8 @@ class WatchClient:
             told = {each: told.get(each, ()) for each in wanted}
         room = run.room
         run.partitions = {each: WatchedPartition(room, told.get(each)) for each in wanted}
+        owners = max(1, len(self._all_readers(run)))
+        run.room.share = max(TELLER_DOTS_MIN, WATCH_MEMORY_DOTS // owners)
         number = self._outbound.number()
         self._watches[number] = run
         self._renew(number, run)
@@ -212,7 +218,7 @@ class WatchClient:
             return  # an old frame once more
         run.orders[peer] = message.life, message.order
         if watched.is_believed(peer, message.life):
-            self._tell(run, watched, message.key, message.state, now)
+            self._tell(run, watched, message.key, message.state, peer, now)
         self._unsettle(run, partition, now)
 
     def changed_before(self, message: Changed, peer: NodeId, now: Instant) -> None:
@@ -247,13 +253,15 @@ class WatchClient:
         watched: WatchedPartition,
         key: str,
         state: KeyState,
+        teller: NodeId,
         now: Instant,
     ) -> bool:
         """Tell what is new in a state; False if there is no room to remember it, so not now."""
         try:
-            news = watched.take(key, state)
+            news = watched.take(key, state, teller)
         except NoRoom:
             self._outbound.counts["watches/put_off"] += 1
+            watched.put_off.add(teller)
             return False
         if news is not None:
             self._emit(run, key, news.live, now)
@@ -297,7 +305,7 @@ class WatchClient:
         watched = run.partitions[ask.partition]
         number = self._outbound.number()
         if ask.after == "":
-            ask.mark, ask.is_new = watched.mark, not watched.is_ready
+            ask.mark, ask.is_new, ask.began = watched.mark, not watched.is_ready, now
         assert (ask.life == 0) == (ask.after == ""), "a pass goes on with the life that began it"
         self._asks[number] = ask
         self._timers.set(number, now + SESSION_TIMEOUT_S)
@@ -331,6 +339,8 @@ class WatchClient:
         elif not self._take_page(run, ask, watched, message, now):
             self._unsettle(run, ask.partition, now)
         elif message.horizon:
+            if now - ask.began >= WATCH_PATIENCE_S:
+                watched.slow.add(peer)
             ask.after, ask.life = message.horizon, message.life
             self._ask(ask, now)
             return
@@ -360,7 +370,7 @@ class WatchClient:
             return False
         watched.pass_over(message.others)
         return all(
-            self._tell(run, watched, key, watched.vouched(key, state, ask.extras), now)
+            self._tell(run, watched, key, watched.vouched(key, state, ask.extras), ask.reader, now)
             for key, state in message.entries
             if self._may_tell(run, key, ask.reader, ask.partition)
         )
@@ -371,7 +381,10 @@ class WatchClient:
         """Settle what most readers have told whole, unless one of them is just about it."""
         watched = run.partitions[partition]
         is_telling = any(
-            ask.after and ask.partition == partition and run is self._watches.get(ask.watch)
+            ask.after
+            and ask.partition == partition
+            and ask.reader not in watched.slow
+            and run is self._watches.get(ask.watch)
             for ask in self._asks.values()
         )
         if is_telling or not watched.is_ready:
@@ -432,7 +445,7 @@ class WatchClient:
         wanted = set(self._partitions_of(run.watch))
         gone, come = run.partitions.keys() - wanted, wanted - run.partitions.keys()
         for partition in gone:
-            del run.partitions[partition]
+            run.partitions.pop(partition).close()
         run.unsettled -= gone
         run.queue = {pair: None for pair in run.queue if pair[0] not in gone}
         assert wanted, "every key has a partition"

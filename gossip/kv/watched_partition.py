@@ -16,7 +16,8 @@ A put that is settled and was not told was replaced; what replaced it is told or
 that is settled and was not told is a gap, unless somebody still knows of which key it was.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from gossip.core.ids import NodeId
@@ -30,13 +31,15 @@ from gossip.kv.records import NOTHING, KeyState, Record, Version, coverage
 from gossip.registry.ownership import majority
 
 LOST = "what was told before is on no owner any more"
+PUT_OFF = "more has changed than a watch can remember, and some of it was not told"
 UNTOLD = "{} deletes were missed, and nobody knows any more of which keys"
 
 
 class ReaderView:
     """What a reader of a partition has said, in one life of it."""
 
-    def __init__(self, life: int) -> None:
+    def __init__(self, node: NodeId, life: int) -> None:
+        self.node = node
         self.life = life
         self.is_level = False
         self.is_behind = False
@@ -50,7 +53,8 @@ class ToldKey:
 
     def __init__(self) -> None:
         self.record = NOTHING
-        self.dots: set[Dot] = set()
+        self.dots: dict[Dot, NodeId] = {}
+        """What is not settled, each with who told it first: it takes of that one's room."""
         self.last: frozenset[Dot] | None = None
         """The versions that were told last; none of them is a delete."""
 
@@ -62,10 +66,26 @@ class ToldState(NamedTuple):
 
 
 class Room:
-    """How many more dots a watch may remember, in all of its partitions."""
+    """How many dots a watch may remember, in all of its partitions, of each reader that told them.
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    So a reader that tells of what nobody has takes no room but its own.
+    """
+
+    def __init__(self, share: int) -> None:
+        self.share = share
+        self._taken: Counter[NodeId] = Counter()
+
+    def take(self, teller: NodeId, count: int) -> bool:
+        """Take room for so many dots; False if there is not as much."""
+        if self._taken[teller] + count > self.share:
+            return False
+        self._taken[teller] += count
+        return True
+
+    def give_back(self, tellers: Iterable[NodeId]) -> None:
+        """Give up the room of some dots, by who told each of them."""
+        self._taken.subtract(Counter(tellers))
+        assert all(count >= 0 for count in self._taken.values()), "no more was taken"
 
 
 class WatchedPartition:
@@ -79,6 +99,12 @@ class WatchedPartition:
         self._told: dict[str, ToldKey] = {}
         self._since: dict[str, Instant] = {}
         """Since when something cannot be told."""
+        self.put_off: set[NodeId] = set()
+        """Readers some of whose changes were not told, for there was no room to remember them."""
+        self.slow: set[NodeId] = set()
+        """Readers that told for too long without an end: nobody waits for them any more."""
+        self._is_wary = False
+        """Whether it begins anew, after a beginning that most readers did not come up to."""
         self._settle_at(settled or ())
 
     def _settle_at(self, settled: Coverage) -> None:
@@ -99,7 +125,7 @@ class WatchedPartition:
         """Return what a reader has said in this life of it; nothing if it is another one."""
         view = self.readers.get(node)
         if view is None or view.life != life:
-            view = self.readers[node] = ReaderView(life)
+            view = self.readers[node] = ReaderView(node, life)
         return view
 
     def is_believed(self, node: NodeId, life: int) -> bool:
@@ -113,21 +139,24 @@ class WatchedPartition:
         if len(heard) < majority(readers):
             return False
         assert not self._told, "nothing was told before the beginning"
-        self._settle_at(union(heard))
+        # What one of them alone has may be a lie. Taken as told it costs a wait; left out, it may
+        # be told twice, and all that an owner missed while it was away with it.
+        at_once = self._is_wary and len(heard) > 1
+        self._settle_at(in_at_least(2, heard) if at_once else union(heard))
         self.is_ready = True
         self.readers.clear()
         return True
 
     # What is told
 
-    def take(self, key: str, state: KeyState) -> ToldState | None:
-        """Merge a state that a level reader has; return what is to be told. Raises NoRoom."""
+    def take(self, key: str, state: KeyState, teller: NodeId) -> ToldState | None:
+        """Merge a state that a level reader tells; return what is to be told. Raises NoRoom."""
         dots = coverage(state)
         told = self._told.get(key)
         if told is None and state.live and all(dot in self._seen for dot in dots):
             return None  # a delete without a dot, of an earlier version's, is told even so
         fresh = [dot for dot in dots if dot not in self._settled]
-        self._remember(key, fresh)
+        self._remember(key, fresh, teller)
         told = self._told.setdefault(key, ToldKey())
         if told.last is None:
             after = Record(state.live, records.join_contexts(state.context))
@@ -141,14 +170,12 @@ class WatchedPartition:
             told.last = frozenset(version.dot for version in news.live)
         return news
 
-    def _remember(self, key: str, fresh: Collection[Dot]) -> None:
-        known = self._told[key].dots if key in self._told else set()
+    def _remember(self, key: str, fresh: Collection[Dot], teller: NodeId) -> None:
+        known = self._told[key].dots if key in self._told else {}
         more = [dot for dot in fresh if dot not in known]
-        if len(more) > self._room.left:
+        if not self._room.take(teller, len(more)):
             raise NoRoom
-        self._room.left -= len(more)
-        assert self._room.left >= 0, "no more is remembered than there is room for"
-        self._told.setdefault(key, ToldKey()).dots.update(more)
+        self._told.setdefault(key, ToldKey()).dots.update(dict.fromkeys(more, teller))
 
     @staticmethod
     def _news(told: ToldKey, after: Record, state: KeyState) -> ToldState | None:
@@ -184,6 +211,8 @@ class WatchedPartition:
         """A level reader has told all that its clock had beyond what is settled."""
         assert self.is_ready, "nobody is level with what is not known yet"
         view.is_level, view.is_behind, view.extras = True, False, extras
+        self.put_off.discard(view.node)
+        self.slow.discard(view.node)
 
     def fell_behind(self, view: ReaderView) -> None:
         """A reader lacks something that is settled: it is not believed before it has it."""
@@ -226,8 +255,8 @@ class WatchedPartition:
 
     def _forget_settled(self) -> None:
         for key, told in list(self._told.items()):
-            left = {dot for dot in told.dots if dot not in self._settled}
-            self._room.left += len(told.dots) - len(left)
+            left = {dot: by for dot, by in told.dots.items() if dot not in self._settled}
+            self._room.give_back(by for dot, by in told.dots.items() if dot not in left)
             told.dots = left
             if not left:
                 del self._told[key]
@@ -239,6 +268,10 @@ class WatchedPartition:
         if self._is_overdue("behind", self._is_lost(readers), now):
             self._start_anew()
             return LOST
+        heard = set(readers) - self.put_off
+        if self._is_overdue("put off", len(heard) < majority(readers), now):
+            self._start_anew()
+            return PUT_OFF
         if untold is not None and self._is_overdue("untold", bool(untold), now):
             self._since.clear()
             self._absorb(untold)
@@ -246,10 +279,9 @@ class WatchedPartition:
         return ""
 
     def _is_lost(self, readers: Collection[NodeId]) -> bool:
-        """Tell whether most readers lack what is settled, and nobody is level."""
+        """Tell whether most readers lack what is settled; that one has it may be a lie."""
         behind = sum(view.is_behind for view in self.readers.values())
-        level = any(view.is_level for view in self.readers.values())
-        return self.is_ready and not level and behind >= majority(readers)
+        return self.is_ready and behind >= majority(readers)
 
     def _is_overdue(self, trouble: str, is_there: bool, now: Instant) -> bool:  # noqa: FBT001
         if not is_there:
@@ -258,8 +290,10 @@ class WatchedPartition:
         return now - self._since.setdefault(trouble, now) >= WATCH_PATIENCE_S
 
     def _start_anew(self) -> None:
-        self._room.left += sum(len(told.dots) for told in self._told.values())
+        self._room.give_back(by for told in self._told.values() for by in told.dots.values())
         self._told.clear()
+        self.put_off.clear()
+        self._is_wary = True
         self.readers.clear()
         self._since.clear()
         self.is_ready = False

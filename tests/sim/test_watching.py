@@ -62,11 +62,11 @@ def _gives_the_token_before_it_tells(patch: Patch) -> None:
 
 
 def _tells_each_key_once(patch: Patch) -> None:
-    def take(self: WatchedPartition, key: str, state: KeyState) -> ToldState | None:
+    def take(self: WatchedPartition, key: str, state: KeyState, by: NodeId) -> ToldState | None:
         if key in self._told:
             self._seen.add(coverage(state))
             return None
-        return original(self, key, state)
+        return original(self, key, state, by)
 
     original = WatchedPartition.take
     patch.setattr(WatchedPartition, "take", take)

@@ -1,16 +1,18 @@
 """Watches over planes that can be cut off and crash: nothing acknowledged is missed in silence."""
 
+import itertools
 import zlib
+from collections.abc import Callable
 
 import msgspec
 import pytest
 
 from gossip.core.errors import InvalidRequest, Malformed
-from gossip.kv import limits, watched_partition
-from gossip.kv.coverages import in_at_least
+from gossip.kv import limits, watch_client, watched_partition
+from gossip.kv.coverages import in_at_least, union
 from gossip.kv.deletions import DELETING, DeletionMemory, is_deletion
 from gossip.kv.dots import Coverage
-from gossip.kv.messages import CODEC, Changed, WatchAsk, WatchedChange, WatchPage
+from gossip.kv.messages import CODEC, Changed, WatchAsk, WatchedChange, WatchPage, WatchSubscribe
 from gossip.kv.records import KeyState, Version
 from gossip.kv.requests import Delete, Put, Watch, WatchEvent
 from gossip.kv.watch import WatchSource
@@ -186,15 +188,126 @@ def test_what_is_remembered_is_bounded_and_the_rest_put_off() -> None:
         version = Version(1, n, 0, b"v")
         return KeyState((version,), (), (version.dot,))
 
-    assert partition.take("a", state(1))
-    assert partition.take("b", state(2))
+    assert partition.take("a", state(1), 1)
+    assert partition.take("b", state(2), 1)
     with pytest.raises(NoRoom):
-        partition.take("c", state(3))
+        partition.take("c", state(3), 1)
     for reader in (1, 2):
         partition.completed(partition.reader(reader, 1), ((1, ((1, 2),)),))
     assert partition.settle((1, 2, 3)) == ()
     assert partition.settled == ((1, ((1, 2),)),)
-    assert partition.take("c", state(3))
+    assert partition.take("c", state(3), 1)
+
+
+def test_who_tells_of_what_nobody_has_takes_its_own_room_alone() -> None:
+    partition = WatchedPartition(Room(4), settled=())
+    lies = tuple((9, n) for n in range(1, 5))
+    version = Version(1, 1, 0, b"v")
+    assert partition.take("a", KeyState((version,), (), ((9, 1),)), 3)
+    with pytest.raises(NoRoom):
+        partition.take("a", KeyState((version,), (), lies), 3)
+    with pytest.raises(NoRoom):
+        partition.take("b", KeyState((), (), ((9, 10), (9, 11), (9, 12), (9, 13))), 3)
+    assert partition.take("b", KeyState((Version(1, 2, 0, b"v"),), (), ((1, 2),)), 1)
+
+
+def lying(
+    monkeypatch: pytest.MonkeyPatch, liar: int, lie: Callable[[WatchPage], WatchPage]
+) -> None:
+    """Have an owner answer the questions of watches otherwise than it should."""
+    honest = WatchSource._page
+
+    def page(source: WatchSource, message: WatchAsk, *, is_first: bool) -> WatchPage:
+        told = honest(source, message, is_first=is_first)
+        return lie(told) if source._outbound.me == liar else told
+
+    monkeypatch.setattr(WatchSource, "_page", page)
+
+
+PHANTOMS: Coverage = ((7, ((1, 40_000),)),)
+
+
+def test_a_clock_that_nobody_reaches_is_a_gap_and_then_all_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A liar that is heard at the beginning of a watch, and level alone with what it said."""
+
+    def lie(page: WatchPage) -> WatchPage:
+        extras = union([page.extras, PHANTOMS])
+        return msgspec.structs.replace(page, is_level=True, extras=extras, entries=())
+
+    lying(monkeypatch, 3, lie)
+    net = net_of(1, 2, 3)
+    net.delay_s = lambda a, b: 0.5 if {a, b} == {1, 2} else 0.001  # the liar is heard in time
+    net.planes[3].replica.listener = lambda *_: None
+    request = net.submit(1, Watch(prefix="k"))
+    net.run(limits.WATCH_PATIENCE_S + 2 * RENEWED_S)
+    assert [e.reason for e in net.watched if e.kind == "gap"], "it is said that something is amiss"
+    net.ask(2, Put("k1", b"v"))
+    net.run(RENEWED_S)
+    assert ("put", "k1", b"v") in told(net, request)
+
+
+def test_pages_without_end_hold_up_nobody_but_their_teller(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count()
+
+    def lie(page: WatchPage) -> WatchPage:
+        return msgspec.structs.replace(page, is_level=True, horizon=f"k{next(numbers):09}")
+
+    net = net_of(1, 2, 3)
+    request = begun(net, 1, Watch(prefix="k"))
+    lying(monkeypatch, 3, lie)
+    net.delay_s = lambda a, b: 0.5 if 3 in (a, b) else 0.001
+    net.ask(2, Put("k1", b"v"))
+    net.run(RENEWED_S)
+    before = last_token(net, request)
+    net.ask(2, Put("k1", b"w"))
+    net.run(limits.WATCH_PATIENCE_S + 3 * RENEWED_S)
+    assert last_token(net, request) != before, "it goes on by what most have told"
+
+
+def test_one_node_has_its_share_of_subscriptions_and_nobody_is_left_in_the_dark() -> None:
+    net = net_of(1, 2, 3, 4)
+    key = next(key for key in map(str, range(99)) if 4 not in net.registry.owners_of(key))
+    owners = net.registry.owners_of(key)
+    net.cut |= {frozenset((4, each)) for each in owners}  # else it would say that nobody watches
+    for number in range(2 * limits.PEER_SUBSCRIPTIONS_MAX):
+        frame = CODEC.encode(WatchSubscribe(10_000 + number, "other", is_prefix=False, marks=()))
+        for each in owners:
+            net.planes[each].receive_frame(frame, 4, net.now)
+    net.run(0.1)
+    has = [len(net.planes[each].owners) for each in owners]
+    assert has == [limits.PEER_SUBSCRIPTIONS_MAX] * 3
+    other = begun(net, owners[0], Watch(key=key))
+    has = [len(net.planes[each].owners) for each in owners]
+    assert has == [limits.PEER_SUBSCRIPTIONS_MAX + 1] * 3, "others have room"
+    net.heal()
+    over = begun(net, 4, Watch(key=key))
+    net.run(SETTLED_S)
+    net.ask(owners[0], Put(key, b"v"))
+    assert ("put", key, b"v") in told(net, other), "at once"
+    assert ("put", key, b"v") not in told(net, over), "it has had its share"
+    net.run(limits.LEASE_RENEWAL_S)
+    assert ("put", key, b"v") in told(net, over), "when it asks"
+
+
+def test_more_changes_than_can_be_remembered_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The honest case: a watch was cut off, and most owners have more to tell than fits."""
+    monkeypatch.setattr(watch_client, "WATCH_MEMORY_DOTS", 30)
+    monkeypatch.setattr(watch_client, "TELLER_DOTS_MIN", 1)
+    net = net_of(1, 2, 3, 4)
+    request = begun(net, 4, Watch(prefix="k"))
+    net.cut |= {frozenset((4, other)) for other in (1, 2, 3)}
+    for n in range(400):
+        net.ask(1 + n % 3, Put(f"k{n}", b"v", w=2))
+    net.heal()
+    net.run(limits.WATCH_PATIENCE_S + 3 * RENEWED_S)
+    gaps = [event.reason for event in net.watched if event.kind == "gap"]
+    assert watched_partition.PUT_OFF in gaps
+    before = len(told(net, request))
+    net.ask(1, Put("k1", b"after"))
+    net.run(RENEWED_S)
+    assert ("put", "k1", b"after") in told(net, request)[before:], "it goes on behind the gap"
 
 
 def test_nothing_is_settled_that_one_reader_alone_has() -> None:
