@@ -616,6 +616,7 @@ class Agent:
         opened.push_async_callback(self.event_service.stop)
         self.metrics.count(lambda: self.event_service.counts)
         self.keep("uplink", self.uplink.run)
+        self.keep("blocks", self.blocks.upkeep.run)
         self.allegiance.keep(self.keep)
         budget = self.config.gossip.bytes_per_day
         self.budget = TrafficBudget(lambda: self._node.counts, self.driver.now, budget)

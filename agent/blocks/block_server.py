@@ -8,7 +8,7 @@ hears of it and sends it again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from functools import partial
 
 from agent.blocks.block_refused import BUSY, BlockRefused
@@ -16,7 +16,6 @@ from agent.blocks.block_store import BlockStore
 from agent.blocks.frame_sender import FrameSender
 from agent.loop import watched
 from gossip.bodies.block_limits import SLICE_BYTES
-from gossip.bodies.file_records import BlockName
 from gossip.bodies.messages import (
     BlockAsk,
     BlockFetch,
@@ -69,7 +68,6 @@ class BlockServer:
     """Takes in and gives out bodies of the store."""
 
     def __init__(self, store: BlockStore, sender: FrameSender, counts: Counter[str]) -> None:
-        self.on_stored: Callable[[BlockName], None] = lambda _name: None
         self._store, self._sender, self._counts = store, sender, counts
         self._arriving: dict[tuple[NodeId, int], ArrivingBlock] = {}
         self._keeping = self._serving = 0
@@ -151,7 +149,6 @@ class BlockServer:
             return
         finally:
             self._keeping -= 1
-        self.on_stored(push.block)
         self._sender.send(BlockStored(push.number), push.writer)
 
     # Giving out

@@ -52,6 +52,8 @@ class BlockStore:
         """``bytes_max``: of all bodies together."""
         self.bytes_max = bytes_max
         self.used_bytes = 0
+        self.on_stored: Callable[[BlockName], None] = lambda _name: None
+        """Called when a body is here, whole and on the disk."""
         self.on_damaged: Callable[[BlockName], None] = lambda _name: None
         """Called when a body was found to be no good, and is gone."""
         self._directory = directory
@@ -87,7 +89,7 @@ class BlockStore:
     def __len__(self) -> int:
         return sum(map(len, self._files.values()))
 
-    def holding(self, name: BlockName) -> StoredBlock | None:
+    def stored(self, name: BlockName) -> StoredBlock | None:
         """Return what is known of a body; None if it is not here."""
         return self._files.get(name.file, {}).get(name.number)
 
@@ -117,6 +119,7 @@ class BlockStore:
         holding = await self._do(lambda: self._write(name, body, digest))
         self._take_in(name, holding)
         self._counts["blocks/stored"] += 1
+        self.on_stored(name)
 
     async def read(self, name: BlockName) -> bytes:
         """Return a body that fits its checksum. Raises BlockRefused."""

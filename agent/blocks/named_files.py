@@ -105,7 +105,11 @@ class Files:
                 "try again when more of them are back",
                 UNHEALTHY,
             )
-        return result, list(_records(result.values))
+        return result, self.records(result.values)
+
+    def records(self, values: Iterable[Value]) -> list[FileRecord]:
+        """Return the files that the values of a name stand for, the one that counts first."""
+        return list(_records(values))
 
     def read(self, record: FileRecord, start: int, end: int) -> AsyncIterator[bytes]:
         """Yield a range of a file's bytes; errors come in the midst of it. Raises AgentError."""
@@ -119,7 +123,7 @@ class Files:
         files = [
             NamedFile(entry.key.removeprefix(FILE_PREFIX), record)
             for entry in page.entries
-            for record in [*_records(entry.values)][:1]
+            for record in self.records(entry.values)[:1]
         ]
         return FilePage(files, page.next.removeprefix(FILE_PREFIX), page.outcome)
 
@@ -163,7 +167,7 @@ class Files:
         now_ms = time.time_ns() // 1_000_000
         record = FileRecord(file, written.size_bytes, written.digest, now_ms)
         await self._name(name, record)
-        await self._kv.delete(upload_key(file))
+        await self.end_upload(file)
         self._counts["files/written"] += 1
         return record
 
@@ -188,6 +192,10 @@ class Files:
                 if record.mark == mark:
                     found.append(Upload(file, record, await self._digests(file)))
         return found
+
+    async def end_upload(self, file: bytes) -> None:
+        """Forget that a file is being written. Its blocks stay, for whoever they belong to now."""
+        await self._kv.delete(upload_key(file))
 
     async def _digests(self, file: bytes) -> list[bytes]:
         """Return the digests of the whole blocks of a file that are safe, from the first on."""

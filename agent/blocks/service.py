@@ -13,6 +13,7 @@ from agent.blocks.file_stat import FileStats
 from agent.blocks.frame_sender import FrameSender
 from agent.blocks.named_files import Files
 from agent.blocks.transfers import Transfers
+from agent.blocks.upkeep import Upkeep
 from agent.cluster.kv import Kv
 from agent.config.loader import Config
 from agent.config.paths import Paths
@@ -46,6 +47,7 @@ class BlockService:
         self.server = BlockServer(self.store, sender, self.counts)
         self.files = Files(Kv(driver), self.transfers, settings.file_bytes_max, self.counts)
         self.stats = FileStats(driver, self.transfers, self.server)
+        self.upkeep = Upkeep(driver, self.store, self.transfers, self.files, self.counts)
         self._handlers: dict[type, Callable[[Any, NodeId], None]] = {
             BlockPush: self.server.push,
             BlockStored: self.transfers.stored,
@@ -80,11 +82,22 @@ class BlockService:
             await service.store.open()
         except BlockRefused as refused:
             log.warning("the directory of blocks cannot be used: %s", refused)
+        service.upkeep.begin()
+        show(metrics, service)
         return service
 
     async def stop(self) -> None:
         """Take in and give out nothing any more, and wait for the disk."""
         await self.files.stop()
+        await self.upkeep.stop()
         await self.transfers.stop()
         await self.server.stop()
         self.store.close()
+
+
+def show(metrics: Metrics, service: BlockService) -> None:
+    """Show how the blocks stand here, from now on, to who scrapes the metrics."""
+    store, keeper = service.store, service.upkeep.keeper
+    metrics.gauge("blocks_bytes", "Bodies of blocks here.", lambda: store.used_bytes)
+    metrics.gauge("blocks_bytes_max", "What they may take.", lambda: store.bytes_max)
+    metrics.gauge("blocks_here", "Blocks by the state of their body.", keeper.count, "state")

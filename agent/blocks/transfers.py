@@ -99,7 +99,6 @@ class Transfers:
     def __init__(
         self, driver: Driver, store: BlockStore, sender: FrameSender, counts: Counter[str]
     ) -> None:
-        self.on_stored: Callable[[BlockName], None] = lambda _name: None
         self._node, self._state = driver.node, driver.node.state
         self._me = driver.node.settings.me
         self._store, self._sender, self._counts = store, sender, counts
@@ -194,7 +193,6 @@ class Transfers:
         except BlockRefused as refused:
             push.answer(self._me, refused.reason)
             return
-        self.on_stored(name)
         push.answer(self._me, "")
 
     async def _push(
@@ -228,11 +226,20 @@ class Transfers:
         return bytes(fetch.body)
 
     async def body(
-        self, name: BlockName, record: BlockRecord, offset: int = 0, end: int | None = None
+        self,
+        name: BlockName,
+        record: BlockRecord,
+        offset: int = 0,
+        end: int | None = None,
+        *,
+        is_own: bool = True,
     ) -> bytes:
-        """Return a part of a block, from the nearest that has it. Raises AgentError."""
+        """Return a part of a block, from the nearest that has it. Raises AgentError.
+
+        ``is_own``: also from this node itself.
+        """
         end = record.size_bytes if end is None else end
-        if name in self._store:
+        if is_own and name in self._store:
             with suppress(BlockRefused):
                 return (await self._store.read(name))[offset:end]
         for node in self._likely(name):

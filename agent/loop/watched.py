@@ -62,6 +62,8 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "block-keep": (Failure.ONCE, "a block on its way to the disk"),
     "block-push": (Failure.ONCE, "a block on its way to its owners"),
     "block-serve": (Failure.ONCE, "a block on its way to a member that asked for it"),
+    "block-upkeep": (Failure.ONCE, "mending or removing the body of one block"),
+    "blocks": (Failure.AGAIN, "that this node has the bodies of its blocks"),
     "byte-budget": (Failure.AGAIN, "the gossip's bytes a day"),
     "carry-over": (Failure.AGAIN, "that the log has the registry"),
     "certificate": (Failure.AGAIN, "renewing this node's certificate"),

@@ -15,5 +15,13 @@ REASON_CHARACTERS_MAX = 200
 FILES_ASKED_MAX = 64
 """Of so many files one question asks who has their blocks: the answer has 512 bytes of each."""
 
+PULL_AFTER_S = 3.0
+"""A body may be on its way while its record is here."""
+PULL_AGAIN_S, PULL_AGAIN_MAX_S = 5.0, 300.0
+PULLS_MAX, CONFIRMS_MAX = 2, 8
+CONFIRM_AGAIN_S = 30.0
+ORPHAN_S = 86_400.0
+"""So long blocks are kept that no name and no upload stands for."""
+
 assert BLOCKS_MAX // 8 * FILES_ASKED_MAX < FRAME_BYTES_MAX
 assert BLOCK_BYTES % SLICE_BYTES == 0

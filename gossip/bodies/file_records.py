@@ -8,7 +8,7 @@ all others (``gossip/kv``)::
     NUL u/FILE        UploadRecord   somebody writes this file; gone when it has its name
 
 The bodies of blocks are no records: they lie beside, and whoever owns a block's record has to get
-its body. No key of an application begins with NUL.
+its body (``block_keeper.py``). No key of an application begins with NUL.
 
 Fields are added at the end, with a default.
 """

@@ -14,6 +14,7 @@ from typing import Any, Self
 from agent.blocks.service import BlockService
 from agent.config.settings import FileSettings
 from gossip.core.ids import NodeId
+from gossip.kv.records import Record, Version
 from gossip.kv.requests import (
     Delete,
     Get,
@@ -77,6 +78,10 @@ class BlockNet:
         self.ids = tuple(names)
         self.copies = copies
         self.frames = 0
+        self.now = 0.0
+        """What the clock of all nodes shows."""
+        self.incomplete: set[NodeId] = set()
+        """Whose copies of the records may lack some."""
         self.services: dict[NodeId, BlockService] = {}
         for node in self.ids:
             service = BlockService(self._driver(node), folder / str(node), FileSettings(**settings))
@@ -93,7 +98,9 @@ class BlockNet:
 
     def owners(self, key: str) -> tuple[NodeId, ...]:
         """Return who owns a key: those that follow each other from some node on."""
-        first = partition_of(key, PARTITIONS)
+        return self._owners(partition_of(key, PARTITIONS))
+
+    def _owners(self, first: int) -> tuple[NodeId, ...]:
         return tuple(self.ids[(first + n) % len(self.ids)] for n in range(self.copies))
 
     def _driver(self, me: NodeId) -> Any:
@@ -108,20 +115,43 @@ class BlockNet:
             partition_of=lambda key: partition_of(key, PARTITIONS),
             owners_of=self.owners,
             ownership_of=lambda key: Ownership(self.owners(key), 1, 1),
+            table=[Ownership(self._owners(p), 1, 1) for p in range(PARTITIONS)],
+        )
+        replica = SimpleNamespace(
+            digest=lambda partition: hash(tuple(self._records(partition))),
+            is_complete=lambda _partition, _registry: me not in self.incomplete,
+            scan=self._scan,
         )
         swim = SimpleNamespace(
             reachable_first=lambda nodes: sorted(nodes, key=lambda n: (n != me, n)),
             is_gone=lambda node: node in self.gone,
         )
         node = SimpleNamespace(
-            settings=SimpleNamespace(me=me), swim=swim, state=SimpleNamespace(registry=registry)
+            settings=SimpleNamespace(me=me),
+            swim=swim,
+            state=SimpleNamespace(registry=registry, replica=replica),
         )
         return SimpleNamespace(
             node=node,
             request=request,
             send_frame=lambda data, to: self._send(data, me, to),
             waiting_bytes=lambda _to: 0,
+            now=lambda: self.now,
         )
+
+    def _records(self, partition: int) -> list[tuple[str, bytes]]:
+        found = sorted(self.keys.values.items())
+        return [each for each in found if partition_of(each[0], PARTITIONS) == partition]
+
+    def _scan(
+        self, partition: int, prefix: str, after: str, limit: int
+    ) -> list[tuple[str, Record]]:
+        found = [
+            (key, Record((Version(1, 1, 1, value),)))
+            for key, value in self._records(partition)
+            if key.startswith(prefix) and key > after
+        ]
+        return found[:limit]
 
     def _send(self, data: bytes, sender: NodeId, to: NodeId) -> None:
         self.frames += 1
