@@ -39,6 +39,7 @@ from agent.cluster.agreement import Agreement
 from agent.cluster.cluster_view import ClusterView
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.flash_budget import FlashBudget
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
 from agent.cluster.kv_reports import KvReports
@@ -59,7 +60,7 @@ from agent.doctor.messages import CODEC as DOCTOR_CODEC
 from agent.doctor.on_call import OnCallDoctor
 from agent.doctor.survey import Survey
 from agent.exits import AgentError
-from agent.gauges import show_kept, show_membership
+from agent.gauges import show_flash, show_kept, show_membership
 from agent.identity import identity
 from agent.identity.keyring import Keyring
 from agent.identity.trust import is_signed
@@ -410,6 +411,9 @@ class Agent:
         self.uplink = Uplink(self.config.uplink, self._outbox, place, self._rng, memory)
         self.metrics.count(lambda: self.uplink.counts)
         show_kept(self.metrics, self.telemetry, self.uplink)
+        self.flash = FlashBudget(self._databases, self.config.flash.bytes_per_hour)
+        show_flash(self.metrics, self.flash)
+        self.keep("flash-budget", self.flash.run)
         self.stage = Stage.KEEPING
         return self._databases[1:]
 
@@ -534,6 +538,7 @@ class Agent:
             self.probation,
             self.stalls,
             self.losses,
+            self.flash,
             lambda: self._is_superseded,
             lambda: self.uptime_s,
             has_begun_anew=not self._may_be_outrun,

@@ -2,6 +2,7 @@
 
 import time
 
+from agent.cluster.flash_budget import FlashBudget
 from agent.cluster.kv_stats import count_incomplete
 from agent.cluster.traffic_budget import TrafficBudget
 from agent.loop.stalls import StallWatch
@@ -20,6 +21,13 @@ def show_kept(metrics: Metrics, telemetry: Telemetry, uplink: Uplink) -> None:
     gauge("dead_letters_bytes", "What these take.", lambda: outbox().letters.held_bytes)
     gauge("uplink_connected", "1 with a broker.", lambda: float(link().connected))
     gauge("uplink_in_flight", "Sent, not acknowledged.", lambda: link().in_flight)
+
+
+def show_flash(metrics: Metrics, budget: FlashBudget) -> None:
+    """Show what is written to the flash, from now on, to who scrapes the metrics."""
+    gauge = metrics.gauge
+    gauge("flash_bytes_per_hour", "Written by each database.", budget.rates, "database")
+    gauge("flash_budget_exceeded", "1 above budget.", lambda: float(budget.exceeded))
 
 
 def show_membership(

@@ -19,6 +19,7 @@ from agent.blocks.service import BlockService
 from agent.cluster.agreement import Agreement
 from agent.cluster.events import EventService
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.flash_budget import FlashBudget
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv import Kv
 from agent.cluster.kv_reports import KvReports
@@ -72,6 +73,7 @@ class AgentServices(Protocol):
     allegiance: Allegiance
     keys: KeyService
     round_trips: RttClient
+    flash: FlashBudget
 
     @property
     def members(self) -> MemberTable:

@@ -19,7 +19,7 @@ from agent.metrics import CONTENT_TYPE, Metrics
 from agent.readiness import Stage
 from gossip.core.ids import format_cluster_id, format_node_id
 
-NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps"))
+NOTHING_KEPT = dict.fromkeys(("cluster", "node", "outbox", "uplink", "apps", "flash"))
 NOTHING_SEEN = dict.fromkeys(
     ("members", "absent", "missing", "draining", "epoch", "issuers", "moving", "agreement")
 )
@@ -78,6 +78,7 @@ async def _kept(agent: AgentServices) -> dict[str, Any]:
         },
         "outbox": msgspec.to_builtins(agent.telemetry.stats()),
         "uplink": msgspec.to_builtins(agent.uplink.status()),
+        "flash": agent.flash.report()._asdict(),
         "apps": dict(Counter(app.state for app in await agent.apps.list())),
     }
 

@@ -45,6 +45,16 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     told["up for"] = format_duration(answer["uptime_s"])
     if answer["members"]:
         told |= _seen(answer)
+    told |= _kept(answer)
+    told["version"] = answer["version"]
+    if pending := in_words(answer["configuration"]):
+        told["configuration"] = here(pending)
+    return told
+
+
+def _kept(answer: dict[str, Any]) -> dict[str, object]:
+    """Return what there is to say of readings, their way out, and the disk."""
+    told: dict[str, object] = {}
     if answer["outbox"]:
         told["readings waiting"] = answer["outbox"]["waiting"]
         if held := answer["outbox"]["letters"]["held"]:
@@ -52,9 +62,8 @@ def _facts(answer: dict[str, Any]) -> dict[str, object]:
     if answer["uplink"]:
         told["uplink"] = answer["uplink"]["state"]
         told["uplink trouble"] = _trouble(answer["uplink"])
-    told["version"] = answer["version"]
-    if pending := in_words(answer["configuration"]):
-        told["configuration"] = here(pending)
+    if answer["flash"] and answer["flash"]["exceeded"]:
+        told["flash"] = _flash(answer["flash"])
     return told
 
 
@@ -77,6 +86,11 @@ def _seen(answer: dict[str, Any]) -> dict[str, object]:
     told["partitions moving"] = partitions_in_words(answer["moving"])
     told["agreement"] = _agreement(answer["agreement"])
     return told
+
+
+def _flash(report: dict[str, Any]) -> str:
+    written = f"{report['bytes_per_hour']:,} bytes an hour, {report['budget']:,} are allowed"
+    return f"{written}; `{here('covey doctor')}` says more"
 
 
 def _draining(one: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ FOR_FLEETS = (
     "state.transfers_in",
     "state.transfers_out",
     "state.transfer_bytes_per_s",
+    "flash.bytes_per_hour",
     "log.level",
     "log.format",
     "uplink.host",

@@ -32,6 +32,7 @@ from agent.config.settings import (
     ApiSettings,
     AppSettings,
     FileSettings,
+    FlashSettings,
     GossipSettings,
     HandlerSettings,
     LogSettings,
@@ -73,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     voters: VoterSettings = VoterSettings()
     state: StateSettings = StateSettings()
     storage: StorageSettings = StorageSettings()
+    flash: FlashSettings = FlashSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
     uplink: UplinkSettings = UplinkSettings()

@@ -158,6 +158,12 @@ class ApiSettings(Section, frozen=True, kw_only=True):
                 parse_endpoint(self.listen)
 
 
+class FlashSettings(Section, frozen=True, kw_only=True):
+    """``[flash]``: what the databases may write."""
+
+    bytes_per_hour: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
 class LogSettings(Section, frozen=True, kw_only=True):
     """``[log]``: how much the agent says, and in which form."""
 
@@ -289,6 +295,7 @@ SECTIONS: dict[str, type[Section]] = {
     "voters": VoterSettings,
     "state": StateSettings,
     "storage": StorageSettings,
+    "flash": FlashSettings,
     "api": ApiSettings,
     "log": LogSettings,
     "uplink": UplinkSettings,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.apps.host import AppStatus
 from agent.apps.states import AppState
+from agent.cluster.flash_budget import FlashReport
 from agent.config.service_address import service_of_api
 from agent.doctor.findings import Finding, fail, ok, warn
 from agent.loop.stalls import MACHINE, Stall, describe
@@ -46,6 +47,19 @@ def clock(step: ClockStep | None, now: Instant) -> Finding:
             "running: `timedatectl`?",
         )
     return ok("clock-set", "the clock was not set within the last day.")
+
+
+def flash(report: FlashReport) -> Finding:
+    """Look whether the databases write more than the owner allows."""
+    written = f"the databases write {report.bytes_per_hour:,} bytes an hour"
+    if report.exceeded:
+        return warn(
+            "flash",
+            f"{written}, of {report.budget:,} that are allowed.",
+            "The metric covey_flash_bytes_per_hour says which database: data is shared keys, "
+            "telemetry readings. Write less often, or raise bytes_per_hour in [flash].",
+        )
+    return ok("flash", f"{written}.")
 
 
 def authority(uncertified: Sequence[str], *, overlaps: bool) -> Finding:

@@ -228,6 +228,7 @@ class Doctor:
             agent_checks.health(inputs.not_ready()),
             *_check_process(inputs),
             agent_checks.stores(parts.losses(), damaged_files(inputs.paths.data)),
+            agent_checks.flash(parts.flash.report()),
             agent_checks.probation(parts.probation.set_aside),
             agent_checks.membership(members, self._registry.nodes, parts.uptime_s()),
             *self._check_registry(),

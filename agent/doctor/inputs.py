@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from agent.apps.host import AppHost
+from agent.cluster.flash_budget import FlashBudget
 from agent.config.loader import Config
 from agent.config.paths import Paths
 from agent.identity.identity import Identity
@@ -47,6 +48,7 @@ class MemberInputs(NamedTuple):
     stalls: StallWatch
     losses: Callable[[], Sequence[str]]
     """Returns what was found to be lost on the disk since the start."""
+    flash: FlashBudget
     is_superseded: Callable[[], bool]
     """Tells whether another device with this identity is believed in place of this one."""
     uptime_s: Callable[[], float]

@@ -80,6 +80,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "driver-save": (Failure.END, "what the node persists"),
     "event-time": (Failure.AGAIN, "the time of the last event"),
     "event-work": (Failure.ONCE, "a handler, or an answer to a query"),
+    "flash-budget": (Failure.AGAIN, "what the databases write"),
     "facts": (Failure.AGAIN, "telling which apps run"),
     "access-tokens": (Failure.AGAIN, "following who may use the API"),
     "fleet-settings": (Failure.AGAIN, "following what the covey has set for this device"),

@@ -75,6 +75,8 @@ from gossip.registry.strangers import DatagramRefused
 
 DRAINS_BEFORE_WAKE_MAX = 4
 KNOWN_BEFORE_CANDIDATES = 2
+GATHERING_S = 0.004
+"""For so long a commit of records waits for more, while many write."""
 
 T = TypeVar("T")
 Settle = Callable[[Result | AgentError], None]
@@ -452,6 +454,7 @@ class Driver:
                 lambda now: self.node.hold_back(kind, now, held=error is not None)
             ),
             on_failed=self._fail,
+            gathering_s=GATHERING_S if kind is Durability.FLUSH else 0.0,
         )
 
     def _confirm(self, batches: list[Persist], now: Instant) -> None:

@@ -1,9 +1,12 @@
 """What waits to be saved with one durability, and the task that saves it.
 
 Batches are collected while the last ones are being committed, so the slower the disk, the larger
-the groups. While a disk is full or takes nothing, they wait, and so does all that would reveal
-them. Each durability has a queue of its own, over a file of its own: a burst of records, or the
-checkpoint of their log, does not hold up a vote.
+the groups. That alone would make them small where the disk is fast: a commit costs two changes of
+threads and whole pages, of which writes that come together share most. So while many write, each
+commit of records waits some milliseconds for more; of few, none waits, and no vote does. While a
+disk is full or takes nothing, they wait, and so does all that would reveal them. Each durability
+has a queue of its own, over a file of its own: a burst of records, or the checkpoint of their log,
+does not hold up a vote.
 """
 
 import asyncio
@@ -17,6 +20,8 @@ from agent.store.errors import StorageError
 from gossip.core.machine import Persist
 
 SAVE_RETRY_S = 1.0
+BUSY_CHANGES = 16
+"""Where the last commit had so many, there are many who write, and the next one waits for more."""
 # Some ten thousand small values: a disk that takes nothing for longer ends the agent.
 UNSAVED_CHANGES_MAX = 20_000
 
@@ -45,11 +50,15 @@ class SaveQueue:
         on_saved: Callable[[list[Persist]], None],
         on_refused: Callable[[StorageError | None], None],
         on_failed: Callable[[Exception], None],
+        gathering_s: float = 0.0,
     ) -> None:
+        """``gathering_s``: for so long a commit waits for more while many write."""
+        self._gathering_s = gathering_s
         self._store, self._counts = store, counts
         self._on_saved, self._on_refused, self._on_failed = on_saved, on_refused, on_failed
         self._waiting: list[Persist] = []
         self._is_wanted = asyncio.Event()
+        self._is_busy = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self, name: str) -> None:
@@ -72,10 +81,14 @@ class SaveQueue:
         """Commit what is to be persisted, in order, all that waits at once."""
         while True:
             await self._is_wanted.wait()
+            if self._is_busy:
+                await asyncio.sleep(self._gathering_s)
             self._is_wanted.clear()
             batches, self._waiting = self._waiting, []
+            changes = [change for each in batches for change in each.changes]
+            self._is_busy = len(changes) >= BUSY_CHANGES and self._gathering_s > 0
             try:
-                await self._commit([change for each in batches for change in each.changes])
+                await self._commit(changes)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing more may be said
                 self._on_failed(error)
                 return

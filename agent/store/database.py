@@ -39,6 +39,7 @@ import errno
 import logging
 import os
 import sqlite3
+import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,7 @@ class Database:
         self._damage = ""
         self._rebuilds = 0
         self._closed = False
+        self._thread_id = 0
 
     @classmethod
     async def open(
@@ -132,6 +134,7 @@ class Database:
             thread.shutdown(wait=False)
             raise
         database._use(opened)
+        database._thread_id = await loop.run_in_executor(thread, threading.get_native_id)
         return database
 
     async def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
@@ -180,6 +183,23 @@ class Database:
         if self._damage:
             return str(rebuilding(self.path))
         return str(self._refusal or self._unreadable or "")
+
+    @property
+    def name(self) -> str:
+        """What the file is called, without its ending."""
+        return self.path.stem
+
+    def written_bytes(self) -> int:
+        """Return what the writer thread has had written since the start, as the kernel counts it.
+
+        Pages that it has made dirty: the log, checkpoints, and the note of commits. 0 where the
+        kernel does not count, or does not tell.
+        """
+        try:
+            counters = Path(f"/proc/self/task/{self._thread_id}/io").read_text(encoding="ascii")
+            return int(dict(line.split(": ") for line in counters.splitlines())["write_bytes"])
+        except (OSError, ValueError, KeyError):
+            return 0
 
     @property
     def is_rebuilding(self) -> bool:

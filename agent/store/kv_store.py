@@ -310,7 +310,8 @@ def apply(
     """Apply changes, in order, inside the transaction that is open.
 
     Of changes to one row the last counts, and rows of one table are written with one statement:
-    many writers share a transaction.
+    many writers share a transaction. A row that is there is changed in its place: to replace it
+    would touch each of its indexes twice.
     """
     rows = _Rows(seal)
     for change in changes:
@@ -374,7 +375,9 @@ class _Rows:
         if gone:
             connection.executemany("DELETE FROM records WHERE partition = ? AND key = ?", gone)
         connection.executemany(
-            "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " mark = excluded.mark, record = excluded.record, checksum = excluded.checksum,"
+            " expires_ms = excluded.expires_ms",
             [
                 RECORDS.sealed(
                     partition,
@@ -388,7 +391,8 @@ class _Rows:
             ],
         )
         connection.executemany(
-            "INSERT OR REPLACE INTO clocks VALUES (?, ?, ?, ?)",
+            "INSERT INTO clocks VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " intervals = excluded.intervals, checksum = excluded.checksum",
             [
                 CLOCKS.sealed(partition, _signed(actor), _encode(intervals))
                 for (partition, actor), intervals in self.clocks.items()

@@ -25,6 +25,7 @@ from agent.api.listeners import Listeners
 from agent.apps.host import AppStatus
 from agent.cluster.agreement import Agreement
 from agent.cluster.fact_publisher import FactPublisher
+from agent.cluster.flash_budget import FlashBudget
 from agent.cluster.fleet_settings import FleetSettings
 from agent.cluster.kv_spaces import KvSpaces
 from agent.cluster.recovery import MakeLog, Recovery
@@ -503,6 +504,7 @@ class FakeAgent:
     """What the API needs of an agent; ``test_fakes.py`` holds its parts against the real ones."""
 
     rival: Registry | None = None
+    flash = FlashBudget((), 0)
     registry: Registry
 
     def __init__(self) -> None:

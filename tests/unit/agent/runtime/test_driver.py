@@ -17,6 +17,7 @@ from agent.net.sockets import Sockets, open_sockets
 from agent.net.streams import Streams
 from agent.net.udp import UdpEndpoint
 from agent.runtime.driver import Driver
+from agent.runtime.save_queue import BUSY_CHANGES
 from agent.store.errors import StorageError
 from gossip.core.errors import InvalidRequest
 from gossip.core.machine import (
@@ -228,6 +229,28 @@ def test_the_timer_follows_the_deadline(run: Run) -> None:
         assert woken[0] >= sooner - 0.001
         assert rig.node.calls.count(("wake",)) == 1
         assert rig.driver._timer is None, "nothing is due"
+
+    run(scenario)
+
+
+def test_while_many_write_a_commit_waits_for_more_and_no_vote_does(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.runtime.driver.GATHERING_S", 0.3)
+
+    async def scenario(rig: Rig) -> None:
+        rig.effect(Persist(1, ("a",), FLUSH))
+        await rig.until(lambda: rig.disk.commits == [["a"]])
+        rig.effect(Persist(2, tuple("b" * BUSY_CHANGES), FLUSH))
+        await rig.until(lambda: len(rig.disk.commits) == 2)
+        rig.effect(Persist(3, ("c",), FLUSH), Persist(4, tuple("v" * BUSY_CHANGES), FSYNC))
+        await rig.until(lambda: len(rig.log.commits) == 1)
+        rig.effect(Persist(5, ("d",), FLUSH), Persist(6, ("w",), FSYNC))
+        await rig.until(lambda: len(rig.log.commits) == 2)
+        await rig.until(lambda: ("persisted", 5) in rig.node.calls)
+        assert rig.disk.commits[2:] == [["c", "d"]], "what came meanwhile shares the commit"
+        rig.effect(Persist(7, ("e",), FLUSH))
+        await rig.until(lambda: rig.disk.commits[-1] == ["e"])
 
     run(scenario)
 
