@@ -17,6 +17,7 @@ def show_kept(metrics: Metrics, telemetry: Telemetry, uplink: Uplink) -> None:
     """Show how what is kept stands, from now on, to who scrapes the metrics."""
     gauge, outbox, link = metrics.gauge, telemetry.stats, uplink.status
     gauge("outbox_waiting", "Readings not yet delivered.", lambda: outbox().waiting)
+    gauge("outbox_waiting_bytes", "What these take.", lambda: outbox().waiting_bytes)
     gauge("dead_letters_held", "Given up, and kept.", lambda: outbox().letters.held)
     gauge("dead_letters_bytes", "What these take.", lambda: outbox().letters.held_bytes)
     gauge("uplink_connected", "1 with a broker.", lambda: float(link().connected))

@@ -231,6 +231,7 @@ FAMILIES: dict[str, str] = {
     "readings_lost": "Readings that the disk lost after they were accepted.",
     "loop_stalls": "Times when the event loop stood still for more than 20 ms, by where it was.",
     "loop_stalled_ms": "Milliseconds for which the event loop stood still so, by where it was.",
+    "readings_dropped": "Readings dropped to make room, or for their age, by class and reason.",
     "readings_refused": "Readings that were not accepted, by the reason.",
     "followed_readings": "Readings that a slow follower missed; the outbox has them.",
     "dead_letters": "Readings that were given up, and how they left the dead letters.",

@@ -71,6 +71,8 @@ def outbox(ctx: click.Context, output: str) -> None:
     uplink = answer["uplink"]
     facts = {
         "waiting": f"{answer['waiting']} of at most {answer['waiting_max']}",
+        "bytes waiting": _bytes(answer["waiting_bytes"], answer["waiting_bytes_max"]),
+        "dropped": _dropped(answer["dropped"]),
         "delivered": answer["delivered"],
         "dead letters": _letters(answer["letters"]),
         "lost on the disk": answer["lost"],
@@ -87,6 +89,16 @@ def outbox(ctx: click.Context, output: str) -> None:
 
 
 outbox.add_command(dead)
+
+
+def _bytes(count: int, most: int) -> str:
+    return f"{count} of at most {most}" if most else str(count)
+
+
+def _dropped(by_kind: dict[str, int]) -> str:
+    """Return how many readings were dropped, by class and reason."""
+    told = [f"{count} {kind.replace('_', ' (')})" for kind, count in sorted(by_kind.items())]
+    return ", ".join(told) or "0"
 
 
 def _letters(totals: dict[str, int]) -> str:

@@ -28,6 +28,7 @@ SETTLE_S_MAX = 86_400
 MISSING_S_MIN, MISSING_S_MAX = 10, 30 * 86_400
 MQTT_PORT, MQTT_TLS_PORT = 1883, 8883
 MIB = 1024 * 1024
+SENSOR_GLOBS_MAX = 64
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
@@ -220,8 +221,28 @@ class TelemetrySettings(Section, frozen=True, kw_only=True):
 
     waiting_max: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
     keep_delivered: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    waiting_bytes_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    waiting_age_max: str = "0s"
+    bulk: list[str] = []
+    alarms: list[str] = []
+    drop: list[Literal["bulk", "normal", "alarm"]] = []
     dead_letters_max: Annotated[int, msgspec.Meta(ge=1)] = 10_000
     dead_letters_bytes_max: Annotated[int, msgspec.Meta(ge=MIB)] = 16 * MIB
+
+    def __post_init__(self) -> None:
+        """Refuse a time that is none, and globs without end. Raises ValueError."""
+        with naming("waiting_age_max"):
+            if self.waiting_age_max_s and not self.drop:
+                raise ValueError("says when readings are dropped, and drop names none that may be")
+        for setting in ("bulk", "alarms"):
+            with naming(setting):
+                if len(getattr(self, setting)) > SENSOR_GLOBS_MAX:
+                    raise ValueError(f"at most {SENSOR_GLOBS_MAX} globs")
+
+    @property
+    def waiting_age_max_s(self) -> float:
+        """Seconds after which a reading is too old to be delivered; 0 for never."""
+        return read_duration(self.waiting_age_max)
 
 
 class FileSettings(Section, frozen=True, kw_only=True):

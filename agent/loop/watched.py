@@ -96,6 +96,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "link": (Failure.ONCE, "a stream to a member"),
     "mdns-resolve": (Failure.ONCE, "one announcement by mDNS"),
     "outbox-accept": (Failure.AGAIN, "readings on their way to the disk"),
+    "outbox-age": (Failure.AGAIN, "readings that have become too old"),
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),
     "owners-advance": (Failure.ONCE, "carrying partitions on to their new owners"),
     "peer-book": (Failure.AGAIN, "the known peers"),

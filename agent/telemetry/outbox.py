@@ -1,10 +1,11 @@
 """The outbox: readings that were accepted and have not yet reached the broker.
 
 Accepting is a promise. ``accept`` returns when the readings are committed to ``telemetry.db``;
-from then on they leave the outbox in two ways only, and both are recorded: the broker has
+from then on they leave the outbox in three ways only, and all are recorded: the broker has
 acknowledged them, or they became dead letters with a reason (``dead_letters.py``), from which they
-may come back under the same ids. Nothing is dropped to make room:
-a full outbox refuses the new readings and says so, because whoever holds them can still act.
+may come back under the same ids. A full outbox
+refuses new readings and says so, because whoever holds them can still act, unless the rules say
+what may be evicted for them (``outbox_room.py``).
 
 What the promise survives is what the database survives (see ``database.py``): the end of the
 process at any moment costs nothing; a power cut may cost what was accepted in the last second.
@@ -41,7 +42,10 @@ from agent.telemetry import outbox_sql as rows
 from agent.telemetry.dead_letter_sql import LetterBounds, LetterTotals
 from agent.telemetry.dead_letters import AT_ONCE, Choice, DeadLetter, DeadLetters, MoveResult
 from agent.telemetry.delivery_progress import DeliveryProgress
+from agent.telemetry.eviction_rules import EvictionRules, WaitingBounds
+from agent.telemetry.eviction_sql import bytes_between, size_of
 from agent.telemetry.group_commit import GroupCommit
+from agent.telemetry.outbox_room import SWEEP_S, Need, OutboxRoom
 from agent.telemetry.timekeeping import Moment, Timekeeper
 from edge_apps.reading import BadReading, Checked, Reading
 from gossip.core.ids import Boot, NodeId, format_node_id
@@ -98,6 +102,9 @@ class OutboxStats(msgspec.Struct, frozen=True):
     lost: int
     oldest_time_ns: int | None
     letters: LetterTotals = LetterTotals()
+    waiting_bytes: int = 0
+    waiting_bytes_max: int = 0
+    dropped: dict[str, int] = {}
 
 
 class Outbox:
@@ -108,13 +115,15 @@ class Outbox:
         database: Database,
         node: NodeId,
         *,
-        waiting_max: int,
+        bounds: WaitingBounds,
         keep_delivered: int,
         timekeeper: Timekeeper,
         letter_bounds: LetterBounds,
+        rules: EvictionRules,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.waiting_max = waiting_max
+        self.waiting_max = bounds.readings_max
+        self.room = OutboxRoom(database, self.counts, timekeeper, bounds, rules)
         self.keep_delivered = keep_delivered
         self._database = database
         self._node = format_node_id(node)
@@ -122,7 +131,8 @@ class Outbox:
         self._progress = DeliveryProgress()
         self._boots: list[rows.Life] = []
         self._last = 0  # the position that was accepted last
-        self._accepting = 0  # readings on their way to the disk
+        self._accepting = self._accepting_bytes = 0  # on their way to the disk
+        self._passed = 0  # the cursor up to which bytes are no more counted as waiting
         self._arrivals = GroupCommit(self._store)
         self._order = asyncio.Lock()  # one at a time gives positions
         self._letters = DeadLetters(database, self.counts, letter_bounds)
@@ -131,6 +141,7 @@ class Outbox:
         self._sought: list[Range] = []  # missing, and looked for in the whole file
         self._unsaved = False
         self._saver: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
 
     @classmethod
@@ -144,12 +155,15 @@ class Outbox:
         keep_delivered: int = 10_000,
         timekeeper: Timekeeper | None = None,
         letter_bounds: LetterBounds | None = None,
+        bounds: WaitingBounds | None = None,
+        rules: EvictionRules | None = None,
     ) -> "Outbox":
         """Take up where the last life ended. ``database`` was opened with OUTBOX_MIGRATIONS."""
         outbox = cls(
             database,
             node,
-            waiting_max=waiting_max,
+            bounds=bounds or WaitingBounds(waiting_max),
+            rules=rules or EvictionRules(),
             keep_delivered=keep_delivered,
             timekeeper=timekeeper or Timekeeper(),
             letter_bounds=letter_bounds or LetterBounds(),
@@ -163,6 +177,8 @@ class Outbox:
         if stored.has_spare_room:
             outbox._save_soon()  # which gives it back, in steps
         database.on_rebuilt = outbox._on_rebuilt
+        if outbox.room.bounds.age_max_s:
+            outbox._sweeper = watched.start("outbox-age", outbox._keep_dropping_aged)
         return outbox
 
     def _load(self, stored: rows.Stored) -> None:
@@ -172,12 +188,15 @@ class Outbox:
             part for each in self._unrecorded for part in without(each, stored.losses)
         ]
         self._progress = stored.progress
+        passed = stored.progress.cursor
         self._progress.lose(self._unrecorded)
         self._progress.settle([*range(self._progress.cursor + 1, before.cursor + 1)])
         self._progress.settle(before.beyond)
         self._last = max(self._last, stored.last)
         self._boots = stored.boots
         self._lost = stored.lost + size(self._unrecorded)
+        self._passed = passed
+        self.room.load(self._progress, stored.dropped, stored.size_bytes)
 
     def _on_rebuilt(self) -> None:
         """Go on with a file that was made of a damaged one; whoever waits for readings looks."""
@@ -197,24 +216,41 @@ class Outbox:
         """
         if not readings:
             raise BadReading("no readings: send at least one")
-        if self.waiting + self._accepting + len(readings) > self.waiting_max:
-            self.counts["readings_refused/outbox_full"] += len(readings)
-            raise OutboxFullError(
-                f"The outbox is full: {self.waiting} readings wait, {self.waiting_max} may.",
-                hint="None of the new readings was accepted. See `covey outbox` for the uplink's "
-                "last error, or raise waiting_max in [telemetry].",
-                status=UNHEALTHY,
-            )
-        self._accepting += len(readings)
         stored: list[rows.Row] = []
         timed: list[Reading] = []
-        try:
-            await collect(_prepare(readings, self._timekeeper.now(), stored, timed))
-        except BaseException:
-            self._accepting -= len(readings)
-            raise
+        await collect(_prepare(readings, self._timekeeper.now(), stored, timed))
+        size_bytes = sum(size_of(sensor, body) for _, sensor, body in stored)
+        await self._find_room(timed, size_bytes)
+        self._accepting += len(readings)
+        self._accepting_bytes += size_bytes
         first = await self._arrivals.put(stored, timed)
         return Receipt(len(readings), self.id_of(first), self.id_of(first + len(readings) - 1))
+
+    async def _find_room(self, readings: Sequence[Reading], size_bytes: int) -> None:
+        """Return when there is room. Raises OutboxFullError, StorageError."""
+
+        def missing() -> Need:
+            waits, most = self.waiting + self._accepting + len(readings), self.room.bounds
+            fills = self.room.size_bytes + self._accepting_bytes + size_bytes
+            too_large = fills - most.bytes_max if most.bytes_max else 0
+            return Need(waits - self.waiting_max, too_large)
+
+        if missing().is_met:
+            return
+        most = self.room.bounds
+        is_hopeless = len(readings) > self.waiting_max or 0 < most.bytes_max < size_bytes
+        sensors = {reading.sensor for reading in readings}
+        if not is_hopeless and await self.room.make(sensors, missing, lambda: self._last):
+            self._save_soon()
+            return
+        self.counts["readings_refused/outbox_full"] += len(readings)
+        size_told = f", in {self.room.size_bytes} of {most.bytes_max} bytes" * bool(most.bytes_max)
+        raise OutboxFullError(
+            f"The outbox is full: {self.waiting} readings wait, {self.waiting_max} may{size_told}.",
+            hint="None of the new readings was accepted. See `covey outbox` for the uplink's "
+            "last error; [telemetry] says how many may wait, and which of them may be dropped.",
+            status=UNHEALTHY,
+        )
 
     async def _store(self, stored: list[rows.Row], readings: list[Reading]) -> int:
         """Commit what has arrived and tell of it; return the position of the first."""
@@ -222,7 +258,10 @@ class Outbox:
             async with self._order:
                 first = await self._database.write(partial(rows.insert, stored, self._last + 1))
         finally:
+            size_bytes = sum(size_of(sensor, body) for _, sensor, body in stored)
             self._accepting -= len(stored)
+            self._accepting_bytes -= size_bytes
+        self.room.size_bytes += size_bytes
         self._last = max(self._last, first + len(stored) - 1)
         self.counts["readings/accepted"] += len(stored)
         for listener in tuple(self._listeners):
@@ -256,7 +295,7 @@ class Outbox:
             raise
         ends = after + wanted if len(found) == wanted else self._last
         waiting = self._sound(self._before_gap(found, after, ends))
-        unsettled = (each for each in waiting if not self._progress.is_settled(each.position))
+        unsettled = (each for each in waiting if self.is_waiting(each.position))
         return [each for each, _ in zip(unsettled, range(limit), strict=False)]
 
     def _before_gap(
@@ -271,7 +310,7 @@ class Outbox:
         expected = after + 1
         positions = [*(row[0] for row in found), end + 1]
         for index, position in enumerate(positions):
-            if missing := without((expected, position - 1), self._progress.lost):
+            if missing := self._progress.missing_in((expected, position - 1)):
                 if all(not without(each, self._sought) for each in missing):
                     self._lose(missing, "they are nowhere in the file")
                 else:
@@ -319,6 +358,10 @@ class Outbox:
             "%d readings were lost on the disk (%s): positions %s, ids %s to %s. All others wait.",
             size(gone), why, format_ranges(gone), self.id_of(first), self.id_of(last),
         )  # fmt: skip
+
+    def is_waiting(self, position: int) -> bool:
+        """Tell whether a reading is to be sent: neither settled, nor about to be evicted."""
+        return position not in self.room.going and not self._progress.is_settled(position)
 
     def delivered(self, positions: Iterable[int]) -> None:
         """Note that the broker has these readings; saved within a quarter of a second."""
@@ -370,6 +413,8 @@ class Outbox:
             self._accepting -= len(numbers)
         self._letters.note(now)
         if count:
+            between = partial(bytes_between, first - 1, first + count - 1)
+            self.room.size_bytes += self._database.read(between)
             life, behind = self._life_at(first), first + count
             self._boots.append(rows.Life(behind, life.boot, life.sequence_of(first)))
             self._last = max(self._last, behind - 1)
@@ -435,11 +480,17 @@ class Outbox:
         return OutboxStats(
             waiting=self.waiting,
             waiting_max=self.waiting_max,
-            delivered=self._progress.settled - self._letters.totals.buried - self._lost,
+            delivered=self._progress.settled
+            - self._letters.totals.buried
+            - self._lost
+            - self.room.dropped_total,
             dead_letters=self._letters.totals.buried,
             lost=self._lost,
             oldest_time_ns=oldest[0].reading.time_ns if oldest else None,
             letters=self._letters.totals,
+            waiting_bytes=self.room.size_bytes,
+            waiting_bytes_max=self.room.bounds.bytes_max,
+            dropped={kind: count for kind, count in self.room.dropped.items() if count},
         )
 
     def losses(self) -> list[Range]:
@@ -448,9 +499,22 @@ class Outbox:
 
     # ---- progress -------------------------------------------------------------------------------
 
+    async def _keep_dropping_aged(self) -> None:
+        """Drop what has become too old, from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                if await self.room.drop_aged(self._last):
+                    self._save_soon()
+            except StorageError as error:
+                log.info("What is too old stays for now: %s", error)
+
     async def close(self) -> None:
         """Wait for what was handed in, and save the progress. The database stays open."""
         await self._arrivals.ended()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
         if self._saver is not None:
             self._saver.cancel()
             await asyncio.gather(self._saver, return_exceptions=True)
@@ -484,9 +548,14 @@ class Outbox:
         now = DeliveryProgress(self._progress.cursor, self._progress.encoded_beyond())
         gone = tuple(self._unrecorded)
         now_ns = self._timekeeper.wall_ns()
-        save = partial(rows.save_progress, now, gone, now_ns, self.keep_delivered)
-        if await self._database.write(save):
+        keep, before = self.keep_delivered, self._passed
+        save = partial(rows.save_progress, now, gone, now_ns, keep, before)
+        has_more, passed_bytes = await self._database.write(save)
+        if has_more:
             self._unsaved = True  # there is more to delete than one transaction should
+        if self._passed == before:  # else the file was made anew meanwhile, and counted as it is
+            self._passed = max(before, now.cursor)
+            self.room.size_bytes -= passed_bytes
         self._unrecorded = [each for each in self._unrecorded if each not in gone]
 
 

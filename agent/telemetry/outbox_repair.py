@@ -13,7 +13,9 @@ from sqlite3 import Connection
 
 from agent.store.commit_note import CommitNote
 from agent.store.ranges import Range, format_ranges, joined, size, without
+from agent.telemetry import eviction_sql
 from agent.telemetry.delivery_progress import DeliveryProgress
+from agent.telemetry.evicted import EvictedPositions
 from agent.telemetry.outbox_tables import LOSSES, PROGRESS, READINGS
 
 LOSSES_MAX = 1000
@@ -26,10 +28,12 @@ def mend(connection: Connection, path: Path, note: CommitNote | None) -> list[st
     drop_unsound_end(connection)
     progress = _mended_progress(connection, note)
     last = _last(connection, progress, note)
+    evicted = EvictedPositions(eviction_sql.evicted(connection))
     gone = [
         part
         for gap in _gaps(connection, progress.cursor, last)
-        for part in without(gap, _settled_beyond(progress))
+        for each in without(gap, _settled_beyond(progress))
+        for part in evicted.others_in(each)
     ]
     record(connection, gone, time.time_ns())
     return [f"the readings at positions {format_ranges(gone)} ({size(gone)})"] if gone else []

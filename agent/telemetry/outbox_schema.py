@@ -18,6 +18,8 @@ from agent.telemetry import dead_letter_sql, outbox_repair
 from agent.telemetry.outbox_tables import (
     BOOTS,
     DEAD_LETTERS,
+    DROPS,
+    EVICTED,
     LETTER_TOTALS,
     LOSSES,
     NUMBERS,
@@ -45,7 +47,7 @@ def mend(connection: "Connection", path: "Path", note: "CommitNote | None") -> l
 
 OUTBOX_MIGRATIONS = Migrations(
     "outbox",
-    (READINGS, BOOTS, PROGRESS, DEAD_LETTERS, LOSSES, LETTER_TOTALS),
+    (READINGS, BOOTS, PROGRESS, DEAD_LETTERS, LOSSES, LETTER_TOTALS, EVICTED, DROPS),
     mend=mend,
     numbers=NUMBERS,
 )
@@ -108,4 +110,15 @@ def replayed_letters(db: "Schema") -> None:
         " NOT NULL, held INTEGER NOT NULL, held_bytes INTEGER NOT NULL, replayed INTEGER NOT NULL,"
         " dropped INTEGER NOT NULL, forgotten INTEGER NOT NULL, damaged INTEGER NOT NULL,"
         " checksum INTEGER)"
+    )
+
+
+@OUTBOX_MIGRATIONS
+def evictions(db: "Schema") -> None:
+    """Create the notes of what was dropped to make room: where, and how many by what reason."""
+    db.execute(
+        "CREATE TABLE evicted (block INTEGER PRIMARY KEY, bits BLOB NOT NULL, checksum INTEGER)"
+    )
+    db.execute(
+        "CREATE TABLE drops (kind TEXT PRIMARY KEY, readings INTEGER NOT NULL, checksum INTEGER)"
     )

@@ -15,6 +15,7 @@ from agent.store.checksums import is_sealed, seal_all
 from agent.store.commit_note import CommitNote
 from agent.store.ranges import Range
 from agent.store.vacuum import give_back, is_mostly_free
+from agent.telemetry import eviction_sql
 from agent.telemetry import outbox_repair as mending
 from agent.telemetry.delivery_progress import DeliveryProgress
 from agent.telemetry.outbox_tables import BOOTS, READINGS
@@ -63,6 +64,8 @@ class Stored(NamedTuple):
     progress: DeliveryProgress
     losses: list[Range]
     lost: int
+    dropped: dict[str, int]
+    size_bytes: int
     has_spare_room: bool
 
 
@@ -144,12 +147,15 @@ def begin_life(
 
 def stored(connection: Connection) -> Stored:
     """Return the state of the outbox as it is on disk."""
+    last, far = next_position(connection) - 1, progress(connection)
     return Stored(
-        next_position(connection) - 1,
+        last,
         boots(connection),
-        progress(connection),
+        far,
         mending.losses(connection),
         mending.lost_readings(connection),
+        eviction_sql.drops(connection),
+        eviction_sql.bytes_between(far.cursor, last, connection),
         is_mostly_free(connection),
     )
 
@@ -167,7 +173,8 @@ def boots(connection: Connection) -> list[Life]:
 def progress(connection: Connection) -> DeliveryProgress:
     """Return how far delivery had come when it was saved last."""
     cursor, beyond = connection.execute("SELECT cursor, beyond FROM progress").fetchone()
-    return DeliveryProgress(cursor, beyond, mending.losses(connection))
+    evicted = eviction_sql.evicted(connection)
+    return DeliveryProgress(cursor, beyond, mending.losses(connection), evicted)
 
 
 def losses(connection: Connection) -> list[Range]:
@@ -212,16 +219,21 @@ def save_progress(
     gone: Sequence[Range],
     now_ns: int,
     keep: int,
+    before: int,
     connection: Connection,
-) -> bool:
+) -> tuple[bool, int]:
     """Save, with what is newly lost, and delete one batch of what is no longer kept.
 
-    Tell whether there is more of that, or of the space to give back.
+    Tell whether there is more of that, or of the space to give back; and the bytes that the cursor
+    has passed since it stood at ``before``.
     """
     mending.save(connection, progress)
+    eviction_sql.forget(progress.cursor, connection)
+    passed_bytes = eviction_sql.bytes_between(before, progress.cursor, connection)
     if gone:
         mending.record(connection, gone, now_ns)
-    return _prune(progress.cursor - keep, connection) or give_back(connection)
+    has_more = _prune(progress.cursor - keep, connection) or give_back(connection)
+    return has_more, passed_bytes
 
 
 def _prune(until: int, connection: Connection) -> bool:

@@ -32,6 +32,8 @@ LETTER_TOTALS = Table(
     ),
     rowid="id",
 )
+EVICTED = Table("evicted", ("block", "bits", "checksum"), rowid="block")
+DROPS = Table("drops", ("kind", "readings", "checksum"))
 LOSSES = Table(
     "losses", ("number", "first", "last", "readings", "found_at_ns", "checksum"), rowid="number"
 )

@@ -19,6 +19,7 @@ from agent.loop.bounded_queue import LossyQueue
 from agent.store.database import Database
 from agent.telemetry.dead_letter_sql import LetterBounds
 from agent.telemetry.dead_letters import Choice, DeadLetter, MoveResult
+from agent.telemetry.eviction_rules import EvictionRules, WaitingBounds
 from agent.telemetry.outbox import Accepted, Outbox, OutboxStats, Receipt
 from agent.telemetry.timekeeping import Timekeeper
 from edge_apps.reading import Checked, Reading
@@ -48,7 +49,10 @@ async def open_outbox(
         database,
         node,
         boot,
-        waiting_max=limits.waiting_max,
+        bounds=WaitingBounds(
+            limits.waiting_max, limits.waiting_bytes_max, limits.waiting_age_max_s
+        ),
+        rules=EvictionRules(limits.bulk, limits.alarms, limits.drop),
         keep_delivered=limits.keep_delivered,
         timekeeper=timekeeper,
         letter_bounds=LetterBounds(limits.dead_letters_max, limits.dead_letters_bytes_max),

@@ -38,11 +38,6 @@ from agent.keys.key_service import KeyHolding
 from agent.keys.messages import KeyringState, KeyShown
 from agent.metrics import Metrics
 from agent.readiness import Lack, Stage
-from agent.telemetry.dead_letter_sql import LetterTotals
-from agent.telemetry.dead_letters import Choice, DeadLetter, MoveResult
-from agent.telemetry.outbox import Accepted, OutboxStats, Receipt
-from agent.telemetry.service import Overrun
-from edge_apps.reading import Reading
 from gossip.consensus.storage import StoredState
 from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
@@ -74,6 +69,7 @@ from tests.support.control_solo import SoloDriver
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
 from tests.support.fake_kv_reports import CLUSTER, GONE, ME, OTHER, STAMP, FakeKvReports
+from tests.support.fake_telemetry import FakeTelemetry
 from tests.support.fake_uplink import FakeUplink
 from tests.support.patience import GIVE_UP_S
 
@@ -248,61 +244,6 @@ def finish(kv: FakeKv, number: int) -> None:
     """Tell whoever waits what came of it; nothing when nobody waits any more."""
     if (settle := kv.under_way.pop(number, None)) is not None:
         settle()
-
-
-class FakeTelemetry:
-    """Keeps readings in a list."""
-
-    def __init__(self) -> None:
-        self.accepted: list[Accepted] = []
-        self.refusal: AgentError | None = None
-        self.chosen: list[Choice] = []
-        self.left = 0
-        self.followers: list[asyncio.Queue[Accepted | Overrun]] = []
-
-    async def accept(self, readings: Sequence[Reading]) -> Receipt:
-        if self.refusal:
-            raise self.refusal
-        first = len(self.accepted) + 1
-        new = [Accepted(n, f"a-1-{n}", reading) for n, reading in enumerate(readings, first)]
-        self.accepted += new
-        for follower in self.followers:
-            for one in new:
-                follower.put_nowait(one)
-        return Receipt(len(new), new[0].id, new[-1].id)
-
-    async def follow(self, pattern: str) -> AsyncIterator[Accepted | Overrun]:
-        follower: asyncio.Queue[Accepted | Overrun] = asyncio.Queue()
-        self.followers.append(follower)
-        try:
-            while True:
-                yield await follower.get()
-        finally:
-            self.followers.remove(follower)
-
-    async def recent(self, pattern: str, limit: int) -> list[Accepted]:
-        return self.accepted[-limit:]
-
-    def stats(self) -> OutboxStats:
-        letters = LetterTotals(buried=4, held=1, held_bytes=60, replayed=2, dropped=1)
-        return OutboxStats(len(self.accepted), 1000, 7, 4, 2, None, letters)
-
-    async def list_letters(self, choice: Choice, limit: int) -> list[DeadLetter]:
-        self.chosen.append(choice)
-        return self.dead_letters(limit)
-
-    async def replay(self, choice: Choice) -> MoveResult:
-        self.chosen.append(choice)
-        return MoveResult(3, 1, self.left)
-
-    async def drop_letters(self, choice: Choice) -> MoveResult:
-        self.chosen.append(choice)
-        return MoveResult(1, 0, 0)
-
-    def dead_letters(self, limit: int) -> list[DeadLetter]:
-        return [
-            DeadLetter("a-1-9", Reading("attic/gas", 1), "refused: 0x99", 1_700_000_000 * 10**9)
-        ]
 
 
 class FakeApps:

@@ -86,6 +86,7 @@ class Delivery:
         self._troubles = Troubles()
         self._poison = PoisonDetector()
         self._window = InFlight()
+        outbox.room.is_held = self._holds
         self._ready: deque[Accepted] = deque()  # read from the outbox, not yet sent
         self._read_to = 0  # the position up to which the outbox was read
         self._acknowledged: list[int] = []  # good answers, not yet told to the outbox
@@ -238,6 +239,8 @@ class Delivery:
             accepted = self._next()
             if accepted is None:
                 return
+            if not self._outbox.is_waiting(accepted.position):
+                continue  # evicted since it was read
             message = self._template.message(accepted)
             size_bytes = publish_bytes(message, qos, session.version)
             if size_bytes > session.packet_bytes_max and not self._has_passed:
@@ -252,6 +255,15 @@ class Delivery:
             self._window.add(accepted.position, now)
             self._poison.sent(accepted.position, accepted.reading.sensor)
             self._link.publish(accepted.position, message, qos)
+
+    def _holds(self, position: int) -> bool:
+        """Tell whether a reading is in our hands: sent, or answered and not yet settled."""
+        return (
+            position in self._window
+            or position in self._acknowledged
+            or position in self._refused
+            or any(position == each for each, _ in self._dead_letters)
+        )
 
     @property
     def _must_take_up_large(self) -> bool:

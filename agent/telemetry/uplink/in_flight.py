@@ -15,6 +15,9 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._sent_at)
 
+    def __contains__(self, position: int) -> bool:
+        return position in self._sent_at
+
     def add(self, position: int, now: float) -> None:
         """Note that a reading was handed to the link."""
         assert position not in self._sent_at, "sent twice on one connection"

@@ -56,6 +56,7 @@ tuning user value version violation welcome wobble workload
 applier delay directory draft field history image mirror operator prefix pull relation saver space
 timer application cause move signature share increment number choice bound total
 push reader span writer service
+position rule need class
 """
 """Plain words, and those that every programmer has used."""
 

@@ -175,6 +175,8 @@ def test_outbox(served: Served, covey: Covey) -> None:
 
 def test_outbox_says_what_became_of_dead_letters(served: Served, covey: Covey) -> None:
     assert "dead letters\t1 (1 KiB), 2 replayed, 1 dropped\n" in covey("outbox").stdout
+    assert "dropped\t5 bulk (full), 1 normal (age)\n" in covey("outbox").stdout
+    assert "bytes waiting\t99 of at most 1000\n" in covey("outbox").stdout
     assert "dead letters\t1; `covey" in covey("status").stdout
     assert served.agent.telemetry.chosen == [], "that was a look"
 
