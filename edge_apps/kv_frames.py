@@ -47,6 +47,8 @@ class PutAsk(msgspec.Struct, frozen=True, array_like=True, tag=1):
     timeout_s: float = TIMEOUT_S
     condition: Annotated[int, msgspec.Meta(ge=ALWAYS, le=IF_ABSENT)] = ALWAYS
     durability: str = ""
+    ttl_s: float | None = None
+    """After so long it is deleted; None: as its space says, 0: never."""
 
 
 class GetAsk(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -86,6 +88,8 @@ class StoredValue(msgspec.Struct, frozen=True, array_like=True):
     data: bytes
     written_ms: int
     type: str
+    expires_ms: int = 0
+    """Unix milliseconds; 0: it does not."""
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag=5):

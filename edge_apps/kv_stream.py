@@ -105,16 +105,19 @@ class KvStream:
         timeout_s: float = TIMEOUT_S,
         condition: int = ALWAYS,
         durability: str = "",
+        ttl_s: float | None = None,
     ) -> "Future[WriteResult]":
         """Write a value to ``w`` owners, most of them unless given, all for -1.
 
-        ``durability``: "flush" or "fsync", as in docs/api.md.
+        ``durability``: "flush" or "fsync", ``ttl_s``: for how long, as in docs/api.md.
 
         ``condition``: IF_CONTEXT or IF_ABSENT of ``edge_apps/kv_frames.py``. The future raises
         ApiError when it was refused. ``indeterminate`` is an outcome, and no error.
         """
         return self._ask(
-            lambda number: PutAsk(number, key, value, w, context, timeout_s, condition, durability),
+            lambda number: PutAsk(
+                number, key, value, w, context, timeout_s, condition, durability, ttl_s
+            ),
             WriteResult,
         )
 

@@ -222,7 +222,7 @@ class KvStream:
             hint = "try again when more of them are back, or accept fewer with r = 1"
             return self._failure(asked, AgentError(message, hint, UNHEALTHY))
         values = tuple(
-            StoredValue(each.data, each.stamp >> STAMP_MS_SHIFT, each.type)
+            StoredValue(each.data, each.stamp >> STAMP_MS_SHIFT, each.type, each.expires_ms)
             for each in result.values
         )
         return Found(asked, values, result.context, result.answered, result.needed)
@@ -266,7 +266,7 @@ def _put(ask: PutAsk, *, fsync: bool) -> Put:
     if ask.condition == IF_ABSENT and context is not None:
         raise BadRequest("a put if absent goes without a context", "send one of the two")
     is_informed = ask.condition != ALWAYS
-    return Put(ask.key, ask.value, ask.w, context, ask.timeout_s, is_informed, fsync)
+    return Put(ask.key, ask.value, ask.w, context, ask.timeout_s, is_informed, fsync, ask.ttl_s)
 
 
 async def open_stream(request: Request) -> Response:

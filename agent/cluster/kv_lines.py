@@ -111,6 +111,8 @@ def line_of(key: str, live: Iterable[Version]) -> dict[str, Any]:
 
 def _described(value: Value) -> dict[str, Any]:
     written = {"written_ms": stamp_ms(value.stamp)}
+    if value.expires_ms:
+        written["expires_ms"] = value.expires_ms
     if value.type != REGISTER:
         return {"value": json.loads(value.data), "type": value.type, **written}
     try:

@@ -317,6 +317,10 @@ def test_an_administrator_s_token_is_not_heard_in_the_clear_from_elsewhere(
 # ---- names --------------------------------------------------------------------------------------
 
 
+def put_in(key: str) -> dict[str, str]:
+    return {"op": "put", "key": key, "value": "x"}
+
+
 def test_a_token_for_some_keys_has_those_alone(remote: Remote) -> None:
     token = remote.token("attic", Role.OPERATOR, "rooms/attic/", "shared/")
     for method, path, body, expected in (
@@ -338,6 +342,9 @@ def test_a_token_for_some_keys_has_those_alone(remote: Remote) -> None:
         ("POST", "/api/v1/txn", {"then": [{"put": "shared/a", "value": "1"}]}, 200),
         ("POST", "/api/v1/txn", {"then": [{"put": "other/a", "value": "1"}]}, 403),
         ("POST", "/api/v1/txn", {"else": [{"get": "other/a"}]}, 403),
+        ("POST", "/api/v1/kv/batch", {"operations": [put_in("shared/y"), put_in("other/y")]}, 403),
+        ("POST", "/api/v1/kv/batch", {"operations": [put_in("shared/x")]}, 200),
+        ("POST", "/api/v1/kv/batch", {"type": "counter"}, 403),
         ("POST", "/api/v1/settings", {"setting": "log.level", "value": "info"}, 403),
         ("POST", "/api/v1/keys/rotate", {}, 403),
     ):

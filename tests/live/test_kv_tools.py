@@ -232,3 +232,31 @@ def test_values_are_sealed_on_one_disk_and_without_its_key_nothing_is_touched(th
         WITHIN_S,
         "what it missed comes to it as to every owner",
     )
+
+
+def test_what_expires_goes_at_every_owner_and_a_space_is_followed(three: Fleet) -> None:
+    """The clocks of real agents are compared, and one owner's delete reaches all."""
+    ash, birch, cedar = (three.agents[name] for name in NAMES)
+    ash.must("kv", "space", "set", "seen", "--policy", "lww", "--ttl-default", "5s")
+
+    def put_and_look() -> dict[str, Any]:
+        birch.must("kv", "put", "seen/ada", "here")
+        answer: dict[str, Any] = birch.must("kv", "get", "seen/ada", "-o", "json").json()
+        return answer
+
+    eventually(
+        put_and_look,
+        lambda found: "expires_ms" in found["values"][0],
+        SETTLED_WITHIN_S,
+        "birch goes by what is set for the space",
+    )
+    ash.must("kv", "put", "stays/ada", "here")
+    eventually(
+        lambda: cedar.must("kv", "why", "seen/ada", "-o", "json").json(),
+        lambda told: not any(node.get("versions", True) for node in told["nodes"]),
+        SETTLED_WITHIN_S,
+        "an owner has deleted it, and all have that",
+    )
+    assert cedar.covey("kv", "get", "seen/ada").status == exits.NOT_FOUND
+    assert cedar.must("kv", "get", "stays/ada").stdout == "here"
+    ash.must("kv", "space", "unset", "seen")
