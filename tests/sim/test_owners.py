@@ -13,14 +13,15 @@ import pytest
 from gossip.core.ids import NodeId
 from gossip.kv import handoff, reads, replica, takeover
 from gossip.kv.contact import Contact
+from gossip.kv.dots import PartitionClock
 from gossip.kv.messages import Message
 from gossip.kv.outbound import OutboundFrames
 from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.parts import KvParts
 from gossip.kv.presence import Presence
-from gossip.kv.records import KeyState, join_contexts
-from gossip.kv.replica import Replica
+from gossip.kv.records import KeyState, join_contexts, merge
+from gossip.kv.replica import Partition, Replica
 from gossip.kv.requests import Get
 from gossip.kv.sync_session import SyncSession, SyncSessions
 from gossip.kv.writes import Writes
@@ -322,6 +323,57 @@ def _merges_by_union(patch: Patch) -> None:
     patch.setattr(replica, "merge", merge)
 
 
+# What every copy stands on, and what other stores do instead
+
+
+def _keeps_no_clock_of_the_whole_copy(patch: Patch) -> None:
+    """What was seen of a key is known as long as the key is there, and no longer."""
+    patch.setattr(
+        replica, "merge", lambda record, _clock, state: merge(record, PartitionClock(), state)
+    )
+
+
+def _goes_on_as_the_same_actor(patch: Patch) -> None:
+    """A node writes under one actor for ever, and goes on behind what its disk has of it."""
+
+    def load(cls: type[Partition], storage: Any, number: int, actor: int, life: Any) -> Partition:
+        held: Partition = original(storage, number, actor, life)
+        mine = (intervals for each, intervals in held.clock.coverage() if each == held.actor)
+        held.issued = max((last for intervals in mine for _, last in intervals), default=0)
+        return held
+
+    def begin(self: Replica, me: NodeId, _actor: int, *rest: Any) -> None:
+        started(self, me, 1_000 + me, *rest)
+
+    original, started = Partition.load, Replica.__init__
+    patch.setattr(Partition, "load", classmethod(load))
+    patch.setattr(Replica, "__init__", begin)
+    patch.setattr(Replica, "_outlive", lambda *_: None)
+
+
+def _purges_what_it_does_not_cover(patch: Patch) -> None:
+    """A deleted key is gone at once, and so is all memory of what was under it."""
+
+    def merged(record: Any, clock: PartitionClock, state: KeyState) -> Any:
+        return merge(record, clock if record.live else PartitionClock(), state)
+
+    patch.setattr(replica, "merge", merged)
+    patch.setattr(replica, "settle", lambda record, _clock: record if record.live else None)
+
+
+def _counts_a_hint_for_a_copy(patch: Patch) -> None:
+    """A sloppy quorum: what is kept for an owner that is away counts as if it had it."""
+
+    def unreachable(self: Writes, peer: NodeId, now: float) -> None:
+        for number, write in list(self._writes.items()):
+            if peer in write.ownership.holders:
+                write.acks.add(peer)
+                if write.is_acknowledged():
+                    self._end(number, write, "ok", now)
+
+    patch.setattr(Writes, "unreachable", unreachable)
+
+
 # What disks that are nearly full stand on
 
 
@@ -360,7 +412,9 @@ FOUND_BY: dict[Mutation, int] = {
     _counts_one_acknowledgement_as_enough: 7,
     _speaks_before_the_disk: 28, _reads_without_weighing: 15, _absorbs_the_clock_first: 0,
     _forgets_records_and_keeps_the_clock: 20, _merges_by_union: 0, _says_nothing_of_a_loss: 127,
-    _takes_what_it_left_out_for_deleted: 17,
+    _takes_what_it_left_out_for_deleted: 57, _keeps_no_clock_of_the_whole_copy: 7,
+    _goes_on_as_the_same_actor: 100, _purges_what_it_does_not_cover: 7,
+    _counts_a_hint_for_a_copy: 15,
 }  # fmt: skip
 """The seed that once noticed saves time; when it does no more, another one must.
 
