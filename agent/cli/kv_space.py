@@ -7,7 +7,7 @@ import click
 from agent.cli.output import output_option, wide_option, write_json, write_table
 from agent.cli.param_types import NAME, TTL, ValueGroup
 from agent.cli.session import Session, pass_session
-from agent.text.units import format_duration
+from agent.text.units import counted, format_duration
 
 REPLICAS_MAX = 7
 POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
@@ -93,7 +93,8 @@ def create(session: Session, name: str, replicas: int, output: str) -> None:
     if output == "json":
         write_json(answer)
     else:
-        session.say(f"Keys that begin with {name}/ have {replicas} owners; `covey ring` shows it.")
+        owners = counted(replicas, "owner")
+        session.say(f"Keys that begin with {name}/ have {owners}; `covey ring` shows it.")
 
 
 @space.command()
