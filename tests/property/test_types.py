@@ -4,15 +4,20 @@ Three nodes count, tell each other states of any age, in any order, again and ag
 with what they have. In the end, when all have heard all, each has exactly what was counted.
 """
 
+import json
 from itertools import permutations
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossip.kv import records
+from gossip.kv.changes import LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.counting import CountError, increased
+from gossip.kv.deletions import DELETING
 from gossip.kv.dots import PartitionClock
 from gossip.kv.records import NOTHING, KeyState, Record, Version
+from gossip.kv.requests import GetResult
 from gossip.kv.typed_values import (
     MARK,
     CounterValue,
@@ -27,6 +32,8 @@ from gossip.kv.typed_values import (
     pack_register,
     typed_of,
 )
+from gossip.kv.typed_writes import Observed, decide_change
+from gossip.kv.writes import AskedWrite
 
 NODES = 3
 LIVE_MAX = NODES * 4
@@ -105,6 +112,107 @@ def test_all_is_counted_exactly_once(steps: list[tuple[str, int, int]]) -> None:
     assert isinstance(counter, CounterValue)
     assert len(counter.shares) <= NODES
     assert copies[0].total() == counted + 1
+
+
+class Observing(Copy):
+    """A copy whose node changes sets, maps and limits by what it reads there itself."""
+
+    def __init__(self, node: int) -> None:
+        super().__init__(node)
+        self.past: frozenset[int] = frozenset()
+        """The changes that it knows of, by the model's own account."""
+
+    def change(self, change: Observed, stamp: int) -> tuple[KeyState, frozenset[int]] | None:
+        live, key = self.record.live, "k"
+        asked = AskedWrite(key, None, None, None, 9.0, lambda *_: None)
+        decided = decide_change(change)(asked, GetResult((), b"", 1, 1, "ok", live))
+        self.past |= {stamp}
+        if not isinstance(decided, AskedWrite):
+            return None  # there was nothing to remove
+        assert decided.replaced is not None
+        self.issued += 1
+        if decided.value is None:
+            # A delete has a dot of an actor of its own, as the replica gives it.
+            after, state = records.delete(
+                self.record, (self.actor | DELETING, self.issued), decided.replaced
+            )
+        else:
+            version = Version(self.actor, self.issued, stamp, decided.value)
+            after, state = records.put(self.record, version, decided.replaced)
+        self.keep(after, state)
+        return state, self.past
+
+    def told(self, state: KeyState, past: frozenset[int]) -> None:
+        self.merge(state)
+        self.past |= past
+
+
+NAMES = st.sampled_from("ab")
+CHANGES: dict[str, st.SearchStrategy[Observed]] = {
+    "set": st.builds(SetUpdate, NAMES, st.booleans()),
+    "map": st.builds(MapUpdate, NAMES, st.none() | st.text("xyz", max_size=1)),
+    "max": st.builds(LimitUpdate, st.integers(-9, 9), st.just("max")),
+    "min": st.builds(LimitUpdate, st.integers(-9, 9), st.just("min")),
+}
+
+
+def part_of(change: Observed) -> str:
+    return getattr(change, "member", "") or getattr(change, "field", "")
+
+
+def expected(kind: str, done: list[tuple[Observed, frozenset[int]]]) -> object:
+    """Say what the changes come to, of which each knew those of its past.
+
+    A part of the value is what was given and that no later change of it knew. So who adds a member
+    while somebody else removes it has it, and of two values of a field the newest counts.
+    """
+    if kind in ("max", "min"):
+        numbers = [change.number for change, _ in done if isinstance(change, LimitUpdate)]
+        return (max if kind == "max" else min)(numbers) if numbers else None
+    left: dict[str, object] = {}
+    for number, (change, _) in enumerate(done):
+        gives = not getattr(change, "removes", False) and getattr(change, "value", "") is not None
+        known = any(
+            number in past and later > number and part_of(other) == part_of(change)
+            for later, (other, past) in enumerate(done)
+        )
+        if gives and not known:
+            left[part_of(change)] = getattr(change, "value", "")  # the newest is the last
+    return (sorted(left) if kind == "set" else left) or None
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+@settings(max_examples=40)
+@given(st.data())
+def test_what_is_observed_and_changed_comes_to_what_a_model_says(
+    kind: str, data: st.DataObject
+) -> None:
+    steps = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, NODES - 1), CHANGES[kind] | st.integers(0, 40)), max_size=25
+        )
+    )
+    copies = [Observing(number) for number in range(NODES)]
+    told: list[tuple[KeyState, frozenset[int]]] = []
+    done: list[tuple[Observed, frozenset[int]]] = []
+    for which, what in steps:
+        copy = copies[which]
+        if isinstance(what, int):
+            if told:
+                copy.told(*told[what % len(told)])
+            continue
+        before = copy.past
+        news = copy.change(what, len(done))
+        done.append((what, before))
+        if news is not None:
+            told.append(news)
+    for copy in copies:
+        for each in told:
+            copy.told(*each)
+    for copy in copies:
+        found = fold(copy.record.live)
+        assert len(found) <= 1
+        assert (json.loads(found[0].data) if found else None) == expected(kind, done)
 
 
 SHARES = st.builds(
