@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 
-from agent.blocks.block_refused import MISSING, WORDS, BlockRefused
+from agent.blocks.block_refused import FULL, MISSING, WORDS, BlockRefused
 from agent.blocks.block_store import BlockStore
 from agent.blocks.frame_sender import FrameSender
 from agent.exits import UNHEALTHY, AgentError
@@ -152,7 +152,8 @@ class Transfers:
                     return
                 for task in sending:
                     task.cancel()
-                if loop.time() > until:
+                full = {node for node, why in push.refused.items() if why == FULL}
+                if loop.time() > until or not enough.is_met(set(owners) - full):
                     raise _not_stored(push, enough)
                 await asyncio.sleep(AGAIN_S)
         finally:

@@ -55,7 +55,7 @@ supervisor system telemetry template term terminal test text thread throttle tim
 tuning user value version violation welcome wobble workload
 applier delay directory draft field history image mirror operator prefix pull relation saver space
 timer application cause move signature share increment number choice bound total
-push reader span writer service
+push reader span writer service confirm confirmation drop sweeper upkeep
 position rule need class
 """
 """Plain words, and those that every programmer has used."""

@@ -93,7 +93,7 @@ def test_a_full_owner_refuses_and_hands_on_all_the_same(
         net.services[2].store.bytes_max = 10
         await _store(net)
         assert _holders(net) == [1, 3]
-        assert net.services[2].counts["blocks_refused/full"] == 1
+        assert net.services[2].counts["blocks_refused/full"] >= 1
         net.services[3].store.bytes_max = 10
         other = BlockName(NAME.file, 1)
         with pytest.raises(AgentError, match="has no room"):
