@@ -90,6 +90,7 @@ from agent.store.known_peers import KnownPeers
 from agent.store.kv_store import doubt_if_gone
 from agent.store.resealing import open_records
 from agent.store.synced_changes import SyncedChanges
+from agent.system.power import is_to_be_spared
 from agent.system.resumption import Resumption
 from agent.system.systemd import Notifier, ask_for_time, keep_alive
 from agent.system.wall_clock import ClockStep, WallClock, boot_time, date
@@ -555,7 +556,7 @@ class Agent:
         )  # fmt: skip
         saved = self._control.registry()
         self._keyring: Keyring = self.identity.keyring()
-        return Node(
+        node = Node(
             settings,
             self._keyring,
             saved[1] if saved else self.identity.first_registry(),
@@ -570,6 +571,8 @@ class Agent:
                 self.identity.cluster_id, self.identity.private_key().sign, is_signed
             ),
         )
+        node.state.repair.spares = partial(is_to_be_spared, self.config.gossip.profile)
+        return node
 
     def _make_facts(self) -> FactPublisher:
         profile, api = self.config.gossip.profile, self.config.api

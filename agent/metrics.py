@@ -190,6 +190,7 @@ FAMILIES: dict[str, str] = {
     "lists": "Lists of keys, by the outcome.",
     "moves": "Keys of devices that were moved to their homes from where they hashed to.",
     "watches": "Watches that were refused, whose changes were put off, or that said a gap.",
+    "hints": "Keys of which owners that were away are to be told, and were.",
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
     "clock_rounds": "Comparisons of this node's clock with those of others, by what followed.",
     "expiries": "Expired values that this node was to delete, by the outcome.",

@@ -111,6 +111,13 @@ DELETIONS_REMEMBERED_MAX = 8_192
 
 SURVEY_INTERVAL_S = 30.0
 """One other owner is compared with in this time; jittered by a quarter."""
+HINTS_MAX = 4_096
+"""Keys of which one owner that is away is to be told."""
+HINT_DOTS_MAX = 64
+"""Of one key; what is beyond is left to the comparison."""
+HINTS_AT_ONCE, HINT_PAUSE_S = 64, 0.01
+SPARED_S_MAX = 6 * 3600.0
+"""So seldom at last asks who spares its battery, or its link."""
 SURVEY_PARTITIONS_MAX = 64
 SUMMARY_BYTES = 16
 SUMMARY_GAP_S = 0.5

@@ -26,6 +26,7 @@ from gossip.kv.dots import Dot
 from gossip.kv.expiry_keeper import ExpiryKeeper
 from gossip.kv.forwarding import WriteForwarder
 from gossip.kv.handoff import Handoff
+from gossip.kv.hints import Hints
 from gossip.kv.informed_writes import InformedWrites, decision_of
 from gossip.kv.limits import REQUESTS_MAX
 from gossip.kv.listing import Listings
@@ -35,7 +36,7 @@ from gossip.kv.own_home import OwnHome
 from gossip.kv.ownership_progress import OwnershipProgress
 from gossip.kv.parts import KvParts, MembershipView
 from gossip.kv.reads import AskedRead, Reads
-from gossip.kv.records import Record, decode_context
+from gossip.kv.records import Record, coverage, decode_context
 from gossip.kv.registry_sync import RegistrySync
 from gossip.kv.repair import RepairScheduler
 from gossip.kv.replica import Replica
@@ -66,7 +67,7 @@ from gossip.kv.transfers import Transfers
 from gossip.kv.typed_values import pack_register
 from gossip.kv.watch import WatchSource
 from gossip.kv.watch_client import WatchClient
-from gossip.kv.writes import AskedWrite, Writes
+from gossip.kv.writes import AskedWrite, Write, Writes
 from gossip.registry.registry import Registry, Verify
 
 SAVED = (m.Forward, m.Increment, m.Restore, m.Store, m.SyncStates, m.StatesSynced)
@@ -118,6 +119,8 @@ class KvPlane:
         self.serving = ReplicaServer(parts)
         self.scanning = ScanServer(parts)
         self.writes = Writes(parts, self.repair)
+        self.hints = Hints(parts, self.repair.returned)
+        self.writes.missed = self._missed
         self.expiries = ExpiryKeeper(parts, self.clock, self.writes, now)
         self.forwards = WriteForwarder(parts, self.writes)
         self.reads = Reads(parts)
@@ -132,7 +135,7 @@ class KvPlane:
         self._handlers = self._wire()
         self._timed = (
             self.writes, self.forwards, self.reads, self.listings, self.owners, self.watchers,
-            self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning,
+            self.sync_sessions, self.handoff, self.progress, self.repair, self.scanning, self.hints,
             self.misplaced, self.clock, self.expiries, self.writes.full_disks,
         )  # fmt: skip
         self.handoff.adopted(now)
@@ -420,6 +423,11 @@ class KvPlane:
         self.watchers.unreachable(peer, now)
         self._deliver_own(now)
 
+    def _missed(self, node: NodeId, write: Write) -> None:
+        """Note what is to be told to an owner that is away; whoever is there may be slow."""
+        if node in self._away:
+            self.hints.keep(node, write.partition, write.key, coverage(write.state))
+
     def peer_alive(self, peer: NodeId, now: Instant) -> None:
         """A peer is there again, after it was away or has started anew."""
         self._away.discard(peer)
@@ -427,7 +435,7 @@ class KvPlane:
             return
         self.writes.returned(peer)
         self.watchers.returned(peer, now)
-        self.repair.returned(peer)
+        self.hints.returned(peer, now)
         self._deliver_own(now)
 
     def hold_back(self, *, held: bool) -> None:

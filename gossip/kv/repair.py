@@ -8,7 +8,7 @@ where the other has another hash, it tells one for each group of them, and diges
 each partition of the groups that differ follow; the answer names those that do, and a pass finds
 which of their keys (``leaves.py``). It goes to one peer per interval, in turn, and at once to a
 peer that comes back. So an idle covey spends some ten bytes a second on knowing that it is
-consistent, and needs no list of hints that could overflow or grow stale.
+consistent, and what no hint named (``hints.py``) is found all the same.
 
 A version before the hash does not answer it: who has not when the next peer has its turn, and
 never has since it came, is sent digests and marks after all.
@@ -16,7 +16,7 @@ never has since it came, is sent digests and marks after all.
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -28,6 +28,7 @@ from gossip.kv.leaves import GROUPS, differing
 from gossip.kv.limits import (
     RETRY_S,
     SESSIONS_MAX,
+    SPARED_S_MAX,
     SUMMARY_BYTES,
     SUMMARY_GAP_S,
     SURVEY_INTERVAL_S,
@@ -68,6 +69,9 @@ class RepairScheduler:
         # After a start we may have missed writes: go once around quickly.
         self._hurry = True
         self._due = now + parts.rng.uniform(0, RETRY_S)
+        self._asked_at = now
+        self.spares: Callable[[], bool] = lambda: False
+        """Whether what only looks after what is sound is to be spared: see ``wake``."""
 
     def want(self, partition: int, peer: NodeId) -> None:
         """Put a pair on the list."""
@@ -223,8 +227,16 @@ class RepairScheduler:
         self.work(now)
 
     def wake(self, now: Instant) -> None:
-        """Survey the next peer when it is time, and say more to who did not answer the last one."""
-        if now >= self._due:
+        """Survey the next peer when it is time, and say more to who did not answer the last one.
+
+        A device on its battery, or on a link that is paid for, asks seldom; what others ask, what
+        is to be repaired and who comes back is seen to all the same.
+        """
+        if now >= self._due and self._is_spared(now):
+            self._outbound.counts["digest_rounds/spared"] += 1
+            self._due = now + SURVEY_INTERVAL_S * self._rng.uniform(0.75, 1.25)
+        elif now >= self._due:
+            self._asked_at = now
             silent = sorted(set(self._summaries.values()) - self._sums_up)
             self._summaries.clear()
             for peer in silent:
@@ -233,6 +245,9 @@ class RepairScheduler:
             pause = RETRY_S if self._hurry else SURVEY_INTERVAL_S
             self._due = now + pause * self._rng.uniform(0.75, 1.25)
         self.work(now)
+
+    def _is_spared(self, now: Instant) -> bool:
+        return not self._hurry and now - self._asked_at < SPARED_S_MAX and self.spares()
 
     def _survey_next(self) -> None:
         if not self._round:

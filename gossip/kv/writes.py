@@ -96,6 +96,9 @@ class Write:
         return self.quorum.is_met(self.acks)
 
 
+Missed = Callable[[NodeId, Write], None]
+
+
 class Writes:
     """All writes that this node coordinates."""
 
@@ -106,6 +109,8 @@ class Writes:
         self._outbound = parts.outbound
         self.full_disks = FullDisks(parts.outbound, parts.registry_sync)
         self._is_gone, self._spaces = parts.view.is_gone, parts.spaces
+        self.missed: Missed = lambda _node, _write: None
+        """Called for each owner that is not known to have a write when it ends."""
         self._writes: dict[int, Write] = {}
         self._timers: TimerQueue[int] = TimerQueue()
         self._told_again: TimerQueue[NodeId] = TimerQueue()
@@ -234,6 +239,9 @@ class Writes:
         del self._writes[number]
         self._timers.cancel(number)
         self._outbound.counts[f"writes/{outcome}"] += 1
+        for node in self._acknowledge(write):
+            if node not in write.acks:
+                self.missed(node, write)
         write.finish(write.result(outcome), now)
 
     def refused(self, number: int, peer: NodeId, reason: int, now: Instant) -> bool:

@@ -251,8 +251,7 @@ class Trouble(Net):
         """Note since when the issuer hears whom not; at each change of who runs and is reached."""
         for number in self.registry.ids():
             if FIRST in self.planes and number in self.planes and self.reaches(FIRST, number):
-                since = self.unheard_since.pop(number, None)
-                if since is not None:
+                if (since := self.unheard_since.pop(number, None)) is not None:
                     self.back_at[number] = self.now, self.now - since
             else:
                 self.unheard_since.setdefault(number, self.now)
@@ -502,9 +501,8 @@ class Trouble(Net):
     def advance(self, number: NodeId, ready: OwnersReady) -> None:
         self.counts["schedule/newcomer given up"] += len(ready.away)
         self.counts["schedule/missing"] += len(ready.missing)
-        self.counts["schedule/missing within a hand-off"] += len(
-            ready.missing if not self.registry.is_settled else ()
-        )
+        within = len(ready.missing) * (not self.registry.is_settled)
+        self.counts["schedule/missing within a hand-off"] += within
         self.counts["schedule/found again"] += len(ready.found)
         for each in ready.missing:
             back_at, was_silent_s = self.back_at.get(each, (0.0, 0.0))

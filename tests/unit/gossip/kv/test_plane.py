@@ -383,6 +383,24 @@ def test_one_hash_is_all_that_is_sent_while_all_is_equal() -> None:
     assert after[1] - before[1] >= 3 * 600 / 30 * 0.75
 
 
+def test_who_spares_its_battery_is_asked_and_repaired_and_asks_seldom_itself() -> None:
+    net = net_of(1, 2, 3)
+    net.run(60)
+    spared = net.planes[3]
+    spared.repair.spares = lambda: True
+    before = spared.counts["digest_rounds/summed up"]
+    net.cut |= {frozenset((1, 3)), frozenset((2, 3))}
+    net.ask(1, Put("lamp", b"on"))
+    net.heal()
+    net.run(240)
+    assert net.storages[3].load(net.registry.partition_of("lamp"), "lamp"), "others have asked"
+    assert spared.counts["digest_rounds/spared"] >= 5
+    asked = spared.counts["digest_rounds/summed up"] - before
+    net.run(7 * 3600)
+    assert spared.counts["digest_rounds/summed up"] - before > asked, "some hours later it does"
+    assert spared.counts["digest_rounds/summed up"] - before < asked + 10
+
+
 def test_who_asks_for_hashes_all_the_time_is_answered_now_and_then() -> None:
     net = net_of(1, 2, 3)
     net.run(60)
