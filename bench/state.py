@@ -7,6 +7,10 @@ process, and a power cut of one device; they are synced within a second. etcd's 
 two have synced it. A get with R = 1 is beside etcd's serializable read, which one member answers
 from what it has, and R = 2 beside the linearizable one; but it is not linearizable.
 
+Covey is asked over its stream as well, by as many clients that share one to each node, as etcd's
+own clients do over gRPC. etcd has no client here but its gateway: those ratios are of a stream to
+HTTP, and say what a program gains that goes from etcd's gateway to the stream, not more.
+
 Balance and movement are beside PyPI's uhashring (``state_balance.py``); what it takes to find and
 mend one key of 100,000 is in ``state_repair.py``, and here how long a member lacks it that was
 away.
@@ -40,6 +44,8 @@ from bench.idle import cpu_s
 from bench.report import finish, table
 from bench.state_balance import Balance, show_balance, weigh
 from bench.state_repair import Repair, repair_one
+from bench.stream_load import measure_streams
+from edge_apps.kv_frames import Ask, GetAsk, PutAsk
 from gossip.registry.placement import PARTITIONS
 
 CLIENTS = (1, 64)
@@ -117,8 +123,15 @@ class Round(NamedTuple):
     puts: dict[int, Asked]
     gets_r1: dict[int, Asked]
     gets_r2: dict[int, Asked]
+    streams: dict[str, Asked]
+    """The same over streams, with the most clients; of Covey alone."""
 
 
+STREAMED: dict[str, Callable[[int, str], Ask]] = {
+    "puts": lambda number, name: PutAsk(number, name, VALUE.encode(), 2),
+    "gets_r1": lambda number, name: GetAsk(number, name, 1),
+    "gets_r2": lambda number, name: GetAsk(number, name, 2),
+}
 KINDS = {"puts": "puts, W=2", "gets_r1": "gets, R=1", "gets_r2": "gets, R=2"}
 
 
@@ -126,12 +139,37 @@ def run_round(trio: KeyTrio, load_s: float) -> Round:
     """Measure one system."""
     asyncio.run(fill(trio))
     kinds = (trio.put, trio.get_from_one, trio.get)
-    return Round(*({n: _ask(trio, kind, n, load_s) for n in CLIENTS} for kind in kinds))
+    by_http = [{n: _ask(trio, kind, n, load_s) for n in CLIENTS} for kind in kinds]
+    streams = {}
+    if isinstance(trio, CoveyKeys):
+        streams = {kind: _ask_streams(trio, ask, load_s) for kind, ask in STREAMED.items()}
+    return Round(*by_http, streams)
 
 
 def _ask(trio: Trio, kind: Callable[[str], bytes], clients: int, load_s: float) -> Asked:
+    def ask() -> Load:
+        return measure(trio.addresses, lambda who, asked: kind(key(who, asked)), clients, load_s)
+
+    return _weigh(trio, ask, load_s)
+
+
+def _ask_streams(trio: Trio, kind: Callable[[int, str], Ask], load_s: float) -> Asked:
+    def ask() -> Load:
+        return measure_streams(
+            trio.addresses,
+            TOKEN,
+            lambda number, who, asked: kind(number, key(who, asked)),
+            CLIENTS[-1],
+            load_s,
+        )
+
+    return _weigh(trio, ask, load_s)
+
+
+def _weigh(trio: Trio, ask: Callable[[], Load], load_s: float) -> Asked:
+    """Measure a load, and what it cost."""
     cpu_before, disk_before = _cpu_s(trio), written_bytes(trio)
-    load = measure(trio.addresses, lambda who, asked: kind(key(who, asked)), clients, load_s)
+    load = ask()
     # What the warm-up cost is in it, and so is what was asked then.
     done = load.done * (load_s + WARM_UP_S) / load_s
     cpu_us = 1e6 * (_cpu_s(trio) - cpu_before) / done
@@ -199,6 +237,39 @@ def show(found: dict[str, list[Round]]) -> None:
             lambda r, n=n: r.puts[n].disk_bytes,
         )
     table("Three that keep keys; Covey syncs within a second, etcd before", ["", *found], rows)
+    _show_streams(found["covey"])
+
+
+def _show_streams(rounds: list[Round]) -> None:
+    """Print what came over streams."""
+    rows: list[list[object]] = [
+        [
+            title,
+            middle(rounds, lambda r, kind=kind: r.streams[kind].load.per_s),
+            middle(rounds, lambda r, kind=kind: r.streams[kind].load.p50_ms),
+            middle(rounds, lambda r, kind=kind: r.streams[kind].load.p99_ms),
+            middle(rounds, lambda r, kind=kind: r.streams[kind].cpu_us),
+            middle(rounds, lambda r, kind=kind: r.streams[kind].disk_bytes),
+        ]
+        for kind, title in KINDS.items()
+    ]
+    head = ["", "a second", "p50 ms", "p99 ms", "processor time, µs each", "bytes to disk each"]
+    table(f"Covey over a stream to each node, {CLIENTS[-1]} clients", head, rows)
+
+
+def _stream_figures(found: dict[str, list[Round]]) -> dict[str, object]:
+    """Return those of streams, beside etcd over HTTP."""
+    figures: dict[str, object] = {}
+    most = CLIENTS[-1]
+    for kind in KINDS:
+        per_s = middle(found["covey"], lambda r, kind=kind: r.streams[kind].load.per_s)
+        etcd = middle(found["etcd"], lambda r, kind=kind: getattr(r, kind)[most].load.per_s)
+        cpu_us = middle(found["covey"], lambda r, kind=kind: r.streams[kind].cpu_us)
+        p99_ms = middle(found["covey"], lambda r, kind=kind: r.streams[kind].load.p99_ms)
+        figures[f"{kind}_stream_ratio_etcd_{most}"] = round(per_s / etcd, 3)
+        figures[f"{kind}_stream_cpu_us_{most}"] = round(cpu_us)
+        figures[f"{kind}_stream_p99_ms_{most}"] = round(p99_ms, 1)
+    return figures
 
 
 class Measured(NamedTuple):
@@ -276,6 +347,7 @@ def _figures(found: Measured) -> dict[str, object]:
     }
     return {
         **ratios,
+        **_stream_figures(found.rounds),
         **costs,
         **disk,
         "durability": {"covey": "two of three committed, synced within 1 s", "etcd": "two synced"},
