@@ -396,7 +396,7 @@ def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
 
 
 FOUND_BY: dict[Mutation, int] = {
-    _places_new_owners_at_once: 11, _remembers_one_step_alone: 83, _counts_only_who_is_left: 225,
+    _places_new_owners_at_once: 11, _remembers_one_step_alone: 503, _counts_only_who_is_left: 225,
     _writes_to_the_old_owners_alone: 354,
     _reads_from_the_owners_alone: 4334,
     _is_complete_without_asking: 120,
@@ -405,8 +405,8 @@ FOUND_BY: dict[Mutation, int] = {
     _waits_for_newcomers_for_ever: 30, _hears_nobody: 0,
     _says_nothing_before_it_has_done_something: 2, _lets_go_of_what_drains_at_once: 3,
     _takes_who_drains_for_removed: 9971, _gives_to_who_drains: 19,
-    _gives_the_number_of_who_is_gone_to_the_next: 53, _places_homes_like_any_partition: 5,
-    _answers_for_others_alone: 13,
+    _gives_the_number_of_who_is_gone_to_the_next: 5, _places_homes_like_any_partition: 5,
+    _answers_for_others_alone: 45,
     _believes_a_rumour: 30, _gives_a_place_away_before_there_is_a_copy: 142,
     _finds_nobody_again: 6,
     _counts_one_acknowledgement_as_enough: 7,
