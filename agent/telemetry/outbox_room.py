@@ -7,7 +7,7 @@ a hundredth of the bound more, so that a full outbox does not search at each rea
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -89,18 +89,35 @@ class OutboxRoom:
         classes = self.rules.giving_way_to(sensors)
         async with self._turn:
             while not (need := missing()).is_met:
-                for each in classes:
-                    if found := await self._oldest_of(each, need, last()):
-                        await self._evict(found, f"{each.word}_{FULL}")
-                        break
-                else:
+                plan = {each: found async for each, found in self._plan(classes, need, last())}
+                going = [each for found in plan.values() for each in found]
+                if not _is_enough(going, need):
                     return False
+                for each, found in plan.items():
+                    for start in range(0, len(found), EVICTED_AT_ONCE):
+                        part = [
+                            one
+                            for one in found[start : start + EVICTED_AT_ONCE]
+                            if not self.is_held(one.position)
+                        ]
+                        await self._evict(part, f"{each.word}_{FULL}")
         return True
+
+    async def _plan(
+        self, classes: Iterable[SensorClass], need: Need, last: int
+    ) -> AsyncIterator[tuple[SensorClass, Chosen]]:
+        """Yield what is to go of each class, until it is enough: nothing goes in vain."""
+        for each in classes:
+            if need.is_met:
+                return
+            found = await self._oldest_of(each, need, last)
+            yield each, found
+            size_bytes = sum(one.size_bytes for one in found)
+            need = Need(need.readings - len(found), need.size_bytes - size_bytes)
 
     async def _oldest_of(self, wanted: SensorClass, need: Need, last: int) -> Chosen:
         """Return the oldest of a class that may go, as many as are needed and some more."""
-        more = min(EVICTED_AT_ONCE, self.bounds.readings_max // 100)
-        readings = min(EVICTED_AT_ONCE, max(need.readings, 1) + more)
+        readings = max(need.readings, 1) + min(EVICTED_AT_ONCE, self.bounds.readings_max // 100)
         found: Chosen = []
         size_bytes = 0
         after = max(self._looked_to[wanted], self._progress.cursor)
@@ -112,9 +129,7 @@ class OutboxRoom:
                     if each.position < last and not self.is_held(each.position):
                         found.append(each)
                         size_bytes += each.size_bytes
-                    if len(found) >= EVICTED_AT_ONCE or (
-                        len(found) >= readings and size_bytes >= need.size_bytes
-                    ):
+                    if len(found) >= readings and size_bytes >= need.size_bytes:
                         return found
                 elif clean:
                     self._looked_to[wanted] = each.position
@@ -186,3 +201,8 @@ class OutboxRoom:
         self.dropped[kind] = self.dropped.get(kind, 0) + len(positions)
         self._counts[f"readings_dropped/{kind}"] += len(positions)
         return len(positions)
+
+
+def _is_enough(going: Chosen, need: Need) -> bool:
+    size_bytes = sum(each.size_bytes for each in going)
+    return len(going) >= need.readings and size_bytes >= need.size_bytes

@@ -153,6 +153,18 @@ def test_nothing_goes_that_is_not_named_or_for_what_is_less(
     live(tmp_path, scenario, bounds=WaitingBounds(2), rules=rules)
 
 
+def test_nothing_goes_for_what_has_no_room_even_so(tmp_path: Path) -> None:
+    async def scenario(outbox: Outbox) -> None:
+        await put(outbox, "a1", "b2", "n3", "a4", "b5", "a6")
+        with pytest.raises(OutboxFullError):
+            await outbox.accept([checked("other", n) for n in (7, 8, 9, 10)])
+        assert waiting(outbox) == "a1 b2 n3 a4 b5 a6"
+        await outbox.accept([checked("other", n) for n in (7, 8, 9)])
+        assert waiting(outbox) == "a1 a4 a6 n7 n8 n9"
+
+    live(tmp_path, scenario, bounds=WaitingBounds(6))
+
+
 def test_a_bound_on_bytes(tmp_path: Path) -> None:
     async def scenario(outbox: Outbox) -> None:
         for n in range(1, 31):
