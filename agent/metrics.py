@@ -117,6 +117,7 @@ class Metrics:
 
 FAMILIES: dict[str, str] = {
     # ---- values at rest
+    "copies_doubted": "Starts that compare all shared keys before they are read here, and why.",
     "values_resealed": "Rows of shared keys written anew because another key, or none, seals them.",
     # ---- membership
     "probes": "Pings to members, by how they ended or for whom they were sent.",

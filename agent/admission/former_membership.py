@@ -64,7 +64,7 @@ def wipe(paths: Paths) -> bool:
     """
     if recorded_parting(paths) is not FormerMembership.REMOVED or not paths.wipe_mark.exists():
         return False
-    held = (paths.consensus_db, paths.fleet_settings)
+    held = (paths.consensus_db, paths.fleet_settings, paths.run_mark)
     try:
         make_directory(paths.removed, DIRECTORY_MODE)
         for file in sorted(paths.data.glob(f"{paths.data_db.name}*")):
@@ -129,7 +129,7 @@ def set_aside(paths: Paths, now_s: float | None = None) -> Path:
     target = _free_place(paths.data / "former", now_s)
     databases = (paths.control_db, paths.consensus_db, paths.data_db, paths.telemetry_db)
     # With their logs, notes and copies, which would be taken for those of the next ones.
-    kept = (*databases, paths.audit_db, paths.fleet_settings)
+    kept = (*databases, paths.audit_db, paths.fleet_settings, paths.run_mark)
     files = [file for each in kept for file in sorted(paths.data.glob(f"{each.name}*"))]
     try:
         make_directory(target.parent, DIRECTORY_MODE)

@@ -5,19 +5,24 @@ second of what is synced later (``database.py``), and other owners may have gone
 node had acknowledged. So the mark names the run of the kernel that it was made under. Where it is
 found under another one, or where it was *doubted* because a file is gone, or because the disk
 failed to sync it, its copies are to be compared with theirs before they are believed. So they are
+where ``data.db`` is another file than the one that was in use (by its number in the file system): a
+directory that was copied is of an earlier moment as soon as the one that it was copied from ran on.
+An orderly end notes the file, too. So they are
 where the others know more of this node than it does itself: its whole disk is of an earlier moment,
 or a copy of another's. Then nothing counts any more that it has promised, either
 (``consensus_store.py``): no comparison tells what that was.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from agent.files.private_files import replace_private, sync_directory
 from agent.store.commit_note import running_kernel
 from agent.store.errors import translate
 
-DOUBTED, VOID = b"doubted", b"void"
+DOUBTED, VOID, ENDED, FILE = b"doubted", b"void", b"ended", b" file "
+DATABASE = "data.db"
 
 
 class CleanShutdownMark:
@@ -40,9 +45,31 @@ class CleanShutdownMark:
         except OSError:
             return True
         try:
-            return found != running_kernel()
+            return found not in (running_kernel(), self._running(), self._ended())
         except OSError as error:
             raise translate(error, self._path) from error
+
+    @property
+    def is_copied(self) -> bool:
+        """Whether this disk is a copy of another one, as far as the mark tells; see ``is_bad``."""
+        try:
+            *_, file = self._path.read_bytes().split(FILE)
+        except OSError:
+            return False
+        return file.isdigit() and file != self._file()
+
+    def _file(self) -> bytes:
+        """Return the number of the database in its file system, 0 where there is none."""
+        try:
+            return b"%d" % self._path.with_name(DATABASE).stat().st_ino
+        except FileNotFoundError:
+            return b"0"
+
+    def _running(self) -> bytes:
+        return running_kernel() + FILE + self._file()
+
+    def _ended(self) -> bytes:
+        return ENDED + FILE + self._file()
 
     @property
     def is_void(self) -> bool:
@@ -59,7 +86,7 @@ class CleanShutdownMark:
 
     def begin(self) -> None:
         """Note that an agent runs. Raises StorageError."""
-        self._replace(running_kernel)
+        self._replace(self._running)
 
     def doubt(self, *, is_void: bool = False) -> None:
         """Have the next start compare what is here, however this run ends. Raises StorageError.
@@ -75,6 +102,9 @@ class CleanShutdownMark:
         if self._doubt or self.is_bad:
             return
         try:
+            with suppress(OSError):  # where there is no room for it, none is as good a sign
+                replace_private(self._path, self._ended())
+                return
             self._path.unlink(missing_ok=True)
             sync_directory(self._path.parent)
         except OSError as error:

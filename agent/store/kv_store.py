@@ -159,10 +159,11 @@ class RecordStore:
         """
         if await asyncio.to_thread(lambda: mark.is_bad):
             log.warning(
-                "the power was lost, this disk is of an earlier moment, or %s was gone: shared "
-                "keys are compared with their other owners before reads are answered from here",
+                "the power was lost, this disk is a copy or of an earlier moment, or %s was gone: "
+                "shared keys are compared with their other owners before reads are answered here",
                 self.database.path.name,
             )
+            self.database.counts[f"copies_doubted/{await asyncio.to_thread(_why, mark)}"] += 1
             await self.database.write(_doubt)
             await self.database.sync()
         await asyncio.to_thread(mark.begin)
@@ -290,6 +291,13 @@ async def doubt_if_gone(path: Path, mark: CleanShutdownMark, starts: int) -> Non
     """
     if starts > 1 and not await asyncio.to_thread(path.exists):
         await asyncio.to_thread(mark.doubt)
+
+
+def _why(mark: CleanShutdownMark) -> str:
+    """Return why the copies of a disk are doubted, as it is counted."""
+    if mark.is_void:
+        return "outlived"
+    return "copied" if mark.is_copied else "unclean"
 
 
 def _doubt_from_now_on(mark: CleanShutdownMark) -> None:

@@ -46,8 +46,13 @@ def forked(agent: AgentProcess) -> bool:
 
 def test_a_member_that_is_set_back_at_each_boot_is_never_a_zombie(fleet: Fleet) -> None:
     fleet.form("ash", "birch", "cedar", toml=LOCAL_TOML)
-    birch = fleet.agents["birch"]
+    ash, birch = fleet.agents["ash"], fleet.agents["birch"]
+    for key in ("set-back/changed", "set-back/deleted"):
+        ash.must("kv", "put", key, "old", "-w", "all")
     back_up(birch)
+    fleet.wait_formed(20.0)
+    ash.must("kv", "put", "set-back/changed", "new")
+    ash.must("kv", "delete", "set-back/deleted")
     # Another start: of two lives with one count of starts chance decides which is the later one.
     birch.stop()
     birch.start()
@@ -63,6 +68,15 @@ def test_a_member_that_is_set_back_at_each_boot_is_never_a_zombie(fleet: Fleet) 
             20.0,
             "it is another voter than the one that promised what is forgotten",
         )
+        eventually(
+            lambda: birch.covey("kv", "get", "set-back/changed", "-r", "one"),
+            lambda seen: seen.stdout.strip() == "new" or "old" in seen.stdout,
+            30.0,
+            "its copy answers again",
+        )
+        assert birch.must("kv", "get", "set-back/changed", "-r", "one").stdout.strip() == "new"
+        assert ash.covey("kv", "get", "set-back/deleted").status == exits.NOT_FOUND
+        assert "shared keys are compared with their other owners" in birch.log
 
 
 def check_fork_is_remembered(fleet: Fleet, agent: AgentProcess) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shutil
 import sqlite3
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from agent.config.loader import load
 from agent.config.paths import Paths
 from agent.runtime.keeper import Keeper
 from agent.store.clean_shutdown import CleanShutdownMark
+from agent.store.commit_note import running_kernel
 from agent.store.control import ControlStore
 from agent.store.errors import StorageError
 from agent.store.kv_store import RecordStore, doubt_if_gone
@@ -235,3 +237,52 @@ def test_a_file_that_was_taken_away_is_not_taken_for_one_that_never_had_anything
     assert start(4) == dict.fromkeys(range(3), 7) | dict.fromkeys(
         (*range(3, PARTITIONS), PLACES), DAMAGED
     )
+
+
+def node_directory(place: Path) -> CleanShutdownMark:
+    place.mkdir()
+    mark = CleanShutdownMark(place / "running")
+    assert started(place, mark, *HELD) == {}
+    return mark
+
+
+@pytest.mark.parametrize("is_orderly", [True, False])
+def test_a_directory_that_was_copied_is_noticed_though_no_clock_and_no_kernel_tells(
+    tmp_path: Path, is_orderly: bool
+) -> None:
+    """It may be older than what its node acknowledged; the one that it was copied from is not."""
+    mark = node_directory(tmp_path / "node")
+    if is_orderly:
+        mark.end()
+    shutil.copytree(tmp_path / "node", tmp_path / "copy")
+    copy = CleanShutdownMark(tmp_path / "copy" / "running")
+    assert copy.is_bad
+    assert copy.is_copied
+    held = started(tmp_path / "copy", copy)
+    assert held.keys() >= set(range(PARTITIONS))
+    assert set(held.values()) == {DAMAGED}
+    assert not copy.is_bad, "once compared, it is a disk like others"
+    same = CleanShutdownMark(tmp_path / "node" / "running")
+    assert not same.is_bad
+    assert started(tmp_path / "node", same) == dict.fromkeys(range(3), 7)
+
+
+def test_a_mark_of_a_version_before_is_believed(tmp_path: Path) -> None:
+    mark = node_directory(tmp_path / "node")
+    (tmp_path / "node" / "running").write_bytes(running_kernel())
+    assert not mark.is_bad
+    assert not mark.is_copied
+
+
+def test_where_there_is_no_room_for_it_an_orderly_end_leaves_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = node_directory(tmp_path / "node")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agent.store.clean_shutdown.replace_private", full)
+    mark.end()
+    assert not (tmp_path / "node" / "running").exists()
+    assert not mark.is_bad

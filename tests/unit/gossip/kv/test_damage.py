@@ -140,3 +140,37 @@ def test_a_pass_goes_on_with_no_later_life_of_its_partner(monkeypatch: pytest.Mo
     assert is_kept_when_power_fails_within_a_pass()
     monkeypatch.setattr(ReplicaServer, "_lives", lambda _self, _message: True)
     assert not is_kept_when_power_fails_within_a_pass(), "or else it is deleted everywhere"
+
+
+def test_a_node_back_after_400_days_merges_its_own_writes_and_brings_no_deleted_key_back() -> None:
+    """Nothing is remembered of a delete but that its dot was seen, and that is never forgotten."""
+    net = Net(registry_of([1, 2, 3]))
+    keys = [f"k{number}" for number in range(30)]
+    for key in keys:
+        assert net.ask(2, Put(key, b"old", w=3)).outcome == "ok"
+    net.isolate(1)
+    for key in ("own/1", "own/2", "k0"):
+        assert net.ask(1, Put(key, b"written alone", w=1)).outcome == "ok"
+    net.crash(1)
+    for key in keys:
+        assert net.ask(2, Delete(key, w=2)).outcome == "ok"
+    assert net.ask(3, Put("k1", b"again", w=2)).outcome == "ok"
+    net.run(60)
+    for number in (2, 3):  # each begins anew several times meanwhile
+        net.crash(number)
+    net.now += 400 * 86_400.0
+    net.start(2)
+    net.start(3)
+    net.start(1)
+    net.heal()
+    net.run(120)
+    for number in (1, 2, 3):
+        net.isolate(number)
+        found = {
+            key: net.values(net.ask(number, Get(key, r=1))) for key in (*keys, "own/1", "own/2")
+        }
+        net.heal()
+        written = {"own/1", "own/2", "k0"}
+        assert {key for key, values in found.items() if values} == {*written, "k1"}
+        assert {tuple(found[key]) for key in written} == {(b"written alone",)}
+        assert found["k1"] == [b"again"]
