@@ -78,6 +78,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/blocks/block_store.py": ("tests/unit/agent/blocks/test_block_store.py",),
     "agent/blocks/named_files.py": ("tests/unit/agent/blocks/test_named_files.py",),
     "agent/blocks/service.py": (CODECS, "tests/unit/agent/blocks/test_transfers.py"),
+    "agent/blocks/upkeep.py": ("tests/unit/agent/blocks/test_upkeep.py",),
     "gossip/bodies/file_records.py": ("tests/unit/gossip/bodies/test_file_records.py",),
     "agent/cluster/kv_lines.py": ("tests/unit/agent/cluster/test_kv_lines.py",),
     "agent/cluster/kv_stats.py": (CODECS, "tests/hostile/test_servers.py"),
