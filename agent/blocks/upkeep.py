@@ -99,7 +99,7 @@ class Upkeep:
         """Look through the records that have changed, and begin what is due."""
         registry = self._state.registry
         for partition in range(registry.partitions):
-            if self._me in registry.table[partition].holders:
+            if self._me in registry.ownership(partition).holders:
                 await self._look_at(partition)
             else:
                 self._seen.pop(partition, None)
