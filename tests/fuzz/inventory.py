@@ -160,6 +160,7 @@ COVERED: dict[str, tuple[str, ...]] = {
     "agent/store/control.py": (DAMAGE, OWN),
     "agent/store/control_copy.py": (DAMAGE,),
     "agent/telemetry/outbox_sql.py": (DAMAGE, OWN),
+    "agent/telemetry/evicted.py": ("tests/unit/agent/telemetry/test_eviction.py",),
     "agent/store/sql_reader.py": (OWN, "tests/unit/agent/store/test_sql_reader.py"),
     "agent/store/pages.py": (DAMAGE,),
     "agent/telemetry/delivery_progress.py": (DAMAGE, OWN),
