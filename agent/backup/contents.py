@@ -48,6 +48,8 @@ class Contents:
         self.unknown_kinds: set[int] = set()
         self.holes: list[KeyGap] = []
         self.end: BackupEnd | None = None
+        self.has_end = False
+        """Whether the last part is there; of a sealed file that is all that is known of it."""
         self.is_in_order = True
         """Whether the parts are all those that were written, as the last one says."""
 
@@ -82,14 +84,15 @@ def look_through(
                 found.holes[-1] = open_hole._replace(before=page.keys[0].key)
             last_key = page.keys[-1].key
             open_hole = None
+        numbers.append(each.number)
+        found.has_end = each.kind == END
         if each.kind != END:
-            numbers.append(each.number)
             digests.append(each.digest)
     in_order = numbers == list(range(1, len(numbers) + 1))
     if found.end is not None:
         said = found.end
         found.is_in_order = (
-            in_order and said.parts == len(numbers) and said.digest == digest_of(digests)
+            in_order and said.parts == len(digests) and said.digest == digest_of(digests)
         )
     else:
         found.is_in_order = in_order

@@ -376,7 +376,9 @@ def _told(reader: "BackupFile", found: "Contents", *, is_open: bool) -> dict[str
         "parts": found.parts,
         "size_bytes": reader.size_bytes,
         "unknown_kinds": sorted(found.unknown_kinds),
-        "intact": found.is_intact if is_open else not found.holes and found.is_in_order,
+        "intact": found.is_intact
+        if is_open
+        else not found.holes and found.is_in_order and found.has_end,
         "whole": found.is_whole if is_open else None,
         "damaged": [hole._asdict() for hole in found.holes],
     }
@@ -397,15 +399,11 @@ def _complain(file: Path, found: "Contents", *, is_open: bool) -> None:
     hint = "`covey backup restore --damaged` puts back what is readable; better take another copy"
     if found.holes:
         raise AgentError(f"{file} is damaged: {'; '.join(map(_place, found.holes))}", hint)
-    if not is_open:
-        if not found.is_in_order:
-            raise AgentError(f"{file} has not the parts that were written", hint)
-        return
-    if found.end is None:
-        raise AgentError(f"{file} ends too soon: it was cut off, or never finished", hint)
     if not found.is_in_order:
         raise AgentError(f"{file} has not the parts that were written", hint)
-    if not found.end.is_whole:
+    if not found.has_end or (is_open and found.end is None):
+        raise AgentError(f"{file} ends too soon: it was cut off, or never finished", hint)
+    if found.end is not None and not found.end.is_whole:
         raise AgentError(
             f"{file} is as it was written, but not enough owners of some keys answered then",
             "another backup may have them",

@@ -146,10 +146,26 @@ def test_a_sealed_one_shows_nothing_and_is_verified_without_its_secret(
     assert (unopened.holes, unopened.is_in_order, unopened.keys) == ([], True, 0)
     with pytest.raises(WrongKey, match="nothing was changed"):
         look(path, key_of(terms, SECRET[::-1]))
+    assert unopened.has_end
     data = bytearray(path.read_bytes())
     data[-40] ^= 1
     path.write_bytes(data)
     assert look(path).holes
+
+
+def test_a_sealed_one_that_is_cut_between_two_parts_is_noticed_without_its_secret(
+    tmp_path: Path,
+) -> None:
+    path = made(tmp_path / "b", BackupHeader(ID, "49ae", "farm", "", TERMS), key_of(TERMS, SECRET))
+    with BackupFile(path) as reader:
+        parts = list(reader.read())
+    data = path.read_bytes()
+    for last in parts[:-1]:
+        path.write_bytes(data[: last.end])
+        cut = look(path)
+        assert (cut.holes, cut.is_in_order, cut.has_end) == ([], True, False)
+    path.write_bytes(data[: parts[5].start] + data[parts[5].end :])
+    assert not look(path).is_in_order, "the page before the end was cut out"
 
 
 def test_one_seal_differs_from_the_next(tmp_path: Path) -> None:
