@@ -33,6 +33,11 @@ FILE_PREFIX, BLOCK_PREFIX, UPLOAD_PREFIX = "\0f/", "\0b/", "\0u/"
 OWN_LAST = OWN_PREFIX + "\U0010ffff"
 """Sorts behind all of Covey's own keys, and before those of applications."""
 INDEX_DIGITS = 6
+ALSO_IN_NAMES = dict.fromkeys(
+    (0xA0, *range(0x2000, 0x200B), 0x200C, 0x200D, 0x202F, 0x205F, 0x3000), "x"
+)
+"""What devices put into names, though ``str.isprintable`` has it not: spaces of other widths (a Mac
+before the AM of a screenshot, all Japan), and the joiners of Persian and of emoji."""
 
 FileId = Annotated[bytes, msgspec.Meta(min_length=FILE_ID_BYTES, max_length=FILE_ID_BYTES)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
@@ -130,8 +135,11 @@ def check_file_name(name: str) -> None:
         raise InvalidRequest("a file's name is text in UTF-8") from None
     if not 1 <= size_bytes <= FILE_NAME_BYTES_MAX:
         raise InvalidRequest(f"a file's name has 1 to {FILE_NAME_BYTES_MAX} bytes")
-    if not name.isprintable():
-        raise InvalidRequest("a file's name has no control characters")
+    if not name.translate(ALSO_IN_NAMES).isprintable():
+        raise InvalidRequest(
+            "a file's name has no control characters, no line breaks, and nothing that turns the "
+            "direction of writing"
+        )
     if any(part in ("", ".", "..") for part in name.split("/")):
         raise InvalidRequest("a file's name has no empty part, no . and no .. between its slashes")
 

@@ -47,7 +47,20 @@ def test_a_key_tells_its_block_and_nothing_else_does() -> None:
             block_of(key)
 
 
-@pytest.mark.parametrize("name", ["a", "dir/é b", "..a/b..", "x" * FILE_NAME_BYTES_MAX])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a",
+        "dir/é b",
+        "..a/b..",
+        "x" * FILE_NAME_BYTES_MAX,
+        "Screenshot at 1.01.11\u202fAM.png",
+        "obrazovky v\u00a013.05.png",
+        "写真\u3000一.jpg",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\U0001f469\u200d\U0001f4bb.txt",
+    ],
+)
 def test_what_can_be_a_name(name: str) -> None:
     assert file_key(name).endswith(name)
 
@@ -63,6 +76,11 @@ def test_what_can_be_a_name(name: str) -> None:
         "a/../b",
         "a\nb",
         "a\0b",
+        "a\x1b[2Jb",
+        "a\u2028b",
+        "gpj.\u202eexe",
+        "a\u200bb",
+        "a\ufeffb",
         "\ud800",
         "x" * (FILE_NAME_BYTES_MAX + 1),
     ],
