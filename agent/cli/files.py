@@ -13,11 +13,18 @@ from typing import Any, Self
 
 import click
 
-from agent.cli.output import output_option, wide_option, write_facts, write_json, write_table
+from agent.cli.output import (
+    is_terminal,
+    output_option,
+    wide_option,
+    write_facts,
+    write_json,
+    write_table,
+)
 from agent.cli.param_types import ValueGroup
 from agent.cli.progress import Progress
 from agent.cli.session import Session, pass_session
-from agent.exits import NO, NOT_FOUND, UNHEALTHY, AgentError
+from agent.exits import NO, NOT_FOUND, UNHEALTHY, USAGE, AgentError
 from agent.text.units import counted
 from edge_apps.client import ClientError
 from edge_apps.files import FileBroken, Files
@@ -83,10 +90,16 @@ def get(
 ) -> None:
     """Write the file NAME to PATH [its last part]; `-` writes it to stdout.
 
-    PATH is there as a whole or not at all.
+    PATH is there as a whole or not at all. A terminal is not written to: send stdout elsewhere.
     """
     target = Path(path or name.rpartition("/")[2])
     to_stdout = path == "-"
+    if to_stdout and is_terminal():
+        raise AgentError(
+            "a terminal would obey what is in a file; nothing was read",
+            f"`covey file get {name} - | less` shows it",
+            USAGE,
+        )
     if not to_stdout and target.exists() and not force:
         raise AgentError(f"{target} is there already; nothing was read", "another PATH, or --force")
     files = Files(session.quiet_client())

@@ -319,8 +319,9 @@ def dead_letters(totals: LetterTotals, newest: Sequence[DeadLetter]) -> Finding:
     return warn(
         "dead-letters",
         f"{totals.held} readings were given up{reason}{forgotten}.",
-        "See `covey outbox dead list`. Mend what the reason names, then `covey outbox dead replay"
-        " --all` sends them again; `covey outbox dead drop --all` deletes them.",
+        "See `covey outbox dead list`. Mend what the reason names, then "
+        "`covey outbox dead replay --all` sends them again; `covey outbox dead drop --all` deletes "
+        "them.",
     )
 
 

@@ -45,8 +45,8 @@ class KeyMissing(AgentError):
             f"{what} is sealed with a key that this agent was not given ({', '.join(ids)}); nothing"
             " was changed",
             "name the file of that key: `storage.key_file`, or among `storage.former_key_files`; "
-            "without it these values cannot be read, and `covey members replace` or a join as a "
-            "new node takes them from the other owners",
+            "without it these values cannot be read, and a new device that joins in its place "
+            "(`covey join --replace`) takes them from the other owners",
             BAD_CONFIG,
         )
 

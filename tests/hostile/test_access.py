@@ -101,6 +101,7 @@ def test_what_changes_something_asks_for_more_than_to_read() -> None:
     assert OF_ROLE[Role.READER] == idle
     guarded = {path.split("/")[3] for (_, path), right in RIGHTS.items() if right is Right.ADMIT}
     assert guarded == {
+        "backup",
         "init",
         "join",
         "leave",

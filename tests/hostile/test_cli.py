@@ -21,7 +21,7 @@ from agent.access.access_tokens import (
     make_record,
 )
 from agent.access.rights import Role
-from agent.cli import output
+from agent.cli import files, output
 from agent.cli.completion import member_names, offered
 from agent.cli.errors import run_to_status
 from agent.cli.root import root
@@ -54,6 +54,9 @@ CALLS: dict[str, list[list[str]]] = {
     "access list": [[]],
     "access revoke": [[EVIL], ["\x1b[2J"]],
     "app list": [[]],
+    "backup create": [[EVIL]],
+    "backup restore": [[EVIL, "--yes"]],
+    "backup verify": [[EVIL]],
     "barrier enter": [["\x1b[2J", "--count", "1", "--wait", "1s"], [EVIL, "--count", EVIL]],
     "barrier leave": [["start", "--session", EVIL], [EVIL, "--session", "1"]],
     "barrier list": [[]],
@@ -73,6 +76,12 @@ CALLS: dict[str, list[list[str]]] = {
     "facts list": [[], ["\x1b[2J"]],
     "facts set": [[f"{EVIL}=x"], ["a=b"]],
     "facts unset": [[EVIL]],
+    "file get": [["nothing\x1b[2J", "-"], ["\x1b[2J", EVIL]],
+    "file ls": [[], [EVIL], ["-o", "json"]],
+    "file mv": [[EVIL, "plain"], ["\x1b[2J", EVIL]],
+    "file put": [["\x1b[2J", EVIL]],
+    "file rm": [[EVIL, "--yes"], ["\x1b[2J", "--yes"]],
+    "file stat": [[EVIL], ["\x1b[2J", "-o", "json"]],
     "keys list": [[]],
     "keys rotate": [["--force"]],
     "db query": [[EVIL], ["SELECT 1", "--db", "audit"]],
@@ -86,6 +95,7 @@ CALLS: dict[str, list[list[str]]] = {
     "kv min": [["\x1b[2J", EVIL], ["\x1b[2J", "1"]],
     "kv put": [["\x1b[2J", EVIL]],
     "kv set": [["\x1b[2J", "--add", EVIL]],
+    "kv space create": [[EVIL, "--replicas", "2"], ["x", "--replicas", "3"]],
     "kv space list": [[], ["-o", "json"]],
     "kv space set": [[EVIL, "--policy", "lww"], ["x", "--policy", EVIL]],
     "kv space unset": [[EVIL], ["\x1b[2J"]],
@@ -121,7 +131,9 @@ CALLS: dict[str, list[list[str]]] = {
     "ring": [[], [EVIL]],
     "ring key": [[EVIL]],
     "ring plan": [["drain", EVIL], ["add", EVIL, f"zone={EVIL}"], ["add", "eve"], [EVIL, "x"]],
+    "ring status": [[], ["-o", "json"]],
     "rtt": [["ada"], ["\x1b[2J"]],
+    "salvage": [[EVIL]],
     "service status": [[]],
     "session close": [[EVIL], ["1"]],
     "session list": [[]],
@@ -175,6 +187,7 @@ def spoiled(agent: FakeAgent) -> None:
     agent.reason_of = lambda _node: EVIL  # type: ignore[method-assign, assignment]
     agent.facts_of = lambda _node: {EVIL: EVIL}  # type: ignore[method-assign, assignment]
     agent.kv.values = {EVIL: [EVIL.encode()], "text": [EVIL.encode()]}
+    agent.blocks.files.add(EVIL, EVIL.encode())
     reading = Reading(EVIL, EVIL, EVIL, 1, {EVIL: EVIL})
     agent.telemetry.accepted = [Accepted(1, EVIL, reading)]
     agent.telemetry.dead_letters = lambda _limit: [DeadLetter(EVIL, reading, EVIL, 1)]  # type: ignore[method-assign, assignment]
@@ -275,6 +288,17 @@ def test_a_value_for_a_terminal(
     check(show("kv", "get", "text")[1].replace("\nFORGED", ""))
     assert show("kv", "get", "plain") == (exits.YES, "on\n")
     assert "2 bytes that are no text were not shown" in show("kv", "get", "bytes")[1]
+
+
+def test_a_file_for_a_terminal(served: Served, show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes go where nothing obeys them; a pipe gets them as they are."""
+    served.agent.blocks.files.add("plain", b"\x1b[2J")
+    assert show("file", "get", "plain", "-") == (exits.YES, "\x1b[2J")
+    monkeypatch.setattr(files, "is_terminal", lambda: True)
+    status, told = show("file", "get", "plain", "-")
+    check(told)
+    assert status == exits.USAGE
+    assert "nothing was read" in told
 
 
 def test_json_is_safe_to_look_at(served: Served, show: Show) -> None:

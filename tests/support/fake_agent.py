@@ -68,6 +68,7 @@ from gossip.registry.registry import Registry
 from tests.support.control_solo import SoloDriver
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
+from tests.support.fake_files import FakeBlocks
 from tests.support.fake_kv_reports import CLUSTER, GONE, ME, OTHER, STAMP, FakeKvReports
 from tests.support.fake_telemetry import FakeTelemetry
 from tests.support.fake_uplink import FakeUplink
@@ -451,7 +452,7 @@ class FakeAgent:
     def __init__(self) -> None:
         self.config = Config()
         self.identity = Identity()
-        self.kv, self.kv_reports = FakeKv(), FakeKvReports()
+        self.kv, self.kv_reports, self.blocks = FakeKv(), FakeKvReports(), FakeBlocks()
         self.solo = SoloDriver(ME)
         self.agreement = Agreement(self.solo.driver())
         self.access = AccessService()

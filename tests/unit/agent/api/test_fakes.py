@@ -10,6 +10,8 @@ from agent.admission.newcomer import Newcomer
 from agent.admission.server import AdmissionServer
 from agent.agent import Agent
 from agent.apps.host import AppHost
+from agent.blocks.file_stat import FileStats
+from agent.blocks.named_files import Files
 from agent.cluster.events import EventService
 from agent.cluster.kv import Kv
 from agent.cluster.kv_stats import KvSurvey
@@ -22,6 +24,7 @@ from agent.telemetry.uplink.service import Uplink
 from tests.support import fake_agent as fakes
 from tests.support.fake_allegiance import FakeAllegiance
 from tests.support.fake_events import FakeForum
+from tests.support.fake_files import FakeFiles, FakeStats
 from tests.support.fake_kv_reports import FakeKeyViews, FakeKvSurvey
 from tests.support.fake_uplink import FakeUplink
 
@@ -40,8 +43,10 @@ PAIRS = (
     (fakes.FakeRoundTrips, RttClient),
     (fakes.FakeNewcomer, Newcomer),
     (fakes.FakeDoctor, OnCallDoctor),
+    (FakeFiles, Files),
+    (FakeStats, FileStats),
 )
-OWN = {"services", "app_with"}
+OWN = {"services", "app_with", "add"}
 """Of the fake alone; an attribute of a real agent."""
 
 

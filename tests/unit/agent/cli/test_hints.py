@@ -187,6 +187,7 @@ def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
     }
     for_programs = {"precision", "set", "unset", "path", "invite", "change", "drains", "zone"}
     for_programs |= {"generation", "last", "set_aside", "follow", "without", "type"}
+    for_programs |= {"absent", "context", "only_if"}
     assert named - for_programs <= SPELLINGS.keys()
     assert len(ROUTES) > len(named) > 5
     assert spelled("`r=1` and `x=1`") == "`-r 1` and `x=1`"

@@ -136,7 +136,7 @@ def test_facts_and_services_of_the_configuration(tmp_path: Path) -> None:
         ('services = { web = ":0/http" }', "a port is a number from 1 to 65535"),
         (f'services = {{ {"a" * 57} = ":1/x" }}', "it has 1 to 64 letters"),
         (
-            "[node.facts]\n" + "".join(f"{n} = ''\n" for n in range(245)),
+            "[node.facts]\n" + "".join(f"{n} = ''\n" for n in range(244)),
             "node.facts: with those that the agent tells by itself, 257 facts, and 256 are ",
         ),
     ],
