@@ -1,15 +1,15 @@
 """Files of the fake agent: a dictionary in place of blocks on owners."""
 
 from collections.abc import AsyncIterator, Sequence
-from hashlib import blake2b
 
 from agent.blocks.file_stat import FileStat, PlacedBlock
 from agent.blocks.named_files import FilePage, NamedFile, Upload
 from agent.exits import NOT_FOUND, AgentError
+from edge_apps.files import FileDigest
 from gossip.bodies.file_records import FileRecord
 from tests.support.fake_kv_reports import ME, OTHER
 
-DIGEST_BYTES = 32
+FILE_BYTES = 16
 WRITTEN_MS = 1_700_000_000_000
 
 
@@ -29,8 +29,10 @@ class FakeFiles:
 
     def add(self, name: str, body: bytes) -> FileRecord:
         """Have a file."""
-        digest = blake2b(body, digest_size=DIGEST_BYTES).digest()
-        record = FileRecord(digest[:16], len(body), digest, WRITTEN_MS)
+        told = FileDigest()
+        told.add(body)
+        digest = bytes.fromhex(told.hex())
+        record = FileRecord(digest[:FILE_BYTES], len(body), digest, WRITTEN_MS)
         self.records[name], self.bodies[record.file] = record, body
         return record
 
