@@ -8,12 +8,14 @@ announced bytes are there, so that no client takes a part for the whole.
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, NamedTuple
 
+from agent.api.callers import caller_of
 from agent.api.errors import BadRequest
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
-from agent.api.name_scope import check_shared_key
+from agent.api.name_scope import check_shared_key, may_use_shared_key
 from agent.api.request_bodies import integer, read_object
 from agent.blocks.file_stat import FileStat
 from agent.blocks.named_files import NamedFile, Upload
@@ -59,8 +61,8 @@ async def _upload(request: Request, name: str, mark: str, wanted: str) -> Upload
     agent: AgentServices = request.app.state.agent
     first = integer(request, "from", least=0, most=BLOCKS_MAX, default=0)
     assert first is not None, "it has a default"
-    for upload in await agent.blocks.files.uploads(mark):
-        if upload.file.hex() == wanted and upload.record.name == name:
+    for upload in await agent.blocks.files.uploads(mark, lambda found: found == name):
+        if upload.file.hex() == wanted:
             if first > len(upload.digests):
                 raise BadRequest(f"`from={first}`: {len(upload.digests)} blocks are there")
             return upload._replace(digests=upload.digests[:first])
@@ -86,12 +88,15 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def list_uploads(request: Request) -> Response:
-    """Answer with the uploads of a mark that were not ended, and which blocks they have."""
+    """Answer with the uploads of a mark that were not ended, and which blocks they have.
+
+    Those of names that are not for this caller are not there for it.
+    """
     agent: AgentServices = request.app.state.agent
-    found = await agent.blocks.files.uploads(request.query_params.get("mark", ""))
+    mark = request.query_params.get("mark", "")
+    found = await agent.blocks.files.uploads(mark, partial(may_use_shared_key, caller_of(request)))
     uploads = []
     for each in found:
-        check_shared_key(request, each.record.name)
         digests = [digest.hex() for digest in each.digests]
         uploads.append({"upload": each.file.hex(), "name": each.record.name, "blocks": digests})
     return JSONResponse({"uploads": uploads})

@@ -70,8 +70,17 @@ def check_key_for(caller: Caller, key: str) -> None:
     _check_begins(key, caller.keys)
 
 
+def may_use_shared_key(caller: Caller, key: str) -> bool:
+    """Tell whether this caller may use this shared key."""
+    return not key.startswith(OWN_PREFIX) and _begins(key, caller.keys)
+
+
+def _begins(name: str, allowed: Sequence[str]) -> bool:
+    return not allowed or name.startswith(tuple(allowed))
+
+
 def _check_begins(name: str, allowed: Sequence[str]) -> None:
-    if allowed and not name.startswith(tuple(allowed)):
+    if not _begins(name, allowed):
         raise NotItsName(
             f"{name!r:.80} is not for this caller; nothing was done",
             f"its names begin with {' or '.join(allowed)}",

@@ -29,8 +29,9 @@ from gossip.core.ids import NodeId
 ARRIVING_MAX = 8
 """So many blocks are gathered at a time: 8 MiB."""
 SERVED_MAX = 8
-ARRIVAL_IDLE_S = 15.0
-"""A block of which nothing came for so long is given up."""
+ARRIVAL_IDLE_S, ARRIVAL_S = 15.0, 120.0
+"""A block of which nothing came for so long is given up, and one that is not whole after so long:
+who sends a byte now and then keeps no room from others."""
 
 
 class ArrivingBlock:
@@ -39,7 +40,7 @@ class ArrivingBlock:
     def __init__(self, push: BlockPush, now: float) -> None:
         self.push = push
         self.body = bytearray()
-        self.heard_at = now
+        self.begun_at = self.heard_at = now
         self.grown = asyncio.Event()
         self.is_lost = False
 
@@ -47,6 +48,10 @@ class ArrivingBlock:
     def is_whole(self) -> bool:
         """Whether all of it is here."""
         return len(self.body) == self.push.size_bytes
+
+    def is_over(self, now: float) -> bool:
+        """Tell whether it has taken too long."""
+        return now > min(self.heard_at + ARRIVAL_IDLE_S, self.begun_at + ARRIVAL_S)
 
     def add(self, push: BlockPush, now: float) -> bool:
         """Take in the next slice; say whether it was the next one."""
@@ -100,9 +105,7 @@ class BlockServer:
 
     def _begin(self, push: BlockPush, now: float) -> bool:
         """Make room for a block, unless too many are coming."""
-        for old in [
-            each for each in self._arriving.values() if each.heard_at < now - ARRIVAL_IDLE_S
-        ]:
+        for old in [each for each in self._arriving.values() if each.is_over(now)]:
             self._lose(old)
             self._counts["blocks_dropped/stalled"] += 1
         if (again := self._arriving.get((push.writer, push.number))) is not None:

@@ -121,12 +121,15 @@ class BlockStore:
         self._counts["blocks/stored"] += 1
         self.on_stored(name)
 
-    async def read(self, name: BlockName) -> bytes:
-        """Return a body that fits its checksum. Raises BlockRefused."""
+    async def read(self, name: BlockName, digest: bytes | None = None) -> bytes:
+        """Return a body that fits its checksum, and ``digest`` where one is given.
+
+        One that does not is set aside: others have it. Raises BlockRefused.
+        """
         if name not in self:
             raise BlockRefused(MISSING)
         try:
-            return await self._do(lambda: self._read(name))
+            return await self._do(lambda: self._read(name, digest))
         except BlockRefused as refused:
             if refused.reason == DAMAGED:
                 await self._set_aside(name)
@@ -189,14 +192,15 @@ class BlockStore:
         sync_directory(self._directory)
         return StoredBlock(len(body), since_s)
 
-    def _read(self, name: BlockName) -> bytes:
+    def _read(self, name: BlockName, wanted: bytes | None) -> bytes:
         try:
             data = self._path(name).read_bytes()
         except OSError as error:
             # A sector that cannot be read is damage like another; others have the body.
             raise BlockRefused(DAMAGED, str(error)) from None
         head, body = data[:HEADER_BYTES], data[HEADER_BYTES:]
-        if head != _header(name, len(body), digest_of(body)):
+        digest = digest_of(body)
+        if head != _header(name, len(body), digest) or wanted not in (None, digest):
             raise BlockRefused(DAMAGED, "it does not fit its checksum")
         return body
 

@@ -1,7 +1,7 @@
 """Makes a stream of bytes of the blocks of a file: the whole, or a range.
 
-The next block is fetched while one is being sent. Each part that leaves has been compared with its
-checksum, here or by the member that it comes from.
+The next block is fetched while one is being sent. Each part that leaves is of a block that fits
+the checksum in its record.
 """
 
 import asyncio

@@ -1,10 +1,12 @@
 """Sends blocks no faster than the streams take them, so that other frames do not wait behind them.
 
-A stream's queue is shared by all that two members say to each other. So of blocks it holds a
-quarter of a MiB at most; whoever has more to send waits.
+To whom a block goes on, and who hears of it, a member says that pushes it: only other members are
+sent anything. A stream's queue is shared by all that two members say to each other. So of blocks it
+holds a quarter of a MiB at most; whoever has more to send waits.
 """
 
 import asyncio
+from collections import Counter
 
 from agent.runtime.driver import Driver
 from gossip.bodies.messages import CODEC, BlockMessage
@@ -20,11 +22,15 @@ notices that in its own time."""
 class FrameSender:
     """Sends frames of files and blocks."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, counts: Counter[str]) -> None:
+        self._driver, self._counts = driver, counts
+        self._me = driver.node.settings.me
 
     def send(self, message: BlockMessage, to: NodeId) -> None:
         """Send something short."""
+        if to == self._me or to not in self._driver.node.state.registry.ids():
+            self._counts["blocks_dropped/stranger"] += 1
+            return
         self._driver.send_frame(CODEC.encode(message), to)
 
     async def send_paced(self, message: BlockMessage, to: NodeId) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from gossip.bodies.file_records import (
     decode_record,
     encode,
     file_key,
+    file_of_upload,
     upload_key,
 )
 from gossip.core.errors import Malformed
@@ -178,18 +179,19 @@ class Files:
         _check(put, name)
         self._collect_later(each for each in replaced if each.file != record.file)
 
-    async def uploads(self, mark: str) -> list[Upload]:
-        """Return the uploads with a mark that were not ended."""
+    async def uploads(self, mark: str, is_meant: Callable[[str], bool]) -> list[Upload]:
+        """Return the uploads with a mark that were not ended, and whose names are meant."""
         page = await self._kv.list(UPLOAD_PREFIX, limit=UPLOADS_LISTED_MAX)
         found: list[Upload] = []
         for entry in page.entries:
+            if (file := file_of_upload(entry.key)) is None:
+                continue
             for value in entry.values:
                 try:
                     record = decode_record(value.data, UploadRecord)
-                    file = bytes.fromhex(entry.key.removeprefix(UPLOAD_PREFIX))
-                except (Malformed, ValueError):
+                except Malformed:
                     continue
-                if record.mark == mark:
+                if record.mark == mark and is_meant(record.name):
                     found.append(Upload(file, record, await self._digests(file)))
         return found
 

@@ -42,7 +42,7 @@ class BlockService:
         """``open`` makes one that can be used."""
         self.counts: Counter[str] = Counter()
         self.store = BlockStore(directory, settings.directory_bytes_max, self.counts)
-        sender = FrameSender(driver)
+        sender = FrameSender(driver, self.counts)
         self.transfers = Transfers(driver, self.store, sender, self.counts)
         self.server = BlockServer(self.store, sender, self.counts)
         self.files = Files(Kv(driver), self.transfers, settings.file_bytes_max, self.counts)

@@ -41,7 +41,8 @@ LAG_S = 1.0
 """So long the last owners are waited for when there are enough."""
 STORE_S = 30.0
 AGAIN_S = 0.3
-FETCH_IDLE_S = 3.0
+FETCH_IDLE_S, FETCH_S = 3.0, 60.0
+"""So long the next part of a body is waited for, and so long all of it."""
 ASK_S, ASK_AGAIN_S = 2.0, 0.5
 
 
@@ -76,17 +77,23 @@ class PendingPush:
 
 
 class PendingFetch:
-    """A part of a body, as far as it has come."""
+    """A body that was asked for, as far as it has come."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self) -> None:
         self.body = bytearray()
         self.reason = ""
         self.changed = asyncio.Event()
-        self._offset = offset
+
+    async def until(self, size_bytes: int) -> None:
+        """Wait until so much is here, or it ended. Raises TimeoutError when nothing comes."""
+        while len(self.body) < size_bytes and not self.reason:
+            self.changed.clear()
+            async with asyncio.timeout(FETCH_IDLE_S):
+                await self.changed.wait()
 
     def add(self, arrived: BlockSlice) -> None:
         """Take in the next slice; one that is not the next ends it."""
-        if not arrived.reason and arrived.offset == self._offset + len(self.body):
+        if not arrived.reason and arrived.offset == len(self.body):
             self.body += arrived.data
         else:
             self.reason = arrived.reason or MISSING
@@ -208,16 +215,14 @@ class Transfers:
 
     # From others
 
-    async def fetch(self, node: NodeId, name: BlockName, offset: int, size_bytes: int) -> bytes:
-        """Return a part of a body that a member has. Raises BlockRefused."""
+    async def fetch(self, node: NodeId, name: BlockName, size_bytes: int) -> bytes:
+        """Return a body of this size that a member has. Raises BlockRefused."""
         number = next(self._numbers)
-        fetch = self._fetches[node, number] = PendingFetch(offset)
+        fetch = self._fetches[node, number] = PendingFetch()
         try:
-            self._sender.send(BlockFetch(number, name, offset, size_bytes), node)
-            while len(fetch.body) < size_bytes and not fetch.reason:
-                fetch.changed.clear()
-                async with asyncio.timeout(FETCH_IDLE_S):
-                    await fetch.changed.wait()
+            self._sender.send(BlockFetch(number, name, 0, size_bytes), node)
+            async with asyncio.timeout(FETCH_S):
+                await fetch.until(size_bytes)
         except TimeoutError:
             raise BlockRefused(MISSING, "no answer in time") from None
         finally:
@@ -237,24 +242,24 @@ class Transfers:
     ) -> bytes:
         """Return a part of a block, from the nearest that has it. Raises AgentError.
 
-        ``is_own``: also from this node itself.
+        It is cut from a whole body that fits the record, wherever that comes from: a member may
+        have put another one here, or give one out. ``is_own``: also from this node itself.
         """
         end = record.size_bytes if end is None else end
         if is_own and name in self._store:
             with suppress(BlockRefused):
-                return (await self._store.read(name))[offset:end]
+                return (await self._store.read(name, record.digest))[offset:end]
         for node in self._likely(name):
             try:
-                part = await self.fetch(node, name, offset, end - offset)
+                body = await self.fetch(node, name, record.size_bytes)
             except BlockRefused:
                 self._counts["blocks/passed_over"] += 1
                 continue
-            is_whole = len(part) == record.size_bytes
-            if is_whole and await asyncio.to_thread(digest_of, part) != record.digest:
+            if await asyncio.to_thread(digest_of, body) != record.digest:
                 self._counts["blocks_dropped/forged"] += 1
                 continue
             self._counts["blocks/fetched"] += 1
-            return part
+            return body[offset:end]
         raise AgentError(
             f"block {name.number} of the file is nowhere to be had just now",
             "`covey file stat` shows who has which blocks; try again when they are back",

@@ -39,6 +39,7 @@ from gossip.bodies.file_records import (
     BlockRecord,
     block_of,
     decode_record,
+    file_of_upload,
 )
 from gossip.bodies.sweeper import Sweeper
 from gossip.core.errors import CoveyError, Malformed
@@ -175,13 +176,14 @@ class Upkeep:
             return
         try:
             uploads = {
-                bytes.fromhex(entry.key.removeprefix(UPLOAD_PREFIX)): entry.values[0].stamp
+                file: entry.values[0].stamp
                 for entry in await self._all(UPLOAD_PREFIX)
+                if (file := file_of_upload(entry.key)) is not None
             }
             named = set(uploads)
             for entry in await self._all(FILE_PREFIX):
                 named.update(record.file for record in self._files.records(entry.values))
-        except (CoveyError, ValueError):
+        except CoveyError:
             self._counts["blocks/not_swept"] += 1
             return
         now = self._now()

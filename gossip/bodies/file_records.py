@@ -43,6 +43,8 @@ FileId = Annotated[bytes, msgspec.Meta(min_length=FILE_ID_BYTES, max_length=FILE
 Digest = Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 BlockNumber = Annotated[int, msgspec.Meta(ge=0, lt=BLOCKS_MAX)]
 BlockBytes = Annotated[int, msgspec.Meta(ge=0, le=BLOCK_BYTES)]
+FileBytes = Annotated[int, msgspec.Meta(ge=0, le=BLOCKS_MAX * BLOCK_BYTES)]
+"""Whoever lists or removes a file counts its blocks: none has more than one can have."""
 Number = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -66,7 +68,7 @@ class FileRecord(msgspec.Struct, frozen=True, array_like=True):
     """
 
     file: FileId
-    size_bytes: Number
+    size_bytes: FileBytes
     digest: Digest
     written_ms: Number
     is_shared: bool = False
@@ -125,6 +127,15 @@ def file_key(name: str) -> str:
 def upload_key(file: bytes) -> str:
     """Return the key under which stands that a file is being written."""
     return UPLOAD_PREFIX + file.hex()
+
+
+def file_of_upload(key: str) -> bytes | None:
+    """Return which file an upload's key is of; None for what no version of ours wrote."""
+    try:
+        file = bytes.fromhex(key.removeprefix(UPLOAD_PREFIX))
+    except ValueError:
+        return None
+    return file if len(file) == FILE_ID_BYTES and upload_key(file) == key else None
 
 
 def check_file_name(name: str) -> None:

@@ -64,10 +64,12 @@ def space_of(key: str) -> str:
 
 def check_space_name(name: str) -> None:
     """Raise InvalidRequest unless a space can be called so."""
-    if not name or "/" in name or len(name.encode(errors="replace")) > SPACE_NAME_BYTES_MAX:
+    size_bytes = len(name.encode(errors="replace"))
+    is_own = name.startswith("\0")  # keys of files: a time to live would end their blocks
+    if is_own or "/" in name or not 1 <= size_bytes <= SPACE_NAME_BYTES_MAX:
         raise InvalidRequest(
             f"{name!r:.80} is no space: it is what keys begin with, up to their first slash, and "
-            f"has 1 to {SPACE_NAME_BYTES_MAX} bytes"
+            f"has 1 to {SPACE_NAME_BYTES_MAX} bytes, and no U+0000 at its beginning"
         )
 
 

@@ -115,6 +115,7 @@ class BlockNet:
             partition_of=lambda key: partition_of(key, PARTITIONS),
             owners_of=self.owners,
             ownership_of=lambda key: Ownership(self.owners(key), 1, 1),
+            ownership=lambda partition: Ownership(self._owners(partition), 1, 1),
             table=[Ownership(self._owners(p), 1, 1) for p in range(PARTITIONS)],
         )
         replica = SimpleNamespace(

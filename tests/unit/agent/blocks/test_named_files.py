@@ -36,6 +36,10 @@ async def _breaking(data: bytes) -> AsyncIterator[bytes]:
     raise AgentError("hung up")
 
 
+def all_names(_name: str) -> bool:
+    return True
+
+
 def _blocks(net: BlockNet) -> int:
     return sum(key.startswith(BLOCK_PREFIX) for key in net.keys.values)
 
@@ -77,16 +81,17 @@ def test_nothing_is_seen_of_what_broke_off_and_it_can_be_gone_on_with(tmp_path: 
             await files.find("a")
         assert missing.value.status == NOT_FOUND
         assert not (await files.page()).files
-        assert await files.uploads("other") == []
-        [upload] = await net.services[2].files.uploads("m")
+        assert await files.uploads("other", all_names) == []
+        [upload] = await net.services[2].files.uploads("m", all_names)
         assert upload.record.name == "a"
+        assert await files.uploads("m", lambda name: name != "a") == [], "nobody asks for it"
         assert len(upload.digests) == 2
         before = net.services[1].counts["blocks/stored"]
         rest = parts_of(DATA[2 * BLOCK_BYTES :])
         record = await net.services[2].files.put("a", rest, upload=upload)
         assert net.services[1].counts["blocks/stored"] == before + 1, "the last block alone"
         assert await all_of(files.read(record, 0, len(DATA))) == DATA
-        assert await files.uploads("m") == []
+        assert await files.uploads("m", all_names) == []
 
     run(tmp_path, work)
 

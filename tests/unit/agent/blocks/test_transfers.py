@@ -5,14 +5,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.blocks import block_server, transfers
 from agent.exits import UNHEALTHY, AgentError
 from gossip.bodies.block_limits import BLOCK_BYTES, SLICE_BYTES
 from gossip.bodies.file_records import BlockName, BlockRecord, digest_of
-from gossip.bodies.messages import CODEC, BlockPush
+from gossip.bodies.messages import CODEC, BlockPush, BlockSlice
 from tests.support.block_net import BlockNet
+from tests.support.patience import GIVE_UP_S
 
 BODY = bytes(range(256)) * 4096
 NAME = BlockName(bytes(range(16)), 0)
@@ -22,7 +24,7 @@ RECORD = BlockRecord(len(BODY), digest_of(BODY))
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Have nobody wait long for who does not answer; how often it is tried stays as it is."""
-    for name in ("CHAIN_S", "ALONE_S", "LAG_S", "AGAIN_S", "FETCH_IDLE_S"):
+    for name in ("CHAIN_S", "ALONE_S", "LAG_S", "AGAIN_S", "FETCH_IDLE_S", "FETCH_S"):
         monkeypatch.setattr(transfers, name, 0.2)
     return monkeypatch
 
@@ -156,6 +158,76 @@ def test_a_part_is_fetched_from_who_has_it_sound(tmp_path: Path, hasty: pytest.M
         net.cut.add(3)
         with pytest.raises(AgentError, match="nowhere to be had"):
             await net.services[1].transfers.body(NAME, RECORD)
+
+    run(tmp_path, work)
+
+
+def test_a_part_of_what_a_member_has_put_in_place_of_a_body_is_not_served(tmp_path: Path) -> None:
+    """Neither of our own copy, which is set aside, nor of another's."""
+
+    async def work(net: BlockNet) -> None:
+        forged = BODY[1:] + b"x"
+        for node, body in ((1, forged), (2, forged), (3, BODY)):
+            await net.services[node].store.put(NAME, body, digest_of(body))
+        part = await net.services[1].transfers.body(NAME, RECORD, 70_000, 200_001)
+        assert part == BODY[70_000:200_001]
+        assert NAME not in net.services[1].store
+        assert net.services[1].counts["blocks/damaged"] == 1
+        assert net.services[1].counts["blocks_dropped/forged"] == 1
+
+    run(tmp_path, work)
+
+
+def test_who_gives_out_nothing_for_ever_keeps_no_reader(
+    tmp_path: Path, hasty: pytest.MonkeyPatch
+) -> None:
+    async def work(net: BlockNet) -> None:
+        await net.services[3].store.put(NAME, BODY, RECORD.digest)
+
+        async def drip() -> None:
+            reader = net.services[1].transfers
+            while True:
+                await asyncio.sleep(0.02)
+                for node, number in tuple(reader._fetches):
+                    if node == 2:
+                        reader.arrived(BlockSlice(number, 0, b""), 2)
+
+        net.cut.add(2)
+        dripping = asyncio.create_task(drip())
+        async with asyncio.timeout(GIVE_UP_S):
+            assert await net.services[1].transfers.body(NAME, RECORD) == BODY
+        dripping.cancel()
+
+    run(tmp_path, work)
+
+
+def test_a_block_that_comes_a_byte_now_and_then_is_given_up(tmp_path: Path) -> None:
+    async def work(net: BlockNet) -> None:
+        loop = asyncio.get_running_loop()
+        arriving = block_server.ArrivingBlock(
+            BlockPush(1, 1, NAME, len(BODY), RECORD.digest, 0, b""), loop.time()
+        )
+        now = arriving.begun_at
+        while now < arriving.begun_at + block_server.ARRIVAL_S:
+            assert not arriving.is_over(now)
+            at = len(arriving.body)
+            assert arriving.add(BlockPush(1, 1, NAME, len(BODY), RECORD.digest, at, b"x"), now)
+            now += block_server.ARRIVAL_IDLE_S
+        assert arriving.is_over(now + 1)
+
+    run(tmp_path, work)
+
+
+def test_nothing_goes_to_who_is_no_member_whatever_a_push_says(tmp_path: Path) -> None:
+    async def work(net: BlockNet) -> None:
+        service = net.services[2]
+        push = BlockPush(1, 77, NAME, len(BODY), RECORD.digest, 0, BODY[:10], (78, 2))
+        for number in range(20):
+            each = msgspec.structs.replace(push, number=number)
+            service.receive_frame(CODEC.encode(each), 1)
+        await asyncio.sleep(0.05)
+        assert net.frames == 0
+        assert service.counts["blocks_dropped/stranger"] >= 20
 
     run(tmp_path, work)
 

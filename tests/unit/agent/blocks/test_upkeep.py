@@ -150,6 +150,7 @@ def test_blocks_without_a_name_are_swept_and_no_others(tmp_path: Path) -> None:
         lost = await files.put("lost", parts_of(DATA[:100]))
         await _look(net)
         del net.keys.values[file_key("lost")]
+        net.keys.values["\0u/zz"] = b"no upload, by somebody who has no use for sweeping"
 
         async def sweep() -> None:
             for service in net.services.values():

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gossip.bodies.block_limits import BLOCK_BYTES, FILE_NAME_BYTES_MAX
+from gossip.bodies.block_limits import BLOCK_BYTES, BLOCKS_MAX, FILE_NAME_BYTES_MAX
 from gossip.bodies.file_records import (
     OWN_LAST,
     OWN_PREFIX,
@@ -17,6 +17,7 @@ from gossip.bodies.file_records import (
     digest_of,
     encode,
     file_key,
+    file_of_upload,
     upload_key,
 )
 from gossip.core.errors import InvalidRequest, Malformed
@@ -112,6 +113,21 @@ def test_records_are_read_as_they_were_written_or_not_at_all(
     for spoiled in (data[:-1], b"", b"\xc1", data[1:], b"text"):
         with pytest.raises(Malformed):
             read(spoiled, kind)
+
+
+def test_no_record_says_that_a_file_has_more_blocks_than_one_can_have() -> None:
+    """Whoever lists it would count them one by one, until its memory is full."""
+    most = BLOCKS_MAX * BLOCK_BYTES
+    assert decode_record(encode([FILE, most, digest_of(b""), 7]), FileRecord).blocks == BLOCKS_MAX
+    for size_bytes in (most + 1, 2**63):
+        with pytest.raises(Malformed):
+            decode_record(encode([FILE, size_bytes, digest_of(b""), 7]), FileRecord)
+
+
+def test_a_key_tells_of_which_upload_it_is() -> None:
+    assert file_of_upload(upload_key(FILE)) == FILE
+    for key in ("\0u/", "\0u/zz", upload_key(FILE).upper(), upload_key(FILE) + "00", FILE.hex()):
+        assert file_of_upload(key) is None
 
 
 def test_fields_of_versions_to_come_are_passed_over() -> None:

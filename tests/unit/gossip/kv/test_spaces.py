@@ -135,7 +135,7 @@ def test_what_no_space_can_be_asked_is_refused(changes: dict[str, object]) -> No
         changed_space(b"", changes)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "x" * 129])
+@pytest.mark.parametrize("name", ["", "a/b", "x" * 129, "\0b"])
 def test_a_space_is_called_by_what_keys_begin_with(name: str) -> None:
     with pytest.raises(InvalidRequest, match="is no space"):
         check_space_name(name)
