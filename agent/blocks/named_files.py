@@ -4,7 +4,10 @@ A name is one record. It is written when all blocks of the file are safe, so tha
 a whole or not at all; whoever reads the file of before goes on with it for a minute, and is told
 when it is gone by then. To move is to write the new name and to delete the old one: if this agent
 ends in between, both stand for the same file, and `is_shared` sees to it that neither takes the
-blocks of the other away.
+blocks of the other away. Who replaced or removed the file and had looked before it was moved does
+not know that: so a move leaves a **mark** among the uploads first, for longer than anybody takes
+from such a look to taking blocks away, and whoever does takes none of a file that has a mark, is
+being gone on with, or has its name again.
 
 Of two that write one name at once the later counts, by the rule for all keys (``gossip/kv``).
 """
@@ -24,7 +27,7 @@ from agent.blocks.file_reader import FileReader
 from agent.blocks.file_writer import FileWriter
 from agent.blocks.transfers import Transfers
 from agent.cluster.kv import Kv
-from agent.exits import NOT_FOUND, UNHEALTHY, USAGE, AgentError
+from agent.exits import NO, NOT_FOUND, UNHEALTHY, USAGE, AgentError
 from agent.loop import watched
 from gossip.bodies.block_limits import BLOCK_BYTES, BLOCKS_MAX, FILE_ID_BYTES
 from gossip.bodies.file_records import (
@@ -44,10 +47,18 @@ from gossip.kv.requests import GetResult, PutResult, Value
 
 COLLECT_AFTER_S = 60.0
 """Whoever reads a file that was replaced or removed has so long to finish."""
+MOVE_MARK_S = 4 * COLLECT_AFTER_S
+"""A look that a move does not know of is this old at most when blocks are taken away after it."""
+SIGN_OF_LIFE_S = 3600.0
+"""So often an upload says that it goes on; one that says nothing for a day is given up."""
 COLLECTED_AT_ONCE = 8
 UPLOADS_MAX = 4
 """So many files are written at a time; each takes some 4 MiB of memory."""
 UPLOADS_LISTED_MAX = 1000
+
+
+MOVING = UploadRecord("")
+"""Stands for a file that gets another name. No upload is without a name."""
 
 
 class NamedFile(NamedTuple):
@@ -160,11 +171,12 @@ class Files:
         self, name: str, parts: AsyncIterator[bytes], mark: str, upload: Upload | None
     ) -> FileRecord:
         file = upload.file if upload else secrets.token_bytes(FILE_ID_BYTES)
-        mark = upload.record.mark if upload else mark
-        _check(await self._kv.put(upload_key(file), encode(UploadRecord(name, mark))), name)
+        under_way = UploadRecord(name, upload.record.mark if upload else mark)
+        _check(await self._kv.put(upload_key(file), encode(under_way)), name)
         before = upload.digests if upload else []
         writer = FileWriter(self._kv, self._transfers, file, before, self._bytes_max)
-        written = await writer.write(parts)
+        written = await writer.write(self._living(file, under_way, parts))
+        await self._check_goes_on(file, name)
         now_ms = time.time_ns() // 1_000_000
         record = FileRecord(file, written.size_bytes, written.digest, now_ms)
         await self._name(name, record)
@@ -172,12 +184,37 @@ class Files:
         self._counts["files/written"] += 1
         return record
 
+    async def _living(
+        self, file: bytes, under_way: UploadRecord, parts: AsyncIterator[bytes]
+    ) -> AsyncIterator[bytes]:
+        """Yield what comes, and say now and then that it goes on. Raises AgentError."""
+        now = asyncio.get_running_loop().time
+        said_at = now()
+        async for part in parts:
+            yield part
+            if now() - said_at >= SIGN_OF_LIFE_S:
+                said_at = now()
+                await self._check_goes_on(file, under_way.name)
+                with suppress(AgentError):  # there are more to come
+                    await self._kv.put(upload_key(file), encode(under_way))
+
+    async def _check_goes_on(self, file: bytes, name: str) -> None:
+        """Raise AgentError if blocks of an upload may be gone already, as it was given up."""
+        found = await self._kv.get(upload_key(file))
+        if found.outcome == "ok" and not found.values:
+            raise AgentError(
+                f"this upload of {name!r} was ended meanwhile: by another put that went on with "
+                "it, or since it gave no sign of life for a day; nothing was named by it",
+                "look with `covey file stat`, or put the file again",
+                NO,
+            )
+
     async def _name(self, name: str, record: FileRecord) -> None:
         """Have a name stand for a file, in place of all that it stood for."""
         before, replaced = await self._look(name)
         put = await self._kv.put(file_key(name), encode(record), context=before.context)
         _check(put, name)
-        self._collect_later(each for each in replaced if each.file != record.file)
+        self._collect_later(name, (each for each in replaced if each.file != record.file))
 
     async def uploads(self, mark: str, is_meant: Callable[[str], bool]) -> list[Upload]:
         """Return the uploads with a mark that were not ended, and whose names are meant."""
@@ -191,7 +228,7 @@ class Files:
                     record = decode_record(value.data, UploadRecord)
                 except Malformed:
                     continue
-                if record.mark == mark and is_meant(record.name):
+                if record.name and record.mark == mark and is_meant(record.name):
                     found.append(Upload(file, record, await self._digests(file)))
         return found
 
@@ -217,7 +254,7 @@ class Files:
         if not records:
             raise AgentError(f"there is no file {name!r}", "", NOT_FOUND)
         _check(await self._kv.delete(file_key(name), context=before.context), name)
-        self._collect_later(records)
+        self._collect_later(name, records)
         self._counts["files/removed"] += 1
         return records[0]
 
@@ -230,6 +267,8 @@ class Files:
         if not records:
             raise AgentError(f"there is no file {old!r}", "", NOT_FOUND)
         shared = msgspec.structs.replace(records[0], is_shared=True)
+        _check(await self._kv.put(upload_key(shared.file), encode(MOVING)), old)
+        self._tasks.start("move-mark", partial(self._end_mark, shared.file))
         marked = await self._kv.put(file_key(old), encode(shared), context=before.context)
         _check(marked, old)
         await self._name(new, shared)
@@ -239,16 +278,32 @@ class Files:
 
     # Blocks that nobody needs any more
 
-    def _collect_later(self, records: Iterable[FileRecord]) -> None:
+    async def _end_mark(self, file: bytes) -> None:
+        await asyncio.sleep(MOVE_MARK_S)
+        with suppress(AgentError):  # what is left of it ends as an upload does
+            await self.end_upload(file)
+
+    def _collect_later(self, name: str, records: Iterable[FileRecord]) -> None:
+        """Take away the blocks of files that a name has stood for."""
         for record in records:
             if not record.is_shared:
-                self._tasks.start("block-collect", partial(self._collect, record))
+                self._tasks.start("block-collect", partial(self._collect, name, record))
 
-    async def _collect(self, record: FileRecord) -> None:
+    async def _collect(self, name: str, record: FileRecord) -> None:
         await asyncio.sleep(COLLECT_AFTER_S)
         with suppress(AgentError):  # what is left is found later
+            if await self._is_wanted(name, record):
+                self._counts["blocks/not_collected"] += 1
+                return
             numbers = range(record.blocks)
             await self.delete_blocks(BlockName(record.file, number) for number in numbers)
+
+    async def _is_wanted(self, name: str, record: FileRecord) -> bool:
+        """Tell whether a file may have a name in spite of all. Raises AgentError."""
+        mark = await self._kv.get(upload_key(record.file))
+        _, now_named = await self._look(name)
+        is_named = any(each.file == record.file for each in now_named)
+        return mark.outcome != "ok" or bool(mark.values) or is_named
 
     async def delete_blocks(self, names: Iterable[BlockName]) -> None:
         """Delete the records of blocks; their bodies go where these go."""

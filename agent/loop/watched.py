@@ -95,6 +95,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "key-work": (Failure.ONCE, "one offer of keys, or one answer"),
     "link": (Failure.ONCE, "a stream to a member"),
     "mdns-resolve": (Failure.ONCE, "one announcement by mDNS"),
+    "move-mark": (Failure.ONCE, "ending the mark of a file that was moved"),
     "outbox-accept": (Failure.AGAIN, "readings on their way to the disk"),
     "outbox-age": (Failure.AGAIN, "readings that have become too old"),
     "outbox-progress": (Failure.AGAIN, "how far delivery has come"),

@@ -87,7 +87,10 @@ class BlockRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class UploadRecord(msgspec.Struct, frozen=True, array_like=True):
-    """The name that a file under way is to get, and a mark by which its writer finds it again."""
+    """The name that a file under way is to get, and a mark by which its writer finds it again.
+
+    Without a name: the file has one, and gets another. Until that is over nobody takes its blocks.
+    """
 
     name: str
     mark: str = ""

@@ -12,7 +12,14 @@ from agent.blocks.named_files import Files, NamedFile
 from agent.exits import NOT_FOUND, UNHEALTHY, USAGE, AgentError
 from edge_apps.files import FileDigest
 from gossip.bodies.block_limits import BLOCK_BYTES
-from gossip.bodies.file_records import BLOCK_PREFIX, UPLOAD_PREFIX, upload_key
+from gossip.bodies.file_records import (
+    BLOCK_PREFIX,
+    UPLOAD_PREFIX,
+    UploadRecord,
+    encode,
+    file_key,
+    upload_key,
+)
 from gossip.core.errors import InvalidRequest
 from tests.support.block_net import BlockNet, all_of, parts_of
 
@@ -156,6 +163,7 @@ def test_pages_of_names(tmp_path: Path) -> None:
 
 def test_blocks_go_with_the_last_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(named_files, "COLLECT_AFTER_S", 0.01)
+    monkeypatch.setattr(named_files, "MOVE_MARK_S", 0.01)
 
     async def work(net: BlockNet, files: Files) -> None:
         old = await files.put("a", parts_of(DATA))
@@ -193,5 +201,115 @@ def test_a_move_takes_the_place_of_what_is_there(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest):
             await files.move("b", "../c")
         assert [each.name for each in (await files.page()).files] == ["b"]
+
+    run(tmp_path, work)
+
+
+def _before_put(files: Files, key: str, first: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Have something happen between what these files have looked at and what they write then."""
+    kv: Any = files._kv
+    put = kv.put
+
+    async def later(written: str, *args: Any, **words: Any) -> Any:
+        if written == key:
+            kv.put = put
+            await first()
+        return await put(written, *args, **words)
+
+    kv.put = later
+
+
+def test_who_replaces_what_is_moved_at_that_moment_takes_none_of_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(named_files, "COLLECT_AFTER_S", 0.01)
+
+    async def work(net: BlockNet, files: Files) -> None:
+        await files.put("a", parts_of(DATA))
+        other = net.services[2].files
+        _before_put(other, file_key("a"), lambda: files.move("a", "b"))
+        await other.put("a", parts_of(b"new"))
+        await other._tasks.finish()
+        assert net.services[2].counts["blocks/not_collected"] == 1
+        moved = await other.find("b")
+        assert await all_of(other.read(moved, 0, len(DATA))) == DATA
+        assert (await other.find("a")).size_bytes == 3
+
+    run(tmp_path, work)
+
+
+def test_what_is_put_again_keeps_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        record = await files.put("a", parts_of(DATA), mark="m")
+        left = encode(UploadRecord("a", "m"))
+        net.keys.values[upload_key(record.file)] = left  # the word that it had ended was lost
+        await files.put("a", parts_of(b"other"))
+        [upload] = await files.uploads("m", all_names)
+        again = await files.put("a", parts_of(DATA[2 * BLOCK_BYTES :]), upload=upload)
+        assert again.file == record.file
+        monkeypatch.setattr(named_files, "COLLECT_AFTER_S", 0)
+        await files._collect("a", record)
+        assert await all_of(files.read(again, 0, len(DATA))) == DATA
+        await files.remove("a")
+        await files._collect("a", record)
+        assert _blocks(net) == 1, "once it has no name they go"
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize(("every_s", "least"), [(0.0, 5), (3600.0, 1)])
+def test_a_long_upload_says_that_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float, least: int
+) -> None:
+    monkeypatch.setattr(named_files, "SIGN_OF_LIFE_S", every_s)
+    said: list[str] = []
+
+    async def work(net: BlockNet, files: Files) -> None:
+        kv: Any = files._kv
+        put = kv.put
+
+        async def counted(key: str, *args: Any, **words: Any) -> Any:
+            said.extend([key] if key.startswith(UPLOAD_PREFIX) else [])
+            return await put(key, *args, **words)
+
+        kv.put = counted
+        await files.put("a", parts_of(DATA))
+        assert len(said) >= least
+        assert least > 1 or len(said) == 1
+
+    run(tmp_path, work)
+
+
+@pytest.mark.parametrize("every_s", [0.0, 3600.0])
+def test_an_upload_that_was_given_up_gets_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every_s: float
+) -> None:
+    """Its first blocks may be gone by then: a name would stand for a part."""
+    monkeypatch.setattr(named_files, "SIGN_OF_LIFE_S", every_s)
+
+    async def work(net: BlockNet, files: Files) -> None:
+        async def slow() -> AsyncIterator[bytes]:
+            async for part in parts_of(DATA):
+                yield part
+            for key in [key for key in net.keys.values if key.startswith(UPLOAD_PREFIX)]:
+                del net.keys.values[key]
+            yield b"late"
+
+        with pytest.raises(AgentError, match="was ended meanwhile"):
+            await files.put("a", slow())
+        with pytest.raises(AgentError, match="there is no file"):
+            await files.find("a")
+
+    run(tmp_path, work)
+
+
+def test_a_move_shows_no_upload(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        record = await files.put("a", parts_of(b"x"))
+        await files.move("a", "b")
+        assert upload_key(record.file) in net.keys.values
+        assert await files.uploads("", all_names) == []
 
     run(tmp_path, work)
