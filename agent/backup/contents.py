@@ -23,6 +23,10 @@ from agent.backup.parts import (
     Part,
     digest_of,
 )
+from agent.exits import NO, AgentError
+
+AGREED_BYTES_MAX = 129 * 1024 * 1024
+"""More than any control plane has: a few packed bytes of a file can say gigabytes."""
 
 
 class KeyGap(NamedTuple):
@@ -126,10 +130,19 @@ def pages(reader: BackupFile, key: BackupKey | None) -> Iterator[tuple[SavedPage
 
 
 def agreed_state(reader: BackupFile, key: BackupKey | None) -> bytes:
-    """Return the control plane's snapshot, put together; empty where there is none."""
-    found = (
-        each.body
-        for each in reader.read(key)
-        if isinstance(each, Part) and each.kind == AGREED and each.body is not None
-    )
-    return b"".join(found)
+    """Return the control plane's snapshot, put together; empty where there is none.
+
+    Raises AgentError for more than any covey agrees on.
+    """
+    found = bytearray()
+    for each in reader.read(key):
+        if isinstance(each, Part) and each.kind == AGREED and each.body is not None:
+            found += each.body
+            if len(found) > AGREED_BYTES_MAX:
+                raise AgentError(
+                    f"what this backup says was agreed on is more than {AGREED_BYTES_MAX} bytes, so"
+                    " `covey backup create` has not made it; nothing was changed",
+                    "take another file, or put back the keys alone with --keys-only",
+                    NO,
+                )
+    return bytes(found)

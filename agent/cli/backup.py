@@ -72,12 +72,21 @@ def _secret(key_file: Path | None, passphrase_file: Path | None) -> tuple[str, b
 
 
 def _key_to(header: "BackupHeader", secret: tuple[str, bytes] | None) -> "BackupKey | None":
-    """Return the key to a backup; None where it needs none, or none is here. Raises AgentError."""
+    """Return the key to a backup; None where it needs none, or none is here. Raises AgentError.
+
+    Whoever names a secret relies on it: what has no seal anybody can have written.
+    """
     from agent.backup.backup_seal import key_of
 
-    if header.sealed is None or secret is None:
+    if secret is None:
         return None
     by, data = secret
+    if header.sealed is None:
+        raise AgentError(
+            "this backup has no seal, so anybody may have written it; nothing was changed",
+            "take the sealed one; without a secret named it is taken for what it is",
+            exits.NO,
+        )
     if by != header.sealed.by:
         raise AgentError(
             f"this backup is sealed with a {header.sealed.by}; nothing was changed",
@@ -193,7 +202,8 @@ def _writer(
         header = BackupHeader(
             secrets.token_hex(16), covey["id"], covey["name"], _now().isoformat(), terms
         )
-        with _open(path, os.O_CREAT | os.O_TRUNC) as file:
+        path.unlink(missing_ok=True)  # another's would stay readable to whoever made it
+        with _open(path, os.O_CREAT | os.O_EXCL) as file:
             write_header(file, header)
             yield UnfinishedBackup(file, header, _key_to(header, secret)), _Saved()
             _flush(file)
@@ -208,6 +218,12 @@ def _writer(
 def _open(path: Path, flags: int) -> Iterator[BinaryIO]:
     handle = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, MODE)
     with os.fdopen(handle, "wb") as file:
+        if os.fstat(handle).st_uid != os.geteuid():
+            raise AgentError(
+                f"{path} is somebody else's; nothing was saved",
+                "remove it, and begin anew without --resume",
+                exits.NOT_PERMITTED,
+            )
         os.fchmod(handle, MODE)
         yield file
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.backup import backup_seal
+from agent.backup import backup_seal, contents
 from agent.backup.backup_seal import KEY_FILE, PASSPHRASE, BackupKey, SealTerms, WrongKey, key_of
 from agent.backup.contents import Contents, agreed_state, look_through, pages
 from agent.backup.key_pages import VERSION_FIELDS, SavedKey, SavedPage, encode_page
@@ -212,3 +212,15 @@ def test_a_later_version_says_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"covey-backup 1", b"covey-backup 2"))
     with pytest.raises(AgentError, match="later version"):
         look(path)
+
+
+def test_what_says_that_more_was_agreed_on_than_ever_is_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made(tmp_path / "x")
+    monkeypatch.setattr(contents, "AGREED_BYTES_MAX", len(AGREED_STATE))
+    with BackupFile(path) as reader:
+        assert agreed_state(reader, None) == AGREED_STATE
+        monkeypatch.setattr(contents, "AGREED_BYTES_MAX", len(AGREED_STATE) - 1)
+        with pytest.raises(AgentError, match="nothing was changed"):
+            agreed_state(reader, None)

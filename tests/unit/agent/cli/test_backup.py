@@ -1,5 +1,6 @@
 """``covey backup`` against a fake agent: made, cut off, gone on with, looked at and put back."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,37 @@ def test_a_sealed_one_needs_its_secret(
     assert served.agent.kv.values == {}
     assert covey("backup", "restore", str(file), "--yes", *sealed).status == exits.YES
     assert served.agent.kv.values == VALUES
+
+
+def test_what_has_no_seal_is_not_taken_for_the_sealed_one(
+    covey: Covey, served: Served, file: Path, tmp_path: Path
+) -> None:
+    """Somebody who can write where backups lie, and has no secret, puts another in its place."""
+    covey("backup", "create", str(file), "--keys-only")
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(32))
+    served.agent.kv.values = {}
+    for command in (("verify", str(file)), ("restore", str(file), "--yes")):
+        refused = covey("backup", *command, "--key-file", str(secret))
+        assert refused.status == exits.NO
+        assert "has no seal" in refused.stderr
+    assert served.agent.kv.values == {}
+
+
+def test_nobody_who_made_the_file_before_reads_the_backup(
+    covey: Covey, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = file.with_name(f".{file.name}.unfinished")
+    planted.write_bytes(b"")
+    planted.chmod(0o666)
+    with planted.open("rb") as theirs:
+        assert covey("backup", "create", str(file), "--keys-only").status == exits.YES
+        assert theirs.read() == b""
+    file.replace(planted)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    refused = covey("backup", "create", str(file), "--keys-only", "--resume")
+    assert refused.status == exits.NOT_PERMITTED
+    assert "somebody else's" in refused.stderr
 
 
 def test_a_damaged_one_is_put_back_only_where_it_is_asked_for(
