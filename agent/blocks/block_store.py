@@ -52,6 +52,8 @@ class BlockStore:
         """``bytes_max``: of all bodies together."""
         self.bytes_max = bytes_max
         self.used_bytes = 0
+        self._arriving_bytes = 0
+        """What the bodies that are being written will add."""
         self.on_stored: Callable[[BlockName], None] = lambda _name: None
         """Called when a body is here, whole and on the disk."""
         self.on_damaged: Callable[[BlockName], None] = lambda _name: None
@@ -114,9 +116,15 @@ class BlockStore:
 
     async def put(self, name: BlockName, body: bytes | bytearray, digest: bytes) -> None:
         """Keep a body; it is on the disk when this returns. Raises BlockRefused."""
-        if self.used_bytes + len(body) > self.bytes_max:
+        replaced = self.stored(name)
+        more = len(body) - (replaced.size_bytes if replaced else 0)
+        if more > 0 and self.used_bytes + self._arriving_bytes + more > self.bytes_max:
             raise BlockRefused(FULL, "the directory of blocks is as large as it may be")
-        holding = await self._do(lambda: self._write(name, body, digest))
+        self._arriving_bytes += max(0, more)
+        try:
+            holding = await self._do(lambda: self._write(name, body, digest))
+        finally:
+            self._arriving_bytes -= max(0, more)
         self._take_in(name, holding)
         self._counts["blocks/stored"] += 1
         self.on_stored(name)

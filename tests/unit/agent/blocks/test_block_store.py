@@ -124,6 +124,24 @@ def test_there_is_no_room_beyond_what_is_allowed(tmp_path: Path) -> None:
     run(tmp_path, work, most=len(BODY) + 1)
 
 
+def test_bodies_that_come_together_are_no_more_than_is_allowed(tmp_path: Path) -> None:
+    async def work(store: BlockStore) -> None:
+        came = await asyncio.gather(*(_put(store, n) for n in range(9)), return_exceptions=True)
+        assert sum(isinstance(each, BlockRefused) for each in came) == 6
+        assert store.used_bytes == 3 * len(BODY)
+
+    run(tmp_path, work, most=3 * len(BODY) + 1)
+
+
+def test_a_body_that_comes_again_takes_no_more_room(tmp_path: Path) -> None:
+    async def work(store: BlockStore) -> None:
+        await _put(store, 0)
+        await _put(store, 0)
+        assert store.used_bytes == len(BODY)
+
+    run(tmp_path, work, most=len(BODY))
+
+
 def test_some_of_the_file_system_is_left_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
