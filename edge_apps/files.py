@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, BinaryIO
 
-from edge_apps.client import Client, ClientError
+from edge_apps.client import ApiError, Client, ClientError
 
 DIGEST_BYTES = 32
 BLOCK_BYTES = 1024 * 1024
@@ -24,6 +24,7 @@ PART_BYTES = 256 * 1024
 WRITTEN_WITHIN_S = 120.0
 """The agent answers when the last blocks are on the disks of most of their owners."""
 PAGE_FILES = 500
+RANGE_NOT_SATISFIABLE = 416
 
 OnProgress = Callable[[int], object]
 
@@ -103,14 +104,23 @@ class Files:
         return max(found, key=lambda each: len(each["blocks"]), default=None)
 
     def read(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        """Yield the bytes of a file from ``start`` up to ``end``.
+        """Yield the bytes of a file from ``start`` up to ``end``; none where it has none there.
 
         Raises FileBroken when it ends too soon, as it does when the file was replaced or removed
         for more than a minute, and for a whole file that does not fit its digest.
         """
-        is_whole = start == 0 and end is None
-        last = "" if end is None else str(end - 1)
-        headers = {} if is_whole else {"Range": f"bytes={start}-{last}"}
+        if start == 0 and end is None:
+            yield from self._read(name, {})
+        elif end is None or end > start:
+            last = "" if end is None else str(end - 1)
+            try:
+                yield from self._read(name, {"Range": f"bytes={start}-{last}"})
+            except ApiError as error:
+                if error.status != RANGE_NOT_SATISFIABLE:
+                    raise
+
+    def _read(self, name: str, headers: Mapping[str, str]) -> Iterator[bytes]:
+        is_whole = not headers
         with self._client.receive(_path(name), headers=headers) as answer:
             wanted, got, digest = int(answer.getheader("content-length") or 0), 0, FileDigest()
             while data := _read(answer, name):

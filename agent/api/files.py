@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from agent.api.callers import caller_of
-from agent.api.errors import BadRequest
+from agent.api.errors import BadRequest, error_body, respond
 from agent.api.interfaces import AgentServices
 from agent.api.long_lists import listing
 from agent.api.name_scope import check_shared_key, may_use_shared_key
 from agent.api.request_bodies import integer, read_object
 from agent.blocks.file_stat import FileStat
 from agent.blocks.named_files import NamedFile, Upload
-from agent.exits import NOT_FOUND, TIMED_OUT, AgentError
+from agent.exits import NOT_FOUND, TIMED_OUT, USAGE, AgentError, word_of
 from agent.http.request import ClientDisconnect, Request
 from agent.http.response import JSONResponse, Response, StreamingResponse
 from gossip.bodies.block_limits import BLOCKS_MAX
@@ -115,7 +115,9 @@ async def get_file(request: Request) -> Response:
     }
     if span is None:
         headers["Content-Range"] = f"bytes */{record.size_bytes}"
-        return Response(b"", RANGE_NOT_SATISFIABLE, headers)
+        message = f"the file has {record.size_bytes} bytes, and none of them is in this range"
+        told = error_body(word_of(USAGE), message, "`GET /api/v1/file-stat/NAME` says how many")
+        return respond(RANGE_NOT_SATISFIABLE, told, headers)
     headers["Content-Length"] = str(span.end - span.start)
     if asked:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{record.size_bytes}"

@@ -1,0 +1,43 @@
+"""Files by way of the SDK, at a fake agent."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_apps.client import ApiError, Client
+from edge_apps.files import Files
+from tests.support.fake_agent import Served, serving
+from tests.support.patience import GIVE_UP_S
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    with serving(tmp_path) as running:
+        running.agent.blocks.files.add("a", b"0123456789")
+        running.agent.blocks.files.add("empty", b"")
+        yield running
+
+
+@pytest.fixture
+def files(served: Served) -> Files:
+    return Files(Client(served.paths.socket, timeout_s=GIVE_UP_S))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, None), (3, None), (0, 4), (9, 10), (3, 99), (0, 0), (5, 5), (7, 3), (10, None), (99, 200)],
+)
+def test_a_range_is_what_python_takes_for_it(files: Files, start: int, end: int | None) -> None:
+    assert b"".join(files.read("a", start, end)) == b"0123456789"[start:end]
+    assert b"".join(files.read("empty", start, end)) == b""
+
+
+def test_what_is_not_there_is_said_in_words(served: Served, files: Files) -> None:
+    with pytest.raises(ApiError, match="there is no file"):
+        list(files.read("none", 3))
+    client = Client(served.paths.socket, timeout_s=GIVE_UP_S)
+    for wrong in ("bytes=10-", "bytes=-0"):
+        with pytest.raises(ApiError, match="10 bytes, and none of them is in this range") as caught:
+            client.request("GET", "/api/v1/files/a", headers={"Range": wrong})
+        assert caught.value.status == 416
