@@ -34,6 +34,8 @@ from edge_apps.client import (
 from edge_apps.kv_frames import (
     ALWAYS,
     ANSWER_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    LENGTH_BYTES,
     PATH,
     PROTOCOL,
     TIMEOUT_S,
@@ -47,6 +49,7 @@ from edge_apps.kv_frames import (
     PutAsk,
     WriteResult,
     decode_answer,
+    decode_ask,
     framed,
 )
 from gossip.core.errors import Malformed
@@ -60,6 +63,7 @@ HEAD_BYTES_MAX = 16 * 1024
 HEAD_END = b"\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 "
 ENDED = "the stream has ended"
+NOT_ASKED = "nothing was asked, and the stream goes on"
 UNKNOWN = "what was under way may or may not have happened; open another stream"
 
 A = TypeVar("A", WriteResult, Found)
@@ -166,14 +170,24 @@ class KvStream:
             self._number += 1
             number = self._number
             self._under_way[number] = future
-        ask: Ask = make(number)
-        data = framed(ask)
+        try:
+            data = _question(make(number))
+        except BaseException:
+            self._take_back(number)
+            raise
         try:
             with self._sending:
                 self._connected.sendall(data)
         except OSError:
             self._fail(AgentUnreachable("the agent hung up", UNKNOWN))
         return cast("Future[A]", future)
+
+    def _take_back(self, number: int) -> None:
+        """Give up what was not asked."""
+        with self._lock:
+            was_under_way = self._under_way.pop(number, None) is not None
+        if was_under_way:
+            self._room.release()
 
     def _read(self, early: bytes) -> None:
         """Hand out answers until the connection ends."""
@@ -220,6 +234,22 @@ class KvStream:
             self._room.release()
             if future.set_running_or_notify_cancel():
                 future.set_exception(self._why)
+
+
+def _question(ask: Ask) -> bytes:
+    """Return what goes over the connection. Raises ApiError for what no agent would understand.
+
+    The agent would end the stream for it, and all else that is under way with it.
+    """
+    try:
+        data = framed(ask)
+        decode_ask(data[LENGTH_BYTES:])
+    except (TypeError, ValueError, Malformed) as error:
+        raise ApiError(400, "usage", f"this cannot be asked: {error}", NOT_ASKED) from None
+    if len(data) - LENGTH_BYTES > FRAME_BYTES_MAX:
+        message = f"a question has at most {FRAME_BYTES_MAX} bytes with its value and its context"
+        raise ApiError(413, "usage", message, NOT_ASKED)
+    return data
 
 
 def _error_of(failed: Failed) -> ApiError:

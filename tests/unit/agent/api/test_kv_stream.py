@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from agent.config.settings import ApiSettings
 from edge_apps.client import AgentUnreachable, ApiError, Client
 from edge_apps.kv_frames import (
     ANSWER_BYTES_MAX,
+    FRAME_BYTES_MAX,
     IF_ABSENT,
     IF_CONTEXT,
     PATH,
@@ -26,6 +28,7 @@ from edge_apps.kv_frames import (
     decode_answer,
     framed,
 )
+from edge_apps.kv_stream import UNDER_WAY_MAX as UNDER_WAY_AT_CLIENT_MAX
 from edge_apps.kv_stream import KvStream
 from tests.support.fake_agent import STALE_CONTEXT, Served, finish, serving
 from tests.support.patience import GIVE_UP_S
@@ -152,6 +155,27 @@ def test_outcomes_and_errors_are_those_of_the_routes(served: Served, keys: KvStr
     with pytest.raises(ApiError, match="goes without"):
         keys.put("a", b"1", context=STALE_CONTEXT, condition=IF_ABSENT).result(GIVE_UP_S)
     assert served.agent.metrics.counts()["api_errors/usage"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "status"),
+    [
+        ("\udcff", b"1", 400),
+        ("a", "text", 400),
+        ("a", None, 400),
+        ("a", bytes(FRAME_BYTES_MAX), 413),
+    ],
+)
+def test_what_cannot_be_asked_harms_nothing_else(
+    keys: KvStream, key: str, value: Any, status: int
+) -> None:
+    pending = keys.put("b", b"1")
+    for _ in range(UNDER_WAY_AT_CLIENT_MAX + 1):
+        with pytest.raises(ApiError) as refused:
+            keys.put(key, value)
+        assert refused.value.status == status
+    assert pending.result(GIVE_UP_S).outcome == "ok"
+    assert keys.get("b").result(GIVE_UP_S).values[0].data == b"1"
 
 
 def test_a_key_called_stream_is_read_as_any_other(served: Served) -> None:
