@@ -20,7 +20,7 @@ from agent.cli.recovery import until_generation
 from agent.cli.session import Session, pass_session
 from agent.exits import AgentError
 from agent.text.units import counted
-from edge_apps.client import Client
+from edge_apps.client import ApiError, Client
 
 if TYPE_CHECKING:
     from agent.backup.backup_seal import BackupKey
@@ -122,6 +122,7 @@ def create(
 
     It has everything that was acknowledged by a majority of its owners before it began, and of what
     is written meanwhile some, key by key. The file is for its owner alone: all values are in it.
+    Not in it are files (`covey file`): where there are some, it says so.
     """
     from agent.backup.parts import AGREED, REGISTRY
 
@@ -150,7 +151,7 @@ def create(
         writer.end(*progress.counts(), _now().isoformat(), is_whole=progress.is_whole)
     unfinished.replace(file)
     _sync(file.parent)
-    _tell_made(session, file, progress, output)
+    _tell_made(session, file, progress, output, has_files=_has_files(client))
 
 
 class _Saved:
@@ -172,6 +173,14 @@ class _Saved:
     def counts(self) -> tuple[int, int]:
         """Return how many keys and versions there are so far."""
         return self.keys, self.versions
+
+
+def _has_files(client: Client) -> bool:
+    """Say whether this covey has any files, as far as is known."""
+    try:
+        return bool(client.get("/api/v1/files", limit=1)["files"])
+    except ApiError:  # such as from an agent of a version before
+        return False
 
 
 def _covey(client: Client) -> dict[str, Any]:
@@ -288,10 +297,15 @@ def _check_same(
 def _save_keys(
     session: Session, client: Client, writer: "UnfinishedBackup", saved: _Saved, *, incomplete: bool
 ) -> None:
-    """Append all pages; after each it rests for as long as that took, so others come first."""
+    """Append all pages; after each it rests for as long as that took, so others come first.
+
+    Without Covey's own keys: they are the names of files and blocks, whose bodies are no keys.
+    """
     from agent.backup.key_pages import decode_page
     from agent.backup.parts import KEYS
+    from gossip.bodies.file_records import OWN_LAST
 
+    saved.after = max(saved.after, OWN_LAST)
     with CountProgress("keys", quiet=session.quiet) as progress:
         while True:
             began = time.monotonic()
@@ -327,7 +341,9 @@ def _page(client: Client, after: str) -> bytes:
     return body
 
 
-def _tell_made(session: Session, file: Path, saved: _Saved, output: str) -> None:
+def _tell_made(
+    session: Session, file: Path, saved: _Saved, output: str, *, has_files: bool
+) -> None:
     told = {
         "file": str(file),
         "keys": saved.keys,
@@ -336,9 +352,14 @@ def _tell_made(session: Session, file: Path, saved: _Saved, output: str) -> None
         "whole": saved.is_whole,
     }
     if output == "json":
-        write_json(told)
+        write_json(told | {"files_left_out": has_files})
     else:
         write_facts(told | {"whole": "yes" if saved.is_whole else "no"})
+    if has_files:
+        session.say(
+            "Note: this covey has files, which are not in it: `covey file ls` lists them, and "
+            "`covey file get` saves one."
+        )
     if not saved.is_whole:
         raise AgentError(
             "this backup is not whole: not enough owners of some keys answered",
@@ -535,18 +556,32 @@ def _restore_keys(
     session: Session, reader: "BackupFile", key: "BackupKey | None", prefix: str
 ) -> tuple[dict[str, int], list[dict[str, str]]]:
     from agent.backup.contents import pages
+    from gossip.bodies.file_records import FILE_PREFIX
 
-    counts, troubles = dict.fromkeys(OUTCOMES, 0), []
+    counts, troubles, files = dict.fromkeys(OUTCOMES, 0), [], 0
     with Progress(quiet=session.quiet) as progress:
         client = session.hasty_client()
         for page, done in pages(reader, key):
-            for piece in _pieces([each for each in page.keys if each.key.startswith(prefix)]):
+            files += sum(each.key.startswith(FILE_PREFIX) for each in page.keys)
+            for piece in _pieces([each for each in page.keys if _is_wanted(each.key, prefix)]):
                 told = _restore_piece(client, page.fields, piece)
                 troubles += told.pop("troubles")
                 for name, count in told.items():
                     counts[name] += count
             progress.show(done)
+    if files:
+        session.say(
+            f"Note: it has the names of {counted(files, 'file')}, which were left out: what they "
+            "held is not in a backup."
+        )
     return counts, troubles
+
+
+def _is_wanted(key: str, prefix: str) -> bool:
+    """Say whether a key is put back: Covey's own tell of bodies that are not in a backup."""
+    from gossip.bodies.file_records import OWN_PREFIX
+
+    return key.startswith(prefix) and not key.startswith(OWN_PREFIX)
 
 
 def _pieces(keys: "list[SavedKey]") -> "Iterator[tuple[SavedKey, ...]]":

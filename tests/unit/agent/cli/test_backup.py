@@ -8,6 +8,7 @@ import pytest
 from agent import exits
 from agent.backup import backup_seal
 from agent.cli import backup
+from gossip.bodies import file_records
 from tests.support.command_line import Covey
 from tests.support.fake_agent import Served
 
@@ -55,6 +56,27 @@ def test_a_covey_with_keys_is_left_alone_unless_it_is_to_merge(
     assert merged.status == exits.NO
     assert "k0001: different: the key has other values by now" in merged.stderr
     assert served.agent.kv.values == {**VALUES, "k0001": [b"newer"]}
+
+
+def test_files_are_not_in_it_and_it_says_so(
+    covey: Covey, served: Served, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name without its blocks looks like a file that was saved."""
+    names = {"\0f/model.bin": [b"record"], f"\0b/{'0' * 32}/000000": [b"block"]}
+    served.agent.kv.values = names | VALUES
+    assert "has files" not in covey("backup", "create", f"{file}.0", "--keys-only").stderr
+    served.agent.blocks.files.add("model.bin", b"x")
+    made = covey("backup", "create", str(file), "--keys-only", "-o", "json")
+    assert made.json()["keys"] == len(VALUES)
+    assert made.json()["files_left_out"]
+    assert "this covey has files, which are not in it" in made.stderr
+    with monkeypatch.context() as patched:  # as a version before made them
+        patched.setattr(file_records, "OWN_LAST", "")
+        covey("backup", "create", f"{file}.1", "--keys-only")
+    served.agent.kv.values = {}
+    done = covey("backup", "restore", f"{file}.1", "--yes")
+    assert "it has the names of 1 file, which were left out" in done.stderr
+    assert served.agent.kv.values == VALUES
 
 
 def test_a_prefix_alone(covey: Covey, served: Served, file: Path) -> None:
