@@ -8,9 +8,11 @@ from agent.exits import NO, UNHEALTHY, AgentError
 from agent.http.request import Request
 from agent.http.response import JSONResponse, Response
 from gossip.kv.limits import REQUEST_TIMEOUT_S
+from gossip.kv.requests import ListResult
 from gossip.registry.space_change import check_space
 
 FIELDS = frozenset({"replicas"})
+LOOK_KEYS = 100
 
 
 async def set_owners(request: Request) -> Response:
@@ -28,9 +30,21 @@ async def set_owners(request: Request) -> Response:
     return JSONResponse({"name": name, "replicas": replicas, "epoch": epoch})
 
 
+async def _first_shown(agent: AgentServices, prefix: str) -> ListResult:
+    """Return a page with keys, or the last one: one of expired keys alone has none, and goes on."""
+    after = ""
+    while True:
+        found = await agent.kv.list(
+            prefix, after=after, limit=LOOK_KEYS, r=None, timeout_s=REQUEST_TIMEOUT_S
+        )
+        if found.entries or found.outcome != "ok" or not found.next:
+            return found
+        after = found.next
+
+
 async def _check_empty(agent: AgentServices, name: str) -> None:
     """Raise AgentError where keys would have to move: of many, reads would miss some for long."""
-    found = await agent.kv.list(f"{name}/", after="", limit=1, r=None, timeout_s=REQUEST_TIMEOUT_S)
+    found = await _first_shown(agent, f"{name}/")
     if found.entries:
         raise AgentError(
             f"there are keys that begin with {name}/; nothing was changed.",

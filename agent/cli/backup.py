@@ -38,6 +38,7 @@ TIMEOUT_S = 10.0
 EXTRA_WAIT_S = 120.0
 """A page of hundreds of keys, behind others, on a busy card."""
 MODE = 0o600
+LOOK_KEYS = 100
 SHOWN_MAX = 10
 OUTCOMES = ("written", "unchanged", "different", "refused", "indeterminate")
 
@@ -175,10 +176,22 @@ class _Saved:
         return self.keys, self.versions
 
 
+def _first_shown(client: Client, path: str, what: str) -> dict[str, Any]:
+    """Return a page of a list that has something, or the last one.
+
+    A page of what has expired alone has nothing, and goes on.
+    """
+    after = ""
+    while True:
+        page: dict[str, Any] = client.get(path, after=after, limit=LOOK_KEYS)
+        if page[what] or page.get("outcome", "ok") != "ok" or not (after := page["next"]):
+            return page
+
+
 def _has_files(client: Client) -> bool:
     """Say whether this covey has any files, as far as is known."""
     try:
-        return bool(client.get("/api/v1/files", limit=1)["files"])
+        return bool(_first_shown(client, "/api/v1/files", "files")["files"])
     except ApiError:  # such as from an agent of a version before
         return False
 
@@ -528,7 +541,7 @@ def _check_intact(file: Path, found: "Contents") -> None:
 
 
 def _check_is_empty(client: Client) -> None:
-    page = client.get("/api/v1/kv", limit=1)
+    page = _first_shown(client, "/api/v1/kv", "entries")
     if page["outcome"] != "ok":
         raise AgentError(
             "not enough owners answered to know whether there are keys; nothing was changed",

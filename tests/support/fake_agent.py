@@ -94,6 +94,8 @@ class FakeKv:
     def __init__(self) -> None:
         self.values: dict[str, list[bytes]] = {}
         self.types: dict[str, str] = {}
+        self.expired: set[str] = set()
+        """Keys that lists pass by, and show no more."""
         self.asked: list[dict[str, Any]] = []
         self.outcome = "ok"
         self.events: asyncio.Queue[WatchEvent | Exception] = asyncio.Queue()
@@ -210,6 +212,7 @@ class FakeKv:
                 ),
             )
             for key in found[:limit]
+            if key not in self.expired
         )
         following = found[limit - 1] if len(found) > limit else ""
         return ListResult(entries, following, "ok" if self.outcome == "ok" else "partial")

@@ -40,6 +40,16 @@ def test_a_space_with_keys_is_left_as_it_is(covey: Covey, spaces: dict[str, int]
     assert spaces == {}
 
 
+def test_a_space_whose_first_keys_have_expired_has_keys(
+    covey: Covey, served: Served, spaces: dict[str, int]
+) -> None:
+    served.agent.kv.expired = {f"photos/{n:03}" for n in range(250)}
+    served.agent.kv.values = {key: [b"old"] for key in (*served.agent.kv.expired, "photos/z")}
+    outcome = covey("kv", "space", "create", "photos", "--replicas", "5")
+    assert outcome.status == exits.NO
+    assert spaces == {}
+
+
 def test_what_cannot_be_is_refused(covey: Covey, spaces: dict[str, int]) -> None:
     assert covey("kv", "space", "create", "device", "--replicas", "2").status == exits.USAGE
     assert covey("kv", "space", "create", "photos", "--replicas", "8").status == exits.USAGE

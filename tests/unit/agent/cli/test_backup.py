@@ -58,6 +58,19 @@ def test_a_covey_with_keys_is_left_alone_unless_it_is_to_merge(
     assert served.agent.kv.values == {**VALUES, "k0001": [b"newer"]}
 
 
+def test_a_covey_whose_first_keys_have_expired_has_keys(
+    covey: Covey, served: Served, file: Path
+) -> None:
+    covey("backup", "create", str(file), "--keys-only")
+    there = {f"a{n:03}": [b"old"] for n in range(250)}
+    served.agent.kv.expired = set(there)
+    served.agent.kv.values = {**there, "z": [b"newer"]}
+    refused = covey("backup", "restore", str(file), "--yes")
+    assert "this covey has keys; nothing was changed" in refused.stderr
+    served.agent.kv.values = dict(there)
+    assert covey("backup", "restore", str(file), "--yes").status == exits.YES
+
+
 def test_files_are_not_in_it_and_it_says_so(
     covey: Covey, served: Served, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
