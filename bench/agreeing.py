@@ -60,7 +60,7 @@ class _Processes:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="covey-bench-"))
-        ports = _free_ports(2 * MEMBERS)
+        ports = free_ports(2 * MEMBERS)
         self.addresses: list[Address] = [(WHO, port) for port in ports[:MEMBERS]]
         self._peer_ports = ports[MEMBERS:]
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -94,19 +94,23 @@ class CoveyTrio(_Processes):
             raise
         return self
 
+    def _prepare(self, number: int, more: str = "") -> None:
+        """Make a member's directory; ``more``: what its configuration says besides."""
+        folder = self._folder(number)
+        folder.mkdir()
+        port, api_port = self._peer_ports[number], self.addresses[number][1]
+        secret = folder / "token"
+        secret.write_text(TOKEN)
+        secret.chmod(0o600)
+        (folder / "covey.toml").write_text(
+            f'[apps.system]\nenabled = false\n[voters]\nsettle = "{SETTLE}"\n'
+            f'[network]\nbind = ["{WHO}"]\nport = {port}\nmdns = false\nadvertise = ["{WHO}"]\n'
+            f'[api]\nlisten = "{WHO}:{api_port}"\ntoken_file = "{secret}"\n{more}'
+        )
+
     def _form(self) -> None:
         for number in range(MEMBERS):
-            folder = self._folder(number)
-            folder.mkdir()
-            port, api_port = self._peer_ports[number], self.addresses[number][1]
-            secret = folder / "token"
-            secret.write_text(TOKEN)
-            secret.chmod(0o600)
-            (folder / "covey.toml").write_text(
-                f'[apps.system]\nenabled = false\n[voters]\nsettle = "{SETTLE}"\n'
-                f'[network]\nbind = ["{WHO}"]\nport = {port}\nmdns = false\nadvertise = ["{WHO}"]\n'
-                f'[api]\nlisten = "{WHO}:{api_port}"\ntoken_file = "{secret}"\n'
-            )
+            self._prepare(number)
         self._covey(0, "init", "bench", "--node-name", "node-0")
         self.start(0)
         eventually(lambda: bool(self._status(0)), "the first agent answers")
@@ -247,7 +251,7 @@ def kill(trio: Trio, number: int) -> None:
     trio.processes[number].wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that nobody has just now; each system asks for its own in time."""
     sockets = [socket.socket() for _ in range(count)]
     try:

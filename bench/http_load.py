@@ -84,6 +84,23 @@ async def ask_once(address: Address, request: bytes, within_s: float = ANSWER_S)
             connection.close()
 
 
+async def ask_each(
+    addresses: Sequence[Address], request: Callable[[int], bytes], count: int, clients: int = 64
+) -> None:
+    """Ask so many questions once each, spread over the nodes. Raises RefusedError, OSError."""
+
+    async def client(number: int) -> None:
+        connection = Connection(addresses[number % len(addresses)])
+        await connection.open()
+        for each in range(number, count, clients):
+            await connection.ask(request(each))
+        connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(client(number))
+
+
 def measure(addresses: Sequence[Address], request: Request, clients: int, seconds: float) -> Load:
     """Let so many clients ask, spread over the nodes, for so long after a short warm-up."""
     return asyncio.run(_measure(addresses, request, clients, seconds))

@@ -13,7 +13,8 @@ HTTP, and say what a program gains that goes from etcd's gateway to the stream, 
 
 Balance and movement are beside PyPI's uhashring (``state_balance.py``); what it takes to find and
 mend one key of 100,000 is in ``state_repair.py``, and here how long a member lacks it that was
-away.
+away. How long it takes until a device has all the keys of one that was lost, and what who asks
+meanwhile feels of it, is in ``state_rebuild.py``.
 """
 
 import argparse
@@ -31,27 +32,24 @@ from bench.agreeing import (
     MEMBERS,
     TOKEN,
     VALUE,
-    CoveyTrio,
     EtcdTrio,
     Trio,
-    ask_json,
     eventually,
     read_serializably,
 )
 from bench.control import fill, key, middle, ratio, rss_mib, written_bytes
-from bench.http_load import WARM_UP_S, Connection, Load, ask_once, http, measure
+from bench.covey_keys import CoveyKeys
+from bench.http_load import WARM_UP_S, Load, ask_each, ask_once, http, measure
 from bench.idle import cpu_s
 from bench.report import finish, table
 from bench.state_balance import Balance, show_balance, weigh
+from bench.state_rebuild import Rebuild, many_key, rebuild_both, rebuild_figures, show_rebuilds
 from bench.state_repair import Repair, repair_one
 from bench.stream_load import measure_streams
 from edge_apps.kv_frames import Ask, GetAsk, PutAsk
-from gossip.registry.placement import PARTITIONS
 
 CLIENTS = (1, 64)
 MANY_KEYS = 100_000
-WRITERS = 64
-FORMED_WITHIN_S = 120.0
 
 
 class Lengths(NamedTuple):
@@ -70,32 +68,6 @@ class KeyTrio(Trio, Protocol):
 
     def get_from_one(self, key: str) -> bytes:
         """Return the request that reads a key from what one member has."""
-
-
-class CoveyKeys(CoveyTrio):
-    """Three agents of which each owns every key."""
-
-    def _form(self) -> None:
-        super()._form()
-        for number in range(MEMBERS):
-            eventually(lambda number=number: self._owns_all(number), "all own all", FORMED_WITHIN_S)
-
-    def _owns_all(self, number: int) -> bool:
-        ring = ask_json(self.addresses[number], http("GET", "/api/v1/ring", token=TOKEN))
-        owned = [each["partitions"] for each in ring["nodes"]]
-        return not any(ring["moving"].values()) and owned == [PARTITIONS] * MEMBERS
-
-    def put(self, key: str) -> bytes:
-        """Return the request that has a value of 128 bytes with two owners."""
-        return http("PUT", f"/api/v1/kv/{key}?w=2", VALUE.encode(), TOKEN)
-
-    def get(self, key: str) -> bytes:
-        """Return the request that reads a key from two owners."""
-        return http("GET", f"/api/v1/kv/{key}?r=2", token=TOKEN)
-
-    def get_from_one(self, key: str) -> bytes:
-        """Return the request that reads a key from what one owner has."""
-        return http("GET", f"/api/v1/kv/{key}?r=1", token=TOKEN)
 
 
 class EtcdKeys(EtcdTrio):
@@ -182,32 +154,19 @@ def _cpu_s(trio: Trio) -> float:
 
 def fill_many(trio: Trio) -> float:
     """Write a hundred thousand keys; return what a member holds then, in MiB."""
-    asyncio.run(_write_many(trio))
+    asyncio.run(ask_each(trio.addresses, lambda n: trio.put(many_key(n)), MANY_KEYS))
     return rss_mib(trio)
-
-
-async def _write_many(trio: Trio) -> None:
-    async def write(writer: int) -> None:
-        connection = Connection(trio.addresses[writer % MEMBERS])
-        await connection.open()
-        for number in range(writer, MANY_KEYS, WRITERS):
-            await connection.ask(trio.put(f"many/{number:06}"))
-        connection.close()
-
-    async with asyncio.TaskGroup() as group:
-        for writer in range(WRITERS):
-            group.create_task(write(writer))
 
 
 def return_s(trio: CoveyKeys) -> float:
     """Have a member miss one write; return how long after its return it lacks it still."""
-    away, name = MEMBERS - 1, "many/000000"
+    away, name = MEMBERS - 1, many_key(0)
     trio.processes[away].send_signal(signal.SIGTERM)
     trio.processes[away].wait()
     missed = http("PUT", f"/api/v1/kv/{name}?w=2", b"missed", TOKEN)
     asyncio.run(ask_once(trio.addresses[0], missed))
     trio.start(away)
-    eventually(lambda: _read(trio, away, "many/000001") != b"missed", "it answers again")
+    eventually(lambda: _read(trio, away, many_key(1)) != b"missed", "it answers again")
     begun = time.monotonic()
     eventually(lambda: _read(trio, away, name) == b"missed", "it has what it missed")
     return time.monotonic() - begun
@@ -280,13 +239,14 @@ class Measured(NamedTuple):
     return_s: float
     balance: list[Balance]
     repair: Repair
+    rebuilds: list[Rebuild]
 
 
 def run(lengths: Lengths) -> Measured:
     """Measure both, round by round, and the rest after the last."""
     rounds: dict[str, list[Round]] = {"covey": [], "etcd": []}
     rss: dict[str, float] = {}
-    returned_s = 0.0
+    returned_s, rebuilds = 0.0, list[Rebuild]()
     for number in range(lengths.rounds):
         for new in TRIOS:
             with new() as trio:
@@ -298,11 +258,13 @@ def run(lengths: Lengths) -> Measured:
                 rss[trio.name] = fill_many(trio)
                 if isinstance(trio, CoveyKeys):
                     returned_s = return_s(trio)
+                    print("covey: rebuild of a lost node", file=sys.stderr)
+                    rebuilds = rebuild_both(trio, MANY_KEYS)
     print("balance, repair", file=sys.stderr)
     # Beside the code: /tmp may be memory.
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as folder:
         repair = repair_one(Path(folder), MANY_KEYS)
-    return Measured(rounds, rss, returned_s, weigh(), repair)
+    return Measured(rounds, rss, returned_s, weigh(), repair, rebuilds)
 
 
 def main() -> None:
@@ -319,6 +281,7 @@ def main() -> None:
     show_balance(found.balance)
     repair = found.repair._asdict() | {"member_back_s": found.return_s}
     table(f"One differing key among {MANY_KEYS:,}", list(repair), [list(repair.values())])
+    show_rebuilds(found.rebuilds)
     finish("state", _figures(found))
 
 
@@ -359,6 +322,7 @@ def _figures(found: Measured) -> dict[str, object]:
         "rss_100k_etcd_mib": found.rss_mib["etcd"],
         "repair": found.repair._asdict(),
         "member_back_s": found.return_s,
+        **rebuild_figures(found.rebuilds),
     }
 
 
