@@ -87,8 +87,11 @@ class Files:
         query: dict[str, str | float | None] = {"mark": mark or None}
         if mark and (found := self._begun(name, mark)) is not None:
             same = _same_blocks(source, found["blocks"], on_progress)
+            if same == len(found["blocks"]):
+                query |= {"upload": found["upload"], "from": same}
+            else:  # it is another content by now
+                same = 0
             source.seek(same * BLOCK_BYTES)
-            query |= {"upload": found["upload"], "from": same}
         headers = {"Content-Type": "application/octet-stream", **_length_of(source)}
         parts = _parts(source, on_progress)
         answer = self._client.send(

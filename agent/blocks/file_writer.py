@@ -2,16 +2,18 @@
 
 Two blocks are under way while a third fills: so much memory an upload takes, however long it is.
 The record of a block is written once its body is safe. So whatever blocks have records can be gone
-on from, when an upload breaks off.
+on from, when an upload breaks off. A block never gets another content: owners that have its body
+keep it, and who asks them does not say which one is meant.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+from agent.blocks.file_reader import FileReader
 from agent.blocks.transfers import Transfers
 from agent.cluster.kv import Kv
-from agent.exits import UNHEALTHY, USAGE, AgentError
+from agent.exits import NO, UNHEALTHY, USAGE, AgentError
 from gossip.bodies.block_limits import BLOCK_BYTES
 from gossip.bodies.file_records import BlockName, BlockRecord, digest_of, encode
 
@@ -32,13 +34,36 @@ class Written(NamedTuple):
         return digest_of(b"".join(self.digests))
 
 
+class OtherContent(AgentError):
+    """An upload is gone on with, with other bytes than it began with."""
+
+    def __init__(self, name: BlockName) -> None:
+        super().__init__(
+            f"block {name.number} of this upload has other bytes already; the upload was given up,"
+            " and nothing of it is visible",
+            "put the file again: it begins anew",
+            NO,
+        )
+
+
 class FileWriter:
     """Writes the blocks of one file, from block ``first`` on."""
 
     def __init__(
-        self, kv: Kv, transfers: Transfers, file: bytes, before: list[bytes], bytes_max: int
+        self,
+        kv: Kv,
+        transfers: Transfers,
+        file: bytes,
+        before: list[bytes],
+        bytes_max: int,
+        *,
+        is_new: bool,
     ) -> None:
-        """``before``: the digests of the blocks that are written already, all of full size."""
+        """``before``: the digests of the blocks that are written already, all of full size.
+
+        ``is_new``: there can be no others.
+        """
+        self._reader, self._is_new = FileReader(kv, transfers), is_new
         self._kv, self._transfers, self._file = kv, transfers, file
         self._digests = list(before)
         self._bytes_max = bytes_max
@@ -86,6 +111,9 @@ class FileWriter:
 
     async def _write(self, name: BlockName, body: bytes, digest: bytes) -> None:
         try:
+            there = None if self._is_new else await self._reader.record(name)
+            if there is not None and there.digest != digest:
+                raise OtherContent(name)
             await self._transfers.store(name, body, digest)
             await self._record(name, BlockRecord(len(body), digest))
         finally:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.blocks.file_reader import FileReader
-from agent.blocks.file_writer import FileWriter
+from agent.blocks.file_writer import FileWriter, OtherContent
 from agent.blocks.transfers import Transfers
 from agent.cluster.kv import Kv
 from agent.exits import NO, NOT_FOUND, UNHEALTHY, USAGE, AgentError
@@ -174,8 +174,14 @@ class Files:
         under_way = UploadRecord(name, upload.record.mark if upload else mark)
         _check(await self._kv.put(upload_key(file), encode(under_way)), name)
         before = upload.digests if upload else []
-        writer = FileWriter(self._kv, self._transfers, file, before, self._bytes_max)
-        written = await writer.write(self._living(file, under_way, parts))
+        writer = FileWriter(
+            self._kv, self._transfers, file, before, self._bytes_max, is_new=upload is None
+        )
+        try:
+            written = await writer.write(self._living(file, under_way, parts))
+        except OtherContent:
+            await self.end_upload(file)
+            raise
         await self._check_goes_on(file, name)
         now_ms = time.time_ns() // 1_000_000
         record = FileRecord(file, written.size_bytes, written.digest, now_ms)

@@ -1,6 +1,6 @@
 """Files of the fake agent: a dictionary in place of blocks on owners."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from agent.blocks.file_stat import FileStat, PlacedBlock
 from agent.blocks.named_files import FilePage, NamedFile, Upload
@@ -61,10 +61,10 @@ class FakeFiles:
         files = [NamedFile(name, self.records[name]) for name in names[:limit]]
         return FilePage(files, names[limit - 1] if len(names) > limit else "", "ok")
 
-    async def uploads(self, mark: str) -> list[Upload]:
+    async def uploads(self, mark: str, is_meant: Callable[[str], bool]) -> list[Upload]:
         """Return what was begun."""
         del mark
-        return self.open_uploads
+        return [each for each in self.open_uploads if is_meant(each.record.name)]
 
     async def remove(self, name: str) -> FileRecord:
         """Take a name away."""

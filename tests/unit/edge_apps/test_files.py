@@ -1,12 +1,15 @@
 """Files by way of the SDK, at a fake agent."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from agent.blocks.named_files import Upload
 from edge_apps.client import ApiError, Client
-from edge_apps.files import Files
+from edge_apps.files import BLOCK_BYTES, Files
+from gossip.bodies.file_records import UploadRecord, digest_of
 from tests.support.fake_agent import Served, serving
 from tests.support.patience import GIVE_UP_S
 
@@ -31,6 +34,17 @@ def files(served: Served) -> Files:
 def test_a_range_is_what_python_takes_for_it(files: Files, start: int, end: int | None) -> None:
     assert b"".join(files.read("a", start, end)) == b"0123456789"[start:end]
     assert b"".join(files.read("empty", start, end)) == b""
+
+
+@pytest.mark.parametrize(("now", "sent"), [(b"a", 1), (b"b", BLOCK_BYTES + 1)])
+def test_an_upload_is_gone_on_with_only_with_the_bytes_that_it_began_with(
+    served: Served, files: Files, now: bytes, sent: int
+) -> None:
+    began = digest_of(b"a" * BLOCK_BYTES)
+    upload = Upload(bytes(16), UploadRecord("new", "m"), [began])
+    served.agent.blocks.files.open_uploads = [upload]
+    stored = files.put("new", BytesIO(now * (BLOCK_BYTES + 1)), mark="m")
+    assert stored["size_bytes"] == sent, "the fake takes what comes for all"
 
 
 def test_what_is_not_there_is_said_in_words(served: Served, files: Files) -> None:

@@ -313,3 +313,22 @@ def test_a_move_shows_no_upload(tmp_path: Path) -> None:
         assert await files.uploads("", all_names) == []
 
     run(tmp_path, work)
+
+
+def test_an_upload_that_is_gone_on_with_other_bytes_is_given_up(tmp_path: Path) -> None:
+    """Its blocks would be one content at some owners, and another at others."""
+
+    async def work(net: BlockNet, files: Files) -> None:
+        with pytest.raises(AgentError, match="hung up"):
+            await files.put("a", _breaking(DATA[: 2 * BLOCK_BYTES + 10]), mark="m")
+        [upload] = await files.uploads("m", all_names)
+        records = {key: data for key, data in net.keys.values.items() if BLOCK_PREFIX in key}
+        again = upload._replace(digests=upload.digests[:1])
+        with pytest.raises(AgentError, match="has other bytes already"):
+            await files.put("a", parts_of(DATA[: 2 * BLOCK_BYTES]), upload=again)
+        assert records.items() <= net.keys.values.items(), "what was written stays what it was"
+        assert await files.uploads("m", all_names) == []
+        with pytest.raises(AgentError, match="there is no file"):
+            await files.find("a")
+
+    run(tmp_path, work)
