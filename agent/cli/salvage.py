@@ -32,7 +32,7 @@ def salvage(
     DIRECTORY is the node's, or its data.db; else this agent's own. No agent is asked, nothing is
     changed, and `covey kv import` takes what comes out. Status 6 if rows were damaged.
     """
-    from agent.cluster.kv_lines import line_of
+    from agent.cluster.kv_lines import is_own, line_of
     from agent.store.salvaged_keys import SalvagedDatabase
     from agent.store.value_keys import read_key
     from agent.store.value_seal import ValueSeal
@@ -51,7 +51,7 @@ def salvage(
                 shut += 1
             elif record is None:
                 damaged += 1
-            elif record.live and key.startswith(prefix):
+            elif record.live and key.startswith(prefix) and not is_own(key):
                 batch.append(line_of(key, record.live))
                 keys += 1
             if len(batch) >= BATCH_KEYS:

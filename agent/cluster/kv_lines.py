@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from gossip.bodies.file_records import OWN_PREFIX
 from gossip.core.errors import InvalidRequest
 from gossip.core.hlc import stamp_ms
 from gossip.kv.limits import TTL_S_MIN
@@ -84,6 +85,11 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Entry).decode
 
 
+def is_own(key: str) -> bool:
+    """Return whether a key is Covey's own, which no line has: of a file, without its blocks."""
+    return key.startswith(OWN_PREFIX)
+
+
 def read_line(line: bytes) -> KeyLine:
     """Return what a line says. Raises BadKeyLine."""
     try:
@@ -91,6 +97,8 @@ def read_line(line: bytes) -> KeyLine:
         check_key(entry.key)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidRequest) as error:
         raise BadKeyLine(str(error)) from None
+    if is_own(entry.key):
+        raise BadKeyLine("keys that begin with the character U+0000 are Covey's own")
     types = {version.type for version in entry.values}
     if types == {REGISTER}:
         ends = tuple(version.expires_ms for version in entry.values)

@@ -34,6 +34,8 @@ def directory(tmp_path: Path) -> Path:
         for key, values in LIVE.items():
             live = tuple(Version(1, n, n << 16, v) for n, v in enumerate(values, start=1))
             await records.save([RecordChange(1, key, Record(live, ((1, 9),)))])
+        own = Record((Version(1, 1, 1 << 16, b"a file"),), ((1, 9),))
+        await records.save([RecordChange(1, "\0f/a/image", own)])
         await records.save([RecordChange(1, "deleted", Record((), ((1, 9),)))])
         await records.close()
 
