@@ -134,6 +134,8 @@ def summary(agent: AgentServices, planned: PlannedChange) -> dict[str, Any]:
         "replicas": registry.replicas,
         "copies": made.copies,
         "copied": made.copied,
+        "copied_homes": made.copied_homes,
+        "copied_in_spaces": made.copied_in_spaces,
         "bytes": None if each_bytes is None else round(made.copied * each_bytes),
         "causes": made.causes(),
         "risks": list(planned.risks),

@@ -195,7 +195,13 @@ def _in_sum(answer: dict[str, Any]) -> str:
         return "Nothing would move."
     size = "" if not answer["bytes"] else f" ({megabytes(answer['bytes'])})"
     why = "; ".join(CAUSES[name].format(count=count) for name, count in answer["causes"].items())
-    return f"Partitions to be copied: {answer['copied']}{size}. Why: {why}."
+    places = (
+        f"{answer[name]} {words}"
+        for name, words in (("copied_homes", "of homes"), ("copied_in_spaces", "of spaces"))
+        if answer[name]
+    )
+    told = ", ".join(("", *places))
+    return f"Partitions to be copied: {answer['copied']}{told}{size}. Why: {why}."
 
 
 def megabytes(size: int) -> str:

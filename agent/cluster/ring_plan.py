@@ -84,7 +84,7 @@ def plan_addition(
 def _with_risks(registry: Registry, made: Plan, is_up: IsUp) -> PlannedChange:
     risks = (
         _fewer_copies(registry, made),
-        _shared_zones(registry, made),
+        _shared_zones(made),
         _takers_away(made, is_up),
         _owners_away(registry, made, is_up),
         _on_their_way(registry),
@@ -93,18 +93,23 @@ def _with_risks(registry: Registry, made: Plan, is_up: IsUp) -> PlannedChange:
 
 
 def _fewer_copies(registry: Registry, made: Plan) -> str:
-    before = min(map(len, made.before))
-    if made.copies >= min(registry.replicas, before):
-        return ""
-    return (
-        f"each key would have {made.copies} instead of {before} copies, for no more nodes would "
-        f"own anything; {registry.replicas} are wanted"
-    )
+    why = "for no more nodes would own anything"
+    thinned = [
+        f"each key of {name}/ would have {after} instead of {before} copies, {why}"
+        for name, (before, after) in made.thinned_spaces().items()
+    ]
+    if made.copies < min(registry.replicas, made.copies_before):
+        thinned.insert(
+            0,
+            f"each key would have {made.copies} instead of {made.copies_before} copies, {why}; "
+            f"{registry.replicas} are wanted",
+        )
+    return "; ".join(thinned)
 
 
-def _shared_zones(registry: Registry, made: Plan) -> str:
+def _shared_zones(made: Plan) -> str:
     some, whole = made.crowded()
-    total = registry.partitions
+    total = len(made.after)
     if whole:
         return (
             f"{whole} of {total} partitions would have all their copies in one zone: if it fails, "

@@ -8,20 +8,26 @@ import pytest
 from gossip.registry.node import RegisteredNode
 from gossip.registry.node_change import NobodyLeft, NodeChange, arrange
 from gossip.registry.ownership import Stage
+from gossip.registry.places import HOMES_FROM, PLACES_FROM
 from gossip.registry.plan import Cause, Plan, owned, plan
 from gossip.registry.registry import (
     Registry,
     UnknownNode,
     admit,
     advance,
+    found,
+    house,
     losses,
     placeable,
     remove,
     replace,
 )
+from gossip.registry.space_change import place_space
 from tests.support.kv_net import node, registry_of
+from tests.unit.gossip.registry.test_places import finished
 from tests.unit.gossip.registry.test_registry import all_done, settled
 
+COVEY = bytes(16)
 DRAINS, STAYS = NodeChange(drains=True), NodeChange(drains=False)
 
 
@@ -200,3 +206,41 @@ def test_nobody_is_placed_who_is_absent_or_drains_as_long_as_others_are() -> Non
     assert [each.id for each in placeable(entries)] == [1]
     assert [each.id for each in placeable(entries[1:])] == [2]
     assert [each.id for each in placeable(entries[2:])] == [3]
+
+
+def test_a_plan_counts_homes_and_spaces_as_the_issuer_will_place_them() -> None:
+    """Compared with what comes of the change itself, for each partition and each place."""
+    entries = [node(number, zone) for number, zone in enumerate("aabbcc", 1)]
+    registry = house(found(COVEY, entries[0], 8))
+    for each in entries[1:]:
+        registry = finished(admit(registry, each))
+    registry = finished(place_space(registry, "photos", 5))
+    drained = arrange(registry, 2, NodeChange(drains=True))
+    changes = {
+        "remove": (remove(registry, 2), [each for each in registry.nodes if each.id != 2]),
+        "drain": (drained, drained.nodes),
+        "add": (admit(registry, node(7, "a")), [*registry.nodes, node(7, "a")]),
+    }
+    for name, (changed, nodes) in changes.items():
+        told, after = plan(registry, nodes), finished(changed)
+        numbers = [number for number, _ in after.ownerships]
+        placed = [set(ownership.owners) for _, ownership in after.ownerships]
+        assert [set(owners) for owners in told.after] == placed, name
+        made = {
+            (number, owner)
+            for number in numbers
+            for owner in set(after.ownership(number).owners)
+            - set(registry.ownership(number).owners)
+            if registry.has(number)
+        }
+        copied = {(m.partition, m.taker) for m in told.moves if m.taker is not None}
+        assert copied == made, f"{name}: what is empty is not copied"
+        assert told.copied == len(made)
+        assert told.copied_homes == sum(number >= HOMES_FROM for number, _ in made), name
+        in_spaces = sum(PLACES_FROM <= number < HOMES_FROM for number, _ in made)
+        assert told.copied_in_spaces == in_spaces > 0, name
+        assert told.copies == 3, "as all keys have, whatever was asked for a space"
+        assert not told.thinned_spaces(), name
+    few = plan(registry, [each for each in registry.nodes if each.id < 5])
+    assert few.thinned_spaces() == {"photos": (5, 4)}
+    assert (few.copies_before, few.copies) == (3, 3)
