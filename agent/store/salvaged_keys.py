@@ -22,6 +22,7 @@ from gossip.kv.records import Record
 
 CHUNK_BYTES = 1024 * 1024
 PAGE_BYTES = 4096
+KIND_OF_RECORDS = "SELECT type FROM sqlite_schema WHERE name = 'records'"
 
 
 class SalvagedKey(NamedTuple):
@@ -61,6 +62,10 @@ class SalvagedDatabase:
     def _is_in_order(self) -> bool:
         try:
             with closing(sqlite3.connect(self._copy, isolation_level=None)) as connection:
+                # A view is a program of whoever made the file.
+                [[kind]] = connection.execute(KIND_OF_RECORDS)
+                if kind != "table":
+                    return False
                 [[said]] = connection.execute("PRAGMA integrity_check(1)")
                 connection.execute(f"SELECT {RECORDS.names} FROM records LIMIT 1")  # noqa: S608
                 return bool(said == "ok")
@@ -97,7 +102,8 @@ class SalvagedDatabase:
 def _copy(source: Path, target: Path) -> int:
     """Copy a file, with zeros for what the disk does not give; return how many bytes those are."""
     unreadable = 0
-    handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    # A pipe in its place is not waited for.
+    handle = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         size_bytes = os.fstat(handle).st_size
         with target.open("wb") as file:

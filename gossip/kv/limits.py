@@ -124,6 +124,8 @@ SUMMARY_GAP_S = 0.5
 """One other node is answered so often at most; it asks half as often."""
 SESSIONS_MAX = 8
 SESSION_TIMEOUT_S = 10.0
+PASS_S = 300.0
+"""One that is not done by then is begun again behind those that wait; what it copied stays."""
 TRANSFERS_QUEUED_MAX = SESSIONS_MAX - 2
 """So many wait to be copied; the rest of the passes is for comparisons and repairs."""
 RETRY_S = 1.0

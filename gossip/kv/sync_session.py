@@ -35,6 +35,7 @@ from gossip.kv.limits import (
     EXCHANGE_BYTES_MAX,
     EXCHANGE_KEYS_MAX,
     PAGE_ENTRIES_MAX,
+    PASS_S,
     SESSION_TIMEOUT_S,
     TRANSFERS_QUEUED_MAX,
 )
@@ -68,6 +69,8 @@ class SyncSession:
         self.copy = Copy(is_sound=False, complete_for=0)
         self.coverage: Coverage = ()
         self.life = 0
+        self.since: Instant | None = None
+        """When it first asked for keys."""
         self.after = ""
         self.horizon = ""
         self.is_transfer = False
@@ -189,6 +192,7 @@ class SyncSessions:
         self.finished(run.partition, run.peer, copy, now)
 
     def _ask_page(self, run: SyncSession, now: Instant) -> None:
+        run.since = now if run.since is None else run.since
         number = self._enter(run, now)
         self._outbound.send(
             KeyPageRequest(number, run.epoch, run.partition, run.after, run.life, run.leaves),
@@ -226,8 +230,13 @@ class SyncSessions:
             after = page[-1][0]
 
     def _go_on(self, run: SyncSession, now: Instant) -> None:
-        """Exchange what still differs; else turn the page; else be done."""
-        if run.differing:
+        """Exchange what still differs; else turn the page; else be done.
+
+        There are few places for passes, and a peer can name keys without an end.
+        """
+        if run.since is not None and now - run.since > PASS_S:
+            self._put_off(run, now)
+        elif run.differing:
             self._exchange(run, now)
         elif run.horizon:
             run.after = run.horizon

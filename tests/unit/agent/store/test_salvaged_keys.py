@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import os
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,19 @@ def test_all_of_a_sound_file_comes_out_and_nothing_is_changed(
     assert found.is_in_order
     assert found.unreadable_bytes == 0
     assert digests(database.parent) == before, "also no log was put beside it"
+
+
+def test_a_view_in_the_place_of_the_records_is_not_run(database: Path, tmp_path: Path) -> None:
+    """Who made the file could else have it go on without an end, or fill the memory."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(
+            "ALTER TABLE records RENAME TO theirs;"
+            "CREATE VIEW records AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) "
+            "SELECT x AS partition, x AS key, x AS record, x AS checksum FROM n;"
+        )
+    found, rows = salvage(database, tmp_path)
+    assert not found.is_in_order
+    assert rows.items() <= RECORDS.items()
 
 
 def test_what_is_in_the_log_alone_comes_out(database: Path, tmp_path: Path) -> None:

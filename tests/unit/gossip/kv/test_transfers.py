@@ -1,7 +1,10 @@
 """Copies to new owners: one partition after the other, so many bytes a second, a few takers."""
 
+import pytest
+
 from gossip.core.ids import NodeId
-from gossip.kv.messages import CODEC, StatesSynced
+from gossip.kv import sync_session
+from gossip.kv.messages import CODEC, KeyPage, StatesSynced
 from gossip.kv.requests import Get, Put
 from gossip.kv.transfers import BURST_S, COUNTED_S, IDLE_S, ByteCounter, TransferBudget, Transfers
 from gossip.registry.registry import admit
@@ -10,6 +13,7 @@ from tests.support.kv_net import Net, node, registry_of
 PARTITIONS = 16
 VALUE = b"v" * 20_000
 KEYS = [f"key-{n}" for n in range(40)]
+LIAR = 1
 SLOW = TransferBudget(bytes_per_s=100_000)
 
 
@@ -128,6 +132,33 @@ def test_of_many_takers_some_are_sent_away_and_all_are_served_at_last() -> None:
     assert any(plane.counts["partition_syncs/put_off"] for plane in net.planes.values())
     net.run(30.0)
     assert not any(plane.handoff.unfinished() for plane in net.planes.values())
+
+
+class Endless(Copied):
+    """An owner that names keys without an end, which nobody has."""
+
+    told = 0
+
+    def send(self, sender: NodeId, to: NodeId, data: bytes) -> None:
+        message = CODEC.decode(data)
+        if sender == LIAR and isinstance(message, KeyPage):
+            self.told += 1
+            key = f"x{self.told:09}"
+            data = CODEC.encode(KeyPage(message.number, ((key, ()),), key))
+        super().send(sender, to, data)
+
+
+def test_an_owner_that_names_keys_without_an_end_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sync_session, "PASS_S", 1.0)
+    net = Endless()
+    net.join(4)
+    until = net.now + 300
+    while not net.registry.is_settled and net.now < until:
+        net.run(0.5)
+    assert net.told, "it was asked"
+    assert net.registry.is_settled
 
 
 def test_a_lost_peer_gives_up_what_waits_for_it_and_nothing_stands_still() -> None:
