@@ -116,10 +116,7 @@ class BlockStore:
 
     async def put(self, name: BlockName, body: bytes | bytearray, digest: bytes) -> None:
         """Keep a body; it is on the disk when this returns. Raises BlockRefused."""
-        replaced = self.stored(name)
-        more = len(body) - (replaced.size_bytes if replaced else 0)
-        if more > 0 and self.used_bytes + self._arriving_bytes + more > self.bytes_max:
-            raise BlockRefused(FULL, "the directory of blocks is as large as it may be")
+        more = self._more(name, len(body))
         self._arriving_bytes += max(0, more)
         try:
             holding = await self._do(lambda: self._write(name, body, digest))
@@ -128,6 +125,19 @@ class BlockStore:
         self._take_in(name, holding)
         self._counts["blocks/stored"] += 1
         self.on_stored(name)
+
+    def _more(self, name: BlockName, size_bytes: int) -> int:
+        """Return how much more is used with a body of this size. Raises BlockRefused."""
+        replaced = self.stored(name)
+        more = size_bytes - (replaced.size_bytes if replaced else 0)
+        if more > 0 and self.used_bytes + self._arriving_bytes + more > self.bytes_max:
+            raise BlockRefused(FULL, "the directory of blocks is as large as it may be")
+        return more
+
+    async def check_room(self, name: BlockName, size_bytes: int) -> None:
+        """Raise BlockRefused unless there is room for a body of this size, here and on the disk."""
+        self._more(name, size_bytes)
+        await self._do(lambda: self._check_disk(size_bytes))
 
     async def read(self, name: BlockName, digest: bytes | None = None) -> bytes:
         """Return a body that fits its checksum, and ``digest`` where one is given.
@@ -175,15 +185,16 @@ class BlockStore:
                 found.append((name, StoredBlock(size_bytes, about.st_mtime)))
         return found
 
+    def _check_disk(self, size_bytes: int) -> None:
+        room = os.statvfs(self._directory)
+        least = FREE_SHARE_MIN * room.f_blocks * room.f_frsize
+        if room.f_bavail * room.f_frsize - size_bytes < least:
+            raise BlockRefused(FULL, "the file system is nearly full")
+
     def _write(self, name: BlockName, body: bytes | bytearray, digest: bytes) -> StoredBlock:
         if digest_of(body) != digest:
             raise BlockRefused(DAMAGED, "it does not fit its checksum")
-        room = os.statvfs(self._directory)
-        if (
-            room.f_bavail * room.f_frsize - len(body)
-            < FREE_SHARE_MIN * room.f_blocks * room.f_frsize
-        ):
-            raise BlockRefused(FULL, "the file system is nearly full")
+        self._check_disk(len(body))
         path = self._path(name)
         fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}{NEW}")
         try:

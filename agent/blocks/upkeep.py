@@ -144,6 +144,8 @@ class Upkeep:
 
     async def _pull(self, name: BlockName, record: BlockRecord) -> None:
         try:
+            # What there is no room for would else come over the network again and again.
+            await self._store.check_room(name, record.size_bytes)
             body = await self._transfers.body(name, record, is_own=False)
             await self._store.put(name, body, record.digest)
         except (AgentError, BlockRefused):

@@ -85,6 +85,26 @@ def test_what_nobody_gives_is_tried_again(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
+def test_what_there_is_no_room_for_is_not_fetched_again_and_again(tmp_path: Path) -> None:
+    async def work(net: BlockNet, files: Files) -> None:
+        record = await files.put("a", parts_of(DATA[:BLOCK_BYTES]))
+        name = BlockName(record.file, 0)
+        await _look(net)
+        service = net.services[net.owners(name.key)[0]]
+        await service.store.remove(name)
+        service.upkeep.keeper.damaged(name, net.now)
+        service.store.bytes_max = 10
+        before = net.frames
+        await _look(net, 400.0, times=5)
+        assert service.counts["blocks/not_pulled"] == 5
+        assert net.frames == before
+        service.store.bytes_max = BLOCK_BYTES
+        await _look(net, 400.0)
+        assert name in service.store
+
+    run(tmp_path, work)
+
+
 def test_bodies_go_with_their_records_once_most_owners_say_so(tmp_path: Path) -> None:
     async def work(net: BlockNet, files: Files) -> None:
         record = await files.put("a", parts_of(DATA))
