@@ -310,15 +310,12 @@ def _check_same(
 def _save_keys(
     session: Session, client: Client, writer: "UnfinishedBackup", saved: _Saved, *, incomplete: bool
 ) -> None:
-    """Append all pages; after each it rests for as long as that took, so others come first.
-
-    Without Covey's own keys: they are the names of files and blocks, whose bodies are no keys.
-    """
+    """Append all pages; after each it rests for as long as that took, so others come first."""
     from agent.backup.key_pages import decode_page
+    from agent.backup.left_out import BEFORE_THE_FIRST
     from agent.backup.parts import KEYS
-    from gossip.bodies.file_records import OWN_LAST
 
-    saved.after = max(saved.after, OWN_LAST)
+    saved.after = max(saved.after, BEFORE_THE_FIRST)
     with CountProgress("keys", quiet=session.quiet) as progress:
         while True:
             began = time.monotonic()
@@ -569,14 +566,15 @@ def _restore_keys(
     session: Session, reader: "BackupFile", key: "BackupKey | None", prefix: str
 ) -> tuple[dict[str, int], list[dict[str, str]]]:
     from agent.backup.contents import pages
-    from gossip.bodies.file_records import FILE_PREFIX
+    from agent.backup.left_out import is_left_out, names_file
 
     counts, troubles, files = dict.fromkeys(OUTCOMES, 0), [], 0
     with Progress(quiet=session.quiet) as progress:
         client = session.hasty_client()
         for page, done in pages(reader, key):
-            files += sum(each.key.startswith(FILE_PREFIX) for each in page.keys)
-            for piece in _pieces([each for each in page.keys if _is_wanted(each.key, prefix)]):
+            files += sum(names_file(each.key) for each in page.keys)
+            wanted = [each for each in page.keys if each.key.startswith(prefix)]
+            for piece in _pieces([each for each in wanted if not is_left_out(each.key)]):
                 told = _restore_piece(client, page.fields, piece)
                 troubles += told.pop("troubles")
                 for name, count in told.items():
@@ -588,13 +586,6 @@ def _restore_keys(
             "held is not in a backup."
         )
     return counts, troubles
-
-
-def _is_wanted(key: str, prefix: str) -> bool:
-    """Say whether a key is put back: Covey's own tell of bodies that are not in a backup."""
-    from gossip.bodies.file_records import OWN_PREFIX
-
-    return key.startswith(prefix) and not key.startswith(OWN_PREFIX)
 
 
 def _pieces(keys: "list[SavedKey]") -> "Iterator[tuple[SavedKey, ...]]":

@@ -53,7 +53,7 @@ ROOMS = {
     "agent/runtime": "BASE net store GOSSIP",
     "agent/programs": "BASE",
     "agent/cluster": "BASE identity store runtime programs GOSSIP",
-    "agent/backup": "BASE kv",
+    "agent/backup": "BASE kv bodies",
     "agent/blocks": "BASE runtime cluster core bodies kv",
     "agent/access": "BASE store cluster core control",
     "agent/keys": "BASE identity cluster core kv node",

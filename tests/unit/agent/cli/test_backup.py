@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent import exits
-from agent.backup import backup_seal
+from agent.backup import backup_seal, left_out
 from agent.cli import backup
-from gossip.bodies import file_records
 from tests.support.command_line import Covey
 from tests.support.fake_agent import Served
 
@@ -84,7 +83,7 @@ def test_files_are_not_in_it_and_it_says_so(
     assert made.json()["files_left_out"]
     assert "this covey has files, which are not in it" in made.stderr
     with monkeypatch.context() as patched:  # as a version before made them
-        patched.setattr(file_records, "OWN_LAST", "")
+        patched.setattr(left_out, "BEFORE_THE_FIRST", "")
         covey("backup", "create", f"{file}.1", "--keys-only")
     served.agent.kv.values = {}
     done = covey("backup", "restore", f"{file}.1", "--yes")
