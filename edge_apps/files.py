@@ -92,8 +92,10 @@ class Files:
             else:  # it is another content by now
                 same = 0
             source.seek(same * BLOCK_BYTES)
-        headers = {"Content-Type": "application/octet-stream", **_length_of(source)}
-        parts = _parts(source, on_progress)
+        left = _bytes_left(source)
+        length = {} if left is None else {"Content-Length": str(left)}
+        headers = {"Content-Type": "application/octet-stream", **length}
+        parts = _parts(source, left, on_progress)
         answer = self._client.send(
             "PUT", _path(name), parts, query=query, headers=headers, timeout_s=WRITTEN_WITHIN_S
         )
@@ -180,22 +182,35 @@ def _same_blocks(source: BinaryIO, digests: Iterable[str], on_progress: OnProgre
     return same
 
 
-def _length_of(source: BinaryIO) -> Mapping[str, str]:
-    """Return the header that says how much is to come; nothing where that is not known."""
+def _bytes_left(source: BinaryIO) -> int | None:
+    """Return how much is to come; None where that is not known, as of a pipe or a device."""
     if not source.seekable():
-        return {}
+        return None
     at = source.tell()
-    end = source.seek(0, 2)
+    try:
+        end = source.seek(0, 2)
+    except OSError:  # as in /proc
+        return None
     source.seek(at)
-    return {"Content-Length": str(end - at)}
+    return end - at if end > at else None
 
 
-def _parts(source: BinaryIO, on_progress: OnProgress) -> Iterator[bytes]:
+def _parts(source: BinaryIO, left: int | None, on_progress: OnProgress) -> Iterator[bytes]:
+    """Yield what is to come, and no more of it: what grows is stored as it was.
+
+    Raises ClientError for what became shorter.
+    """
     sent = source.tell() if source.seekable() else 0
-    while data := source.read(PART_BYTES):
+    while data := source.read(PART_BYTES if left is None else min(PART_BYTES, left)):
         yield data
         sent += len(data)
+        left = None if left is None else left - len(data)
         on_progress(sent)
+    if left:
+        raise ClientError(
+            f"what is to be stored ended {left} bytes too soon; nothing of it is visible",
+            "somebody made it shorter meanwhile: store it again",
+        )
 
 
 def _read(answer: Any, name: str) -> bytes:

@@ -55,6 +55,7 @@ COLLECTED_AT_ONCE = 8
 UPLOADS_MAX = 4
 """So many files are written at a time; each takes some 4 MiB of memory."""
 UPLOADS_LISTED_MAX = 1000
+LISTED = "`covey file ls` shows all"
 
 
 MOVING = UploadRecord("")
@@ -106,7 +107,7 @@ class Files:
         """Return the file that a name stands for. Raises AgentError, InvalidRequest."""
         _, records = await self._look(name)
         if not records:
-            raise AgentError(f"there is no file {name!r}", "`covey file ls` shows all", NOT_FOUND)
+            raise AgentError(f"there is no file {name!r}", LISTED, NOT_FOUND)
         return records[0]
 
     async def _look(self, name: str) -> tuple[GetResult, list[FileRecord]]:
@@ -258,7 +259,7 @@ class Files:
         """Remove a file. Raises AgentError, InvalidRequest."""
         before, records = await self._look(name)
         if not records:
-            raise AgentError(f"there is no file {name!r}", "", NOT_FOUND)
+            raise AgentError(f"there is no file {name!r}", LISTED, NOT_FOUND)
         _check(await self._kv.delete(file_key(name), context=before.context), name)
         self._collect_later(name, records)
         self._counts["files/removed"] += 1
@@ -271,7 +272,7 @@ class Files:
         file_key(new)
         before, records = await self._look(old)
         if not records:
-            raise AgentError(f"there is no file {old!r}", "", NOT_FOUND)
+            raise AgentError(f"there is no file {old!r}", LISTED, NOT_FOUND)
         shared = msgspec.structs.replace(records[0], is_shared=True)
         _check(await self._kv.put(upload_key(shared.file), encode(MOVING)), old)
         self._tasks.start("move-mark", partial(self._end_mark, shared.file))

@@ -26,7 +26,7 @@ from agent.cli.progress import Progress
 from agent.cli.session import Session, pass_session
 from agent.exits import NO, NOT_FOUND, UNHEALTHY, USAGE, AgentError
 from agent.text.units import counted
-from edge_apps.client import ClientError
+from edge_apps.client import AgentUnreachable, ApiError, ClientError
 from edge_apps.files import FileBroken, Files
 
 MARK_BYTES = 16
@@ -49,6 +49,8 @@ def put(session: Session, path: str, name: str | None, output: str) -> None:
     NAME stands for it once most owners of each of its blocks have it on disk, and never for a part
     of it. The same command goes on where it broke off, within a day.
     """
+    if name == "":
+        raise click.UsageError("a NAME has at least one character")
     if path == "-":
         if name is None:
             raise click.UsageError("what comes from stdin needs a NAME")
@@ -176,7 +178,7 @@ def ls(session: Session, prefix: str, output: str, *, wide: bool) -> None:
         for each in Files(session.client()).list(prefix):
             files.append(each)  # noqa: PERF402 - what came before an error is shown
     except ClientError as error:
-        if not files:
+        if not files and isinstance(error, ApiError | AgentUnreachable):
             raise
         problem = error
     if output == "json":

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.blocks.named_files import Upload
-from edge_apps.client import ApiError, Client
+from edge_apps.client import ApiError, Client, ClientError
 from edge_apps.files import BLOCK_BYTES, Files
 from gossip.bodies.file_records import UploadRecord, digest_of
 from tests.support.fake_agent import Served, serving
@@ -55,3 +55,32 @@ def test_what_is_not_there_is_said_in_words(served: Served, files: Files) -> Non
         with pytest.raises(ApiError, match="10 bytes, and none of them is in this range") as caught:
             client.request("GET", "/api/v1/files/a", headers={"Range": wrong})
         assert caught.value.status == 416
+
+
+class Changing(BytesIO):
+    """A file to which somebody writes, or which somebody cuts, after its size was looked at."""
+
+    def __init__(self, data: bytes, then: bytes) -> None:
+        super().__init__(data)
+        self._then: bytes | None = then
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read what is there by now."""
+        if self._then is not None:
+            at, then = self.tell(), self._then
+            self._then = None
+            self.truncate(0)
+            self.seek(0)
+            self.write(then)
+            self.seek(at)
+        return super().read(size)
+
+
+def test_what_grows_is_stored_as_it_was_and_what_shrinks_is_not(
+    served: Served, files: Files
+) -> None:
+    assert files.put("grows", Changing(b"12345", b"1234567"))["size_bytes"] == 5
+    assert b"".join(files.read("grows")) == b"12345"
+    with pytest.raises(ClientError, match="ended 2 bytes too soon; nothing of it is visible"):
+        files.put("shrinks", Changing(b"12345", b"123"))
+    assert "shrinks" not in served.agent.blocks.files.records
