@@ -70,7 +70,8 @@ def _silence(agent: AgentServices, report: KeyReport, node: NodeId) -> str:
     if member is None:
         return "it was not heard since this agent started"
     if not member.is_live:
-        return f"it is {member.state.value}, as this node sees it, and did not answer"
+        is_so = "has left" if member.state.value == "left" else f"is {member.state.value}"
+        return f"it {is_so}, as this node sees it, and did not answer"
     return "it is there and did not answer in time: it is busy, cut off, or of an earlier version"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from agent.exits import NOT_FOUND, AgentError
+from edge_apps.client import ApiError
 
-DEVICE = "device/"
+DEVICE, NOT_FOUND = "device/", "not-found"
 ID_DIGITS = frozenset("0123456789abcdef")
 ID_CHARACTERS = 16
 
@@ -34,8 +34,8 @@ class DeviceKey(click.ParamType[str]):
             return key
         try:
             node = ctx.obj.client().get(f"/api/v1/nodes/{name}")["id"]
-        except AgentError as error:
-            if error.status != NOT_FOUND:
+        except ApiError as error:
+            if error.code != NOT_FOUND:
                 raise
             return key
         ctx.obj.say(f"{DEVICE}{name}/ is {DEVICE}{node}/.")

@@ -18,6 +18,7 @@ from agent.cli.param_types import NAME, SHARE, ValueCommand, ValueGroup, shares_
 from agent.cli.ring_status import status
 from agent.cli.session import Session, pass_session
 from agent.exits import USAGE, AgentError
+from agent.text.units import counted
 
 CHANGES = ("set", "drain", "undrain", "remove", "add")
 ORDERS = {
@@ -96,7 +97,8 @@ def ring(ctx: click.Context, output: str, *, wide: bool) -> None:
     )
     if answer["homes"]:
         session.say(
-            f"Beside them {answer['homes']} homes, for the keys of one device each (device/ID/...)."
+            f"Beside them {counted(answer['homes'], 'home')},"
+            " for the keys of one device each (device/ID/...)."
         )
     for name, replicas in answer["spaces"].items():
         session.say(

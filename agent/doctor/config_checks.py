@@ -16,6 +16,7 @@ from agent.config.paths import Paths
 from agent.config.settings import AppSettings
 from agent.exits import AgentError
 from agent.installation.extras import install_command
+from agent.store.value_keys import read_key
 from agent.text.suggestions import did_you_mean
 from edge_apps.homes import expanded
 
@@ -53,6 +54,7 @@ def problems(
         hint = f"write {right}, with two underscores behind the table's name"
         yield Problem(f"environment variable {variable} sets nothing", hint)
     yield from _files(config, environ)
+    yield from _value_keys(config, environ)
     yield from _commands(config)
     for name, settings in sorted(config.apps.items()):
         yield from _app(config, name, settings)
@@ -72,6 +74,20 @@ def _hidden(config: Config) -> Iterator[Problem]:
         if is_hidden(expanded(str(value))):
             message = f"the service does not see home directories, and {value} is in one"
             yield _problem(config, name, message, "put it elsewhere, in /etc/covey for example")
+
+
+def _value_keys(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:
+    """Look at the keys of values at rest: without a usable one the agent does not start."""
+    for text in filter(None, (config.storage.key_file, *config.storage.former_key_files)):
+        if is_credential(text) and VARIABLE not in environ:
+            continue  # as in _files
+        path = file_at(text, environ)
+        if text == config.storage.key_file and _unreadable(path):
+            continue  # _files has said so
+        try:
+            read_key(path)
+        except AgentError as error:
+            yield Problem(error.message, error.hint)
 
 
 def _files(config: Config, environ: Mapping[str, str]) -> Iterator[Problem]:

@@ -116,7 +116,7 @@ def sealed_values(paths: Paths) -> Finding:
     """Look whether values of shared keys are sealed on this disk, and with which key."""
     ids, all_alike = KeyNote(paths.data_db).describe()
     if not ids and all_alike:
-        return ok("sealed-values", "values of shared keys lie in clear, as the configuration asks.")
+        return ok("sealed-values", "values of shared keys lie in clear on this disk.")
     named = f"key {ids[-1]}" if ids else "another key"
     if all_alike:
         return ok("sealed-values", f"all values of shared keys are sealed with {named}.")

@@ -47,8 +47,9 @@ def issuers(registry: Registry, live: Collection[NodeId]) -> Finding:
     if not signing:
         return fail("issuer", "the registry names nobody who lets others in.", "restore a backup.")
     if any(entry.id in live for entry in signing):
-        there = ", ".join(entry.name for entry in signing if entry.id in live)
-        return ok("issuer", f"{there} lets others in, and is there.")
+        there = [entry.name for entry in signing if entry.id in live]
+        do = "lets others in, and is there" if len(there) == 1 else "let others in, and are there"
+        return ok("issuer", f"{', '.join(there)} {do}.")
     return warn(
         "issuer",
         f"nobody who lets others in ({names}) is there: until one is back no device joins, none "

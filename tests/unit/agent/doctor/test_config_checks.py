@@ -69,3 +69,19 @@ def test_nothing_is_found_where_all_is_there(paths: Paths) -> None:
     app.write_text("")
     text = f"[apps.attic]\npath = '{app}'\n[apps.system]\n[events.handlers]\nx = ['/bin/sh']\n"
     assert told(paths, text) == []
+
+
+def test_keys_of_values_are_those_that_the_agent_would_take(paths: Paths) -> None:
+    key = paths.config_file.with_name("key")
+    key.write_bytes(bytes(32))
+    text = f"[storage]\nencryption = 'on'\nkey_file = '{key}'\nformer_key_files = ['{key}']\n"
+    key.chmod(0o644)
+    found = told(paths, text)
+    assert len(found) == 2
+    assert "everybody may read the key" in found[0]
+    key.chmod(0o600)
+    assert told(paths, text) == []
+    key.write_bytes(b"short")
+    assert "5 bytes, and a key has 32 to 4096" in told(paths, text)[0]
+    [absent] = told(paths, "[storage]\nkey_file = '/no/key'")
+    assert "covey.toml:2: storage.key_file: cannot read /no/key" in absent

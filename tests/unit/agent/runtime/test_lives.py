@@ -32,6 +32,9 @@ def test_a_node_outlives_itself_once_in_an_hour() -> None:
 def test_the_doctor_names_who_lets_others_in() -> None:
     there = registry_checks.issuers(REGISTRY, {1, 2})
     assert (there.status, there.message) == (Status.OK, "ada lets others in, and is there.")
+    two = found(COVEY, RegisteredNode(1, "ada", roles=(ISSUER,)), 4)
+    two = admit(two, RegisteredNode(2, "bob", roles=(ISSUER,)))
+    assert registry_checks.issuers(two, {1, 2}).message == "ada, bob let others in, and are there."
     away = registry_checks.issuers(REGISTRY, {2})
     assert away.status is Status.WARN
     assert away.message.startswith("nobody who lets others in (ada) is there")
