@@ -140,11 +140,17 @@ class Listings:
         if listing is None or asked != peer or listing.gathered:
             self._outbound.counts["frames_dropped/unexpected_answer"] += 1
             return
+        request = listing.request
+        if message.horizon and message.horizon <= request.after:
+            # Whoever asks for page after page would never come to an end.
+            self._outbound.counts["frames_dropped/malformed"] += 1
+            return
         for partition in message.partitions:
             if partition in listing.quorums:
                 listing.answered[partition].add(peer)
         for key, live in message.entries:
-            listing.entries[key][peer] = live
+            if key.startswith(request.prefix) and key > request.after:
+                listing.entries[key][peer] = live
         if message.horizon:
             listing.horizons.append(message.horizon)
         if not listing.open_partitions():
