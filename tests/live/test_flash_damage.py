@@ -13,6 +13,7 @@ import pytest
 
 from tests.live.harness.agents import AgentProcess
 from tests.live.harness.fleet import LOCAL_TOML, Fleet
+from tests.live.harness.kv_load import KvLoad
 from tests.live.harness.waiting import eventually
 
 pytestmark = [pytest.mark.live]
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.live]
 PAGE_BYTES = 4096
 READINGS, KEYS = 3000, 12
 WITHIN_S = 30.0
+WRITES, WORN = 30, 3
 
 
 def _zero_pages(path: Path, first: int, count: int) -> None:
@@ -47,6 +49,19 @@ def _flip_bit_in_log(path: Path) -> None:
     data = bytearray(log.read_bytes())
     data[len(data) // 4] ^= 1
     log.write_bytes(data)
+
+
+def _flip_bits(path: Path, middles: list[bytes]) -> None:
+    """Flip a bit of each of these, wherever the file has it."""
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        for middle in middles:
+            at = data.find(middle)
+            assert at >= 0, f"{middle!r} is in the file"
+            while at >= 0:
+                file.seek(at)
+                file.write(bytes([middle[0] ^ 1]))
+                at = data.find(middle, at + 1)
 
 
 def _cut(path: Path) -> None:
@@ -85,6 +100,38 @@ def test_an_agent_starts_from_damaged_files_and_nothing_spreads(fleet: Fleet) ->
     for number in range(KEYS):
         _check_key(ash, number)
         _check_key(birch, number)
+    _check_flipped_under_load(fleet)
+
+
+def _check_flipped_under_load(fleet: Fleet) -> None:
+    """One replica's values are changed while clients write: no other believes it, nobody fails."""
+    ash, birch, cedar = (fleet.agents[name] for name in ("ash", "birch", "cedar"))
+    middles = [f"middle of {number}" for number in range(WORN)]
+    values = [f"{'.' * 9000}{middle}{'.' * 9000}" for middle in middles]  # on pages of their own
+    for number, value in enumerate(values):
+        birch.must("kv", "put", "-w", "all", f"worn/{number}", value)
+    ash.stop()  # all of it is in the file then, and not in the log
+    ash.start()
+    with KvLoad((birch, cedar), clients_each=1) as load:
+        load.wait_progress(WRITES, "while all is well")
+        _flip_bits(ash.directory / "data" / "data.db", [each.encode() for each in middles])
+        load.wait_progress(WRITES, "while a replica is not what it was")
+        ash.kill()
+        ash.launch()
+        _check_told(ash, "data.db")
+        assert "rows of records are not as they were written" in ash.log
+        load.wait_progress(WRITES, "while it is repaired")
+    fleet.wait_formed(WITHIN_S, "one covey again")
+    eventually(
+        lambda: ash.api.get("/api/v1/kv-stats")["nodes"],
+        lambda nodes: all(n["answered"] and n["damaged"] == n["incomplete"] == 0 for n in nodes),
+        WITHIN_S,
+        "every copy is whole again",
+    )
+    for number, value in enumerate(values):
+        for agent in (ash, birch, cedar):
+            assert agent.must("kv", "get", f"worn/{number}").stdout.rstrip("\n") == value
+    load.check(ash, birch)
 
 
 def _check_told(agent: AgentProcess, *names: str) -> None:
