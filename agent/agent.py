@@ -609,12 +609,12 @@ class Agent:
             self.paths.consensus_db,
         )  # fmt: skip
         me, tags = self.identity.node_name, self.config.node.tags
-        self.fleet_settings = FleetSettings(
-            self.agreement, self.paths.fleet_settings, me, tags, self._apply_settings
-        )
+        about_us = self.paths.fleet_settings, me, tags, self._apply_settings
+        self.fleet_settings = FleetSettings(self.agreement, *about_us)
         self.keep("fleet-settings", self.fleet_settings.follow)
-        self.kv_spaces = KvSpaces(self.agreement, self._node.state.spaces)
+        self.kv_spaces = KvSpaces(self.agreement, self._node.state.writes.quotas)
         self.keep("kv-spaces", self.kv_spaces.follow)
+        self.keep("kv-quotas", self.kv_reports.quotas.follow)
         self.access.take_in(self.agreement, format_node_id(self.identity.node_id), me)
         self.keep("access-tokens", self.access.follow)
         settings = self.config.events, self.config.queries

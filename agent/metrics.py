@@ -195,7 +195,7 @@ FAMILIES: dict[str, str] = {
     "repairs": "Keys that were made equal again on their owners, by who noticed.",
     "clock_rounds": "Comparisons of this node's clock with those of others, by what followed.",
     "expiries": "Expired values that this node was to delete, by the outcome.",
-    "puts_refused": "Puts that this node did not take, by whose disks are nearly full.",
+    "puts_refused": "Puts that this node did not take: full disks, or a quota.",
     "partition_syncs": "Comparisons of partitions between owners.",
     "digest_rounds": "Rounds of asking other owners what they have.",
     "handoffs": "Partitions taken over from, or let go to, other owners.",

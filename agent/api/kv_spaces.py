@@ -15,7 +15,7 @@ async def list_spaces(request: Request) -> Response:
     agent: AgentServices = request.app.state.agent
     revision, found = await agent.kv_spaces.all(stale=flag(request, "stale"))
     names = sorted({*found, *DEFAULT_POLICIES})
-    spaces = [described(name, found.get(name, SpaceSetting())) for name in names]
+    spaces = [_with_use(agent, name, found.get(name, SpaceSetting())) for name in names]
     return JSONResponse({"revision": revision, "spaces": spaces})
 
 
@@ -26,7 +26,7 @@ async def change_space(request: Request) -> Response:
     changes = await read_object(request, KNOWN)
     note(request, f"{name}: {', '.join(f'{k}={v!r:.40}' for k, v in changes.items())}")
     revision, space = await agent.kv_spaces.change(name, changes)
-    return JSONResponse({**described(name, space), "revision": revision})
+    return JSONResponse({**_with_use(agent, name, space), "revision": revision})
 
 
 async def unset_space(request: Request) -> Response:
@@ -35,6 +35,13 @@ async def unset_space(request: Request) -> Response:
     name: str = request.path_params["name"]
     note(request, name)
     return JSONResponse({"name": name, "revision": await agent.kv_spaces.unset(name)})
+
+
+def _with_use(agent: AgentServices, name: str, space: SpaceSetting) -> dict[str, Any]:
+    """Return a space as JSON, with what it holds where that is counted, and known by now."""
+    use = agent.kv_spaces.use(name) if space.has_quota else None
+    held = {"keys": use.keys, "bytes": use.size_bytes} if use else {"keys": None, "bytes": None}
+    return {**described(name, space), **held}
 
 
 def described(name: str, space: SpaceSetting) -> dict[str, Any]:

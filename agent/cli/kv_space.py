@@ -5,11 +5,12 @@ from typing import Any
 import click
 
 from agent.cli.output import output_option, wide_option, write_json, write_table
-from agent.cli.param_types import NAME, TTL, ValueGroup
+from agent.cli.param_types import NAME, QUOTA, TTL, ValueGroup
 from agent.cli.session import Session, pass_session
 from agent.text.units import counted, format_duration
 
 REPLICAS_MAX = 7
+HEADER = ("SPACE", "POLICY", "TTL", "KEYS", "BYTES")
 POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
 
 
@@ -31,8 +32,17 @@ def list_(session: Session, output: str, *, wide: bool) -> None:
     if output == "json":
         write_json(answer)
         return
-    rows = [(each["name"], each["policy"], _ttl(each)) for each in answer["spaces"]]
-    write_table(("SPACE", "POLICY", "TTL"), rows, wide=wide)
+    write_table(HEADER, list(map(_row, answer["spaces"])), wide=wide)
+
+
+def _row(each: dict[str, Any]) -> tuple[str, ...]:
+    keys, size = _of(each["keys"], each["quota_keys"]), _of(each["bytes"], each["quota_bytes"])
+    return each["name"], each["policy"], _ttl(each), keys, size
+
+
+def _of(used: int | None, quota: int | None) -> str:
+    """Tell how much there is of how much; a question mark before any owner has told."""
+    return "" if quota is None else f"{'?' if used is None else used}/{quota}"
 
 
 def _ttl(space: dict[str, Any]) -> str:
@@ -54,19 +64,44 @@ def _ttl(space: dict[str, Any]) -> str:
     metavar="DURATION",
     help="Delete after so long what is put without --ttl; none takes it back.",
 )
+@click.option(
+    "--quota-keys",
+    type=QUOTA,
+    metavar="N",
+    help="Take no more keys than about so many; none takes it back.",
+)
+@click.option(
+    "--quota-bytes",
+    type=QUOTA,
+    metavar="N",
+    help="Take no more bytes than about so many, as 64K, 10M or 2G; none takes it back.",
+)
 @output_option
 @pass_session
-def set_(session: Session, name: str, policy: str | None, ttl: float | None, output: str) -> None:
+def set_(
+    session: Session,
+    name: str,
+    policy: str | None,
+    ttl: float | None,
+    quota_keys: int | None,
+    quota_bytes: int | None,
+    output: str,
+) -> None:
     """Set what holds for keys that begin with NAME/.
 
     With the policy lww, concurrent writes may be dropped: of values that knew nothing of each
     other only the latest is shown, and the next put replaces all. Values that are there stay.
+
+    Owners are asked every ten seconds how much there is: within these a quota can be overrun. Then
+    puts that add are refused; deletes, reads and values that are not larger go on.
     """
     changes: dict[str, Any] = {} if policy is None else {"policy": policy}
-    if ttl is not None:
-        changes["ttl_default_s"] = ttl or None
+    amounts = {"ttl_default_s": ttl, "quota_keys": quota_keys, "quota_bytes": quota_bytes}
+    changes |= {key: amount or None for key, amount in amounts.items() if amount is not None}
     if not changes:
-        raise click.UsageError("say what is to be set: --policy or --ttl-default")
+        raise click.UsageError(
+            "say what is to be set: --policy, --ttl-default, --quota-keys or --quota-bytes"
+        )
     answer = session.client().post(f"/api/v1/kv-spaces/{name}", json=changes)
     if output == "json":
         write_json(answer)

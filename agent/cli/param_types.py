@@ -1,5 +1,6 @@
 """Types of arguments that several commands take, and arguments that begin with a dash."""
 
+import re
 from collections.abc import Collection, Iterable
 from math import isfinite
 from pathlib import Path
@@ -43,6 +44,23 @@ class TimeToLive(click.ParamType[float]):
     ) -> float:
         """Return the seconds. Ends the command with a usage error for anything else."""
         return 0.0 if value == "none" else DURATION.convert(value, param, ctx)
+
+
+class Quota(click.ParamType[int]):
+    """``1000``, ``64K``, ``10M``, ``2G`` with powers of 1024, or ``none``: becomes 0 for none."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Ends the command with a usage error for anything else."""
+        if value == "none":
+            return 0
+        found = re.fullmatch(r"([0-9]{1,15})([KMG]?)(i?B)?", str(value), re.ASCII)
+        if found is None or not int(found[1]):
+            self.fail(
+                f"{value!r:.40} is no number such as 1000, 64K, 10M or 2G, nor `none`", param, ctx
+            )
+        return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2]]
 
 
 class Pair(click.ParamType[tuple[str, str]]):
@@ -155,6 +173,7 @@ class FilePath(click.ParamType[Path]):
         return Path(value)
 
 
+QUOTA = Quota()
 COPIES = Copies()
 DURATION = Duration()
 FILE = FilePath()

@@ -1,6 +1,7 @@
 """What members ask each other about the shared keys for an operator, over their streams.
 
-Nothing follows from an answer but what a person is shown: no read, write or comparison counts it.
+Nothing follows from an answer but what a person is shown, and whether a put is beyond the quota of
+its space (``gossip/kv/quotas.py``): no read, write or comparison counts it.
 
 Field order is the format (``gossip/core/wire.py``); new fields go to the end with a default.
 """
@@ -13,6 +14,7 @@ from gossip.core.hlc import Stamp
 from gossip.core.ids import NodeId
 from gossip.core.wire import Codec
 from gossip.kv.dots import MARK_BYTES, Actor, Counter, Dot
+from gossip.kv.limits import QUOTA_MAX, QUOTAS_MAX, SPACE_NAME_BYTES_MAX
 from gossip.kv.requests import Key
 from gossip.kv.takeover import Copy
 from gossip.registry.placement import PARTITIONS_MAX
@@ -26,6 +28,19 @@ Number = Annotated[int, msgspec.Meta(ge=0)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Dots = Annotated[tuple[Dot, ...], msgspec.Meta(max_length=DOTS_MAX)]
 Digest = Annotated[bytes, msgspec.Meta(max_length=MARK_BYTES)]
+
+
+Amount = Annotated[int, msgspec.Meta(ge=0, le=QUOTA_MAX)]
+SpaceName = Annotated[str, msgspec.Meta(min_length=1, max_length=SPACE_NAME_BYTES_MAX)]
+
+
+class SpaceUse(msgspec.Struct, frozen=True, array_like=True):
+    """What the teller has of a space: keys and bytes of each partition of which there are any."""
+
+    name: SpaceName
+    parts: Annotated[
+        tuple[tuple[Number, Amount, Amount], ...], msgspec.Meta(max_length=PARTITIONS_MAX)
+    ]
 
 
 class VersionView(msgspec.Struct, frozen=True, array_like=True):
@@ -123,6 +138,8 @@ class KvStats(msgspec.Struct, frozen=True, array_like=True, tag=103):
     """Partitions that it has to take over, or to let go of."""
     takes_puts: bool = True
     """Whether its disk has room for new values."""
+    uses: Annotated[tuple[SpaceUse, ...], msgspec.Meta(max_length=QUOTAS_MAX)] = ()
+    """Of each space that has a quota, as far as the teller knows."""
 
 
 KeyViewMessage = KeyViewRequest | KeyView

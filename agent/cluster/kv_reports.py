@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from agent.cluster.kv_messages import STATS_CODEC, VIEW_CODEC
+from agent.cluster.kv_quotas import QuotaRounds
 from agent.cluster.kv_stats import KeyCounter, KvSurvey
 from agent.cluster.kv_why import KeyViews
 from agent.cluster.ring_moves import RingMoves
@@ -18,6 +19,7 @@ class KvReports:
     def __init__(self, driver: Driver, counter: KeyCounter, uptime_s: Callable[[], float]) -> None:
         self.views = KeyViews(driver)
         self.survey = KvSurvey(driver, counter, uptime_s)
+        self.quotas = QuotaRounds(self.survey, driver.node.state)
         self.moves = RingMoves(driver.node.state.registry)
         driver.listen(self.moves.on_event)
 

@@ -22,8 +22,9 @@ from gossip.control.transactions import (
     DeleteKey,
     PutKey,
 )
-from gossip.kv.limits import SPACES_MAX
-from gossip.kv.spaces import Spaces, SpaceSetting, changed_space, check_space_name, read_space
+from gossip.kv.limits import QUOTAS_MAX, SPACES_MAX
+from gossip.kv.quotas import Quotas, Use
+from gossip.kv.spaces import SpaceSetting, changed_space, check_space_name, read_space
 
 SPACES_PREFIX = f"{RESERVED_PREFIX}spaces/"
 AGAIN_S = 5.0
@@ -44,12 +45,27 @@ def spaces_in(entries: list[KeyEntry]) -> dict[str, SpaceSetting]:
     return {unquote(e.key.removeprefix(SPACES_PREFIX)): read_space(e.value) for e in entries}
 
 
+def _check_quotas(name: str, entries: list[KeyEntry], data: bytes) -> None:
+    """Raise AgentError if a space gets a quota, and as many others have one as may."""
+    others = [one for of, one in spaces_in(entries).items() if one.has_quota and of != name]
+    if read_space(data).has_quota and len(others) >= QUOTAS_MAX:
+        raise AgentError(
+            f"{QUOTAS_MAX} spaces have a quota already; nothing was set",
+            "take one back with `covey kv space set NAME --quota-keys none --quota-bytes none`",
+            USAGE,
+        )
+
+
 class KvSpaces:
     """The settings of all spaces. All raise InvalidRequest or AgentError."""
 
-    def __init__(self, control: Agreement, spaces: Spaces) -> None:
-        """``spaces`` is what the node goes by."""
-        self._control, self._spaces = control, spaces
+    def __init__(self, control: Agreement, quotas: Quotas) -> None:
+        """``quotas`` with their spaces are what the node goes by."""
+        self._control, self._spaces, self._quotas = control, quotas.spaces, quotas
+
+    def use(self, name: str) -> Use | None:
+        """Return what a space with a quota holds, as owners have told; None: not known."""
+        return self._quotas.use(name)
 
     async def all(self, *, stale: bool = False) -> tuple[int, dict[str, SpaceSetting]]:
         """Return what is asked for which space, and as of which revision."""
@@ -69,6 +85,7 @@ class KvSpaces:
                     "take one back with `covey kv space unset NAME`",
                     USAGE,
                 )
+            _check_quotas(name, entries, data)
             modified = entry.modified if entry else 0
             unchanged = Compare(key, CompareField.MODIFIED, CompareRelation.EQUAL, modified)
             operation = PutKey(key, data) if data else DeleteKey(key)

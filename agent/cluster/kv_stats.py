@@ -6,7 +6,7 @@ that is for people alone. Keys are counted by partition, so that a key with thre
 counted once.
 
 Counting goes through an index of all keys, a partition at a time and in slices, and is done once
-for all who ask within a second.
+for all who ask within a second, or longer where counting takes long.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from agent.cluster.kv_messages import (
     ComparisonView,
     KvStats,
     KvStatsRequest,
+    SpaceUse,
 )
 from agent.exits import AgentError
 from agent.loop import watched
@@ -32,11 +33,17 @@ from agent.loop.slices import collect
 from agent.runtime.driver import Driver
 from gossip.core.errors import Malformed
 from gossip.core.ids import NodeId
+from gossip.kv.limits import QUOTAS_MAX
 from gossip.kv.plane import KvPlane
+from gossip.kv.quotas import Use, Uses
+from gossip.registry.placement import PARTITIONS_MAX
+from gossip.registry.registry import Registry
 
 ANSWERS_S, AGAIN_S = 5.0, 1.0
 """Counting a million keys takes a slow device seconds."""
-FRESH_S = 1.0
+FRESH_S, FRESH_S_MAX = 1.0, 60.0
+COUNTING_SHARE = 0.05
+"""So much of its time a node counts at most, however many ask, unless that takes seconds."""
 ANSWERS_MAX = 64
 """So many who ask are answered at a time; of more, the question is counted and forgotten."""
 
@@ -56,6 +63,9 @@ class KeyCounter(Protocol):
     def count_keys(self, partition: int) -> int:
         """Return how many keys of a partition have a value here."""
 
+    def count_space(self, partition: int, name: str) -> tuple[int, int]:
+        """Return how many keys of a space have a value in a partition here, and their bytes."""
+
     def size_bytes(self) -> int:
         """Return how much of the file is in use."""
 
@@ -74,6 +84,16 @@ class KvStatsReport(NamedTuple):
                 most[partition] = max(count, most.get(partition, 0))
         return most
 
+    def uses(self) -> dict[NodeId, Uses]:
+        """Return what each node holds of the spaces that it knows to have a quota."""
+        return {
+            node: {
+                use.name: {part: Use(keys, size) for part, keys, size in use.parts}
+                for use in stats.uses
+            }
+            for node, stats in self.told.items()
+        }
+
 
 class KvSurvey:
     """Asks all members how their shared keys stand, and answers when others ask."""
@@ -87,7 +107,7 @@ class KvSurvey:
         self._answers = watched.TaskSet()
         self._counting = asyncio.Lock()
         self._latest: KvStats | None = None
-        self._counted_at = 0.0
+        self._fresh_until = 0.0
 
     async def report(self) -> KvStatsReport:
         """Ask everybody in the registry who is there. Raises AgentError for our own disk."""
@@ -111,18 +131,22 @@ class KvSurvey:
             return None
 
     async def own(self) -> KvStats:
-        """Return how this node's keys stand, not older than a second. Raises AgentError."""
+        """Return how this node's keys stand, not much older than a second. Raises AgentError."""
         loop = asyncio.get_running_loop()
         async with self._counting:
-            if self._latest is None or loop.time() - self._counted_at >= FRESH_S:
+            if self._latest is None or loop.time() >= self._fresh_until:
+                began = loop.time()
                 self._latest = await self._count()
-                self._counted_at = loop.time()
+                took_s = loop.time() - began
+                fresh_s = min(max(FRESH_S, took_s / COUNTING_SHARE), FRESH_S_MAX)
+                self._fresh_until = loop.time() + fresh_s
             return self._latest
 
     async def _count(self) -> KvStats:
         state, registry = self._state, self._state.registry
         numbers = [partition for partition, _ in registry.ownerships]
         counted = await collect(map(self._keys.count_keys, numbers))
+        uses = await self._uses(registry)
         replica, counts = state.replica, state.counts
         return KvStats(
             0,
@@ -146,7 +170,18 @@ class KvSurvey:
             state.sync_sessions.queued,
             state.handoff.unfinished(),
             replica.takes_puts,
+            uses,
         )
+
+    async def _uses(self, registry: Registry) -> tuple[SpaceUse, ...]:
+        """Count what is here of each space that has a quota, in the partitions that we own."""
+        own = [number for number, each in registry.ownerships if self._me in each.holders]
+        uses = []
+        for name in self._state.writes.quotas.names()[:QUOTAS_MAX]:
+            counted = await collect(self._keys.count_space(number, name) for number in own)
+            parts = ((number, *use) for number, use in zip(own, counted, strict=True) if use[0])
+            uses.append(SpaceUse(name, tuple(parts)[:PARTITIONS_MAX]))
+        return tuple(uses)
 
     def _comparisons(self) -> tuple[ComparisonView, ...]:
         repair, now = self._state.repair, self._driver.now()

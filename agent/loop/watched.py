@@ -85,6 +85,7 @@ TASKS: dict[str, tuple[Failure, str]] = {
     "access-tokens": (Failure.AGAIN, "following who may use the API"),
     "fleet-settings": (Failure.AGAIN, "following what the covey has set for this device"),
     "kv-spaces": (Failure.AGAIN, "following what is set for spaces of the shared keys"),
+    "kv-quotas": (Failure.AGAIN, "asking how much there is in spaces that have a quota"),
     "handler-output": (Failure.ONCE, "what a handler prints"),
     "homes": (Failure.AGAIN, "that the devices have homes for their own state"),
     "http-api-accept": (Failure.AGAIN, "accepting connections to the HTTP API"),

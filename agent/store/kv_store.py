@@ -251,6 +251,22 @@ class RecordStore:
         [[keys]] = self._rows(query, partition)
         return int(keys)
 
+    def count_space(self, partition: int, name: str) -> tuple[int, int]:
+        """Return how many keys of a space have a value in a partition here, and their bytes.
+
+        Of a value not a page more is read than the one that says how long it is.
+        """
+        query = (
+            "SELECT count(*), total(length(record)) FROM records"
+            " WHERE partition = ? AND key >= ? AND key < ? AND mark != 0"
+        )
+        # Behind the slash comes the zero; of what is called like the space there is one key.
+        counts = [
+            self._rows(query, partition, *bounds)[0]
+            for bounds in ((name, f"{name}\0"), (f"{name}/", f"{name}0"))
+        ]
+        return sum(int(keys) for keys, _ in counts), sum(int(size) for _, size in counts)
+
     def size_bytes(self) -> int:
         """Return how much of the file is in use."""
         [[pages, free, page_bytes]] = self._rows(

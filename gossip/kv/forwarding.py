@@ -31,6 +31,7 @@ from gossip.kv.messages import (
     INCOMPLETE,
     INVALID,
     NO_COUNTER,
+    NO_QUOTA,
     NOT_EMPTY,
     NOT_OWNER,
     TOO_LARGE,
@@ -47,6 +48,7 @@ from gossip.kv.requests import (
     ALL_GONE,
     DISKS_FULL,
     FORK_REASON,
+    OVER_QUOTA,
     SILENT,
     TOO_FEW,
     PutResult,
@@ -64,6 +66,7 @@ REASONS = {
     BUSY: "the owner of this key has too many requests; try again later",
     FORKED: FORK_REASON,
     NOT_EMPTY: OTHER_VALUES,
+    NO_QUOTA: OVER_QUOTA,
     NO_COUNTER: "the owner of this key could not count there; nothing was counted, so get it and "
     "see what it holds",
 }
@@ -353,6 +356,8 @@ class WriteForwarder:
 def _reason_of(message: AskedFrame, refusal: Rejected) -> int:
     if refusal.mismatch:
         return NOT_EMPTY if isinstance(message, Restore) else NO_COUNTER
+    if refusal.reason == OVER_QUOTA:
+        return NO_QUOTA
     if refusal.reason == DISKS_FULL:
         return FULL
     return ABSENT if refusal.unreachable else TOO_LARGE

@@ -20,6 +20,11 @@ RESTORED_VERSIONS_MAX = 4 * ENTRIES_MAX
 
 SPACE_NAME_BYTES_MAX = 128
 SPACES_MAX = 256
+QUOTAS_MAX = 64
+"""So many spaces have a quota: each owner tells of each, and of each of its partitions."""
+QUOTA_MAX = 2**53
+QUOTA_ROUND_S = 10.0
+"""How often the owners are asked how much there is in the spaces that have a quota."""
 TTL_S_MIN, TTL_S_MAX = 1.0, 10 * 366 * 86_400.0
 
 CLOCK_PEERS = 5

@@ -47,7 +47,7 @@ Bytes = Annotated[bytes, msgspec.Meta(max_length=VALUE_BYTES_MAX)]
 Prefix = Annotated[str, msgspec.Meta(max_length=KEY_BYTES_MAX)]
 
 STALE_EPOCH, NOT_OWNER, INCOMPLETE, TOO_LARGE, INVALID, BUSY, FORKED, ABSENT, FULL = range(9)
-NO_COUNTER, NOT_EMPTY = 9, 12
+NO_COUNTER, NOT_EMPTY, NO_QUOTA = 9, 12, 13
 """Why a question was refused; nothing was changed by it."""
 
 

@@ -277,6 +277,10 @@ DISKS_FULL = (
     "the disks of the owners of this key are full, or nearly; nothing was written, so delete keys, "
     "which goes on, free some space there, or give them more of it (`[storage] disk_percent_max`)"
 )
+OVER_QUOTA = (
+    "the space of this key is as full as its quota lets it be, and nothing was written; delete "
+    "keys there, which goes on, or raise the quota (`covey kv space list` shows both)"
+)
 ALL_GONE = "all owners of this key are gone; nothing was written, so try again when one is back"
 SILENT = "no owner of this key could be reached; nothing was written, so try again later"
 FORKED = "the registry has forked, so that nobody can tell who owns a key: no state is served"

@@ -24,7 +24,7 @@ import msgspec
 from gossip.core.errors import InvalidRequest
 from gossip.kv.changes import CounterUpdate, LimitUpdate, MapUpdate, SetUpdate
 from gossip.kv.dots import Dot
-from gossip.kv.limits import SPACE_NAME_BYTES_MAX
+from gossip.kv.limits import QUOTA_MAX, SPACE_NAME_BYTES_MAX
 from gossip.kv.records import Version
 from gossip.kv.requests import Put, Request, Update, check_ttl
 from gossip.kv.typed_values import COUNTER, MAP, MAX, MIN, REGISTER, SET, type_of
@@ -45,6 +45,14 @@ class SpaceSetting(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     policy: str | None = None
     ttl_default_s: float | None = None
     """After so long a value goes that is put without a time to live of its own."""
+    quota_keys: int | None = None
+    quota_bytes: int | None = None
+    """No more is to be put there (``quotas.py``); of bytes one copy counts."""
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether what it holds has a bound."""
+        return self.quota_keys is not None or self.quota_bytes is not None
 
 
 NO_SPACE = SpaceSetting()
@@ -91,6 +99,10 @@ def check_space(space: SpaceSetting) -> None:
         check_ttl(space.ttl_default_s)
         if space.policy in TYPES:
             raise InvalidRequest(f"`ttl_default_s`: a {space.policy} has no time to live")
+    for name in ("quota_keys", "quota_bytes"):
+        quota: int | None = getattr(space, name)
+        if quota is not None and not 1 <= quota <= QUOTA_MAX:
+            raise InvalidRequest(f"`{name}`: 1 to {QUOTA_MAX}")
 
 
 def changed_space(data: bytes, changes: Mapping[str, Any]) -> bytes:
@@ -115,10 +127,13 @@ class Spaces:
 
     def __init__(self) -> None:
         self._table: dict[str, SpaceSetting] = {}
+        self.with_quota: tuple[str, ...] = ()
+        """The spaces that have a quota, in order."""
 
     def replace(self, table: Mapping[str, SpaceSetting]) -> None:
         """Follow another state of the settings."""
         self._table = dict(table)
+        self.with_quota = tuple(sorted(name for name, one in table.items() if one.has_quota))
 
     def asked_for(self, key: str) -> SpaceSetting:
         """Return what is asked for the space of a key."""

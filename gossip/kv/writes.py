@@ -26,9 +26,10 @@ from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.limits import REFUSALS_MAX, RETRY_S, VALUE_BYTES_MAX
 from gossip.kv.messages import FULL, Store, Stored
 from gossip.kv.parts import KvParts
+from gossip.kv.quotas import Quotas, Use, growth, use_of
 from gossip.kv.records import KeyState, Version, encode_context
 from gossip.kv.repair import RepairScheduler
-from gossip.kv.requests import DISKS_FULL, TOO_FEW, PutResult, Rejected, quorum
+from gossip.kv.requests import DISKS_FULL, OVER_QUOTA, TOO_FEW, PutResult, Rejected, quorum
 from gossip.kv.restored_key import OTHER_VALUES
 from gossip.kv.spaces import LWW, replaced_by_latest
 from gossip.kv.timers import TimerQueue
@@ -108,6 +109,7 @@ class Writes:
         self._repair = repair
         self._outbound = parts.outbound
         self.full_disks = FullDisks(parts.outbound, parts.registry_sync)
+        self.quotas = Quotas(parts.spaces)
         self._is_gone, self._spaces = parts.view.is_gone, parts.spaces
         self.missed: Missed = lambda _node, _write: None
         """Called for each owner that is not known to have a write when it ends."""
@@ -127,22 +129,12 @@ class Writes:
         registry = self._registry_sync.registry
         partition = registry.partition_of(key)
         quorum(w, len(registry.ownership(partition).readers), "w")
+        before = self._replica.record(partition, key).live
         if replaced is not None and self._spaces.policy(key) == LWW:
-            replaced = replaced_by_latest(
-                value, replaced, self._replica.record(partition, key).live
-            )
-        if value is not None and self._grows_too_large(partition, key, value, replaced):
-            reason = (
-                f"the versions under this key would exceed {VALUE_BYTES_MAX} bytes; read it, and "
-                "put with the context of that get, which replaces what you have read"
-            )
-            finish(Rejected(reason), now)
-            return
-        if lack := self._lack(registry.ownership(partition), asked):
-            finish(Rejected(lack, unreachable=True), now)
-            return
-        if versions and self._replica.record(partition, key).live:
-            finish(Rejected(OTHER_VALUES, mismatch=True), now)
+            replaced = replaced_by_latest(value, replaced, before)
+            asked = asked._replace(replaced=replaced)
+        if refusal := self._refusal(asked, registry.ownership(partition), before):
+            finish(refusal, now)
             return
         assert not self._replica.is_held_back, "nothing is begun that cannot be saved"
         if versions:
@@ -155,8 +147,29 @@ class Writes:
             except CountError as error:
                 finish(Rejected(str(error), mismatch=True), now)
                 return
+        self.quotas.wrote(key, before, state.live)
         context = encode_context(key, [dot] if dot else [])
         self._replicate_all(Write(asked, partition, state, context, now))
+
+    def _refusal(
+        self, asked: AskedWrite, ownership: Ownership, before: tuple[Version, ...]
+    ) -> Rejected | None:
+        """Return why it is not begun, with these versions under its key; None if it may be."""
+        if asked.value is not None and _grows_too_large(before, asked.value, asked.replaced):
+            return Rejected(
+                f"the versions under this key would exceed {VALUE_BYTES_MAX} bytes; read it, and "
+                "put with the context of that get, which replaces what you have read"
+            )
+        if lack := self._lack(ownership, asked):
+            return Rejected(lack, unreachable=True)
+        if asked.versions and before:
+            return Rejected(OTHER_VALUES, mismatch=True)
+        if not (asked.is_put and self.quotas.counts(asked.key)):
+            return None
+        if not self.quotas.refuses(asked.key, _growth(asked, before)):
+            return None
+        self._outbound.counts["puts_refused/quota"] += 1
+        return Rejected(OVER_QUOTA)
 
     def _lack(self, ownership: Ownership, asked: AskedWrite) -> str:
         """Say why too few owners would take it; better said before it is written. Else nothing."""
@@ -175,15 +188,6 @@ class Writes:
             self._outbound.counts["puts_refused/disks_of_others"] += 1
             return DISKS_FULL
         return ""
-
-    def _grows_too_large(
-        self, partition: int, key: str, value: bytes, replaced: tuple[Dot, ...] | None
-    ) -> bool:
-        if replaced is None:
-            return False
-        live, gone = self._replica.record(partition, key).live, frozenset(replaced)
-        left = sum(len(v.value) for v in live if v.dot not in gone)
-        return left + len(value) > VALUE_BYTES_MAX and left > 0
 
     def _replicate_all(self, write: Write) -> None:
         """Start counting among the owners of now, under a number of its own.
@@ -307,3 +311,23 @@ class Writes:
         """Return when somebody is told again, or the next write runs out of time."""
         dues = self._timers.deadline(), self._told_again.deadline()
         return min((due for due in dues if due is not None), default=None)
+
+
+def _grows_too_large(
+    live: tuple[Version, ...], value: bytes, replaced: tuple[Dot, ...] | None
+) -> bool:
+    if replaced is None:
+        return False
+    gone = frozenset(replaced)
+    left = sum(len(v.value) for v in live if v.dot not in gone)
+    return left + len(value) > VALUE_BYTES_MAX and left > 0
+
+
+def _growth(asked: AskedWrite, before: tuple[Version, ...]) -> Use:
+    """Return how much a put adds to what is here; an increment of what is here: nothing."""
+    old = use_of(before)
+    if asked.by is not None or asked.versions:
+        return growth(old, Use(1, old.size_bytes + use_of(asked.versions).size_bytes))
+    gone = None if asked.replaced is None else frozenset(asked.replaced)
+    left = use_of(v for v in before if gone is not None and v.dot not in gone)
+    return growth(old, Use(1, left.size_bytes + len(asked.value or b"")))

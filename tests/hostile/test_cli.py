@@ -97,7 +97,11 @@ CALLS: dict[str, list[list[str]]] = {
     "kv set": [["\x1b[2J", "--add", EVIL]],
     "kv space create": [[EVIL, "--replicas", "2"], ["x", "--replicas", "3"]],
     "kv space list": [[], ["-o", "json"]],
-    "kv space set": [[EVIL, "--policy", "lww"], ["x", "--policy", EVIL]],
+    "kv space set": [
+        [EVIL, "--policy", "lww"],
+        ["x", "--policy", EVIL],
+        ["x", "--quota-keys", EVIL],
+    ],
     "kv space unset": [[EVIL], ["\x1b[2J"]],
     "kv stats": [[], ["-o", "json"]],
     "kv why": [["\x1b[2J"], [EVIL, "-o", "json"]],

@@ -43,6 +43,7 @@ from gossip.core.errors import InvalidRequest
 from gossip.core.ids import format_cluster_id, format_node_id
 from gossip.core.machine import Address
 from gossip.kv.changes import Change
+from gossip.kv.quotas import Quotas
 from gossip.kv.records import Version
 from gossip.kv.requests import (
     Delete,
@@ -471,7 +472,7 @@ class FakeAgent:
         self.fleet_settings = FleetSettings(
             self.agreement, Path("fleet.json"), "ada", {}, lambda: None
         )
-        self.kv_spaces = KvSpaces(self.agreement, Spaces())
+        self.kv_spaces = KvSpaces(self.agreement, Quotas(Spaces()))
         self.telemetry, self.uplink = FakeTelemetry(), FakeUplink()
         self.event_service = FakeForum()
         self.fact_store = FactsInMemory()

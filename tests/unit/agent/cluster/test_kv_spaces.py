@@ -9,6 +9,7 @@ from agent.cluster.kv_spaces import KvSpaces
 from agent.exits import AgentError
 from gossip.core.errors import InvalidRequest
 from gossip.kv.limits import SPACES_MAX
+from gossip.kv.quotas import Quotas
 from gossip.kv.spaces import Spaces, SpaceSetting
 from tests.support.control_solo import SoloDriver
 from tests.support.patience import GIVE_UP_S
@@ -22,7 +23,7 @@ async def _until(spaces: Spaces, key: str, policy: str) -> None:
 
 async def _follow() -> None:
     agreement, spaces = Agreement(SoloDriver(5).driver()), Spaces()
-    settings = KvSpaces(agreement, spaces)
+    settings = KvSpaces(agreement, Quotas(spaces))
     following = asyncio.create_task(settings.follow())
     await settings.change("lamps", {"policy": "lww"})
     await settings.change("a b&ü", {"policy": "set"})
@@ -47,7 +48,7 @@ def test_a_space_is_followed_and_taken_back() -> None:
 
 
 async def _fill() -> None:
-    settings = KvSpaces(Agreement(SoloDriver(5).driver()), Spaces())
+    settings = KvSpaces(Agreement(SoloDriver(5).driver()), Quotas(Spaces()))
     for number in range(SPACES_MAX):
         await settings.change(f"s{number}", {"policy": "lww"})
     with pytest.raises(AgentError, match="spaces are set already"):

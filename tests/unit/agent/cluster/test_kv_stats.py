@@ -2,15 +2,20 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from agent.cluster import kv_stats
+from agent.cluster.kv_quotas import QuotaRounds
 from agent.cluster.kv_stats import KvStatsReport, KvSurvey, count_incomplete
 from agent.exits import AgentError
-from gossip.kv.requests import Delete, Put
+from gossip.kv.quotas import Use, use_of
+from gossip.kv.requests import OVER_QUOTA, Delete, Put, Rejected
+from gossip.kv.spaces import SpaceSetting, space_of
 from gossip.kv.storage import DAMAGED
 from tests.support.kv_net import Net, registry_of
 
@@ -31,12 +36,21 @@ class StoredKeys:
     def __init__(self, net: Net, number: int) -> None:
         self._storage = net.storages[number]
         self.is_readable, self.looks = True, 0
+        self.takes_s = 0.0
+        self.on_look: Callable[[], None] = lambda: None
 
     def count_keys(self, partition: int) -> int:
         self.looks += 1
+        self.on_look()
         if not self.is_readable:
             raise AgentError("the disk is gone")
         return sum(bool(r.live) for r in self._storage.records.get(partition, {}).values())
+
+    def count_space(self, partition: int, name: str) -> tuple[int, int]:
+        self.looks += 1
+        records = self._storage.records.get(partition, {})
+        found = [use_of(r.live) for key, r in records.items() if space_of(key) == name]
+        return sum(use.keys for use in found), sum(use.size_bytes for use in found)
 
     def size_bytes(self) -> int:
         return 4096
@@ -168,3 +182,53 @@ def test_those_who_ask_at_once_have_the_keys_counted_once(net: Net) -> None:
 
     asyncio.run(scenario())
     assert counter.looks == net.registry.partitions
+
+
+def test_spaces_with_a_quota_are_counted_and_coordinators_go_by_it(net: Net) -> None:
+    for n in range(20):
+        net.ask(A, Put(f"lamps/{n}", b"v" * 10, w=3))
+        net.ask(A, Put(f"others/{n}", b"v", w=3))
+    net.run(1.0)
+    assert not any(stats.uses for stats in Desks(net).report().told.values()), "nobody asks"
+    setting = {"lamps": SpaceSetting(quota_keys=20), "empty": SpaceSetting(quota_bytes=1)}
+    for number in (A, B):
+        net.planes[number].spaces.replace(setting)
+    desks = Desks(net)
+    desks.deaf = {B}
+    first, second = desks.report(), Desks(net).report()
+    assert [each.name for each in second.told[B].uses] == ["empty", "lamps"]
+    assert second.told[C].uses == (), "it has not heard of the quotas"
+    quotas = net.planes[A].writes.quotas
+    for report in (first, second):
+        survey: Any = SimpleNamespace(report=AsyncMock(return_value=report))
+        asyncio.run(QuotaRounds(survey, net.planes[A]).ask())
+        assert (quotas.use("lamps"), quotas.use("empty")) == (Use(20, 200), Use(0, 0))
+    assert net.ask(A, Put("lamps/more", b"v")) == Rejected(OVER_QUOTA)
+    net.planes[A].spaces.replace({})
+    survey = SimpleNamespace(report=AsyncMock(side_effect=AssertionError("nobody is asked")))
+    asyncio.run(QuotaRounds(survey, net.planes[A]).ask())
+
+
+def test_counting_that_takes_long_is_done_the_less_often(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = StoredKeys(net, A)
+    node = SimpleNamespace(settings=SimpleNamespace(me=A), state=net.planes[A])
+    driver: Any = SimpleNamespace(node=node, now=lambda: net.now)
+    now = [0.0]
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+        survey = KvSurvey(driver, counter, lambda: 1.0)
+        for took_s, fresh_s in ((0.0, 1.0), (0.5, 10.0), (30.0, 60.0)):
+            counter.takes_s = took_s / net.registry.partitions
+            counter.looks = 0
+            await survey.own()
+            now[0] += fresh_s - 0.25
+            await survey.own()
+            assert counter.looks == net.registry.partitions
+            now[0] += 0.5
+        await survey.stop()
+
+    counter.on_look = lambda: now.__setitem__(0, now[0] + counter.takes_s)
+    asyncio.run(scenario())

@@ -61,6 +61,31 @@ def test_keys_are_counted_that_have_a_value(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_keys_of_a_space_are_counted_and_their_bytes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        records = await RecordStore.open(tmp_path / "data.db")
+        inside = {"lamps": 10, "lamps/": 20, "lamps/a/b": 5000, "lamps/\U0010ffff": 100_000}
+        outside = ("lamp", "lamps0", "lamps.", "lamps\0", "lamps!/a", "Lamps/a")
+        live = {
+            key: Record((Version(7, n, 1, b"v" * size),), ())
+            for n, (key, size) in enumerate(inside.items(), 1)
+        }
+        others = {key: Record((Version(9, n, 1, b"v"),), ()) for n, key in enumerate(outside, 1)}
+        gone = {"lamps/gone": Record((), ((7, 99),))}
+        await records.save([RecordChange(3, *each) for each in (live | others | gone).items()])
+        await records.save(
+            [RecordChange(4, "lamps/elsewhere", Record((Version(7, 50, 1, b"v"),), ()))]
+        )
+        keys, size_bytes = records.count_space(3, "lamps")
+        assert keys == len(inside)
+        assert 0 < size_bytes - sum(inside.values()) < 100 * len(inside)
+        assert records.count_space(3, "lamp")[0] == 1
+        assert records.count_space(5, "lamps") == (0, 0)
+        await records.close()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_same_answers_as_memory(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
