@@ -244,6 +244,14 @@ class Outbox:
             self._save_soon()
             return
         self.counts["readings_refused/outbox_full"] += len(readings)
+        if is_hopeless:
+            raise OutboxFullError(
+                f"These are more than an outbox of at most {self.waiting_max} readings"
+                f"{f' and {most.bytes_max} bytes' * bool(most.bytes_max)} ever takes at once.",
+                hint="None of them was accepted. Send fewer at a time, or raise waiting_max and "
+                "waiting_bytes_max in [telemetry].",
+                status=UNHEALTHY,
+            )
         size_told = f", in {self.room.size_bytes} of {most.bytes_max} bytes" * bool(most.bytes_max)
         raise OutboxFullError(
             f"The outbox is full: {self.waiting} readings wait, {self.waiting_max} may{size_told}.",

@@ -173,7 +173,7 @@ def test_a_bound_on_bytes(tmp_path: Path) -> None:
         left = [int(str(each.reading.value)) for each in outbox.batch(100)]
         assert left == list(range(31 - len(left), 31))
         assert 5 < len(left) < 12
-        with pytest.raises(OutboxFullError, match="of 1000 bytes"):
+        with pytest.raises(OutboxFullError, match="1000 bytes"):
             await outbox.accept([checked("alarm/x", "x" * 1024)])
         assert len(outbox.batch(100)) == len(left), "nothing went for what never fits"
         outbox.delivered([each.position for each in outbox.batch(100)])

@@ -166,6 +166,8 @@ def test_a_full_outbox_refuses_and_keeps_what_it_has(tmp_path: Path) -> None:
             await outbox.accept(readings(4, 5))
         assert caught.value.status == UNHEALTHY
         assert outbox.counts["readings_refused/outbox_full"] == 2
+        with pytest.raises(OutboxFullError, match="more than an outbox of at most 4 readings ever"):
+            await outbox.accept(readings(4, 5, 6, 7, 8))
         await outbox.accept(readings(4))
         assert values(outbox) == [1, 2, 3, 4]
         outbox.delivered([1])
