@@ -69,8 +69,9 @@ def _put(session: Session, path: Path, name: str) -> dict[str, Any]:
     except OSError as error:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NO
         raise AgentError(f"{path}: {error.strerror}", "is it the right file?", status) from None
-    with source, Progress(quiet=session.quiet) as progress:
-        about = os.fstat(source.fileno())
+    about = os.fstat(source.fileno())
+    # What tells no size, such as a device, has no bar.
+    with source, Progress(quiet=session.quiet or not about.st_size) as progress:
         size_bytes = max(1, about.st_size)
         told = f"{name}\0{path.absolute()}\0{about.st_size}\0{about.st_mtime_ns}"
         mark = blake2b(os.fsencode(told), digest_size=MARK_BYTES).hexdigest()

@@ -35,7 +35,7 @@ from gossip.kv.dots import MARK_BYTES, Dot
 from gossip.kv.joint_quorum import JointQuorum
 from gossip.kv.records import KeyState, Version, combine
 from gossip.kv.requests import check_key
-from gossip.kv.typed_values import expires_ms_of
+from gossip.kv.typed_values import PlainValue, expires_ms_of, typed_of
 from gossip.registry.ownership import Ownership
 
 ANSWERS_S, AGAIN_S = 2.0, 0.5
@@ -173,9 +173,12 @@ class KeyViews:
 
 
 def _version(version: Version) -> VersionView:
-    digest = blake2b(version.value, digest_size=MARK_BYTES).digest()
-    size, expires_ms = len(version.value), expires_ms_of(version.value)
-    return VersionView(*version.dot, version.stamp, size, digest, expires_ms)
+    typed = typed_of(version.value)
+    # Of a register, what the application wrote: when it expires lies around that.
+    value = typed.data if isinstance(typed, PlainValue) else version.value
+    digest = blake2b(value, digest_size=MARK_BYTES).digest()
+    expires_ms = expires_ms_of(version.value)
+    return VersionView(*version.dot, version.stamp, len(value), digest, expires_ms)
 
 
 def _state(view: KeyView) -> KeyState:

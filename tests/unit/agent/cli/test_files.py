@@ -6,6 +6,8 @@ import pytest
 
 from agent import exits
 from agent.blocks.named_files import FilePage
+from agent.cli import files
+from agent.cli.progress import Progress
 from tests.support.command_line import Covey
 from tests.support.fake_agent import Served
 
@@ -21,11 +23,24 @@ def test_a_name_without_characters_is_not_taken_for_none(
 
 
 @pytest.mark.usefixtures("served")
-def test_what_does_not_tell_its_size_is_stored_all_the_same(covey: Covey) -> None:
+def test_what_does_not_tell_its_size_is_stored_without_a_bar(
+    covey: Covey, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    quiet: list[bool] = []
+
+    class Seen(Progress):
+        def __init__(self, **options: bool) -> None:
+            quiet.append(options["quiet"])
+            super().__init__(quiet=True)
+
+    monkeypatch.setattr(files, "Progress", Seen)
+    (tmp_path / "a").write_bytes(b"1")
+    assert covey("file", "put", str(tmp_path / "a")).status == exits.YES
     assert Path("/proc/self/status").stat().st_size == 0
     stored = covey("file", "put", "/proc/self/status", "-o", "json")
     assert stored.status == exits.YES, stored.stderr
     assert stored.json()["size_bytes"] > 0
+    assert quiet == [False, True]
 
 
 def test_a_list_that_may_miss_all_names_is_partial(

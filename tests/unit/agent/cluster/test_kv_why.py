@@ -14,8 +14,10 @@ from agent.cluster.kv_messages import VIEW_CODEC, KeyView
 from agent.cluster.kv_why import KeyReport, KeyViews
 from agent.exits import AgentError
 from gossip.core.errors import InvalidRequest
+from gossip.kv.records import Version
 from gossip.kv.requests import Delete, Get, Put
 from gossip.kv.storage import DAMAGED
+from gossip.kv.typed_values import pack_register
 from tests.support.kv_net import Net, registry_of
 
 A, B, C = 1, 2, 3
@@ -67,6 +69,12 @@ def test_all_owners_tell_the_same_of_a_key_that_is_whole(net: Net) -> None:
     assert all(view.may_answer and view.copy.is_sound for view in report.views.values())
     assert not any(report.lacks(node) or report.outdated(node) for node in report.views)
     assert report.is_quorum
+
+
+def test_of_what_expires_the_size_is_that_of_what_was_written() -> None:
+    version = kv_why._version(Version(1, 1, 1 << 16, pack_register(b"on", 2**50)))
+    assert (version.size_bytes, version.expires_ms) == (2, 2**50)
+    assert version.digest == blake2b(b"on", digest_size=8).digest()
 
 
 def test_who_missed_a_write_is_behind_and_looking_repairs_nothing(net: Net) -> None:
