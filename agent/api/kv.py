@@ -56,9 +56,10 @@ async def get_key(request: Request) -> Response:
     key = _key(request)
     result = await agent.kv.get(key, r=copies(request, "r"), timeout_s=_timeout(request))
     if result.outcome != "ok":
+        fewer = ", or accept fewer with `r=1`" * (0 < result.answered < result.needed)
         raise AgentError(
             f"only {result.answered} of {result.needed} owners of {key!r} answered",
-            "try again when more of them are back, or accept fewer with `r=1`",
+            f"try again when more of them are back{fewer}",
             UNHEALTHY,
         )
     if not result.values:

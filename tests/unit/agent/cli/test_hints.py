@@ -20,6 +20,7 @@ from agent.text.suggestions import CANDIDATES_MAX, closest
 from gossip.core.errors import LimitExceeded
 from gossip.events.events import check
 from gossip.events.messages import Event, Query
+from gossip.kv.requests import GetResult
 from tests.support.command_line import Covey
 from tests.support.fake_agent import ME, Served, serving
 from tests.unit.house.test_docs_reference import EVERY_COMMAND
@@ -173,6 +174,18 @@ def test_an_option_is_called_as_it_was_typed(
 def test_a_hint_too(served: Served, covey: Covey) -> None:
     served.agent.kv.outcome = "unavailable"
     assert "accept fewer with `-r 1`" in covey("kv", "get", "k").stderr
+
+
+def test_fewer_are_offered_only_where_some_answered(
+    served: Served, covey: Covey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(*_: object, **__: object) -> GetResult:
+        return GetResult((), b"", 0, 2, "unavailable")
+
+    monkeypatch.setattr(served.agent.kv, "get", get)
+    told = covey("kv", "get", "k")
+    assert "only 0 of 2 owners" in told.stderr
+    assert "fewer" not in told.stderr
 
 
 def test_every_parameter_that_the_agent_names_has_a_spelling() -> None:
