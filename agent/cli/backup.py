@@ -123,7 +123,7 @@ def create(
 
     It has everything that was acknowledged by a majority of its owners before it began, and of what
     is written meanwhile some, key by key. The file is for its owner alone: all values are in it.
-    Not in it are files (`covey file`): where there are some, it says so.
+    Not in it are files (`covey file ls`): where there are some, it says so.
     """
     from agent.backup.parts import AGREED, REGISTRY
 
