@@ -17,7 +17,8 @@ from tests.sim.expiring import MUST_HAPPEN, Schedule, run
 
 FEW = range(6)
 MORE = range(6, 30)
-PLANTED = range(12)
+PLANTED = (0, 1, 2, 11, 13, 39, 15)
+"""The seeds that once found the faults below; when they do no more, others must."""
 
 Patch = pytest.MonkeyPatch
 

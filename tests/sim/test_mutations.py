@@ -233,7 +233,7 @@ def everything_is_kept(patch: pytest.MonkeyPatch) -> None:
     [
         ("QuorumReads|NoLostWrites", deletes_are_forgotten, 0),
         ("QuorumReads", one_is_a_quorum, 1),
-        ("equal replicas", nobody_surveys, 2),
+        ("equal replicas", nobody_surveys, 5),
         ("an end of all hand-offs", nobody_compares, 0),
         ("Bounded", everything_is_kept, 6),
         ("one view of the members", the_dead_are_not_greeted, 4),

@@ -101,11 +101,6 @@ def _writes_to_the_old_owners_alone(patch: Patch) -> None:
     patch.setattr(Ownership, "writers", property(lambda self: (self.owners,)))
 
 
-def _reads_from_the_owners_alone(patch: Patch) -> None:
-    """What a read returned while others join need not be where the next one looks."""
-    patch.setattr(Ownership, "read_sets", property(lambda self: (self.readers,)))
-
-
 def _is_complete_without_asking(patch: Patch) -> None:
     patch.setattr(handoff, "completed", lambda each, me, *_: takeover.goal(each, me))
 
@@ -398,7 +393,6 @@ def _takes_a_damaged_copy_for_a_sound_one(patch: Patch) -> None:
 FOUND_BY: dict[Mutation, int] = {
     _places_new_owners_at_once: 11, _remembers_one_step_alone: 503, _counts_only_who_is_left: 225,
     _writes_to_the_old_owners_alone: 354,
-    _reads_from_the_owners_alone: 4334,
     _is_complete_without_asking: 120,
     _is_complete_after_any_pass: 127,
     _tells_the_issuer_nothing: 0, _places_whom_nobody_heard: 10,

@@ -311,6 +311,7 @@ ELSEWHERE = {
     ("agent/http/response.py", "__call__"): "waited for at once; what failed is raised there",
     ("agent/blocks/block_store.py", "_do"): "waited for at once",
     ("agent/blocks/file_reader.py", "_begin"): "waited for by read, which ends it otherwise",
+    ("agent/api/kv_batch.py", "run"): "waited for at once",
     ("agent/blocks/file_writer.py", "write"): "waited for at once",
     ("agent/blocks/file_writer.py", "_begin"): "waited for by write",
     ("agent/doctor/device_checks.py", "_sync_time_within"): "its outcome is a future, waited for",
