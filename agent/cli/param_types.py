@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 COPIES_WORDS = ("one", "quorum", "all")
+TTL_S_MIN, TTL_S_MAX = 1.0, 3660 * 86_400.0
+"""As the agent bounds them; said here in the units that people type."""
 
 
 class Duration(click.ParamType[float]):
@@ -35,7 +37,7 @@ class Duration(click.ParamType[float]):
 
 
 class TimeToLive(click.ParamType[float]):
-    """A duration, or ``none``: becomes seconds, 0 for none."""
+    """How long a value stays, or ``none``: becomes seconds, 0 for none."""
 
     name = "duration"
 
@@ -43,7 +45,12 @@ class TimeToLive(click.ParamType[float]):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """Return the seconds. Ends the command with a usage error for anything else."""
-        return 0.0 if value == "none" else DURATION.convert(value, param, ctx)
+        if value == "none":
+            return 0.0
+        ttl_s = DURATION.convert(value, param, ctx)
+        if not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
+            self.fail(f"{value!r}: write 1s to 3660d, or none for no end", param, ctx)
+        return ttl_s
 
 
 class Quota(click.ParamType[int]):

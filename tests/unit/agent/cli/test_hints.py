@@ -75,6 +75,8 @@ def test_did_you_mean(served: Served, covey: Covey, arguments: list[str], meant:
         (["events", "--limit", "-1"], "'--limit': -1 is no number from 0 to 256."),
         (["simulate", "--seconds", "5"], "'--seconds': 5.0 is no number from 10 to 86400."),
         (["simulate", "--loss", "91"], "'--loss': 91.0 is no number from 0 to 90."),
+        (["kv", "put", "k", "v", "--ttl", "4000d"], "'--ttl': '4000d': write 1s to 3660d, or none"),
+        (["kv", "put", "k", "v", "--ttl", "0s"], "'--ttl': '0s': write 1s to 3660d, or none"),
         (["completion"], "Missing argument 'SHELL'. Choose from: bash, zsh, fish"),
         (["kv", "get", "k", "--timeout", "0s"], "`--timeout`: 0.0 is no number above 0"),
     ],
