@@ -11,10 +11,10 @@ from gossip.kv.spaces import DEFAULT_POLICIES, KNOWN, SIBLINGS, SpaceSetting
 
 
 async def list_spaces(request: Request) -> Response:
-    """Answer with all spaces for which something is asked."""
+    """Answer with all spaces for which something is asked, or that have owners of their own."""
     agent: AgentServices = request.app.state.agent
     revision, found = await agent.kv_spaces.all(stale=flag(request, "stale"))
-    names = sorted({*found, *DEFAULT_POLICIES})
+    names = sorted({*found, *DEFAULT_POLICIES, *agent.registry.spaces})
     spaces = [_with_use(agent, name, found.get(name, SpaceSetting())) for name in names]
     return JSONResponse({"revision": revision, "spaces": spaces})
 
@@ -38,10 +38,10 @@ async def unset_space(request: Request) -> Response:
 
 
 def _with_use(agent: AgentServices, name: str, space: SpaceSetting) -> dict[str, Any]:
-    """Return a space as JSON, with what it holds where that is counted, and known by now."""
+    """Return a space as JSON, with its owners, and what it holds where that is counted."""
     use = agent.kv_spaces.use(name) if space.has_quota else None
     held = {"keys": use.keys, "bytes": use.size_bytes} if use else {"keys": None, "bytes": None}
-    return {**described(name, space), **held}
+    return {**described(name, space), **held, "replicas": agent.registry.spaces.get(name)}
 
 
 def described(name: str, space: SpaceSetting) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from agent.cli.session import Session, pass_session
 from agent.text.units import counted, format_duration
 
 REPLICAS_MAX = 7
-HEADER = ("SPACE", "POLICY", "TTL", "KEYS", "BYTES")
+HEADER = ("SPACE", "POLICY", "TTL", "KEYS", "BYTES", "OWNERS")
 POLICIES = ("siblings", "lww", "counter", "set", "map", "max", "min")
 
 
@@ -27,7 +27,7 @@ def space() -> None:
 @wide_option
 @pass_session
 def list_(session: Session, output: str, *, wide: bool) -> None:
-    """List the spaces for which something is set."""
+    """List the spaces for which something is set, or that have partitions of their own."""
     answer = session.client().get("/api/v1/kv-spaces")
     if output == "json":
         write_json(answer)
@@ -35,9 +35,9 @@ def list_(session: Session, output: str, *, wide: bool) -> None:
     write_table(HEADER, list(map(_row, answer["spaces"])), wide=wide)
 
 
-def _row(each: dict[str, Any]) -> tuple[str, ...]:
+def _row(each: dict[str, Any]) -> tuple[object, ...]:
     keys, size = _of(each["keys"], each["quota_keys"]), _of(each["bytes"], each["quota_bytes"])
-    return each["name"], each["policy"], _ttl(each), keys, size
+    return each["name"], each["policy"], _ttl(each), keys, size, each["replicas"] or ""
 
 
 def _of(used: int | None, quota: int | None) -> str:
