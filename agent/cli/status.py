@@ -108,8 +108,9 @@ def _agreement(part: dict[str, Any]) -> str:
     if part["has_majority"] is not False:
         return told
     return here(
-        f"{told}; no majority of {voters}: locks, transactions, barriers and settings wait, shared"
-        " keys, events and readings go on. If most voters are gone for good: `covey recover`"
+        f"{told}; no majority of {voters}: locks, transactions, barriers and settings wait;"
+        " events and readings go on, and shared keys most of whose owners are there. If most voters"
+        " are gone for good: `covey recover`"
     )
 
 

@@ -43,8 +43,9 @@ def voters(ctx: click.Context, output: str, *, wide: bool) -> None:
     if not answer["has_majority"]:
         raise AgentError(
             "no majority of the voters agrees on a leader, as far as this node knows",
-            "shared keys, events and readings go on; locks, transactions and settings wait until "
-            "more voters are back. If they are gone for good: `covey recover`",
+            "events and readings go on, and shared keys most of whose owners are there; locks, "
+            "transactions and settings wait until more voters are back. If they are gone for good: "
+            "`covey recover`",
             UNHEALTHY,
         )
 

@@ -63,7 +63,8 @@ def _has_no_majority(voters: int) -> Finding:
     return fail(
         "agreement",
         f"no majority of {counted(voters, 'voter')} can be reached: locks, transactions, barriers"
-        " and settings of the fleet wait. Shared keys, events and readings go on.",
+        " and settings of the fleet wait. Events and readings go on, and shared keys most of whose"
+        " owners are there.",
         "Start the voters (`covey voters` names them). If most are gone for good: `covey recover`"
         " shows which copies are left, and what to do.",
     )

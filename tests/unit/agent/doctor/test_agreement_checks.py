@@ -30,7 +30,14 @@ STATUS = ControlStatus(
     ("others", "agreed", "halted", "status", "words", "hint"),
     [
         ((), True, False, Status.OK, "3 voters, in generation 2, agree", ""),
-        ((), False, False, Status.FAIL, "keys, events and readings go on", "covey recover"),
+        (
+            (),
+            False,
+            False,
+            Status.FAIL,
+            "Events and readings go on, and shared keys most of",
+            "covey recover",
+        ),
         (("bob",), True, False, Status.FAIL, "at two places", "covey recover"),
         ((), True, True, Status.WARN, "stands still", "Update"),
     ],
