@@ -151,12 +151,12 @@ class BlockKeeper:
             body.record = record
             self._learn(name, E.CLAIMED, now)
         if is_complete:
-            for name in self._partitions.get(partition, set()) - records.keys():
+            for name in sorted(self._partitions.get(partition, set()) - records.keys()):
                 self._learn(name, E.GONE, now)
 
     def foreign(self, partition: int, now: Instant) -> None:
         """Take in that this node is not to have what a partition has."""
-        for name in tuple(self._partitions.get(partition, ())):
+        for name in sorted(self._partitions.get(partition, ())):
             self._learn(name, E.FOREIGN, now)
 
     def arrived(self, name: BlockName, now: Instant, since: Instant | None = None) -> None:

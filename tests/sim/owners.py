@@ -577,7 +577,7 @@ class Trouble(Net):
 
     def judge_read(self, reader: NodeId, request: Request, result: GetResult) -> None:
         seen = {(request.key, version.dot) for version in result.live}
-        self.contexts[request.key].append(result.context)
+        self.contexts.setdefault(request.key, []).append(result.context)
         if request.is_forgiven:
             return
         if missed := request.expected - seen - self.meant:

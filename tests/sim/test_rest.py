@@ -31,6 +31,8 @@ BOUNDS = {
     "Ack": 7.0,
     "CoordinateUpdate": 13.0,
     "DigestSummary": 1.2,
+    "Ready": 0.01,
+    "ReadyReply": 0.01,
     "SummaryReply": 0.5,
     "SyncSummary": 1.0,
     "SyncBuckets": 1.0,

@@ -97,7 +97,7 @@ class World:
                 if node not in self.owners_of(p):
                     keeper.foreign(p, self.now)
                     continue
-                seen = {n: RECORD for n in self.records if _partition(n) == p}
+                seen = {n: RECORD for n in sorted(self.records) if _partition(n) == p}
                 if not self.complete[node, p] and not all_seen:
                     seen = {n: r for n, r in seen.items() if self.rng.random() < 0.5}
                 elif self.rng.random() < 0.2 and not all_seen and seen:
