@@ -160,11 +160,15 @@ class ControlRequests:
             if not future.done():
                 future.set_result(sure_until)
 
-    def fail(self, reason: AgentError) -> None:
-        """The node takes no more inputs: let everybody who waits know why."""
+    def fail(self, reason: AgentError, unsettled: AgentError) -> None:
+        """The node takes no more inputs: let everybody who waits know why.
+
+        A command that is under way may be in the log of others, where it counts: who asked for it
+        is told ``unsettled``.
+        """
         for request in self._requests.values():
             if not request.done():
-                request.set_exception(reason)
+                request.set_exception(unsettled)
         self._requests.clear()
         for renewal in chain.from_iterable(self._renewals.values()):
             if not renewal.done():

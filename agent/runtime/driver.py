@@ -488,14 +488,24 @@ class Driver:
         self._udp.stop()
         if self._timer is not None:
             self._timer.cancel()
+        unsettled = _unsettled(reason)
         requests, self._requests = self._requests, {}
         for settle in requests.values():
-            settle(reason)
+            settle(unsettled)
         for watch in tuple(self._watches.values()):
             watch.fail(reason)
-        self.control.fail(reason)
+        self.control.fail(reason, unsettled)
         for subscriber in tuple(self._subscribers):
             subscriber.fail(reason)
+
+
+def _unsettled(reason: AgentError) -> AgentError:
+    """Return the reason for what was under way: others may have it, and nobody here hears of it."""
+    return AgentError(
+        f"indeterminate: {reason.message.rstrip('.')}",
+        "what was asked for may have been done, or may yet be; look before you ask again",
+        reason.status,
+    )
 
 
 def _settle(future: asyncio.Future[Result], outcome: Result | AgentError) -> None:
