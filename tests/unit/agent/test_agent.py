@@ -132,6 +132,7 @@ def test_a_founder_agrees_with_itself_and_founds_its_log_once(paths: Paths) -> N
 
         await until(lambda: agent.driver.call(status).role == "leader")
         await until(lambda: agent.driver.call(since) > 0)
+        await until(lambda: bool(agent.registry.places))  # a step of its own, a moment later
         await until(lambda: agent.driver.call(status).applied_index > past)
         told = agent.driver.call(status)
         return told.generation, told.applied_index, agent.driver.call(since)
